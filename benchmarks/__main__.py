@@ -1,0 +1,81 @@
+"""`python -m benchmarks`: measures, and writes docs/performance.md. Needs root and Linux, as the lab does."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import clock, contenders, peers
+from benchmarks.estate import Estate, Place, estate
+from benchmarks.page import Figures, write
+from benchmarks.start import help_costs
+from provision.lab import LabUnavailable
+from provision.lab.proxy import Proxy
+
+ROOT = Path(__file__).parents[1]
+ROUND_TRIP = 0.1  # seconds
+
+
+def main() -> None:
+    """The whole of it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--far-rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=9, help="slow contenders sit rounds out to end in this time")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
+    wishes = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab goes as it does on Ctrl-C
+    begun = time.monotonic()
+    until = begun + wishes.minutes * 60
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begun:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    environment = peers.environment(say)
+    try:
+        with estate(say) as made:
+            say("what ansible needs on the hosts")
+            peers.furnish(made.lab)
+            near = _contenders(made, made.places, environment)
+            say("the others once, so that each has laid things its own way")
+            for one in near[-2:]:
+                clock.once(one)
+            all_hosts = clock.rounds(near, wishes.rounds, until=until - 60, say=say)
+            far = _far(made, environment, wishes.far_rounds, until, say)
+    except LabUnavailable as error:
+        raise SystemExit(f"no lab on this machine, so nothing to measure on: {error}") from error
+    figures = Figures(all_hosts, far, help_costs(), peers.versions(), time.monotonic() - begun)
+    wishes.out.write_text(write(figures), "utf-8")
+    say(f"written: {wishes.out}")
+
+
+def _contenders(made: Estate, places: tuple[Place, ...], environment: Path) -> list[clock.Contender]:
+    return [
+        contenders.ssh(made, places),
+        contenders.provision(made, places, "all"),
+        contenders.provision(made, places, "workload"),
+        contenders.pyinfra(made, places, environment),
+        contenders.ansible(made, places, environment),
+    ]
+
+
+def _far(made: Estate, environment: Path, count: int, until: float, say: Callable[[str], None]) -> list[clock.Series]:
+    """One host at the end of a slow line; the GitLab host too, whose probes are others."""
+    by_name = {one.name: one for one in made.places}
+    with (
+        Proxy(by_name["runner-1"].address, 22, round_trip=ROUND_TRIP) as runner,
+        Proxy(by_name["gitlab"].address, 22, round_trip=ROUND_TRIP) as server,
+    ):
+        places = (Place("runner-1", runner.address, runner.port),)
+        gitlab = (Place("gitlab", server.address, server.port),)
+        near = _contenders(made, places, environment)
+        near.insert(2, contenders.provision(made, gitlab, "all", name="provision all, the GitLab host"))
+        return clock.rounds(near, count, until=until, trips=lambda: runner.round_trips + server.round_trips, say=say)
+
+
+if __name__ == "__main__":
+    main()

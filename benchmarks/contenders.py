@@ -1,0 +1,88 @@
+"""Who is measured: this tool, pyinfra, ansible-core, and a bare `ssh host true`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.clock import Contender
+from benchmarks.estate import WORKLOAD, Estate, Place, ansible_inventory, environment, pyinfra_hosts
+
+PROVISION = str(Path(sys.executable).with_name("provision"))
+
+
+def ssh(estate: Estate, places: Sequence[Place]) -> Contender:
+    """OpenSSH into all at once, cold, without multiplexing."""
+    options = ["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ControlPath=none"]
+    options += ["-o", f"UserKnownHostsFile={estate.known_hosts(places)}", "-i", str(estate.lab.identity_file)]
+    commands = tuple(
+        ("ssh", *options, "-p", str(one.port), f"{estate.lab.user}@{one.address}", "true") for one in places
+    )
+    return Contender("ssh host true", commands, lambda _: 0, WORKLOAD, environment())
+
+
+def provision(estate: Estate, places: Sequence[Place], playbook: str, *, name: str = "") -> Contender:
+    """This tool, its Python's start included; `playbook` on these hosts."""
+    limit = ("--limit", ",".join(one.name for one in places)) if len(places) < len(estate.places) else ()
+    command = (PROVISION, playbook, "-i", str(estate.inventory(places)), *limit)
+    return Contender(name or f"provision {playbook}", (command,), _changed_by_us, WORKLOAD, environment())
+
+
+def pyinfra(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
+    """pyinfra as its documentation has it."""
+    folder = WORKLOAD / "pyinfra"
+    command = (str(peers / "bin/pyinfra"), "-y", "--sudo", str(folder / "inventory.py"), str(folder / "deploy.py"))
+    env = environment({"BENCH_HOSTS": pyinfra_hosts(estate, places)})
+    return Contender("pyinfra", (command,), _changed_by_pyinfra, folder, env)
+
+
+def ansible(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
+    """ansible-core with pipelining and 8 forks; its connections are closed after each run."""
+    folder = WORKLOAD / "ansible"
+    sockets = estate.folder / "s"  # a socket's path has to be short
+    sockets.mkdir(exist_ok=True)
+
+    def hang_up() -> None:
+        for socket in sockets.iterdir():
+            subprocess.run(
+                ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "any"], capture_output=True, check=False
+            )
+        for left in sockets.iterdir():
+            left.unlink()
+
+    command = (str(peers / "bin/ansible-playbook"), "-i", str(ansible_inventory(estate, places)), "playbook.yml")
+    env = environment(
+        {
+            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(sockets),
+            "ANSIBLE_HOME": str(estate.folder / "ansible"),
+            "LC_ALL": "C.UTF-8",
+        }
+    )
+    return Contender("ansible-core", (command,), _changed_by_ansible, folder, env, hang_up)
+
+
+def _changed_by_us(output: str) -> int:
+    if "Nothing to change" in output:
+        return 0
+    found = re.search(r"(\d+) changes?", output)
+    if found is None:
+        raise ValueError(f"provision said neither what it changed nor that there was nothing to:\n{output}")
+    return int(found[1])
+
+
+def _changed_by_pyinfra(output: str) -> int:
+    found = re.search(r"Grand total\s+\d+\s+(\d+|-)", output)
+    if found is None:
+        raise ValueError(f"pyinfra's table was not found in:\n{output}")
+    return 0 if found[1] == "-" else int(found[1])
+
+
+def _changed_by_ansible(output: str) -> int:
+    found = re.findall(r"changed=(\d+)", output)
+    if not found:
+        raise ValueError(f"ansible's recap was not found in:\n{output}")
+    return sum(int(one) for one in found)

@@ -1,0 +1,139 @@
+"""The lab that is measured on: eight hosts, their inventory, and what the workload takes as given."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.lab import Lab, LabHost
+from provision.lab.trial import PROVISION, Trial
+
+HERE = Path(__file__).parent
+WORKLOAD = HERE / "workload"
+NAMES = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
+LONG = 170_000  # bytes of gitlab.rb as GitLab 19.3 lays it; the lab's is shorter, so comments are added
+TEMPLATE = "/opt/gitlab/etc/gitlab.rb.template"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a host is reached: itself, or the near end of a slow line to it."""
+
+    name: str
+    address: str
+    port: int = 22
+
+
+@dataclass(frozen=True)
+class Estate:
+    """The lab, up and converged."""
+
+    trial: Trial
+    folder: Path
+
+    @property
+    def lab(self) -> Lab:
+        """The lab itself."""
+        return self.trial.lab
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All hosts as they are."""
+        return tuple(Place(host.name, host.address, host.sshd_port) for host in self.lab.hosts)
+
+    def inventory(self, places: Sequence[Place]) -> Path:
+        """provision's inventory, with these hosts where they are said to be."""
+        keys = self.lab.host_keys
+        hosts = {
+            one.name: {"address": one.address, "host_key": keys[one.name], "ssh": {"port": one.port}} for one in places
+        }
+        return self.trial.write({"hosts": hosts}, name=f"{self._name(places)}.toml")
+
+    def known_hosts(self, places: Sequence[Place]) -> Path:
+        """The hosts' true keys under the addresses where they are reached."""
+        keys = self.lab.host_keys
+        path = self.folder / f"{self._name(places)}.known_hosts"
+        labels = {one.name: one.address if one.port == 22 else f"[{one.address}]:{one.port}" for one in places}
+        path.write_text("".join(f"{labels[one.name]} {keys[one.name]}\n" for one in places))
+        return path
+
+    @staticmethod
+    def _name(places: Sequence[Place]) -> str:
+        return "-".join(str(one.port) for one in places[:1]) + f"-{len(places)}"
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What programs are measured in: as a user's, who lets Python keep its compiled files."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**ours, **(more or {})}
+
+
+@contextmanager
+def estate(say: Callable[[str], None]) -> Iterator[Estate]:
+    """Boots the lab, converges it for `all` and for the workload, and takes it down again."""
+    lab = Lab(f"bench-{os.getpid()}", [LabHost(name) for name in NAMES], throwaway=True)
+    with tempfile.TemporaryDirectory(prefix="provision-bench-") as folder:
+        try:
+            lab.up(say)
+            made = Estate(Trial(lab, Path(folder)), Path(folder))
+            say("converging: provision all")
+            _converge(made, "all")
+            say("converging: the workload")
+            _prepare(made)
+            yield made
+        finally:
+            lab.down()
+
+
+def _prepare(made: Estate) -> None:
+    """A gitlab.rb as long as the real one everywhere, and Docker on the GitLab host, which `all` leaves without."""
+    template = made.lab.inside("gitlab", f"cat {TEMPLATE}")
+    comments = "".join(f"# example['setting_{number}'] = 'a comment of the usual length'\n" for number in range(3000))
+    comments = comments[: LONG - len(template)].rpartition("\n")[0] + "\n"
+    for host in made.lab.hosts:
+        text = comments if host.is_gitlab else template + comments
+        made.lab.inside(host.name, "mkdir -p /etc/gitlab; cat >> /etc/gitlab/gitlab.rb", stdin=text)
+    both: dict[str, Any] = {"hosts": {"gitlab": {"groups": ["gitlab", "runners"]}}}
+    _converge(made, "docker", "--limit", "gitlab", changes=both)
+    _converge(made, "workload")
+
+
+def _converge(made: Estate, *arguments: str, changes: Mapping[str, Any] | None = None) -> None:
+    import subprocess
+
+    argv = [*PROVISION, *arguments, "-i", str(made.trial.write(changes))]
+    done = subprocess.run(argv, cwd=WORKLOAD, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"provision {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+
+
+def pyinfra_hosts(estate: Estate, places: Sequence[Place]) -> str:
+    """The hosts as workload/pyinfra/inventory.py reads them."""
+    common = {
+        "ssh_user": estate.lab.user,
+        "ssh_key": str(estate.lab.identity_file),
+        "ssh_known_hosts_file": str(estate.known_hosts(places)),
+        "ssh_strict_host_key_checking": "yes",
+    }
+    return json.dumps(
+        [{"name": one.name, "data": {"ssh_hostname": one.address, "ssh_port": one.port, **common}} for one in places]
+    )
+
+
+def ansible_inventory(estate: Estate, places: Sequence[Place]) -> Path:
+    """The hosts for ansible."""
+    options = f"-F none -o UserKnownHostsFile={estate.known_hosts(places)} -o IdentitiesOnly=yes"
+    lines = [
+        f"{one.name} ansible_host={one.address} ansible_port={one.port} ansible_user={estate.lab.user}"
+        f" ansible_ssh_private_key_file={estate.lab.identity_file} ansible_ssh_common_args='{options}'"
+        for one in places
+    ]
+    path = estate.folder / f"ansible-{places[0].port}-{len(places)}.ini"
+    path.write_text("\n".join(lines) + "\n")
+    return path

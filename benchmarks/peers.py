@@ -1,0 +1,63 @@
+"""The others, in an environment of their own: what pyproject.toml's extra `bench` names, and what they need on hosts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from provision.lab import Lab
+from provision.lab.run import LabError
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".cache" / "bench"
+# ansible's apt module works through it; real Debian and Ubuntu servers have it, the lab's minimal image has not.
+_FOR_APT = ("python3-apt", "python-apt-common", "distro-info-data")
+
+
+def environment(say: Callable[[str], None]) -> Path:
+    """The virtual environment with the peers, made once and renewed when their versions in pyproject.toml change."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["bench"]
+    noted = FOLDER / ".installed"
+    if not noted.exists() or noted.read_text().splitlines() != wanted:
+        say(f"installing {', '.join(wanted)} into {FOLDER.relative_to(ROOT)}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True)
+        pip = [str(FOLDER / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *wanted], check=True, stderr=subprocess.DEVNULL)
+        noted.write_text("\n".join(wanted) + "\n")
+    return FOLDER
+
+
+def versions() -> dict[str, str]:
+    """Of the peers, as installed."""
+    ask = "from importlib.metadata import version as v; print(v('pyinfra'), v('ansible-core'))"
+    out = subprocess.run([str(FOLDER / "bin/python"), "-c", ask], capture_output=True, text=True, check=True).stdout
+    return dict(zip(("pyinfra", "ansible-core"), out.split(), strict=True))
+
+
+def furnish(lab: Lab) -> None:
+    """Lays on all hosts what ansible's modules need there. Raises LabError when Debian's archive is not reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # apt downloads as a user of its own
+        source = Path(folder, "image.sources")
+        source.write_text(lab.image.source)
+        state = Path(folder, "lists")
+        state.mkdir()
+        options = ["-o", f"Dir::Etc::SourceList={source}", "-o", "Dir::Etc::SourceParts=/dev/null"]
+        options += ["-o", f"Dir::State::Lists={state}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+        options += ["-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root"]
+        for command in (["update", "-q"], ["download", "-q", *_FOR_APT]):
+            done = subprocess.run(
+                ["apt-get", *options, *command], cwd=folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                raise LabError(f"apt-get {command[0]} failed: {done.stderr.strip()}")
+        for machine in lab.machines:
+            there = machine.root / "var/cache/bench"
+            there.mkdir(exist_ok=True)
+            for package in Path(folder).glob("*.deb"):
+                (there / package.name).write_bytes(package.read_bytes())
+            lab.inside(machine.host.name, "dpkg -i /var/cache/bench/*.deb && rm -r /var/cache/bench")

@@ -1,0 +1,30 @@
+"""Sixteen things that a runner host or a GitLab host should have: the work that is measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from provision.resources import File, Firewall, GroupMember, Packages, Resource, RubySettings, Rule, Service
+from provision.tasks import Host, play, task
+
+FILES = Path(__file__).parents[1] / "files"
+GITLAB_RB = json.loads((FILES / "gitlab_rb.json").read_text())
+
+
+@task()
+def sixteen(_: Host) -> Iterator[Resource]:
+    """Docker with its settings and our CA, four settings of gitlab.rb, a runner's template, and a firewall."""
+    yield Packages(("docker-ce",))
+    yield Service("docker")
+    yield File("/etc/docker/daemon.json", (FILES / "daemon.json").read_bytes())
+    yield GroupMember("ubuntu", "docker")
+    yield File("/etc/docker/certs.d/registry.bench.test:5000/ca.crt", (FILES / "ca.crt").read_bytes())
+    yield RubySettings("workload", {("gitlab_rails", key): value for key, value in GITLAB_RB.items()})
+    yield File("/etc/gitlab-runner/template.toml", (FILES / "template.toml").read_bytes())
+    yield Packages(("ufw",))
+    yield Firewall(tuple((Rule.parse(rule), "") for rule in ("80/tcp", "443/tcp", "5555/tcp")), enable=True)
+
+
+PLAYS = [play("all", sixteen)]

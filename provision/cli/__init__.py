@@ -1,0 +1,76 @@
+"""The command line: one verb per file, and `provision NAME…` for everything else.
+
+Only what a verb needs is imported, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# verb: (module, function); what is not a verb is a playbook or a task
+VERBS = {
+    "list": ("provision.cli.listing", "listing"),
+    "inventory": ("provision.cli.inventory", "inventory"),
+    "schema": ("provision.cli.schema", "schema"),
+    "init": ("provision.cli.init", "init"),
+    "lab": ("provision.cli.lab", "lab"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process with its exit code."""
+    _stand_in_for_closed_streams()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_guarded(given))
+
+
+def _stand_in_for_closed_streams() -> None:
+    """What the caller closed (`>&-`) is nothing to Python, and its number would become that of a connection."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  for the process's life
+
+
+def _guarded(given: list[str]) -> int:
+    import click
+
+    from provision.errors import ProvisionError, UsageError
+    from provision.secret import mask
+
+    module, function = VERBS.get(given[0] if given else "", ("provision.cli.run", "run"))
+    command: click.Command = getattr(import_module(module), function)
+    try:
+        with command.make_context(_name(given), given[1:] if module != "provision.cli.run" else given) as context:
+            code = command.invoke(context)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except UsageError as error:
+        click.echo(f"error: {mask(str(error))}", err=True)
+        return 2
+    except ProvisionError as error:
+        click.echo(f"error: {mask(str(error))}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: nothing is left half done on any host", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`provision list | head`): nobody is left to tell.
+        sys.stderr.close()
+        return 141
+    except Exception:
+        import traceback
+
+        click.echo(mask(traceback.format_exc()), err=True)
+        click.echo("error: this is a fault in provision itself: please report what stands above", err=True)
+        return 1
+
+
+def _name(given: list[str]) -> str:
+    return f"provision {given[0]}" if given and given[0] in VERBS else "provision"

@@ -1,0 +1,96 @@
+"""`provision NAME… -i INVENTORY`: brings hosts to their wanted state."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import click
+
+from provision import __version__
+from provision.cli.options import inventory_option, set_option
+
+_EPILOG = """\b
+Other verbs:
+  provision list [-i INVENTORY]                playbooks and tasks
+  provision inventory -i INVENTORY [--json]    hosts, groups and settings as resolved
+  provision schema                             the inventory's JSON Schema, for editors
+  provision init [DIR]                         an inventory and playbooks folder to start from
+  provision lab up|down|status|ssh             throwaway hosts on this machine
+
+\b
+Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, nothing was contacted ·
+3 --fail-on-change found changes · 4 hosts unreachable · 130 interrupted
+"""
+
+
+@click.command(
+    "provision",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@inventory_option(required=True)
+@click.option("-l", "--limit", metavar="PATTERN", help="Hosts and groups: web1,runners,!runner-3; globs allowed.")
+@click.option("-C", "--check", is_flag=True, help="Plan only: nothing is changed anywhere.")
+@click.option("-D", "--diff", is_flag=True, help="Show each change's diff, secrets masked.")
+@click.option("--fail-on-change", is_flag=True, help="With --check: exit 3 when changes are pending.")
+@click.option("-f", "--forks", type=click.IntRange(1), default=32, show_default=True, help="Hosts at once.")
+@click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for the sudo password.")
+@set_option
+@click.option("--json", is_flag=True, help="Events as JSON lines on stdout.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page.")
+@click.option("--stats", is_flag=True, help="Per host: round trips, bytes, seconds.")
+@click.option("-v", "--verbose", count=True, help="More; never secrets.")
+@click.version_option(__version__, prog_name="provision")
+def run(
+    names: tuple[str, ...],
+    inventory: tuple[Path, ...],
+    limit: str | None,
+    check: bool,
+    diff: bool,
+    fail_on_change: bool,
+    forks: int,
+    ask_become_pass: bool,
+    settings: tuple[str, ...],
+    json: bool,
+    report: Path | None,
+    stats: bool,
+    verbose: int,
+) -> int:
+    """Brings hosts to the state that the inventory describes.
+
+    NAME is a playbook (all, server, runners), a task, or your own; several run in the order given.
+    """
+    if fail_on_change and not check:
+        raise click.UsageError("--fail-on-change goes with --check")
+    # Start-up makes half a million objects that stay: looking for garbage among them is for nothing.
+    gc.disable()
+    from provision.engine.assemble import Wishes, assemble
+    from provision.report.console import listeners
+
+    wishes = Wishes(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
+    chosen, warnings = assemble(wishes)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    chosen.listeners = listeners(
+        json=json, diff=diff, verbose=verbose, stats=stats, report=report, stdout=sys.stdout, stderr=sys.stderr
+    )
+    gc.freeze()
+    gc.enable()
+    summary = chosen.carry_out()
+    if summary.interrupted:
+        return 130
+    if summary.failed:
+        return 1
+    if summary.unreachable:
+        return 4
+    return 3 if fail_on_change and summary.changed else 0
+
+
+def _password() -> str:
+    import getpass
+
+    return getpass.getpass("sudo password: ")

@@ -1,0 +1,114 @@
+"""What can be named on the command line: shipped playbooks and tasks, and the user's own.
+
+A user's `playbooks/` folder stands beside the inventory or under the current folder. Each `.py` file in it may
+hold a playbook (`PLAYS`; its name is the file's) and tasks (made by `@task`). They win over shipped ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import field
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+from provision.errors import UsageError
+from provision.places import shipped
+from provision.tasks import SHIPPED
+from provision.tasks.base import Play, Task, play
+from provision.values import dataclass
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """A list of plays under one name."""
+
+    name: str
+    headline: str
+    plays: tuple[Play, ...]
+    source: Path
+
+
+@dataclass
+class Catalogue:
+    """Playbooks and tasks by name."""
+
+    playbooks: dict[str, Playbook] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folders: Iterable[Path]) -> Catalogue:
+        """The shipped ones, then those of each folder, later ones winning."""
+        catalogue = cls(tasks={one.name: one for one in SHIPPED})
+        for folder in [shipped("playbooks"), *folders]:
+            for path in sorted(folder.glob("*.py")):
+                catalogue._add(path)
+        return catalogue
+
+    def plays(self, names: Sequence[str]) -> list[Play]:
+        """The plays behind names, in the order given. Raises UsageError for an unknown name."""
+        return [one for name in names for one in self._plays(name)]
+
+    def _plays(self, name: str) -> tuple[Play, ...]:
+        if name in self.playbooks:
+            return self.playbooks[name].plays
+        if name in self.tasks:
+            return (play(self.tasks[name].on, self.tasks[name]),)
+        known = [*self.playbooks, *self.tasks]
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "`provision list` shows all names"
+        raise UsageError(f"no playbook or task is called {name!r}", hint=hint)
+
+    def _add(self, path: Path) -> None:
+        module = _load(path)
+        for value in vars(module).values():
+            if isinstance(value, Task) and inspect.getmodule(value.function) is module:
+                self.tasks[value.name] = value
+                self.playbooks.pop(value.name, None)
+        plays = getattr(module, "PLAYS", None)
+        if plays is not None:
+            if not isinstance(plays, list | tuple) or not all(isinstance(one, Play) for one in plays):
+                raise UsageError(f"{path}: PLAYS is not a list of plays", hint='write PLAYS = [play("group", task, …)]')
+            headline = inspect.cleandoc(module.__doc__ or "").partition("\n")[0]
+            self.playbooks[path.stem] = Playbook(path.stem, headline, tuple(plays), path)
+
+
+def folders_beside(inventories: Sequence[Path]) -> list[Path]:
+    """The user's playbook folders: under the current folder, and beside each inventory (these win)."""
+    candidates = [Path.cwd() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
+    ours = shipped("playbooks").resolve()
+    return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != ours]
+
+
+def _load(path: Path) -> ModuleType:
+    name = f"provision_playbooks.{path.stem}_{abs(hash(path.resolve()))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        sys.modules.pop(name, None)
+        line = _line_of(error, path)
+        raise UsageError(f"{path}{line}: {type(error).__name__}: {error}", hint="mend the playbook file") from error
+    return module
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    traceback, line = error.__traceback__, 0
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
+        line = error.lineno
+    return f":{line}" if line else ""

@@ -1,0 +1,130 @@
+"""What happens in a run, as values. Reports listen to these and to nothing else.
+
+The fields are the contract of `--json`; what is here and not there (`HostStarted`, `Step`, `Output`) is for
+people who watch, and is left out of the JSON lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal, Protocol
+
+from provision.values import dataclass
+
+Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run begins: names as typed, hosts in inventory order."""
+
+    names: tuple[str, ...]
+    hosts: tuple[str, ...]
+    check: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """A host is busy with something (live view only): "connecting", "looking", "installing …"."""
+
+    host: str
+    task: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of a running step's output, masked (live view and -v only)."""
+
+    host: str
+    task: str
+    text: str
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """A task ended on a host; seconds spent on it. `changes` counts them."""
+
+    host: str
+    task: str
+    status: Status
+    seconds: float
+    changes: int = 0
+    headline: str = ""
+
+
+@dataclass(frozen=True)
+class ChangeSeen:
+    """A change: planned (check mode), or applied. `predicted`: rests on what is not there yet."""
+
+    host: str
+    task: str
+    resource: str
+    action: str
+    summary: str
+    diff: str
+    applied: bool
+    predicted: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something the reader should know."""
+
+    host: str
+    task: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ErrorSeen:
+    """A host (or one of its tasks) failed. `error` is the class's name."""
+
+    host: str
+    task: str
+    resource: str
+    error: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class HostSummary:
+    """A host's counts: tasks ok, changes, tasks failed, tasks skipped; what it cost."""
+
+    ok: int = 0
+    changed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    unreachable: bool = False
+    round_trips: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end: totals over hosts (changed counts changes; failed and unreachable count hosts)."""
+
+    check: bool
+    changed: int
+    failed: int
+    unreachable: int
+    seconds: float
+    hosts: dict[str, HostSummary] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+Event = Start | Step | Output | TaskDone | ChangeSeen | Message | ErrorSeen | Summary
+
+
+class Listener(Protocol):
+    """Takes every event, in order, one at a time (the engine serialises them)."""
+
+    def on(self, event: Event) -> None:
+        """Called once per event."""
+
+    def close(self) -> None:
+        """Called once, after the last."""

@@ -1,0 +1,58 @@
+"""Changes that could lock us out take themselves back unless a fresh login succeeds.
+
+Before such a change the host arms a timer that undoes it. After it we log in anew, past the connection
+that is open already (a firewall lets that live on), and the new login disarms the timer. When it fails the open
+connection undoes the change at once; if that is dead too, the timer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from provision.errors import ChangeFailed, ProvisionError
+from provision.resources.base import Guard
+from provision.shell import Command, sh
+from provision.ssh.session import Session
+
+_ARM = """
+systemctl stop %s.timer %s.service 2>/dev/null; systemctl reset-failed %s.service 2>/dev/null
+systemd-run --quiet --collect --unit=%s --on-active=%s --timer-property=AccuracySec=1s /bin/sh -c %s || exit $?
+"""
+_DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
+
+
+def armed(command: Command, guard: Guard) -> Command:
+    """The command, run only after the timer that undoes it is armed."""
+    arm = sh(_ARM, *[Guard.UNIT] * 4, guard.seconds, guard.undo.script)
+    return Command(f"{arm.script}{command.script}", command.stdin)
+
+
+def confirm(summary: str, guard: Guard, session: Session, login: Callable[[], Session]) -> None:
+    """Logs in anew and disarms. Raises ChangeFailed, with the change undone, when that does not work."""
+    try:
+        fresh = login()
+        try:
+            result = fresh.run(_DISARM, deadline=guard.seconds / 2)
+        finally:
+            fresh.close()
+        if result.code == 0:
+            return
+        why = result.errors.strip()
+    except ProvisionError as error:
+        why = error.text
+    raise ChangeFailed(
+        f"{summary}: a fresh login fails after it ({why}); {_undone(guard, session, login)}",
+        hint="a rule that stands before ours keeps SSH out: look at `ufw status numbered` on the host",
+    )
+
+
+def _undone(guard: Guard, session: Session, login: Callable[[], Session]) -> str:
+    try:
+        undo = session.run(Command(f"{guard.undo.script}\n{_DISARM.script}"), deadline=guard.seconds)
+        if undo.code != 0:
+            return f"taking it back failed too, and is tried again within {guard.seconds} s: {undo.errors.strip()}"
+        login().close()
+    except ProvisionError as error:
+        return f"it takes itself back within {guard.seconds} s ({error.text})"
+    return "it was taken back, and logins work again"

@@ -1,0 +1,1 @@
+"""The GitLab API side, on python-gitlab. Asked from the controller, never from hosts that run jobs."""

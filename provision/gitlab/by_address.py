@@ -1,0 +1,29 @@
+"""HTTP to a given address under a given name: what /etc/hosts would do, for one session only."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+
+
+class ByAddress(HTTPAdapter):
+    """Connects to `address`; TLS asks for and checks `name`, and so does the Host header."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name, self._address = name, f"[{address}]" if ":" in address else address
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Makes connections that offer and check the name instead of the address."""
+        super().init_poolmanager(*arguments, server_hostname=self._name, assert_hostname=self._name, **options)
+
+    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+        """Sends to the address, with the name in the Host header."""
+        parts = urlsplit(request.url or "")
+        port = f":{parts.port}" if parts.port else ""
+        request.headers["Host"] = str(parts.netloc)
+        request.url = urlunsplit(parts._replace(netloc=f"{self._address}{port}"))
+        return super().send(request, *arguments, **options)

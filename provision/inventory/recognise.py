@@ -1,0 +1,86 @@
+"""What a parsed file's values mean before files are merged: secrets become sources, local paths absolute.
+
+Both depend on the file that names them, so it is done per file.
+
+A secret is
+- any table with exactly one of the keys env, file, command, prompt whose value has that key's type
+  (an environment variable's name, a path, an array of strings, a text), at any depth inside a settings table;
+- any string under a key that is called like a secret: token, password, secretkey, api_key, …
+
+Docker's own `log-opts` are left alone: `env` is one of their keys.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from provision.inventory.keys import KeyPath, in_table
+from provision.inventory.secrets import Origin, SecretSource, as_source
+
+_SECRET_NAME = re.compile(
+    r"(?:token|password|passwd|passphrase|secret|secret_?key|access_?key|access_?key_?id|api_?key"
+    r"|private_?key|account_?key|signing_?key|key_base|sentry_dsn)$",
+    re.IGNORECASE,
+)
+_LOCAL_PATHS: frozenset[KeyPath] = frozenset(
+    {
+        ("ssh", "identity_file"),
+        ("ssh", "known_hosts"),
+        ("registry", "certificate", "ca"),
+        ("registry", "certificate", "local_fullchain"),
+        ("registry", "certificate", "local_key"),
+        ("apt", "docker", "key"),
+        ("apt", "gitlab", "key"),
+        ("apt", "runner", "key"),
+    }
+)
+_TRUST = (("ca",), ("cert",), ("key",))  # below docker.registries."HOST:PORT"
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether a string under this key is taken for a secret."""
+    return _SECRET_NAME.search(key) is not None
+
+
+class Recogniser:
+    """Walks one file's tables. `plain` then holds the keys of secrets that stand in the file as text."""
+
+    def __init__(self, file: str, base: Path) -> None:
+        self.file = file
+        self.base = base
+        self.plain: list[KeyPath] = []
+
+    def tree(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """The same tables with SecretSource and Path objects in place."""
+        return {key: self._value(value, (key,)) for key, value in tree.items()}
+
+    def _value(self, value: Any, path: KeyPath) -> Any:
+        if isinstance(value, dict):
+            return self._table(value, path)
+        if isinstance(value, list):
+            return [self._value(one, (*path, place)) for place, one in enumerate(value)]
+        if isinstance(value, str) and len(path) > 1:
+            return self._text(value, path)
+        return value
+
+    def _table(self, table: dict[str, Any], path: KeyPath) -> Any:
+        inside = in_table(path)
+        if len(inside) > 1:
+            if inside[:3] == ("docker", "daemon", "log-opts"):
+                return table
+            source = as_source(table, Origin(self.file, path, self.base))
+            if source is not None:
+                return source
+        return {key: self._value(value, (*path, key)) for key, value in table.items()}
+
+    def _text(self, text: str, path: KeyPath) -> Any:
+        inside = in_table(path)
+        if inside in _LOCAL_PATHS or (inside[:2] == ("docker", "registries") and inside[3:] in _TRUST):
+            return self.base / Path(text).expanduser()
+        key = path[-1]
+        if isinstance(key, str) and is_secret_name(key):
+            self.plain.append(path)
+            return SecretSource.plain(text, Origin(self.file, path, self.base))
+        return text

@@ -1,0 +1,162 @@
+"""Records as the API shows them. Field names: GitLab's own description of its API."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from .routing import Context
+from .store import Record, age
+
+ONLINE_SECONDS = 2 * 3600
+STALE_SECONDS = 7 * 86400
+
+
+def user_basic(context: Context, user: Record) -> Record:
+    """A user in short."""
+    return {
+        "id": user["id"],
+        "username": user["username"],
+        "public_email": "",
+        "name": "Administrator" if user["username"] == "root" else user["username"],
+        "state": "active",
+        "locked": False,
+        "avatar_url": None,
+        "web_url": f"{context.settings['external_url']}/{user['username']}",
+    }
+
+
+def contact(runner: Record) -> str | None:
+    """When any manager of the runner last called."""
+    times = [manager["contacted_at"] for manager in runner["managers"] if manager["contacted_at"]]
+    return max(times) if times else None
+
+
+def status(contacted: str | None) -> str:
+    """online, offline, stale or never_contacted."""
+    if contacted is None:
+        return "never_contacted"
+    seconds = age(contacted)
+    if seconds < ONLINE_SECONDS:
+        return "online"
+    return "offline" if seconds < STALE_SECONDS else "stale"
+
+
+def runner(context: Context, record: Record) -> Record:
+    """A runner in short."""
+    contacted = contact(record)
+    creator = context.store.find("users", username=record["created_by"]) if record["created_by"] else None
+    return {
+        "id": record["id"],
+        "description": record["description"],
+        "ip_address": record["managers"][-1]["ip_address"] if record["managers"] else None,
+        "active": not record["paused"],
+        "paused": record["paused"],
+        "is_shared": record["runner_type"] == "instance_type",
+        "runner_type": record["runner_type"],
+        "name": "gitlab-runner" if record["managers"] else None,
+        "online": status(contacted) == "online",
+        "created_by": user_basic(context, creator) if creator else None,
+        "created_at": record["created_at"],
+        "status": status(contacted),
+        "job_execution_status": "idle",
+    }
+
+
+def runner_details(context: Context, record: Record) -> Record:
+    """A runner in full; never its token."""
+    latest = record["managers"][-1] if record["managers"] else {}
+    return runner(context, record) | {
+        "tag_list": record["tag_list"],
+        "run_untagged": record["run_untagged"],
+        "locked": record["locked"],
+        "maximum_timeout": record["maximum_timeout"],
+        "access_level": record["access_level"],
+        "version": latest.get("version"),
+        "revision": latest.get("revision"),
+        "platform": latest.get("platform"),
+        "architecture": latest.get("architecture"),
+        "contacted_at": contact(record),
+        "maintenance_note": record["maintenance_note"],
+        "projects": [project_basic(context, one) for one in _projects(context, record)],
+        "groups": [],
+    }
+
+
+def manager(record: Record) -> Record:
+    """One machine on which a runner's token is used."""
+    return {**record, "status": status(record["contacted_at"]), "job_execution_status": "idle"}
+
+
+def _projects(context: Context, record: Record) -> list[Record]:
+    return [one for one in context.store.all("projects") if one["id"] in record["project_ids"]]
+
+
+def project_basic(context: Context, record: Record) -> Record:
+    """A project in short."""
+    url = f"{context.settings['external_url']}/{record['path_with_namespace']}"
+    return {
+        "id": record["id"],
+        "description": record["description"],
+        "name": record["name"],
+        "name_with_namespace": f"{record['namespace']} / {record['name']}",
+        "path": record["path"],
+        "path_with_namespace": record["path_with_namespace"],
+        "created_at": record["created_at"],
+        "default_branch": record["default_branch"],
+        "web_url": url,
+        "http_url_to_repo": f"{url}.git",
+    }
+
+
+def project(context: Context, record: Record) -> Record:
+    """A project in full, as its maintainer sees it."""
+    base = f"{context.settings['external_url']}/api/v4/projects/{record['id']}"
+    host = context.settings["registry_host"]
+    level = record["container_registry_access_level"]
+    return project_basic(context, record) | {
+        "visibility": record["visibility"],
+        "archived": False,
+        "empty_repo": True,
+        "namespace": _namespace(context, record),
+        "_links": {"self": base, "members": f"{base}/members"},
+        "container_registry_image_prefix": f"{host}/{record['path_with_namespace'].lower()}" if host else None,
+        "container_registry_enabled": level != "disabled",
+        "container_registry_access_level": level,
+        "jobs_enabled": record["builds_access_level"] != "disabled",
+        "builds_access_level": record["builds_access_level"],
+        "shared_runners_enabled": record["shared_runners_enabled"],
+        "group_runners_enabled": record["group_runners_enabled"],
+        "ci_config_path": record["ci_config_path"],
+    }
+
+
+def _namespace(context: Context, record: Record) -> Record:
+    path = record["namespace"]
+    return {
+        "id": 1 + sorted({one["namespace"] for one in context.store.all("projects")}).index(path),
+        "name": path,
+        "path": path.rpartition("/")[2],
+        "kind": "user" if context.store.find("users", username=path) else "group",
+        "full_path": path,
+        "parent_id": None,
+        "avatar_url": None,
+        "web_url": f"{context.settings['external_url']}/{quote(path)}",
+    }
+
+
+def variable(record: Record) -> dict[str, Any]:
+    """A CI variable; a hidden one's value is never told again."""
+    names = (
+        "variable_type",
+        "key",
+        "value",
+        "hidden",
+        "protected",
+        "masked",
+        "raw",
+        "environment_scope",
+        "description",
+    )
+    shown = {name: record[name] for name in names}
+    return {**shown, "value": None} if record["hidden"] else shown

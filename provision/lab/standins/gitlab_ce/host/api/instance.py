@@ -1,0 +1,72 @@
+"""The instance itself: version, health, the caller, the sign-in page."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from . import entities
+from .http import ApiError, Response
+from .routing import API, Context, route
+
+
+@route("GET", f"{API}/metadata", scopes=("api", "read_api", "create_runner", "manage_runner"))
+def metadata(context: Context) -> Response:
+    """Version and edition."""
+    kas = {"enabled": False, "externalUrl": None, "externalK8sProxyUrl": None, "version": None}
+    return Response(
+        200,
+        {"version": context.settings["version"], "revision": "5a4d1e00000", "kas": kas, "enterprise": False},
+    )
+
+
+@route("GET", f"{API}/version", scopes=("api", "read_api", "create_runner", "manage_runner"))
+def version(context: Context) -> Response:
+    """The same, at its older address."""
+    return metadata(context)
+
+
+@route("GET", f"{API}/user", scopes=("api", "read_api", "read_user"))
+def me(context: Context) -> Response:
+    """The caller."""
+    user = context.caller
+    return Response(200, entities.user_basic(context, user) | {"is_admin": user["admin"], "email": ""})
+
+
+@route("GET", "/-/health", scopes=())
+def health(context: Context) -> Response:
+    """Answers at all."""
+    _local_only(context)
+    return Response(200, "GitLab OK", {"Content-Type": "text/plain; charset=utf-8"})
+
+
+@route("GET", "/-/liveness", scopes=())
+def liveness(context: Context) -> Response:
+    """The process lives."""
+    _local_only(context)
+    return Response(200, {"status": "ok"})
+
+
+@route("GET", "/-/readiness", scopes=())
+def readiness(context: Context) -> Response:
+    """The services behind it answer."""
+    _local_only(context)
+    return Response(200, {"status": "ok", "master_check": [{"status": "ok"}]})
+
+
+@route("GET", "/", scopes=())
+def front_door(context: Context) -> Response:
+    """Sends people to the sign-in page."""
+    return Response(302, "", {"Location": f"{context.settings['external_url']}/users/sign_in"})
+
+
+@route("GET", "/users/sign_in", scopes=())
+def sign_in(context: Context) -> Response:
+    """A page that says what this is."""
+    return Response(200, f"<!DOCTYPE html>\n<title>Sign in · GitLab {context.settings['version']} (lab)</title>\n")
+
+
+def _local_only(context: Context) -> None:
+    """404 to all but the allow-listed addresses, as if the page did not exist."""
+    client = ipaddress.ip_address(context.request.client)
+    if not any(client in ipaddress.ip_network(one, strict=False) for one in context.settings["monitoring_whitelist"]):
+        raise ApiError(404, "<!DOCTYPE html>\n<title>The page could not be found (404)</title>\n")

@@ -1,0 +1,125 @@
+"""The files that a reconfigure lays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from . import nginx_conf, registry_conf
+from .derive import Registry, Wanted
+from .keys import ensure_secret, ensure_token_keys, random_password
+from .output import Output
+from .paths import Paths, write_atomically
+from .versions import Version
+
+ISSUER = "omnibus-gitlab-issuer"
+
+
+def lay(paths: Paths, wanted: Wanted, version: Version, out: Output) -> set[str]:
+    """Writes what differs; the names of the services whose files changed."""
+    changed: set[str] = set()
+    for folder, mode in ((paths.ssl, 0o755), (paths.trusted_certs, 0o755), (paths.var, 0o755)):
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    for name in ("nginx", "puma", "registry"):
+        (paths.logs / name).mkdir(parents=True, exist_ok=True)
+    if _trust(paths):
+        changed.add("registry")
+    made = ensure_token_keys(paths.registry_cert, paths.registry_key)
+    out.resource(f"file[{paths.registry_cert}]", "create", made)
+    if wanted.registry and (_registry(paths, wanted, wanted.registry, version, out) or made):
+        changed.add("registry")
+    if write_atomically(paths.nginx_config, nginx_conf.render(wanted), 0o644):
+        changed.add("nginx")
+    out.resource(f"template[{paths.nginx_config}]", "create", "nginx" in changed)
+    if _api(paths, wanted, version):
+        changed.add("puma")
+    out.resource("template[/var/opt/gitlab/gitlab-rails/etc/gitlab.yml]", "create", "puma" in changed)
+    return changed
+
+
+def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version, out: Output) -> bool:
+    own = registry.settings
+    user = str(own.get("username") or "registry")
+    _ensure_user(user, paths.registry_config.parent)
+    _registry_folders(paths, registry, user)
+    said = {
+        "realm": str(own.get("token_realm") or wanted.external.url),
+        "secret": str(own.get("http_secret") or ensure_secret(paths.var / "standin/registry-http-secret")),
+        "bundle": str(paths.registry_cert),
+        "issuer": ISSUER,
+    }
+    changed = [
+        _owned(paths.registry_config, registry_conf.render(registry, **said), user),
+        _owned(paths.registry_run_config, registry_conf.render_to_run(registry, version, **said), user),
+        write_atomically(paths.registry_env, _environment(paths, registry), 0o600),
+    ]
+    out.resource(f"template[{paths.registry_config}]", "create", any(changed))
+    return any(changed)
+
+
+def _registry_folders(paths: Paths, registry: Registry, user: str) -> None:
+    for folder in (paths.var / "standin", paths.registry_config.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    storage = registry.storage.get("filesystem")
+    if isinstance(storage, dict) and storage.get("rootdirectory"):
+        folder = Path(str(storage["rootdirectory"]))
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            shutil.chown(folder, user, user)
+
+
+def _owned(path: Path, text: str, user: str) -> bool:
+    changed = write_atomically(path, text, 0o640)
+    if changed and os.geteuid() == 0:
+        shutil.chown(path, user, user)
+    return changed
+
+
+def _environment(paths: Paths, registry: Registry) -> str:
+    env = {"SSL_CERT_DIR": f"{paths.embedded_certs}", **registry.env}
+    return "".join(f"{key}={value}\n" for key, value in sorted(env.items()))
+
+
+def _trust(paths: Paths) -> bool:
+    """What stands in /etc/gitlab/trusted-certs is trusted by every service; true when that changed."""
+    paths.embedded_certs.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path.read_text() for path in sorted(paths.trusted_certs.glob("*")) if path.is_file()}
+    changed = [write_atomically(paths.embedded_certs / name, text) for name, text in wanted.items()]
+    stale = [path for path in paths.embedded_certs.iterdir() if path.name not in wanted]
+    for path in stale:
+        path.unlink()
+    return any(changed) or bool(stale)
+
+
+def _api(paths: Paths, wanted: Wanted, version: Version) -> bool:
+    registry = wanted.registry.site if wanted.registry else None
+    _root_password(paths, wanted)
+    settings = {
+        "version": ".".join(str(part) for part in version),
+        "external_url": wanted.external.url,
+        "registry_host": f"{registry.host}:{registry.port}" if registry else None,
+        "registry_address": wanted.registry.address if wanted.registry else None,
+        "issuer": ISSUER,
+        "signing_key": str(paths.registry_key),
+        "monitoring_whitelist": wanted.monitoring,
+    }
+    return write_atomically(paths.api_settings, json.dumps(settings, indent=2) + "\n", 0o600)
+
+
+def _root_password(paths: Paths, wanted: Wanted) -> None:
+    """Root's first password: the seed's, gitlab.rb's, or a random one that is left in a file."""
+    if paths.database.exists() or (paths.switches / "seed.json").exists() or paths.initial_root_password.exists():
+        return
+    password = wanted.root_password or random_password()
+    text = f"# Password for the user root, as it was set when GitLab was first configured.\n\nPassword: {password}\n"
+    write_atomically(paths.initial_root_password, text, 0o600)
+
+
+def _ensure_user(name: str, home: Path) -> None:
+    if os.geteuid() != 0 or subprocess.run(["id", name], capture_output=True, check=False).returncode == 0:
+        return
+    options = ["--system", "--user-group", "--no-create-home", "--home-dir", str(home), "--shell", "/usr/sbin/nologin"]
+    subprocess.run(["useradd", *options, name], check=True, capture_output=True)

@@ -1,0 +1,189 @@
+"""What a resource is made of: pure values, nothing here runs anything.
+
+A resource says what to look at (`probe`), and, given what was seen, what is left to do (`plan`).
+Both are pure. The engine sends the probes of all resources of a host in one script, and is the only
+one that carries changes out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from provision.shell import Command
+from provision.values import dataclass
+
+Action = Literal["create", "update", "delete", "run"]
+Json = Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: exit code and both outputs, binary-safe."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    code: int = 0
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bytes that are not UTF-8 survive as surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def errors(self) -> str:
+        """stderr as text."""
+        return self.stderr.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A look at something that is not on the host: an API, asked from the controller.
+
+    Equal keys are asked once. `call` is given the answer to `needs`, a question to the host, and returns what a
+    command would have printed.
+    """
+
+    key: Hashable
+    call: Callable[[Result | None], Result] = field(compare=False, repr=False)
+    needs: Command | None = None
+
+
+Question = Command | Ask
+
+
+class Probe(dict[str, Question]):
+    """Named questions of one resource; equal questions of a host are asked once.
+
+    One unnamed question: `Probe.of(sh(…))`, read back as `seen.text` and `seen.code`.
+    """
+
+    ONLY: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, question: Question) -> Probe:
+        """A probe of a single question."""
+        return cls({cls.ONLY: question})
+
+
+class Observation(dict[str, Result]):
+    """The answers, under the names of the probe."""
+
+    @property
+    def only(self) -> Result:
+        """The answer to a probe of one question."""
+        return self[Probe.ONLY]
+
+    @property
+    def text(self) -> str:
+        """The one answer's stdout."""
+        return self.only.text
+
+    @property
+    def code(self) -> int:
+        """The one answer's exit code."""
+        return self.only.code
+
+
+@dataclass(frozen=True)
+class Handler:
+    """Work that a change owes: done once, at the end of the last task of the play that may owe it.
+
+    `name` is its key in the host's `pending` file, so it outlives a killed run: one word.
+    takes_back  when it fails, it undoes the changes that owe it: what they drop is ours until it is paid
+    """
+
+    name: str
+    summary: str
+    run: Command
+    deadline: float = 300.0
+    detached: bool = False
+    takes_back: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A change that starts at an API: `make` does it, and returns what the host must do right after and remember."""
+
+    make: Callable[[], tuple[Command, Mapping[str, Json]]] = field(repr=False)
+    describe: str = ""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What takes a change back unless a fresh login succeeds within `seconds`. `undo` reads no input.
+
+    UNIT  the host's systemd timer: while it is there, what it guards is not confirmed
+    """
+
+    UNIT: ClassVar[str] = "provision-guard"
+
+    undo: Command
+    seconds: int = 60
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is left to do, with all that the engine needs to do it.
+
+    summary    in words, after "will" or "did": "start docker"
+    run        the command, or the API call that yields one
+    diff       a unified diff, secrets masked
+    notify     what is owed once this is done; written on the host before the change
+    remember   entries of the host's state.json that this change sets (None takes one out)
+    deadline   seconds
+    detached   goes on when the connection breaks; the next connection picks its result up
+    leaves     False for a proof, which changes nothing that stays: it is run, and not counted
+    guard      the change could lock us out: it takes itself back unless a fresh login succeeds
+    last       judges what the task's other changes may mend: run when none is left, on a fresh look
+    waits_for  what must be there first and is not: shown as predicted, refused when it is applied
+    """
+
+    summary: str
+    run: Command | Call
+    action: Action = "update"
+    diff: str = ""
+    notify: tuple[Handler, ...] = ()
+    remember: Mapping[str, Json] = field(default_factory=dict)
+    deadline: float = 60.0
+    detached: bool = False
+    leaves: bool = True
+    guard: Guard | None = None
+    last: bool = False
+    waits_for: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the reader should know, that is not a change."""
+
+    text: str
+
+
+class Resource(ABC):
+    """One noun of the wanted state. Subclasses are frozen dataclasses.
+
+    libraries  modules that `plan` imports itself because they take long: they are imported while the host answers
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """The work that its changes may owe: what stands in its field `notify`, where it has one."""
+        return tuple(getattr(self, "notify", ()))
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """How it is called in plans and events: `File /etc/docker/daemon.json`."""
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """What to look at."""
+
+    @abstractmethod
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        """What is left to do. Raises a HostFailed (Refused, ProbeFailed) where nothing may be done."""

@@ -1,0 +1,22 @@
+"""What curl's exit codes mean for a reader.  Source: curl(1), EXIT CODES."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# code: (cause, remedy)
+FAILURES: Final = {
+    6: ("its name is not resolved on the host", "check the name and the host's DNS"),
+    7: ("the connection is refused", "check address, port and firewall, and that the service runs"),
+    28: ("no answer in time", "check routes and firewalls on the way"),
+    35: ("TLS cannot be agreed on", "is it https at all? check scheme and port"),
+    60: (
+        "its certificate is not trusted on the host",
+        "name its CA in registry.certificate.ca, or install it on the host",
+    ),
+}
+
+
+def failure(code: int) -> str:
+    """The cause behind an exit code, in words."""
+    return FAILURES[code][0] if code in FAILURES else f"curl failed with exit code {code}"

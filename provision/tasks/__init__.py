@@ -1,0 +1,32 @@
+"""What ops ask for, one job per file; and what a playbook is made of."""
+
+from __future__ import annotations
+
+from provision.tasks.base import Host, Play, Task, play, task
+from provision.tasks.certificates import certificates
+from provision.tasks.docker import docker
+from provision.tasks.firewall import firewall
+from provision.tasks.gitlab import gitlab
+from provision.tasks.register import register
+from provision.tasks.registry import registry
+from provision.tasks.runner import runner
+from provision.tasks.verify import verify
+
+SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify)
+
+__all__ = [
+    "SHIPPED",
+    "Host",
+    "Play",
+    "Task",
+    "certificates",
+    "docker",
+    "firewall",
+    "gitlab",
+    "play",
+    "register",
+    "registry",
+    "runner",
+    "task",
+    "verify",
+]

@@ -1,0 +1,82 @@
+"""What a task and a playbook are.
+
+A task is a function of a host's settings that yields the wanted state. A playbook is a list of plays:
+which tasks, on which group, in which order.
+
+    @task(on="runners")
+    def motd(host: Host) -> Iterator[Resource]:
+        \"\"\"Logins are greeted.\"\"\"
+        yield File("/etc/motd", f"This is {host.name}.\\n")
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
+
+from provision.inventory import Settings
+from provision.resources.base import Resource
+from provision.values import dataclass
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as tasks see it.
+
+    named           what the user typed, so that `provision verify` can mean it
+    estate_changed  something was changed on some host earlier in this run
+    peers           addresses of the hosts of each group, in inventory order
+    """
+
+    name: str
+    address: str
+    groups: tuple[str, ...]
+    settings: Settings
+    named: frozenset[str] = frozenset()
+    estate_changed: bool = False
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+Function = Callable[[Host], Iterator[Resource]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named function; `on` is the group it runs on when it is named alone ("all": every host)."""
+
+    name: str
+    on: str
+    function: Function
+
+    @property
+    def doc(self) -> str:
+        """The state it leaves: the docstring, whole."""
+        return inspect.cleandoc(self.function.__doc__ or "")
+
+    @property
+    def headline(self) -> str:
+        """The docstring's first line."""
+        return self.doc.partition("\n")[0]
+
+    def resources(self, host: Host) -> tuple[Resource, ...]:
+        """What the host should hold, in the order in which it is brought about."""
+        return tuple(self.function(host))
+
+
+def task(on: str = "all") -> Callable[[Function], Task]:
+    """Makes a task of a function, named as it is."""
+    return lambda function: Task(function.__name__, on, function)
+
+
+@dataclass(frozen=True)
+class Play:
+    """Tasks, in order, on a group's hosts. Plays are barriers: the next starts when all hosts are through."""
+
+    on: str
+    tasks: tuple[Task, ...]
+
+
+def play(on: str, *tasks: Task) -> Play:
+    """`play("runners", docker, runner)`."""
+    return Play(on, tasks)

@@ -1,0 +1,113 @@
+"""The task `certificates`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from provision.errors import Refused, UsageError
+from provision.inventory.models.registry import Certificate, Registry
+from provision.resources import (
+    AcmeCertificate,
+    CertificatePair,
+    File,
+    Packages,
+    Resource,
+    ServedCertificate,
+    Service,
+    TrustedCa,
+    UploadedPair,
+)
+from provision.resources.acme_certificate import HOOKS, LETS_ENCRYPT
+from provision.resources.uploaded_pair import judge
+from provision.secret import Secret
+from provision.tasks.base import Host, task
+from provision.tasks.registry_address import ca_bytes
+
+_OMNIBUS = "omnibus"
+
+
+def paths(host: Host) -> tuple[str, str]:
+    """Certificate and key on the GitLab host: as the inventory names them, else where their maker leaves them."""
+    registry, gitlab = host.settings.registry, host.settings.gitlab
+    certificate = registry.certificate if registry else None
+    name = registry.host if registry else ""
+    if certificate and certificate.fullchain and certificate.key:
+        return certificate.fullchain, certificate.key
+    if certificate and certificate.acme and certificate.acme.client == "certbot":
+        return f"/etc/letsencrypt/live/{name}/fullchain.pem", f"/etc/letsencrypt/live/{name}/privkey.pem"
+    if certificate and certificate.acme and gitlab:  # one certificate for all names, called by the first
+        name = gitlab.host
+    return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
+
+
+def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
+    """What gitlab.rb says of the registry's certificate; nothing for a registry without TLS."""
+    registry, gitlab = host.settings.registry, host.settings.gitlab
+    if registry is None or not registry.external_url.startswith("https://"):
+        return {}
+    fullchain, key = paths(host)
+    wanted: dict[tuple[str, ...], Any] = {
+        ("registry_nginx", "ssl_certificate"): fullchain,
+        ("registry_nginx", "ssl_certificate_key"): key,
+    }
+    acme = registry.certificate.acme if registry.certificate else None
+    if acme and acme.client == _OMNIBUS:
+        wanted[("letsencrypt", "enable")] = True
+        wanted[("letsencrypt", "contact_emails")] = [acme.email]
+        if gitlab and gitlab.host != registry.host:
+            wanted[("letsencrypt", "alt_names")] = [registry.host]
+        own = gitlab.settings.get("letsencrypt", {}) if gitlab else {}
+        twice = [path[1] for path in wanted if path[0] == "letsencrypt" and isinstance(own, dict) and path[1] in own]
+        if twice:
+            raise UsageError(
+                f"gitlab.settings.letsencrypt.{twice[0]}: registry.certificate.acme sets it",
+                hint="leave one of the two out",
+            )
+    return wanted
+
+
+@task(on="gitlab")
+def certificates(host: Host) -> Iterator[Resource]:
+    """The registry's certificate and key fit each other and the host name, hold, and are what is served; its CA is trusted."""
+    ca = ca_bytes(host)
+    yield TrustedCa("registry", ca)
+    registry = host.settings.registry
+    if registry is None or not registry.external_url.startswith("https://"):
+        return
+    certificate = registry.certificate
+    acme = certificate.acme if certificate else None
+    fullchain, key = paths(host)
+    pair = CertificatePair(fullchain, key, registry.host, coming=acme is not None and acme.client == _OMNIBUS, ca=ca)
+    if certificate and certificate.local_fullchain:
+        yield _uploaded(certificate, registry, pair)
+    elif acme and acme.client == "certbot":
+        yield Packages(("certbot",))
+        for path, text in HOOKS.items():
+            yield File(path, text, mode="0755")
+        yield AcmeCertificate(registry.host, acme.email, acme.directory or LETS_ENCRYPT, pair, registry.port)
+        yield Service("certbot.timer")
+    else:
+        yield pair
+    yield ServedCertificate(fullchain, registry.host, registry.port)
+
+
+def _uploaded(certificate: Certificate, registry: Registry, pair: CertificatePair) -> UploadedPair:
+    """The pair from this machine. Raises UsageError, before anything is contacted, for one that is unfit."""
+    chain, key = _read(certificate.local_fullchain), Secret(_read(certificate.local_key).decode("utf-8", "replace"))
+    try:
+        left = judge(chain, key, registry.host)
+    except Refused as error:
+        text = f"{certificate.local_fullchain} with {certificate.local_key}: {error.text}"
+        raise UsageError(f"registry.certificate: {text}", hint=error.hint) from error
+    return UploadedPair(pair.fullchain, pair.key, chain, key, left, registry.host, registry.port, pair.ca)
+
+
+def _read(path: Path | None) -> bytes:
+    try:
+        return path.read_bytes() if path else b""
+    except OSError as error:
+        raise UsageError(
+            f"registry.certificate: {error}", hint="local_fullchain and local_key are files on this machine"
+        ) from error

@@ -1,0 +1,121 @@
+"""The task `docker`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from provision.errors import UsageError
+from provision.inventory import resolve
+from provision.inventory.models.docker import RegistryTrust
+from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
+from provision.resources.ci_jobs import wait_for_jobs
+from provision.resources.docker_restart import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.secret import Secret
+from provision.tasks.apt import address, key_text
+from provision.tasks.base import Host, task
+from provision.tasks.registry_address import ca_bytes, certs_folder
+
+_URL = "https://download.docker.com/linux/{id}"
+_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+# Only these two carry Docker's own version number; the others have numbers of their own.
+_VERSIONED = ("docker-ce", "docker-ce-cli")
+_CONFLICTING = (
+    "docker.io",
+    "docker-compose",
+    "docker-compose-v2",
+    "docker-doc",
+    "podman-docker",
+    "containerd",
+    "runc",
+)
+
+# dockerd of 20.10 has no --validate, and says so with exit 1: that is no invalid file.
+_VALIDATE = """
+said=$(dockerd --validate --config-file "$new" 2>&1) || case $said in
+  *'unknown flag'*) ;;
+  *) printf '%s\\n' "$said" >&2; exit 1 ;;
+esac
+"""
+
+
+@task(on="runners")
+def docker(host: Host) -> Iterator[Resource]:
+    """Docker Engine runs, starts at boot, and trusts our registry."""
+    wanted = host.settings.docker
+    at_once = wanted.restart == "now"
+    # Replacing Docker restarts it, and a restart ends the jobs that run.
+    first = "" if at_once else wait_for_jobs()
+    if wanted.source == "docker.com":
+        mirror = host.settings.apt.docker
+        yield AptSource(
+            "docker",
+            uri=address(mirror, _URL),
+            suite=(mirror.suite if mirror else "") or "{codename}",
+            component="stable",
+            key=key_text(mirror),
+            key_url=f"{_URL}/gpg",
+        )
+        yield Packages(
+            _PACKAGES,
+            version=wanted.version or "",
+            versioned=_VERSIONED,
+            hold=bool(wanted.version),
+            conflicting=_CONFLICTING,
+            downgrade=True,
+            first=first,
+        )
+    else:
+        yield Packages(
+            ("docker.io",),
+            version=wanted.version or "",
+            hold=bool(wanted.version),
+            conflicting=_PACKAGES,
+            downgrade=True,
+            first=first,
+        )
+    daemon = resolve(wanted.daemon or {})
+    yield JsonSettings(
+        DAEMON_JSON,
+        daemon,
+        check=_VALIDATE,
+        notify=(restart(now=at_once),),
+        aside=ASIDE,
+        reload=RELOAD,
+        reloaded=RELOADED,
+    )
+    if wanted.buildkit is not None:
+        yield File("/etc/buildkit/buildkitd.toml", _toml(resolve(wanted.buildkit)))
+    ca = ca_bytes(host)
+    if ca:
+        yield Packages(("ca-certificates",))
+        yield File(f"{certs_folder(host)}/ca.crt", ca)
+    yield TrustedCa("registry", ca)
+    for name, trust in wanted.registries.items():
+        yield from _trusted(name, trust)
+    yield Service("docker")
+    for user in wanted.users:
+        yield GroupMember(user, "docker")
+
+
+def _trusted(name: str, trust: RegistryTrust) -> Iterator[Resource]:
+    folder = f"/etc/docker/certs.d/{name}"
+    if trust.ca:
+        yield File(f"{folder}/ca.crt", _read(trust.ca))
+    if trust.cert and trust.key:
+        yield File(f"{folder}/client.cert", _read(trust.cert))
+        yield File(f"{folder}/client.key", Secret(_read(trust.key).decode()), mode="0600")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"docker.registries: {error}", hint="ca, cert and key are files on this machine") from error
+
+
+def _toml(table: dict[str, Any]) -> str:
+    import tomlkit  # few inventories say anything of BuildKit
+
+    return tomlkit.dumps(table)

@@ -1,0 +1,83 @@
+"""The task `register`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from provision.errors import UsageError
+from provision.gitlab.api import Api
+from provision.gitlab.runners import RunnerMaker
+from provision.inventory import resolve
+from provision.inventory.models.runners import Runner
+from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
+from provision.resources.runner_settings import settings_fingerprint
+from provision.secret import Secret
+from provision.tasks import registry_address
+from provision.tasks.base import Host, task
+
+_KEPT_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
+
+
+@task(on="runners")
+def register(host: Host) -> Iterator[Resource]:
+    """Each runner of the inventory is in config.toml with a token that GitLab accepts; nothing restarts."""
+    gitlab = host.settings.gitlab
+    entries = []
+    for one in host.settings.runners:
+        url = (one.url or (gitlab.external_url if gitlab else "")).rstrip("/")
+        if not url:
+            raise UsageError(
+                f"runner {one.name}: no GitLab to register it with",
+                hint="give gitlab.external_url, or the runner's url",
+            )
+        token = one.token.resolve() if one.token else None
+        agreed = settings_fingerprint(_kept(one))
+        entries.append(RunnerEntry(one.name, url, resolve(one.config), token, _maker(host, one, url), agreed))
+    ca = registry_address.ca_bytes(host)
+    # gitlab-runner looks there by itself for the authority of a server; the name has no port.
+    for name in dict.fromkeys(urlsplit(one.url).hostname for one in entries) if ca else ():
+        yield File(f"/etc/gitlab-runner/certs/{name}.crt", ca)
+    written = RunnerEntries(tuple(entries), resolve(host.settings.runner.config))
+    yield written
+    if gitlab is not None and gitlab.api_token is not None:
+        for one, entry in zip(host.settings.runners, entries, strict=True):
+            always = "register" in host.named
+            yield RunnerSettings(one.name, _api(host, entry.url), _kept(one), entry.token, always, written.records)
+
+
+def _maker(host: Host, one: Runner, url: str) -> RunnerMaker | None:
+    gitlab = host.settings.gitlab
+    if one.token is not None or gitlab is None or not (gitlab.api_token or one.registration_token):
+        return None
+    fields: dict[str, Any] = {name: getattr(one, name) for name in _KEPT_BY_GITLAB}
+    fields["description"] = one.name
+    fields["tag_list"] = ",".join(one.tags) or None
+    fields["maintenance_note"] = one.maintenance_note
+    if one.run_untagged is None:
+        fields["run_untagged"] = not one.tags
+    return RunnerMaker(
+        _api(host, url),
+        fields,
+        one.scope,
+        one.project if one.project is not None else one.group,
+        one.registration_token.resolve() if one.registration_token else None,
+        marker=f"made by provision for {host.name}: {one.name}",
+    )
+
+
+def _kept(one: Runner) -> dict[str, Any]:
+    """What GitLab keeps of a runner, as far as the inventory says it."""
+    fields = {name: value for name in _KEPT_BY_GITLAB if (value := getattr(one, name)) is not None}
+    fields["description"] = one.name
+    if one.tags:
+        fields["tag_list"] = list(one.tags)
+    return fields
+
+
+def _api(host: Host, url: str) -> Api:
+    gitlab, registry = host.settings.gitlab, host.settings.registry
+    token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
+    ca = registry.certificate.ca if registry and registry.certificate else None
+    return Api(url, token, ca, next(iter(host.peers.get("gitlab", ())), ""))

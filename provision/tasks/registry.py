@@ -1,0 +1,41 @@
+"""The task `registry`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from provision.inventory import resolve
+from provision.resources import RegistryAnswer, RegistryStorage, Resource, RubySettings, S3Bucket
+from provision.tasks import registry_address
+from provision.tasks.base import Host, task
+from provision.tasks.certificates import certificate_settings
+from provision.tasks.gitlab import owed
+
+
+@task(on="gitlab")
+def registry(host: Host) -> Iterator[Resource]:
+    """The container registry is served at its URL, with its certificate and its storage."""
+    wanted = host.settings.registry
+    if wanted is None:
+        return
+    settings: dict[tuple[str, ...], Any] = {("registry_external_url",): wanted.external_url}
+    settings |= certificate_settings(host)
+    if wanted.s3 is not None:
+        driver = resolve(wanted.s3.parameters)
+        yield RegistryStorage(driver, wanted.migrate == "acknowledged")
+        if driver.get("accesskey") and driver.get("secretkey"):
+            yield S3Bucket(
+                driver["bucket"],
+                driver["region"],
+                driver.get("regionendpoint") or "",
+                driver["accesskey"],
+                driver["secretkey"],
+                driver.get("sessiontoken") or "",
+            )
+        storage: dict[str, Any] = {"s3": driver}
+        if not wanted.redirect:
+            storage["redirect"] = {"disable": True}
+        settings[("registry", "storage")] = storage
+    yield RubySettings("registry", settings, notify=(owed(host),))
+    yield RegistryAnswer(wanted.external_url.rstrip("/"), registry_address.realm(host), owed(host))

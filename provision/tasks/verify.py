@@ -1,0 +1,30 @@
+"""The task `verify`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from provision.resources import ImageProof, Resource
+from provision.tasks import registry_address
+from provision.tasks.base import Host, task
+
+
+@task(on="runners")
+def verify(host: Host) -> Iterator[Resource]:
+    """An image can be pushed to the registry and pulled from it, from here."""
+    registry = host.settings.registry
+    if registry is None or registry.login is None:
+        return
+    login = registry.login
+    storage = registry.s3.parameters if registry.s3 else {}
+    context = f"{storage.get('bucket')} {storage.get('regionendpoint')} {hashlib.sha256(registry_address.ca_bytes(host)).hexdigest()}"
+    yield ImageProof(
+        registry_address.url(host),
+        login.username,
+        login.password.resolve(),
+        login.image,
+        f"{registry_address.certs_folder(host)}/ca.crt",
+        always="verify" in host.named or host.estate_changed,
+        context=context,
+    )

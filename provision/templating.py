@@ -1,0 +1,68 @@
+"""Files that are rendered whole: Jinja templates, the user's `templates/` first.
+
+A name that is not given, or a misspelt one, is an error (StrictUndefined). Templates that end in `.html.j2`
+are escaped for HTML, all others are taken as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.errors import UsageError
+from provision.places import shipped
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_folders: list[Path] = []
+_NAME = re.compile(r"\{\{ (\w+) \}\}")
+
+
+def use_templates_of(folders: list[Path]) -> None:
+    """Puts users' template folders before the shipped one; first found wins."""
+    _folders[:] = folders
+    environment.cache_clear()
+    _plain.cache_clear()
+
+
+@cache
+def environment() -> Environment:
+    """The Jinja environment over all template folders."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader([*_folders, shipped("templates")]),
+        undefined=StrictUndefined,
+        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _plain(name: str) -> str | None:
+    """The template's text where it holds nothing but `{{ name }}`: Jinja's start is spared then. None otherwise."""
+    path = next((one for folder in [*_folders, shipped("templates")] if (one := folder / name).is_file()), None)
+    text = path.read_text("utf-8") if path and not name.endswith(".html.j2") else "{%"
+    rest = _NAME.sub("", text)
+    return None if any(sign in rest for sign in ("{{", "{%", "{#", "\r")) else text
+
+
+def render(name: str, /, **values: Any) -> str:
+    """A template's text. Raises UsageError naming the template and what is wrong in it."""
+    text = _plain(name)
+    if text is not None and values.keys() >= set(_NAME.findall(text)):
+        return _NAME.sub(lambda found: str(values[found[1]]), text)
+    from jinja2 import TemplateError
+
+    try:
+        return environment().get_template(name).render(**values)
+    except TemplateError as error:
+        raise UsageError(
+            f"templates/{name}: {type(error).__name__}: {error}",
+            hint="mend the template, or remove yours to use the shipped one",
+        ) from error

@@ -1,0 +1,33 @@
+#!/bin/sh
+# The whole way on three throwaway hosts of this machine. Argument: the environment's bin folder.
+set -eu
+bin=$1
+if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; command -v sudo >/dev/null || {
+  echo 'the demo boots hosts and needs root: run it as root, or install sudo' >&2; exit 1; }; fi
+say() { printf '\n== %s\n' "$*"; }
+
+$sudo sh scripts/system.sh
+mkdir -p .cache
+say 'three real hosts: provision lab up'
+$sudo "$bin/provision" lab up
+say 'bare hosts to a pushed image: provision all -i inventories/lab.toml'
+$sudo "$bin/provision" all -i inventories/lab.toml --report .cache/demo.html
+say 'the same again: nothing to change'
+$sudo "$bin/provision" all -i inventories/lab.toml --stats
+say 'what stands there now'
+for runner in runner-1 runner-2; do
+  echo "$runner: $($sudo "$bin/provision" lab ssh $runner 'sudo gitlab-runner list 2>&1 | grep -o "^[^ ]* *Executor=[a-z]*"')"
+done
+echo "gitlab: $($sudo "$bin/provision" lab ssh gitlab 'sudo ufw status | grep -c "ALLOW"') ufw rules, $(
+  $sudo "$bin/provision" lab ssh gitlab 'curl -sk -o /dev/null -w "%{http_code}" https://gitlab.lab.test:5555/v2/') from the registry's /v2/"
+cat <<'EOF'
+
+Where to look next
+  .cache/demo.html                                            what was done, as a page
+  provision registry firewall -i inventories/lab.toml \
+    --set registry.external_url=https://gitlab.lab.test:5556 --check --diff
+                                                              one change, planned
+  provision lab ssh gitlab                                    a look around
+  provision lab down                                          takes it all away
+(`provision` is .venv/bin/provision here.)
+EOF

@@ -1,0 +1,15 @@
+"""An example of a task of your own: copy it, rename it, and name it on the command line.
+
+`provision motd -i inventory.toml --check --diff` shows what it would do.
+"""
+
+from collections.abc import Iterator
+
+from provision.resources import File, Resource
+from provision.tasks import Host, task
+
+
+@task(on="all")
+def motd(host: Host) -> Iterator[Resource]:
+    """Logins are greeted with the host's name and groups."""
+    yield File("/etc/motd", f"{host.name} ({', '.join(host.groups)}), kept by provision\n")

@@ -1,0 +1,130 @@
+"""apt in trouble: dpkg's lock held, a repository that is gone, a key that is another's. Each host waits or fails by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from support_faults import Live, fact
+from support_runs import Outcome, provision, settled
+
+from provision.lab import LabHost
+from provision.lab.trial import PROVISION, Trial
+
+HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
+LOCK = "/var/lib/dpkg/lock-frontend"
+# Locks as dpkg does, under the name of who holds it on most hosts; until its standard input ends.
+_HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock, open("/proc/self/comm", "w") as name:
+    name.write("unattended-upgr")
+    name.flush()
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """Bare runner hosts, one with a mirror that is not there, one with another's key for it."""
+    trial = trial_factory(*map(LabHost, HOSTS))
+    mirror = trial.inventory["apt"]["runner"]
+    hosts = trial.inventory["hosts"]
+    hosts[GONE]["apt"] = {"runner": {**mirror, "url": f"{trial.lab.apt_url}/gone"}}
+    hosts[FORGED]["apt"] = {"runner": {**mirror, "key": str(trial.lab.folder / "docker.asc")}}
+    return trial
+
+
+@contextmanager
+def dpkg_held(trial: Trial, host: str) -> Iterator[None]:
+    """Somebody's apt is at work on the host."""
+    leader = trial.lab.machine(host).leader
+    argv = ["nsenter", "-t", str(leader), "-p", sys.executable, "-c", _HOLD, f"/proc/{leader}/root{LOCK}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield
+
+
+@pytest.fixture(scope="module")
+def outcome(trial: Trial) -> Outcome:
+    """One run on all hosts but one, with a lock that is not let go; meanwhile the other host is tried."""
+    with dpkg_held(trial, HELD):
+        run = Live(trial, "runner", "--limit", f"!{FREED}")
+        (trial.folder / "freed.txt").write_text(waited(trial))
+        return run.end()
+
+
+def waited(trial: Trial) -> str:
+    """What a run prints that meets a lock which is let go as soon as it waits for it; its exit code at the end."""
+    path = trial.write(name="freed.toml")
+    argv = [*PROVISION, "runner", "--limit", FREED, "-v", "-i", str(path)]
+    said = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        with dpkg_held(trial, FREED):
+            for line in run.stdout:
+                said.append(line)
+                if "waiting for" in line:
+                    break
+        said += [*run.stdout, f"exit code {run.wait()}\n"]
+    return "".join(said)
+
+
+def failure(outcome: Outcome, host: str) -> str:
+    """The host's one error, with its hint, as the task `runner` met it."""
+    (error,) = outcome.of("error", host=host)
+    assert (error["error"], error["task"]) == ("ChangeFailed", "runner")
+    assert error["hint"]
+    return f"{error['text']} → {error['hint']}"
+
+
+def test_a_lock_that_stays(outcome: Outcome) -> None:
+    """After two minutes the host fails, naming lock, holder and process; nothing was installed, exit code 1."""
+    said = failure(outcome, HELD)
+    assert f"{LOCK} has been held for 120 s by unattended-upgr (pid " in said
+    assert "let it end, then run the same command again" in said
+    assert outcome.code == 1
+
+
+def test_a_lock_that_is_let_go(outcome: Outcome, trial: Trial) -> None:
+    """The run names the holder while it waits, and then installs."""
+    assert outcome
+    said = (trial.folder / "freed.txt").read_text()
+    assert f"waiting for {LOCK}, held by unattended-upgr (pid " in said
+    assert said.endswith("exit code 0\n")
+    settled(trial, "runner", "--limit", FREED)
+
+
+def test_a_repository_that_is_gone(outcome: Outcome) -> None:
+    """apt's own reason with the address."""
+    assert "/gone" in failure(outcome, GONE)
+
+
+def test_a_key_of_somebody_else(outcome: Outcome) -> None:
+    """Packages that the given key did not sign are not installed: apt's own reason."""
+    said = failure(outcome, FORGED)
+    assert "NO_PUBKEY" in said or "not signed" in said
+
+
+def test_the_others_are_served(outcome: Outcome, trial: Trial) -> None:
+    """The host that is well was not kept waiting, and has the package; the broken ones have none and no half of one."""
+    assert outcome.statuses(WELL) == {"runner": "changed"}
+    assert outcome.summary["hosts"][WELL]["seconds"] < 60 < outcome.summary["hosts"][HELD]["seconds"]
+    status = "dpkg-query -Wf '${db:Status-Status}' gitlab-runner 2>/dev/null; dpkg --audit; true"
+    assert fact(trial, WELL, status) == "installed"
+    assert [fact(trial, host, status) for host in (HELD, GONE, FORGED)] == ["", "", ""]
+
+
+def test_mended_it_goes_on(outcome: Outcome, trial: Trial) -> None:
+    """With the lock free, the right address and the right key all of them converge."""
+    assert outcome
+    for host in (GONE, FORGED):
+        del trial.inventory["hosts"][host]["apt"]
+    done = provision(trial, "runner")
+    assert (done.code, done.errors) == (0, "")
+    settled(trial, "runner")

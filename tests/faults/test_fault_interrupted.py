@@ -1,0 +1,132 @@
+"""Runs that meet, are interrupted, lose their connection or their reader: what is said, and what goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from support_faults import GREETING, Gate, Live, fact, greeters, wait_until_free
+from support_runs import provision, untouched
+
+from provision.lab import LabHost
+from provision.lab.trial import PROVISION, Trial
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """Two hosts that greet."""
+    return greeters(trial_factory(LabHost("good"), LabHost("other")))
+
+
+def test_two_runs_at_once(trial: Trial) -> None:
+    """The second is refused on that host, told who holds it since when; the first ends well, and then it is free."""
+    gate = Gate(trial, "good")
+    first = Live(trial, "hold")
+    gate.wait()
+    second = provision(trial, "greet", env={"GREETING": "second\n"})
+    (error,) = second.of("error")
+    assert (second.code, error["host"], error["error"]) == (1, "good", "Locked")
+    assert f"process {first.process.pid}" in error["text"]
+    assert "since 20" in error["text"]
+    assert second.statuses("other") == {"greet": "changed"}
+    check = provision(trial, "greet", "--check", env={"GREETING": "looking is free\n"})
+    assert (check.code, check.of("error")) == (0, [])
+    gate.open()
+    assert first.end().code == 0
+    assert provision(trial, "greet", env={"GREETING": "second\n"}).code == 0
+
+
+def test_one_interrupt_finishes_the_step(trial: Trial) -> None:
+    """Ctrl-C once: the running step is finished, the next is not begun, both are told; exit code 130."""
+    gate = Gate(trial, "good")
+    run = Live(trial, "hold", "greet", "--limit", "good", env={"GREETING": "never\n"})
+    gate.wait()
+    run.send(signal.SIGINT)
+    assert "stopping after: pass the gate" in run.until("message", host="good")["text"]
+    gate.open()
+    outcome = run.end()
+    assert outcome.code == 130
+    assert "stopped between two steps, the last was: pass the gate" in outcome.messages()
+    assert outcome.statuses("good")["greet"] == "skipped"
+    assert fact(trial, "good", f"cat /run/passed; grep -c never {GREETING} || true") == "through\n0"
+    assert provision(trial, "greet", env={"GREETING": "never\n"}).code == 0
+
+
+def test_two_interrupts_abandon_the_step(trial: Trial) -> None:
+    """Ctrl-C twice: the run ends at once and names the step; on the host it goes on, and holds the lock till its end."""
+    gate = Gate(trial, "good")
+    trial.lab.inside("good", "rm -f /run/passed")
+    run = Live(trial, "hold", "greet", "--limit", "good", env={"GREETING": "never again\n"})
+    gate.wait()
+    run.send(signal.SIGINT)
+    run.until("message", host="good")
+    run.send(signal.SIGINT)
+    outcome = run.end()
+    assert outcome.code == 130
+    assert "abandoned during: pass the gate" in outcome.messages()
+    assert provision(trial, "hold", "--limit", "good").of("error")[0]["error"] == "Locked"
+    gate.open()
+    wait_until_free(trial, "good")
+    assert fact(trial, "good", f"cat /run/passed; grep -c again {GREETING} || true") == "through\n0"
+    assert provision(trial, "hold", "greet", env={"GREETING": "never again\n"}).code == 0
+
+
+def test_a_broken_connection(trial: Trial) -> None:
+    """sshd's session is killed during a step: unreachable, exit code 4; the host is free when the step has ended."""
+    gate = Gate(trial, "good")
+    run = Live(trial, "hold", "greet", env={"GREETING": "after all\n"})
+    gate.wait()
+    trial.lab.inside("good", "pkill -9 -f '^sshd: ubuntu'")
+    outcome = run.end()
+    (error,) = outcome.of("error")
+    assert (outcome.code, error["host"], error["error"]) == (4, "good", "ConnectionLost")
+    assert error["hint"]
+    assert outcome.statuses("other") == {"hold": "ok", "greet": "changed"}
+    gate.open()
+    wait_until_free(trial, "good")
+    assert provision(trial, "greet", env={"GREETING": "after all\n"}).code == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_nobody_reads_the_output(trial: Trial, options: tuple[str, ...]) -> None:
+    """`provision … | head -0`: the run is carried out to its end all the same, and says so once on stderr."""
+    greeting = f"unseen {options}\n"
+    argv = [*PROVISION, "greet", *options, "-i", str(trial.write())]
+    gone = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    gone.wait()
+    done = subprocess.run(
+        argv, stdout=gone.stdin, stderr=subprocess.PIPE, text=True, env=environment(GREETING=greeting), check=False
+    )
+    assert done.stderr.count("nobody reads the output any more") == 1
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    for host in trial.lab.hosts:
+        assert fact(trial, host.name, f"cat {GREETING}") == greeting.strip()
+
+
+def test_stdout_closed(trial: Trial) -> None:
+    """`provision … >&-`: there is no stdout at all; the run is carried out."""
+    argv = [*PROVISION, "greet", "-i", str(trial.write())]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(GREETING="closed\n"),
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert fact(trial, "good", f"cat {GREETING}") == "closed"
+
+
+def test_no_room_for_the_report(trial: Trial) -> None:
+    """A page that cannot be written is refused before anything is contacted; exit code 2."""
+    with untouched(trial, "good", "/etc", "/var/lib/provision"):
+        done = trial.run("greet", "--report", "/proc/no/report.html", env={"GREETING": "no report\n"})
+    assert (done.returncode, "/proc/no" in done.stderr) == (2, True), done.stderr
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment, and more."""
+    return {**os.environ, **more}

@@ -1,0 +1,242 @@
+"""Hosts that are not reached, do not let in, or have no room: one clear message each, and the other hosts go on."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from support_faults import GREETING, fact, greeters, on_host
+from support_runs import provision, untouched
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+from provision.ssh.known_hosts import fingerprint
+
+Broken = AbstractContextManager[Mapping[str, Any]]
+_counter = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """One host that is well, one with a password for sudo, one with a small disk, all greeting once."""
+    hosts = (LabHost("good"), LabHost("locked", sudo="password"), LabHost("small", disk_mb=40))
+    return greeters(trial_factory(*hosts))
+
+
+def key_of(trial: Trial, host: str) -> tuple[str, str]:
+    """A host's true key, its type and its fingerprint."""
+    from base64 import b64decode
+
+    kind, blob = trial.lab.host_keys[host].split()[:2]
+    return kind, fingerprint(b64decode(blob))
+
+
+def known(trial: Trial, **keys: str | None) -> Mapping[str, Any]:
+    """Known hosts with other keys for these hosts, or with none."""
+    lines = [
+        f"{one.address} {key}"
+        for one in trial.lab.hosts
+        if (key := keys.get(one.name, trial.lab.host_keys[one.name])) is not None
+    ]
+    path = trial.folder / "known"
+    path.write_text("\n".join(lines) + "\n")
+    return {"ssh": {"known_hosts": str(path)}}
+
+
+def one_host(name: str, **table: Any) -> Mapping[str, Any]:
+    """A change of one host's table."""
+    return {"hosts": {name: table}}
+
+
+def changed_key(trial: Trial) -> Broken:
+    """The host was set up anew, or somebody stands in between."""
+    return nullcontext(known(trial, locked=trial.lab.host_keys["good"]))
+
+
+def unknown_key(trial: Trial) -> Broken:
+    """Nobody has noted its key."""
+    return nullcontext(known(trial, locked=None))
+
+
+def pinned_otherwise(trial: Trial) -> Broken:
+    """The inventory pins another key."""
+    return nullcontext(one_host("locked", host_key=key_of(trial, "good")[1]))
+
+
+def nobody(trial: Trial) -> Broken:  # noqa: ARG001
+    """The user has no account there."""
+    return nullcontext(one_host("locked", ssh={"user": "nobody-here"}))
+
+
+def wrong_password(trial: Trial) -> Broken:
+    """sudo wants another password."""
+    path = trial.folder / "wrong"
+    path.write_text("not-the-password-at-all")
+    path.chmod(0o600)
+    return nullcontext(one_host("locked", ssh={"become_password": {"file": str(path)}}))
+
+
+@contextmanager
+def no_password(trial: Trial) -> Iterator[Mapping[str, Any]]:
+    """sudo wants a password, and nobody gave one."""
+    table = trial.inventory["hosts"]["locked"].pop("ssh")
+    yield {}
+    trial.inventory["hosts"]["locked"]["ssh"] = table
+
+
+def refusing(trial: Trial) -> Broken:  # noqa: ARG001
+    """No sshd on that port."""
+    return nullcontext(one_host("locked", ssh={"port": 2}))
+
+
+def silent(trial: Trial) -> Broken:
+    """A firewall drops what comes for sshd."""
+    rule = "nft add table ip faults && nft 'add chain ip faults in { type filter hook input priority 0; }'"
+    drop = f"{rule} && nft add rule ip faults in tcp dport 22 drop"
+    leader = str(trial.lab.machine("locked").leader)
+
+    @contextmanager
+    def dropped() -> Iterator[Mapping[str, Any]]:
+        # With this machine's nft: the host has none.
+        subprocess.run(["nsenter", "-t", leader, "-n", "sh", "-c", drop], check=True)
+        try:
+            yield {"ssh": {"connect_timeout": 1}}
+        finally:
+            subprocess.run(["nsenter", "-t", leader, "-n", "nft", "delete", "table", "ip", "faults"], check=True)
+
+    return dropped()
+
+
+def nameless(trial: Trial) -> Broken:  # noqa: ARG001
+    """Its name is in no DNS."""
+    return nullcontext(one_host("locked", address="no-such-host.invalid"))
+
+
+@contextmanager
+def full(trial: Trial) -> Iterator[Mapping[str, Any]]:
+    """Not a byte is left on its disk."""
+    with on_host(trial, "small", "cat /dev/zero > /filling 2>/dev/null || true", "rm /filling"):
+        yield {}
+
+
+@contextmanager
+def read_only(trial: Trial) -> Iterator[Mapping[str, Any]]:
+    """The file system went read-only, as after an error on the disk."""
+    with on_host(trial, "small", "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount /etc"):
+        yield {}
+
+
+@contextmanager
+def immutable(trial: Trial) -> Iterator[Mapping[str, Any]]:
+    """Something stands where the file is to go."""
+    with on_host(trial, "small", f"mv {GREETING} /old && mkdir {GREETING}", f"rmdir {GREETING}; mv /old {GREETING}"):
+        yield {}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How a host is broken, and what must be said of it. `{…}` in words is filled in from the trial."""
+
+    name: str
+    host: str
+    broken: Callable[[Trial], Broken]
+    code: int
+    error: str
+    words: tuple[str, ...]
+
+
+FAULTS = [
+    Fault(
+        "changed host key",
+        "locked",
+        changed_key,
+        4,
+        "HostKeyError",
+        ("its key has changed", "{good_key}", "{locked_key}", "{address}", "ssh-keygen -R"),
+    ),
+    Fault(
+        "unknown host key",
+        "locked",
+        unknown_key,
+        4,
+        "HostKeyError",
+        ("{locked_key} is not known", "known", "host_key =", "ssh-keyscan", "accept-new"),
+    ),
+    Fault(
+        "pinned key is another",
+        "locked",
+        pinned_otherwise,
+        4,
+        "HostKeyError",
+        ("{locked_key}", "the inventory pins {good_key}", "[hosts.locked]"),
+    ),
+    Fault(
+        "user not let in",
+        "locked",
+        nobody,
+        4,
+        "LoginRefused",
+        ("does not let nobody-here in", "id_ed25519", "authorized_keys"),
+    ),
+    Fault("port refused", "locked", refusing, 4, "Unreachable", ("port 2 of {address} refused the connection", "sshd")),
+    Fault(
+        "black hole", "locked", silent, 4, "Unreachable", ("no answer from {address} port 22 within 1 s", "firewall")
+    ),
+    Fault(
+        "name not resolved", "locked", nameless, 4, "Unreachable", ("no-such-host.invalid does not resolve", "address")
+    ),
+    Fault(
+        "wrong sudo password",
+        "locked",
+        wrong_password,
+        1,
+        "BecomeError",
+        ("sudo refused the password for ubuntu", "become_password", "NOPASSWD"),
+    ),
+    Fault("no sudo password", "locked", no_password, 1, "BecomeError", ("sudo", "password", "-K")),
+    Fault("full disk", "small", full, 1, "ChangeFailed", ("No space left on device", "df -h", "run the same")),
+    Fault("read-only disk", "small", read_only, 1, "ChangeFailed", ("Read-only file system", "dmesg")),
+    Fault("a folder in the way", "small", immutable, 1, "ProbeFailed", ("/etc/greeting", "directory", "ls -ld")),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_fault(trial: Trial, fault: Fault) -> None:
+    """The message says what, where and what next; the host stays as it was; others are served; mended, it converges."""
+    greeting = {"GREETING": f"good day {next(_counter)}\n", "TIMES": "200"}
+    names = {f"{name}_key": " ".join(key_of(trial, name)) for name in ("good", "locked")}
+    names["good_key"] = names["good_key"].split()[1] if "pinned" in fault.name else names["good_key"]
+    words = [one.format(address=trial.lab.machine(fault.host).host.address, **names) for one in fault.words]
+    with fault.broken(trial) as changes, untouched(trial, fault.host, "/etc", "/var/lib/provision"):
+        outcome = provision(trial, "greet", changes=changes, env=greeting)
+        (error,) = outcome.of("error")
+        assert (outcome.code, error["host"], error["error"]) == (fault.code, fault.host, fault.error), error
+        assert [one for one in words if one not in f"{error['text']} → {error['hint']}"] == []
+        assert error["hint"]
+    unreachable = fault.code == 4
+    assert outcome.statuses(fault.host) == {"greet": "unreachable" if unreachable else "failed"}
+    assert outcome.summary["hosts"][fault.host]["unreachable"] is unreachable
+    others = {one.name for one in trial.lab.hosts} - {fault.host}
+    assert {outcome.statuses(name)["greet"] for name in others} == {"changed"}
+    assert fact(trial, "good", f"tail -n 1 {GREETING}") == greeting["GREETING"].strip()
+    again = provision(trial, "greet", env=greeting)
+    assert (again.code, {one["host"] for one in again.of("change")}) == (0, {fault.host})
+
+
+def test_unreachable_and_failed_together(trial: Trial) -> None:
+    """A failed host counts for more than one that was not reached: exit code 1, both told, the third served."""
+    greeting = {"GREETING": "both\n", "TIMES": "200"}
+    with full(trial):
+        outcome = provision(trial, "greet", changes=one_host("locked", ssh={"port": 2}), env=greeting)
+    assert outcome.code == 1
+    assert {one["host"]: one["error"] for one in outcome.of("error")} == {
+        "locked": "Unreachable",
+        "small": "ChangeFailed",
+    }
+    assert outcome.statuses("good") == {"greet": "changed"}
+    assert provision(trial, "greet", env=greeting).code == 0

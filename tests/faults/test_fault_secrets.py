@@ -1,0 +1,195 @@
+"""No secret where it does not belong: planted ones are looked for in every process, file, log and output, on hosts and here.
+
+Processes are looked at all the while, again and again (two looks are milliseconds apart), through this machine's /proc:
+it shows those of the hosts too. One secret comes from the environment on purpose: it is in that of the program itself,
+as typed, and must be in no other process's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_canaries import Canaries, files, watched
+from support_faults import on_host, with_playbooks
+
+from provision.lab import LabHost
+from provision.lab.trial import PROVISION, Trial
+
+HOSTS = ("gitlab", "runner-1")
+# Where each belongs; everything else is a leak.
+MEANT_FOR_THEM = re.compile(
+    r"""
+      etc/gitlab/gitlab\.rb
+    | var/opt/gitlab/registry/config\.yml
+    | etc/gitlab-runner/config\.toml
+    | var/lib/provision/(backup|rollback)/.*                    # of those; the folder is 0700
+    | etc/gitlab-standin/seed\.json | var/opt/gitlab/standin.*  # the lab's GitLab has its users and tokens from somewhere
+    """,
+    re.VERBOSE,
+)
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """Two bare hosts; sudo wants a password on one."""
+    trial = with_playbooks(trial_factory(LabHost("gitlab"), LabHost("runner-1", sudo="password")))
+    settings = trial.inventory["gitlab"]["settings"]
+    (trial.folder / "smtp").write_text("canary-smtp-UvXw93-ßecret")
+    (trial.folder / "smtp").chmod(0o600)
+    settings["gitlab_rails"]["smtp_password"] = {"command": ["cat", str(trial.folder / "smtp")]}
+    settings["gitlab_rails"]["incoming_email_password"] = {"env": "MAIL_PASSWORD"}
+    return trial
+
+
+@pytest.fixture(scope="module")
+def canaries(trial: Trial) -> Canaries:
+    """Everything that is secret in this estate."""
+    names = ("api_token", "registry_password", "s3_access_key", "s3_secret_key", "sudo_password")
+    texts = {name: trial.lab.secret(name) for name in names}
+    return Canaries({**texts, "smtp": "canary-smtp-UvXw93-ßecret", "mail": "canary-mail-77JkQp-from-env"})
+
+
+def run(
+    trial: Trial,
+    canaries: Canaries,
+    name: str,
+    *arguments: str,
+    changes: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """One watched run; what it printed is kept under its name, and its own environment is forgiven the mail password."""
+    argv = [*PROVISION, *arguments, "-i", str(trial.write(changes))]
+    environment = {**os.environ, "MAIL_PASSWORD": canaries.texts["mail"], **(env or {})}
+    with watched(trial, canaries):
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, stdin=subprocess.DEVNULL
+        )
+        stdout, stderr = process.communicate(timeout=400)
+    canaries.told[name] = stdout + stderr
+    own = f"environment of {process.pid}"
+    canaries.seen[:] = [one for one in canaries.seen if (one[0], f"{one[2]} of {one[1]}") != ("mail", own)]
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def done(trial: Trial, canaries: Canaries) -> Canaries:
+    """Runs of every kind, with everything told: all from bare hosts, changes, failures, a crash of the program itself."""
+    report = ("--report", str(trial.folder / "report.html"))
+    assert run(trial, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.told["all"][-3000:]
+    other = {"gitlab": {"settings": {"gitlab_rails": {"smtp_user_name": "canary", "time_zone": "Berlin"}}}}
+    runners = {"runners": [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]}
+    more = ("--json", "--diff", "-vv")
+    assert run(trial, canaries, "check", "all", "--check", *more, changes={**other, **runners}) == 0
+    assert run(trial, canaries, "change", "gitlab", "register", *more, changes={**other, **runners}) == 0
+    tokens = trial.lab.inside("runner-1", "sed -n 's/^ *token = //p' /etc/gitlab-runner/config.toml").split()
+    canaries.texts.update((f"runner_token_{number}", token.strip('"')) for number, token in enumerate(tokens))
+    assert len(tokens) == 2
+    for name, line in failures(canaries).items():
+        spoil = f"printf '%s' {line!r} > /etc/gitlab-standin/fail-next-reconfigure"
+        trial.lab.inside("gitlab", spoil)
+        assert run(trial, canaries, name, "gitlab", *more) == 1, canaries.told[name]
+    # GitLab's own log holds what we made it say: that is no leak of anybody's.
+    trial.lab.inside("gitlab", "cd /var/log/gitlab/reconfigure && rm $(grep -l 'cannot use storage\\|cannot log in' *)")
+    with on_host(trial, "runner-1", "systemctl stop docker.socket docker", "systemctl start docker"):
+        assert run(trial, canaries, "docker down", "verify", *more) == 1
+    wrong = {"registry": {"login": {"username": "nobody"}}}
+    assert run(trial, canaries, "login refused", "verify", "-vv", changes=wrong) == 1
+    crash = {"CANARY": canaries.texts["s3_secret_key"], "GREETING": ""}
+    assert run(trial, canaries, "crash", "crash", "-vv", env=crash) == 1
+    own = [one for one in canaries.seen if one[0] == "s3_secret_key" and one[2] == "environment"]
+    canaries.seen[:] = [one for one in canaries.seen if one not in own]  # CANARY, as this test typed it
+    return canaries
+
+
+def failures(canaries: Canaries) -> dict[str, str]:
+    """What a failing reconfigure may say: secrets among it."""
+    texts = canaries.texts
+    return {
+        "reconfigure fails": f"cannot use storage {texts['s3_access_key']}:{texts['s3_secret_key']}",
+        "mail fails": f"cannot log in with {texts['mail']} and {texts['smtp']}",
+    }
+
+
+RUNS = ("all", "check", "change", "reconfigure fails", "mail fails", "docker down", "login refused", "crash")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_output_holds_one(done: Canaries, name: str) -> None:
+    """Terminal at -vv, diffs, JSON lines, error messages and a traceback: masked inside, and else as they would be."""
+    told = done.told[name]
+    assert done.inside(told.encode()) == []
+    expected = {
+        "all": "smtp_password'] = '***'",
+        "check": "set gitlab_rails",
+        "change": "second",
+        "reconfigure fails": "cannot use storage ***:***",
+        "mail fails": "cannot log in with *** and ***",
+        "docker down": "docker daemon",
+        "login refused": "login",
+        "crash": "RuntimeError: cannot use ***",
+    }
+    assert expected[name].replace("'", "") in told.replace("'", "").replace('"', "").replace("\\", ""), told[-3000:]
+
+
+def test_the_report_holds_none(trial: Trial, done: Canaries) -> None:
+    """The page of the first run, diffs and all."""
+    page = (trial.folder / "report.html").read_bytes()
+    assert done.inside(page) == []
+    assert b"***" in page
+
+
+def test_no_process_carried_one(done: Canaries) -> None:
+    """Not in argv, not in the environment, of any process on the hosts or on this machine, at any look."""
+    assert done.seen == []
+    assert done.samples > 500
+
+
+def test_the_watch_sees_what_is_there(trial: Trial, canaries: Canaries) -> None:
+    """A process that does carry one in its argv and another in its environment for a moment is seen."""
+    other = Canaries(canaries.texts)
+    text = canaries.texts["s3_secret_key"]
+    with watched(trial, other):
+        argv = ["sh", "-c", "sleep 0.3", "sh", f"--password={text}"]
+        subprocess.run(argv, env={"PATH": os.environ["PATH"], "A": canaries.texts["mail"]}, check=True)
+    assert {(name, what) for name, _, what in other.seen} == {("s3_secret_key", "argv"), ("mail", "environment")}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_no_file_of_a_host_holds_one(trial: Trial, done: Canaries, host: str) -> None:
+    """Everything that was written there: disk, /run, /tmp, /dev/shm, logs, Docker's files; but for the files meant to hold them."""
+    machine = trial.lab.machine(host)
+    root = Path(f"/proc/{machine.leader}/root")
+    trees = [machine.folder / "disk" / name for name in ("upper", "docker", "containerd")]
+    trees += [root / name for name in ("run", "tmp", "var/tmp", "dev/shm")]
+    held: dict[str, list[str]] = {}
+    count = 0
+    for tree in trees:
+        for path in files(tree):
+            count += 1
+            if names := done.inside(path.read_bytes()):
+                held[str(path.relative_to(tree))] = names
+    assert {path: names for path, names in held.items() if not MEANT_FOR_THEM.fullmatch(path)} == {}
+    assert count > 100
+    assert any(path.startswith("etc/gitlab") for path in held)  # they were planted, and are where they belong
+    assert trial.lab.inside(host, "stat -c %a /var/lib/provision /var/lib/provision/backup").split() == ["700", "700"]
+    assert done.inside(trial.lab.inside(host, "journalctl -a --no-pager -o export").encode()) == []
+
+
+def test_no_file_of_this_machine_holds_one(trial: Trial, done: Canaries) -> None:
+    """What stands beside the inventory, but for the secret's own file; nothing of ours is in the temporary folders."""
+    held = {path.name: names for path in files(trial.folder) if (names := done.inside(path.read_bytes()))}
+    assert held == {"smtp": ["smtp"]}
+    for folder in (Path("/dev/shm"), Path("/run")):
+        assert [path for path in folder.glob("*provision*") if "lab" not in path.name and path.is_file()] == []
+
+
+def test_state_holds_none(trial: Trial, done: Canaries) -> None:
+    """What is remembered of what we set up names keys, never values."""
+    for host in HOSTS:
+        assert done.inside(trial.lab.inside(host, "cat /var/lib/provision/state.json").encode()) == []

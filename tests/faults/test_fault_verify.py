@@ -1,0 +1,240 @@
+"""`provision verify` stops at the first broken layer and names it with its remedy; GitLab's API says no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_faults import fact, on_host
+from support_runs import applied, provision, settled, untouched, without_s3
+
+from provision.lab import LabHost
+from provision.lab.certificates import Authority
+from provision.lab.trial import Trial
+
+BROKEN_HOST, OTHER = "runner-1", "runner-2"
+REGISTRY = "gitlab.lab.test:5555"
+CA = f"/etc/docker/certs.d/{REGISTRY}/ca.crt"
+STORE = "/usr/local/share/ca-certificates"  # what the host itself trusts, curl and Docker among others
+Broken = AbstractContextManager[Any]
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A whole estate that works."""
+    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
+    applied(trial, "all")
+    return trial
+
+
+def secret(trial: Trial, name: str, text: str) -> dict[str, str]:
+    """A secret of the inventory in a file of this machine."""
+    path = trial.folder / name
+    path.write_text(text)
+    path.chmod(0o600)
+    return {"file": str(path)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is broken where (`hosts` fail, the others pass), and what must be said."""
+
+    name: str
+    hosts: tuple[str, ...]
+    before: str
+    after: str
+    words: tuple[str, ...]
+    at: str = BROKEN_HOST
+
+
+_BOTH = (BROKEN_HOST, OTHER)
+LAYERS = [
+    Layer(
+        "name",
+        (BROKEN_HOST,),
+        "cp /etc/hosts /root/hosts; sed 's/gitlab.lab.test//' /root/hosts > /etc/hosts",
+        "cat /root/hosts > /etc/hosts",
+        ("name: gitlab.lab.test is not resolved on this host", "DNS or /etc/hosts"),
+    ),
+    Layer(
+        "refused",
+        _BOTH,
+        "gitlab-ctl stop nginx",
+        "gitlab-ctl start nginx",
+        ("tcp: gitlab.lab.test", "refuses port 5555", "gitlab-ctl status"),
+        "gitlab",
+    ),
+    Layer(
+        "dropped",
+        _BOTH,
+        "ufw delete allow 5555/tcp",
+        "ufw allow 5555/tcp comment 'provision: registry'",
+        ("tcp: gitlab.lab.test", "port 5555 does not answer", "provision firewall"),
+        "gitlab",
+    ),
+    Layer("tls", (BROKEN_HOST,), "", "", ("tls: its certificate is not trusted", "registry.certificate.ca")),
+    Layer(
+        "registry down",
+        _BOTH,
+        "gitlab-ctl stop registry",
+        "gitlab-ctl start registry",
+        ("/v2/: answers HTTP/", "502", "gitlab-ctl tail registry"),
+        "gitlab",
+    ),
+    Layer(
+        "docker down",
+        (BROKEN_HOST,),
+        "systemctl stop docker.socket docker",
+        "systemctl start docker",
+        ("docker daemon",),
+    ),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name.replace(" ", "-"))
+def test_layer(trial: Trial, layer: Layer) -> None:
+    """Exit code 1, the layer is the first word, the remedy follows; a host that can reach the registry passes."""
+    before, after = layer.before, layer.after
+    if layer.name == "tls":
+        other = Authority("somebody else").certificate
+        before = f"cp -p {CA} /root/ca; echo '{other}' > {CA}; mv {STORE} /root/store; mkdir {STORE}"
+        after = f"mv /root/ca {CA}; rmdir {STORE}; mv /root/store {STORE}"
+        before, after = (f"{one}; update-ca-certificates --fresh >/dev/null 2>&1" for one in (before, after))
+    with on_host(trial, layer.at, before, after):
+        outcome = provision(trial, "verify")
+    assert outcome.code == 1
+    assert {one["host"] for one in outcome.of("error")} == set(layer.hosts), outcome.errors
+    for error in outcome.of("error"):
+        said = f"{error['text']} → {error['hint']}"
+        assert [word for word in layer.words if word not in said] == [], said
+        assert error["hint"]
+    if OTHER not in layer.hosts:
+        assert outcome.statuses(OTHER) == {"verify": "ok"}
+    assert leftovers(trial, BROKEN_HOST) == ""
+
+
+def leftovers(trial: Trial, host: str) -> str:
+    """What a proof has left on a host: logins, images, folders."""
+    look = "ls -d /dev/shm/provision* /root/.docker 2>/dev/null; docker image ls -q 2>/dev/null; true"
+    return fact(trial, host, look)
+
+
+def test_login_refused(trial: Trial) -> None:
+    """A wrong password: the layer, the registry's own words, where to look; the password itself nowhere."""
+    wrong = {"registry": {"login": {"password": secret(trial, "wrong", "a-password-of-nobody")}}}
+    outcome = provision(trial, "verify", changes=wrong)
+    assert (outcome.code, len(outcome.of("error"))) == (1, 2)
+    for error in outcome.of("error"):
+        assert "login: " in error["text"]
+        assert "registry.login" in f"{error['text']} → {error['hint']}"
+    assert "a-password-of-nobody" not in json.dumps(outcome.events) + outcome.stderr
+    assert leftovers(trial, BROKEN_HOST) == ""
+
+
+def test_push_refused(trial: Trial) -> None:
+    """A project that the user may not push to: login goes well, the push is what is told."""
+    outcome = provision(trial, "verify", changes={"registry": {"login": {"image": "somebody/else"}}})
+    assert (outcome.code, len(outcome.of("error"))) == (1, 2)
+    for error in outcome.of("error"):
+        assert "push: " in error["text"]
+        assert "may this user push there" in f"{error['text']} → {error['hint']}"
+    assert leftovers(trial, BROKEN_HOST) == ""
+
+
+def test_mended_it_passes(trial: Trial) -> None:
+    """After all of these the estate is as it was: nothing is left to change, and the proof is taken."""
+    settled(trial, "all")
+    assert "push, pull, delete" in applied(trial, "verify").messages()
+
+
+RUNNER = {"name": "second", "executor": "shell", "tags": ["second"]}
+
+
+def refusals(trial: Trial) -> dict[str, tuple[Mapping[str, Any], Broken, tuple[str, ...]]]:
+    """By name: how the inventory is changed, what is broken meanwhile, and what must be said."""
+    runners = [*trial.inventory["runners"], RUNNER]
+    fault = 'echo \'[{"method": "POST", "path": "/api/v4/user/runners", "status": 500}]\''
+    faults = "/etc/gitlab-standin/api-faults.json"
+    return {
+        "wrong API token": (
+            {"runners": runners, "gitlab": {"api_token": secret(trial, "token", "glpat-of-nobody-at-all")}},
+            nullcontext(),
+            ("401", "gitlab.api_token is not valid"),
+        ),
+        "unknown project": (
+            {"runners": [*trial.inventory["runners"], {**RUNNER, "project": "no/where"}]},
+            nullcontext(),
+            ("404", "no%2Fwhere"),
+        ),
+        "token that GitLab refuses": (
+            {
+                "runners": [
+                    *trial.inventory["runners"],
+                    {"name": "second", "executor": "shell", "token": secret(trial, "runner", "glrt-of-nobody-at-all")},
+                ]
+            },
+            nullcontext(),
+            ("refuses the token of runner second", "deleted or reset"),
+        ),
+        "GitLab fails": (
+            {"runners": runners},
+            on_host(trial, "gitlab", f"{fault} > {faults}", f"rm -f {faults}"),
+            ("500", "GitLab itself is in trouble"),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["wrong API token", "unknown project", "token that GitLab refuses", "GitLab fails"])
+def test_registration_refused(trial: Trial, name: str) -> None:
+    """Told with GitLab's answer and the next step; config.toml stays as it was, on every host."""
+    changes, broken, words = refusals(trial)[name]
+    with broken, untouched(trial, BROKEN_HOST, "/etc/gitlab-runner"), untouched(trial, OTHER, "/etc/gitlab-runner"):
+        outcome = provision(trial, "register", changes=changes)
+    assert (outcome.code, len(outcome.of("error"))) == (1, 2), outcome.events
+    for error in outcome.of("error"):
+        said = f"{error['text']} → {error['hint']}"
+        assert [word for word in words if word not in said] == [], said
+    assert "of-nobody-at-all" not in json.dumps(outcome.events) + outcome.stderr
+
+
+def test_made_in_gitlab_and_not_written(trial: Trial) -> None:
+    """GitLab makes the runner and the host refuses the new config.toml: told, and the next run makes no second one."""
+    runners = {"runners": [*trial.inventory["runners"], {**RUNNER, "name": "third"}]}
+    known = number_of_runners(trial)
+    spoil = "mv /usr/bin/gitlab-runner /root/real; printf '#!/bin/sh\\necho no-disk-today >&2; exit 1\\n' > /root/fake"
+    spoil += '; printf \'#!/bin/sh\\ncase "$*" in *--help*) exit 0;; lint*) exec sh /root/fake;; esac; exec /root/real "$@"\\n\''
+    spoil += " > /usr/bin/gitlab-runner; chmod 755 /usr/bin/gitlab-runner"
+    with (
+        on_host(trial, BROKEN_HOST, spoil, "mv /root/real /usr/bin/gitlab-runner"),
+        untouched(trial, BROKEN_HOST, "/etc/gitlab-runner/config.toml"),
+    ):
+        outcome = provision(trial, "register", "--limit", BROKEN_HOST, changes=runners)
+    assert (outcome.code, "no-disk-today" in outcome.errors) == (1, True), outcome.events
+    assert number_of_runners(trial) == known + 1
+    applied(trial, "register", "--limit", BROKEN_HOST, changes=runners)
+    assert number_of_runners(trial) == known + 1
+    settled(trial, "register", "--limit", BROKEN_HOST, changes=runners)
+    applied(trial, "register", "--limit", BROKEN_HOST)
+    assert number_of_runners(trial) == known
+
+
+def number_of_runners(trial: Trial) -> int:
+    """How many runners GitLab knows, asked by curl on its host."""
+    token = Path(trial.inventory["gitlab"]["api_token"]["file"]).read_text()
+    ask = "curl -sfk -K - 'https://gitlab.lab.test/api/v4/runners/all'"
+    return len(json.loads(trial.lab.inside("gitlab", ask, stdin=f'header = "PRIVATE-TOKEN: {token}"\n')))
+
+
+def test_gitlab_answers_again(trial: Trial) -> None:
+    """What was refused is done when it can be: one runner more on each host, and none too many from the tries before."""
+    runners = {"runners": [*trial.inventory["runners"], RUNNER]}
+    applied(trial, "register", changes=runners)
+    settled(trial, "register", changes=runners)
+    for host in (BROKEN_HOST, OTHER):
+        assert fact(trial, host, "grep -c '^ *token = ' /etc/gitlab-runner/config.toml") == "2"
+    assert number_of_runners(trial) == 4

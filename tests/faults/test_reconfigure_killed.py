@@ -1,0 +1,105 @@
+"""kill -9 at each step between an edit of gitlab.rb and the proof that GitLab is up with it: controller alone, or all there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from support_faults import Live, fact, pending, wait_until_free
+from support_holding import POINTS, can_be_held, hold, kill_all
+from support_runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+
+JOB = "/var/lib/provision/job/reconfigure"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab host on which everything is in force, and where a run can be held."""
+    trial = without_s3(trial_factory(LabHost("gitlab")))
+    applied(trial, "server")
+    can_be_held(trial)
+    return trial
+
+
+def zone(name: str) -> Mapping[str, Any]:
+    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
+
+
+def content(trial: Trial) -> str:
+    """gitlab.rb without the time zone's value."""
+    return fact(
+        trial, "gitlab", "sed \"s/^\\(gitlab_rails.'time_zone'. = \\).*/\\1/\" /etc/gitlab/gitlab.rb | sha256sum"
+    )
+
+
+def in_force(trial: Trial) -> str:
+    """The time zone that gitlab.rb asks for."""
+    return fact(trial, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
+
+
+def converges(trial: Trial, name: str, *, at_most: int, before: int) -> None:
+    """A plain run brings it about, the next changes nothing, and nothing is left of the one that was killed."""
+    applied(trial, "server", changes=zone(name))
+    assert in_force(trial) == name
+    assert before < reconfigures(trial) <= before + at_most
+    settled(trial, "server", changes=zone(name))
+    left = "ls -d /etc/gitlab/.gitlab.rb.provision /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
+    assert fact(trial, "gitlab", left).split() == ["/var/lib/provision/backup", "/var/lib/provision/state.json"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_controller_is_killed(trial: Trial, point: str) -> None:
+    """The host ends its step by itself; one reconfigure in all, by whoever comes next if it had not begun."""
+    before, name, old, rest = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial), content(trial)
+    gate = hold(trial, point)
+    run = Live(trial, "server", changes=zone(name))
+    gate.wait()
+    run.kill()
+    assert in_force(trial) == (old if point == "write" else name)
+    gate.open()
+    wait_until_free(trial, "gitlab")
+    assert (in_force(trial), content(trial)) == (name, rest)
+    if point != "write":
+        wait_for(lambda: succeeds(trial, "gitlab", f"test -e {JOB}/done"), "it ends by itself", 60)
+        assert reconfigures(trial) == before + 1
+    converges(trial, name, at_most=1, before=before)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_all_is_killed(trial: Trial, point: str) -> None:
+    """Controller and the host's own step: gitlab.rb is whole, old or new; the next run begins the reconfigure anew."""
+    before, name, old, rest = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial), content(trial)
+    gate = hold(trial, point)
+    run = Live(trial, "server", changes=zone(name))
+    gate.wait()
+    run.kill()
+    kill_all(trial)
+    wait_until_free(trial, "gitlab")
+    assert (in_force(trial), content(trial)) == (old if point == "write" else name, rest)
+    assert pending(trial, "gitlab") == ["reconfigure"]
+    assert succeeds(trial, "gitlab", "ruby -c /etc/gitlab/gitlab.rb")
+    converges(trial, name, at_most=2 if point == "health" else 1, before=before)
+
+
+def test_cut_short_and_then_unreadable(trial: Trial) -> None:
+    """A reconfigure was cut short, and the file was broken since: the one before both is put back, and in force again."""
+    before, name, old = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial)
+    gate = hold(trial, "health")
+    run = Live(trial, "server", changes=zone(name))
+    gate.wait()
+    run.kill()
+    kill_all(trial)
+    wait_until_free(trial, "gitlab")
+    trial.lab.inside("gitlab", "echo \"raise 'the vault is sealed'\" >> /etc/gitlab/gitlab.rb")
+    outcome = Live(trial, "registry", changes=zone(name)).end()
+    assert (outcome.code, "the vault is sealed" in outcome.errors) == (1, True), outcome.errors
+    assert "is back in force" in outcome.errors
+    assert (in_force(trial), pending(trial, "gitlab"), reconfigures(trial)) == (old, [], before + 2)
+    converges(trial, name, at_most=3, before=before)

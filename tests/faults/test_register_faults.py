@@ -1,0 +1,295 @@
+"""Registration when GitLab refuses, limits, breaks or is away, and when config.toml moves under our hands.
+
+Told in order: each test goes on where the one before ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from support_faults import Live, on_host, wait_until_free
+from support_gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
+from support_runs import applied, provision, refused, settled, untouched, wait_for
+
+from provision.lab.trial import Trial
+
+HOST = "runner-1"
+MAKING = "/api/v4/user/runners"
+VERIFYING = "/api/v4/runners/verify"
+# In gitlab-runner's place: its lint comes at the moment between our look and our write.
+BUSY = """#!/bin/sh
+if [ "$1 $2" = "lint --config" ] && [ -s /run/rewrite ]; then sh /run/rewrite; fi
+exec /usr/bin/gitlab-runner.real "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab and one host with two registered runners: `kept` was made by us, `given` in the UI."""
+    trial = estate(trial_factory, HOST)
+    trial.inventory["runners"] = [
+        docker_runner("kept", tags=["a"]),
+        {"name": "given", "executor": "shell", "token": Server(trial).make("given")},
+    ]
+    applied(trial, "register")
+    settled(trial, "register")
+    return trial
+
+
+@pytest.fixture(scope="module")
+def server(trial: Trial) -> Server:
+    """The GitLab."""
+    return Server(trial)
+
+
+def more(trial: Trial, *runners: Mapping[str, Any]) -> dict[str, Any]:
+    """The inventory with these runners beside the two."""
+    return {"runners": [*trial.inventory["runners"], *runners]}
+
+
+@pytest.fixture
+def nothing_happens(trial: Trial, server: Server) -> Iterator[None]:
+    """The host's files and GitLab's runners are afterwards what they were."""
+    before = [(one["id"], one["token"], one["tag_list"]) for one in server.runners]
+    with untouched(trial, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
+        yield
+    assert [(one["id"], one["token"], one["tag_list"]) for one in server.runners] == before
+
+
+@pytest.mark.usefixtures("nothing_happens")
+def test_gitlab_is_down(trial: Trial, server: Server) -> None:
+    """Nobody's runner is taken for gone; the exit code says that nothing is known, and what is to be made waits."""
+    with server.down():
+        known = refused(trial, "register")
+        new = refused(trial, "register", changes=more(trial, docker_runner("new")))
+        checked = provision(trial, "register", "--check")
+    assert "GitLab says whether it knows kept, given" in known.errors
+    assert known.messages().count("the connection is refused): its entry is left as it is") == 2
+    assert "GitLab says whether it knows kept, given" in new.errors
+    assert (checked.code, checked.changes()) == (0, [])
+    assert checked.messages().count("its entry is left as it is") == 2
+
+
+def test_what_needs_no_gitlab_is_done_without_it(trial: Trial, server: Server) -> None:
+    """A setting of the file, while GitLab is down: it is set, and the exit code still says what is not known."""
+    with server.down():
+        outcome = refused(trial, "register", changes={"runner": {"concurrent": 5}})
+    assert outcome.changes() == ["set concurrent"]
+    assert "concurrent = 5" in config(trial, HOST)
+    applied(trial, "register")
+    settled(trial, "register")
+
+
+@pytest.mark.usefixtures("nothing_happens")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 500}, ("cannot say whether it knows runner kept (it answers 500)",)),
+        ({"status": 502, "body": "<html>Bad Gateway</html>"}, ("(it answers 502)",)),
+        ({"status": 403, "body": "Forbidden\n"}, ("it answers 403 to whatever the host asks",)),
+        ({"status": 429, "headers": {"Retry-After": "7200"}}, ("(it answers 429)",)),
+        ({"drop": True}, ("its entry is left as it is",)),
+    ],
+    ids=["500", "502", "a ban", "429", "dropped"],
+)
+def test_an_odd_answer_is_not_gone(trial: Trial, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Whatever GitLab or a proxy answers to a token instead of its own yes or no."""
+    with server.faults({"path": VERIFYING, **fault}), server.counted() as seen:
+        outcome = refused(trial, "register")
+    assert writes(seen) == {}
+    assert [one for one in words if one not in outcome.messages()] == []
+
+
+@pytest.mark.usefixtures("nothing_happens")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 401}, ("refused /user/runners: 401", "gitlab.api_token is not valid")),
+        ({"status": 403}, ("refused /user/runners: 403", "takes an owner of the project or group")),
+        ({"status": 404}, ("refused /user/runners: 404", "check the project or group")),
+        ({"status": 422, "body": {"message": "422 Tags are odd"}}, ("422 422 Tags are odd",)),
+        ({"status": 500}, ("refused /user/runners: 500", "GitLab itself is in trouble")),
+        ({"status": 503, "body": "<html>maintenance</html>"}, ("503", "GitLab itself is in trouble")),
+        ({"status": 201, "body": {}}, ("made a runner but told no token",)),
+        ({"drop": True}, ("refused /user/runners: 502", "GitLab itself is in trouble")),
+    ],
+    ids=["401", "403", "404", "422", "500", "503", "no token", "dropped"],
+)
+def test_gitlab_makes_none(trial: Trial, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Its own words and the next step; the file is as it was."""
+    with server.faults({"path": MAKING, "method": "POST", **fault}):
+        outcome = refused(trial, "register", changes=more(trial, docker_runner("new")))
+    assert [one for one in words if one not in outcome.errors] == []
+
+
+@pytest.mark.usefixtures("nothing_happens")
+@pytest.mark.parametrize("status", [403, 422])
+def test_a_token_that_gitlab_refuses(trial: Trial, server: Server, status: int) -> None:
+    """Deleted, reset, of another GitLab, or orphaned: nothing is written, and the token is not shown."""
+    token = "glrt-of-nobody-in-here"
+    wrong = {"name": "wrong", "executor": "shell", "token": token}
+    fault = [{"path": VERIFYING, "status": 422, "body": {"message": "422 Runner is orphaned"}}] if status == 422 else []
+    with server.faults(*fault):
+        outcome = refused(trial, "register", changes={"runners": [wrong]} if fault else more(trial, wrong))
+    assert f"GitLab at {URL} refuses the token of runner wrong" in outcome.errors
+    assert "give the right one" in outcome.errors
+    assert token not in json.dumps(outcome.events) + outcome.stderr
+
+
+@pytest.mark.usefixtures("nothing_happens")
+def test_registration_tokens_are_off(trial: Trial, server: Server) -> None:
+    """410: what it is, since when, and what to do instead."""
+    old = docker_runner("old-way", registration_token="GR1348941-the-old-way")
+    with server.counted() as seen:
+        outcome = refused(trial, "register", changes=more(trial, old))
+    assert "registration tokens are off (the default since GitLab 17.0)" in outcome.errors
+    assert "give gitlab.api_token" in outcome.errors
+    assert writes(seen) == {"POST /runners": 1}
+    assert "GR1348941" not in json.dumps(outcome.events) + outcome.stderr
+
+
+def test_a_registration_token_is_exchanged_once(trial: Trial, server: Server) -> None:
+    """Where they are still on: one POST, without any API token; dropped, it leaves GitLab."""
+    old = docker_runner("old-way", tags=["legacy"], registration_token="GR1348941-the-old-way")
+    changes = more(trial, old) | {"gitlab": {**trial.inventory["gitlab"], "api_token": ""}}
+    del changes["gitlab"]["api_token"]
+    kept = trial.inventory["gitlab"].pop("api_token")
+    try:
+        with server.settings(legacy_registration=True, registration_token="GR1348941-the-old-way"):
+            with server.counted() as seen:
+                applied(trial, "register", changes=changes)
+            settled(trial, "register", changes=changes)
+        assert writes(seen) == {"POST /runners": 1}
+        assert server.runner("old-way")["tag_list"] == ["legacy"]
+        assert entries(trial, HOST)[-1]["token"] == server.runner("old-way")["token"]
+    finally:
+        trial.inventory["gitlab"]["api_token"] = kept
+    applied(trial, "register")
+    assert [one["description"] for one in server.runners] == ["given", "kept"]
+
+
+@pytest.mark.parametrize("path", [MAKING, VERIFYING])
+def test_limited_requests_wait_as_told(trial: Trial, server: Server, path: str) -> None:
+    """429 with Retry-After, asked from here or from the host: waited for, then all goes well, with one runner made."""
+    limit = {"path": path, "method": "POST", "status": 429, "headers": {"Retry-After": "2"}, "times": 1}
+    with server.faults(limit), server.counted() as seen:
+        outcome = applied(trial, "register", changes=more(trial, docker_runner("late")))
+    assert seen["POST /user/runners"] == (2 if path == MAKING else 1)
+    assert outcome.summary["seconds"] >= 2
+    assert len([one for one in server.runners if one["description"] == "late"]) == 1
+    applied(trial, "register")
+    assert [one["description"] for one in server.runners] == ["given", "kept"]
+
+
+def test_settings_that_the_token_may_not_change(trial: Trial, server: Server) -> None:
+    """create_runner alone makes runners and cannot compare them: said once with what it would take, and all else is done."""
+    server.ask("PUT", f"/runners/{server.runner('kept')['id']}", tag_list=["b"])
+    with server.faults({"path": "/api/v4/runners/*", "method": "GET", "status": 403}), server.counted() as seen:
+        outcome = applied(trial, "register")
+    assert writes(seen) == {}
+    assert "kept: its settings are not compared with GitLab's" in outcome.messages()
+    assert "scope api" in outcome.messages()
+    applied(trial, "register")
+    assert server.runner("kept")["tag_list"] == ["a"]
+
+
+@pytest.mark.usefixtures("nothing_happens")
+def test_a_setting_that_gitlab_refuses(trial: Trial, server: Server) -> None:
+    """PUT is answered 400: GitLab's reason, and it is tried again by the next run."""
+    changed = {"runners": [dict(trial.inventory["runners"][0], tags=["z"]), trial.inventory["runners"][1]]}
+    refusal = {"path": "/api/v4/runners/*", "method": "PUT", "status": 400, "body": {"message": "400 Tags are odd"}}
+    with server.faults(refusal):
+        outcome = refused(trial, "register", changes=changed)
+    assert "Tags are odd" in outcome.errors
+
+
+def test_killed_between_making_and_writing(trial: Trial, server: Server) -> None:
+    """GitLab has made the runner, its token was not yet read, kill -9: the next run takes it over, as it is wanted by now."""
+    wanted = docker_runner("orphan", tags=["first"])
+    with server.faults({"path": MAKING, "method": "POST", "delay": 2, "times": 1}):
+        run = Live(trial, "register", changes=more(trial, wanted))
+        wait_for(lambda: "delay" not in trial.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
+        run.kill()
+        wait_for(lambda: len(server.runners) == 3, "GitLab has made it")
+    orphan = server.runner("orphan")
+    assert [one["name"] for one in entries(trial, HOST)] == ["kept", "given"]
+    wait_until_free(trial, HOST)
+    changes = more(trial, {**wanted, "tags": ["second"]})
+    with server.counted() as seen:
+        applied(trial, "register", changes=changes)
+    number = orphan["id"]
+    assert writes(seen) == {f"PUT /runners/{number}": 1, f"POST /runners/{number}/reset_authentication_token": 1}
+    after = server.runner("orphan")
+    assert (after["id"], after["tag_list"]) == (number, ["second"])
+    assert entries(trial, HOST)[-1]["token"] == after["token"] != orphan["token"]
+    settled(trial, "register", changes=changes)
+    applied(trial, "register")
+    assert [one["description"] for one in server.runners] == ["given", "kept"]
+
+
+def test_gitlab_does_not_take_one_out(trial: Trial, server: Server) -> None:
+    """Dropped, and DELETE is answered 500: its entry stays, so the next run can do it."""
+    dropped = {"runners": trial.inventory["runners"][1:]}
+    before = config(trial, HOST)
+    with server.faults({"path": "/api/v4/runners", "method": "DELETE", "status": 500}):
+        outcome = refused(trial, "register", changes=dropped)
+    assert "did not take the runner out: 500" in outcome.errors
+    assert config(trial, HOST) == before
+    settled(trial, "register")
+
+
+@pytest.mark.parametrize("known_by", ["given", "made"])
+def test_lint_refuses_before_anything_is_replaced(trial: Trial, server: Server, known_by: str) -> None:
+    """A key that gitlab-runner does not know: its words; the file is as it was, and repeated tries make no second runner."""
+    runner = docker_runner("typo", docker={"image": "docker:28", "privelegd": True})
+    if known_by == "given":
+        runner["token"] = server.make("typo")
+    with untouched(trial, HOST, CONFIG):
+        for _ in range(2):
+            outcome = refused(trial, "register", changes=more(trial, runner))
+            assert "unknown key" in outcome.errors
+            assert "privelegd" in outcome.errors
+    assert len([one for one in server.runners if one["description"] == "typo"]) == 1
+    server.delete("typo")
+    settled(trial, "register")
+
+
+def test_the_runner_rewrites_the_file_meanwhile(trial: Trial) -> None:
+    """Between our look and our write: noticed, said, looked at again; what it wrote stays, and ours comes on top."""
+    rewrite = f"rm /run/rewrite; sed -i 's/^check_interval.*/check_interval = 9/; 1i # rotated' {CONFIG}"
+    with on_host(
+        trial,
+        HOST,
+        "mv /usr/bin/gitlab-runner /usr/bin/gitlab-runner.real; cat > /usr/bin/gitlab-runner <<'END'\n"
+        f'{BUSY}END\nchmod 755 /usr/bin/gitlab-runner; echo "{rewrite}" > /run/rewrite',
+        "mv -f /usr/bin/gitlab-runner.real /usr/bin/gitlab-runner; rm -f /run/rewrite",
+    ):
+        before = process(trial, HOST)
+        outcome = applied(trial, "register", changes={"runner": {"concurrent": 8}})
+        assert "changed by somebody else meanwhile: looking again" in outcome.messages()
+        assert config(trial, HOST).startswith("# rotated\n")
+        assert "concurrent = 8" in config(trial, HOST)
+        assert process(trial, HOST) == before
+        trial.lab.inside(HOST, f"echo \"printf '# again\\n' >> {CONFIG}\" > /run/rewrite")
+        endless = refused(trial, "register", changes={"runner": {"concurrent": 9}})
+        assert "ChangedMeanwhile" in endless.errors
+        assert "concurrent = 8" in config(trial, HOST)
+    settled(trial, "register", changes={"runner": {"concurrent": 8}})
+
+
+def test_two_runs_at_once(trial: Trial, server: Server) -> None:
+    """The second is refused and names the first; the first makes one runner."""
+    changes = more(trial, docker_runner("once"))
+    with server.faults({"path": MAKING, "method": "POST", "delay": 3, "times": 1}):
+        first = Live(trial, "register", changes=changes)
+        wait_for(lambda: "delay" not in trial.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
+        second = refused(trial, "register", changes=changes)
+    (error,) = second.of("error")
+    assert error["error"] == "Locked"
+    assert str(first.process.pid) in error["text"]
+    assert first.end().code == 0
+    assert len([one for one in server.runners if one["description"] == "once"]) == 1
+    settled(trial, "register", changes=changes)

@@ -1,0 +1,175 @@
+"""S3 that cannot be used is refused before anything is switched: one cause, and its remedy."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import time
+from typing import Any
+
+import pytest
+from support_faults import pending
+from support_runs import applied, provision, reconfigures, settled, untouched, without_s3
+
+from provision.lab import LabHost
+from provision.lab.certificates import Authority
+from provision.lab.trial import Trial, inventory_of
+
+S3 = Mapping[str, Any]
+Broken = AbstractContextManager[S3]
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab host whose registry keeps its images on its own disk, with all in force."""
+    trial = trial_factory(LabHost("gitlab"))
+    without_s3(trial)
+    applied(trial, "server")
+    return trial
+
+
+def working(trial: Trial) -> S3:
+    """The lab's own S3 as the inventory names it."""
+    table: S3 = inventory_of(trial.lab)["registry"]["s3"]
+    return table
+
+
+class Answers(BaseHTTPRequestHandler):
+    """S3 as each test wants it: `codes` by method, `ahead` seconds on its clock."""
+
+    codes: Mapping[str, str] = {}
+    ahead = 0.0
+    kept = b""
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        method = "LIST" if "list-type" in self.path else self.command
+        if code := self.codes.get(method):
+            status, content = 403, f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+        else:
+            type(self).kept = body or self.kept
+            status, content = 204 if method == "DELETE" else 200, self.kept if method == "GET" else b""
+        self.send_response_only(status)
+        self.send_header("Date", formatdate(time() + self.ahead, usegmt=True))
+        if status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_DELETE = _answer
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def fake(trial: Trial, codes: Mapping[str, str] | None = None, ahead: float = 0, *, tls: bool = False) -> Iterator[S3]:
+    """S3 on this machine that answers like that; what the inventory has to say of it."""
+    handler = type("Handler", (Answers,), {"codes": codes or {}, "ahead": ahead})
+    server = ThreadingHTTPServer((trial.lab.gateway, 0), handler)
+    if tls:
+        pair = Authority("nobody's").issue(["s3.example.com"], [trial.lab.gateway])
+        chain, key = trial.folder / "chain.pem", trial.folder / "key.pem"
+        chain.write_text(pair.fullchain)
+        key.write_text(pair.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield {"regionendpoint": f"http{'s' * tls}://{trial.lab.gateway}:{server.server_port}"}
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def answering(**codes: str) -> Callable[[Trial], Broken]:
+    """S3 that refuses these methods with that code."""
+    return lambda trial: fake(trial, codes)
+
+
+def other_key(name: str) -> Callable[[Trial], Broken]:
+    """The lab's S3 with another key."""
+
+    def broken(trial: Trial) -> Broken:
+        path = trial.folder / "other"
+        path.write_text("not-the-one")
+        return nullcontext({name: {"file": str(path)}})
+
+    return broken
+
+
+def endpoint(url: str) -> Callable[[Trial], Broken]:
+    """Somewhere else; GATEWAY stands for this machine."""
+    return lambda trial: nullcontext({"regionendpoint": url.replace("GATEWAY", trial.lab.gateway)})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with S3, and what of it is told."""
+
+    name: str
+    breaks: Callable[[Trial], Broken]
+    cause: str
+    remedy: str
+
+
+FAULTS = [
+    Fault("wrong secret", other_key("secretkey"), "the secret key is wrong", "registry.s3.secretkey"),
+    Fault("unknown key", other_key("accesskey"), "the access key is not known there", "registry.s3.accesskey"),
+    Fault("no such bucket", lambda _: nullcontext({"bucket": "nowhere"}), "there is no bucket nowhere", "create it"),
+    Fault("wrong region", answering(LIST="AuthorizationHeaderMalformed"), "the region is wrong", "registry.s3.region"),
+    Fault("elsewhere", answering(LIST="PermanentRedirect"), "in another region", "regionendpoint"),
+    Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name is not resolved on the host", "DNS"),
+    Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
+    Fault("no TLS there", endpoint("https://GATEWAY:9000"), "TLS cannot be agreed on", "check scheme and port"),
+    Fault("not trusted", lambda trial: fake(trial, tls=True), "is not trusted on the host", "registry.certificate.ca"),
+    Fault("host's clock", lambda trial: fake(trial, ahead=3600), "s behind the storage's", "timedatectl"),
+    Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "this machine's clock is off", "timedatectl"),
+    Fault("may not list", answering(LIST="AccessDenied"), "these keys may not list the bucket", "s3:ListBucket"),
+    Fault("may not put", answering(PUT="AccessDenied"), "these keys may not put an object", "s3:PutObject"),
+    Fault("may not get", answering(GET="AccessDenied"), "these keys may not get an object", "s3:GetObject"),
+    Fault("may not delete", answering(DELETE="AccessDenied"), "these keys may not delete an object", "s3:DeleteObject"),
+    Fault("full", answering(PUT="QuotaExceeded"), "S3 does not put an object", "QuotaExceeded"),
+    Fault("no S3", answering(LIST="Teapot"), "Teapot", "is it S3 that answers there?"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
+def test_storage_that_cannot_be_used(trial: Trial, fault: Fault) -> None:
+    """Exit code 1, the cause and its remedy; no byte of GitLab's is changed, nothing is owed, nothing was reconfigured."""
+    before = reconfigures(trial)
+    with (
+        fault.breaks(trial) as changed,
+        untouched(trial, "gitlab", "/etc/gitlab", "/var/opt/gitlab/registry", "/var/lib/provision"),
+    ):
+        outcome = provision(trial, "server", changes={"registry": {"s3": {**working(trial), **changed}}})
+    (error,) = outcome.of("error")
+    assert (outcome.code, error["task"], error["resource"]) == (
+        1,
+        "registry",
+        f"S3Bucket {changed.get('bucket', 'registry')}",
+    )
+    told = f"{error['text']} → {error['hint']}"
+    assert [words for words in (fault.cause, fault.remedy) if words not in told] == [], told
+    assert (reconfigures(trial), pending(trial, "gitlab")) == (before, [])
+    assert outcome.statuses("gitlab")["firewall"] == "skipped"
+
+
+def test_no_scheme(trial: Trial) -> None:
+    """It is bad input: told with its place in the inventory, and no host is contacted."""
+    s3 = {**working(trial), "regionendpoint": f"{trial.lab.gateway}:9000"}
+    outcome = provision(trial, "server", changes={"registry": {"s3": s3}})
+    assert (outcome.code, outcome.events) == (2, ())
+    assert "registry.s3.regionendpoint" in outcome.stderr
+    assert "with its scheme" in outcome.stderr
+
+
+def test_afterwards_all_is_as_it_was(trial: Trial) -> None:
+    """Without the wish for S3 there is nothing to do."""
+    settled(trial, "server")

@@ -1,0 +1,111 @@
+"""A registry's images and its storage: really pushed and pulled through nginx, registry and S3; never left behind unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from support_runs import applied, provision, reconfigures, refused, settled, untouched, without_s3
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial, inventory_of
+
+Tables = Mapping[str, Any]
+IMAGE = "gitlab.lab.test:5555/root/hello_hapi"
+PUSH = f"""
+docker login -u root --password-stdin gitlab.lab.test:5555 2>/dev/null &&
+tar -C / -c bin/busybox | docker import - {IMAGE}:$1 && docker push -q {IMAGE}:$1 && docker image rm -f {IMAGE}:$1
+"""
+PULL = f"docker pull -q {IMAGE}:$1 && docker run --rm {IMAGE}:$1 /bin/busybox echo pulled; docker image rm -f {IMAGE}:$1 >&2"
+ACKNOWLEDGED = ("--set", "registry.migrate=acknowledged")
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """GitLab with images on its own disk, one of them pushed, and a host with Docker."""
+    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost("runner")))
+    applied(trial, "server", "docker")
+    docker(trial, PUSH, "disk")
+    return trial
+
+
+def docker(trial: Trial, script: str, tag: str) -> str:
+    """Pushes or pulls on the host with Docker."""
+    return trial.lab.inside("runner", f"set -- {tag}\n{script}", stdin=trial.lab.secret("registry_password"))
+
+
+def s3(trial: Trial, **changes: str) -> Tables:
+    """The inventory with the lab's S3."""
+    return {"registry": {"s3": {**inventory_of(trial.lab)["registry"]["s3"], **changes}}}
+
+
+def bucket(trial: Trial) -> list[str]:
+    """The names of all objects."""
+    from importlib import import_module  # it has no types
+
+    keys = {
+        "aws_access_key_id": trial.lab.secret("s3_access_key"),
+        "aws_secret_access_key": trial.lab.secret("s3_secret_key"),
+    }
+    client = import_module("boto3").client("s3", endpoint_url=trial.lab.s3_url, region_name="us-east-1", **keys)
+    return [one["Key"] for one in client.list_objects_v2(Bucket="registry").get("Contents", [])]
+
+
+def test_images_on_disk_are_not_left_behind(trial: Trial) -> None:
+    """A switch to S3 is refused while there are any: told which, and how to copy; nothing is changed."""
+    before = reconfigures(trial)
+    with untouched(trial, "gitlab", "/etc/gitlab", "/var/lib/provision"):
+        outcome = refused(trial, "server", changes=s3(trial))
+    (error,) = outcome.of("error")
+    assert (error["error"], error["resource"]) == ("Refused", "RegistryStorage")
+    assert "root is one" in error["text"]
+    assert "docker/" in error["hint"]
+    assert "--set registry.migrate=acknowledged" in error["hint"]
+    assert (reconfigures(trial), "pulled" in docker(trial, PULL, "disk")) == (before, True)
+
+
+def test_acknowledged_it_switches(trial: Trial) -> None:
+    """With the user's word it is done, and said what is left behind; one reconfigure, and then nothing to do."""
+    before = reconfigures(trial)
+    outcome = applied(trial, "server", *ACKNOWLEDGED, changes=s3(trial))
+    assert "storage changes as acknowledged: images in /" in outcome.messages()
+    assert reconfigures(trial) == before + 1
+    settled(trial, "server", changes=s3(trial))
+    settled(trial, "server", *ACKNOWLEDGED, changes=s3(trial))
+    assert [one for one in bucket(trial) if "provision" in one] == []
+
+
+def test_pushed_and_pulled_through_s3(trial: Trial) -> None:
+    """An image goes by nginx and the registry into the bucket and comes back; `verify` proves it and leaves no tag."""
+    docker(trial, PUSH, "s3")
+    assert any(one.endswith("/_manifests/tags/s3/current/link") for one in bucket(trial))
+    assert "pulled" in docker(trial, PULL, "s3")
+    outcome = applied(trial, "verify", changes=s3(trial))
+    assert "push, pull, delete" in outcome.messages()
+    assert outcome.changes() == []
+    assert "pulled" in docker(trial, PULL, "s3")
+
+
+@pytest.mark.parametrize("place", [{"bucket": "other"}, {"rootdirectory": "/deeper"}])
+def test_another_place_in_s3(trial: Trial, place: Mapping[str, str]) -> None:
+    """So is another bucket, or another folder of this one: told which images; with the user's word it is planned."""
+    outcome = provision(trial, "registry", "--check", changes=s3(trial, **place))
+    (error,) = outcome.of("error")
+    assert (outcome.code, error["resource"]) == (1, "RegistryStorage")
+    assert "images in bucket registry would no longer be found" in error["text"]
+    if "rootdirectory" in place:
+        outcome = applied(trial, "registry", "--check", *ACKNOWLEDGED, changes=s3(trial, **place))
+        assert "storage changes as acknowledged: images in bucket registry" in outcome.messages()
+        assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
+
+
+def test_other_settings_of_the_same_place(trial: Trial) -> None:
+    """Another chunk size moves no image: not refused."""
+    outcome = applied(
+        trial,
+        "registry",
+        "--check",
+        changes={"registry": {"s3": {**s3(trial)["registry"]["s3"], "chunksize": 6000000}}},
+    )
+    assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]

@@ -1,0 +1,84 @@
+"""An ACME authority for tests: Debian's pebble, on the lab's own address, with DNS that knows the GitLab host alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support_runs import wait_for
+
+from provision.lab.certificates import Authority
+from provision.lab.trial import Trial
+
+_NAME = "acme.lab.test"
+_API, _MANAGEMENT, _DNS = 14000, 15000, 14053
+
+
+@dataclass(frozen=True)
+class Pebble:
+    """A running pebble: its directory, what its own TLS and what its certificates are to be trusted by."""
+
+    directory: str
+    tls: Authority
+    root: str
+
+
+@contextmanager
+def pebble(trial: Trial, folder: Path) -> Iterator[Pebble]:
+    """Runs it until the block ends. It looks for the challenge where a real authority does: on port 80."""
+    if not shutil.which("pebble") or not shutil.which("pebble-challtestsrv"):
+        pytest.skip("pebble is not installed: apt-get install pebble")
+    address, tls = trial.lab.gateway, Authority("the ACME server's CA")
+    pair = tls.issue([_NAME], [address])
+    files = {"certificate": pair.fullchain, "privateKey": pair.key}
+    for name, text in files.items():
+        folder.joinpath(name).write_text(text)
+    settings = {
+        "listenAddress": f"{address}:{_API}",
+        "managementListenAddress": f"{address}:{_MANAGEMENT}",
+        "httpPort": 80,
+        "tlsPort": 443,
+        "ocspResponderURL": "",
+        "externalAccountBindingRequired": False,
+        **{name: str(folder / name) for name in files},
+    }
+    config = folder / "pebble.json"
+    config.write_text(json.dumps({"pebble": settings}))
+    dns = ["pebble-challtestsrv", "-dns01", f"{address}:{_DNS}", "-management", f"{address}:14055"]
+    dns += ["-http01", "", "-https01", "", "-tlsalpn01", ""]
+    dns += ["-defaultIPv4", trial.lab.machine("gitlab").host.address, "-defaultIPv6", ""]
+    server = ["pebble", "-config", str(config), "-dnsserver", f"{address}:{_DNS}"]
+    quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
+    with ExitStack() as stack:
+        log = stack.enter_context(folder.joinpath("log").open("wb"))
+        for argv in (dns, server):
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **quick}
+            )
+            stack.callback(_end, process)
+        context = ssl.create_default_context(cadata=tls.certificate)
+        root = f"https://{address}:{_MANAGEMENT}/roots/0"
+        wait_for(lambda: _get(root, context) != "", f"pebble at {root}: {folder / 'log'}")
+        yield Pebble(f"https://{address}:{_API}/dir", tls, _get(root, context))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def _get(url: str, context: ssl.SSLContext) -> str:
+    try:
+        with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""

@@ -1,0 +1,85 @@
+"""Certificates for tests: authorities beside the lab's own, and what a port really serves."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+from support_runs import Outcome
+
+from provision.lab.certificates import Authority, Pair
+from provision.lab.trial import Trial
+
+HOST = "gitlab.lab.test"
+PORT = 5555
+FULLCHAIN = f"/etc/gitlab/ssl/{HOST}.crt"
+_HANDLERS = ("reconfigure", "hup-certificates")
+KEY = f"/etc/gitlab/ssl/{HOST}.key"
+
+
+def issue(authority: Authority, names: Sequence[str] = (HOST,), **options: int) -> Pair:
+    """A pair for the GitLab host's name."""
+    return authority.issue(list(names), [], **options)
+
+
+def upload(trial: Trial, authority: Authority, pair: Pair) -> dict[str, Any]:
+    """Lays a pair and its CA beside the inventory; the tables that name them."""
+    files = {"ca": authority.certificate, "local_fullchain": pair.fullchain, "local_key": pair.key}
+    certificate = {}
+    for name, text in files.items():
+        path = trial.folder / f"{name}.pem"
+        path.write_text(text)
+        certificate[name] = str(path)
+    return certificate
+
+
+def on_disk(trial: Trial, pair: Pair, fullchain: str, key: str, mode: int = 0o600) -> None:
+    """Puts a pair where it is served from, as somebody else's certbot would: GitLab is told nothing."""
+    root = trial.lab.machine("gitlab").root
+    for path, text, bits in ((fullchain, pair.fullchain, 0o644), (key, pair.key, mode)):
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        target.chmod(bits)
+
+
+def leaf(pair: Pair) -> str:
+    """A chain's first certificate."""
+    end = "-----END CERTIFICATE-----\n"
+    return pair.fullchain.partition(end)[0] + end
+
+
+def swapped(pair: Pair) -> str:
+    """The chain with the authority first."""
+    return pair.fullchain.removeprefix(leaf(pair)) + leaf(pair)
+
+
+def locked(key: str) -> str:
+    """The key with a passphrase."""
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    private = load_pem_private_key(key.encode(), None)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
+
+
+def served(trial: Trial, port: int = PORT) -> str:
+    """The certificate that a port of the GitLab host serves, asked from here with Python's own TLS."""
+    return ssl.get_server_certificate((trial.lab.machine("gitlab").host.address, port), timeout=10)
+
+
+def trusted(trial: Trial, host: str, authority: Authority) -> list[str]:
+    """The files of the host that hold this authority's certificate."""
+    body = authority.certificate.splitlines()[3]
+    look = f"grep -rlsF -e '{body}' /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt /etc/docker/certs.d /etc/gitlab-runner/certs | sort"
+    return trial.lab.inside(host, look).split()
+
+
+def owed(outcome: Outcome, host: str = "gitlab") -> list[str]:
+    """The handlers that were run on a host."""
+    return [one["resource"] for one in outcome.of("change", host=host) if one["resource"] in _HANDLERS]

@@ -1,0 +1,144 @@
+"""What tests of faults share: a run that is watched while it goes on, a gate that holds one, what is left on a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support_runs import Outcome, provision, succeeds, wait_for
+
+from provision.lab.trial import PROVISION, Trial
+
+PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
+GATE = "/run/gate"
+GREETING = "/etc/greeting"
+
+
+def with_playbooks(trial: Trial) -> Trial:
+    """The trial with this project's test playbooks beside its inventory."""
+    shutil.copytree(PLAYBOOKS, trial.folder / "playbooks", ignore=shutil.ignore_patterns("__pycache__"))
+    return trial
+
+
+def greeters(trial: Trial) -> Trial:
+    """The same, with nothing in its inventory but hosts, each of them greeting already."""
+    for unused in ("gitlab", "registry", "runners", "docker", "apt", "firewall", "runner"):
+        del trial.inventory[unused]
+    assert provision(with_playbooks(trial), "greet", env={"GREETING": "hello\n"}).code == 0
+    return trial
+
+
+class Live:
+    """A run with `--json` that goes on while the test looks at its events."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        *arguments: str,
+        changes: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        argv = [*PROVISION, *arguments, "--json", "-i", str(trial.write(changes))]
+        self.events: list[dict[str, Any]] = []
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the run
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+
+    def until(self, kind: str, **fields: str) -> dict[str, Any]:
+        """Waits for the event of that kind with these fields; fails when the run ends without it."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+            if self.events[-1]["type"] == kind and fields.items() <= self.events[-1].items():
+                return self.events[-1]
+        raise AssertionError(f"no {kind} with {fields}: {self.events}\n{self.stderr}")
+
+    def send(self, signal: int) -> None:
+        """Sends a signal to the process."""
+        self.process.send_signal(signal)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> Outcome:
+        """Waits for the end; the whole run."""
+        assert self.process.stdout is not None
+        self.events += [json.loads(line) for line in self.process.stdout]
+        return Outcome(self.process.wait(), tuple(self.events), self.stderr)
+
+    @property
+    def stderr(self) -> str:
+        """What it has said beside its events so far."""
+        self._stderr.seek(0)
+        return self._stderr.read()
+
+
+class Gate:
+    """Holds whoever runs the task `hold` on a host, until `open`."""
+
+    def __init__(self, trial: Trial, host: str) -> None:
+        self._path = f"/proc/{trial.lab.machine(host).leader}/root{GATE}"
+        self._writer: int | None = None
+        Path(self._path).unlink(missing_ok=True)
+        os.mkfifo(self._path)
+
+    def wait(self) -> None:
+        """Waits until somebody stands there."""
+        wait_for(self._someone, "a run at the gate", 60)
+
+    def open(self) -> None:
+        """Lets them through."""
+        self.wait()
+        assert self._writer is not None
+        os.write(self._writer, b"go\n")
+        os.close(self._writer)
+        self._writer = None
+
+    def _someone(self) -> bool:
+        if self._writer is None:
+            try:
+                self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads yet
+                return False
+        return True
+
+
+def wait_until_free(trial: Trial, host: str) -> None:
+    """Waits until no run holds the host's lock any more."""
+    wait_for(lambda: succeeds(trial, host, "flock -n /var/lib/provision true"), f"{host} is free", 30)
+
+
+def pending(trial: Trial, host: str) -> list[str]:
+    """The names of the work that is owed on a host."""
+    text = trial.lab.inside(host, "cat /var/lib/provision/pending 2>/dev/null || true")
+    return [line.partition("\t")[0] for line in text.splitlines()]
+
+
+def fact(trial: Trial, host: str, script: str) -> str:
+    """What a script says on a host, without the last line break."""
+    return trial.lab.inside(host, script).rstrip("\n")
+
+
+@contextmanager
+def on_host(trial: Trial, host: str, before: str, after: str) -> Iterator[None]:
+    """Breaks something on a host with one script, and mends it with another."""
+    trial.lab.inside(host, before)
+    try:
+        yield
+    finally:
+        trial.lab.inside(host, after)

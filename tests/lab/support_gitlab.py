@@ -1,0 +1,157 @@
+"""A GitLab in the lab as tests of runners need it: set up quickly, looked at and meddled with like an administrator does."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from support_runs import applied
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+
+URL = "https://gitlab.lab.test"
+CONFIG = "/etc/gitlab-runner/config.toml"
+_SWITCHES = "/etc/gitlab-standin"
+_LOG = "/var/log/gitlab/nginx/access.log"
+_REQUEST = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d+)')
+Record = dict[str, Any]
+
+
+def estate(trial_factory: Callable[..., Trial], *hosts: str, tasks: Sequence[str] = ("gitlab", "runner")) -> Trial:
+    """A GitLab without a registry and hosts with gitlab-runner; the inventory has no runners, and knows GitLab's CA."""
+    trial = trial_factory(LabHost("gitlab"), *map(LabHost, hosts))
+    registry = trial.inventory.pop("registry")
+    del trial.inventory["runners"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda task: applied(trial, task), tasks))
+    trial.inventory["registry"] = {name: registry[name] for name in ("external_url", "certificate")}
+    return trial
+
+
+class Server:
+    """The lab's GitLab."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._lab = trial.lab
+
+    @property
+    def runners(self) -> list[Record]:
+        """All runners it knows, oldest first, with their tokens and managers."""
+        database = json.loads(self._lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))
+        return sorted(database["runners"], key=lambda one: int(one["id"]))
+
+    def runner(self, description: str) -> Record:
+        """The one runner of that description."""
+        (found,) = [one for one in self.runners if one["description"] == description]
+        return found
+
+    def ask(self, method: str, path: str, **data: Any) -> Any:
+        """One request of an administrator, past nginx and its log; the answer's JSON."""
+        script = 'curl -sS -f -X "$0" -K - -H "Content-Type: application/json" --data-binary "$2" "http://127.0.0.1:8080/api/v4$1"'
+        argv = f"sh -c {quoted(script)} {method} {quoted(path)} {quoted(json.dumps(data))}"
+        said = self._lab.inside("gitlab", argv, stdin=f'header = "PRIVATE-TOKEN: {self._lab.secret("api_token")}"\n')
+        return json.loads(said) if said.strip() else None
+
+    def make(self, description: str, **fields: Any) -> str:
+        """A runner made in the UI: its token."""
+        made = self.ask("POST", "/user/runners", runner_type="instance_type", description=description, **fields)
+        return str(made["token"])
+
+    def delete(self, description: str) -> None:
+        """A runner deleted in the UI."""
+        self.ask("DELETE", f"/runners/{self.runner(description)['id']}")
+
+    @contextmanager
+    def faults(self, *faults: Mapping[str, Any]) -> Iterator[None]:
+        """It answers so for a while."""
+        self._lab.inside("gitlab", f"cat > {_SWITCHES}/api-faults.json", stdin=json.dumps(faults))
+        try:
+            yield
+        finally:
+            self._lab.inside("gitlab", f"rm -f {_SWITCHES}/api-faults.json")
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """It does not answer at all for a while."""
+        self._lab.inside("gitlab", "systemctl stop gitlab-nginx")
+        try:
+            yield
+        finally:
+            self._lab.inside("gitlab", "systemctl start gitlab-nginx")
+
+    @contextmanager
+    def settings(self, **settings: Any) -> Iterator[None]:
+        """With these settings of the stand-in for a while."""
+        self._lab.inside("gitlab", f"cat > {_SWITCHES}/settings.json", stdin=json.dumps(settings))
+        try:
+            yield
+        finally:
+            self._lab.inside("gitlab", f"rm -f {_SWITCHES}/settings.json")
+
+    @contextmanager
+    def counted(self) -> Iterator[Counter[str]]:
+        """What it is asked meanwhile, by `METHOD /path`; runners asking for jobs are left out."""
+        seen: Counter[str] = Counter()
+        before = int(self._lab.inside("gitlab", f"wc -l < {_LOG}"))
+        yield seen
+        for line in self._lab.inside("gitlab", f"tail -n +{before + 1} {_LOG}").splitlines():
+            found = _REQUEST.search(line)
+            if found and not found["path"].endswith("/jobs/request"):
+                seen[f"{found['method']} {found['path'].partition('?')[0].removeprefix('/api/v4')}"] += 1
+
+
+def writes(seen: Mapping[str, int]) -> dict[str, int]:
+    """Those of the counted requests that change something in GitLab."""
+    return {
+        asked: times
+        for asked, times in seen.items()
+        if not asked.startswith("GET ") and not asked.endswith("/runners/verify")
+    }
+
+
+def config(trial: Trial, host: str) -> str:
+    """The host's config.toml."""
+    return trial.lab.inside(host, f"cat {CONFIG}")
+
+
+def entries(trial: Trial, host: str) -> list[Record]:
+    """The `[[runners]]` of the host's config.toml."""
+    return list(tomllib.loads(config(trial, host)).get("runners", []))
+
+
+def listed(trial: Trial, host: str) -> dict[str, str]:
+    """What `gitlab-runner list` says: tokens by name."""
+    said = trial.lab.inside(host, "gitlab-runner list 2>&1")
+    return dict(re.findall(r"^(\S+) +Executor=\S+ Token=(\S+) URL=", plain(said), re.MULTILINE))
+
+
+def plain(text: str) -> str:
+    """Without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def process(trial: Trial, host: str, service: str = "gitlab-runner") -> str:
+    """The service's main process."""
+    return trial.lab.inside(host, f"systemctl show {service} -p MainPID --value").strip()
+
+
+def docker_runner(name: str, **fields: Any) -> Record:
+    """A runner of the docker executor, as the inventory has it."""
+    return {"name": name, "executor": "docker", "docker": {"image": "docker:28"}, **fields}
+
+
+def with_runners(*runners: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The inventory with these runners."""
+    return {"runners": [dict(one) for one in runners]}
+
+
+def quoted(text: str) -> str:
+    """For a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"

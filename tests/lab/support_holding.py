@@ -1,0 +1,42 @@
+"""Holds a run at a chosen point of its way through gitlab.rb and the reconfigure, as a slow host would."""
+
+from __future__ import annotations
+
+from support_faults import Gate, fact
+
+from provision.lab.trial import Trial
+
+# write: gitlab.rb's new text stands beside the old one; health: GitLab is reconfigured, and is being looked at
+POINTS = ("write", "show-config", "reconfigure", "health")
+_WRAPPER = """#!/bin/sh
+point=$1
+case $0 in *ruby) point=write ;; esac
+[ "$point $(cat /run/begun 2>/dev/null)" != "status yes" ] || point=health
+[ "$point" != reconfigure ] || echo yes > /run/begun
+if [ "$point" = "$(cat /run/hold 2>/dev/null)" ]; then
+  : > /run/hold; echo $$ > /run/held; read -r _ < /run/gate; rm -f /run/gate /run/begun
+fi
+exec %s "$@"
+"""
+
+
+def can_be_held(trial: Trial, host: str = "gitlab") -> None:
+    """Puts programs in front of Ruby and gitlab-ctl on the host that wait where they are told to."""
+    for path, real in (
+        ("/opt/gitlab/embedded/bin/ruby", "/usr/bin/ruby"),
+        ("/usr/bin/gitlab-ctl", "/opt/gitlab/bin/gitlab-ctl"),
+    ):
+        trial.lab.inside(host, f"rm -f {path}; cat > {path}; chmod 755 {path}", stdin=_WRAPPER % real)
+
+
+def hold(trial: Trial, point: str, host: str = "gitlab") -> Gate:
+    """The next run is held at this point, until the gate is opened."""
+    gate = Gate(trial, host)
+    trial.lab.inside(host, f"rm -f /run/begun; echo {point} > /run/hold")
+    return gate
+
+
+def kill_all(trial: Trial, host: str = "gitlab") -> None:
+    """kill -9 of all that belongs to the step that is held, as when the host loses its power."""
+    session = fact(trial, host, "ps -o sid= -p $(cat /run/held)").strip()
+    trial.lab.inside(host, f"pkill -9 -s {session}; rm -f /run/gate /run/begun /run/hold")

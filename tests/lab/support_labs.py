@@ -1,0 +1,53 @@
+"""Labs for tests: real systemd hosts, booted once for a module and taken away after it. Fixtures for conftest files."""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from provision.lab import Lab, LabHost
+from provision.lab.trial import Trial
+
+_numbers = itertools.count(1)
+TrialFactory = Callable[..., Trial]
+
+
+def mark_as_lab(items: Sequence[pytest.Item], folder: Path) -> None:
+    """All tests in `folder` boot hosts: without root or Linux they are skipped, and say so."""
+    missing = "not Linux" if sys.platform != "linux" else "not root" if os.geteuid() != 0 else ""
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            if missing:
+                item.add_marker(
+                    pytest.mark.skip(reason=f"boots real hosts: needs root on Linux, and this is {missing}")
+                )
+
+
+@pytest.fixture(scope="module")
+def lab_factory() -> Iterator[Callable[..., Lab]]:
+    """Boots a lab of these hosts: `lab_factory(LabHost("gitlab"), …)`; taken down when the module's tests are done."""
+    labs: list[Lab] = []
+
+    def boot(*hosts: LabHost, **options: object) -> Lab:
+        lab = Lab(f"t{os.getpid()}-{next(_numbers)}", hosts, throwaway=True, **options)  # type: ignore[arg-type]
+        labs.append(lab)
+        lab.up()
+        return lab
+
+    yield boot
+    for lab in labs:
+        lab.down()
+
+
+@pytest.fixture(scope="module")
+def trial_factory(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> TrialFactory:
+    """The same with an inventory and the program to run on it: `trial.run("all", "--check")`, `trial.host("gitlab")`."""
+
+    def boot(*hosts: LabHost, **options: object) -> Trial:
+        return Trial(lab_factory(*hosts, **options), tmp_path_factory.mktemp("trial"))
+
+    return boot

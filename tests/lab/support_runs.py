@@ -1,0 +1,152 @@
+"""What tests of tasks on real hosts share: a run with its events, run twice, and what a host looks like afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from provision.lab.run import LabError
+from provision.lab.trial import Trial
+
+Tables = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended: its exit code, its events, and what it said beside them."""
+
+    code: int
+    events: tuple[dict[str, Any], ...]
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last event."""
+        return self.events[-1]
+
+    @property
+    def errors(self) -> str:
+        """All errors with their hints, one a line."""
+        return "\n".join(f"{one['error']}: {one['text']} → {one['hint']}" for one in self.of("error"))
+
+    def of(self, kind: str, **fields: str) -> list[dict[str, Any]]:
+        """The events of a kind (change, task, message, error) with these fields."""
+        return [one for one in self.events if one["type"] == kind and fields.items() <= one.items()]
+
+    def changes(self, **fields: str) -> list[str]:
+        """What was (or would be) changed, in words."""
+        return [one["summary"] for one in self.of("change", **fields)]
+
+    def messages(self) -> str:
+        """All notes, one a line."""
+        return "\n".join(one["text"] for one in self.of("message"))
+
+    def statuses(self, host: str) -> dict[str, str]:
+        """What became of each task on a host."""
+        return {one["task"]: one["status"] for one in self.of("task", host=host)}
+
+
+def provision(
+    trial: Trial, *arguments: str, changes: Tables | None = None, env: Mapping[str, str] | None = None
+) -> Outcome:
+    """One run with `--json`, however it ends."""
+    done = trial.run(*arguments, "--json", changes=changes, env=env)
+    return Outcome(done.returncode, tuple(json.loads(line) for line in done.stdout.splitlines()), done.stderr)
+
+
+def applied(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+    """A run that must succeed."""
+    outcome = provision(trial, *arguments, changes=changes)
+    assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
+    return outcome
+
+
+def settled(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+    """A run that must find nothing to change."""
+    outcome = applied(trial, *arguments, changes=changes)
+    assert outcome.changes() == []
+    assert outcome.summary["changed"] == 0
+    return outcome
+
+
+def twice(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+    """A run that must change something and succeed, and the same again that must change nothing; the first one."""
+    outcome = applied(trial, *arguments, changes=changes)
+    assert outcome.changes(), outcome.events
+    settled(trial, *arguments, changes=changes)
+    return outcome
+
+
+def refused(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+    """A run that must fail on a host (exit code 1)."""
+    outcome = provision(trial, *arguments, changes=changes)
+    assert outcome.code == 1, outcome.events or outcome.stderr
+    return outcome
+
+
+def without_s3(trial: Trial) -> Trial:
+    """The trial with images on the GitLab host's own disk: the registry's storage is not what is tried."""
+    del trial.inventory["registry"]["s3"]
+    return trial
+
+
+def without_registry(trial: Trial) -> Trial:
+    """The trial with nothing but GitLab itself."""
+    del trial.inventory["registry"]
+    return trial
+
+
+@contextmanager
+def untouched(trial: Trial, host: str, *paths: str) -> Iterator[None]:
+    """These files and folders of the host are afterwards what they were: names, owners, modes, times, bytes."""
+    places = " ".join(paths)
+    # The lock says who holds the host now; a folder's own time says no more than the names in it.
+    script = f"""
+    find {places} -not -path /var/lib/provision/lock \\( -type d -printf '%p %M %u:%g\\n' -o -printf '%p %M %u:%g %T@ %l\\n' \\) 2>/dev/null
+    find {places} -type f -not -path /var/lib/provision/lock -exec sha256sum {{}} + 2>/dev/null
+    true
+    """
+    before = set(trial.lab.inside(host, script).splitlines())
+    assert before
+    yield
+    assert sorted(set(trial.lab.inside(host, script).splitlines()) ^ before) == []
+
+
+def wait_for(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Until it is so; fails after `seconds`."""
+    ends = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def succeeds(trial: Trial, host: str, script: str) -> bool:
+    """Whether a script succeeds as root on the host."""
+    try:
+        trial.lab.inside(host, script)
+    except LabError:
+        return False
+    return True
+
+
+def reconfigures(trial: Trial, host: str = "gitlab") -> int:
+    """How often GitLab was reconfigured, by the logs that each run of it leaves."""
+    return len(list((trial.lab.machine(host).root / "var/log/gitlab/reconfigure").glob("*.log")))
+
+
+def strays(trial: Trial, host: str) -> list[str]:
+    """What carries our name on the host and does not stand where it should."""
+    look = """
+    find / /run /tmp /var/tmp /dev/shm /etc -xdev \\( -name '*provision*' -o -name '.docker' -o -name '*.new' \\) \
+      -not -path '/var/lib/provision' -not -path '/var/lib/provision/*' -not -path '/usr/*' -not -path '/opt/*' \
+      -not -path '/etc/ssl/certs/provision-registry*.pem' \
+      -not -path '/var/lib/docker/*' -not -path '/var/lib/containerd/*' -not -path '/run/host/*'
+    find /var/lib/provision -mindepth 1 -maxdepth 1 -not -name state.json -not -name backup -not -name lock
+    ps -eo args | grep -F /var/lib/provision | grep -vF grep
+    true
+    """
+    return trial.lab.inside(host, look).splitlines()

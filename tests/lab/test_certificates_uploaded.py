@@ -1,0 +1,162 @@
+"""Certificates from this machine on real hosts: put in place, renewed, rotated with their CA; unfit ones never arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support_certificates import (
+    FULLCHAIN,
+    HOST,
+    KEY,
+    issue,
+    leaf,
+    locked,
+    owed,
+    served,
+    swapped,
+    trusted,
+    upload,
+)
+from support_runs import Outcome, applied, provision, reconfigures, settled, untouched, without_s3
+
+from provision.lab import LabHost
+from provision.lab.certificates import Authority, Pair
+from provision.lab.trial import Trial
+
+OLD, NEW = Authority("the first CA"), Authority("the second CA")
+HOSTS = ("gitlab", "runner-1")
+converged = pytest.mark.usefixtures("first")
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """Two bare hosts; GitLab and its registry both serve the uploaded certificate."""
+    trial = without_s3(trial_factory(*map(LabHost, HOSTS)))
+    trial.inventory["gitlab"]["settings"]["nginx"] = {"ssl_certificate": FULLCHAIN, "ssl_certificate_key": KEY}
+    trial.inventory["registry"]["certificate"] = upload(trial, OLD, issue(OLD))
+    return trial
+
+
+@pytest.fixture(scope="module")
+def first(trial: Trial) -> Outcome:
+    """The first run."""
+    return applied(trial, "all")
+
+
+def test_bare_hosts_need_one_reconfigure_and_no_hup(trial: Trial, first: Outcome) -> None:
+    """The upload comes before GitLab is configured: nothing is there yet that could take it over."""
+    assert f"put {FULLCHAIN} and {KEY} in place" in first.changes(host="gitlab")
+    assert owed(first) == ["reconfigure"]
+    assert reconfigures(trial) == 1
+    settled(trial, "all")
+
+
+@converged
+def test_both_files_are_as_they_should_be(trial: Trial) -> None:
+    """The key is for root alone; nothing is left beside the two."""
+    look = "cd /etc/gitlab/ssl && stat -c '%n %a %U:%G' $(ls -A)"
+    assert trial.lab.inside("gitlab", look).splitlines() == [
+        f"{HOST}.crt 644 root:root",
+        f"{HOST}.key 600 root:root",
+    ]
+
+
+@converged
+def test_every_consumer_has_the_ca(trial: Trial) -> None:
+    """The hosts' own trust, Docker, gitlab-runner; programs on the hosts need no option to trust the registry."""
+    bundle, own = "/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates/provision-registry.crt"
+    docker, runner = f"/etc/docker/certs.d/{HOST}:5555/ca.crt", f"/etc/gitlab-runner/certs/{HOST}.crt"
+    assert trusted(trial, "gitlab", OLD) == [bundle, own]
+    assert trusted(trial, "runner-1", OLD) == [docker, runner, bundle, own]
+    for host in HOSTS:
+        assert trial.lab.inside(host, f"curl -s -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
+
+
+@converged
+def test_a_new_certificate_costs_a_hup_and_no_reconfigure(trial: Trial) -> None:
+    """The same authority, another certificate: served at once, on both ports."""
+    before, pair = reconfigures(trial), issue(OLD)
+    upload(trial, OLD, pair)
+    outcome = applied(trial, "certificates")
+    assert outcome.changes()[0] == f"put {FULLCHAIN} and {KEY} in place"
+    assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
+    assert (served(trial), served(trial, 443)) == (leaf(pair), leaf(pair))
+    assert reconfigures(trial) == before
+    settled(trial, "all")
+
+
+@converged
+def test_rotating_the_ca_updates_all_in_one_run(trial: Trial) -> None:
+    """Another authority signs: one run, verified by a push and a pull; the old one is gone everywhere."""
+    before = reconfigures(trial)
+    upload(trial, NEW, issue(NEW))
+    outcome = applied(trial, "all")
+    assert "push, pull, delete" in outcome.messages()
+    for host in HOSTS:
+        assert trusted(trial, host, OLD) == []
+        assert len(trusted(trial, host, NEW)) == (2 if host == "gitlab" else 4)
+    assert reconfigures(trial) == before
+    settled(trial, "all")
+
+
+@converged
+def test_two_authorities_at_once_and_one_again(trial: Trial) -> None:
+    """A file with both is trusted as both, one a file, and leaves nothing behind when one goes."""
+    ca = trial.folder / "ca.pem"
+    ca.write_text(OLD.certificate + NEW.certificate)
+    applied(trial, "certificates")
+    listing = "ls /usr/local/share/ca-certificates"
+    assert trial.lab.inside("gitlab", listing).split() == ["provision-registry-1.crt", "provision-registry-2.crt"]
+    ca.write_text(NEW.certificate)
+    applied(trial, "certificates")
+    assert trial.lab.inside("gitlab", listing).split() == ["provision-registry.crt"]
+    assert trusted(trial, "gitlab", OLD) == []
+
+
+@converged
+def test_a_ca_that_does_not_vouch_is_told(trial: Trial) -> None:
+    """Clients would refuse the certificate: the reader learns it here."""
+    pair = issue(NEW)
+    upload(trial, OLD, pair)
+    outcome = provision(trial, "certificates", "--check")
+    assert "it is signed by CN=the second CA, which is not in registry.certificate.ca" in outcome.messages()
+    upload(trial, NEW, pair)
+
+
+GOOD = issue(NEW)
+UNFIT = {
+    "another key": (Pair(GOOD.fullchain, issue(NEW).key), "certificate and key do not belong together"),
+    "another host": (issue(NEW, ["other.lab.test"]), f"is not for {HOST}: it names other.lab.test"),
+    "a wildcard of another domain": (issue(NEW, ["*.gitlab.lab.test"]), "it names *.gitlab.lab.test"),
+    "expired": (issue(NEW, start=-30, days=29), "expired on 20"),
+    "not valid yet": (issue(NEW, start=2), "is not valid before 20"),
+    "the chain upside down": (Pair(swapped(GOOD), GOOD.key), "the chain is out of order"),
+    "a passphrase": (Pair(GOOD.fullchain, locked(GOOD.key)), "the key has a passphrase"),
+    "no key": (Pair(GOOD.fullchain, "hello\n"), "the key is no private key in PEM"),
+    "no certificate": (Pair("hello\n", GOOD.key), "holds no PEM certificate"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+@converged
+def test_unfit_files_never_arrive(trial: Trial, kind: str) -> None:
+    """Refused with the reason before any host is contacted, by any command that would use them."""
+    pair, reason = UNFIT[kind]
+    certificate = upload(trial, NEW, pair)
+    with untouched(trial, "gitlab", "/etc/gitlab", "/var/lib/provision"):
+        for command in ("certificates", "all"):
+            outcome = provision(trial, command)
+            assert outcome.code == 2
+            assert reason in outcome.stderr, outcome.stderr
+            assert certificate["local_fullchain"] in outcome.stderr
+            assert "PRIVATE KEY" not in outcome.stderr.replace("-----BEGIN PRIVATE KEY-----", "")
+            assert outcome.events == ()
+
+
+@converged
+def test_wildcards_count_and_short_lives_are_told(trial: Trial) -> None:
+    """`*.lab.test` is for the host; what expires in a week is put in place with a note."""
+    upload(trial, NEW, issue(NEW, ["*.lab.test"], days=8))
+    outcome = applied(trial, "certificates")
+    assert f"the certificate for {FULLCHAIN} expires in 7 days" in outcome.messages()

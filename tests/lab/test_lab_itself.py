@@ -1,0 +1,447 @@
+"""The lab: what it gives, that it stands beside another, and that nothing of it stays."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provision.lab import Lab, LabError, LabHost, cgroups, network, processes, state
+from provision.lab.lab import sweep
+from provision.lab.trial import PROVISION, Trial, changed, inventory_of
+from provision.places import shipped
+
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+DOCKER = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab host; a runner that says it is Ubuntu; one with sshd elsewhere, and sudo that asks."""
+    return trial_factory(
+        LabHost("gitlab"), LabHost("runner-1", ubuntu=True), LabHost("runner-2", sshd_port=2222, sudo="password")
+    )
+
+
+@pytest.fixture(scope="module")
+def lab(trial: Trial) -> Lab:
+    """The lab of the trial."""
+    return trial.lab
+
+
+def remains(lab: Lab) -> list[str]:
+    """Everything on this machine that carries the lab's name."""
+    found = [f"process {pid}" for pid in processes.of_lab(lab.folder)]
+    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(lab.folder) in line]
+    bridge = network.bridge_name(lab.name)
+    found += [line for line in _output("ip", "-br", "link").splitlines() if bridge in line]
+    found += [line for line in _output("nft", "list", "tables").splitlines() if lab.name in line]
+    found += [str(path) for path in state.root().glob(f"*{lab.name}*")]
+    found += [str(path) for path in Path("/run/systemd/nspawn").rglob(f"*{lab.name}*")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/provision-{lab.name}")]
+    return found
+
+
+def _output(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def test_every_host_lets_in(lab: Lab) -> None:
+    """SSH with strict host keys reaches each host, which bears its name and knows the others'."""
+    for host in lab.hosts:
+        done = lab.ssh(
+            host.name, "hostname && getent hosts gitlab.lab.test runner-1 && systemctl is-system-running --wait"
+        )
+        assert (done.returncode, done.stdout.split()[0], done.stdout.split()[-1]) == (0, host.name, "running"), done
+        assert lab.hosts[0].address in done.stdout
+    assert lab.is_up
+
+
+def test_sudo_asks_where_it_was_told_to(lab: Lab) -> None:
+    """sudo is free by default; the other host wants the lab's password."""
+    assert lab.ssh("gitlab", "sudo -n id -u").stdout == "0\n"
+    assert lab.ssh("runner-2", "sudo -n id -u").returncode == 1
+    assert lab.ssh("runner-2", "sudo -k -S -p '' id -u", stdin=lab.secret("sudo_password") + "\n").stdout == "0\n"
+
+
+def test_an_independent_tool_gets_in(trial: Trial) -> None:
+    """pytest-testinfra sees the systems that hosts say they are."""
+    assert trial.host("gitlab").system_info.codename == "bookworm"
+    assert trial.host("runner-1").system_info.codename == "noble"
+    assert trial.host("runner-2", sudo=False).file("/etc/hosts").contains("gitlab.lab.test")
+
+
+def test_secrets_are_the_owners_alone(lab: Lab) -> None:
+    """No secret file is readable by others, in the lab's folder or on the GitLab host."""
+    names = [
+        "api_token",
+        "registry_password",
+        "s3_access_key",
+        "s3_secret_key",
+        "sudo_password",
+        "ca.key",
+        "id_ed25519",
+    ]
+    modes = {name: (lab.folder / name).stat().st_mode & 0o777 for name in names}
+    assert set(modes.values()) == {0o600}, modes
+    seed = lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
+    assert seed.stat().st_mode & 0o777 == 0o600
+    assert lab.secret("api_token") in seed.read_text()
+
+
+def test_the_certificate_is_the_cas(lab: Lab) -> None:
+    """openssl finds the GitLab host's certificate to be signed by the CA, for its name and address."""
+    live = lab.machine("gitlab").root / "etc/letsencrypt/live/gitlab.lab.test"
+    argv = ["openssl", "verify", "-x509_strict", "-CAfile", str(lab.ca), "-purpose", "sslserver"]
+    argv += [
+        "-verify_hostname",
+        "gitlab.lab.test",
+        "-untrusted",
+        str(live / "fullchain.pem"),
+        str(live / "fullchain.pem"),
+    ]
+    assert _output(*argv).endswith("fullchain.pem: OK\n")
+    assert lab.hosts[0].address in _output("openssl", "x509", "-in", str(live / "fullchain.pem"), "-noout", "-text")
+
+
+def test_looking_changes_nothing(trial: Trial) -> None:
+    """A snapshot is the same after logins, sudo and looks at packages and firewall; and sees a change of one byte."""
+    before = trial.snapshot("gitlab")
+    assert trial.lab.ssh("gitlab", "sudo id; apt-cache policy docker.io; sudo ufw status").returncode == 0
+    assert changed(before, trial.snapshot("gitlab")) == {}
+    trial.lab.inside("gitlab", "chmod 600 /etc/hostname; echo x > /tmp/left; rm /etc/issue")
+    assert list(changed(before, trial.snapshot("gitlab"))) == ["etc/hostname", "etc/issue", "tmp/left"]
+    assert len(before) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("host", "system", "suite"), [("runner-1", "ubuntu", "noble"), ("gitlab", "debian", "bookworm")]
+)
+def test_docker_runs_inside(lab: Lab, host: str, system: str, suite: str) -> None:
+    """Docker comes from the lab's signed repository, builds an image without network and runs it, port and all."""
+    mirror = lab.mirrors(system)["docker"]
+    source = f"Types: deb\nURIs: {mirror['url']}\nSuites: {suite}\nComponents: stable\nSigned-By: /etc/apt/keyrings/docker.asc\n"
+    lab.inside(
+        host, "mkdir -p /etc/apt/keyrings; cat > /etc/apt/keyrings/docker.asc", stdin=Path(mirror["key"]).read_text()
+    )
+    lab.inside(host, "cat > /etc/apt/sources.list.d/docker.sources", stdin=source)
+    old = lab.inside(host, "apt-get update -q && apt-cache madison docker-ce | awk '{print $3}'").split()[-1]
+    assert old.endswith(f"{suite}")
+    lab.inside(host, f"apt-get install -qy docker-ce={old} {' '.join(DOCKER[1:])}")
+    newer = lab.inside(host, "apt-get install -qy docker-ce && dpkg-query -W -f '${Version}' docker-ce").split()[-1]
+    assert newer != old
+    lab.inside(host, "mkdir /tmp/image && cp /bin/busybox /tmp/image")
+    lab.inside(
+        host, "cat > /tmp/image/Dockerfile", stdin='FROM scratch\nCOPY busybox /busybox\nENTRYPOINT ["/busybox"]\n'
+    )
+    lab.inside(host, "docker build -q -t tiny /tmp/image")
+    assert lab.inside(host, "docker run --rm tiny echo hello") == "hello\n"
+    assert lab.inside(host, "docker info -f '{{.Driver}}'") == "overlay2\n"
+    lab.inside(host, "docker run -d -p 8123:80 tiny httpd -f -h /")
+    address = lab.machine(host).host.address
+    assert "200 OK" in lab.inside(
+        "runner-2", f"curl -sI --retry 20 --retry-connrefused --retry-delay 1 http://{address}:8123/busybox"
+    )
+
+
+def test_the_distributions_own_docker_and_the_old_runner_are_there(lab: Lab) -> None:
+    """Without any other repository apt offers Debian's docker.io, and the gitlab-runner that nobody wants."""
+    policy = lab.inside("runner-2", "apt-get update -q >/dev/null; apt-cache policy docker.io gitlab-runner")
+    assert "Candidate: 20.10" in policy
+    assert "Candidate: 11.2.0" in policy
+
+
+def test_an_unsigned_repository_is_refused(lab: Lab) -> None:
+    """A repository read with another's key is no repository: signatures are real."""
+    source = f"deb [signed-by=/usr/share/keyrings/lab-debian.asc] {lab.apt_url}/docker/linux/debian bookworm stable\n"
+    lab.inside("runner-2", "cat > /etc/apt/sources.list.d/wrong.list", stdin=source)
+    assert "NO_PUBKEY" in lab.inside("runner-2", "apt-get update 2>&1; rm /etc/apt/sources.list.d/wrong.list")
+
+
+def test_ufw_filters(lab: Lab) -> None:
+    """ufw on a host really keeps a port shut, and opens it again."""
+    host = lab.machine("gitlab").host
+    lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
+    assert _reaches(lab, host.address, 22)
+    lab.inside("gitlab", "systemd-run -q --unit=listener busybox httpd -f -p 8099")
+    assert not _reaches(lab, host.address, 8099)
+    lab.inside("gitlab", "ufw allow 8099/tcp")
+    assert _reaches(lab, host.address, 8099)
+
+
+def _reaches(lab: Lab, address: str, port: int) -> bool:
+    probe = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
+    return lab.ssh("runner-1", f"for i in 1 2 3; do {probe} && exit 0; done; exit 1").returncode == 0
+
+
+def test_hosts_are_kept_apart(lab: Lab) -> None:
+    """A service of one host is no process of another's, and restarting it there leaves this one alone."""
+    script = "systemctl show -p MainPID --value ssh; systemctl show -p ControlGroup --value ssh; cat /proc/self/cgroup"
+    here = lab.inside("runner-1", script)
+    lab.inside("runner-2", "systemctl restart ssh")
+    assert lab.inside("runner-1", script).split()[:2] == here.split()[:2]
+
+
+def test_lab_toml_fits_the_lab_called_lab() -> None:
+    """inventories/lab.toml stands for itself: what a lab of three hosts called lab has is what it says."""
+    lab = Lab(
+        "lab",
+        [LabHost("gitlab", "198.18.0.10"), LabHost("runner-1", "198.18.0.11"), LabHost("runner-2", "198.18.0.12")],
+    )
+    lab._record = state.Record("lab", network.FIXED["lab"], lab.hosts, lab.image, lab.server)
+    static = tomllib.loads((shipped("inventories") / "lab.toml").read_text("utf-8"))
+    hosts = static.pop("hosts")
+    made = inventory_of(lab)
+    assert [host["address"] for host in made.pop("hosts").values()] == ["198.18.0.10", "198.18.0.11", "198.18.0.12"]
+    assert (hosts["gitlab"]["address"], hosts["runner-[1:2]"]["address"]) == ("198.18.0.10", "198.18.0.[11:12]")
+    assert made == static
+    assert static["apt"] == lab.mirrors()
+    assert static["registry"]["s3"]["regionendpoint"] == lab.s3_url
+    assert static["ssh"] == {
+        "user": "ubuntu",
+        "identity_file": str(lab.identity_file),
+        "known_hosts": str(lab.known_hosts),
+    }
+
+
+def test_up_again_is_quick_and_other_hosts_are_refused(lab: Lab) -> None:
+    """A lab that is up stays as it is; asked for with other hosts it is not silently another."""
+    again = Lab(lab.name, lab.hosts, throwaway=True)
+    started = time.monotonic()
+    assert again.up() is False
+    assert time.monotonic() - started < 1
+    with pytest.raises(LabError, match="not as asked for"):
+        Lab(lab.name, [LabHost("another")], throwaway=True).up()
+    assert lab.is_up
+
+
+def test_two_labs_stand_side_by_side_and_nothing_stays(lab: Lab, lab_factory: Callable[..., Lab]) -> None:
+    """Another lab has its own network and keys; taken down it is gone, and the first has not noticed."""
+    other = lab_factory(LabHost("gitlab"), LabHost("small", disk_mb=64))
+    assert other.gateway != lab.gateway
+    assert other.secret("api_token") != lab.secret("api_token")
+    assert other.ssh("gitlab", "true").returncode == 0
+    assert "No space left" in other.ssh("small", "head -c 80M /dev/zero > ~/big").stderr
+    assert len(remains(other)) > 10
+    other.down()
+    assert remains(other) == []
+    assert lab.is_up
+    other.down()  # again, with nothing there
+
+
+def test_hosts_reach_out_where_asked_to(lab_factory: Callable[..., Lab]) -> None:
+    """With `internet` a host gets packages from its system's archive; afterwards rule and forwarding are as before."""
+    archive = ("http://deb.debian.org/debian/dists/bookworm/InRelease",)
+    if subprocess.run(("curl", "-sfm", "10", "-o", "/dev/null", *archive), check=False).returncode:
+        pytest.skip("Debian's archive cannot be reached from this machine")
+    before, shared = FORWARDING.read_text(), reaching_out()
+    out = lab_factory(LabHost("gitlab"), internet=True)
+    assert f"table ip provision-{out.name}" in _output("nft", "list", "tables")
+    out.inside("gitlab", "apt-get update -q && apt-get install -qy --no-install-recommends jq")
+    assert out.inside("gitlab", "jq -n 1+1") == "2\n"
+    out.down()
+    assert remains(out) == []
+    if not shared and not reaching_out():
+        assert FORWARDING.read_text() == before
+
+
+def reaching_out() -> bool:
+    """Whether some lab reaches beyond this machine now, another run's perhaps."""
+    return any(record.internet for name in state.names() if (record := state.load(name)))
+
+
+OWNER = """
+import sys, time
+from provision.lab import Lab, LabHost
+lab = Lab(sys.argv[1], [LabHost("gitlab")], throwaway=True)
+lab.up()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def _owned(name: str) -> subprocess.Popen[str]:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, name], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "up\n"
+    return owner
+
+
+def _gone(lab: Lab, deadline: float = 15) -> list[str]:
+    ends = time.monotonic() + deadline
+    while (left := remains(lab)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return left
+
+
+def test_a_lab_goes_with_its_killed_owner() -> None:
+    """kill -9 of the process that owns a lab: its keeper takes the lab away at once."""
+    name = f"k{os.getpid()}"
+    owner = _owned(name)
+    lab = Lab.find(name)
+    assert lab is not None
+    assert lab.is_up
+    owner.send_signal(signal.SIGKILL)
+    owner.wait(10)
+    assert _gone(lab) == []
+
+
+def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -> None:
+    """Owner and keeper killed together: the next run takes the leftovers away by their name, and nothing else."""
+    name = f"s{os.getpid()}"
+    owner = _owned(name)
+    dead = Lab.find(name)
+    assert dead is not None
+    keeper = next(pid for pid in processes.of_lab(dead.folder) if "provision.lab.keeper" in _argv(pid))
+    os.kill(keeper, signal.SIGKILL)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait(10)
+    assert len(remains(dead)) > 5
+    assert sweep() == [name]
+    assert remains(dead) == []
+    assert lab.is_up
+
+
+def _argv(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose sshd cannot start: the error holds the journal's end, and nothing stays."""
+    from provision.lab import machine
+
+    monkeypatch.setattr(machine, "_BOOT", 4)
+    lab = Lab(f"f{os.getpid()}", [LabHost("gitlab", sshd_port=99999)], throwaway=True)
+    with pytest.raises(LabError, match="sshd does not answer") as caught:
+        lab.up()
+    assert "Failed to start ssh.service" in str(caught.value)
+    assert remains(lab) == []
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.2, 0.4, 0.8, 1.2])
+def test_killed_at_any_moment_down_cleans_by_name(moment: float) -> None:
+    """`provision lab up` killed with -9 on its way: `provision lab down` takes away whatever there is."""
+    name = f"x{os.getpid()}"
+    lab = Lab(name, ())
+    up = subprocess.Popen(
+        [*PROVISION, "lab", "up", "--name", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    ends = time.monotonic() + 20
+    while not lab.folder.exists() and time.monotonic() < ends:
+        time.sleep(0.005)
+    time.sleep(moment)  # where the kill hits is the point: any moment has to do
+    up.kill()
+    up.wait(10)
+    done = subprocess.run(
+        [*PROVISION, "lab", "down", "--name", name], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert f"lab {name} is down" in done.stdout
+    assert remains(lab) == []
+
+
+def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
+    """up, status, ssh and down of an inventory of one's own, whose names and paths hold in the lab."""
+    name = f"c{os.getpid()}"
+    inventory = tmp_path / "estate.toml"
+    inventory.write_text(ESTATE)
+
+    def provision(*arguments: str) -> str:
+        command = [*PROVISION, *arguments]  # whatever the umask
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, umask=0o077)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    try:
+        told = provision("lab", "up", "-i", str(inventory), "--name", name)
+        overlay = state.root() / name / "overlay.toml"
+        assert f"provision all -i {inventory} -i {overlay} --check" in told
+        assert "is up already" in provision("lab", "up", "-i", str(inventory), "--name", name)
+        assert "ci-02" in provision("lab", "status")
+        resolved = provision("inventory", "-i", str(inventory), "-i", str(overlay))
+        assert "203.0.113" not in resolved
+        assert "bastion" not in resolved
+        found = Lab.find(name)
+        assert found is not None
+        addresses = "getent hosts git.example.com registry.example.com | cut -d ' ' -f 1 | sort -u"
+        assert provision("lab", "ssh", "--name", name, "ci-02", addresses).strip() == found.hosts[0].address
+        pair = provision("lab", "ssh", "--name", name, "git", "sudo", "ls", "/etc/gitlab/ssl").split()
+        assert pair == ["registry.example.com.crt", "registry.example.com.key"]
+    finally:
+        told = provision("lab", "down", "--name", name)
+    assert "no process, mount, bridge or file of it is left" in told
+    assert remains(found) == []
+    assert f"there is no lab {name}" in provision("lab", "down", "--name", name)
+
+
+ESTATE = """
+[ssh]
+user = "admin"
+proxy_jump = "bastion"
+[hosts.git]
+address = "203.0.113.10"
+groups = ["gitlab"]
+host_key = "SHA256:abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ"
+[hosts."ci-[01:02]"]
+address = "203.0.113.[11:12]"
+groups = ["runners"]
+[gitlab]
+external_url = "https://git.example.com"
+api_token = { env = "GITLAB_TOKEN" }
+[registry]
+external_url = "https://registry.example.com"
+"""
+
+
+def test_s3_keeps_what_it_is_given_and_refuses_wrong_keys(lab: Lab) -> None:
+    """The real client stores and reads; wrong key, wrong secret, no signature and no bucket are refused as S3 does."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    def client(access: str, secret: str) -> "boto3.client":
+        config = Config(signature_version="s3v4", retries={"max_attempts": 1})
+        keys = {"aws_access_key_id": access, "aws_secret_access_key": secret}
+        return boto3.client("s3", endpoint_url=lab.s3_url, region_name="us-east-1", config=config, **keys)
+
+    access, secret = lab.secret("s3_access_key"), lab.secret("s3_secret_key")
+    real, data = client(access, secret), os.urandom(6 << 20)
+    real.put_object(Bucket="registry", Key="a b/ü+c~d", Body=data)
+    got = real.get_object(Bucket="registry", Key="a b/ü+c~d")["Body"].read()
+    assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+    for wrong, code in (
+        (client("wrong", secret), "InvalidAccessKeyId"),
+        (client(access, "wrong"), "SignatureDoesNotMatch"),
+    ):
+        with pytest.raises(ClientError, match=code):
+            wrong.list_objects_v2(Bucket="registry")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        real.list_objects_v2(Bucket="elsewhere")
+    presigned = real.generate_presigned_url("get_object", Params={"Bucket": "registry", "Key": "a b/ü+c~d"})
+    assert (
+        _output("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", presigned) == f"200 {len(data)}"
+    )
+    assert "AccessDenied" in _output("curl", "-s", f"{lab.s3_url}/registry")
+
+
+def test_services_stop_and_start(lab: Lab) -> None:
+    """S3 and apt can go away and come back, for those who test what happens then."""
+    for service, url in (("s3", lab.s3_url), ("apt", lab.apt_url)):
+        lab.stop(service)
+        assert subprocess.run(("curl", "-s", url), check=False).returncode == 7
+        lab.start(service)
+        assert subprocess.run(("curl", "-s", "-o", "/dev/null", url), check=False).returncode == 0
+
+
+def test_the_owner_of_a_cgroup_is_its_lab(lab: Lab) -> None:
+    """Every hierarchy has one cgroup for the lab, where this machine has no systemd of its own."""
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("this machine's systemd gives each host a scope")
+    for hierarchy in cgroups._hierarchies():
+        names = {path.name for path in (hierarchy / f"provision-{lab.name}").iterdir() if path.is_dir()}
+        assert {host.name for host in lab.hosts} <= names

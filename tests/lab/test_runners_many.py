@@ -1,0 +1,66 @@
+"""Twenty hosts register at once: one runner each, no more, and each host its own.
+
+The hosts are bare: a registration needs no gitlab-runner, and twenty of those would be all that this test waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support_gitlab import Server, docker_runner, entries, estate, writes
+from support_runs import applied, settled
+
+from provision.lab.trial import Trial
+
+HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab and twenty hosts."""
+    trial = estate(trial_factory, *HOSTS, tasks=["gitlab"])
+    trial.inventory["runners"] = [docker_runner("builder", tags=["docker"])]
+    return trial
+
+
+@pytest.fixture(scope="module")
+def server(trial: Trial) -> Server:
+    """The GitLab."""
+    return Server(trial)
+
+
+def test_twenty_hosts_register_at_once(trial: Trial, server: Server) -> None:
+    """Twenty runners are made; each host holds the token of the one that was made for it."""
+    with server.counted() as seen:
+        outcome = applied(trial, "register", "--forks", "20")
+    assert writes(seen) == {"POST /user/runners": 20}
+    assert outcome.summary["changed"] >= 20
+    made = {one["maintenance_note"]: one["token"] for one in server.runners}
+    assert made == {f"made by provision for {host}: builder": entries(trial, host)[0]["token"] for host in HOSTS}
+    assert len(set(made.values())) == 20
+
+
+def test_the_next_run_makes_none(trial: Trial, server: Server) -> None:
+    """Asked all the same: twenty are known, nothing is changed."""
+    with server.counted() as seen:
+        settled(trial, "register", "--forks", "20")
+    assert writes(seen) == {}
+
+
+def test_a_few_that_are_limited_wait_for_themselves(trial: Trial, server: Server) -> None:
+    """A second runner for all while GitLab limits requests now and then: each host gets one, and only one."""
+    trial.inventory["runners"] = [*trial.inventory["runners"], docker_runner("second")]
+    limit = {"path": "/api/v4/user/runners", "status": 429, "headers": {"Retry-After": "1"}, "times": 5}
+    with server.faults(limit):
+        applied(trial, "register", "--forks", "20")
+    assert len(server.runners) == 40
+    assert {len(entries(trial, host)) for host in HOSTS} == {2}
+
+
+def test_all_leave_at_once(trial: Trial, server: Server) -> None:
+    """Dropped from the inventory: none is left in GitLab, nor on a host."""
+    trial.inventory["runners"] = []
+    applied(trial, "register", "--forks", "20")
+    assert server.runners == []
+    assert [entries(trial, host) for host in HOSTS] == [[]] * 20

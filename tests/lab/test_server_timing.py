@@ -1,0 +1,65 @@
+"""What `provision server` costs: one reconfigure whatever is changed, and few round trips when nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from support_runs import applied, reconfigures, settled, without_s3
+
+from provision.lab import LabHost
+from provision.lab.proxy import Proxy
+from provision.lab.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab host on which everything is in force."""
+    trial = without_s3(trial_factory(LabHost("gitlab")))
+    applied(trial, "server")
+    return trial
+
+
+def keys(count: int, value: str) -> Mapping[str, Any]:
+    """The inventory with that many more settings."""
+    return {"gitlab": {"settings": {"gitlab_rails": {f"setting_{number}": value for number in range(count)}}}}
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_one_reconfigure_whatever_is_set(trial: Trial, count: int) -> None:
+    """1 or 30 keys: one edit, one reconfigure; and as many when they are changed, and taken out again."""
+    for wanted in (keys(count, "a"), keys(count, "b"), {}):
+        before = reconfigures(trial)
+        outcome = applied(trial, "server", changes=wanted)
+        assert [one.partition(" ")[0] for one in outcome.changes()] == ["set", "reconfigure"], outcome.changes()
+        assert reconfigures(trial) == before + 1
+        settled(trial, "server", changes=wanted)
+
+
+def test_two_tasks_edit_and_one_reconfigure_pays(trial: Trial) -> None:
+    """GitLab's settings and the registry's port both change: two edits, one reconfigure."""
+    before = reconfigures(trial)
+    changes = {**keys(3, "c"), "registry": {"external_url": "https://gitlab.lab.test:5556"}}
+    outcome = applied(trial, "server", changes=changes)
+    assert sum(one.startswith("set ") for one in outcome.changes()) == 2
+    assert reconfigures(trial) == before + 1
+    settled(trial, "server", changes=changes)
+    applied(trial, "server")
+
+
+def test_round_trips_when_nothing_is_to_do(trial: Trial) -> None:
+    """Counted by a proxy on the way: 9 at most, connecting included, and as many as the run itself counts."""
+    settled(trial, "server")
+    host = trial.lab.machine("gitlab").host
+    with Proxy(host.address, host.sshd_port, round_trip=0.05) as proxy:
+        key = trial.lab.host_keys["gitlab"].split()
+        line = f"[{proxy.address}]:{proxy.port} {key[0]} {key[1]}\n"
+        known = trial.folder / "known"
+        known.write_text(line)
+        table = {"address": proxy.address, "ssh": {"port": proxy.port, "known_hosts": str(known)}}
+        changes = {"hosts": {"gitlab": table}}
+        outcome = settled(trial, "server", changes=changes)
+        assert proxy.connections == 1
+        assert 0 < proxy.round_trips <= 9
+        assert outcome.summary["hosts"]["gitlab"]["round_trips"] <= 9

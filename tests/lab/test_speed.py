@@ -1,0 +1,109 @@
+"""A run that changes nothing: how little it costs. `make bench` measures more, and beside others.
+
+What is bounded here holds on a busy machine too; the ratios in docs/performance.md are for a quiet one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from provision.lab import LabHost
+from provision.lab.proxy import Proxy
+from provision.lab.trial import Trial
+
+HOSTS = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
+PROVISION = Path(sys.executable).with_name("provision")
+NOTHING = "Nothing to change on"
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A whole estate of eight hosts, converged."""
+    made = trial_factory(*(LabHost(name) for name in HOSTS))
+    done = made.run("all", deadline=550)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
+def environment() -> dict[str, str]:
+    """As a user's, who lets Python keep its compiled files."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What commands took: seconds on the clock, and of this machine's processors without the hosts'."""
+
+    clock: float
+    processor: float
+
+
+def cost_of(*commands: list[str]) -> Cost:
+    """Of all of them, started at once, until the last has ended well."""
+    started = time.perf_counter()
+    running = [
+        subprocess.Popen(one, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        for one in commands
+    ]
+    processor, codes = 0.0, []
+    for one in running:
+        _, status, usage = os.wait4(one.pid, 0)
+        one.returncode = os.waitstatus_to_exitcode(status)
+        codes.append(one.returncode)
+        processor += usage.ru_utime + usage.ru_stime
+    assert codes == [0] * len(commands)
+    return Cost(time.perf_counter() - started, processor)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("host", ["gitlab", "runner-1"])
+def test_a_cold_run_is_nine_round_trips_at_most(trial: Trial, host: str) -> None:
+    """Counted by a proxy on the way, connection included, whatever the number of tasks."""
+    there = trial.lab.machine(host).host
+    with Proxy(there.address, there.sshd_port, round_trip=0.1) as proxy:
+        reached = {"address": proxy.address, "host_key": trial.lab.host_keys[host], "ssh": {"port": proxy.port}}
+        done = trial.run("all", "--limit", host, changes={"hosts": {host: reached}})
+        assert (done.returncode, f"{NOTHING} 1 host" in done.stdout) == (0, True), done.stdout + done.stderr
+        assert proxy.connections == 1
+        assert proxy.round_trips <= 9
+
+
+def test_memory_on_eight_hosts(trial: Trial) -> None:
+    """At its peak, as the kernel counted it; and nothing was changed."""
+    command = [str(PROVISION), "all", "-i", str(trial.write())]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        output = run.stdout.read()
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+    assert (run.returncode, f"{NOTHING} 8 hosts" in output) == (0, True), output
+    assert usage.ru_maxrss * 1024 < 120e6
+
+
+def test_beside_saying_hello(trial: Trial) -> None:
+    """All eight hosts looked at, beside `ssh host true` on all at once, in turns.
+
+    The processor's time holds on a machine where others are at work too; the clock is compared on a quiet one.
+    """
+    ours = [str(PROVISION), "all", "-i", str(trial.write())]
+    hello = [[*trial.lab.ssh_command(name), "true"] for name in HOSTS]
+    cost_of(ours)  # Python's compiled files are laid
+    quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
+    turns = [(cost_of(ours), cost_of(*hello)) for _ in range(7)]
+    assert median(mine.processor / theirs.processor for mine, theirs in turns) <= 1.0, turns
+    if quiet:
+        assert median(mine.clock / theirs.clock for mine, theirs in turns) <= 1.5, turns
+
+
+def test_help_answers_at_once() -> None:
+    """200 ms, the interpreter's start included; the quickest of ten, since others are at work here too."""
+    assert min(cost_of([str(PROVISION), "--help"]).clock for _ in range(10)) <= 0.2

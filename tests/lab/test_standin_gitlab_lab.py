@@ -1,0 +1,371 @@
+"""The gitlab-ce stand-in on a real host: installed by apt, reconfigured, pushed to, broken and upgraded.
+
+The tests are one story, told in order: each starts where the one before ended.
+"""
+
+import json
+import re
+import threading
+import time
+
+import boto3
+import pytest
+
+from provision.lab import LabHost
+from provision.lab.run import LabError
+
+LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
+URL = "https://gitlab.lab.test"
+LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
+
+PUSH = """
+import base64, hashlib, json, re, ssl, sys, urllib.error, urllib.request
+
+host, image = "https://gitlab.lab.test:5555", "root/hello_hapi/tiny"
+context = ssl.create_default_context(cafile="/root/lab-ca.pem")
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+def ask(method, url, data=None, **headers):
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        answer = urllib.request.urlopen(request, context=context)
+    except urllib.error.HTTPError as error:
+        answer = error
+    return answer.status, answer.headers, answer.read()
+
+status, headers, _ = ask("GET", host + "/v2/")
+realm = re.search('realm="(.*?)"', headers["WWW-Authenticate"])[1]
+login = base64.b64encode(b"root:" + sys.stdin.readline().strip().encode()).decode()
+scope = f"{realm}?service=container_registry&scope=repository:{image}:push,pull,delete"
+status, _, body = ask("GET", scope, Authorization="Basic " + login)
+assert status == 200, body
+bearer = {"Authorization": "Bearer " + json.loads(body)["token"]}
+
+def push(blob):
+    status, headers, body = ask("POST", f"{host}/v2/{image}/blobs/uploads/", b"", **bearer)
+    assert status == 202, (status, body)
+    digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+    place = headers["Location"] + ("&" if "?" in headers["Location"] else "?") + "digest=" + digest
+    status, _, body = ask("PUT", place, blob, **bearer, **{"Content-Type": "application/octet-stream"})
+    assert status == 201, (status, body)
+    return {"size": len(blob), "digest": digest}
+
+layer, config = push(b"layer" * 1000), push(b'{"os":"linux"}')
+config["mediaType"] = "application/vnd.docker.container.image.v1+json"
+layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}).encode()
+address = f"{host}/v2/{image}/manifests/v1"
+status, _, body = ask("PUT", address, manifest, **bearer, **{"Content-Type": MANIFEST})
+assert status == 201, (status, body)
+status, _, body = ask("GET", address, **bearer, Accept=MANIFEST)
+assert (status, body) == (200, manifest)
+status, _, body = ask("GET", f"{host}/v2/{image}/blobs/{layer['digest']}", **bearer)
+assert (status, body) == (200, b"layer" * 1000)
+print(layer["digest"])
+"""
+
+
+class Server:
+    """The GitLab host, by what an administrator does there."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.root = lab.machine("gitlab").root
+        self.rb = self.root / "etc/gitlab/gitlab.rb"
+
+    def run(self, script, **options):
+        """Output and errors of a script run as root; raises LabError when it fails."""
+        return self.lab.inside("gitlab", f"exec 2>&1\n{script}", **options)
+
+    def refused(self, script):
+        """What a script says that must fail with status 1."""
+        return self.run(f"{script}; [ $? = 1 ]")
+
+    def reconfigure(self):
+        """A reconfigure that must succeed."""
+        output = self.run("gitlab-ctl reconfigure")
+        assert output.splitlines()[-1] == "gitlab Reconfigured!"
+        return output
+
+    def code(self, url):
+        """The status that a URL answers, 000 when nothing does."""
+        return self.run(f"curl -s -o /dev/null -w '%{{http_code}}' --cacert /root/lab-ca.pem {url} || true")
+
+    def wait_for(self, wanted, url=f"{URL}:5555/v2/", seconds=20):
+        """Waits until a URL answers with this status."""
+        deadline = time.monotonic() + seconds
+        while (seen := self.code(url)) != wanted:
+            assert time.monotonic() < deadline, f"{url} still answers {seen}, not {wanted}"
+            time.sleep(0.2)
+
+    def pids(self):
+        """Each running service's process."""
+        return dict(re.findall(r"^run: (\w+): \(pid (\d+)\)", self.run("gitlab-ctl status; true"), re.MULTILINE))
+
+    def logs(self):
+        """How often it was reconfigured."""
+        return len(list((self.root / "var/log/gitlab/reconfigure").glob("*.log")))
+
+    def append(self, text):
+        """Adds to gitlab.rb."""
+        self.rb.write_text(self.rb.read_text() + text)
+
+
+@pytest.fixture(scope="module")
+def server(lab_factory):
+    """A host that knows the lab's GitLab repository and nothing of GitLab."""
+    lab = lab_factory(LabHost("gitlab"))
+    one = Server(lab)
+    mirror = lab.mirrors()["gitlab"]
+    (one.root / "usr/share/keyrings/gitlab.asc").write_text((lab.folder / "gitlab.asc").read_text())
+    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} bookworm main\n"
+    (one.root / "etc/apt/sources.list.d/gitlab.list").write_text(source)
+    (one.root / "root/lab-ca.pem").write_text(lab.ca.read_text())
+    (one.root / "root/push.py").write_text(PUSH)
+    one.run("apt-get update -q")
+    return one
+
+
+def test_installing_without_a_url_lays_gitlab_rb_and_starts_nothing(server):
+    """gitlab.rb is root's alone; the hint says what to do; nothing was reconfigured."""
+    said = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
+    assert "sudo gitlab-ctl reconfigure" in said
+    assert server.rb.stat().st_mode & 0o777 == 0o600
+    assert "external_url 'http://gitlab.example.com'\n" in server.rb.read_text()
+    assert server.run("gitlab-ctl status") == ""
+    assert not (server.root / "var/opt/gitlab/nginx").exists()
+
+
+def test_https_without_a_certificate_asks_lets_encrypt_in_vain(server):
+    """letsencrypt['enable'] is nil, the files are missing: the run fails, and says for which host."""
+    server.rb.write_text(server.rb.read_text().replace("http://gitlab.example.com", URL))
+    said = server.refused("gitlab-ctl reconfigure")
+    assert "There was an error running gitlab-ctl reconfigure:\n\nletsencrypt_certificate[gitlab.lab.test]" in said
+
+
+def test_push_and_pull_over_tls_into_s3(server):
+    """The first whole configuration: real nginx, real registry, real tokens, blobs in the bucket."""
+    lab = server.lab
+    s3 = {"accesskey": lab.secret("s3_access_key"), "secretkey": lab.secret("s3_secret_key")}
+    s3 |= {"bucket": lab.server.bucket, "region": lab.server.region, "regionendpoint": lab.s3_url}
+    storage = ", ".join(f"'{key}' => '{value}'" for key, value in s3.items())
+    server.append(
+        f"""
+letsencrypt['enable'] = false
+nginx['ssl_certificate'] = "{LIVE}/fullchain.pem"
+nginx['ssl_certificate_key'] = "{LIVE}/privkey.pem"
+registry_external_url '{URL}:5555'
+registry_nginx['ssl_certificate'] = "{LIVE}/fullchain.pem"
+registry_nginx['ssl_certificate_key'] = "{LIVE}/privkey.pem"
+registry['nginx']['ssl_certificate'] = "/ignored/before/19.2.pem"
+registry['storage'] = {{ 's3' => {{ {storage} }}, 'redirect' => {{ 'disable' => true }} }}
+"""
+    )
+    assert "Deprecations" not in server.reconfigure()
+    server.wait_for("401")
+    server.wait_for("200", f"{URL}/users/sign_in")
+    digest = server.run("python3 /root/push.py", stdin=lab.secret("registry_password") + "\n").strip()
+    client = boto3.client(
+        "s3",
+        endpoint_url=lab.s3_url,
+        region_name=s3["region"],
+        aws_access_key_id=s3["accesskey"],
+        aws_secret_access_key=s3["secretkey"],
+    )
+    keys = [one["Key"] for one in client.list_objects_v2(Bucket=s3["bucket"])["Contents"]]
+    assert any(digest.partition(":")[2] in key for key in keys)
+
+
+def test_config_yml_has_the_storage_as_json(server):
+    """As gitlab.rb says it, with omnibus's cache and delete, readable by the registry and root."""
+    path = server.root / "var/opt/gitlab/registry/config.yml"
+    line = next(line for line in path.read_text().splitlines() if line.startswith("storage: "))
+    storage = json.loads(line.removeprefix("storage: "))
+    assert storage["s3"]["bucket"] == server.lab.server.bucket
+    assert storage["delete"] == {"enabled": True}
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_reconfiguring_again_restarts_nothing(server):
+    """Nothing differs: every process is the one it was; the run left a log."""
+    before, logs = server.pids(), server.logs()
+    server.reconfigure()
+    assert set(before) == {"nginx", "puma", "registry"}
+    assert server.pids() == before
+    assert server.logs() == logs + 1
+
+
+def test_the_api_lists_what_was_pushed(server):
+    """Repository and tag, through nginx with the lab's token; a deleted tag is gone."""
+    token = server.lab.secret("api_token")
+    api = f"curl -sf --cacert /root/lab-ca.pem -K - {URL}/api/v4/projects/root%2Fhello_hapi/registry/repositories"
+    key = f'header = "PRIVATE-TOKEN: {token}"\n'
+    found = json.loads(server.run(f"{api}?tags=true", stdin=key))
+    assert [(one["path"], [tag["name"] for tag in one["tags"]]) for one in found] == [("root/hello_hapi/tiny", ["v1"])]
+    tag = f"{api}/{found[0]['id']}/tags/v1"
+    assert json.loads(server.run(tag, stdin=key))["total_size"] == 5000
+    server.run(f"{tag} -X DELETE", stdin=key)
+    assert json.loads(server.run(f"{api}/{found[0]['id']}/tags", stdin=key)) == []
+
+
+def test_health_is_for_localhost(server):
+    """200 from the host itself, 404 through its public address."""
+    assert server.code(f"--resolve gitlab.lab.test:443:127.0.0.1 {URL}/-/health") == "200"
+    assert server.code(f"{URL}/-/health") == "404"
+
+
+def test_an_upgrade_reconfigures_and_external_url_overwrites(server):
+    """EXTERNAL_URL of apt's environment stands in gitlab.rb afterwards; services run the new version."""
+    logs = server.logs()
+    server.rb.write_text(server.rb.read_text().replace("/ignored/before/19.2.pem", f"{LIVE}/fullchain.pem"))
+    said = server.run(f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce")
+    assert "gitlab Reconfigured!" in said
+    assert "registry_nginx['ssl_certificate_key'] has been deprecated since 19.2" in said
+    assert f"external_url '{URL}/'\n" in server.rb.read_text()
+    assert server.logs() == logs + 1
+    server.wait_for("401")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("registri['enable'] = true", "Reading unsupported config value registri."),
+        ("registry['storage'] = {", "/etc/gitlab/gitlab.rb:"),
+        ("registry_external_url 'gitlab.lab.test:5555'", "GitLab Container Registry external URL must include"),
+        ("mattermost['enable'] = true", "Removed configurations found in gitlab.rb. Aborting reconfigure."),
+    ],
+)
+def test_a_bad_gitlab_rb_changes_nothing(server, line, message):
+    """Status 1, the message under its headline, the services untouched."""
+    good, before = server.rb.read_text(), server.pids()
+    server.append(f"{line}\n")
+    said = server.refused("gitlab-ctl reconfigure")
+    server.rb.write_text(good)
+    assert f"There was an error running gitlab-ctl reconfigure:\n\n{message}" in said
+    assert "Reconfigured!" not in said
+    assert server.pids() == before
+
+
+def test_show_config_judges_without_changing(server):
+    """Status 0 for a good file, 1 for a bad one; no log, no file written."""
+    logs = server.logs()
+    assert f'"registry_external_url": "{URL}:5555"' in server.run("gitlab-ctl show-config")
+    good = server.rb.read_text()
+    server.append("registri['enable'] = true\n")
+    assert "Reading unsupported config value registri." in server.refused("gitlab-ctl show-config")
+    server.rb.write_text(good)
+    assert server.logs() == logs
+
+
+def test_switched_to_fail(server):
+    """The next reconfigure fails with the given words, once; late: after everything was done."""
+    for name in ("fail-next-reconfigure", "fail-next-reconfigure-late"):
+        (server.root / "etc/gitlab-standin" / name).write_text("the disk is on fire")
+        assert "\n\nthe disk is on fire\n" in server.refused("gitlab-ctl reconfigure")
+        server.reconfigure()
+
+
+def test_switched_to_be_slow(server):
+    """A reconfigure takes as long as a test says."""
+    switch = server.root / "etc/gitlab-standin/reconfigure-seconds"
+    switch.write_text("1.5")
+    started = time.monotonic()
+    server.reconfigure()
+    switch.unlink()
+    assert time.monotonic() - started > 1.5
+
+
+def test_a_second_run_waits_for_the_lock(server):
+    """It says that another one is running, and goes on when that has ended."""
+    holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
+    holder.start()
+    while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
+        time.sleep(0.05)
+    started = time.monotonic()
+    said = server.reconfigure()
+    holder.join()
+    assert "is running, will wait for it to finish and then run." in said
+    assert time.monotonic() - started > 1
+
+
+def test_status_sums_up_what_is_down(server):
+    """A stopped service has its line and its 3; start brings it back."""
+    server.run("gitlab-ctl stop registry")
+    said = server.run("gitlab-ctl status; echo $?")
+    assert re.search(r"^down: registry: \d+s, normally up; run: log: ", said, re.MULTILINE)
+    assert said.splitlines()[-1] == "3"
+    server.run("gitlab-ctl start && gitlab-ctl status registry")
+
+
+def test_a_new_certificate_is_served_after_hup_only(server):
+    """Reconfigure sees no difference; hup makes nginx read the files again."""
+    fullchain, key = f"{server.root}{LIVE}/fullchain.pem", f"{LIVE}/privkey.pem"
+    served = "openssl s_client -connect gitlab.lab.test:5555 </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    before = server.run(served)
+    server.run(
+        f"cp -p {LIVE}/fullchain.pem /root/kept.pem && openssl req -x509 -key {key} -subj /CN=gitlab.lab.test "
+        f"-set_serial 4711 -days 1 -out {LIVE}/fullchain.pem"
+    )
+    server.reconfigure()
+    assert server.run(served) == before
+    server.run("gitlab-ctl hup nginx")
+    deadline = time.monotonic() + 10
+    while server.run(served) != "serial=1267\n":
+        assert time.monotonic() < deadline, fullchain
+        time.sleep(0.1)
+    server.run(f"cp -p /root/kept.pem {LIVE}/fullchain.pem && gitlab-ctl hup nginx && gitlab-ctl hup registry")
+    server.wait_for("401")
+
+
+def test_wrong_s3_keys_pass_at_first_and_show_after_half_a_minute(server):
+    """/v2/ answers 401 right after the reconfigure, and 503 once the storage check has failed three times."""
+    good = server.rb.read_text()
+    server.rb.write_text(good.replace(server.lab.secret("s3_secret_key"), "wrong"))
+    server.reconfigure()
+    server.wait_for("401")
+    server.wait_for("503", seconds=60)
+    server.rb.write_text(good)
+    server.reconfigure()
+    server.wait_for("401")
+
+
+def test_a_missing_certificate_keeps_nginx_down(server):
+    """The reconfigure itself succeeds; status and the log of nginx tell."""
+    good = server.rb.read_text()
+    server.append("registry['nginx']['ssl_certificate'] = '/nowhere.pem'\n")
+    server.reconfigure()
+    # systemd tries a few times before it leaves it: until then it is up for moments.
+    said = server.run(
+        "for _ in $(seq 60); do ! gitlab-ctl status | grep -q '^down: nginx' || break; sleep 0.5; done; gitlab-ctl status; echo $?"
+    )
+    assert re.search(r"^down: nginx: \d+s, normally up", said, re.MULTILINE)
+    assert said.splitlines()[-1] == "3"
+    assert "/nowhere.pem" in (server.root / "var/log/gitlab/nginx/current").read_text()
+    server.rb.write_text(good)
+    server.reconfigure()
+    server.wait_for("401")
+
+
+def test_no_secret_in_logs_or_arguments(server):
+    """S3 keys, passwords and tokens stand in gitlab.rb, the registry's configuration and the database alone."""
+    secrets = [server.lab.secret(name) for name in ("s3_secret_key", "registry_password", "api_token")]
+    patterns = "\n".join(secrets) + "\n"
+    found = server.run("grep -rlF -f - /var/log /opt/gitlab /etc/gitlab /var/opt/gitlab /run; true", stdin=patterns)
+    assert set(found.split()) == {
+        "/etc/gitlab/gitlab.rb",
+        "/var/opt/gitlab/registry/config.yml",
+        "/var/opt/gitlab/standin/registry.yml",
+        "/var/opt/gitlab/standin/db.json",
+    }
+    shown = server.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'; true")
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def test_removing_the_package_keeps_data_and_configuration(server):
+    """Services end; /etc/gitlab and /var/opt/gitlab stay, nothing of the program does."""
+    server.run("DEBIAN_FRONTEND=noninteractive apt-get purge -qy gitlab-ce")
+    assert server.rb.exists()
+    assert (server.root / "var/opt/gitlab/registry/config.yml").exists()
+    assert server.run("ls /opt/gitlab 2>/dev/null; systemctl list-units --no-legend 'gitlab-*'; true").strip() == ""
+    with pytest.raises(LabError):
+        server.run("command -v gitlab-ctl")

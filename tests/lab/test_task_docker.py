@@ -1,0 +1,217 @@
+"""The task `docker` on hosts of three kinds: half done by hand, bare and calling itself Ubuntu, and with Debian's own Docker.
+
+Told in order: each test goes on where the one before ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support_runs import applied, provision, refused, settled, twice, untouched
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+
+HALF, BARE, DISTRO = "half", "bare", "distro"
+DAEMON = "/etc/docker/daemon.json"
+OLD_LIST = "deb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian bookworm stable\n"
+FOREIGN = {"debug": False, "labels": ["rack=7"]}
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """Three hosts, each its own way to Docker."""
+    trial = trial_factory(LabHost(HALF), LabHost(BARE, ubuntu=True), LabHost(DISTRO))
+    trial.inventory["hosts"][DISTRO]["docker"] = {"source": "distro"}
+    return trial
+
+
+@pytest.fixture(scope="module", autouse=True)
+def half_done(trial: Trial) -> None:
+    """What an administrator left: Debian's Docker, an old entry for Docker's repository, a daemon.json of their own."""
+    inside = trial.lab.inside
+    inside(HALF, "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io")
+    inside(HALF, "mkdir -p /usr/share/keyrings && cat > /usr/share/keyrings/docker.gpg", stdin="no longer a key\n")
+    inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=OLD_LIST % trial.lab.apt_url)
+    inside(HALF, f"mkdir -p /etc/docker && cat > {DAEMON} && chmod 640 {DAEMON}", stdin=json.dumps(FOREIGN))
+
+
+def daemon(trial: Trial, host: str) -> dict[str, Any]:
+    """The daemon.json of a host."""
+    found: dict[str, Any] = json.loads(trial.lab.inside(host, f"cat {DAEMON}"))
+    return found
+
+
+def pid(trial: Trial, host: str) -> str:
+    """dockerd's process."""
+    return trial.lab.inside(host, "systemctl show docker -p MainPID --value").strip()
+
+
+def installed(trial: Trial, host: str) -> str:
+    """docker-ce's version."""
+    return trial.lab.inside(host, "dpkg-query -W -f '${Version}' docker-ce")
+
+
+def test_all_three_get_docker(trial: Trial) -> None:
+    """One run, and another that finds nothing left; Docker runs and starts at boot on each."""
+    outcome = applied(trial, "docker")
+    assert [outcome.statuses(name) for name in (HALF, BARE, DISTRO)] == [{"docker": "changed"}] * 3
+    settled(trial, "docker")
+    for name in (HALF, BARE, DISTRO):
+        there = trial.host(name)
+        assert there.service("docker").is_running
+        assert there.service("docker").is_enabled
+        assert "docker" in there.user("ubuntu").groups
+        assert there.check_output("docker info -f '{{.LoggingDriver}}'") == "json-file"
+        assert there.file("/etc/docker/certs.d/gitlab.lab.test:5555/ca.crt").content == trial.lab.ca.read_bytes()
+
+
+def test_docker_com_on_a_half_done_host(trial: Trial) -> None:
+    """Debian's package gave way; the old entry, which made apt fail, was put aside; every package is Docker's own."""
+    there = trial.host(HALF)
+    for name in ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
+        assert there.package(name).is_installed
+    assert not there.package("docker.io").is_installed
+    assert not there.file("/etc/apt/sources.list.d/docker.list").exists
+    assert there.file("/var/lib/provision/backup/docker.list").exists
+    assert there.run("apt-get update").rc == 0
+    policy = there.check_output("apt-cache policy docker-ce")
+    assert f"{trial.lab.apt_url}/docker/linux/debian bookworm/stable" in policy
+
+
+def test_daemon_json_keeps_what_is_not_ours(trial: Trial) -> None:
+    """Foreign keys stay beside ours, and so do the file's mode and owner."""
+    assert daemon(trial, HALF) == FOREIGN | trial.inventory["docker"]["daemon"]
+    assert trial.host(HALF).file(DAEMON).mode == 0o640
+
+
+def test_ubuntu_gets_ubuntus_packages(trial: Trial) -> None:
+    """A host that calls itself Ubuntu (Debian under an os-release of Ubuntu 24.04) is led to Ubuntu's repository."""
+    there = trial.host(BARE)
+    assert installed(trial, BARE).endswith("ubuntu.24.04~noble")
+    source = there.file("/etc/apt/sources.list.d/docker.sources").content_string
+    assert "/docker/linux/ubuntu\nSuites: noble\nComponents: stable\n" in source
+    assert there.file("/etc/apt/keyrings/docker.asc").mode == 0o644
+
+
+def test_the_distributions_own_docker(trial: Trial) -> None:
+    """source = "distro": docker.io, and no repository of Docker's on the host."""
+    there = trial.host(DISTRO)
+    assert there.package("docker.io").is_installed
+    assert not there.package("docker-ce").is_installed
+    assert not there.file("/etc/apt/sources.list.d/docker.sources").exists
+
+
+def test_a_pin_moves_to_an_older_version_and_holds_it(trial: Trial) -> None:
+    """docker-ce and its CLI move together, and apt leaves them alone afterwards."""
+    newest = installed(trial, BARE)
+    assert "-2~" in newest
+    pinned = {"docker": {"version": "5:20.10.24-1*"}}
+    twice(trial, "docker", "--limit", BARE, changes=pinned)
+    assert installed(trial, BARE) == newest.replace("-2~", "-1~")
+    held = trial.host(BARE).check_output("apt-mark showhold").split()
+    assert set(held) == {"docker-ce", "docker-ce-cli"}
+    assert "0 upgraded" in trial.lab.inside(BARE, "apt-get -s upgrade")
+
+
+def test_a_newer_pin_upgrades_what_is_held(trial: Trial) -> None:
+    """The pin is raised: both move although they are held, and are held again; Docker runs."""
+    twice(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    assert "-2~" in installed(trial, BARE)
+    there = trial.host(BARE)
+    assert set(there.check_output("apt-mark showhold").split()) == {"docker-ce", "docker-ce-cli"}
+    assert there.service("docker").is_running
+
+
+def test_a_version_that_is_nowhere_changes_nothing(trial: Trial) -> None:
+    """apt's own words, exit code 1, and the version there was."""
+    before = installed(trial, BARE)
+    outcome = refused(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:99.*"}})
+    assert "5:99.*" in outcome.errors
+    assert installed(trial, BARE) == before
+
+
+def test_another_setting_restarts_docker_once(trial: Trial) -> None:
+    """A changed value is in force after one restart, and nothing but daemon.json changed."""
+    before = pid(trial, HALF)
+    daemon_table = {"docker": {"daemon": {"log-opts": {"max-size": "20m", "max-file": "3"}}}}
+    outcome = twice(trial, "docker", "--limit", HALF, changes=daemon_table)
+    assert outcome.changes() == [f"update {DAEMON}", "restart docker"]
+    assert daemon(trial, HALF)["log-opts"]["max-size"] == "20m"
+    after = pid(trial, HALF)
+    assert after != before
+    settled(trial, "docker", "--limit", HALF, changes=daemon_table)
+    assert pid(trial, HALF) == after
+
+
+def test_a_dropped_setting_goes_and_foreign_ones_stay(trial: Trial) -> None:
+    """What the inventory no longer has is taken out again; what others wrote is left."""
+    kept = trial.inventory["docker"]["daemon"].pop("log-opts")
+    twice(trial, "docker", "--limit", HALF)
+    assert daemon(trial, HALF) == FOREIGN | {"log-driver": "json-file"}
+    trial.inventory["docker"]["daemon"]["log-opts"] = kept
+    twice(trial, "docker", "--limit", HALF)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [('{"debug": true,\n}', "line 2: not JSON"), ("[]", "holds no JSON object")]
+)
+def test_a_broken_daemon_json_is_refused_and_left(trial: Trial, text: str, reason: str) -> None:
+    """Nobody's file is written over: the line is named, nothing is changed, Docker goes on; mended, the run goes through."""
+    good, before = trial.lab.inside(HALF, f"cat {DAEMON}"), pid(trial, HALF)
+    trial.lab.inside(HALF, f"cat > {DAEMON}", stdin=text)
+    with untouched(trial, HALF, "/etc", "/var/lib/provision"):
+        outcome = refused(trial, "docker", "--limit", HALF)
+    assert f"{DAEMON} {reason}" in outcome.errors
+    assert pid(trial, HALF) == before
+    trial.lab.inside(HALF, f"cat > {DAEMON}", stdin=good)
+    settled(trial, "docker", "--limit", HALF)
+
+
+def test_settings_that_docker_refuses_are_taken_back(trial: Trial) -> None:
+    """dockerd's own words, exit code 1, the previous daemon.json back in force and Docker running."""
+    wrong = {"docker": {"daemon": {"log-driver": "no-such-driver"}}}
+    with untouched(trial, HALF, DAEMON):
+        outcome = refused(trial, "docker", "--limit", HALF, changes=wrong)
+    assert "no-such-driver" in outcome.errors
+    assert trial.host(HALF).service("docker").is_running
+    settled(trial, "docker", "--limit", HALF)
+
+
+def test_stopped_and_disabled_it_is_brought_back(trial: Trial) -> None:
+    """Somebody switched Docker off and took the user out of its group: both are put right, nothing else is touched."""
+    trial.lab.inside(DISTRO, "systemctl disable --now docker docker.socket; gpasswd -d ubuntu docker")
+    outcome = twice(trial, "docker", "--limit", DISTRO)
+    assert sorted(outcome.changes()) == ["add ubuntu to group docker", "enable docker at boot", "start docker"]
+    assert trial.host(DISTRO).service("docker").is_running
+
+
+def test_the_ca_is_put_right_without_a_restart(trial: Trial) -> None:
+    """Docker reads certs.d at each connection."""
+    before = pid(trial, BARE)
+    trial.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
+    outcome = twice(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    assert outcome.changes() == ["update /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt"]
+    assert pid(trial, BARE) == before
+
+
+def test_a_user_that_is_not_there_is_named(trial: Trial) -> None:
+    """docker.users is checked before anything is changed."""
+    with untouched(trial, DISTRO, "/etc", "/var/lib/provision"):
+        outcome = refused(trial, "docker", "--limit", DISTRO, changes={"docker": {"users": ["nobody-here"]}})
+    assert "user 'nobody-here' does not exist" in outcome.errors
+
+
+def test_a_host_that_fails_leaves_the_others_alone(trial: Trial) -> None:
+    """A host that fails stops for itself: the others are done, and the exit code is 1."""
+    trial.lab.inside(HALF, f"cp {DAEMON} /root/kept; echo '[' > {DAEMON}")
+    trial.lab.inside(DISTRO, "systemctl stop docker.socket docker")
+    outcome = provision(trial, "docker")
+    assert outcome.code == 1
+    assert outcome.statuses(HALF) == {"docker": "failed"}
+    assert outcome.statuses(DISTRO) == {"docker": "changed"}
+    trial.lab.inside(HALF, f"cp /root/kept {DAEMON}")
+    settled(trial, "docker")

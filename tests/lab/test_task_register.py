@@ -1,0 +1,226 @@
+"""The task `register`: config.toml key by key, beside what is somebody else's, without a restart and without a lost job.
+
+How runners live in GitLab (names, tokens, tags, deletions) is tried in test_runners_life. Told in order on one host.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support_gitlab import CONFIG, Server, estate
+from support_runs import Outcome, applied, provision, refused, settled, succeeds, twice, untouched, wait_for
+
+from provision.lab.trial import Trial
+
+HOST = "runner-1"
+BY_HAND = """\
+# The other team's runner. Do not touch: ask Anna.
+check_interval   = 7      # theirs
+
+[[runners]]
+  name = "theirs"   # odd   spacing
+  url = 'https://elsewhere.lab.test/'
+  token = "glrt-somebodyelses00000"
+  executor = "shell"
+  [runners.feature_flags]
+    FF_X = true # why?
+
+  # the end
+"""
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab, a host with gitlab-runner, and somebody's config.toml on it; the inventory wants one runner."""
+    trial = estate(trial_factory, HOST)
+    trial.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=BY_HAND)
+    trial.inventory["runners"] = [
+        {
+            "name": "docker-builder",
+            "executor": "docker",
+            "environment": ["A=b", 'Q="quoted"'],
+            "docker": {"image": "docker:28", "privileged": True, "volumes": ["/certs/client", "/cache"]},
+        }
+    ]
+    return trial
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process(trial: Trial) -> str:
+    """The service's process, which must be the same in the end."""
+    return pid(trial)
+
+
+def pid(trial: Trial) -> str:
+    """gitlab-runner's process."""
+    return trial.lab.inside(HOST, "systemctl show gitlab-runner -p MainPID --value").strip()
+
+
+def config(trial: Trial) -> str:
+    """config.toml."""
+    return trial.lab.inside(HOST, f"cat {CONFIG}")
+
+
+def ours(trial: Trial) -> dict[str, Any]:
+    """Our entry."""
+    (found,) = [one for one in tomllib.loads(config(trial))["runners"] if one["name"] == "docker-builder"]
+    return dict(found)
+
+
+def entry(trial: Trial) -> dict[str, Any]:
+    """The inventory's only runner."""
+    table: dict[str, Any] = trial.inventory["runners"][0]
+    return table
+
+
+def theirs(trial: Trial) -> str:
+    """The other team's lines of the file, from its first comment to its last, without what we set at the top."""
+    text = config(trial)
+    return text[: text.index("# the end\n") + len("# the end\n")].replace("concurrent = 2\n", "")
+
+
+def test_a_runner_beside_somebody_elses(trial: Trial) -> None:
+    """One entry is added, with a token that GitLab takes; the other team's bytes are what they were."""
+    twice(trial, "register")
+    assert theirs(trial).replace("\n\n", "\n") == BY_HAND.replace("\n\n", "\n")
+    found = ours(trial)
+    assert found["url"] == "https://gitlab.lab.test"
+    assert found["environment"] == ["A=b", 'Q="quoted"']
+    assert found["docker"] == entry(trial)["docker"]
+    assert trial.host(HOST).file(CONFIG).mode == 0o600
+    assert "Verifying runner... is valid" in verified(trial)
+
+
+def verified(trial: Trial) -> str:
+    """What gitlab-runner says of the tokens in the file, without colours."""
+    return trial.lab.inside(HOST, "gitlab-runner verify --name docker-builder 2>&1 | sed 's/\\x1b\\[[0-9;]*m//g'; true")
+
+
+def test_the_service_takes_it_over_by_itself(trial: Trial, process: str) -> None:
+    """No restart: the same process reads the file again."""
+    loaded = "journalctl -u gitlab-runner | grep -q 'Configuration loaded.*max_builds=2'"
+    wait_for(lambda: succeeds(trial, HOST, loaded), "the new file is loaded")
+    assert pid(trial) == process
+
+
+def test_settings_are_reconciled_key_by_key(trial: Trial) -> None:
+    """Changed, added, one level deeper, and dropped: exactly those lines differ."""
+    wanted = entry(trial)
+    wanted["limit"] = 3
+    wanted["docker"] |= {"image": "docker:29", "pull_policy": ["if-not-present"], "services": [{"name": "redis:7"}]}
+    del wanted["environment"]
+    before = config(trial).splitlines()
+    outcome = twice(trial, "register")
+    after = config(trial).splitlines()
+    gone, new = [one for one in before if one not in after], [one for one in after if one not in before]
+    assert [line.strip() for line in gone] == ['environment = ["A=b", "Q=\\"quoted\\""]', 'image = "docker:28"']
+    assert {line.strip() for line in new if line.strip()} >= {'image = "docker:29"', "limit = 3"}
+    assert ours(trial)["docker"] == wanted["docker"]
+    diff = outcome.of("change")[0]["diff"]
+    assert '-    image = "docker:28"\n+    image = "docker:29"\n' in diff
+    assert ours(trial)["token"] not in diff
+
+
+def test_what_was_edited_by_hand_inside_our_entry(trial: Trial) -> None:
+    """Our keys are put right; a key that we never set, and a comment, stay."""
+    script = f"sed -i 's/limit = 3/limit = 9/; s/^\\( *\\)privileged = true/&  # needed for dind\\n\\1memory = \"2g\"/' {CONFIG}"
+    trial.lab.inside(HOST, script)
+    twice(trial, "register")
+    found = ours(trial)
+    assert (found["limit"], found["docker"]["memory"]) == (3, "2g")
+    assert "privileged = true  # needed for dind\n" in config(trial)
+
+
+def test_top_level_keys_come_and_go(trial: Trial) -> None:
+    """Ours are set and, dropped, taken out; check_interval, which we never set, stays."""
+    trial.inventory["runner"] |= {"log_level": "warn", "concurrent": 5}
+    twice(trial, "register")
+    found = tomllib.loads(config(trial))
+    assert (found["concurrent"], found["log_level"], found["check_interval"]) == (5, "warn", 7)
+    trial.inventory["runner"] = {"concurrent": 2}
+    twice(trial, "register")
+    found = tomllib.loads(config(trial))
+    assert (found["concurrent"], found.get("log_level"), found["check_interval"]) == (2, None, 7)
+
+
+def test_a_running_job_goes_on(trial: Trial, process: str) -> None:
+    """An edit while a job runs neither cancels nor restarts it."""
+    trial.lab.inside(HOST, "mkdir -p /etc/gitlab-runner-standin; echo 'sleep 20' > /etc/gitlab-runner-standin/job")
+    wait_for(lambda: succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.running"), "a job runs")
+    entry(trial)["limit"] = 4
+    twice(trial, "register")
+    assert not succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.done")
+    wait_for(lambda: succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.done"), "the job is done", 40)
+    assert trial.lab.inside(HOST, "cat /etc/gitlab-runner-standin/job-1.done") == "success\n"
+    assert pid(trial) == process
+
+
+def test_a_refused_token_changes_nothing(trial: Trial) -> None:
+    """GitLab says 403: the runner is named, the token is not shown, exit code 1, and no file differs."""
+    token = "glrt-nobodyknowsthisone"
+    wrong = [*trial.inventory["runners"], {"name": "second", "executor": "shell", "token": token}]
+    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
+        outcome = refused(trial, "register", changes={"runners": wrong})
+    assert "GitLab at https://gitlab.lab.test refuses the token of runner second" in outcome.errors
+    assert token not in repr(outcome)
+
+
+def test_gitlab_being_down_is_no_reason_to_forget_runners(trial: Trial) -> None:
+    """Not known is not gone: nothing is changed, the cause is told, exit code 1; when GitLab answers again all is well."""
+    more = [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]
+    trial.lab.inside("gitlab", "gitlab-ctl stop nginx")
+    try:
+        with untouched(trial, HOST, "/etc", "/var/lib/provision"):
+            for changes in ({}, {"runners": more}):
+                outcome = refused(trial, "register", changes=changes)
+                assert "the connection is refused" in outcome.messages() + outcome.errors
+                assert outcome.changes() == []
+    finally:
+        trial.lab.inside("gitlab", "gitlab-ctl start nginx")
+    wait_for(lambda: provision(trial, "register").code == 0, "GitLab answers again")
+    settled(trial, "register")
+
+
+def test_a_broken_config_is_refused_and_left(trial: Trial) -> None:
+    """Somebody's half-finished edit is nobody's to write over: the line is named; mended, the run goes through."""
+    good = config(trial)
+    trial.lab.inside(HOST, f"sed -i 's/^check_interval.*/check_interval = = 7/' {CONFIG}")
+    line = 1 + next(number for number, text in enumerate(config(trial).splitlines()) if "= =" in text)
+    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
+        outcome = refused(trial, "register")
+    assert outcome.of("error")[0]["resource"] == f"RunnerEntries {CONFIG}"
+    assert f"config.toml is not valid TOML: line {line}" in outcome.errors
+    trial.lab.inside(HOST, f"cat > {CONFIG}", stdin=good)
+    settled(trial, "register")
+
+
+def test_a_lost_file_is_written_anew(trial: Trial) -> None:
+    """config.toml gone: the runner that we made is made again, one in GitLab and one in the file."""
+    trial.lab.inside(HOST, f"mv {CONFIG} /root/")
+    outcome = twice(trial, "register")
+    assert "docker-builder" in outcome.changes()[0]
+    assert [one["name"] for one in tomllib.loads(config(trial))["runners"]] == ["docker-builder"]
+    assert trial.host(HOST).file(CONFIG).mode == 0o600
+    assert "is valid" in verified(trial)
+
+
+def test_after_all_of_it_the_service_was_never_restarted(trial: Trial, process: str) -> None:
+    """The process is the one it was; GitLab knows exactly one runner of ours that works."""
+    assert pid(trial) == process
+    known = [one for one in Server(trial).runners if one["description"] == "docker-builder"]
+    assert ours(trial)["token"] in [one["token"] for one in known]
+
+
+def test_check_mode_tells_and_leaves(trial: Trial) -> None:
+    """The plan has the diff; neither the file nor GitLab changes."""
+    known = Server(trial).runners
+    more = [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]
+    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
+        outcome: Outcome = provision(trial, "register", "--check", "--diff", changes={"runners": more})
+    assert outcome.code == 0
+    assert '+  name = "second"\n' in outcome.of("change")[0]["diff"]
+    assert [one["id"] for one in Server(trial).runners] == [one["id"] for one in known]
+    applied(trial, "register")

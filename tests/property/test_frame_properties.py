@@ -1,0 +1,225 @@
+"""The frame language against a real /bin/sh running the real bootstrap: whatever goes in, every byte comes back."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.resources.base import Result
+from provision.shell import Command, sh
+from provision.ssh.bootstrap import SCRIPT, opening_line
+from provision.ssh.frame import Answers, Mark, Splitter, encode, new_nonce
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the bootstrap serves root only")
+
+
+class LocalShell:
+    """The remote loop in a local process, spoken to over pipes."""
+
+    def __init__(self, shell: str) -> None:
+        self.nonce = new_nonce()
+        self.hello: list[Mark] = []
+        self._batch = 0
+        self._answers: Answers | None = None
+        self._process = subprocess.Popen(
+            [shell, "-c", SCRIPT, "provision", ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            b"a password that nobody read\n" + opening_line(self.nonce, lock=False, holder="test")
+        )
+        self._splitters = [
+            Splitter(self.nonce.encode(), partial(self._bytes, stream), partial(self._mark, stream))
+            for stream in (0, 1)
+        ]
+
+    def ask(self, commands: Sequence[Command], *, gather: bool, deadline: float = 20) -> list[Result]:
+        """Sends one batch while draining both outputs, as the pump does."""
+        self._batch += 1
+        answers = self._answers = Answers(self._batch, len(commands))
+        data = memoryview(encode(self._batch, commands, self.nonce, deadline=deadline, gather=gather))
+        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        os.set_blocking(stdin.fileno(), False)
+        give_up = time.monotonic() + deadline + 10
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ, 0)
+            selector.register(stderr, selectors.EVENT_READ, 1)
+            selector.register(stdin, selectors.EVENT_WRITE)
+            while not answers.done:
+                assert time.monotonic() < give_up, f"no end after {answers.results!r}"
+                for key, _ in selector.select(1):
+                    if key.fileobj is stdin:
+                        data = data[os.write(stdin.fileno(), data[:65536]) :]
+                        if not data:
+                            selector.unregister(stdin)
+                    else:
+                        piece = os.read(key.fd, 65536)
+                        assert piece, "the shell ended"
+                        self._splitters[key.data].feed(piece)
+        return answers.results
+
+    def close(self) -> int:
+        """Ends the input; the shell's exit code."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return self._process.wait(10)
+
+    def _bytes(self, stream: int, piece: bytes) -> None:
+        if self._answers is not None and len(self.hello) == 2:
+            self._answers.bytes_of(stream, piece)
+
+    def _mark(self, stream: int, mark: Mark) -> None:
+        if mark.key == "hello":
+            self.hello.append(mark)
+        elif self._answers is not None:
+            self._answers.mark_of(stream, mark)
+
+
+@pytest.fixture(scope="module", params=["dash", "bash"])
+def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalShell]:
+    """One shell for all examples of a test: an example that leaves it out of step breaks the next one."""
+    program = shutil.which(request.param)
+    if program is None:
+        pytest.skip(f"no {request.param} here")
+    link = tmp_path_factory.mktemp("shell") / "sh"
+    link.symlink_to(program)
+    running = LocalShell(str(link))
+    running.ask([Command("exit 0")], gather=False)
+    yield running
+    assert running.close() == 0
+
+
+def words(nonce: str) -> st.SearchStrategy[bytes]:
+    """Bytes of any kind, pieces of the nonce included."""
+    likeness = st.integers(1, 31).map(lambda size: nonce[:size].encode())
+    return st.lists(st.one_of(st.binary(max_size=200), likeness, st.just(b"\n"), st.just(b"'"), st.just(b"\0"))).map(
+        b"".join
+    )
+
+
+TRICKS = [
+    (Command("echo out; echo err >&2; exit 3"), Result(b"out\n", b"err\n", 3)),
+    (Command("exec >&-; exit 4"), Result(b"", b"", 4)),
+    (Command("exec >&- 2>&-; echo lost; exit 5"), Result(b"", b"", 5)),
+    (Command("printf 'no newline'"), Result(b"no newline", b"", 0)),
+    (Command("exit 6", b"never read\n" * 30_000), Result(b"", b"", 6)),
+    (Command("head -c 3", b"abcdef" * 50_000), Result(b"abc", b"", 0)),
+    (Command('read -r line; echo "$line"', b"first\nsecond\n"), Result(b"first\n", b"", 0)),
+    (Command("cat"), Result(b"", b"", 0)),
+    (Command("set -e; false; echo not reached"), Result(b"", b"", 1)),
+    (Command("x=leak; trap 'echo bye' EXIT; cd /tmp"), Result(b"bye\n", b"", 0)),
+    (Command('echo "${x-unset} $(pwd)"'), Result(b"unset /\n", b"", 0)),
+    (Command("head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2"), Result(b"\0" * 300_000, b"\0" * 300_000, 0)),
+    (Command("m() { echo mine; }; m; n=1; s=2; exit 0"), Result(b"mine\n", b"", 0)),
+    (Command("# only a comment"), Result(b"", b"", 0)),
+    (Command(""), Result(b"", b"", 0)),
+    (Command("cat <<EOF\nheredoc $((1 + 1))\nEOF"), Result(b"heredoc 2\n", b"", 0)),
+    (sh("printf %%s %s", "é 'quoted' \"twice\" \\ $HOME `id`"), Result("é 'quoted' \"twice\" \\ $HOME `id`".encode())),
+]
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_byte_comes_back(shell: LocalShell, data: st.DataObject) -> None:
+    """Any bytes on stdin come back from stdout or stderr, between commands that do all kinds of odd things."""
+    commands: list[Command] = []
+    expected: list[Result] = []
+    for _ in range(data.draw(st.integers(1, 7))):
+        if data.draw(st.booleans()):
+            command, result = data.draw(st.sampled_from(TRICKS))
+        else:
+            text, code = data.draw(words(shell.nonce)), data.draw(st.integers(0, 255))
+            on_stderr = data.draw(st.booleans())
+            command = Command(f"cat {'>&2' if on_stderr else ''}; exit {code}", text)
+            result = Result(b"" if on_stderr else text, text if on_stderr else b"", code)
+        commands.append(command)
+        expected.append(result)
+    assert shell.ask(commands, gather=data.draw(st.booleans())) == expected
+
+
+@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), code=st.integers(0, 255))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_quoted_arguments_arrive_as_they_are(shell: LocalShell, text: str, code: int) -> None:
+    """An argument of `sh()` reaches the program unchanged, whatever characters it has."""
+    command = sh("printf '%%s' %s; exit %s", text, code)
+    assert shell.ask([command], gather=False) == [Result(text.encode(), b"", code)]
+
+
+@given(text=st.text(st.sampled_from("'\"\\()`$;&|<>\n #{}aif")))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_broken_scripts_stay_by_themselves(shell: LocalShell, text: str) -> None:
+    """A script that is no shell, quotes and brackets left open included, harms no neighbour."""
+    guarded = Command(f"exit 9\n{text}")
+    results = shell.ask([sh("echo before"), guarded, sh("echo after")], gather=False)
+    assert (results[0], results[2]) == (Result(b"before\n"), Result(b"after\n"))
+    assert results[1].code in (9, 2), "it stops at our exit, or its syntax is refused before"
+
+
+def test_a_child_left_behind_does_not_hold_the_result(shell: LocalShell) -> None:
+    """The step ends when its main process does, though a daemon still holds its outputs."""
+    started = time.monotonic()
+    results = shell.ask([Command("sleep 5 & echo started; exit 0")], gather=False)
+    assert results == [Result(b"started\n")]
+    assert time.monotonic() - started < 4
+
+
+def test_the_nonce_is_in_no_variable(shell: LocalShell) -> None:
+    """Neither `set` nor the environment nor any argv shows the nonce: only our own marks do."""
+    script = "set; env; for p in /proc/[0-9]*; do cat $p/cmdline $p/environ; done 2>/dev/null; exit 0"
+    (result,) = shell.ask([Command(script)], gather=False)
+    assert b"PATH=" in result.stdout
+    assert shell.nonce.encode() not in result.stdout + result.stderr
+
+
+def test_the_deadline_ends_the_group_and_not_the_session(shell: LocalShell) -> None:
+    """What overruns is stopped with its children; what ended before has its result; the next batch works."""
+    for gather in (False, True):
+        results = shell.ask(
+            [sh("echo one"), sh("sleep %s | cat", f"61.{os.getpid()}"), sh("echo three")], gather=gather, deadline=0.3
+        )
+        assert results == [Result(b"one\n")]
+        (left,) = shell.ask([sh("ps -eo args | grep '[s]leep 61.%s'; exit 0", os.getpid())], gather=False)
+        assert left == Result()
+
+
+def test_large_payloads_are_linear(shell: LocalShell) -> None:
+    """Eight megabytes in and out again within seconds: nothing is quadratic."""
+    blob = bytes(range(256)) * 32_768
+    started = time.monotonic()
+    assert shell.ask([Command("cat", blob)], gather=False) == [Result(blob)]
+    assert time.monotonic() - started < 10
+
+
+@given(stream=st.lists(st.binary(max_size=40)), cuts=st.lists(st.integers(0, 60)))
+def test_splitting_does_not_depend_on_the_pieces(stream: list[bytes], cuts: list[int]) -> None:
+    """However the network cuts a stream, the same bytes and marks come out."""
+    nonce = b"0123456789abcdef0123456789abcdef"
+    whole = b"".join(part + nonce + b" 1.%d 0\n" % index for index, part in enumerate(stream))
+    out: list[bytes] = [b""]
+
+    def more(piece: bytes) -> None:
+        out[-1] += piece
+
+    splitter = Splitter(nonce, more, lambda _: out.append(b""))
+    rest = whole
+    for cut in cuts:
+        splitter.feed(rest[:cut])
+        rest = rest[cut:]
+    splitter.feed(rest)
+    assert out == [*stream, b""]

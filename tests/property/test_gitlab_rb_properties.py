@@ -1,0 +1,166 @@
+"""gitlab.rb files nobody has written yet: edited, and judged by real Ruby before and after."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from provision.errors import Refused
+from provision.resources.gitlab_rb import MISSING, NotLiteral, edit, effective, masked_diff, spell
+from provision.resources.gitlab_rb import render as render_value
+from provision.secret import Secret
+
+HERE = FilePath(__file__).parent
+ruby = runpy.run_path(str(HERE / "omnibus_ruby.py"))
+documents = runpy.run_path(str(HERE / "gitlab_rb_documents.py"))
+leaves, typed, RubyError = ruby["leaves"], ruby["typed"], ruby["RubyError"]
+
+EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 150
+many = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+pytestmark = pytest.mark.skipif(ruby["RUBY"] is None, reason="needs ruby to judge the results: apt-get install ruby")
+
+
+@pytest.fixture(scope="module")
+def omnibus() -> Iterator[Any]:
+    """One Ruby for all examples."""
+    process = ruby["Omnibus"]()
+    yield process
+    process.close()
+
+
+def judge(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:
+    """Edits, and holds the outcome to its promises; returns the new text."""
+    after = edit(before, wanted, remove).text
+    ruby["judge"](omnibus, before, after, wanted, remove)
+    return after
+
+
+def judged(omnibus: Any, before: bytes, wanted: dict[Any, Any]) -> tuple[bytes, str]:
+    """The judged new text, or the words of the refusal."""
+    try:
+        return judge(omnibus, before, wanted), ""
+    except Refused as refusal:
+        event("refused")
+        return before, refusal.text
+
+
+@many
+@given(document=documents["plain_documents"], wanted=documents["wishes"])
+def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
+    """Files of plain assignments are never refused; ours are as wanted, others as before, foreign bytes identical."""
+    before = document.text()
+    try:
+        omnibus.evaluate(before)
+    except RubyError:
+        assume(False)
+    after, refusal = judged(omnibus, before, wanted)
+    if refusal:
+        assert "no hash" in refusal
+        return
+    where = 0
+    for piece in document.foreign(wanted):
+        where = after.find(piece, where) + len(piece)
+        assert where >= len(piece), piece
+
+
+@many
+@given(document=documents["wild_documents"], wanted=documents["wishes"])
+def test_wild_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
+    """With conditions, chains, computed values and changes in place it is done right, or refused with the line."""
+    before = document.text()
+    try:
+        omnibus.evaluate(before)
+    except RubyError:
+        assume(False)
+    _, refusal = judged(omnibus, before, wanted)
+    assert not refusal or "line" in refusal
+
+
+@many
+@given(document=documents["plain_documents"], wanted=documents["wishes"])
+def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
+    """What the file lacked and is set and taken out again leaves the file as it was."""
+    before = document.text()
+    try:
+        tree = omnibus.evaluate(before)
+    except RubyError:
+        assume(False)
+    assume(before.endswith(b"\n") or not before)
+    names = {path[0] for path in leaves(tree, without=[])} | set(tree)
+    wanted = {path: value for path, value in wanted.items() if path[0] not in names}
+    assume(wanted)
+    assert edit(edit(before, wanted).text, {}, list(wanted)).text == before
+
+
+@many
+@given(document=documents["plain_documents"], remove=documents["removals"])
+def test_removed(omnibus: Any, document: Any, remove: list[Any]) -> None:
+    """Removing takes the setting and nothing else; removing again changes nothing."""
+    before = document.text()
+    try:
+        omnibus.evaluate(before)
+    except RubyError:
+        assume(False)
+    after = judge(omnibus, before, {}, remove)
+    for path in remove:
+        assert effective(after, path) is MISSING
+
+
+@many
+@given(value=documents["values"])
+def test_values(omnibus: Any, value: Any) -> None:
+    """Any value comes out of Ruby as it went in, and is read back from the source without Ruby."""
+    for indent, inline, ascii_only in ((0, False, False), (4, False, True), (0, True, False)):
+        source = render_value(value, indent=indent, inline=inline, ascii_only=ascii_only)
+        text = (spell(("external_url",), source) + "\n" + spell(("nginx", "x"), source) + "\n").encode()
+        tree = omnibus.evaluate(text)
+        assert typed(tree["external_url"]) == typed(value)
+        assert typed(tree["nginx"]["x"]) == typed(value)
+        assert typed(effective(text, ("nginx", "x"))) == typed(value)
+
+
+@many
+@given(source=documents["sources"])
+def test_literals(omnibus: Any, source: str) -> None:
+    """What is read from a literal's source is what Ruby reads; else it is said to be unknown."""
+    text = f"nginx['x'] = {source}\n".encode()
+    try:
+        tree = omnibus.evaluate(text)
+        value = effective(text, ("nginx", "x"))
+    except (RubyError, Refused):
+        event("no Ruby")
+        return
+    if isinstance(value, NotLiteral) or "NotLiteral" in typed(value):
+        event("unknown")
+        return
+    assert typed(value) == typed(tree["nginx"]["x"])
+
+
+@many
+@given(document=documents["wild_documents"], key=st.sampled_from(["secretkey", "bucket"]), secret=documents["secrets"])
+def test_masked(document: Any, key: str, secret: str) -> None:
+    """A secret is in the file, and not in the diff, the changes or the representation of the edit."""
+    before = document.text()
+    assume(secret.encode() not in before)
+    wanted = {("registry", "storage"): {"s3": {key: Secret(secret), "region": "nyc3"}}}
+    try:
+        done = edit(before, wanted)
+    except Refused:
+        event("refused")
+        return
+    diff = masked_diff(before, done.text, [secret])
+    assert secret not in diff
+    assert render_value(secret)[1:-1] not in diff
+    assert secret not in repr(done)
+    assert "***" in diff

@@ -1,0 +1,305 @@
+"""`provision NAME…`: exit codes, options, and what goes where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.engine.bus import Bus
+from provision.engine.run import Run
+from provision.errors import Locked, Unreachable
+from provision.resources.base import Result
+from provision.testing import FakeSession
+
+
+def converged(estate: Any) -> None:
+    """Bob is one of the staff everywhere."""
+    for name in estate.sessions:
+        estate.sessions[name] = FakeSession({"id -nG": "bob staff"})
+
+
+class TestExitCodes:
+    """The contract that other people's scripts hold to."""
+
+    def test_0_nothing_to_do(self, estate: Any, provision: Any) -> None:
+        """Converged."""
+        converged(estate)
+        assert provision("staff", "-i", estate.inventory).code == 0
+
+    def test_0_changed(self, estate: Any, provision: Any) -> None:
+        """What was to be done was done."""
+        ended = provision("staff", "-i", estate.inventory)
+        assert ended.code == 0
+        assert all(any("usermod" in one.script for one in session.ran) for session in estate.sessions.values())
+
+    def test_1_a_host_failed(self, estate: Any, provision: Any) -> None:
+        """Even if others are unreachable."""
+        estate.sessions["web1"] = FakeSession({"usermod": Result(b"", b"no such group\n", 6), "id -nG": "bob"})
+        estate.sessions["web2"] = Unreachable("no route")
+        ended = provision("staff", "-i", estate.inventory)
+        assert ended.code == 1
+        assert "no such group" in ended.out
+
+    def test_1_a_locked_host_was_reached(self, estate: Any, provision: Any) -> None:
+        """Another run holds it."""
+        estate.sessions["web1"] = Locked("web1: another run holds the host")
+        assert provision("staff", "-i", estate.inventory).code == 1
+
+    def test_3_changes_are_pending(self, estate: Any, provision: Any) -> None:
+        """Drift, for cron; nothing was run, no lock was taken."""
+        ended = provision("staff", "-i", estate.inventory, "--check", "--fail-on-change")
+        assert ended.code == 3
+        assert all(session.ran == [] for session in estate.sessions.values())
+        assert set(estate.locked.values()) == {False}
+
+    def test_0_no_drift(self, estate: Any, provision: Any) -> None:
+        """Nothing is pending."""
+        converged(estate)
+        assert provision("staff", "-i", estate.inventory, "-C", "--fail-on-change").code == 0
+
+    def test_0_check_without_it(self, estate: Any, provision: Any) -> None:
+        """A plan is no fault."""
+        assert provision("staff", "-i", estate.inventory, "-C").code == 0
+
+    def test_4_unreachable(self, estate: Any, provision: Any) -> None:
+        """None failed."""
+        estate.sessions["web1"] = Unreachable("no route")
+        ended = provision("staff", "-i", estate.inventory)
+        assert ended.code == 4
+        assert "no route" in ended.out
+
+    def test_4_before_3(self, estate: Any, provision: Any) -> None:
+        """An unreachable host may have drifted as well: that is not told as drift alone."""
+        estate.sessions["web1"] = Unreachable("no route")
+        assert provision("staff", "-i", estate.inventory, "-C", "--fail-on-change").code == 4
+
+    def test_130_interrupted(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C in the middle of a step: it says where it stopped."""
+        stopped, stop = threading.Event(), Run._stop
+
+        def stop_and_tell(run: Run, bus: Bus) -> None:
+            stop(run, bus)
+            stopped.set()
+
+        monkeypatch.setattr(Run, "_stop", stop_and_tell)
+
+        def usermod(_: Any) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped.wait(5)
+            return 0
+
+        estate.sessions["web1"] = FakeSession({"usermod": usermod, "id -nG": ["bob", "bob staff"]})
+        ended = provision("staff", "-i", estate.inventory, "-l", "web1")
+        assert ended.code == 130
+        assert "stopping after: add bob to group staff" in ended.out
+        assert "stopped between two steps, the last was: add bob to group staff" in ended.out
+
+
+class TestBadUsage:
+    """Exit 2: nothing was contacted, and the message says what to do."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["staf", "-i", "inventory.toml"], "did you mean 'staff'?"),
+            (["staff"], "--inventory"),
+            (["staff", "-i", "nowhere.toml"], "nowhere.toml"),
+            (["staff", "-i", "inventory.toml", "--bogus"], "--bogus"),
+            (["staff", "-i", "inventory.toml", "--chek"], "--check"),
+            (["staff", "-i", "inventory.toml", "--fail-on-change"], "--fail-on-change goes with --check"),
+            (["staff", "-i", "inventory.toml", "-f", "0"], "-f"),
+            (["staff", "-i", "inventory.toml", "-f", "many"], "many"),
+            (["staff", "-i", "inventory.toml", "-l", "nobody"], "nobody"),
+            (["staff", "-i", "inventory.toml", "-l", "!all"], "!all"),
+            (["everybody", "-i", "inventory.toml", "-l", "db1"], "none of the chosen hosts is in 'web'"),
+            (["gitlab", "-i", "inventory.toml"], "none of the chosen hosts is in 'gitlab'"),
+            (["staff", "-i", "inventory.toml", "-e", "docker.deamon.debug=true"], "daemon"),
+            (["staff", "-i", "inventory.toml", "-e", "nonsense"], "nonsense"),
+            (["staff", "-i", "inventory.toml", "--report", "nowhere/at/all.html"], "nowhere/at/all.html"),
+        ],
+    )
+    def test_it_is_told(self, estate: Any, provision: Any, arguments: list[str], message: str) -> None:
+        """On stderr, on one screen."""
+        ended = provision(*arguments)
+        assert ended.code == 2
+        assert message in ended.err
+        assert ended.out == ""
+        assert estate.targets == {}
+        assert "Traceback" not in ended.err
+
+    def test_a_broken_inventory(self, estate: Any, provision: Any) -> None:
+        """File, line and key."""
+        Path("inventory.toml").write_text('[hosts.web1]\ngruops = ["web"]\n')
+        ended = provision("staff", "-i", "inventory.toml")
+        assert ended.code == 2
+        assert "inventory.toml" in ended.err
+        assert "groups" in ended.err
+        assert estate.targets == {}
+
+    def test_a_broken_playbook(self, estate: Any, provision: Any) -> None:
+        """File and line, whichever name was asked for."""
+        estate.playbook("broken.py", "\n\nimport nothing_of_this_name\n")
+        ended = provision("staff", "-i", "inventory.toml")
+        assert ended.code == 2
+        assert "broken.py:3: ModuleNotFoundError" in ended.err
+
+    def test_a_secret_that_is_missing(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Told before anything is contacted."""
+        monkeypatch.delenv("NO_SUCH_PASSWORD", raising=False)
+        Path("inventory.toml").write_text('[hosts.web1]\n[ssh]\nbecome_password = { env = "NO_SUCH_PASSWORD" }\n')
+        ended = provision("staff", "-i", "inventory.toml")
+        assert ended.code == 2
+        assert "NO_SUCH_PASSWORD" in ended.err
+        assert estate.targets == {}
+
+
+class TestOptions:
+    """What each does."""
+
+    def test_json_alone_is_on_stdout(self, estate: Any, provision: Any) -> None:
+        """One object a line; warnings are elsewhere."""
+        Path("inventory.toml").write_text(
+            Path("inventory.toml").read_text() + '[registry]\nexternal_url = "https://r:1"\n'
+        )
+        ended = provision("staff", "docker", "-i", estate.inventory, "--json", "-l", "web1,web2")
+        lines = [json.loads(line) for line in ended.out.splitlines()]
+        assert [lines[0]["type"], lines[0]["schema"], lines[0]["names"]] == ["start", 1, ["staff", "docker"]]
+        assert lines[-1]["type"] == "summary"
+        assert {"changed", "failed", "unreachable", "seconds", "hosts", "check"} <= set(lines[-1])
+        assert set(lines[-1]["hosts"]) == {"web1", "web2"}
+        assert "no host of the inventory is in group 'runners'" in ended.err
+
+    def test_json_says_what_was_changed(self, estate: Any, provision: Any) -> None:
+        """The fields of the contract."""
+        ended = provision("staff", "-i", estate.inventory, "--json", "-l", "web1")
+        (change,) = [one for one in map(json.loads, ended.out.splitlines()) if one["type"] == "change"]
+        assert change == {
+            "type": "change",
+            "host": "web1",
+            "task": "staff",
+            "resource": "GroupMember bob in staff",
+            "action": "update",
+            "summary": "add bob to group staff",
+            "diff": "",
+            "applied": True,
+            "predicted": False,
+        }
+
+    def test_limit(self, estate: Any, provision: Any) -> None:
+        """Only those hosts are contacted."""
+        assert provision("staff", "-i", estate.inventory, "--limit", "web,!web2").code == 0
+        assert set(estate.targets) == {"web1"}
+
+    def test_a_playbook_runs_on_its_group(self, estate: Any, provision: Any) -> None:
+        """And a task on its own."""
+        provision("everybody", "-i", estate.inventory)
+        assert set(estate.targets) == {"web1", "web2"}
+
+    def test_several_names_run_in_order_over_one_connection(self, estate: Any, provision: Any) -> None:
+        """Each host is connected to once."""
+        converged(estate)
+        ended = provision("everybody", "staff", "-i", estate.inventory, "--json")
+        tasks = [
+            one for one in map(json.loads, ended.out.splitlines()) if one["type"] == "task" and one["host"] == "web1"
+        ]
+        assert [one["task"] for one in tasks] == ["staff", "staff"]
+        assert len(estate.sessions["web1"].looks) == 1
+
+    def test_the_run_holds_the_lock(self, estate: Any, provision: Any) -> None:
+        """Unlike check mode."""
+        provision("staff", "-i", estate.inventory)
+        assert set(estate.locked.values()) == {True}
+
+    def test_asking_for_the_sudo_password(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Once, for all hosts; it wins over the inventory's."""
+        asked: list[str] = []
+
+        def getpass(prompt: str) -> str:
+            asked.append(prompt)
+            return "open sesame"
+
+        monkeypatch.setattr("getpass.getpass", getpass)
+        ended = provision("staff", "-i", estate.inventory, "-K", "-vv", "--stats")
+        assert asked == ["sudo password: "]
+        passwords = {target.become_password().reveal() for target in estate.targets.values()}
+        assert passwords == {"open sesame"}
+        assert "open sesame" not in ended.out + ended.err
+
+    def test_settings_are_overridden(self, estate: Any, provision: Any) -> None:
+        """`--set` reaches hosts."""
+        provision("staff", "-i", estate.inventory, "-e", "ssh.port=2222", "--set", "ssh.user=ops")
+        assert {(one.port, one.user) for one in estate.targets.values()} == {(2222, "ops")}
+
+    def test_later_inventories_win(self, estate: Any, provision: Any) -> None:
+        """Each file over the one before."""
+        Path("more.toml").write_text("[ssh]\nport = 2200\n")
+        provision("staff", "-i", estate.inventory, "-i", "more.toml")
+        assert {one.port for one in estate.targets.values()} == {2200}
+
+    def test_the_page(self, estate: Any, provision: Any) -> None:
+        """Written beside the usual output."""
+        ended = provision("staff", "-i", estate.inventory, "--report", "run.html")
+        page = Path("run.html").read_text()
+        assert ended.code == 0
+        assert "web1" in page
+        assert "add bob to group staff" in page
+
+    def test_statistics(self, estate: Any, provision: Any) -> None:
+        """Per host."""
+        ended = provision("staff", "-i", estate.inventory, "--stats")
+        assert "round trips" in ended.out
+
+    def test_diffs_are_masked(self, estate: Any, provision: Any) -> None:
+        """A secret inside a file shows as ***; without -D no diff is shown."""
+        estate.playbook(
+            "secret.py",
+            "from provision.resources.base import *\nfrom provision.resources.diffs import unified\n"
+            "from provision.secret import Secret\nfrom provision.shell import sh\nfrom provision.tasks import task\n"
+            "class Thing(Resource):\n"
+            "    label = 'Thing'\n"
+            "    def probe(self): return Probe.of(sh('thing'))\n"
+            "    def plan(self, seen):\n"
+            "        Secret('canary-7f3a')\n"
+            "        yield Change('write', sh('write'), diff=unified('/x', 'a\\n', 'a\\nkey = canary-7f3a\\n'))\n"
+            "@task()\ndef secret(host):\n    'A thing is written.'\n    yield Thing()\n",
+        )
+        shown = provision("secret", "-i", estate.inventory, "-C", "-D", "-l", "web1")
+        assert "+key = ***" in shown.out
+        assert "canary" not in shown.out + shown.err
+        assert "key =" not in provision("secret", "-i", estate.inventory, "-C", "-l", "web1").out
+
+    def test_templates_beside_the_inventory_win(self, estate: Any, provision: Any) -> None:
+        """The user's own file under the same name."""
+        (estate.folder / "templates").mkdir()
+        (estate.folder / "templates" / "hello.j2").write_text("hello {{ name }}")
+        estate.playbook(
+            "hello.py",
+            "from provision.resources.base import *\nfrom provision.shell import sh\nfrom provision.tasks import task\n"
+            "from provision.templating import render\n"
+            "class Said(Resource):\n"
+            "    label = 'Said'\n"
+            "    def probe(self): return Probe.of(sh('thing'))\n"
+            "    def plan(self, seen): yield Note(render('hello.j2', name='bob'))\n"
+            "@task()\ndef hello(host):\n    'Hello is said.'\n    yield Said()\n",
+        )
+        assert "hello bob" in provision("hello", "-i", estate.inventory).out
+
+
+def test_a_fault_of_ours_says_so(estate: Any, provision: Any) -> None:
+    """Exit 1, the traceback masked, and what to do with it."""
+    estate.playbook(
+        "buggy.py",
+        "from provision.secret import Secret\nfrom provision.tasks import task\n"
+        "@task()\ndef buggy(host):\n    'Never.'\n    Secret('canary-91')\n    raise KeyError('canary-91')\n    yield\n",
+    )
+    ended = provision("buggy", "-i", estate.inventory)
+    assert ended.code == 1
+    assert "KeyError: '***'" in ended.err
+    assert "this is a fault in provision itself" in ended.err
+    assert "canary" not in ended.err

@@ -1,0 +1,192 @@
+"""The other verbs, and help."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.places import shipped
+
+HEAVY = (
+    "rich",
+    "pydantic",
+    "paramiko",
+    "fabric",
+    "jinja2",
+    "cryptography",
+    "gitlab",
+    "tomlkit",
+    "tree_sitter",
+    "requests",
+)
+RUN = "import sys; from provision.cli import main; main(sys.argv[1:])"
+
+
+def test_help_names_everything(provision: Any) -> None:
+    """Verbs, options, exit codes."""
+    ended = provision("--help")
+    assert ended.code == 0
+    for word in ("provision lab up", "provision init", "--limit", "--check", "--fail-on-change", "130 interrupted"):
+        assert word in ended.out
+
+
+@pytest.mark.parametrize("verb", ["list", "inventory", "schema", "init", "lab"])
+def test_each_verb_has_its_help(provision: Any, verb: str) -> None:
+    """Under its own name."""
+    ended = provision(verb, "--help")
+    assert ended.code == 0
+    assert f"Usage: provision {verb}" in ended.out
+
+
+def test_no_arguments_is_help(provision: Any) -> None:
+    """And bad usage."""
+    ended = provision()
+    assert ended.code == 2
+    assert "Usage: provision" in ended.out + ended.err
+
+
+def test_the_version(provision: Any) -> None:
+    """One line."""
+    from provision import __version__
+
+    assert provision("--version").out == f"provision, version {__version__}\n"
+
+
+def test_help_is_quick() -> None:
+    """It imports nothing that it does not need, and costs little."""
+    script = f"{RUN.replace('main(sys.argv[1:])', '')}\ntry: main(['--help'])\nfinally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert ended.stderr.strip() == "[]"
+    assert min(spent) < 0.2
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    """`provision list | head -n 1`."""
+    ended = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" list | head -n 1', sys.executable, RUN], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "playbooks\n"
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_are_no_fault(closed: str) -> None:
+    """As under some supervisors."""
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" --version {closed}', sys.executable, RUN], capture_output=True, check=False
+    )
+    assert ended.returncode == 0
+    assert b"Traceback" not in ended.stderr
+
+
+class TestList:
+    """`provision list`."""
+
+    def test_shipped_ones(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With their first lines and groups."""
+        monkeypatch.chdir(tmp_path)
+        out = provision("list").out
+        assert "  all " in out
+        assert "on runners: docker, runner, register" in out
+        assert "Docker Engine runs, starts at boot, and trusts our registry. (on runners)" in out
+
+    def test_the_users_own(self, estate: Any, provision: Any) -> None:
+        """Beside the inventory."""
+        out = provision("list", "-i", estate.inventory).out
+        assert "Everybody is in the group." in out
+        assert "Bob is one of the staff. (on all)" in out
+
+
+class TestInventory:
+    """`provision inventory`."""
+
+    def test_for_people(self, estate: Any, provision: Any) -> None:
+        """Hosts and groups."""
+        out = provision("inventory", "-i", estate.inventory).out
+        for word in ("web1", "db1", "debug"):
+            assert word in out
+
+    def test_as_json(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Resolved, overridden, secrets masked; warnings elsewhere."""
+        monkeypatch.setenv("BECOME", "canary-become")
+        ended = provision(
+            "inventory",
+            "-i",
+            estate.inventory,
+            "--json",
+            "-e",
+            "ssh.port=2222",
+            "-e",
+            "ssh.become_password={env='BECOME'}",
+        )
+        data = json.loads(ended.out)
+        assert set(data["hosts"]) == {"web1", "web2", "db1"}
+        assert "canary" not in ended.out
+        assert "2222" in ended.out
+
+    def test_it_needs_one(self, provision: Any) -> None:
+        """Exit 2."""
+        assert provision("inventory").code == 2
+
+    def test_a_wrong_key(self, estate: Any, provision: Any) -> None:
+        """Exit 2, with the nearest."""
+        (estate.folder / "inventory.toml").write_text("[hosts.a]\n[dokcer]\n")
+        ended = provision("inventory", "-i", estate.inventory)
+        assert ended.code == 2
+        assert "docker" in ended.err
+
+
+def test_the_schema_is_json(provision: Any) -> None:
+    """For editors, of the draft that it names."""
+    schema = json.loads(provision("schema").out)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "hosts" in schema["properties"]
+
+
+class TestInit:
+    """`provision init`."""
+
+    def test_an_empty_folder(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An inventory that loads, a playbook that is found."""
+        folder = tmp_path / "new" / "estate"
+        ended = provision("init", str(folder))
+        assert ended.code == 0
+        assert (folder / "inventory.toml").read_bytes() == (shipped("inventories") / "example.toml").read_bytes()
+        assert tomllib.loads((folder / "inventory.toml").read_text())["hosts"]
+        monkeypatch.chdir(folder)
+        assert "Logins are greeted" in provision("list", "-i", "inventory.toml").out
+        assert f"provision all -i {folder}/inventory.toml --check --diff" in ended.out
+
+    def test_the_current_folder(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a name."""
+        monkeypatch.chdir(tmp_path)
+        assert provision("init").code == 0
+        assert Path("inventory.toml").exists()
+
+    def test_what_is_there_is_kept(self, provision: Any, tmp_path: Path) -> None:
+        """And the rest is written."""
+        (tmp_path / "inventory.toml").write_text("# mine\n")
+        ended = provision("init", str(tmp_path))
+        assert ended.code == 0
+        assert (tmp_path / "inventory.toml").read_text() == "# mine\n"
+        assert f"kept     {tmp_path}/inventory.toml" in ended.out
+        assert (tmp_path / "playbooks/motd.py").exists()
+
+    def test_a_folder_that_cannot_be_made(self, provision: Any, tmp_path: Path) -> None:
+        """Exit 2, in words."""
+        (tmp_path / "file").write_text("")
+        ended = provision("init", str(tmp_path / "file" / "below"))
+        assert ended.code == 2
+        assert "choose a folder" in ended.err

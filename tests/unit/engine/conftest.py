@@ -1,0 +1,228 @@
+"""Toy hosts: a handful of values that can be looked at and set, over sessions that remember what they were asked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Summary, TaskDone
+from provision.engine.run import HostPlay, Run
+from provision.inventory import Settings
+from provision.resources.base import Change, Handler, Note, Observation, Probe, Resource, Result
+from provision.shell import Command, sh
+from provision.ssh.session import Session
+from provision.tasks.base import Host, Task
+from provision.testing import FakeSession
+
+
+@dataclass(frozen=True)
+class Toy(Resource):
+    """A value under a key of a toy host.
+
+    after   what must have been set on the host before this one can be
+    sticks  False: setting it has no lasting effect
+    """
+
+    key: str
+    value: str = "on"
+    notify: tuple[Handler, ...] = ()
+    after: str = ""
+    remark: str = ""
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return self.notify
+
+    @property
+    def label(self) -> str:
+        return f"Toy {self.key}"
+
+    def probe(self) -> Probe:
+        questions = {"value": sh("toy-get %s", self.key)}
+        return Probe({**questions, "after": sh("toy-get %s", self.after)} if self.after else questions)
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if self.remark:
+            yield Note(self.remark)
+        if seen["value"].text != self.value:
+            waits = self.after if self.after and not seen["after"].text else ""
+            yield Change(
+                f"set {self.key} to {self.value}",
+                sh("toy-set %s %s", self.key, self.value),
+                diff=f"+{self.value}",
+                notify=self.notify,
+                waits_for=waits,
+            )
+
+
+@dataclass(frozen=True)
+class Proof(Resource):
+    """Something that is shown, and leaves nothing."""
+
+    name: str
+    always: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"Proof {self.name}"
+
+    def probe(self) -> Probe:
+        return Probe.of(sh("toy-get %s", f"proof-{self.name}"))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if self.always or seen.text != "shown":
+            yield Change(f"prove {self.name}", sh("toy-set %s shown", f"proof-{self.name}"), "run", leaves=False)
+
+
+class ToyHost(FakeSession):
+    """Values under keys; `on_set` is called with each key that is set, and may raise or return another exit code."""
+
+    def __init__(self, values: Mapping[str, str] | None = None, on_set: Callable[[str], Any] | None = None) -> None:
+        self.values = dict(values or {})
+        self._on_set = on_set
+        super().__init__({re.compile(r"toy-get \S+$"): self._get, re.compile(r"toy-set (\S+) (\S+)"): self._set})
+
+    def _get(self, command: Command) -> str:
+        return self.values.get(shlex.split(command.script)[1], "")
+
+    def _set(self, command: Command) -> Result:
+        found = re.search(r"toy-set (\S+) (\S+)", command.script)
+        assert found is not None
+        code = self._on_set(found[1]) if self._on_set else 0
+        if code:
+            return Result(b"", b"toy broke\n", code)
+        self.values[found[1]] = found[2]
+        return Result(f"{found[1]} set\n".encode())
+
+    @property
+    def was_set(self) -> list[str]:
+        """The keys that were set, in order."""
+        found = [re.search(r"toy-set (\S+)", one.script) for one in self.ran]
+        return [one[1] for one in found if one]
+
+
+def toy_task(name: str, *resources: Resource, on: str = "all") -> Task:
+    """A task of these resources."""
+
+    def function(host: Host) -> Iterator[Resource]:
+        """Toys are as they should be."""
+        del host
+        yield from resources
+
+    return Task(name, on, function)
+
+
+@dataclass
+class Told:
+    """A run's events, and what became of it."""
+
+    events: list[Event] = field(default_factory=list)
+    closed: int = 0
+    summary: Summary = field(default_factory=lambda: Summary(False, 0, 0, 0, 0.0))
+
+    def on(self, event: Event) -> None:
+        """Takes an event."""
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Counts the ends."""
+        self.closed += 1
+
+    @property
+    def statuses(self) -> list[str]:
+        """`host task status`, in order."""
+        return [f"{one.host} {one.task} {one.status}" for one in self.events if isinstance(one, TaskDone)]
+
+    @property
+    def changes(self) -> list[str]:
+        """`host: summary`, with `?` before what is not applied and `after` where it is predicted."""
+        return [
+            f"{one.host}: {'' if one.applied else '?'}{one.summary}"
+            for one in self.events
+            if isinstance(one, ChangeSeen)
+        ]
+
+    @property
+    def errors(self) -> list[ErrorSeen]:
+        """The errors."""
+        return [one for one in self.events if isinstance(one, ErrorSeen)]
+
+    @property
+    def texts(self) -> list[str]:
+        """Messages, without their hosts."""
+        return [one.text for one in self.events if isinstance(one, Message)]
+
+
+Sessions = Mapping[str, Session | Exception]
+
+
+def host_of(name: str, groups: tuple[str, ...] = ()) -> Host:
+    """A host without settings: toys have none."""
+    return Host(name, name, groups, cast(Settings, None))
+
+
+class Engine:
+    """Puts runs together."""
+
+    def __call__(
+        self,
+        sessions: Sessions,
+        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]],
+        check: bool = False,
+        forks: int = 32,
+        run: Callable[[Run], None] | None = None,
+    ) -> Told:
+        """Carries plays out. A play is a list of tasks for all hosts, or (names of hosts, tasks)."""
+        told = Told()
+        engine = self.run(sessions, *plays, told=told, check=check, forks=forks)
+        if run is not None:
+            run(engine)
+        told.summary = engine.carry_out()
+        return told
+
+    @staticmethod
+    def run(
+        sessions: Sessions,
+        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]],
+        told: Told,
+        check: bool = False,
+        forks: int = 32,
+    ) -> Run:
+        """The run, not begun."""
+
+        def connect(host: Host) -> Session:
+            session = sessions[host.name]
+            if isinstance(session, Exception):
+                raise session
+            return session
+
+        names = tuple(sessions)
+        host_plays = [
+            HostPlay(tuple(one[1]), tuple(one[0])) if isinstance(one, tuple) else HostPlay(tuple(one), names)
+            for one in plays
+        ]
+        return Run(("toys",), [host_of(name) for name in names], host_plays, connect, [told], check, forks)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    """`engine({"web1": ToyHost()}, [task, …])` → what was told."""
+    return Engine()
+
+
+@pytest.fixture
+def toys() -> type:
+    """What tests make hosts, resources and tasks of."""
+
+    class Toys:
+        Toy = Toy
+        Proof = Proof
+        Host = ToyHost
+        task = staticmethod(toy_task)
+
+    return Toys

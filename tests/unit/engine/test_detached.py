@@ -1,0 +1,229 @@
+"""Steps that outlive the connection: run, broken off, picked up again, all with a real sh."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from provision.engine.detached import detach
+from provision.resources.base import Handler, Result
+from provision.resources.host_files import job_folder, journal
+from provision.shell import Command, sh
+from provision.testing import LocalSession
+
+PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")
+SLOW = sh("echo begun >&2; echo one; until [ -e /etc/go ]; do sleep 0.02; done; echo two; exit 3")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """What stands for /var/lib/provision."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return home
+
+
+@pytest.fixture
+def host(home: Path, tmp_path: Path) -> LocalSession:
+    """This machine as a host."""
+    (tmp_path / "etc").mkdir()
+    return LocalSession({"/var/lib/provision": home, "/etc": tmp_path / "etc"})
+
+
+def here(host: LocalSession, command: Command) -> Command:
+    """The step with this test's folders in it: a detached step's script travels on standard input."""
+    return Command(host.here(command.script))
+
+
+def follow(host: LocalSession, command: Command) -> Result:
+    """Runs the step detached, to its end."""
+    return host.run(detach("slow work", here(host, command)), deadline=20)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Waits for a condition, at most 10 s."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in 10 s"
+        time.sleep(0.01)
+
+
+class Job(NamedTuple):
+    """A step without a follower: its folder, and the thread that waits for its end."""
+
+    folder: Path
+    reaper: threading.Thread
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return int((self.folder / "pid").read_text())
+
+    def end(self, home: Path) -> None:
+        """Lets it go on, and waits until it has ended."""
+        go(home)
+        self.reaper.join(10)
+        assert (self.folder / "done").read_text() == "3\n"
+
+
+@pytest.fixture
+def broken_off(host: LocalSession, home: Path) -> Iterator[Job]:
+    """A connection that broke while SLOW was running: the folder of its job. The job is let go in the end."""
+    follower = detach("slow work", here(host, SLOW))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", host.here(follower.script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(follower.stdin)
+    process.stdin.close()
+    job = home / "job" / "slow-work"
+    out = job / "out"
+    wait_until(lambda: out.exists() and b"one" in out.read_bytes())
+    # The orphan comes to us, and is reaped as soon as it ends, as systemd does it.
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+    reaper = threading.Thread(target=os.waitpid, args=(int((job / "pid").read_text()), 0))
+    reaper.start()
+    yield Job(job, reaper)
+    go(home)
+    reaper.join(10)
+
+
+def go(home: Path) -> None:
+    """Lets SLOW end."""
+    (home.parent / "etc" / "go").touch()
+
+
+def test_output_and_result_arrive_and_nothing_is_left(host: LocalSession, home: Path) -> None:
+    """As if it had run in the connection."""
+    result = follow(host, sh("printf '%%s\\n' %s; echo why >&2; exit 3", "it's 50%"))
+    assert (result.text, result.errors, result.code) == ("it's 50%\n", "why\n", 3)
+    assert list(home.iterdir()) == []
+
+
+def test_what_a_step_that_ends_well_says_on_stderr_is_not_told(host: LocalSession) -> None:
+    """It keeps stderr for the cause of a failure."""
+    result = follow(host, sh("echo fine; echo noise >&2"))
+    assert (result.text, result.errors, result.code) == ("fine\n", "", 0)
+
+
+def test_a_running_step_is_picked_up(host: LocalSession, home: Path, broken_off: Job) -> None:
+    """The next run sees all of its output and its result; it is not started a second time."""
+    go(home)
+    result = follow(host, sh("echo never"))
+    assert result.text.startswith("picking up: it is already running since ") or "it ended while" in result.text
+    assert result.text.endswith("one\ntwo\n")
+    assert (result.errors, result.code) == ("begun\n", 3)
+    assert not broken_off.folder.exists()
+
+
+def test_an_ended_step_is_picked_up(host: LocalSession, home: Path, broken_off: Job) -> None:
+    """It ended while nobody was connected: its result counts."""
+    broken_off.end(home)
+    result = follow(host, sh("echo never"))
+    assert result.text == "picking up: it ended while nobody was connected\none\ntwo\n"
+    assert result.code == 3
+
+
+def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, home: Path, broken_off: Job) -> None:
+    """It began before the change that owes it anew: its result says nothing of that change."""
+    owed = Handler("slow work", "do it", sh("true"), detached=True)
+    assert host.run(Command(journal((owed,))), deadline=10).code == 0
+    go(home)
+    result = follow(host, sh("echo anew"))
+    assert "never" not in result.text
+    assert result.text.endswith("anew\n")
+    assert (result.text.replace("waiting for one that began before the last change\n", ""), result.code) == (
+        "anew\n",
+        0,
+    )
+    assert not broken_off.folder.exists()
+
+
+def test_a_stale_ended_step_is_run_again(host: LocalSession, home: Path, broken_off: Job) -> None:
+    """Its old result is thrown away."""
+    broken_off.end(home)
+    (broken_off.folder / "stale").touch()
+    result = follow(host, sh("echo anew"))
+    assert (result.text, result.code) == ("anew\n", 0)
+
+
+def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) -> None:
+    """Its process id means another process by now: the boot's id tells."""
+    job = home / "job" / "slow-work"
+    job.mkdir(parents=True)
+    (job / "pid").write_text(f"{os.getpid()}\n")
+    (job / "boot").write_text("another-boot\n")
+    (job / "out").write_text("half\n")
+    assert follow(host, sh("echo anew")).text == "anew\n"
+
+
+def test_a_step_that_was_killed_is_a_failure(host: LocalSession, broken_off: Job) -> None:
+    """Killed from outside while it is followed: said so, with code 143."""
+    follower = detach("slow work", here(host, SLOW))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", host.here(follower.script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert b"picking up" in process.stdout.readline()
+    assert process.stdout.readline() == b"one\n"
+    os.killpg(broken_off.pid, signal.SIGKILL)
+    out, errors = process.communicate(timeout=20)
+    assert out == b""
+    assert errors == b"it was ended from outside\nbegun\n"
+    assert process.returncode == 143
+
+
+def test_the_job_survives_in_a_session_of_its_own(broken_off: Job) -> None:
+    """A hang-up of the connection's terminal or process group does not reach it."""
+    assert os.getsid(broken_off.pid) == broken_off.pid
+    assert broken_off.reaper.is_alive()
+
+
+@needs_root
+def test_a_full_disk_fails_at_once(tmp_path: Path) -> None:
+    """A step that cannot be started is told, and not waited for."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    try:
+        (small / "filler").write_bytes(b"x" * 65536)
+        host = LocalSession({"/var/lib/provision": small})
+        started = time.monotonic()
+        result = host.run(detach("slow work", sh("echo never")), deadline=5)
+        assert time.monotonic() - started < 3
+        assert result.code != 0
+        assert "No space left on device" in result.errors
+        assert b"never" not in result.stdout
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("reconfigure", "reconfigure"), ("install docker-ce, x=1", "install-docker-ce-x-1"), ("../x", "x")],
+)
+def test_a_job_has_a_plain_folder(name: str, folder: str) -> None:
+    """Whatever the step is called, it stays below ours."""
+    assert job_folder(name) == f"/var/lib/provision/job/{folder}"

@@ -1,0 +1,88 @@
+"""Ctrl-C: stops between two steps; a second one abandons the running step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from provision.resources.base import Handler
+from provision.shell import sh
+
+RELOAD = Handler("reload", "reload it", sh("toy-set reloaded yes"))
+
+
+class TestInterrupt:
+    """Ctrl-C: stops between two steps; a second one abandons the running step."""
+
+    def test_it_stops_after_the_running_step(self, engine: Any, toys: Any) -> None:
+        """The step ends, its task is skipped, what is owed is named."""
+
+        def on_set(key: str) -> None:
+            if key == "b":
+                os.kill(os.getpid(), signal.SIGINT)
+                assert stopped.wait(30)
+
+        import threading
+
+        stopped = threading.Event()
+
+        class Watch:
+            def on(self, event: Any) -> None:
+                if getattr(event, "text", "").startswith("stopping after"):
+                    stopped.set()
+
+            def close(self) -> None:
+                """Nothing."""
+
+        host = toys.Host(on_set=on_set)
+        tasks = [
+            toys.task("1", toys.Toy("a")),
+            toys.task("2", toys.Toy("b", notify=(RELOAD,)), toys.Toy("c")),
+            toys.task("3"),
+        ]
+        told = engine({"web1": host}, tasks, run=lambda run: run.listeners.append(Watch()))
+        assert host.was_set == ["a", "b"]
+        assert told.statuses == ["web1 1 changed", "web1 2 skipped", "web1 3 skipped"]
+        assert told.summary.interrupted
+        assert told.texts == [
+            "stopping after: set b to on (Ctrl-C again abandons it)",
+            "stopped between two steps, the last was: set b to on; owed, and done by the next run: reload",
+        ]
+        assert told.summary.changed == 2
+        assert host.closed
+
+    def test_the_second_one_abandons(self, engine: Any, toys: Any) -> None:
+        """The session is broken off; the host counts as not reached any more."""
+        import threading
+
+        from provision.errors import ConnectionLost
+
+        aborted = threading.Event()
+
+        def on_set(_: str) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert aborted.wait(30)
+            raise ConnectionLost("stopped from here")
+
+        stopping = threading.Event()
+
+        class Watch:
+            def on(self, event: Any) -> None:
+                if getattr(event, "text", "").startswith("stopping after"):
+                    stopping.set()
+
+            def close(self) -> None:
+                """Nothing."""
+
+        host = toys.Host(on_set=on_set)
+        host.abort = aborted.set
+        told = engine({"web1": host}, [toys.task("1", toys.Toy("a"))], run=lambda run: run.listeners.append(Watch()))
+        assert told.texts == [
+            "stopping after: set a to on (Ctrl-C again abandons it)",
+            "abandoned during: set a to on",
+        ]
+        assert told.statuses == ["web1 1 unreachable"]
+        assert told.summary.interrupted

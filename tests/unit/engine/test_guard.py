@@ -1,0 +1,93 @@
+"""Changes that could lock us out: what is armed, confirmed and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from provision.engine.apply import Hands
+from provision.errors import ChangeFailed, ConnectionLost, Unreachable
+from provision.resources.base import Change, Guard, Result
+from provision.shell import sh
+from provision.ssh.session import Session
+from provision.testing import FakeSession
+
+GUARDED = Change("switch ufw on", sh("ufw --force enable"), guard=Guard(sh("ufw --force disable"), seconds=40))
+DISARM = "systemctl stop provision-guard.timer"
+
+
+def apply(session: FakeSession, login: Callable[[], Session], change: Change = GUARDED) -> Hands:
+    """Applies the change, silently."""
+    hands = Hands(session, {"wall": ["old"]}, login)
+    hands.apply(change, lambda _: None)
+    return hands
+
+
+def unreachable() -> Session:
+    """A login that is dropped on the way."""
+    raise Unreachable("timed out")
+
+
+def test_confirmed_by_a_fresh_login() -> None:
+    """The timer is armed first, and disarmed through the new connection, which is closed."""
+    session, fresh = FakeSession(), FakeSession()
+    apply(session, lambda: fresh)
+    (ran,) = session.ran
+    assert ran.script.index("systemd-run") < ran.script.index("\nufw --force enable")
+    assert "--unit=provision-guard --on-active=40 " in ran.script
+    assert "/bin/sh -c 'ufw --force disable'" in ran.script
+    assert [one.script for one in fresh.ran] == [DISARM]
+    assert fresh.closed
+
+
+def test_without_a_fresh_login_it_is_taken_back_at_once() -> None:
+    """Through the connection that is still open; then logins are tried again."""
+    session = FakeSession()
+    logins = [unreachable, FakeSession]
+    with pytest.raises(
+        ChangeFailed, match=r"a fresh login fails after it \(timed out\); it was taken back, and logins"
+    ):
+        apply(session, lambda: logins.pop(0)())
+    assert session.ran[-1].script == f"ufw --force disable\n{DISARM}"
+
+
+def test_taken_back_by_the_timer_when_the_old_connection_is_dead_too() -> None:
+    """Said so, with the time it takes."""
+    session = FakeSession({"ufw --force disable\n": ConnectionLost("gone")})
+    with pytest.raises(ChangeFailed, match=r"it takes itself back within 40 s \(gone\)"):
+        apply(session, unreachable)
+
+
+def test_taken_back_and_still_no_login() -> None:
+    """The cause lies elsewhere; told as it is."""
+    with pytest.raises(ChangeFailed, match=r"\(timed out\)"):
+        apply(FakeSession(), unreachable)
+
+
+def test_taking_back_fails() -> None:
+    """The timer tries again."""
+    session = FakeSession({"ufw --force disable\n": Result(b"", b"ufw is locked\n", 1)})
+    with pytest.raises(ChangeFailed, match="taking it back failed too, and is tried again within 40 s: ufw is locked"):
+        apply(session, unreachable)
+
+
+def test_a_disarming_that_fails_is_no_confirmation() -> None:
+    """A timer that still runs would undo it later."""
+    fresh = FakeSession({DISARM: Result(b"", b"no bus\n", 1)})
+    with pytest.raises(ChangeFailed, match=r"a fresh login fails after it \(no bus\)"):
+        apply(FakeSession(), lambda: fresh)
+    assert fresh.closed
+
+
+def test_what_goes_leaves_the_record_after_it_was_confirmed() -> None:
+    """A rule that was let in again is still ours."""
+    drop = Change("drop", sh("ufw delete"), remember={"wall": []}, guard=GUARDED.guard)
+    session = FakeSession()
+    with pytest.raises(ChangeFailed):
+        apply(session, unreachable, drop)
+    assert not any('"wall": []' in one.script for one in session.ran)
+    session = FakeSession()
+    hands = apply(session, FakeSession, drop)
+    assert hands.state == {"wall": []}
+    assert '"wall": []' in session.ran[-1].script

@@ -1,0 +1,152 @@
+"""The API side against a real HTTP server on loopback: refusals in words, TLS by name to another address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from provision.errors import ApiFailed
+from provision.gitlab.api import Api
+from provision.secret import Secret
+
+Serve = Callable[..., Any]
+TOKEN = Secret("glpat-the-api-token")
+NAME = "gitlab.internal.invalid"  # resolved nowhere
+
+
+def sent(asked: Any) -> dict[str, Any]:
+    """A request's fields, form or JSON."""
+    text = asked.body.decode()
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    return {name: values[0] for name, values in parse_qs(text).items()}
+
+
+class TestAsking:
+    """Requests and answers."""
+
+    def test_201(self, serve: Serve, reply: Any) -> None:
+        """The token goes in a header, the answer's JSON comes back."""
+        web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
+        assert Api(web.url, TOKEN).post("/user/runners", {"description": "x", "locked": True}) == {
+            "id": 7,
+            "token": "glrt-x",
+        }
+        (asked,) = web.asked
+        assert (asked.method, asked.path) == ("POST", "/api/v4/user/runners")
+        assert asked.headers["private-token"] == "glpat-the-api-token"
+        assert sent(asked) == {"description": "x", "locked": True}
+
+    @pytest.mark.parametrize(
+        ("status", "body", "words", "hint"),
+        [
+            (400, {"error": "runner_type does not have a valid value"}, "runner_type does not have a valid value", ""),
+            (401, {"message": "401 Unauthorized"}, "401", "gitlab.api_token is not valid"),
+            (403, {"message": "403 Forbidden"}, "403", "create_runner"),
+            (404, {"message": "404 Project Not Found"}, "404 Project Not Found", "check the project or group"),
+            (410, {"message": "410 Gone"}, "410", "registration tokens are off"),
+            (422, {"message": "invalid token"}, "422 invalid token", ""),
+            (429, {"message": "Too many requests"}, "429", "wait a minute"),
+            (500, {"message": "500 Internal Server Error"}, "500", "gitlab-ctl tail"),
+            (502, b"<html>Bad Gateway</html>", "502", "gitlab-ctl tail"),
+        ],
+    )
+    def test_refusals(self, serve: Serve, reply: Any, status: int, body: Any, words: str, hint: str) -> None:
+        """Where, what, GitLab's own words, what to do; the status for those who decide by it. Asked once."""
+        web = serve(lambda _: reply(status, body))
+        with pytest.raises(ApiFailed) as caught:
+            Api(web.url, TOKEN).post("/user/runners", {})
+        assert caught.value.text.startswith(f"GitLab at {web.url} refused /user/runners: {status} ")
+        assert words in caught.value.text
+        assert hint in caught.value.hint
+        assert caught.value.status == status
+        assert "glpat" not in str(caught.value)
+        assert len(web.asked) == 1
+
+    def test_a_limit_is_waited_for_as_told(self, serve: Serve, reply: Any) -> None:
+        """429 with Retry-After: asked again then, with the same data; a minute in all."""
+        answers = iter([reply(429, {"message": "slow"}, {"Retry-After": "1"}), reply(201, {"id": 1})])
+        web = serve(lambda _: next(answers))
+        assert Api(web.url, TOKEN).post("/user/runners", {"description": "x"}) == {"id": 1}
+        assert [json.loads(one.body) for one in web.asked] == [{"description": "x"}] * 2
+
+    @pytest.mark.parametrize("told", ["61", "7200", "soon"])
+    def test_a_longer_wait_is_not_begun(self, serve: Serve, reply: Any, told: str) -> None:
+        """Told at once."""
+        web = serve(lambda _: reply(429, {"message": "slow"}, {"Retry-After": told}))
+        with pytest.raises(ApiFailed, match="429 slow"):
+            Api(web.url, TOKEN).get("/version")
+        assert len(web.asked) == 1
+
+    def test_no_json(self, serve: Serve, reply: Any) -> None:
+        """Something else listens there."""
+        web = serve(lambda _: reply(200, b"<html>hello</html>", {"Content-Type": "text/html"}))
+        with pytest.raises(ApiFailed):
+            Api(web.url, TOKEN).get("/metadata")
+
+    def test_no_object(self, serve: Serve, reply: Any) -> None:
+        """JSON of another shape."""
+        web = serve(lambda _: reply(200, [1, 2]))
+        with pytest.raises(ApiFailed, match=r"answered no JSON object"):
+            Api(web.url, TOKEN).get("/metadata")
+
+    def test_nobody_listens(self, serve: Serve, reply: Any) -> None:
+        """The innermost reason, and where it was asked from."""
+        web = serve(lambda _: reply(200, {}))
+        web.close()
+        with pytest.raises(ApiFailed, match=r"is not reached from here: .*refused") as caught:
+            Api(web.url, TOKEN).get("/metadata")
+        assert "asked from this machine" in caught.value.hint
+        assert caught.value.status == 0
+
+    def test_a_name_that_is_not_resolved(self) -> None:
+        """Without another address."""
+        with pytest.raises(ApiFailed, match="is not reached from here"):
+            Api(f"http://{NAME}", TOKEN).get("/metadata")
+
+    def test_get_and_put(self, serve: Serve, reply: Any) -> None:
+        """The other methods."""
+        web = serve(lambda asked: reply(200, {"method": asked.method}))
+        api = Api(web.url, TOKEN)
+        assert api.get("/runners/7") == {"method": "GET"}
+        assert api.put("/runners/7", {"paused": True}) == {"method": "PUT"}
+        assert [(one.method, one.path) for one in web.asked] == [
+            ("GET", "/api/v4/runners/7"),
+            ("PUT", "/api/v4/runners/7"),
+        ]
+
+    def test_a_list_of_several_pages(self, serve: Serve, reply: Any) -> None:
+        """All of them."""
+
+        def answer(asked: Any) -> Any:
+            page = int(parse_qs(urlsplit(asked.path).query).get("page", ["1"])[0])
+            more = f'<http://127.0.0.1:{web.port}/api/v4/runners?page={page + 1}>; rel="next"'
+            return reply(200, [{"id": page}], {"Link": more} if page < 3 else {})
+
+        web = serve(answer)
+        assert [one["id"] for one in Api(web.url, TOKEN).list("/runners", {"status": "online"})] == [1, 2, 3]
+        assert "status=online" in web.asked[0].path
+
+    def test_a_number_by_its_path(self, serve: Serve, reply: Any) -> None:
+        """The path is one escaped word."""
+        web = serve(lambda _: reply(200, {"id": 42}))
+        assert Api(web.url, TOKEN).number("projects", "sammy/hello world") == 42
+        assert web.asked[0].path == "/api/v4/projects/sammy%2Fhello%20world"
+
+    def test_neither_netrc_nor_proxies_come_between(
+        self, serve: Serve, reply: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is configured for the world outside."""
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login bob password netrc-password\n")
+        (tmp_path / ".netrc").chmod(0o600)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        web = serve(lambda _: reply(200, {}))
+        Api(web.url, TOKEN).get("/metadata")
+        assert web.asked[0].headers["private-token"] == "glpat-the-api-token"
+        assert "authorization" not in web.asked[0].headers

@@ -1,0 +1,126 @@
+"""TLS and plain HTTP by name to another address, against a real server on loopback."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from provision.errors import ApiFailed
+from provision.gitlab.api import Api
+from provision.secret import Secret
+
+Serve = Callable[..., Any]
+TOKEN = Secret("glpat-the-api-token")
+NAME = "gitlab.internal.invalid"  # resolved nowhere
+
+
+def sent(asked: Any) -> dict[str, Any]:
+    """A request's fields, form or JSON."""
+    text = asked.body.decode()
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    return {name: values[0] for name, values in parse_qs(text).items()}
+
+
+class Authority:
+    """A private authority, and a server's certificate for NAME."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name.from_rfc4514_string("CN=own authority")
+        self.file = folder / "ca.pem"
+        self.file.write_bytes(self._sign(self.name, self.key, None))
+        self._folder = folder
+
+    def context(self, name: str) -> ssl.SSLContext:
+        """A server's context with a certificate for a name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        chain, private = self._folder / "chain.pem", self._folder / "key.pem"
+        chain.write_bytes(self._sign(x509.Name.from_rfc4514_string("CN=server"), key, name))
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain, private)
+        return context
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, name: str | None) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name is None, path_length=None), critical=True)
+        )
+        if name:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+class TestByAddress:
+    """GitLab's name is not resolved here: the address that the inventory gives its host is used."""
+
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        """Our own."""
+        return Authority(tmp_path)
+
+    def test_plain_http(self, serve: Serve, reply: Any) -> None:
+        """The Host header has the name and the port."""
+        web = serve(lambda _: reply(200, {"ok": True}))
+        api = Api(f"http://{NAME}:{web.port}", TOKEN, fallback="127.0.0.1")
+        assert api.get("/metadata") == {"ok": True}
+        assert web.asked[0].headers["host"] == f"{NAME}:{web.port}"
+
+    def test_tls_is_checked_for_the_name(self, serve: Serve, reply: Any, authority: Authority) -> None:
+        """With the declared authority."""
+        web = serve(lambda _: reply(200, {"ok": True}), authority.context(NAME))
+        api = Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1")
+        assert api.get("/metadata") == {"ok": True}
+        assert api.get("/metadata") == {"ok": True}
+        assert web.asked[0].headers["host"] == f"{NAME}:{web.port}"
+
+    def test_a_certificate_for_another_name_is_refused(self, serve: Serve, reply: Any, authority: Authority) -> None:
+        """The token is not sent."""
+        web = serve(lambda _: reply(200, {}), authority.context("other.example.com"))
+        with pytest.raises(
+            ApiFailed, match=r"is not reached from here: hostname .* doesn't match 'other\.example\.com'"
+        ):
+            Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1").get("/metadata")
+        assert web.asked == []
+
+    def test_a_certificate_for_the_address_alone_is_refused(
+        self, serve: Serve, reply: Any, authority: Authority
+    ) -> None:
+        """The name counts, not where it is."""
+        web = serve(lambda _: reply(200, {}), authority.context("127.0.0.1"))
+        with pytest.raises(ApiFailed):
+            Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1").get("/metadata")
+        assert web.asked == []
+
+    def test_an_authority_that_was_not_declared(self, serve: Serve, reply: Any, authority: Authority) -> None:
+        """Told with the setting that would help."""
+        web = serve(lambda _: reply(200, {}), authority.context(NAME))
+        with pytest.raises(ApiFailed, match="is not reached from here") as caught:
+            Api(f"https://{NAME}:{web.port}", TOKEN, None, "127.0.0.1").get("/metadata")
+        assert "registry.certificate.ca" in caught.value.hint
+        assert web.asked == []
+
+    def test_a_name_that_is_resolved_is_used(self, serve: Serve, reply: Any, authority: Authority) -> None:
+        """The other address is only a way out."""
+        web = serve(lambda _: reply(200, {"ok": True}), authority.context("localhost"))
+        api = Api(f"https://localhost:{web.port}", TOKEN, authority.file, "192.0.2.1")
+        assert api.get("/metadata") == {"ok": True}

@@ -1,0 +1,131 @@
+"""Runners that GitLab makes, against a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from provision.errors import ApiFailed, ChangeFailed
+from provision.gitlab.api import Api
+from provision.gitlab.runners import RunnerMaker
+from provision.secret import Secret
+
+Serve = Callable[..., Any]
+TOKEN = Secret("glpat-the-api-token")
+NAME = "gitlab.internal.invalid"  # resolved nowhere
+
+
+def sent(asked: Any) -> dict[str, Any]:
+    """A request's fields, form or JSON."""
+    text = asked.body.decode()
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    return {name: values[0] for name, values in parse_qs(text).items()}
+
+
+class TestMaking:
+    """How a runner comes to be."""
+
+    def test_by_the_api(self, serve: Serve, reply: Any) -> None:
+        """Only the fields that are set, and the type."""
+        web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
+        made = RunnerMaker(Api(web.url, TOKEN), {"description": "b", "tag_list": None, "run_untagged": False}).make()
+        assert (made.id, made.token) == (7, Secret("glrt-x"))
+        assert "glrt-x" not in repr(made)
+        assert sent(web.asked[0]) == {"description": "b", "run_untagged": False, "runner_type": "instance_type"}
+
+    @pytest.mark.parametrize(
+        ("scope", "owner", "expected"),
+        [
+            ("project_type", 3, {"project_id": 3}),
+            ("project_type", "sammy/hello", {"project_id": 42}),
+            ("group_type", "sammy", {"group_id": 42}),
+            ("group_type", None, {}),
+            ("instance_type", 3, {}),
+        ],
+    )
+    def test_for_a_project_or_group(self, serve: Serve, reply: Any, scope: str, owner: Any, expected: Any) -> None:
+        """By number, or by a path that is looked up."""
+        web = serve(
+            lambda asked: reply(200, {"id": 42}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
+        )
+        RunnerMaker(Api(web.url, TOKEN), {}, scope, owner).make()
+        assert sent(web.asked[-1]) == {"runner_type": scope, **expected}
+
+    def test_with_a_registration_token(self, serve: Serve, reply: Any) -> None:
+        """The legacy way."""
+        web = serve(lambda _: reply(201, {"id": 7, "token": "t"}))
+        RunnerMaker(Api(web.url, Secret("")), {"description": "b"}, registration_token=Secret("GR13-legacy")).make()
+        assert web.asked[0].path == "/api/v4/runners"
+        assert sent(web.asked[0]) == {"description": "b", "token": "GR13-legacy"}
+
+    def test_registration_tokens_are_off(self, serve: Serve, reply: Any) -> None:
+        """410: what to do instead."""
+        web = serve(lambda _: reply(410, {"message": "410 Gone - runner registration disallowed"}))
+        with pytest.raises(ApiFailed, match="410") as caught:
+            RunnerMaker(Api(web.url, Secret("")), {}, registration_token=Secret("GR13")).make()
+        assert "gitlab.api_token" in caught.value.hint
+
+    def test_an_answer_without_a_token(self, serve: Serve, reply: Any) -> None:
+        """Its keys are told, not its values."""
+        web = serve(lambda _: reply(201, {"id": 7, "secret": "value"}))
+        with pytest.raises(ChangeFailed, match=r"told no token: \['id', 'secret'\]") as caught:
+            RunnerMaker(Api(web.url, TOKEN), {}).make()
+        assert "value" not in caught.value.text
+
+
+class TestOrphans:
+    """A runner that a killed run has made, and that never came to its host."""
+
+    MARK = "made by provision for web1: builder"
+
+    def maker(self, url: str) -> RunnerMaker:
+        """With a marker."""
+        return RunnerMaker(Api(url, TOKEN), {"description": "builder", "maintenance_note": "ask ops"}, marker=self.MARK)
+
+    def test_it_is_taken_over(self, serve: Serve, reply: Any) -> None:
+        """Found by the marker among those that never contacted; it gets a new token, and no second one is made."""
+        notes = {1: "by hand", 2: f"ask ops\n{self.MARK}"}
+
+        def answer(asked: Any) -> Any:
+            path = urlsplit(asked.path).path
+            if path == "/api/v4/runners/all":
+                assert parse_qs(urlsplit(asked.path).query)["status"] == ["never_contacted"]
+                return reply(
+                    200, [{"id": 9, "description": "other"}, *({"id": n, "description": "builder"} for n in notes)]
+                )
+            if asked.method == "GET":
+                return reply(200, {"id": 1, "maintenance_note": notes[int(path.rpartition("/")[2])]})
+            return reply(201, {"token": "glrt-fresh", "token_expires_at": None})
+
+        web = serve(answer)
+        made = self.maker(web.url).make()
+        assert (made.id, made.token.reveal()) == (2, "glrt-fresh")
+        assert web.asked[-1].path == "/api/v4/runners/2/reset_authentication_token"
+        assert not any(one.path == "/api/v4/user/runners" for one in web.asked)
+
+    def test_there_is_none(self, serve: Serve, reply: Any) -> None:
+        """Made, with the marker behind the user's own note."""
+        web = serve(lambda asked: reply(200, []) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"}))
+        self.maker(web.url).make()
+        assert sent(web.asked[-1])["maintenance_note"] == f"ask ops\n{self.MARK}"
+
+    def test_a_token_that_may_only_create(self, serve: Serve, reply: Any) -> None:
+        """It cannot look: it creates."""
+        web = serve(
+            lambda asked: (
+                reply(403, {"message": "no"}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
+            )
+        )
+        assert self.maker(web.url).make().id == 7
+
+    def test_gitlab_in_trouble(self, serve: Serve, reply: Any) -> None:
+        """Not known is not none: nothing is made."""
+        web = serve(lambda _: reply(500, {"message": "no"}))
+        with pytest.raises(ApiFailed, match="500"):
+            self.maker(web.url).make()
+        assert {one.method for one in web.asked} == {"GET"}

@@ -1,0 +1,50 @@
+"""Inventories written for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from provision.inventory import Inventory, load
+
+# seven lines: what a test adds stands from line 8 on
+ESTATE = """\
+[hosts.gitlab]
+groups = ["gitlab"]
+[hosts."runner-[01:03]"]
+address = "198.18.0.[1:3]"
+groups = ["runners"]
+[gitlab]
+external_url = "https://gitlab.example.com"
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file that others cannot read: `write(text, name, mode)`."""
+
+    def write(text: str, name: str = "inventory.toml", mode: int = 0o600) -> Path:
+        path = tmp_path / name
+        path.write_text(text, "utf-8")
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_estate(write: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a small estate with more text behind it, from line 8 on."""
+    return lambda more="", **how: write(ESTATE + more, **how)
+
+
+@pytest.fixture
+def estate(write_estate: Callable[..., Path]) -> Callable[..., Inventory]:
+    """Loads the small estate with more text behind it, and `--set` values."""
+
+    def estate(more: str = "", overrides: Sequence[str] = ()) -> Inventory:
+        return load([write_estate(more)], overrides)
+
+    return estate

@@ -1,0 +1,115 @@
+"""The example shows every key, and all of it is valid; so are the schema and the documentation."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from provision.inventory import load, schema
+from provision.inventory.explain import tables_in
+from provision.inventory.json_schema import field_docs
+from provision.inventory.models.base import Table
+from provision.inventory.models.host import HostTable
+from provision.inventory.models.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLE = ROOT / "inventories/example.toml"
+OPTION = re.compile(r"^#(?=[\w\[])(?!or: )", re.MULTILINE)
+ALTERNATIVE = re.compile(r"^#or: (.*)$", re.MULTILINE)
+
+
+def tables(model: type[Table]) -> set[type[Table]]:
+    """A model and all below it."""
+    fields = model.model_fields.values()
+    return {model}.union(*(tables(one) for field in fields for one in tables_in(field.annotation)))
+
+
+ALL = sorted(tables(Settings) | {HostTable}, key=lambda model: model.__name__)
+FIELDS = [(model, field.alias or name) for model in ALL for name, field in model.model_fields.items()]
+
+
+def test_example_loads() -> None:
+    """What is live in the example is a valid inventory."""
+    inventory = load([EXAMPLE])
+    assert [host.name for host in inventory.hosts] == ["gitlab", "runner-01", "runner-02"]
+    assert inventory.warnings == ()
+
+
+def test_example_loads_uncommented(write: Callable[..., Path]) -> None:
+    """With every option switched on it still is one."""
+    inventory = load([write(OPTION.sub("", EXAMPLE.read_text("utf-8")))])
+    settings = inventory.hosts[0].settings
+    assert [runner.name for runner in settings.runners] == ["docker-builder", "project-builder"]
+    assert settings.ssh.proxy_jump == "ops@bastion.example.com:22"
+
+
+def test_alternatives_are_toml() -> None:
+    """What stands behind `#or:` can be pasted in."""
+    alternatives = ALTERNATIVE.findall(EXAMPLE.read_text("utf-8"))
+    assert alternatives
+    assert all(tomllib.loads(line) for line in alternatives)
+
+
+@pytest.mark.parametrize(("model", "key"), FIELDS, ids=[f"{model.__name__}.{key}" for model, key in FIELDS])
+def test_every_key_is_shown_and_described(model: type[Table], key: str) -> None:
+    """Each field stands in the example, and has a docstring where it is no table."""
+    shown = rf"(?m)(?:^#?(?:or: )?|\{{ |, |\.|\[){re.escape(key)}(?: =|\]|\.)"
+    assert re.search(shown, EXAMPLE.read_text("utf-8")), f"{key} is missing in {EXAMPLE.name}"
+    assert model is Settings or field_docs(model).get(key), f"{model.__name__}.{key} has no docstring"
+
+
+def test_documentation_names_every_table_and_key() -> None:
+    """docs/inventory.md names each key, but for those that are S3's and config.toml's own."""
+    text = (ROOT / "docs/inventory.md").read_text("utf-8")
+    own = [key for model, key in FIELDS if model.__name__ not in ("S3", "Runner")]
+    assert [key for key in own if key not in text] == []
+
+
+def test_schema_accepts_the_example() -> None:
+    """An editor has nothing to say against the example."""
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.check_schema(schema())
+    for text in (EXAMPLE.read_text("utf-8"), OPTION.sub("", EXAMPLE.read_text("utf-8"))):
+        assert [error.message for error in validator.iter_errors(tomllib.loads(text))] == []
+
+
+WRONG = [
+    "[dokcer]",
+    "[hosts.a]\nadress = 'x'",
+    "[hosts.a.ssh]\nport = 0",
+    "[groups.a.docker]\nsource = 'x'",
+    "[ssh]\nbecome_password = {env = 'A', file = 'b'}",
+    "[ssh]\nbecome_password = 5",
+    "[firewall]\nallow = ['80/tpc']",
+    "[[runners]]\nname = 'a'",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_schema_refuses(text: str) -> None:
+    """An editor marks what `load` would refuse."""
+    assert list(jsonschema.Draft202012Validator(schema()).iter_errors(tomllib.loads(text)))
+
+
+def test_schema_describes_itself() -> None:
+    """Descriptions are the docstrings, and nothing speaks of null."""
+    found = schema()
+    assert found["$defs"]["Docker"]["properties"]["source"]["description"].startswith(
+        "docker.com: Docker's own packages"
+    )
+    assert found["$defs"]["Runner"]["required"] == ["name", "executor"]
+    assert "required" not in found["$defs"]["Registry"], "a group may bring the rest"
+    assert not _nulls(found)
+
+
+def _nulls(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        here = [node] if node.get("type") == "null" or node.get("default", 0) is None else []
+        return here + [one for value in node.values() for one in _nulls(value)]
+    return [one for value in node for one in _nulls(value)] if isinstance(node, list) else []

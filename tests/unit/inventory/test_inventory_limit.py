@@ -1,0 +1,54 @@
+"""`--limit`: which hosts a pattern names."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.errors import UsageError
+from provision.inventory.select import select
+
+HOSTS = ["gitlab", "runner-1", "runner-2", "runner-3", "web1"]
+GROUPS = {"gitlab": ["gitlab"], "runners": ["runner-1", "runner-2", "runner-3"], "web": ["web1"]}
+
+CHOSEN = [
+    ("web1", ["web1"]),
+    ("runners", ["runner-1", "runner-2", "runner-3"]),
+    ("web1,runners,!runner-3", ["runner-1", "runner-2", "web1"]),
+    ("!runner-3", ["gitlab", "runner-1", "runner-2", "web1"]),
+    ("!runners", ["gitlab", "web1"]),
+    ("run*", ["runner-1", "runner-2", "runner-3"]),
+    ("runner-[13]", ["runner-1", "runner-3"]),
+    ("runner-[1:2]", ["runner-1", "runner-2"]),
+    ("*,!run*", ["gitlab", "web1"]),
+    ("all", HOSTS),
+    ("all,!nothing*", HOSTS),
+    (" web1 , gitlab ", ["gitlab", "web1"]),
+    ("gitlab,", ["gitlab"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "hosts"), CHOSEN)
+def test_chosen(pattern: str, hosts: list[str]) -> None:
+    """Hosts come in the inventory's order, whatever the pattern's."""
+    assert select(pattern, HOSTS, GROUPS) == hosts
+
+
+REFUSED = [
+    ("runers", "no host and no group is called 'runers'; did you mean \"runners\"?"),
+    ("web1,runer-1", "'runer-1'"),
+    ("all,!runner-9", "'runner-9'"),
+    ("x*", "no host and no group is called 'x*'"),
+    ("web1,!web1", "no host is left"),
+    ("!*", "no host is left"),
+    ("", "no host is left"),
+    (",", "no host is left"),
+    ("runner-[3:1]", "the range [3:1] runs backwards"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "says"), REFUSED)
+def test_refused(pattern: str, says: str) -> None:
+    """What names nothing is an error, exclusions included: a misspelt one would run where it must not."""
+    with pytest.raises(UsageError) as caught:
+        select(pattern, HOSTS, GROUPS)
+    assert says in caught.value.text

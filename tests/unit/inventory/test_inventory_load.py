@@ -1,0 +1,236 @@
+"""What an inventory resolves to: hosts, groups, precedence, defaults, paths."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provision.inventory import Inventory, Settings, load
+
+Estate = Callable[..., Inventory]
+
+
+def test_ranges_groups_and_addresses(estate: Estate) -> None:
+    """Ranges expand in order, address in step; groups come from the hosts that list them."""
+    inventory = estate()
+    assert [(host.name, host.address) for host in inventory.hosts] == [
+        ("gitlab", "gitlab"),
+        ("runner-01", "198.18.0.1"),
+        ("runner-02", "198.18.0.2"),
+        ("runner-03", "198.18.0.3"),
+    ]
+    groups = {name: [host.name for host in hosts] for name, hosts in inventory.groups.items()}
+    assert groups == {"gitlab": ["gitlab"], "runners": ["runner-01", "runner-02", "runner-03"]}
+
+
+def test_defaults(estate: Estate) -> None:
+    """What is not said has the documented default; absent optional tables are None."""
+    settings = estate().hosts[0].settings
+    assert (settings.ssh.host_keys, settings.ssh.become, settings.ssh.connect_timeout) == ("strict", True, 10)
+    assert (settings.ssh.user, settings.ssh.port, settings.ssh.become_password) == (None, None, None)
+    assert (settings.docker.source, settings.docker.version, settings.docker.users) == ("docker.com", None, ())
+    assert settings.docker.daemon is None
+    assert settings.registry is None
+    assert settings.gitlab is not None
+    assert (settings.gitlab.edition, settings.gitlab.install, settings.gitlab.settings) == ("ce", True, {})
+    assert (settings.firewall.enable, settings.firewall.allow, settings.runners) == (False, (), ())
+    assert (settings.apt.docker, settings.apt.gitlab, settings.apt.runner) == (None, None, None)
+    assert (settings.runner.version, settings.runner.config) == (None, {})
+
+
+def test_settings_stand_alone() -> None:
+    """Settings can be made without a file, as tests of tasks do."""
+    assert Settings.model_validate({"docker": {"users": ["me"]}}).docker.users == ("me",)
+
+
+LEVELS = """\
+[ssh]
+user = "top"
+port = 1
+connect_timeout = 1
+proxy_jump = "top"
+[groups.first.ssh]
+port = 2
+connect_timeout = 2
+proxy_jump = "first"
+[groups.second.ssh]
+connect_timeout = 3
+proxy_jump = "second"
+[hosts.h]
+groups = ["first", "second"]
+ssh.proxy_jump = "own"
+[hosts.other]
+groups = ["second", "first"]
+"""
+
+
+def test_precedence(write: Callable[..., Path]) -> None:
+    """Host beats group beats top level; of the host's groups the later one wins."""
+    own, other = load([write(LEVELS)]).hosts
+    assert own.settings.ssh.model_dump(include={"user", "port", "connect_timeout", "proxy_jump"}) == {
+        "user": "top",
+        "port": 2,
+        "connect_timeout": 3,
+        "proxy_jump": "own",
+    }
+    assert (other.settings.ssh.connect_timeout, other.settings.ssh.proxy_jump) == (2, "first")
+
+
+OVERRIDES = [
+    (["ssh.user=set"], "set", "own"),
+    (["ssh.proxy_jump=set"], "top", "set"),  # the command line beats the files, also a host's own table
+    (["ssh.proxy_jump=set", "hosts.h.ssh.proxy_jump=mine"], "top", "mine"),
+    (["hosts.h.ssh.proxy_jump=mine", "ssh.proxy_jump=set"], "top", "mine"),
+    (["groups.second.ssh.user=group"], "group", "own"),
+    (["ssh.user=a", "ssh.user=b"], "b", "own"),
+    (['ssh={user="inline"}'], "inline", "own"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "user", "jump"), OVERRIDES)
+def test_set(write: Callable[..., Path], overrides: list[str], user: str, jump: str) -> None:
+    """`--set` is a layer above the files, with the same precedence inside."""
+    host = load([write(LEVELS)], overrides).hosts[0]
+    assert (host.settings.ssh.user, host.settings.ssh.proxy_jump) == (user, jump)
+
+
+VALUES = [
+    (
+        "registry.external_url=https://r.example.com:5555",
+        lambda s: s.registry.external_url,
+        "https://r.example.com:5555",
+    ),
+    ("firewall.enable=true", lambda s: s.firewall.enable, True),
+    ("docker.users=['a', 'b']", lambda s: s.docker.users, ("a", "b")),
+    ("docker.version=5:29.*", lambda s: s.docker.version, "5:29.*"),
+    ("docker.version='29'", lambda s: s.docker.version, "29"),
+    ("gitlab.version=19.3.0", lambda s: s.gitlab.version, "19.3.0"),
+    (
+        "gitlab.settings.gitlab_rails.time_zone=Europe/Berlin",
+        lambda s: s.gitlab.settings["gitlab_rails"]["time_zone"],
+        "Europe/Berlin",
+    ),
+    ('docker.daemon."log-driver"=local', lambda s: s.docker.daemon, {"log-driver": "local"}),
+    ("gitlab.settings.a.b=1\nssh.port = 2", lambda s: s.gitlab.settings["a"]["b"], "1\nssh.port = 2"),
+]
+
+
+@pytest.mark.parametrize(("override", "read", "value"), VALUES, ids=[v[0].split("=")[0] for v in VALUES])
+def test_set_values(estate: Estate, override: str, read: Callable[[Settings], object], value: object) -> None:
+    """VALUE is TOML; what is no TOML is a string, and cannot smuggle in other keys."""
+    assert read(estate(overrides=[override]).hosts[0].settings) == value
+
+
+def test_set_host_keys(estate: Estate) -> None:
+    """A host's own keys can be set, single hosts of a range and ranges included."""
+    inventory = estate(
+        overrides=["hosts.runner-02.address=10.9.9.9", 'hosts."runner-[01:02]".groups=["runners", "big"]']
+    )
+    assert [host.address for host in inventory.hosts] == ["gitlab", "198.18.0.1", "10.9.9.9", "198.18.0.3"]
+    assert [host.name for host in inventory.groups["big"]] == ["runner-01", "runner-02"]
+    one = estate(overrides=["hosts.runner-02.ssh.port=2222"])
+    assert [host.settings.ssh.port for host in one.hosts] == [None, None, 2222, None]
+
+
+def test_files_merge(write: Callable[..., Path]) -> None:
+    """Later files win key by key; arrays of tables are replaced whole."""
+    one = write('[hosts.a]\n[docker]\nusers=["x"]\nversion="1"\n[[runners]]\nname="r"\nexecutor="shell"\n', "one.toml")
+    two = write('[hosts.b]\n[docker]\nversion="2"\n[[runners]]\nname="s"\nexecutor="ssh"\n', "two.toml")
+    inventory = load([one, two])
+    assert [host.name for host in inventory.hosts] == ["a", "b"]
+    settings = inventory.hosts[0].settings
+    assert (settings.docker.users, settings.docker.version) == (("x",), "2")
+    assert [runner.name for runner in settings.runners] == ["s"]
+    assert inventory.files == (str(one), str(two))
+
+
+def test_paths_are_relative_to_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file's paths count from its own folder, those of `--set` from the current one; ~ is the home."""
+    (tmp_path / "sub").mkdir()
+    first, second = tmp_path / "a.toml", tmp_path / "sub/b.toml"
+    first.write_text(
+        '[hosts.h]\n[ssh]\nidentity_file = "id"\nknown_hosts = "~/kh"\n[registry]\nexternal_url="https://g"\n'
+    )
+    second.write_text('[hosts.h.registry.certificate]\nca = "ca.pem"\n[apt]\ndocker = {url="https://m", key="d.asc"}\n')
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    settings = (
+        load([Path("a.toml"), Path("sub/b.toml")], ["apt.runner={url='https://m',key='r.asc'}"]).hosts[0].settings
+    )
+    assert (settings.ssh.identity_file, settings.ssh.known_hosts) == (tmp_path / "id", Path("/home/me/kh"))
+    assert settings.registry is not None
+    assert settings.registry.certificate is not None
+    assert settings.registry.certificate.ca == tmp_path / "sub/ca.pem"
+    assert settings.apt.docker is not None
+    assert settings.apt.docker.key == tmp_path / "sub/d.asc"
+    assert settings.apt.runner is not None
+    assert settings.apt.runner.key == tmp_path / "r.asc"
+
+
+def test_equal_settings_are_one_object(estate: Estate) -> None:
+    """Hosts for which the same holds share validated settings; others do not."""
+    gitlab, *runners = estate("[groups.runners.docker]\nsource='distro'\n").hosts
+    assert len({id(host.settings) for host in runners}) == 1
+    assert gitlab.settings is not runners[0].settings
+    assert (gitlab.settings.docker.source, runners[0].settings.docker.source) == ("docker.com", "distro")
+
+
+def test_settings_are_frozen(estate: Estate) -> None:
+    """Nobody changes another host's settings by accident."""
+    with pytest.raises(ValueError, match="frozen"):
+        estate().hosts[0].settings.ssh.port = 1
+
+
+HOST_KEYS = [
+    "SHA256:" + "a" * 43,
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ",
+    "ssh-rsa AAAAB3NzaC1yc2E= me@here",
+    "ecdsa-sha2-nistp256 AAAAE2Vj",
+]
+
+
+@pytest.mark.parametrize("key", HOST_KEYS)
+def test_host_key(write: Callable[..., Path], key: str) -> None:
+    """A pin is a fingerprint or a public key."""
+    assert load([write(f'[hosts.h]\nhost_key = "{key}"\n')]).hosts[0].host_key == key
+
+
+@pytest.mark.parametrize("address", ["2001:db8::1", "fe80::1%eth0", "a_b.example.com", "10.0.0.1"])
+def test_address(write: Callable[..., Path], address: str) -> None:
+    """Names and addresses of both kinds."""
+    assert load([write(f'[hosts.h]\naddress = "{address}"\n')]).hosts[0].address == address
+
+
+def test_as_dict_is_json(estate: Estate) -> None:
+    """Hosts, groups and settings as plain data with the inventory's own keys."""
+    more = (
+        "[firewall]\nallow=['80/tcp', {port=9, from=['10.0.0.0/8']}]\n[ssh]\nidentity_file='/id'\nbecome_password='x'\n"
+    )
+    inventory = estate(more + "[hosts.web]\nhost_key='SHA256:" + "a" * 43 + "'\n")
+    found = json.loads(json.dumps(inventory.as_dict()))
+    assert found["groups"] == {"gitlab": ["gitlab"], "runners": ["runner-01", "runner-02", "runner-03"]}
+    assert found["hosts"]["runner-02"]["address"] == "198.18.0.2"
+    assert found["hosts"]["runner-02"]["groups"] == ["runners"]
+    assert found["hosts"]["web"]["host_key"].startswith("SHA256:")
+    settings = found["hosts"]["web"]["settings"]
+    assert settings["firewall"]["allow"] == ["80/tcp", {"port": "9", "from": ["10.0.0.0/8"]}]
+    assert settings["ssh"] == {
+        "connect_timeout": 10,
+        "host_keys": "strict",
+        "become": True,
+        "identity_file": "/id",
+        "become_password": "***",
+    }
+    unmasked = inventory.as_dict(masked=False)["hosts"]["web"]["settings"]["ssh"]["become_password"]
+    assert unmasked.resolve().reveal() == "x"
+
+
+def test_start_up_is_quick(tmp_path: Path) -> None:
+    """`--help` does not pay for the models: importing the package alone imports no pydantic."""
+    code = "import sys, provision.inventory; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

@@ -1,0 +1,245 @@
+"""Secrets: recognised anywhere, fetched late and once, never shown, and clear when they cannot be had."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from provision.errors import InventoryError
+from provision.inventory import Inventory, SecretSource, load, resolve, use_prompter
+from provision.inventory.recognise import is_secret_name
+from provision.secret import Secret
+
+Estate = Callable[..., Inventory]
+RUNNER = "[[runners]]\nname='r'\nexecutor='shell'\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_answers() -> Iterator[None]:
+    use_prompter(None)
+    yield
+    use_prompter(None)
+
+
+def token(inventory: Inventory) -> SecretSource:
+    """The runner's token."""
+    found = inventory.hosts[0].settings.runners[0].token
+    assert found is not None
+    return found
+
+
+def test_env(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment variable, read when the secret is needed, once."""
+    source = token(estate(RUNNER + "token={env='T_ENV'}\n"))
+    monkeypatch.setenv("T_ENV", "glrt-env-canary")
+    assert source.resolve() == Secret("glrt-env-canary")
+    monkeypatch.setenv("T_ENV", "other")
+    assert source.resolve() == Secret("glrt-env-canary")
+
+
+def test_file(estate: Estate, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file beside the inventory, without its last line break and no other."""
+    monkeypatch.chdir(tmp_path.parent)
+    write("-----KEY-----\nabc\n-----END-----\n", "token.txt")
+    assert (
+        token(estate(RUNNER + "token={file='token.txt'}\n")).resolve().reveal() == "-----KEY-----\nabc\n-----END-----"
+    )
+
+
+def test_command(estate: Estate, tmp_path: Path) -> None:
+    """A command runs in the inventory's folder, without a shell and without input."""
+    source = token(estate(RUNNER + "token={command=['sh', '-c', 'pwd; cat']}\n"))
+    assert source.resolve().reveal() == str(tmp_path)
+
+
+def test_prompt_is_asked_once(estate: Estate) -> None:
+    """Equal prompts give one question, from many threads too."""
+    asked: list[str] = []
+
+    def ask(text: str) -> str:
+        asked.append(text)
+        return "typed-canary"
+
+    use_prompter(ask)
+    more = RUNNER + "token={prompt='Token'}\n[ssh]\nbecome_password={prompt='Token'}\n"
+    settings = estate(more).hosts[0].settings
+    sources = [settings.ssh.become_password, settings.runners[0].token] * 8
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda source: source.resolve() if source else None, sources))
+    assert found == {Secret("typed-canary")}
+    assert asked == ["Token"]
+
+
+def test_command_runs_once_for_all_threads(estate: Estate, tmp_path: Path) -> None:
+    """Hosts that share settings share the answer."""
+    source = token(estate(RUNNER + "token={command=['sh', '-c', 'echo x >>count; echo secret']}\n"))
+    barrier = threading.Barrier(8)
+
+    def fetch(_: int) -> Secret:
+        barrier.wait()
+        return source.resolve()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(fetch, range(8))) == {Secret("secret")}
+    assert (tmp_path / "count").read_text() == "x\n"
+
+
+FAILING = [
+    ("{env='T_UNSET'}", "the environment variable T_UNSET is not set", "export T_UNSET=…"),
+    ("{env='T_EMPTY'}", "the environment variable T_EMPTY is empty", "export T_EMPTY=…"),
+    ("{file='nothing'}", "nothing cannot be read: No such file or directory", "write the secret into that file"),
+    ("{file='empty'}", "empty is empty", "put the secret there"),
+    ("{file='binary'}", "binary is no text in UTF-8", "store the secret as text"),
+    ("{command=['nothing-here']}", "nothing-here cannot be run", "install it"),
+    ("{command=['sh','-c','echo why not >&2; exit 3']}", "sh failed with exit code 3: why not", "by hand"),
+    ("{command=['true']}", "what true printed is empty", "put the secret there"),
+]
+
+
+@pytest.mark.parametrize(("source", "says", "hint"), FAILING)
+def test_missing_secret(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str, hint: str
+) -> None:
+    """What cannot be had is told with file, line, key and what to do; loading alone asks for nothing."""
+    monkeypatch.setenv("T_EMPTY", "")
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    inventory = estate(RUNNER + f"token={source}\n")
+    with pytest.raises(InventoryError) as caught:
+        token(inventory).resolve()
+    assert caught.value.text.startswith(f"{tmp_path}/inventory.toml:11: runners[0].token: ")
+    assert says in caught.value.text
+    assert hint in caught.value.hint
+
+
+def test_failing_command_is_masked(estate: Estate) -> None:
+    """A secret that a program prints while it fails is blanked, and no traceback holds it."""
+    known = Secret("canary-in-stderr")
+    source = token(estate(RUNNER + f"token={{command=['sh','-c','echo {known.reveal()} >&2; exit 1']}}\n"))
+    with pytest.raises(InventoryError) as caught:
+        source.resolve()
+    assert "***" in caught.value.text
+    assert known.reveal() not in "".join(traceback.format_exception(caught.value))
+
+
+def test_nothing_typed(estate: Estate) -> None:
+    """An empty answer is no secret."""
+    use_prompter(lambda _: "")
+    with pytest.raises(InventoryError, match="nothing was typed"):
+        token(estate(RUNNER + "token={prompt='Token'}\n")).resolve()
+
+
+def test_secrets_in_free_form_tables(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are recognised in gitlab.rb settings, daemon.json and below [[runners]], and resolved in place."""
+    settings = (
+        estate(
+            "[gitlab.settings.gitlab_rails]\nsmtp_password={env='T_ENV'}\nsmtp_port=25\nldap=[{bind={env='T_ENV'}}]\n"
+            + RUNNER
+            + "[runners.cache.s3]\nSecretKey={env='T_ENV'}\nAccessKey='plain-key'\n"
+        )
+        .hosts[0]
+        .settings
+    )
+    assert settings.gitlab is not None
+    monkeypatch.setenv("T_ENV", "free-canary")
+    assert resolve(settings.gitlab.settings) == {
+        "gitlab_rails": {
+            "smtp_password": Secret("free-canary"),
+            "smtp_port": 25,
+            "ldap": [{"bind": Secret("free-canary")}],
+        }
+    }
+    cache = resolve(settings.runners[0].config)["cache"]
+    assert cache == {"s3": {"SecretKey": Secret("free-canary"), "AccessKey": Secret("plain-key")}}
+
+
+NO_SECRETS = [
+    ("[docker.daemon]\nlog-opts={env='os'}\n", lambda s: s.docker.daemon["log-opts"], {"env": "os"}),
+    ("[gitlab.settings]\nx={env={A='b'}}\n", lambda s: s.gitlab.settings["x"], {"env": {"A": "b"}}),
+    ("[gitlab.settings]\nx={env='A', y=1}\n", lambda s: s.gitlab.settings["x"], {"env": "A", "y": 1}),
+    ("[gitlab.settings]\nx={command='ls'}\n", lambda s: s.gitlab.settings["x"], {"command": "ls"}),
+    ("[gitlab.settings]\nx={env='a b'}\n", lambda s: s.gitlab.settings["x"], {"env": "a b"}),
+    ("[gitlab.settings]\nx_token=5\n", lambda s: s.gitlab.settings, {"x_token": 5}),
+]
+
+
+@pytest.mark.parametrize(("more", "read", "value"), NO_SECRETS)
+def test_no_secret(estate: Estate, more: str, read: Callable[[object], object], value: object) -> None:
+    """Tables that only look a little like one stay tables."""
+    assert read(estate(more).hosts[0].settings) == value
+
+
+NAMES = [
+    "token",
+    "api_token",
+    "registration_token",
+    "smtp_password",
+    "secretkey",
+    "SecretKey",
+    "AccessKey",
+    "passphrase",
+]
+NAMES += ["db_key_base", "aws_secret_access_key", "aws_access_key_id", "client_secret", "AccountKey", "PrivateKey"]
+PLAIN = ["name", "key", "tls-key-file", "ssl_certificate_key", "token_expires_at", "token_realm", "keyid", "host_key"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_secret_names(name: str) -> None:
+    """Strings under such keys are never shown."""
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_names(name: str) -> None:
+    """Names that only look like it are no secrets: blanking a path everywhere would hide too much."""
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True), (0o644, True)])
+def test_warning_for_readable_file(write_estate: Callable[..., Path], mode: int, warned: bool) -> None:
+    """Secrets as text in a file that others can read give a warning that names the key, not the secret."""
+    path = write_estate("[gitlab.settings]\nsmtp_password='text-canary'\n", mode=mode)
+    warnings = load([path]).warnings
+    assert bool(warnings) is warned
+    assert not warned or ("gitlab.settings.smtp_password" in warnings[0] and str(path) in warnings[0])
+    assert "canary" not in "".join(warnings)
+
+
+def test_no_warning_without_plain_secrets(write_estate: Callable[..., Path]) -> None:
+    """A readable file without secrets is fine."""
+    assert load([write_estate(RUNNER + "token={env='T'}\n", mode=0o644)]).warnings == ()
+
+
+def test_nothing_is_shown(estate: Estate) -> None:
+    """Neither repr, str, dumps, text and JSON forms nor pickles hold a plain secret."""
+    inventory = estate(RUNNER + "token='show-canary'\n[ssh]\nbecome_password={prompt='Sudo'}\n")
+    settings = inventory.hosts[0].settings
+    shown = [repr(settings), str(settings), str(settings.model_dump()), inventory.as_text(), str(inventory.as_dict())]
+    shown += [f"{token(inventory)}", str(pickle.dumps(token(inventory).resolve())), repr(inventory)]
+    assert not any("show-canary" in text for text in shown)
+    assert "become_password = *** (prompt Sudo)" in inventory.as_text()
+    assert inventory.as_dict()["hosts"]["gitlab"]["settings"]["ssh"]["become_password"] == "***"
+
+
+def test_set_can_name_a_secret(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the command line names where a secret comes from; a missing one is told as such."""
+    source = estate(overrides=["gitlab.api_token={env='T_SET'}"]).hosts[0].settings.gitlab
+    assert source is not None
+    assert source.api_token is not None
+    monkeypatch.delenv("T_SET", raising=False)
+    with pytest.raises(InventoryError, match=r"^--set: gitlab\.api_token: the environment variable T_SET is not set"):
+        source.api_token.resolve()
+
+
+def test_warning_for_a_secret_on_the_command_line(estate: Estate) -> None:
+    """A secret typed behind `--set` can be seen by others: the warning names its key."""
+    (warning,) = estate(overrides=["gitlab.api_token=glpat-canary"]).warnings
+    assert warning.startswith("--set gitlab.api_token: the process list and the shell's history show it")
+    assert "canary" not in warning
+    assert estate(overrides=["gitlab.api_token={env='T'}"]).warnings == ()

@@ -1,0 +1,67 @@
+"""`provision lab` where there is no lab, and where there cannot be one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.cli import _guarded
+from provision.lab import LabUnavailable, run
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVISION_LAB_STATE", str(tmp_path))
+
+
+def test_status_without_labs_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing there is no error."""
+    assert _guarded(["lab", "status"]) == 0
+    assert capsys.readouterr().out == "there is no lab; provision lab up\n"
+
+
+def test_ssh_without_a_lab_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, and what to type."""
+    assert _guarded(["lab", "ssh", "gitlab"]) == 2
+    assert capsys.readouterr().err == "error: there is no lab lab\n  → provision lab up\n"
+
+
+def test_real_packages_need_an_inventory(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped one names the lab's own repositories."""
+    assert _guarded(["lab", "up", "--real"]) == 2
+    assert "--real goes with --inventory" in capsys.readouterr().err
+
+
+def test_a_broken_inventory_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """File and line of the fault; no folder of a lab appears."""
+    path = tmp_path / "x.toml"
+    path.write_text("[hosts.a]\nadress = 1\n")
+    assert _guarded(["lab", "up", "-i", str(path)]) == 2
+    assert f"{path}:2" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["x.toml"]
+
+
+def test_missing_programs_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install."""
+    if os.geteuid() != 0:
+        pytest.skip("without root that is what is said first")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(LabUnavailable) as refused:
+        run.require(build=True)
+    assert "mmdebstrap, systemd-nspawn, ip, nft" in refused.value.text
+    assert "systemd-container" in refused.value.hint
+
+
+def test_without_root_it_says_sudo() -> None:
+    """Nobody may boot hosts: exit 2, with the way out."""
+    if os.geteuid() != 0:
+        pytest.skip("drops root to find out")
+    # Imported first: nobody may not read a Python that lies in root's home.
+    script = "import os; from provision.lab.run import require; os.setuid(65534); require(build=False)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "LabUnavailable: a lab needs root" in done.stderr
+    assert "sudo" in done.stderr

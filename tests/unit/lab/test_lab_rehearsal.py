@@ -1,0 +1,150 @@
+"""Any inventory turned to the lab: what the overlay changes, and what it leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+
+from provision.inventory import load
+from provision.lab import Lab, LabHost, rehearsal, state
+from provision.lab.server import Server
+
+ESTATE = """
+[ssh]
+user = "admin"
+proxy_jump = "bastion"
+[groups.runners.ssh]
+port = 2200
+[hosts.git]
+address = "203.0.113.10"
+groups = ["gitlab"]
+host_key = "SHA256:abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ"
+[hosts."ci-[08:11]"]
+address = "203.0.113.[18:21]"
+groups = ["runners"]
+[gitlab]
+external_url = "https://git.example.com"
+edition = "ee"
+version = "19.3.0"
+api_token = { env = "PRODUCTION_TOKEN" }
+[registry]
+external_url = "https://registry.example.com"
+[registry.s3]
+bucket = "images"
+region = "nyc3"
+regionendpoint = "https://nyc3.example.com"
+accesskey = { env = "A" }
+secretkey = { env = "B" }
+[registry.login]
+username = "sammy"
+password = { env = "P" }
+image = "sammy/hello"
+[docker]
+version = "5:29.*"
+[docker.daemon]
+debug = true
+[[runners]]
+name = "builder"
+executor = "docker"
+token = { env = "RUNNER_TOKEN" }
+[runners.docker]
+image = "docker:28"
+[runners.cache.s3]
+SecretKey = { file = "secrets/cache" }
+"""
+
+
+def rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str = ESTATE, **options: Any
+) -> tuple[Lab, list[Path]]:
+    """A lab for the inventory as if it were up, and the files of the rehearsal."""
+    monkeypatch.setenv("PROVISION_LAB_STATE", str(tmp_path / "state"))
+    inventory = tmp_path / "estate.toml"
+    inventory.write_text(text)
+    planned, server = rehearsal.plan([inventory])
+    lab = Lab("x", planned, server=server, **options)
+    hosts = tuple(LabHost(host.name, f"198.18.7.{n}", gitlab=host.gitlab) for n, host in enumerate(planned, 10))
+    lab._record = state.Record("x", "198.18.7.0/24", hosts, lab.image, server, internet=lab.internet)
+    lab.folder.mkdir(parents=True)
+    lab.known_hosts.write_text(
+        "".join(f"{host.address} ssh-ed25519 AAAA{host.name}\n" for host in hosts).replace("-0", "0")
+    )
+    overlay = lab.folder / "overlay.toml"
+    overlay.write_text(tomlkit.dumps(rehearsal.overlay(lab, [inventory])))
+    return lab, [inventory, overlay]
+
+
+def test_the_servers_names_and_paths_come_from_the_inventory(tmp_path: Path) -> None:
+    """Names for the certificate, where GitLab looks for it, who logs in, and the bucket."""
+    path = tmp_path / "estate.toml"
+    path.write_text(ESTATE)
+    hosts, server = rehearsal.plan([path])
+    assert [(host.name, host.is_gitlab, host.sshd_port) for host in hosts] == [
+        ("git", True, 22),
+        *((f"ci-{n:02}", False, 2200) for n in range(8, 12)),
+    ]
+    pair = ("/etc/gitlab/ssl/registry.example.com.crt", "/etc/gitlab/ssl/registry.example.com.key")
+    names = ("git.example.com", "registry.example.com")
+    assert server == Server(names, *pair, "sammy", "sammy/hello", "images", "nyc3")
+
+
+def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses, logins, keys, repositories, S3 and every secret are the lab's; names and settings stay."""
+    lab, files = rehearsed(tmp_path, monkeypatch)
+    resolved = load(files).as_text()
+    for outside in ("203.0.113", "bastion", "admin", "nyc3.example.com", "SHA256:", "PRODUCTION", "RUNNER_TOKEN"):
+        assert outside not in resolved
+    assert "env" not in resolved
+    inventory = load(files)
+    git, *runners = inventory.hosts
+    assert [host.address for host in runners] == [f"198.18.7.{n}" for n in range(11, 15)]
+    assert git.settings.gitlab is not None
+    assert git.settings.registry is not None
+    assert git.settings.registry.s3 is not None
+    assert git.settings.gitlab.external_url == "https://git.example.com"
+    assert git.settings.registry.s3.bucket == "images"
+    assert git.settings.registry.s3.regionendpoint == lab.s3_url
+    assert runners[0].settings.docker.daemon == {"debug": True}
+    assert runners[0].settings.ssh.port == 22
+    assert runners[0].settings.apt.docker is not None
+    assert runners[0].settings.apt.docker.url.startswith(lab.apt_url)
+
+
+def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions become whatever the lab has, the edition the stand-in's."""
+    _, files = rehearsed(tmp_path, monkeypatch)
+    settings = load(files).hosts[0].settings
+    assert settings.gitlab is not None
+    assert (settings.gitlab.edition, settings.gitlab.version, settings.docker.version) == ("ce", "*", "*")
+    assert settings.runner.version is None
+
+
+def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's GitLab makes their tokens; relative paths of other secrets still name the same files."""
+    _, files = rehearsed(tmp_path, monkeypatch)
+    runner = load(files).hosts[1].settings.runners[0]
+    assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
+    assert runner.cache is not None
+    assert runner.cache["s3"]["SecretKey"].value == str(tmp_path / "secrets/cache")
+
+
+def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mirrors and no loosened pins: the hosts get the real thing."""
+    _, files = rehearsed(tmp_path, monkeypatch, internet=True)
+    settings = load(files).hosts[0].settings
+    assert settings.gitlab is not None
+    assert (settings.gitlab.edition, settings.gitlab.version, settings.docker.version) == ("ee", "19.3.0", "5:29.*")
+    assert settings.apt.docker is None
+
+
+def test_a_certificate_to_upload_is_the_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lies on the host then: the pair comes from the lab's folder."""
+    table = '[registry.certificate]\nlocal_fullchain = "a.pem"\nlocal_key = "a.key"\n[registry.s3]'
+    lab, files = rehearsed(tmp_path, monkeypatch, ESTATE.replace("[registry.s3]", table))
+    assert (lab.server.fullchain, lab.server.key) == ("", "")
+    registry = load(files).hosts[0].settings.registry
+    assert registry is not None
+    assert registry.certificate is not None
+    assert registry.certificate.local_fullchain == lab.folder / "fullchain.pem"
+    assert registry.certificate.ca == lab.ca

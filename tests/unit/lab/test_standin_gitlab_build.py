@@ -1,0 +1,56 @@
+"""The packages: what is in them."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from provision.lab.standins.gitlab_ce.build import VERSIONS, build
+
+pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb, which Debian and Ubuntu have")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The built packages by version."""
+    return dict(zip(VERSIONS, build(tmp_path_factory.mktemp("debs")), strict=True))
+
+
+def fields(package):
+    """The control fields."""
+    text = subprocess.run(["dpkg-deb", "-f", package], check=True, capture_output=True, text=True).stdout
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_control(packages, version):
+    """Name, version and what it needs."""
+    seen = fields(packages[version])
+    assert (seen["Package"], seen["Version"]) == ("gitlab-ce", version)
+    assert {"ruby", "docker-registry", "python3-cryptography"} <= {one.split()[0] for one in seen["Depends"].split(",")}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_contents(packages, version):
+    """Programs can be run, nothing belongs to whoever built it, and no byte code came along."""
+    listed = subprocess.run(["dpkg-deb", "-c", packages[version]], check=True, capture_output=True, text=True).stdout
+    lines = {line.split()[5]: line for line in listed.splitlines()}
+    assert lines["./opt/gitlab/bin/gitlab-ctl"].startswith("-rwxr-xr-x root/root")
+    assert lines["./usr/bin/gitlab-ctl"].endswith("-> /opt/gitlab/bin/gitlab-ctl")
+    assert lines["./opt/gitlab/embedded/bin/ruby"].endswith("-> /usr/bin/ruby")
+    assert all(" root/root " in line for line in lines.values())
+    assert not any("__pycache__" in name for name in lines)
+    assert "./etc/gitlab/gitlab.rb" not in lines
+
+
+@pytest.mark.parametrize(
+    ("version", "form"), [(VERSIONS[0], "# registry_nginx['"), (VERSIONS[1], "# registry['nginx']['")]
+)
+def test_each_template_shows_its_version_s_form(packages, version, form, tmp_path):
+    """The registry's front end is set by another name from 19.2 on."""
+    subprocess.run(["dpkg-deb", "-x", packages[version], tmp_path], check=True)
+    text = (tmp_path / "opt/gitlab/etc/gitlab.rb.template").read_text()
+    assert form in text
+    assert "@" not in {line[:1] for line in text.splitlines()}
+    manifest = (tmp_path / "opt/gitlab/version-manifest.txt").read_text()
+    assert manifest == f"gitlab-ce {version.split('-')[0]}\n"

@@ -1,0 +1,176 @@
+"""What gitlab.rb's settings come to, by version."""
+
+import json
+
+import pytest
+
+from provision.lab.standins.gitlab_ce.host import nginx_conf, registry_conf
+from provision.lab.standins.gitlab_ce.host.derive import ConfigurationError, derive
+from provision.lab.standins.gitlab_ce.host.removals import deprecations, removals
+
+OLD, TODAY = (18, 0, 0), (19, 3, 0)
+URL = {"external_url": "https://gitlab.example.com"}
+WITH_REGISTRY = URL | {"registry_external_url": "https://gitlab.example.com:5555"}
+
+
+def test_the_registry_listens_on_its_url_s_port_with_the_default_certificate():
+    """Port from the URL, certificate by the URL's host."""
+    site = derive(WITH_REGISTRY, TODAY).registry.site
+    assert (site.port, site.certificate, site.key) == (
+        5555,
+        "/etc/gitlab/ssl/gitlab.example.com.crt",
+        "/etc/gitlab/ssl/gitlab.example.com.key",
+    )
+
+
+@pytest.mark.parametrize(("version", "certificate"), [(OLD, "/old"), ((19, 1, 9), "/old"), ((19, 2, 0), "/new")])
+def test_the_new_form_wins_from_19_2_and_is_ignored_before(version, certificate):
+    """`registry['nginx']` over `registry_nginx`, key by key."""
+    settings = WITH_REGISTRY | {
+        "registry_nginx": {"ssl_certificate": "/old", "ssl_certificate_key": "/old.key"},
+        "registry": {"nginx": {"ssl_certificate": "/new"}},
+    }
+    site = derive(settings, version).registry.site
+    assert (site.certificate, site.key) == (certificate, "/old.key")
+
+
+@pytest.mark.parametrize(("version", "certificate"), [(OLD, "/old"), (TODAY, "/new")])
+def test_the_application_s_certificate_moved_likewise(version, certificate):
+    """`gitlab_rails['nginx']` over `nginx`."""
+    settings = URL | {
+        "nginx": {"ssl_certificate": "/old"},
+        "gitlab_rails": {"nginx": {"ssl_certificate": "/new"}},
+    }
+    assert derive(settings, version).external.certificate == certificate
+
+
+@pytest.mark.parametrize("settings", [URL, WITH_REGISTRY | {"registry": {"enable": False}}])
+def test_no_registry(settings):
+    """Without its URL, or switched off, there is none."""
+    assert derive(settings, TODAY).registry is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "GitLab external URL must include a schema and FQDN"),
+        ({"external_url": "gitlab.example.com"}, "GitLab external URL must include a schema and FQDN"),
+        ({"external_url": "ftp://gitlab.example.com"}, "Unsupported external URL scheme: ftp"),
+        (
+            URL | {"registry_external_url": "gitlab.example.com:5555"},
+            "GitLab Container Registry external URL must include a schema and FQDN",
+        ),
+        (
+            URL | {"registry_external_url": "https://gitlab.example.com/registry"},
+            "Unsupported GitLab Registry external URL path: /registry",
+        ),
+    ],
+)
+def test_urls_that_are_refused(settings, message):
+    """The URL needs a scheme, and the registry's no path."""
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        derive(settings, TODAY)
+
+
+def test_front_end_configuration():
+    """One TLS server for the application, one for the registry, and the redirect that was asked for."""
+    settings = WITH_REGISTRY | {"nginx": {"redirect_http_to_https": True, "listen_addresses": ["*", "127.0.0.1"]}}
+    text = nginx_conf.render(derive(settings, TODAY))
+    assert text.count("listen *:443 ssl;") == text.count("listen 127.0.0.1:443 ssl;") == 1
+    assert text.count("listen *:5555 ssl;") == text.count("listen *:80;") == 1
+    assert 'ssl_certificate "/etc/gitlab/ssl/gitlab.example.com.crt";' in text
+
+
+def test_plain_http():
+    """An http URL listens without TLS and names no certificate."""
+    text = nginx_conf.render(derive({"external_url": "http://gitlab.example.com"}, TODAY))
+    assert "listen *:80;" in text
+    assert "ssl_certificate" not in text
+
+
+SAID = {"realm": "https://gitlab.example.com", "secret": "s", "bundle": "/c.crt", "issuer": "omnibus-gitlab-issuer"}
+
+
+def storage_in(text):
+    """The storage line of a registry's configuration, as a value."""
+    line = next(line for line in text.splitlines() if line.startswith("storage: "))
+    return json.loads(line.removeprefix("storage: "))
+
+
+def registry_with(storage, **more):
+    """A registry whose gitlab.rb says this storage."""
+    return derive(WITH_REGISTRY | {"registry": {"storage": storage, **more}}, TODAY).registry
+
+
+def test_storage_is_written_verbatim_with_omnibus_s_own_keys():
+    """Nothing is validated or renamed; cache and delete are added where unset."""
+    storage = {"s3_v2": {"bucket": "b", "pathstyle": True, "typo": 1}, "redirect": {"disable": True}}
+    assert storage_in(registry_conf.render(registry_with(storage), **SAID)) == {
+        **storage,
+        "cache": {"blobdescriptor": "inmemory"},
+        "delete": {"enabled": True},
+    }
+
+
+def test_own_cache_and_delete_stay():
+    """What gitlab.rb says of them is not overruled."""
+    storage = {
+        "filesystem": {"rootdirectory": "/r"},
+        "cache": {"blobdescriptor": "redis"},
+        "delete": {"enabled": False},
+    }
+    assert storage_in(registry_conf.render(registry_with(storage), **SAID)) == storage
+
+
+def test_without_storage_it_is_a_folder():
+    """The default is GitLab's shared folder."""
+    seen = storage_in(registry_conf.render(derive(WITH_REGISTRY, TODAY).registry, **SAID))
+    assert seen["filesystem"] == {"rootdirectory": "/var/opt/gitlab/gitlab-rails/shared/registry"}
+
+
+@pytest.mark.parametrize("name", ["s3", "s3aws", "s3_v2"])
+def test_every_name_of_the_s3_driver_runs(name):
+    """They are aliases; distribution 2.8 knows the one."""
+    storage = {name: {"bucket": "b", "regionendpoint": "https://s3.example.com"}}
+    text = registry_conf.render_to_run(registry_with(storage), TODAY, **SAID)
+    assert storage_in(text)["s3"] == storage[name]
+
+
+@pytest.mark.parametrize(("version", "endpoint"), [(OLD, "s3.example.com"), (TODAY, registry_conf.NOWHERE)])
+def test_an_endpoint_without_a_scheme_is_not_reached_from_19_0(version, endpoint):
+    """Before, the older driver added the scheme itself."""
+    storage = {"s3": {"bucket": "b", "regionendpoint": "s3.example.com"}}
+    text = registry_conf.render_to_run(registry_with(storage), version, **SAID)
+    assert storage_in(text)["s3"]["regionendpoint"] == endpoint
+    assert storage_in(registry_conf.render(registry_with(storage), **SAID))["s3"] == storage["s3"]
+
+
+def test_auth_points_to_the_external_url():
+    """Clients are sent to `<external_url>/jwt/auth` for service container_registry."""
+    text = registry_conf.render(registry_with({"filesystem": {}}), **SAID)
+    assert "realm: https://gitlab.example.com/jwt/auth\n    service: container_registry\n" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "version", "names"),
+    [
+        ({"mattermost": {"enable": True}}, TODAY, ["mattermost['enable']"]),
+        ({"mattermost": {"enable": True}}, OLD, []),
+        ({"git_data_dirs": {"default": {"path": "/x"}}}, OLD, ["git_data_dirs['default']"]),
+        ({"unicorn": {"a": 1, "b": 2}}, OLD, ["unicorn['a']", "unicorn['b']"]),
+        ({"mattermost_external_url": "https://m"}, TODAY, ["mattermost_external_url"]),
+        (WITH_REGISTRY, TODAY, []),
+    ],
+)
+def test_removed_settings(settings, version, names):
+    """Each refused setting has its line, from the version on that removed it."""
+    lines = list(removals(settings, version))
+    assert [line.split()[1] for line in lines] == names
+
+
+@pytest.mark.parametrize(("version", "count"), [((19, 1, 0), 0), ((19, 2, 0), 1), (TODAY, 1)])
+def test_the_old_form_of_registry_nginx_is_deprecated_from_19_2(version, count):
+    """It still works, with a notice that names the new form."""
+    lines = list(deprecations({"registry_nginx": {"ssl_certificate": "/c"}}, version))
+    assert len(lines) == count
+    assert all("registry['nginx']['ssl_certificate']" in line for line in lines)

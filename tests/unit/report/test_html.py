@@ -1,0 +1,170 @@
+"""The page of a run: whole, self-contained, harmless."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Start, Summary
+from provision.errors import UsageError
+from provision.report.html import Html
+from provision.secret import Secret
+from provision.templating import use_templates_of
+
+Tell = Callable[[str], list[Event]]
+VOID = {"meta", "input", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """A page's structure: what is open when, its attributes and its texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+    def count(self, tag: str, **attrs: str) -> int:
+        """How many elements have this tag and these words in these attributes."""
+        return sum(
+            one == tag and all(word in (has.get(name.rstrip("_")) or "").split() for name, word in attrs.items())
+            for one, has in self.tags
+        )
+
+
+def page(events: Sequence[Event], folder: Path) -> Page:
+    """The page written for these events."""
+    listener = Html(folder / "report.html", io.StringIO())
+    for event in events:
+        listener.on(event)
+    listener.close()
+    parsed = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert parsed.open == []
+    return parsed
+
+
+@pytest.mark.parametrize("run", ["first", "check", "noop", "failed", "interrupted", "many"])
+def test_page_needs_nothing_else(run: str, tell: Tell, tmp_path: Path) -> None:
+    """No address to fetch from, for any kind of run; and the elements close in order."""
+    parsed = page(tell(run), tmp_path)
+    for tag, attrs in parsed.tags:
+        assert tag not in ("link", "img", "iframe", "object")
+        assert not {"src", "href", "srcset"} & set(attrs)
+
+
+def test_failed_run(tell: Tell, tmp_path: Path) -> None:
+    """Errors come first with their hints; the matrix has a cell per host and task."""
+    parsed = page(tell("failed"), tmp_path)
+    assert parsed.text.index("What failed") < parsed.text.index("Hosts and tasks") < parsed.text.index("What changed")
+    assert "look at `apt-cache madison docker-ce` on the host" in parsed.text
+    assert sum("data-bad" in attrs for tag, attrs in parsed.tags if tag == "tr") == 2
+    cells = {status: parsed.count("span", class_=status) for status in ("failed", "unreachable", "skipped")}
+    # a cell each, one more in the legend; what ran has a bar too
+    assert cells == {"failed": 3, "unreachable": 3, "skipped": 3}
+
+
+def test_changes_with_diffs_are_folded(tell: Tell, tmp_path: Path) -> None:
+    """Each change is told once, its diff in a part that opens."""
+    parsed = page(tell("many"), tmp_path)
+    assert parsed.text.count("restart docker") == 1
+    assert parsed.text.count("write /etc/docker/daemon.json") == 2
+    assert parsed.count("details") == 2
+    assert parsed.count("tr") == 61
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    """What hosts say cannot become part of the page."""
+    evil = "</pre><script>alert(1)</script>\"'"
+    events: list[Event] = [
+        Start(("t",), ("h",), False),
+        ChangeSeen("h", "t", evil, "update", evil, f"+{evil}", True),
+        Message("h", "t", evil),
+        ErrorSeen("h", "t", evil, "ChangeFailed", evil, evil),
+    ]
+    parsed = page(events, tmp_path)
+    assert parsed.count("script") == 1  # ours
+    assert parsed.text.count(evil) == 6
+
+
+def test_no_secret_and_odd_bytes(tmp_path: Path) -> None:
+    """Secrets are blanked; bytes that are no text, and escapes, are shown as such."""
+    canary = Secret("canary-93c1").reveal()
+    parsed = page([Start(("t",), ("h",), False), Message("h", "t", f"{canary} \udcff \x1b]0;x\x07 \x00")], tmp_path)
+    assert "canary" not in parsed.text
+    assert "*** \\udcff  \\x00" in parsed.text
+
+
+def test_run_that_broke_off(tell: Tell, tmp_path: Path) -> None:
+    """A page is written all the same, and says so."""
+    parsed = page([event for event in tell("first") if not isinstance(event, Summary)], tmp_path)
+    assert "The run broke off before its end" in parsed.text
+    assert "reconfigure GitLab" in parsed.text
+
+
+def test_run_that_never_began(tmp_path: Path) -> None:
+    """Without any event there is still a page."""
+    assert "The run broke off" in page([], tmp_path).text
+
+
+def test_written_whole_with_the_usual_mode(tmp_path: Path, tell: Tell) -> None:
+    """Nothing is there before the end, nothing beside it after; the mode follows the umask."""
+    path = tmp_path / "report.html"
+    listener = Html(path, io.StringIO())
+    for event in tell("noop"):
+        listener.on(event)
+    assert list(tmp_path.iterdir()) == []
+    before = os.umask(0o027)
+    try:
+        listener.close()
+    finally:
+        os.umask(before)
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_broken_template_leaves_the_old_page(tmp_path: Path, tell: Tell) -> None:
+    """A page that cannot be made is told on stderr, and what was there stays."""
+    path = tmp_path / "report.html"
+    path.write_text("yesterday")
+    mine = tmp_path / "templates"
+    mine.mkdir()
+    (mine / "report.html.j2").write_text("{{ nothing_of_that_name }}")
+    stderr = io.StringIO()
+    use_templates_of([mine])
+    try:
+        listener = Html(path, stderr)
+        for event in tell("noop"):
+            listener.on(event)
+        listener.close()
+    finally:
+        use_templates_of([])
+    assert path.read_text() == "yesterday"
+    assert "report.html was not written: templates/report.html.j2" in stderr.getvalue()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["report.html", "templates"]
+
+
+@pytest.mark.parametrize("where", ["missing/report.html", "."])
+def test_impossible_path_is_refused_at_once(where: str, tmp_path: Path) -> None:
+    """A path that cannot be written is refused before anything is contacted."""
+    with pytest.raises(UsageError, match="--report"):
+        Html(tmp_path / where, io.StringIO())

@@ -1,0 +1,124 @@
+"""The JSON lines, field by field."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.report.jsonlines import JsonLines
+from provision.secret import Secret
+
+Tell = Callable[[str], list[Event]]
+FIELDS = {
+    "start": "names hosts check",
+    "task": "host task status seconds",
+    "change": "host task resource action summary diff applied predicted",
+    "message": "host task text",
+    "error": "host task resource error text hint",
+    "summary": "check changed failed unreachable seconds hosts",
+}
+
+
+def lines(events: list[Event]) -> list[dict[str, Any]]:
+    """The objects written for these events."""
+    stream = io.StringIO()
+    listener = JsonLines(stream)
+    for event in events:
+        listener.on(event)
+    listener.close()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("run", ["first", "check", "noop", "failed", "interrupted", "many"])
+def test_every_line_has_exactly_the_contracted_fields(run: str, tell: Tell) -> None:
+    """Nothing missing, nothing more; `schema` on the first line alone; the summary last."""
+    first, *rest = lines(tell(run))
+    assert first.pop("schema") == 1
+    assert first["type"] == "start"
+    assert rest[-1]["type"] == "summary"
+    for one in [first, *rest]:
+        assert set(one) == {"type", *FIELDS[one["type"]].split()}
+
+
+def test_values() -> None:
+    """Each event's values, as they are written."""
+    counts = HostSummary(5, 3, 0, 0, False, 4, 10, 20, 3.94444)
+    assert lines(
+        [
+            Start(("all",), ("gitlab",), False),
+            ChangeSeen("gitlab", "registry", "File x", "update", "write x", "-a\n+b\n", True, False, 1.5),
+            Message("gitlab", "registry", "é"),
+            TaskDone("gitlab", "registry", "changed", 1.23456, 1, "headline"),
+            ErrorSeen("gitlab", "registry", "File x", "ChangeFailed", "no", "do"),
+            Summary(False, 3, 0, 0, 4.1, {"gitlab": counts}),
+        ]
+    ) == [
+        {"type": "start", "names": ["all"], "hosts": ["gitlab"], "check": False, "schema": 1},
+        {
+            "type": "change",
+            "host": "gitlab",
+            "task": "registry",
+            "resource": "File x",
+            "action": "update",
+            "summary": "write x",
+            "diff": "-a\n+b\n",
+            "applied": True,
+            "predicted": False,
+        },
+        {"type": "message", "host": "gitlab", "task": "registry", "text": "é"},
+        {"type": "task", "host": "gitlab", "task": "registry", "status": "changed", "seconds": 1.235},
+        {
+            "type": "error",
+            "host": "gitlab",
+            "task": "registry",
+            "resource": "File x",
+            "error": "ChangeFailed",
+            "text": "no",
+            "hint": "do",
+        },
+        {
+            "type": "summary",
+            "check": False,
+            "changed": 3,
+            "failed": 0,
+            "unreachable": 0,
+            "seconds": 4.1,
+            "hosts": {
+                "gitlab": {
+                    "ok": 5,
+                    "changed": 3,
+                    "failed": 0,
+                    "skipped": 0,
+                    "unreachable": False,
+                    "round_trips": 4,
+                    "seconds": 3.944,
+                }
+            },
+        },
+    ]
+
+
+def test_secrets_are_masked_and_names_are_kept() -> None:
+    """A secret that got into any free text is blanked; one that is worded like a host leaves the keys whole."""
+    canary = Secret('canary-"7f3a\n').reveal()
+    Secret("gitlab-host")
+    (one, two) = lines(
+        [
+            ChangeSeen("gitlab-host", "t", canary, "update", f"write {canary}", f"+x = {json.dumps(canary)}", True),
+            ErrorSeen("gitlab-host", "t", canary, "ChangeFailed", f"said {canary}", f"not {canary}"),
+        ]
+    )
+    assert "canary" not in json.dumps([one, two])
+    assert one["summary"] == "write ***"
+    assert one["host"] == two["host"] == "gitlab-host"
+
+
+def test_odd_bytes_survive() -> None:
+    """Bytes that are not UTF-8 (surrogates) and newlines in texts break no line."""
+    (one,) = lines([Message("h", "t", "a\udcff\n\x1b[31mb\u2028")])
+    assert one["text"] == "a\udcff\n\x1b[31mb\u2028"

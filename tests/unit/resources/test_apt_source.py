@@ -1,0 +1,281 @@
+"""`AptSource`: key, source and priority of a package repository."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.engine.observe import Eyes
+from provision.errors import ProbeFailed, Refused
+from provision.resources import AptSource, Result, apt_source
+from provision.resources.base import Change
+from provision.shell import Command
+from provision.testing import NO_FILE, Answer, LocalSession, file_is, observe, planned
+
+# Made by `gpg --quick-gen-key NAME ed25519 sign`; the first never expires, the second did in January 2020.
+KEY = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawF3URYJKwYBBAHaRw8BAQdAbDT7qf00vAdBKfmGmC2foVYcV/P/ONsKsO0S
+EQTQ8i20ClJlcG9zaXRvcnmIkAQTFggAOBYhBJHVitF5vyuJ3e2FY1Z3m9L6Opp/
+BQJrAXdRAhsDBQsJCAcCBhUKCQgLAgQWAgMBAh4BAheAAAoJEFZ3m9L6Opp/9P4A
+/RfgtFNjFJLu/NvAF8VcKmZh3BpE8FROOJQwgcjHtxAYAQCZiES6llVDGl0/7uq8
+jBjRY3j1ymAPUGsAl8yRuzRGAQ==
+=kzQq
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+EXPIRED = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEXgvhABYJKwYBBAHaRw8BAQdAgCMBiDBP4BAi9wc5gkL3CbjABDcP9gw9MJ+C
+0SjDFti0B0V4cGlyZWSIlgQTFggAPhYhBGJNGGunMiASmH0Iyd3FBhaenlVwBQJe
+C+EAAhsDBQkAJ40ABQsJCAcCBhUKCQgLAgQWAgMBAh4BAheAAAoJEN3FBhaenlVw
+6soA/RzkpvZw+LR4m1c1emlmpiukAn6sva/qAm6TTS5LukpeAQDkRjmevRmQa7/w
+17v1edDWVxIO0dJDjXyaywjlcII9DA==
+=aMJR
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+DOCKER = AptSource(
+    "docker",
+    uri="https://download.docker.com/linux/{id}",
+    suite="{codename}",
+    component="stable",
+    key_url="https://download.docker.com/linux/{id}/gpg",
+)
+RUNNER = AptSource(
+    "gitlab-runner",
+    uri="https://packages.gitlab.com/runner/gitlab-runner/{id}/",
+    suite="{codename}",
+    component="main",
+    key=KEY,
+    pin=("gitlab-runner", "gitlab-runner-helper-images"),
+)
+SOURCE = """Types: deb
+URIs: https://download.docker.com/linux/ubuntu
+Suites: noble
+Components: stable
+Architectures: amd64
+Signed-By: /etc/apt/keyrings/docker.asc
+"""
+PREFERENCES = """Package: gitlab-runner
+Pin: origin packages.gitlab.com
+Pin-Priority: 1001
+
+Package: gitlab-runner-helper-images
+Pin: origin packages.gitlab.com
+Pin-Priority: 1001
+
+"""
+
+
+def plan(resource: AptSource, **answers: Answer) -> list[Change]:
+    """The changes on an Ubuntu 24.04; what is not given is not there."""
+    nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "rivals": ""}
+    return planned(resource, observe(resource, {"system": "ubuntu\nnoble\n24.04\namd64\n", **nothing, **answers}))
+
+
+def test_bare() -> None:
+    """The key is fetched by the host, then the source is written."""
+    key, source = plan(DOCKER)
+    assert key.summary == "fetch https://download.docker.com/linux/ubuntu/gpg to /etc/apt/keyrings/docker.asc"
+    assert key.action == "create"
+    assert source.summary == "create /etc/apt/sources.list.d/docker.sources"
+    assert isinstance(source.run, Command)
+    assert source.run.stdin.decode() == SOURCE
+
+
+def test_bare_with_a_key_of_ours_and_a_pin() -> None:
+    """Three files; the pin holds each package to the repository's host."""
+    changes = plan(RUNNER)
+    assert [one.summary for one in changes] == [
+        "create /etc/apt/keyrings/gitlab-runner.asc",
+        "create /etc/apt/sources.list.d/gitlab-runner.sources",
+        "create /etc/apt/preferences.d/gitlab-runner.pref",
+    ]
+    written = [one.run.stdin.decode() for one in changes if isinstance(one.run, Command)]
+    assert written[0] == KEY
+    assert written[2] == PREFERENCES
+
+
+def test_converged() -> None:
+    """Nothing is fetched again."""
+    assert plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "summaries"),
+    [
+        (file_is(""), ["fetch"]),
+        (file_is(KEY, "0600"), ["fetch"]),
+        (file_is(KEY, "0644"), []),
+    ],
+)
+def test_a_key_that_apt_cannot_read_is_fetched_anew(key: Result, summaries: list[str]) -> None:
+    """An empty one, or one under a strict umask: apt would skip the repository without a word."""
+    assert [one.summary.split()[0] for one in plan(DOCKER, key=key, source=file_is(SOURCE))] == summaries
+
+
+def test_a_key_of_ours_is_kept_readable() -> None:
+    """Mode and content alike."""
+    (change,) = plan(
+        RUNNER,
+        key=file_is(KEY, "0600"),
+        source=file_is(SOURCE.replace("download.docker.com/linux/ubuntu", "packages.gitlab.com/runner/gitlab-runner/ubuntu/")
+                       .replace("stable", "main").replace("docker.asc", "gitlab-runner.asc")),
+        pin=file_is(PREFERENCES),
+    )  # fmt: skip
+    assert change.summary == "set /etc/apt/keyrings/gitlab-runner.asc to 0644 root:root (was 0600 root:root)"
+
+
+def test_rivals_are_moved_away() -> None:
+    """Two entries for one repository with different keys make every apt call fail: the other is put among the backups."""
+    first, second, *_ = plan(
+        DOCKER, rivals="/etc/apt/sources.list.d/docker.list\n/etc/apt/sources.list.d/x y.sources\n"
+    )
+    assert first.summary == "move /etc/apt/sources.list.d/docker.list away: it names the same repository"
+    assert first.action == "delete"
+    assert isinstance(second.run, Command)
+    assert second.run.script.endswith("mv -f -- '/etc/apt/sources.list.d/x y.sources' /var/lib/provision/backup/")
+
+
+def test_broken() -> None:
+    """A system that is not Debian's, a source that cannot be read."""
+    with pytest.raises(ProbeFailed, match="not a Debian or Ubuntu"):
+        plan(DOCKER, system="fedora\n\n41\nx86_64\n")
+    with pytest.raises(ProbeFailed, match=r"docker\.sources cannot be read"):
+        plan(DOCKER, key=file_is(KEY), source=Result(b"", b"cat: Is a directory", 1))
+
+
+def rivals_of(resource: AptSource, folder: Path) -> list[str]:
+    """The question for rivals, asked of a folder with a real grep."""
+    session = LocalSession({"/etc/apt/sources.list.d": folder})
+    question = resource.probe()["rivals"]
+    assert isinstance(question, Command)
+    (result,) = session.ask([question], deadline=10)
+    assert (result.code, result.errors) == (0, "")
+    return sorted(Path(line).name for line in result.text.splitlines())
+
+
+def test_rivals_are_found_by_what_they_name(tmp_path: Path) -> None:
+    """In both formats, http or https; our own file and other repositories are none."""
+    files = {
+        "docker.list": "deb [signed-by=/usr/share/keyrings/d.gpg] https://download.docker.com/linux/ubuntu noble stable",
+        "old.sources": "Types: deb\nURIs: http://download.docker.com/linux/ubuntu\n",
+        "docker.sources": SOURCE,
+        "gitlab.list": "deb https://packages.gitlab.com/gitlab/gitlab-ce/ubuntu noble main",
+        "docker.list.save": "deb https://download.docker.com/linux/ubuntu noble stable",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert rivals_of(DOCKER, tmp_path) == ["docker.list", "old.sources"]
+    assert rivals_of(RUNNER, tmp_path) == []
+
+
+def test_rivals_of_several_are_found_at_once(tmp_path: Path) -> None:
+    """One grep for all repositories of a host, with the answers that each alone would have had."""
+    names = {
+        "docker.sources": SOURCE,
+        "a b.list": f"deb {DOCKER.uri.split('{')[0]}ubuntu noble stable",
+        "other.list": "#",
+    }
+    for name, text in names.items():
+        (tmp_path / name).write_text(text)
+    session = LocalSession({"/etc/apt/sources.list.d": tmp_path})
+    eyes = Eyes(session)
+    questions = [one.probe()["rivals"] for one in (DOCKER, RUNNER)]
+    eyes.look(questions)
+    assert [Path(eyes.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
+    assert [len(look) for look in session.looks] == [1]
+
+
+def test_no_rivals_in_an_empty_folder(tmp_path: Path) -> None:
+    """grep finds no file: still no failure."""
+    assert rivals_of(DOCKER, tmp_path) == []
+
+
+def test_a_mirror_whose_address_begins_alike_is_no_rival(tmp_path: Path) -> None:
+    """`…/docker` is not `…/docker-testing`, though the one begins as the other."""
+    (tmp_path / "testing.list").write_text("deb https://mirror.example.com/docker-testing noble stable")
+    (tmp_path / "same.list").write_text("deb https://mirror.example.com/docker/ noble stable")
+    mirror = replace(DOCKER, uri="https://mirror.example.com/docker")
+    assert rivals_of(mirror, tmp_path) == ["same.list"]
+
+
+def fetch(tmp_path: Path, served: str) -> tuple[Result, Path]:
+    """Fetches a key from a file, with real curl."""
+    upstream = tmp_path / "upstream.gpg"
+    upstream.write_text(served)
+    source = replace(DOCKER, key_url=f"file://{upstream}")
+    key, *_ = plan(source)
+    assert isinstance(key.run, Command)
+    session = LocalSession({"/etc/apt": tmp_path / "apt"})
+    return session.run(Command(f"umask 077\n{key.run.script}"), deadline=10), tmp_path / "apt" / "keyrings"
+
+
+needs_curl = pytest.mark.skipif(
+    subprocess.run(["sh", "-c", "command -v curl"], capture_output=True, check=False).returncode != 0,
+    reason="needs curl",
+)
+
+
+@needs_curl
+def test_a_key_is_fetched_readable_for_apt(tmp_path: Path) -> None:
+    """0644 even under a strict umask; nothing else is left."""
+    result, folder = fetch(tmp_path, KEY)
+    assert result.code == 0, result.errors
+    assert [one.name for one in folder.iterdir()] == ["docker.asc"]
+    assert (folder / "docker.asc").read_text() == KEY
+    assert (folder / "docker.asc").stat().st_mode & 0o777 == 0o644
+
+
+@needs_curl
+def test_what_is_no_key_is_not_kept(tmp_path: Path) -> None:
+    """A captive portal's page, say."""
+    result, folder = fetch(tmp_path, "<html>log in first</html>")
+    assert result.code == 1
+    assert result.errors == "what came is no OpenPGP key\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_rival_survives_among_the_backups(tmp_path: Path) -> None:
+    """Moved, not deleted."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "docker.list").write_text("deb https://download.docker.com/linux/ubuntu noble stable\n")
+    change, *_ = plan(DOCKER, rivals="/etc/apt/sources.list.d/docker.list\n")
+    assert isinstance(change.run, Command)
+    session = LocalSession({"/etc/apt/sources.list.d": lists, "/var/lib/provision": tmp_path / "home"})
+    assert session.run(change.run, deadline=10).code == 0
+    assert list(lists.iterdir()) == []
+    assert [one.name for one in (tmp_path / "home" / "backup").iterdir()] == ["docker.list"]
+
+
+def test_an_expired_key_of_ours_is_refused() -> None:
+    """Before anything is changed: apt would refuse the repository."""
+    source = AptSource("gitlab", "https://mirror.example.com/gitlab", "noble", "main", key=EXPIRED)
+    with pytest.raises(Refused, match=r"mirror\.example\.com/gitlab: it expired on 2020-01-31"):
+        plan(source)
+
+
+def test_what_is_no_key_of_ours_is_refused() -> None:
+    """A web page that a mirror sent, say."""
+    with pytest.raises(Refused, match="neither armoured nor an OpenPGP packet"):
+        plan(AptSource("gitlab", "https://mirror.example.com/gitlab", "noble", "main", key="<html>"))
+
+
+def test_an_expired_key_on_the_host_is_fetched_again() -> None:
+    """The publisher has a newer one."""
+    (change,) = plan(DOCKER, key=file_is(EXPIRED), source=file_is(SOURCE))
+    assert change.summary.endswith("docker.asc again: it expired on 2020-01-31")
+    assert change.leaves
+
+
+def test_a_key_that_expires_soon_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every run until there is a newer one, and counted at none."""
+    monkeypatch.setattr(apt_source, "_judge", lambda _: ("it expires on 2030-01-01", True))
+    (change,) = plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE))
+    assert change.summary.endswith("docker.asc again: it expires on 2030-01-01")
+    assert not change.leaves

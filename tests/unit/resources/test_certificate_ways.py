@@ -1,0 +1,239 @@
+"""`UploadedPair`, `ServedCertificate`, `AcmeCertificate`: bare, half done, converged, broken."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.errors import Refused
+from provision.lab.certificates import Authority, Pair
+from provision.resources import AcmeCertificate, CertificatePair, Result, ServedCertificate, UploadedPair
+from provision.resources.uploaded_pair import judge
+from provision.secret import Secret
+from provision.shell import Command
+from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+
+HOST = "registry.example.com"
+CHAIN, KEY = "/etc/gitlab/ssl/r.crt", "/etc/gitlab/ssl/r.key"
+CA = Authority("a CA")
+OLD, NEW = CA.issue([HOST], []), CA.issue([HOST], [])
+LIVE = {"served": OLD.fullchain, "configured": "yes\n"}
+IDLE = {"served": "", "configured": ""}
+
+
+def uploaded(pair: Pair = NEW, **fields: object) -> UploadedPair:
+    """That pair, to be put in place."""
+    days = datetime.timedelta(days=90)
+    plain = UploadedPair(CHAIN, KEY, pair.fullchain.encode(), Secret(pair.key), days, HOST, 5555)
+    return replace(plain, **fields)  # type: ignore[arg-type]
+
+
+def there(pair: Pair, mode: str = "0600") -> dict[str, Result]:
+    """Both files, as `ask_file` tells them."""
+    return {"fullchain": file_is(pair.fullchain), "key": file_is(pair.key, mode)}
+
+
+class TestUploadedPair:
+    """Both files together, or neither."""
+
+    def test_bare(self) -> None:
+        """One change; nothing is owed where nothing is served."""
+        (change,) = planned(uploaded(), observe(uploaded(), {"fullchain": NO_FILE, "key": NO_FILE, **IDLE}))
+        assert (change.summary, change.action) == (f"put {CHAIN} and {KEY} in place", "create")
+        assert change.notify == ()
+
+    def test_new_content_owes_a_hup_and_no_reconfigure(self) -> None:
+        """Where GitLab serves from this file."""
+        (change,) = planned(uploaded(), observe(uploaded(), {**there(OLD), **LIVE}))
+        assert [one.name for one in change.notify] == ["hup-certificates"]
+        assert change.notify == uploaded().handlers
+
+    def test_gitlab_that_serves_from_another_file_is_owed_nothing(self) -> None:
+        """gitlab.rb is to change: its reconfigure reads the file."""
+        (change,) = planned(uploaded(), observe(uploaded(), {**there(OLD), **LIVE, "configured": ""}))
+        assert change.notify == ()
+
+    def test_the_key_alone_counts(self) -> None:
+        """A certificate with another key is half done."""
+        half = {"fullchain": file_is(NEW.fullchain), "key": file_is(OLD.key, "0600"), **LIVE}
+        assert [one.action for one in planned(uploaded(), observe(uploaded(), half))] == ["update"]
+
+    def test_modes(self) -> None:
+        """A key that others can read is closed, and owes nothing."""
+        (change,) = planned(uploaded(), observe(uploaded(), {**there(NEW, "0644"), **LIVE}))
+        assert change.summary == f"set {KEY} to 0600 root:root (was 0644 root:root)"
+        assert change.notify == ()
+
+    def test_converged(self) -> None:
+        """Nothing to do, nothing to say."""
+        seen = observe(uploaded(), {**there(NEW), **LIVE})
+        assert (planned(uploaded(), seen), notes(uploaded(), seen)) == ([], [])
+
+    def test_notes(self) -> None:
+        """A short life, and a CA that did not sign."""
+        short = uploaded(left=datetime.timedelta(days=5), ca=Authority("another").certificate.encode())
+        said = notes(short, observe(short, {**there(NEW), **LIVE}))
+        assert said[0] == f"the certificate for {CHAIN} expires in 5 days"
+        assert "it is signed by CN=a CA, which is not in registry.certificate.ca" in said[1]
+        vouched = uploaded(ca=(Authority("another").certificate + CA.certificate).encode())
+        assert notes(vouched, observe(vouched, {**there(NEW), **LIVE})) == []
+
+    def test_the_key_is_in_no_diff_and_no_script(self) -> None:
+        """It travels on standard input."""
+        (change,) = planned(uploaded(), observe(uploaded(), {**there(OLD), **LIVE}))
+        assert isinstance(change.run, Command)
+        secret = NEW.key.splitlines()[1]
+        assert secret not in change.diff
+        assert secret not in change.run.script
+        assert change.run.stdin == NEW.key.encode()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalSession:
+    """This machine, with its folders elsewhere; `openssl s_client` finds nobody."""
+    (tmp_path / "etc").mkdir()
+    return LocalSession({"/var/lib/provision": tmp_path / "home", "/etc": tmp_path / "etc"})
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="sets owners: needs root")
+
+
+@needs_root
+def test_carried_out_both_are_there(host: LocalSession, tmp_path: Path) -> None:
+    """Put, replaced, settled; modes as wanted, the old ones kept, nothing stands beside."""
+    for pair in (OLD, NEW):
+        wanted = replace(uploaded(pair), port=9)
+        (change,) = planned(wanted, look(wanted, host))
+        assert isinstance(change.run, Command)
+        assert host.run(change.run, deadline=10).code == 0
+        assert planned(wanted, look(wanted, host)) == []
+    ssl = tmp_path / "etc/gitlab/ssl"
+    assert sorted(one.name for one in ssl.iterdir()) == ["r.crt", "r.key"]
+    assert (ssl / "r.key").stat().st_mode & 0o777 == 0o600
+    kept = {one.read_text() for one in (tmp_path / "home/backup").iterdir()}
+    assert kept == {OLD.fullchain, OLD.key}
+
+
+@needs_root
+@pytest.mark.parametrize("before", [OLD, None], ids=["over an old pair", "over nothing"])
+def test_a_key_that_cannot_be_written_leaves_the_old_pair(
+    host: LocalSession, tmp_path: Path, before: Pair | None
+) -> None:
+    """Old or new, never between: the certificate goes back."""
+    ssl = tmp_path / "etc/gitlab/ssl"
+    ssl.mkdir(parents=True)
+    if before:
+        (ssl / "r.crt").write_text(before.fullchain)
+    wanted = replace(uploaded(), port=9)
+    (change,) = planned(wanted, look(wanted, host))
+    (ssl / ".r.key.provision").mkdir()  # where the new key would be written first
+    assert isinstance(change.run, Command)
+    assert host.run(change.run, deadline=10).code != 0
+    certificates = [one.read_text() for one in ssl.iterdir() if one.is_file()]
+    assert certificates == ([before.fullchain] if before else [])
+
+
+class TestJudge:
+    """The files on this machine."""
+
+    def test_fit(self) -> None:
+        """The time that is left."""
+        assert judge(NEW.fullchain.encode(), Secret(NEW.key), HOST).days == 89
+
+    @pytest.mark.parametrize(
+        "text", ["", "no key, but words", CA.certificate], ids=["nothing", "prose", "a certificate"]
+    )
+    def test_no_key(self, text: str) -> None:
+        """Named as what it is not."""
+        with pytest.raises(Refused, match="the key is no private key in PEM"):
+            judge(NEW.fullchain.encode(), Secret(text), HOST)
+
+    def test_pair_of_two(self) -> None:
+        """Two halves of two pairs."""
+        with pytest.raises(Refused, match="do not belong together"):
+            judge(NEW.fullchain.encode(), Secret(OLD.key), HOST)
+
+
+class TestServedCertificate:
+    """What the port serves against what the file holds."""
+
+    resource = ServedCertificate(CHAIN, HOST, 5555)
+
+    @pytest.mark.parametrize(
+        ("file", "served", "configured", "due"),
+        [
+            (NEW.fullchain, OLD.fullchain, "yes\n", True),
+            (OLD.fullchain, OLD.fullchain, "yes\n", False),
+            (OLD.fullchain.replace("\n", "\r\n"), OLD.fullchain, "yes\n", False),
+            (f"Bag attributes\n{OLD.fullchain}", OLD.fullchain, "yes\n", False),
+            (OLD.fullchain.removesuffix(CA.certificate), OLD.fullchain, "yes\n", False),
+            (OLD.fullchain, OLD.fullchain.removesuffix(CA.certificate), "yes\n", True),
+            (NEW.fullchain, OLD.fullchain, "", False),
+            (NEW.fullchain, "", "yes\n", False),
+            (None, OLD.fullchain, "yes\n", False),
+        ],
+        ids=[
+            *("renewed", "same", "other line ends", "with prose", "a root is added", "the chain grew"),
+            *("served from another file", "nothing is served", "no file"),
+        ],
+    )
+    def test_due(self, file: str | None, served: str, configured: str, due: bool) -> None:
+        """A HUP is owed exactly where GitLab serves from this file, and something else."""
+        found = NO_FILE if file is None else file_is(file)
+        seen = observe(self.resource, {"fullchain": found, "served": served, "configured": configured})
+        assert [[one.name for one in change.notify] for change in planned(self.resource, seen)] == (
+            [["hup-certificates"]] if due else []
+        )
+
+
+class TestAcmeCertificate:
+    """certbot's certificate."""
+
+    resource = AcmeCertificate(HOST, "ops@example.com", "https://acme/dir", CertificatePair(CHAIN, KEY, HOST), 5555)
+    conf = "version = 2.1.0\n[renewalparams]\nserver = https://acme/dir\nauthenticator = standalone\n"
+
+    def plan(self, pair: Pair | None, conf: str) -> list[str]:
+        """What is planned when that is there."""
+        public = self._public(pair) if pair else "absent\n"
+        chain = file_is(pair.fullchain) if pair else NO_FILE
+        seen = observe(self.resource, {"fullchain": chain, "key": public, "renewal": conf, **LIVE})
+        return [one.summary for one in planned(self.resource, seen)]
+
+    def _public(self, pair: Pair) -> str:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+        public = load_pem_private_key(pair.key.encode(), None).public_key()
+        return f"0600 root:root\n{public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()}"
+
+    def test_bare(self) -> None:
+        """There is none: it is got."""
+        assert self.plan(None, "") == [f"get a certificate for {HOST} from https://acme/dir: there is none"]
+
+    def test_converged(self) -> None:
+        """It is judged as any other."""
+        assert self.plan(NEW, self.conf) == []
+
+    def test_another_authority(self) -> None:
+        """What staging gave is no good in production."""
+        (summary,) = self.plan(NEW, self.conf.replace("https://acme/dir", "https://staging/dir"))
+        assert summary.endswith("the one that is there is from https://staging/dir")
+
+    @pytest.mark.parametrize(("days", "start", "due"), [(90, -60, False), (90, -80, True), (90, -91, True)])
+    def test_late(self, days: int, start: int, due: bool) -> None:
+        """certbot renews when a third is left; below a fifth something is wrong, and it is done here."""
+        summaries = self.plan(CA.issue([HOST], [], days=days, start=start), self.conf)
+        assert ["not renewed in time" in one for one in summaries] == [True] * due
+
+    def test_files_of_somebody_else(self) -> None:
+        """certbot would refuse; we do so first."""
+        with pytest.raises(Refused, match="certbot knows nothing of it"):
+            self.plan(NEW, "")
+
+    def test_what_it_got_may_be_unfit(self) -> None:
+        """For another host: refused."""
+        with pytest.raises(Refused, match=f"is not for {HOST}"):
+            self.plan(CA.issue(["other.example.com"], []), self.conf)

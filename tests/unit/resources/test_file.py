@@ -1,0 +1,156 @@
+"""`File` and `Absent`: bare, half done, converged, broken; then carried out with a real sh."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from provision.errors import ProbeFailed
+from provision.resources import Absent, File, Handler, Result
+from provision.secret import Secret
+from provision.shell import sh
+from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+
+RELOAD = Handler("reload", "reload it", sh("systemctl reload it"))
+MOTD = File("/etc/motd", "hello\n", notify=(RELOAD,))
+ME = f"{pwd.getpwuid(os.getuid()).pw_name}:{grp.getgrgid(os.getgid()).gr_name}"
+
+
+def test_bare() -> None:
+    """No file: one change creates it, shows all of it and owes the handler."""
+    (change,) = planned(MOTD, observe(MOTD, NO_FILE))
+    assert (change.summary, change.action) == ("create /etc/motd", "create")
+    assert change.diff == "--- /etc/motd (now)\n+++ /etc/motd (wanted)\n@@ -0,0 +1 @@\n+hello"
+    assert change.notify == (RELOAD,)
+    assert MOTD.handlers == (RELOAD,)
+
+
+def test_an_empty_file_that_is_wanted_is_created() -> None:
+    """Absent and empty are two states."""
+    empty = File("/etc/empty", "")
+    assert [one.action for one in planned(empty, observe(empty, NO_FILE))] == ["create"]
+    assert planned(empty, observe(empty, file_is(""))) == []
+
+
+def test_half_done_content() -> None:
+    """Another content: updated, and the mode and owner go along in the same change."""
+    (change,) = planned(MOTD, observe(MOTD, file_is("good bye\n", "0600", "bob:bob")))
+    assert (change.summary, change.action) == ("update /etc/motd", "update")
+    assert change.diff.splitlines()[3:] == ["-good bye", "+hello"]
+
+
+@pytest.mark.parametrize(("mode", "owner"), [("0600", "root:root"), ("0644", "bob:root"), ("4755", "root:root")])
+def test_half_done_mode_or_owner(mode: str, owner: str) -> None:
+    """The content fits: only mode and owner are set, and nothing is owed."""
+    (change,) = planned(MOTD, observe(MOTD, file_is("hello\n", mode, owner)))
+    assert change.summary == f"set /etc/motd to 0644 root:root (was {mode} {owner})"
+    assert change.run == sh("chown -- root:root /etc/motd && chmod -- 0644 /etc/motd")
+    assert change.notify == ()
+
+
+def test_converged() -> None:
+    """Nothing to do, nothing to say."""
+    seen = observe(MOTD, file_is("hello\n"))
+    assert planned(MOTD, seen) == []
+    assert notes(MOTD, seen) == []
+
+
+def test_broken() -> None:
+    """A file that cannot be read (a directory, say) is a fault of the host, with its own words."""
+    seen = observe(MOTD, Result(b"0755 root:root\n", b"cat: /etc/motd: Is a directory\n", 1))
+    with pytest.raises(ProbeFailed, match="/etc/motd cannot be read: cat: /etc/motd: Is a directory") as caught:
+        planned(MOTD, seen)
+    assert caught.value.hint == "look at it on the host: ls -ld /etc/motd"
+
+
+def test_binary_content_is_compared_byte_by_byte() -> None:
+    """Bytes that are no UTF-8 neither fail nor look alike."""
+    key = File("/etc/key.gpg", b"\x99\xff\n")
+    assert planned(key, observe(key, file_is(b"\x99\xff\n"))) == []
+    (change,) = planned(key, observe(key, file_is(b"\x99\xfe\n")))
+    assert change.diff.splitlines()[3:] == [r"-\x99\xfe", r"+\x99\xff"]
+
+
+def test_a_secret_is_in_no_diff_and_no_script() -> None:
+    """Its digest tells that it changed; the text travels on standard input."""
+    key = File("/etc/key", Secret("very-secret-key\n"), mode="0600")
+    (change,) = planned(key, observe(key, file_is("old-secret\n", "0600")))
+    assert "secret-key" not in change.diff
+    assert "old-secret" not in change.diff
+    assert "(a secret, sha256 " in change.diff
+    assert not callable(change.run)
+    command = change.run
+    assert "very-secret-key" not in f"{command!r}"
+    assert getattr(command, "stdin", b"") == b"very-secret-key\n"
+
+
+def test_a_known_secret_inside_a_file_is_masked_in_its_diff() -> None:
+    """Line by line, with what is no secret shown."""
+    Secret("s3cr3t-in-a-line")
+    conf = File("/etc/conf", "user = me\npassword = s3cr3t-in-a-line\n")
+    (change,) = planned(conf, observe(conf, file_is("user = me\n")))
+    assert change.diff.splitlines()[3:] == [" user = me", "+password = ***"]
+
+
+def test_line_ends_and_secrets_that_differ_are_told() -> None:
+    """A diff of a change is never empty."""
+    (change,) = planned(MOTD, observe(MOTD, file_is("hello\r\n")))
+    assert change.diff.splitlines()[-1] == "(they differ in secrets or line ends)"
+
+
+def test_a_long_diff_is_cut() -> None:
+    """400 lines, and how many there are more."""
+    long = File("/etc/long", "".join(f"{number}\n" for number in range(1000)))
+    (change,) = planned(long, observe(long, NO_FILE))
+    assert change.diff.splitlines()[-1] == "… 603 more lines"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalSession:
+    """This machine, with its folders elsewhere."""
+    return LocalSession({"/var/lib/provision": tmp_path / "home", "/etc": tmp_path / "etc"})
+
+
+def carry_out(resource: File | Absent, host: LocalSession) -> list[str]:
+    """Looks, does what is planned, and says what that was."""
+    changes = planned(resource, look(resource, host))
+    for change in changes:
+        assert not callable(change.run)
+        result = host.run(change.run, deadline=10)  # type: ignore[arg-type]
+        assert result.code == 0, result.errors
+    return [change.summary for change in changes]
+
+
+def test_carried_out_it_converges(host: LocalSession, tmp_path: Path) -> None:
+    """Created, then mended when content or mode drift, and otherwise left alone."""
+    wanted = File("/etc/conf d/it's", "50%\n\\n $HOME `x`\n", mode="0640", owner=ME)
+    target = tmp_path / "etc" / "conf d" / "it's"
+    assert carry_out(wanted, host) == ["create /etc/conf d/it's"]
+    assert target.read_text() == "50%\n\\n $HOME `x`\n"
+    assert carry_out(wanted, host) == []
+    target.chmod(0o600)
+    assert carry_out(wanted, host) == [f"set /etc/conf d/it's to 0640 {ME} (was 0600 {ME})"]
+    assert carry_out(wanted, host) == []
+    target.write_text("drift")
+    assert carry_out(wanted, host) == ["update /etc/conf d/it's"]
+    assert carry_out(wanted, host) == []
+
+
+def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
+    """A file, and a link to nowhere, go; what is not there is left so."""
+    gone = Absent("/etc/old.list", notify=(RELOAD,))
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    assert carry_out(gone, host) == []
+    (folder / "old.list").write_text("x")
+    (change,) = planned(gone, look(gone, host))
+    assert (change.action, change.notify, gone.handlers) == ("delete", (RELOAD,), (RELOAD,))
+    assert carry_out(gone, host) == ["delete /etc/old.list"]
+    (folder / "old.list").symlink_to("/nowhere/at/all")
+    assert carry_out(gone, host) == ["delete /etc/old.list"]
+    assert carry_out(gone, host) == []
+    assert list(folder.iterdir()) == []

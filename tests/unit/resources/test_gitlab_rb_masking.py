@@ -1,0 +1,125 @@
+"""Diffs of gitlab.rb that people may see: exact in shape, blind to secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.resources.gitlab_rb import edit, masked_diff, secrets_in
+from provision.secret import Secret
+
+STORAGE = b"""# registry['storage'] = { 'secretkey' => 'commented-one' }
+registry['storage'] = {
+  's3' => {
+    'bucket' => 'images',
+    'accesskey' => 'AKIA-old',
+    'secretkey' => "old-secret",
+    'region' => 'nyc3'
+  }
+}
+"""
+
+
+def test_shape() -> None:
+    """It is what diff -u prints, under the file's path."""
+    assert masked_diff(b"a\nb\nc\nd\ne\n", b"a\nb\nc\nd\nE\nf\n") == (
+        "--- /etc/gitlab/gitlab.rb\n+++ /etc/gitlab/gitlab.rb\n@@ -2,4 +2,5 @@\n b\n c\n d\n-e\n+E\n+f\n"
+    )
+    assert masked_diff(b"same\n", b"same\n") == ""
+
+
+def test_no_newline_at_the_end() -> None:
+    """A missing last newline is told, and a carriage return is not shown."""
+    assert masked_diff(b"a", b"a\r\nb\r\n", path="x").splitlines() == [
+        *("--- x", "+++ x", "@@ -1 +1,2 @@", "-a", "\\ No newline at end of file", "+a", "+b"),
+    ]
+
+
+def test_new_file() -> None:
+    """A file that was not there has no old lines."""
+    assert masked_diff(b"", b"a\n", path="x") == "--- x\n+++ x\n@@ -0,0 +1 @@\n+a\n"
+
+
+def test_a_changed_secret_shows_twice_as_stars() -> None:
+    """Old and new secret differ, and both lines show; context that holds secrets is blank too."""
+    wanted = {
+        ("registry", "storage"): {
+            "s3": {"bucket": "images", "accesskey": "AKIA-new", "secretkey": Secret("n'ew-se\\cret"), "region": "nyc3"}
+        }
+    }
+    done = edit(STORAGE, wanted)
+    diff = masked_diff(STORAGE, done.text, ["AKIA-new", Secret("n'ew-se\\cret")])
+    assert diff.splitlines()[3:] == [
+        " registry['storage'] = {",
+        "   's3' => {",
+        "     'bucket' => 'images',",
+        "-    'accesskey' => '***',",
+        "-    'secretkey' => \"***\",",
+        "+    'accesskey' => '***',",
+        "+    'secretkey' => \"***\",",
+        "     'region' => 'nyc3'",
+        "   }",
+        " }",
+    ]
+    assert "ew-se" not in repr(done)
+    assert done.changes[0].new_source is not None
+    assert "***" in done.changes[0].new_source
+
+
+LINES = {
+    "setting": "gitlab_rails['initial_root_password'] = 'hunter22'",
+    "double quotes": 'gitlab_rails["smtp_password"]="hunter22" # smtp',
+    "call": "initial_shared_secret 'hunter22'",
+    "comment": "# gitlab_rails['smtp_password'] = \"hunter22\"",
+    "yaml in a comment": "#     password: 'hunter22'",
+    "nested under a telling key": "registry['x'] = { 'credentials' => { 'user' => ['hunter22'] } }",
+    "symbol key": "registry['x'] = { token: 'hunter22', bucket: 'b' }",
+    "several lines": "registry['private_key'] = 'first hunter22\n second hunter22'",
+    "heredoc": "registry['private_key'] = <<-'EOS'\n  hunter22\n  EOS",
+    "yaml in a heredoc": "gitlab_rails['ldap'] = YAML.load <<-'EOS'\n  password: hunter22\n  EOS",
+    "in a URL": "gitlab_rails['redis'] = 'redis://user:hunter22@host/'",
+    "interpolated": "gitlab_rails['db_password'] = \"hunter22#{1}\"",
+    "condition": "if true\n  gitlab_rails['db_password'] = 'hunter22'\nend",
+    "broken Ruby": "gitlab_rails['db_password'] = 'hunter22",
+    "words": "registry['tokens'] = %w[hunter22 other]",
+    "number": "registry['token'] = 2222222",
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_existing_secrets(case: str) -> None:
+    """What stands under a telling name is blank, wherever it stands; the line itself is still shown."""
+    line = LINES[case]
+    diff = masked_diff(f"{line}\n".encode(), f"{line}\nnginx['x'] = 1\n".encode())
+    assert "***" in diff
+    assert "hunter22" not in diff
+    assert "2222222" not in diff
+    assert f" {line.split('=')[0].splitlines()[0][:12]}" in diff
+    assert "+nginx['x'] = 1" in diff
+
+
+def test_harmless_lines_stay_readable() -> None:
+    """Certificates' paths, switches and buckets are no secrets."""
+    text = b"nginx['ssl_certificate_key'] = '/etc/gitlab/ssl/x.key'\nregistry['bucket'] = 'b'\ngitlab_rails['token'] = true\n"
+    assert "***" not in masked_diff(text, b"")
+
+
+def test_short_secret_as_a_whole_literal() -> None:
+    """A secret of few letters is hidden where it is a value, not wherever its letters occur."""
+    diff = masked_diff(b"", b"nginx['x'] = 'ab'\nnginx['cab'] = 1\n", [Secret("ab")])
+    assert "+nginx['x'] = '***'\n+nginx['cab'] = 1\n" in diff
+
+
+def test_secrets_that_stand_there() -> None:
+    """What other tasks and people have set under telling names; not what is commented, short, an address or a path."""
+    assert secrets_in(STORAGE) == ["AKIA-old", "old-secret"]
+    inline = (
+        b"""x['storage'] = { 's3' => { accesskey: 'AKIA1234', 'secretkey' => "two words" } } # 'token' => 'and-this'"""
+    )
+    assert secrets_in(inline) == ["AKIA1234", "two words", "and-this"]
+    innocent = b"""registry['token_realm'] = 'https://gitlab.example.com'
+gitlab_rails['secret_file'] = '/etc/gitlab/secret'
+gitlab_rails['password_authentication_enabled'] = 'true'
+# gitlab_rails['smtp_password'] = 'not in force'
+nginx['listen_addresses'] = ['0.0.0.0']
+"""
+    assert secrets_in(innocent) == []

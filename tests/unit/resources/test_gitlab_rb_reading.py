@@ -1,0 +1,189 @@
+"""Reading settings, spelling paths and values, removing: the parts of gitlab.rb's editing one by one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from provision.errors import Refused
+from provision.resources.gitlab_rb import MISSING, NotLiteral, edit, effective, nginx_path, render, spell
+from provision.secret import Secret
+
+CERTIFICATE = ("registry", "nginx", "ssl_certificate")
+
+READ: dict[str, tuple[str, Any]] = {
+    "plain": ("registry['nginx']['ssl_certificate'] = '/a.crt'", "/a.crt"),
+    "in a hash": ("registry['nginx'] = { ssl_certificate: \"/a.crt\" }", "/a.crt"),
+    "last wins": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx'] = { 'ssl_certificate' => '/b' }", "/b"),
+    "overruled by a hash without it": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx'] = {}", MISSING),
+    "missing": ("external_url 'x'\n# registry['nginx']['ssl_certificate'] = '/a'", MISSING),
+    "merged": ("registry['nginx'].merge!('x' => 1)\nregistry['nginx'].merge!({ 'ssl_certificate' => '/a' })", "/a"),
+    "merged without braces": ("registry['nginx'].update('ssl_certificate' => '/a', x: 1)", "/a"),
+    "another condition": ("nginx['x'] = 1 if true\nregistry['nginx']['ssl_certificate'] = '/a'", "/a"),
+    "agreeing condition": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry[:nginx][:ssl_certificate] = '/a' if x", "/a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ)
+def test_effective(case: str) -> None:
+    """The value Ruby would end with."""
+    text, value = READ[case]
+    assert effective(text.encode(), CERTIFICATE) == value
+
+
+UNKNOWN = {
+    "computed": ("nginx['x'] = 1\nregistry['nginx']['ssl_certificate'] = File.read('x')", 2),
+    "interpolated": ("registry['nginx'] = {\n  ssl_certificate: \"/#{a}.crt\" }", 2),
+    "conditional": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx']['ssl_certificate'] = '/b' if x", 2),
+    "changed in place": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx'].clear", 2),
+    "a local variable": ("registry = {}\nregistry['nginx']['ssl_certificate'] = '/a'", 1),
+    "or-equals": ("registry['nginx']['ssl_certificate'] ||= '/a'", 1),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_unknown(case: str) -> None:
+    """What only Ruby can tell is said to be so, with its line."""
+    text, line = UNKNOWN[case]
+    value = effective(text.encode(), CERTIFICATE)
+    assert isinstance(value, NotLiteral)
+    assert value.line == line
+
+
+def test_whole_hash() -> None:
+    """A hash is read with what was set inside it later."""
+    text = b"registry['storage'] = { 's3' => { bucket: 'a' } }\nregistry['storage']['s3']['region'] = 'x'\n"
+    assert effective(text, ("registry", "storage")) == {"s3": {"bucket": "a", "region": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("version", "path"),
+    [
+        ("19.3.0", ("registry", "nginx")),
+        ("19.2.0-ce.0", ("registry", "nginx")),
+        ("v20.0.1+ee.0", ("registry", "nginx")),
+        ("19.1.9", ("registry_nginx",)),
+        ("12.10.0+ce.0", ("registry_nginx",)),
+    ],
+)
+def test_nginx_path(version: str, path: tuple[str, ...]) -> None:
+    """The new spelling counts from 19.2."""
+    assert nginx_path(version) == path
+
+
+def test_nginx_path_of_no_version() -> None:
+    """Anything else is refused."""
+    with pytest.raises(Refused, match="no GitLab version"):
+        nginx_path("latest")
+
+
+@pytest.mark.parametrize(
+    ("value", "source"),
+    [
+        ("plain", "'plain'"),
+        ("it's", '"it\'s"'),
+        ("a\\b", '"a\\\\b"'),
+        ("#{x} #$y #@z #", "'#{x} #$y #@z #'"),
+        ("'#{x} #$y #@z #", '"\'\\#{x} \\#$y \\#@z #"'),
+        ("a\nb\x00\u2028", '"a\\nb\\u{0}\\u{2028}"'),
+        ("é日🦊", "'é日🦊'"),
+        (Secret("s"), "'s'"),
+        (None, "nil"),
+        (True, "true"),
+        (-1, "-1"),
+        (1e22, "1e+22"),
+        ([], "[]"),
+        ({}, "{}"),
+        (["a", 1], "['a', 1]"),
+        ({"a": {"b": [1]}}, "{\n  'a' => {\n    'b' => [1]\n  }\n}"),
+        ([{"a": 1}], "[\n  {\n    'a' => 1\n  }\n]"),
+    ],
+)
+def test_render(value: Any, source: str) -> None:
+    """Values as an ops person writes them."""
+    assert render(value) == source
+
+
+def test_spell() -> None:
+    """One part is a call, more are an assignment; keys are quoted like values."""
+    assert spell(("external_url",), "'x'") == "external_url 'x'"
+    assert spell(("a", "it's", "b"), "1") == "a[\"it's\"]['b'] = 1"
+
+
+REMOVED = {
+    "its line": ("nginx['a'] = 1\nregistry['x'] = 2 # why\nnginx['b'] = 1\n", "nginx['a'] = 1\nnginx['b'] = 1\n"),
+    "every time it is set": ("registry['x'] = 1\nregistry['x'] = 2\n", ""),
+    "what lies under it": ("registry['x']['y'] = 1\nregistry['z'] = 2\n", "registry['z'] = 2\n"),
+    "not a local variable": ("registry = nil\n", "registry = nil\n"),
+    "a block of lines": ("registry['x'] = {\n  'a' => 1\n}\n\n", "\n"),
+    "its heredoc": ("registry['x'] = <<E\nfoo\nE\nnginx['a'] = 1\n", "nginx['a'] = 1\n"),
+    "first of a line": ("registry['x'] = 1; nginx['a'] = 1\n", "nginx['a'] = 1\n"),
+    "last of a line": ("nginx['a'] = 1; registry['x'] = 1 # why\n", "nginx['a'] = 1 # why\n"),
+    "not a condition": ("registry['x'] = 1 if true\n", "registry['x'] = 1 if true\n"),
+    "not a chain": ("registry['x'] = nginx['a'] = 1\n", "registry['x'] = nginx['a'] = 1\n"),
+    "nothing": ("nginx['a'] = 1\n", "nginx['a'] = 1\n"),
+}
+
+
+@pytest.mark.parametrize("case", REMOVED)
+def test_removed(case: str) -> None:
+    """The setting goes and nothing else; doing it again changes nothing."""
+    before, after = REMOVED[case]
+    done = edit(before.encode(), {}, [("registry", "x")])
+    assert done.text.decode() == after
+    assert edit(done.text, {}, [("registry", "x")]).changes == []
+    assert [change.action for change in done.changes] == (["delete"] if before != after else [])
+
+
+def test_removed_key_of_a_hash() -> None:
+    """A key goes out of a hash that sets more, lines and comments of others staying."""
+    before = b"registry['storage'] = {\n  's3' => { 'a' => 1 },\n  # ours\n  'redirect' => { 'disable' => true }\n}\n"
+    done = edit(before, {}, [("registry", "storage", "redirect")])
+    assert done.text == b"registry['storage'] = {\n  's3' => { 'a' => 1 }\n  # ours\n}\n"
+    assert done.changes[0].action == "update"
+
+
+def test_removed_twice_over() -> None:
+    """Several keys of one hash, and a setting with a part of itself."""
+    before = b"registry['x'] = { 'a' => 1, 'b' => 2, 'c' => 3 }\n"
+    done = edit(before, {}, [("registry", "x", "a"), ("registry", "x", "b")])
+    assert effective(done.text, ("registry", "x")) == {"c": 3}
+    assert edit(before, {}, [("registry", "x"), ("registry", "x", "a")]).text == b""
+
+
+def test_left_behind_is_told() -> None:
+    """What cannot be taken out safely is named with its line."""
+    done = edit(b"registry['x'] = 1\nregistry['x'] = 2 unless true\n", {}, [("registry", "x")])
+    assert done.text == b"registry['x'] = 2 unless true\n"
+    assert done.notes == ["line 2 also sets registry['x'], in `unless`: left as it is"]
+    chain = edit(b"registry['x'] = nginx['a'] = []\nregistry['x'] << 1\n", {}, [("registry", "x")])
+    assert chain.notes == [
+        "line 1 also sets registry['x'], in one statement with more: left as it is",
+        "line 2 also sets registry['x'], in a change in place: left as it is",
+    ]
+
+
+def test_wanted_under_removed() -> None:
+    """What is wanted stays when something wider goes."""
+    before = b"registry['nginx']['a'] = 1\nregistry['nginx']['b'] = 2\n"
+    done = edit(before, {("registry", "nginx", "a"): 1}, [("registry", "nginx")])
+    assert done.text == b"registry['nginx']['a'] = 1\n"
+
+
+def test_tree_sitter_is_imported_late() -> None:
+    """Runs that touch no gitlab.rb do not pay for the parser."""
+    code = "import provision.resources.gitlab_rb, sys; sys.exit('tree_sitter' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ten_thousand_lines() -> None:
+    """A huge file is edited in a second or two, not in minutes."""
+    text = b"".join(b"gitlab_rails['k%d'] = { 'a' => 'value' } # note\n# comment\n" % number for number in range(5000))
+    began = time.monotonic()
+    done = edit(text, {("gitlab_rails", "k4000"): 1, ("gitlab_rails", "new"): 2, ("nginx", "x"): 3})
+    assert [change.action for change in done.changes] == ["update", "create", "create"]
+    assert time.monotonic() - began < 10

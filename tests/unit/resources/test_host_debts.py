@@ -1,0 +1,160 @@
+"""How debts and memory are kept on a host: run with a real sh, and looked at afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.resources.base import Handler, Result
+from provision.resources.host_files import (
+    ASK_PENDING,
+    ASK_STATE,
+    journal,
+    read_pending,
+    read_state,
+    remember,
+    settle,
+)
+from provision.shell import Command, sh
+from provision.testing import LocalSession
+
+RELOAD = Handler("reload", "reload it", sh("true"))
+DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """What stands for /var/lib/provision."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def host(home: Path) -> LocalSession:
+    """This machine as a host."""
+    return LocalSession({"/var/lib/provision": home})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def text_of(host: LocalSession, script: str) -> Result:
+    """Runs shell text."""
+    return host.run(Command(script), deadline=10)
+
+
+def mode(path: Path) -> int:
+    """Permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class TestDebts:
+    """`pending`: owed work, written down before the change that owes it."""
+
+    def test_a_debt_is_written_once(self, host: LocalSession) -> None:
+        """Two changes that owe the same leave one line."""
+        for _ in range(2):
+            assert text_of(host, journal((RELOAD, RELOAD))).code == 0
+        assert read_pending(text_of(host, ASK_PENDING.script).text) == {"reload": "reload it"}
+        assert text_of(host, ASK_PENDING.script).text == "reload\treload it\n"
+
+    def test_nothing_owed_is_nothing_written(self, host: LocalSession, home: Path) -> None:
+        """No shell text at all."""
+        assert journal(()) == ""
+        assert text_of(host, ASK_PENDING.script).stdout == b""
+        assert not home.exists()
+
+    def test_a_name_inside_another_is_another_debt(self, host: LocalSession) -> None:
+        """`docker` is owed although `restart-docker` is, and paying the one leaves the other."""
+        restart, docker = (Handler(name, f"{name}!", sh("true")) for name in ("restart-docker", "docker"))
+        text_of(host, journal((restart,)))
+        text_of(host, journal((docker,)))
+        assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["restart-docker", "docker"]
+        text_of(host, settle(docker))
+        assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["restart-docker"]
+
+    def test_paid_work_is_struck_off(self, host: LocalSession, home: Path) -> None:
+        """The last debt takes the file with it."""
+        text_of(host, journal((RELOAD, DETACHED)))
+        assert text_of(host, settle(RELOAD)).code == 0
+        assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["reconfigure"]
+        assert text_of(host, settle(DETACHED)).code == 0
+        assert list(home.iterdir()) == []
+
+    def test_settling_what_is_not_owed_is_no_fault(self, host: LocalSession, home: Path) -> None:
+        """A rollback may have struck it off already."""
+        home.mkdir()
+        assert text_of(host, settle(RELOAD)).code == 0
+        assert list(home.iterdir()) == []
+
+    def test_a_job_of_before_the_change_is_marked_stale(self, host: LocalSession, home: Path) -> None:
+        """Its result says nothing of the change that comes now."""
+        job = home / "job" / "reconfigure"
+        job.mkdir(parents=True)
+        text_of(host, journal((DETACHED,)))
+        assert (job / "stale").exists()
+
+    def test_without_such_a_job_nothing_is_marked(self, host: LocalSession, home: Path) -> None:
+        """Only `pending` is there."""
+        text_of(host, journal((DETACHED,)))
+        assert [one.name for one in home.iterdir()] == ["pending"]
+
+    @needs_root
+    def test_a_debt_that_cannot_be_written_stops_the_change(self, small_disk: Path) -> None:
+        """With `set -e`, as the engine runs it, what would follow does not run."""
+        (small_disk / "filler").write_bytes(b"x" * 65536)
+        host = LocalSession({"/var/lib/provision": small_disk / "home"})
+        result = text_of(host, f"set -e\n{journal((RELOAD,))}\necho changed")
+        assert result.code != 0
+        assert b"changed" not in result.stdout
+
+    @needs_root
+    def test_debts_survive_a_full_disk(self, small_disk: Path) -> None:
+        """Paying one on a full disk fails; it does not forget the others."""
+        host = LocalSession({"/var/lib/provision": small_disk})
+        text_of(host, journal((RELOAD, DETACHED)))
+        (small_disk / "filler").write_bytes(b"x" * (65536 - 4096))
+        assert text_of(host, settle(RELOAD)).code != 0
+        assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["reload", "reconfigure"]
+
+
+class TestMemory:
+    """`state.json`: what was set up by us."""
+
+    def test_what_is_remembered_is_read_back(self, host: LocalSession, home: Path) -> None:
+        """Quotes, percent signs, newlines and other alphabets survive; only root may read it."""
+        state = {"daemon.json": ["it's", '"50%"', "a\nb", "ü\\n"], "n": None}
+        assert text_of(host, remember(state)).code == 0
+        assert read_state(text_of(host, ASK_STATE.script).text) == state
+        assert mode(home / "state.json") == 0o600
+        assert [one.name for one in home.iterdir()] == ["state.json"]
+
+    def test_a_host_of_nobody_remembers_nothing(self, host: LocalSession) -> None:
+        """No file is an empty state, and no failure."""
+        result = text_of(host, ASK_STATE.script)
+        assert (result.code, read_state(result.text)) == (0, {})
+
+    @pytest.mark.parametrize("text", ["{", "[]", '"x"'])
+    def test_a_broken_record_is_told(self, text: str) -> None:
+        """Anything but an object is a ValueError (json's own is one)."""
+        with pytest.raises(ValueError, match=re.compile("object|JSON|Expecting")):
+            read_state(text)
+
+    def test_the_record_is_readable_json(self, host: LocalSession, home: Path) -> None:
+        """Keys in order, so that two hosts' records can be compared."""
+        text_of(host, remember({"b": 1, "a": 2}))
+        assert list(json.loads((home / "state.json").read_text())) == ["a", "b"]

@@ -1,0 +1,174 @@
+"""`RegistryAnswer` and `ImageProof`: what `/v2/` says, and when the proof is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from provision.errors import ProbeFailed
+from provision.resources import Handler, ImageProof, RegistryAnswer, Result
+from provision.resources.base import Change
+from provision.resources.registry_answer import judge
+from provision.secret import Secret
+from provision.shell import Command, sh
+from provision.testing import LocalSession, look, observe, packages_are, planned, state_is
+
+REALM = "https://gitlab.example.com/jwt/auth"
+REPAIR = Handler("reconfigure", "reconfigure GitLab", sh("true"))
+REGISTRY = RegistryAnswer("https://gitlab.example.com:5555", REALM, REPAIR)
+Serve = Callable[..., Any]
+
+
+def headers(status: str = "HTTP/1.1 401 Unauthorized", realm: str = REALM, name: str = "Www-Authenticate") -> str:
+    """An answer's headers, as curl prints them."""
+    return f'{status}\r\n{name}: Bearer realm="{realm}",service="container_registry"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (headers(), ""),
+        (headers("HTTP/2 401 ", name="www-authenticate"), ""),
+        ("", "it does not answer"),
+        (headers("HTTP/1.1 502 Bad Gateway"), "it answers 502 Bad Gateway instead of 401"),
+        ("HTTP/1.1 503\r\n", "it answers 503 instead of 401"),
+        ("HTTP/1.1 200 OK\r\n", "it answers 200 OK instead of 401"),
+        ("nonsense\r\n", "it answers  instead of 401"),
+        (
+            headers(realm="https://old.example.com/jwt/auth"),
+            'it sends clients to Bearer realm="https://old.example.com/jwt/auth",service="container_registry" '
+            f"instead of {REALM}",
+        ),
+        ("HTTP/1.1 401 Unauthorized\r\n\r\n", f"it sends clients to nowhere instead of {REALM}"),
+    ],
+)
+def test_judge(text: str, problem: str) -> None:
+    """What is wrong with an answer, in words."""
+    assert judge(text, REALM) == problem
+
+
+def test_any_realm_will_do_where_gitlabs_own_address_is_not_known() -> None:
+    """An inventory without gitlab.external_url."""
+    assert judge(headers(), "") == ""
+    assert judge("HTTP/1.1 502 Bad Gateway\r\n", "") == "it answers 502 Bad Gateway instead of 401"
+
+
+def answer(text: str, installed: bool = True) -> list[Change]:
+    """The changes for an answer."""
+    packages = packages_are({"gitlab-ce": "19.3.0-ce.0"} if installed else {})
+    return planned(REGISTRY, observe(REGISTRY, {"answer": text, "packages": packages}))
+
+
+def test_bare() -> None:
+    """No GitLab: predicted, after it."""
+    (change,) = answer("", installed=False)
+    assert change.waits_for == "gitlab"
+    assert change.summary == "bring https://gitlab.example.com:5555/v2/ up: it does not answer"
+
+
+def test_broken_owes_a_reconfigure() -> None:
+    """GitLab is there, and its registry is not."""
+    (change,) = answer("HTTP/1.1 502 Bad Gateway\r\n")
+    assert (change.waits_for, change.notify, change.action) == ("", (REPAIR,), "run")
+    assert REGISTRY.handlers == (REPAIR,)
+
+
+def test_converged() -> None:
+    """It answers as it should."""
+    assert answer(headers()) == []
+
+
+def test_broken_reading() -> None:
+    """dpkg is broken: not taken for `not installed`."""
+    seen = observe(REGISTRY, {"answer": "", "packages": Result(b"", b"dpkg: broken", 2)})
+    with pytest.raises(ProbeFailed):
+        planned(REGISTRY, seen)
+
+
+@pytest.mark.parametrize(
+    ("url", "resolve"),
+    [
+        ("https://gitlab.example.com:5555", "gitlab.example.com:5555:127.0.0.1"),
+        ("https://registry.example.com", "registry.example.com:443:127.0.0.1"),
+        ("http://registry.example.com/", "registry.example.com:80:127.0.0.1"),
+    ],
+)
+def test_it_is_asked_on_the_host_itself(url: str, resolve: str) -> None:
+    """Whatever DNS says."""
+    question = dataclasses.replace(REGISTRY, url=url).probe()["answer"]
+    assert isinstance(question, Command)
+    assert f"--resolve {resolve} -- {url.rstrip('/')}/v2/" in question.script
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_a_real_answer(serve: Serve, reply: Any) -> None:
+    """By real curl, under a name that is nowhere resolved."""
+    web = serve(lambda _: reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'}))
+    registry = dataclasses.replace(REGISTRY, url=f"http://registry.invalid:{web.port}")
+    seen = look(registry, LocalSession({}, {"PATH": "/usr/bin:/bin"}))
+    assert judge(seen["answer"].text, REALM) == ""
+    assert web.asked[0].path == "/v2/"
+    assert web.asked[0].headers["host"] == f"registry.invalid:{web.port}"
+
+
+PROOF = ImageProof("https://gitlab.example.com:5555", "sammy", Secret("the-password"), "sammy/hello", "/etc/ca.crt")
+
+
+def prove(proof: ImageProof, code: int = 0, state: dict[str, Any] | None = None) -> list[Change]:
+    """What is to be proven."""
+    return planned(proof, observe(proof, {"look": code, "state": state_is(state or {})}))
+
+
+class TestImageProof:
+    """When the proof is due."""
+
+    def test_bare(self) -> None:
+        """Never proven: due. It changes nothing, and its password travels on standard input."""
+        (change,) = prove(PROOF)
+        assert change.leaves is False
+        assert change.summary.startswith("prove gitlab.example.com:5555/sammy/hello: ")
+        assert isinstance(change.run, Command)
+        assert change.run.stdin == b"the-password\n"
+        assert "the-password" not in change.run.script
+
+    def test_converged(self) -> None:
+        """Proven with these settings, and its port opens."""
+        (change,) = prove(PROOF)
+        assert prove(PROOF, state=dict(change.remember)) == []
+
+    @pytest.mark.parametrize("code", [1, 124])
+    def test_broken(self, code: int) -> None:
+        """It was proven once and is not reached now: the proof is taken, and says where it breaks."""
+        (change,) = prove(PROOF)
+        assert len(prove(PROOF, code, dict(change.remember))) == 1
+
+    def test_its_look_opens_the_port(self, serve: Serve, reply: Any) -> None:
+        """By real bash; a port that is closed and a name that is nowhere resolved are told apart from it."""
+        web = serve(lambda _: reply(401))
+        codes = []
+        for address in (f"127.0.0.1:{web.port}", "127.0.0.1:1", "registry.invalid:5000"):
+            seen = look(
+                dataclasses.replace(PROOF, url=f"https://{address}"), LocalSession({}, {"PATH": "/usr/bin:/bin"})
+            )
+            codes.append(seen["look"].code)
+        assert codes == [0, 1, 1]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"url": "https://g:1"}, {"user": "x"}, {"image": "y"}, {"ca": "/z"}, {"context": "bucket"}, {"always": True}],
+    )
+    def test_other_settings_are_proven_anew(self, change: dict[str, Any]) -> None:
+        """And when it is asked for."""
+        (before,) = prove(PROOF)
+        assert len(prove(dataclasses.replace(PROOF, **change), state=dict(before.remember))) == 1
+
+    def test_its_script_is_sh(self) -> None:
+        """Parsed by the shell that will run it."""
+        (change,) = prove(PROOF)
+        assert isinstance(change.run, Command)
+        assert subprocess.run(["sh", "-n"], input=change.run.script.encode(), check=False).returncode == 0

@@ -1,0 +1,125 @@
+"""`RegistryStorage`: images are not left behind without a word."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import ProbeFailed, Refused
+from provision.resources import RegistryStorage, Result
+from provision.secret import Secret
+from provision.shell import Command
+from provision.testing import LocalSession, notes, observe, planned
+
+WANTED = {
+    "bucket": "registry",
+    "region": "nyc3",
+    "regionendpoint": "https://nyc3.example.com",
+    "secretkey": Secret("xyz-key"),
+}
+S3 = "registry['storage'] = {{ 's3' => {{ 'bucket' => '{bucket}', 'regionendpoint' => '{endpoint}' }} }}\n"
+SAME = S3.format(bucket="registry", endpoint="https://nyc3.example.com")
+EMPTY = "/var/opt/gitlab/gitlab-rails/shared/registry\n"
+FULL = f"{EMPTY}sammy\n"
+
+
+def say(text: str | None, folder: str = EMPTY, acknowledged: bool = False, **wanted: Any) -> list[str]:
+    """The notes for a gitlab.rb; there are never changes."""
+    resource = RegistryStorage({**WANTED, **wanted}, acknowledged)
+    packed = b"" if text is None else gzip.compress(text.encode())
+    seen = observe(resource, {"file": packed, "folder": folder})
+    assert planned(resource, seen) == []
+    return notes(resource, seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        (None, EMPTY),
+        ("", EMPTY),
+        ("external_url 'https://x'\n", EMPTY),
+        (SAME, FULL),
+        (SAME.replace("'s3'", "'s3_v2'"), FULL),
+        (SAME.replace("'s3' =>", "s3:"), EMPTY),
+        ("registry['storage'] = { 'filesystem' => { 'rootdirectory' => '/x' } }\n", EMPTY),
+        ("registry['storage'] = {}\n", EMPTY),
+    ],
+    ids=[
+        "no GitLab",
+        "empty file",
+        "no storage",
+        "the same",
+        "another name of the driver",
+        "a symbol",
+        "own disk, empty",
+        "nothing",
+    ],
+)
+def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
+    """No switch, or no image."""
+    assert say(text, folder) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "left"),
+    [
+        ("", FULL, "images in /var/opt/gitlab/gitlab-rails/shared/registry would no longer be found (sammy is one)"),
+        (S3.format(bucket="old", endpoint="https://nyc3.example.com"), EMPTY, "images in bucket old would"),
+        (S3.format(bucket="registry", endpoint="https://ams3.example.com"), EMPTY, "images in bucket registry would"),
+        ("registry['storage'] = { 'gcs' => { 'bucket' => 'g' } }\n", EMPTY, "images in its gcs storage would"),
+        ("registry['storage'] = compute_it()\n", EMPTY, "what it is now cannot be told: gitlab.rb computes it"),
+    ],
+    ids=["own disk, with images", "another bucket", "another endpoint", "another driver", "computed"],
+)
+def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str) -> None:
+    """With how to take the images along; acknowledged, it is noted."""
+    with pytest.raises(Refused) as caught:
+        say(text, folder)
+    assert left in caught.value.text
+    assert "registry.migrate=acknowledged" in caught.value.hint
+    (note,) = say(text, folder, acknowledged=True)
+    assert note.startswith("storage changes as acknowledged: ")
+    assert left in note
+
+
+def test_another_folder_in_the_bucket_is_another_place() -> None:
+    """rootdirectory counts; keys and region do not."""
+    with pytest.raises(Refused):
+        say(SAME, rootdirectory="/elsewhere")
+    assert say(SAME, region="other", secretkey=Secret("new-key")) == []
+
+
+def test_broken() -> None:
+    """gitlab.rb cannot be read."""
+    resource = RegistryStorage(WANTED)
+    with pytest.raises(ProbeFailed):
+        planned(resource, observe(resource, {"file": Result(b"", b"gzip: denied", 1), "folder": EMPTY}))
+
+
+@pytest.mark.parametrize(
+    ("config", "answer"),
+    [
+        (None, "{default}\n"),
+        ('storage: {"s3":{"bucket":"b"}}\n', "{default}\n"),
+        (
+            'version: 0.1\nstorage: {"filesystem":{"rootdirectory":"FOLDER"},"delete":{"enabled":true}}\n',
+            "{folder}\nsammy\n",
+        ),
+    ],
+)
+def test_the_hosts_own_disk_is_asked_where_it_is(tmp_path: Path, config: str | None, answer: str) -> None:
+    """By the registry's own configuration; with a real sh."""
+    folder, default = tmp_path / "images", tmp_path / "default"
+    (folder / "docker/registry/v2/repositories/sammy").mkdir(parents=True)
+    if config is not None:
+        (tmp_path / "config.yml").write_text(config.replace("FOLDER", str(folder)))
+    session = LocalSession(
+        {"/var/opt/gitlab/registry": tmp_path, "/var/opt/gitlab/gitlab-rails/shared/registry": default}
+    )
+    question = RegistryStorage(WANTED).probe()["folder"]
+    assert isinstance(question, Command)
+    (result,) = session.ask([question], deadline=10)
+    assert result.text == answer.format(default=default, folder=folder)

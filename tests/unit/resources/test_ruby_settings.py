@@ -1,0 +1,244 @@
+"""`RubySettings`: our settings in gitlab.rb, the file put aside before the first edit that is not paid for."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import ProbeFailed, Refused
+from provision.resources import Handler, Result, RubySettings
+from provision.resources.base import Change
+from provision.resources.host_facts import Installed
+from provision.resources.ruby_settings import gitlab_version, removed_settings, spelt
+from provision.secret import Secret
+from provision.shell import Command, sh
+from provision.testing import Answer, LocalSession, look, notes, observe, packages_are, planned, state_is
+
+RECONFIGURE = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
+INSTALLED = {"gitlab-ce": "19.3.0-ce.0"}
+FILE = "# by hand\nexternal_url 'https://old.example.com'\ngitlab_rails['time_zone'] = 'UTC'\n"
+URL = ("external_url",)
+ZONE = ("gitlab_rails", "time_zone")
+
+
+def settings(wanted: dict[tuple[str, ...], Any], owner: str = "gitlab") -> RubySettings:
+    """The resource."""
+    return RubySettings(owner, wanted, notify=(RECONFIGURE,))
+
+
+def answers(
+    text: str | None, ours: list[tuple[str, ...]] | None = None, packages: dict[str, str] | None = None
+) -> dict[str, Answer]:
+    """A file as it travels, what is on record, and what is installed."""
+    return {
+        "file": b"" if text is None else gzip.compress(text.encode()),
+        "packages": packages_are(INSTALLED if packages is None else packages),
+        "state": state_is({"gitlab.rb/gitlab": [list(one) for one in ours]} if ours else {}),
+    }
+
+
+def plan(
+    wanted: dict[tuple[str, ...], Any], text: str | None = FILE, ours: list[tuple[str, ...]] | None = None, **more: Any
+) -> list[Change]:
+    """The changes."""
+    resource = settings(wanted)
+    return planned(resource, observe(resource, answers(text, ours, **more)))
+
+
+def written(change: Change) -> str:
+    """The file that a change writes."""
+    assert isinstance(change.run, Command)
+    return change.run.stdin.decode()
+
+
+def test_bare_check_mode() -> None:
+    """No GitLab yet: predicted, by the newest version's rules, and said so."""
+    resource = settings({URL: "https://new.example.com"})
+    seen = observe(resource, answers(None, packages={}))
+    (change,) = planned(resource, seen)
+    assert (change.waits_for, change.action) == ("gitlab", "create")
+    assert notes(resource, seen) == ["GitLab is not installed: its settings are planned by the rules of version 19.3.0"]
+
+
+def test_the_file_was_deleted() -> None:
+    """GitLab is installed: the file is written, nothing waits for anything."""
+    resource = settings({URL: "https://new.example.com"})
+    seen = observe(resource, answers(None))
+    (change,) = planned(resource, seen)
+    assert (change.waits_for, notes(resource, seen)) == ("", [])
+    assert written(change) == "external_url 'https://new.example.com'\n"
+
+
+def test_half_done() -> None:
+    """One differs: it alone changes, the reconfigure is owed, and only what we set is on record."""
+    (change,) = plan({URL: "https://new.example.com", ZONE: "UTC"})
+    assert change.summary == "set external_url in /etc/gitlab/gitlab.rb"
+    assert written(change) == FILE.replace("old", "new")
+    assert change.notify == (RECONFIGURE,)
+    assert change.remember == {"gitlab.rb/gitlab": [["external_url"]]}
+    assert "-external_url 'https://old.example.com'" in change.diff
+
+
+def test_converged() -> None:
+    """In force: nothing."""
+    assert plan({URL: "https://old.example.com", ZONE: "UTC"}) == []
+
+
+def test_a_setting_of_ours_that_was_dropped_goes() -> None:
+    """One that stood there before us stays."""
+    (change,) = plan({URL: "https://old.example.com"}, ours=[URL, ZONE])
+    assert "time_zone" not in written(change)
+    assert change.remember == {"gitlab.rb/gitlab": [["external_url"]]}
+    assert plan({URL: "https://old.example.com"}, ours=[URL]) == []
+
+
+def test_the_last_setting_of_ours_goes() -> None:
+    """Nothing is on record any more."""
+    (change,) = plan({}, ours=[ZONE])
+    assert change.remember == {"gitlab.rb/gitlab": None}
+
+
+def test_secrets_are_masked_inside_the_diff() -> None:
+    """In nested values as well."""
+    storage = {"s3": {"bucket": "registry", "secretkey": Secret("the-storage-secret")}}
+    (change,) = plan({("registry", "storage"): storage})
+    assert "the-storage-secret" not in change.diff
+    assert "registry" in change.diff
+    assert "the-storage-secret" in written(change)
+
+
+def test_notes_of_the_editor_are_told() -> None:
+    """With the file's name; also when nothing changes."""
+    twice = FILE + "external_url 'https://last.example.com'\n"
+    resource = settings({URL: "https://last.example.com"})
+    (note,) = notes(resource, observe(resource, answers(twice)))
+    assert note == "/etc/gitlab/gitlab.rb: line 2 sets external_url too; line 4 comes later and counts"
+
+
+def test_broken_file() -> None:
+    """It cannot be read: the host's own words."""
+    resource = settings({ZONE: "UTC"})
+    seen = observe(resource, {**answers(FILE), "file": Result(b"", b"gzip: Permission denied\n", 1)})
+    with pytest.raises(ProbeFailed, match=r"gitlab\.rb cannot be read: gzip: Permission denied"):
+        planned(resource, seen)
+
+
+def test_removed_settings_are_refused_before_the_edit() -> None:
+    """This version's reconfigure would abort on them; where nothing is to be changed they are left in peace."""
+    old = FILE + "git_data_dirs({ 'default' => { 'path' => '/data' } })\n# mattermost['enable'] = true\n"
+    with pytest.raises(Refused, match=r"GitLab 19\.3\.0 refuses .*: line 4: git_data_dirs \(removed in 18\.0"):
+        plan({ZONE: "CET"}, old)
+    assert plan({ZONE: "UTC"}, old) == []
+    assert len(plan({ZONE: "CET"}, old, packages={"gitlab-ce": "17.11.0-ce.0"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "names"),
+    [
+        ("unicorn['x'] = 1\n", "13.9.0", []),
+        ("unicorn['x'] = 1\n", "14.0.0", ["unicorn"]),
+        ("  mattermost_external_url 'x'\nmattermost['x'] = 1\n", "19.0.0", ["mattermost_external_url", "mattermost"]),
+        ("# unicorn['x'] = 1\nunicorns['x'] = 1\n", "19.0.0", []),
+        ("unicorn['x'] = 1\n", "", []),
+    ],
+)
+def test_names_that_a_version_removed(text: str, version: str, names: list[str]) -> None:
+    """By whole names, from the version on."""
+    assert [one.split()[2] for one in removed_settings(text.encode(), version)] == names
+
+
+@pytest.mark.parametrize(
+    ("version", "path"),
+    [
+        ("19.1.9", ("registry_nginx", "ssl_certificate")),
+        ("19.2.0", ("registry", "nginx", "ssl_certificate")),
+        ("19.3.0", ("registry", "nginx", "ssl_certificate")),
+        ("9.5.0", ("registry_nginx", "ssl_certificate")),
+        ("", ("registry", "nginx", "ssl_certificate")),
+    ],
+)
+def test_the_registrys_nginx_is_spelt_as_the_version_wants_it(version: str, path: tuple[str, ...]) -> None:
+    """The new form is silently ignored before 19.2."""
+    assert spelt(("registry_nginx", "ssl_certificate"), version) == path
+    assert spelt(ZONE, version) == ZONE
+
+
+@pytest.mark.parametrize(
+    ("packages", "version"),
+    [
+        ({"gitlab-ce": "19.3.0-ce.0"}, "19.3.0"),
+        ({"gitlab-ee": "18.0.1-ee.0"}, "18.0.1"),
+        ({"gitlab-ce": "19.3.0+rfbranch.1-0"}, "19.3.0"),
+        ({"gitlab-runner": "19.3.0-1"}, ""),
+    ],
+)
+def test_the_installed_version(packages: dict[str, str], version: str) -> None:
+    """Of either edition."""
+    assert gitlab_version({name: Installed(one, held=False) for name, one in packages.items()}) == version
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
+class TestWithShell:
+    """Carried out with a real sh."""
+
+    @pytest.fixture
+    def host(self, tmp_path: Path) -> LocalSession:
+        """This machine, with folders of the test's in GitLab's and our place; dpkg knows a GitLab."""
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        (programs / "dpkg-query").write_text("#!/bin/sh\nprintf 'gitlab-ce\\t19.3.0-ce.0\\tii \\n'\n")
+        (programs / "dpkg-query").chmod(0o755)
+        (tmp_path / "gitlab").mkdir()
+        (tmp_path / "gitlab/gitlab.rb").write_text(FILE)
+        return LocalSession(
+            {"/etc/gitlab": tmp_path / "gitlab", "/var/lib/provision": tmp_path / "home"},
+            {"PATH": f"{programs}:/usr/bin:/bin"},
+        )
+
+    @staticmethod
+    def carry_out(host: LocalSession, wanted: dict[tuple[str, ...], Any]) -> list[str]:
+        """Looks and does; what was done."""
+        resource = settings(wanted)
+        changes = planned(resource, look(resource, host))
+        for change in changes:
+            assert isinstance(change.run, Command)
+            result = host.run(change.run, deadline=10)
+            assert result.code == 0, result.errors
+        return [one.summary for one in changes]
+
+    def test_it_converges(self, host: LocalSession, tmp_path: Path) -> None:
+        """The second look finds nothing to do; owner and mode are kept."""
+        (tmp_path / "gitlab/gitlab.rb").chmod(0o640)
+        assert self.carry_out(host, {ZONE: "CET"}) == ["set gitlab_rails['time_zone'] in /etc/gitlab/gitlab.rb"]
+        assert self.carry_out(host, {ZONE: "CET"}) == []
+        assert (tmp_path / "gitlab/gitlab.rb").read_text() == FILE.replace("UTC", "CET")
+        assert (tmp_path / "gitlab/gitlab.rb").stat().st_mode & 0o777 == 0o640
+
+    def test_what_was_in_force_is_put_aside_once(self, host: LocalSession, tmp_path: Path) -> None:
+        """The second unpaid edit leaves the file of before the first: that is what was in force."""
+        self.carry_out(host, {ZONE: "CET"})
+        self.carry_out(host, {ZONE: "EST"})
+        aside = tmp_path / "home/rollback/gitlab.rb"
+        assert aside.read_text() == FILE
+        assert [one.name for one in aside.parent.iterdir()] == ["gitlab.rb"]
+        assert aside.parent.stat().st_mode & 0o777 == 0o700
+
+    def test_ruby_itself_judges_the_new_file(self, host: LocalSession, tmp_path: Path) -> None:
+        """Where there is an embedded Ruby that refuses it, the old file stays."""
+        ruby = tmp_path / "ruby"
+        ruby.write_text('#!/bin/sh\necho "$2: syntax error" >&2\nexit 1\n')
+        ruby.chmod(0o755)
+        resource = settings({ZONE: "CET"})
+        (change,) = planned(resource, look(resource, host))
+        assert isinstance(change.run, Command)
+        script = change.run.script.replace("/opt/gitlab/embedded/bin/ruby", str(ruby))
+        assert script != change.run.script
+        result = host.run(Command(script, change.run.stdin), deadline=10)
+        assert result.code == 1
+        assert "syntax error" in result.errors
+        assert (tmp_path / "gitlab/gitlab.rb").read_text() == FILE
+        assert os.listdir(tmp_path / "gitlab") == ["gitlab.rb"]  # noqa: PTH208

@@ -1,0 +1,151 @@
+"""Asking GitLab about tokens, with a real sh, awk and curl against a server on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from provision.resources import Result
+from provision.resources.runner_accounts import ask_tokens, read_tokens
+from provision.secret import Secret
+from provision.testing import LocalSession
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+Serve = Callable[..., Any]
+
+CONFIG = """concurrent = 4
+[session_server]
+  session_timeout = 1800
+[[runners]]
+  name = "one"
+  url = "{url}/"
+  token = "glrt-one"
+  executor = "docker"
+  [runners.docker]
+    image = "x"
+    token = "not-a-token"
+[[runners]]
+  token = 'glrt-two' # single quotes, and a comment "with quotes"
+  url = '{url}'
+[[runners]]
+  url = "https://other.example.com"
+  token = "glrt-foreign"
+[[runners]]
+  name = "no token yet"
+  url = "{url}"
+[[runners]]
+  url = "{url}"
+  token = "glrt-odd&x=\\"; rm -rf"
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalSession:
+    """This machine; /etc/gitlab-runner is a folder of the test's."""
+    (tmp_path / "gitlab-runner").mkdir()
+    (tmp_path / "gitlab-runner/.runner_system_id").write_text("s_0123456789ab\n")
+    return LocalSession({"/etc/gitlab-runner": tmp_path / "gitlab-runner"})
+
+
+def ask(host: LocalSession, tmp_path: Path, config: str | None, urls: list[str], *given: tuple[str, str]) -> Result:
+    """Asks; the file holds `config`."""
+    path = tmp_path / "config.toml"
+    if config is not None:
+        path.write_text(config)
+    command = ask_tokens(str(path), urls, [(url, Secret(token)) for url, token in given])
+    assert not any(token in command.script for _, token in given)
+    result = host.run(command, deadline=30)
+    assert (result.code, result.errors) == (0, "")
+    return result
+
+
+def test_tokens_of_the_file_and_of_the_inventory_are_asked_once(
+    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
+) -> None:
+    """Those of a server that is named; with the system's id, in the body of a POST."""
+    web = serve(lambda asked: reply(403 if b"glrt-two" in asked.body else 200))
+    result = ask(host, tmp_path, CONFIG.format(url=web.url), [web.url], (web.url, "glrt-one"), (web.url, "glrt-new"))
+    answers = read_tokens(result)
+    assert answers.status == {(web.url, "glrt-one"): 200, (web.url, "glrt-new"): 200, (web.url, "glrt-two"): 403}
+    assert answers.reasons == {}
+    assert {(one.method, one.path) for one in web.asked} == {("POST", "/api/v4/runners/verify")}
+    bodies = [parse_qs(one.body.decode()) for one in web.asked]
+    assert [one["token"] for one in bodies] == [["glrt-one"], ["glrt-new"], ["glrt-two"]]
+    assert {one["system_id"][0] for one in bodies} == {"s_0123456789ab"}
+
+
+def test_no_other_servers_token_leaves_the_host(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
+    """Neither a foreign server's, nor one that could be more than a token."""
+    web = serve(lambda _: reply(200))
+    ask(host, tmp_path, CONFIG.format(url=web.url), [web.url])
+    sent = b"".join(one.body for one in web.asked)
+    for secret in (b"glrt-foreign", b"glrt-odd", b"not-a-token"):
+        assert secret not in sent
+
+
+def test_a_server_without_a_token_is_asked_whether_it_is_there(
+    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
+) -> None:
+    """Whatever it answers."""
+    web = serve(lambda _: reply(401))
+    answers = read_tokens(ask(host, tmp_path, None, [web.url]))
+    assert answers.status == {(web.url, "-"): 401}
+    assert [(one.method, one.path) for one in web.asked] == [("GET", "/api/v4/version")]
+
+
+def test_a_server_that_is_not_there(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
+    """No status, and the reason in words; another server is asked all the same."""
+    gone, there = serve(lambda _: reply(200)), serve(lambda _: reply(502))
+    gone.close()
+    answers = read_tokens(ask(host, tmp_path, None, [gone.url, there.url], (gone.url, "glrt-a"), (there.url, "glrt-b")))
+    assert answers.status == {(gone.url, "glrt-a"): 0, (there.url, "glrt-b"): 502}
+    assert answers.reasons == {gone.url: "the connection is refused", there.url: "it answers 502"}
+
+
+def test_nothing_is_asked_without_runners(host: LocalSession, tmp_path: Path) -> None:
+    """No server, no question."""
+    assert ask(host, tmp_path, CONFIG, []).stdout == b""
+
+
+def test_a_server_that_limits_requests_is_asked_again_when_it_says_so(
+    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
+) -> None:
+    """429 with Retry-After: the next answer counts."""
+    answers = iter([reply(429, headers={"Retry-After": "1"}), reply(200)])
+    web = serve(lambda _: next(answers))
+    started = time.monotonic()
+    found = read_tokens(ask(host, tmp_path, None, [web.url], (web.url, "glrt-a")))
+    assert time.monotonic() - started >= 1
+    assert found.status == {(web.url, "glrt-a"): 200}
+    assert len(web.asked) == 2
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "3600"}, {}, {"Retry-After": "Sat, 21 Nov 2026 11:00:00 GMT"}])
+def test_a_wait_that_is_too_long_is_not_begun(
+    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    """What it answers is told, at once."""
+    web = serve(lambda _: reply(429, headers=headers))
+    found = read_tokens(ask(host, tmp_path, None, [web.url], (web.url, "glrt-a")))
+    assert found.status == {(web.url, "glrt-a"): 429}
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [({"message": "403 Forbidden"}, "application/json", 403), (b"Forbidden\n", "text/plain", 0)],
+)
+def test_a_403_that_is_not_the_apis_says_nothing_of_a_token(
+    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path, body: Any, kind: str, status: int
+) -> None:
+    """A proxy's, or a ban of the host: not gone, but not known."""
+    web = serve(lambda _: reply(403, body, {"Content-Type": kind}))
+    found = read_tokens(ask(host, tmp_path, None, [web.url], (web.url, "glrt-a")))
+    assert found.status == {(web.url, "glrt-a"): status}
+    assert ("barred" in found.reasons.get(web.url, "")) is (status == 0)

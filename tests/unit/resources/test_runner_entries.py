@@ -1,0 +1,425 @@
+"""`RunnerEntries`: who is registered, known by token and server, never by name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from provision.errors import ApiFailed, ChangeFailed, ProbeFailed, Refused
+from provision.gitlab.api import Api
+from provision.gitlab.runners import RunnerMaker
+from provision.resources import Result, RunnerEntries, RunnerEntry
+from provision.resources.base import Call, Change
+from provision.resources.runner_entries import RESTART, STATE
+from provision.resources.runner_toml import fingerprint
+from provision.secret import Secret
+from provision.shell import Command
+from provision.testing import NO_FILE, file_is, notes, observe, planned, state_is
+
+URL = "https://gitlab.example.com"
+OTHERS = """# kept by hand
+concurrent = 4
+
+[[runners]] # somebody else's
+  name = "theirs"
+  url = "https://gitlab.example.com"
+  token = "glrt-theirs"
+  executor = "shell"
+"""
+DOWN = f"000 7 {URL} "
+Serve = Callable[..., Any]
+
+
+def entry(name: str = "builder", token: str | None = "glrt-mine", **settings: Any) -> RunnerEntry:
+    """A runner of the inventory."""
+    return RunnerEntry(name, URL, {"executor": "docker", **settings}, Secret(token) if token else None)
+
+
+def maker(url: str = URL) -> RunnerMaker:
+    """What makes runners there."""
+    return RunnerMaker(Api(url, Secret("glpat-x")), {"description": "builder"})
+
+
+def section(
+    name: str = "builder", token: str = "glrt-mine", executor: str = "docker", number: int | None = None
+) -> str:
+    """An entry as we write it."""
+    known = f"  id = {number}\n" if number else ""
+    return f'\n[[runners]]\n  name = "{name}"\n  url = "{URL}"\n{known}  token = "{token}"\n  executor = "{executor}"\n'
+
+
+def memory(**tokens: str) -> dict[str, Any]:
+    """What is on record of runners that we wrote, by name and token; `name_7` has number 7 and was made by us."""
+    runners = {}
+    for name, token in tokens.items():
+        plain, _, number = name.partition("_")
+        runners[plain] = {
+            "url": URL,
+            "fingerprint": fingerprint(token),
+            "id": int(number) if number else None,
+            "made": bool(number),
+            "keys": ["executor"],
+        }
+    return {STATE: {"top": [], "runners": runners}}
+
+
+class Case:
+    """A wish, and what is seen."""
+
+    def __init__(
+        self,
+        *runners: RunnerEntry,
+        text: str | None = OTHERS,
+        tokens: str = "",
+        ours: Mapping[str, Any] | None = None,
+        **top: Any,
+    ) -> None:
+        self.resource = RunnerEntries(runners, top)
+        found = NO_FILE if text is None else file_is(text, "0600")
+        lines = "".join(f"{line}\n" for line in tokens.split(";") if line)
+        self.seen = observe(self.resource, {"file": found, "tokens": lines, "state": state_is(ours or {})})
+        self.text = text or ""
+
+    @property
+    def changes(self) -> list[Change]:
+        """What is left to do."""
+        return planned(self.resource, self.seen)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is told."""
+        return notes(self.resource, self.seen)
+
+    def written(self, change: Change) -> str:
+        """The file that a change writes."""
+        command = change.run.make()[0] if isinstance(change.run, Call) else change.run
+        return command.stdin.decode()
+
+
+def ok(token: str, status: int = 200) -> str:
+    """GitLab's answer to a token."""
+    return f"{status} 0 {URL} {token}"
+
+
+def unproven(changes: list[Change]) -> None:
+    """Nothing is changed, and the run fails for that nothing is known."""
+    (proof,) = changes
+    assert not proof.leaves
+    assert isinstance(proof.run, Call)
+    with pytest.raises(ApiFailed, match="GitLab says whether it knows builder: it did not answer that"):
+        proof.run.make()
+
+
+class TestGivenToken:
+    """The inventory holds the token."""
+
+    @pytest.mark.parametrize("text", [None, "", OTHERS])
+    def test_bare(self, text: str | None) -> None:
+        """An entry is appended; what stood there stays, byte by byte."""
+        case = Case(entry(), text=text, tokens=ok("glrt-mine"))
+        (change,) = case.changes
+        assert isinstance(change.run, Command)
+        written = case.written(change)
+        assert written.startswith(case.text)
+        data = tomllib.loads(written)["runners"][-1]
+        assert data == {"name": "builder", "url": URL, "token": "glrt-mine", "executor": "docker"}
+        assert change.action == ("create" if text is None else "update")
+        assert "glrt-mine" not in change.diff
+        record = change.remember[STATE]["runners"]["builder"]
+        assert (record["fingerprint"], record["keys"]) == (fingerprint("glrt-mine"), ["executor"])
+        assert "glrt-mine" not in str(change.remember)
+
+    def test_converged(self) -> None:
+        """Nothing to do, nothing to say."""
+        case = Case(entry(), text=OTHERS + section(), tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
+        assert (case.changes, case.notes) == ([], [])
+
+    def test_half_done(self) -> None:
+        """A setting differs: it alone is set."""
+        text = OTHERS + section(executor="shell")
+        case = Case(entry(), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
+        (change,) = case.changes
+        assert case.written(change) == OTHERS + section()
+        assert change.summary == "builder: set executor"
+
+    def test_another_name_is_no_other_runner(self) -> None:
+        """Renamed in the inventory: nothing is registered, the entry gets the name."""
+        text = OTHERS + section()
+        case = Case(entry("renamed"), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
+        changes = case.changes
+        assert case.written(changes[-1]) == OTHERS + section("renamed")
+        assert not any(isinstance(one.run, Call) for one in changes)
+        assert list(changes[-1].remember[STATE]["runners"]) == ["renamed"]
+
+    def test_a_renamed_runner_is_not_taken_out_of_gitlab(self) -> None:
+        """Its token is still wanted, under another name."""
+        text = OTHERS + section()
+        case = Case(entry("renamed"), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
+        assert [one.summary for one in case.changes] == ["renamed: set name"]
+
+    def test_a_new_token_changes_one_line(self) -> None:
+        """Rotated: the entry is swapped, its neighbours are byte-identical."""
+        text = OTHERS + section() + section("other", "glrt-other")
+        case = Case(
+            entry(token="glrt-fresh"),
+            entry("other", "glrt-other"),
+            text=text,
+            tokens=f"{ok('glrt-fresh')};{ok('glrt-mine', 403)};{ok('glrt-other')}",
+            ours=memory(builder="glrt-mine", other="glrt-other"),
+        )
+        (change,) = case.changes
+        assert case.written(change) == text.replace("glrt-mine", "glrt-fresh")
+        assert "glrt-fresh" not in change.diff
+        assert change.remember[STATE]["runners"]["builder"]["fingerprint"] == fingerprint("glrt-fresh")
+
+    @pytest.mark.parametrize("status", [403, 422])
+    def test_a_refused_token(self, status: int) -> None:
+        """Told, whether it stands in the file or not; nothing is changed."""
+        for text in (OTHERS, OTHERS + section()):
+            with pytest.raises(Refused, match=f"GitLab at {URL} refuses the token of runner builder") as caught:
+                _ = Case(entry(), text=text, tokens=ok("glrt-mine", status)).changes
+            assert "deleted or reset there" in caught.value.hint
+            assert "glrt-mine" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("answer", "why"), [(DOWN, "the connection is refused"), (f"503 0 {URL} ", "it answers 503")]
+    )
+    def test_gitlab_is_down_and_the_entry_is_there(self, answer: str, why: str) -> None:
+        """Not known now is not gone: left as it is, and said so."""
+        case = Case(entry(), text=OTHERS + section(), tokens=answer + "glrt-mine", ours=memory(builder="glrt-mine"))
+        unproven(case.changes)
+        assert case.notes == [
+            f"GitLab at {URL} cannot say whether it knows runner builder ({why}): its entry is left as it is"
+        ]
+
+    def test_gitlab_is_down_and_the_entry_is_not_there(self) -> None:
+        """Foreseen, after `gitlab`; an unproven token is not written."""
+        (change,) = Case(entry(), tokens=DOWN + "glrt-mine").changes
+        assert change.waits_for == "gitlab"
+        assert change.summary.endswith("(the connection is refused)")
+
+    def test_a_setting_is_reconciled_though_gitlab_is_down(self) -> None:
+        """The file is ours to mend without it."""
+        text = OTHERS + section(executor="shell")
+        case = Case(entry(), text=text, tokens=DOWN + "glrt-mine", ours=memory(builder="glrt-mine"))
+        change, *rest = case.changes
+        assert change.waits_for == ""
+        assert case.written(change) == OTHERS + section()
+        unproven(rest)
+
+    def test_two_runners_with_one_token_are_refused(self) -> None:
+        """One token is one runner."""
+        with pytest.raises(Refused, match="share one token"):
+            _ = Case(entry(), entry("twin"), tokens=ok("glrt-mine")).changes
+
+    def test_the_url_with_a_slash_at_its_end_is_the_same_server(self) -> None:
+        """As people write it by hand."""
+        text = OTHERS + section().replace(f'"{URL}"', f'"{URL}/"')
+        case = Case(entry(), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
+        assert case.changes == []
+
+
+class TestMade:
+    """GitLab makes the runner."""
+
+    @staticmethod
+    def made(**settings: Any) -> RunnerEntry:
+        """Without a token, with something to make one."""
+        return RunnerEntry("builder", URL, {"executor": "docker", **settings}, None, maker())
+
+    def test_bare_in_check_mode(self) -> None:
+        """Foreseen exactly, with a placeholder that is masked in the diff; nothing is made."""
+        (change,) = Case(self.made(), tokens=f"200 0 {URL} -").changes
+        assert change.summary.startswith(f"create builder in GitLab at {URL}; add runner builder")
+        assert isinstance(change.run, Call)
+        assert "not-made-yet" not in change.diff
+        assert change.action == "create"
+
+    def test_bare(self, serve: Serve, reply: Any) -> None:
+        """Made by a real POST; its token goes into the file, its fingerprint on record."""
+        web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-born", "token_expires_at": None}))
+        runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
+        case = Case(runner, tokens=f"401 0 {web.url} -")
+        (change,) = case.changes
+        assert isinstance(change.run, Call)
+        command, remembered = change.run.make()
+        (asked,) = web.asked
+        assert (asked.method, asked.path) == ("POST", "/api/v4/user/runners")
+        data = tomllib.loads(command.stdin.decode())["runners"][-1]
+        assert (data["token"], data["name"]) == ("glrt-born", "builder")
+        record = remembered[STATE]["runners"]["builder"]
+        assert (record["id"], record["fingerprint"], record["made"]) == (7, fingerprint("glrt-born"), True)
+        assert "glrt-born" not in command.script
+
+    def test_made_once(self) -> None:
+        """On record, in the file, known to GitLab."""
+        text = OTHERS + section(token="glrt-born", number=7)
+        case = Case(self.made(), text=text, tokens=ok("glrt-born"), ours=memory(builder_7="glrt-born"))
+        assert (case.changes, case.notes) == ([], [])
+
+    def test_deleted_in_gitlab(self, serve: Serve, reply: Any) -> None:
+        """A clear 403: it is made anew and takes the place of the old entry; the neighbours stay."""
+        web = serve(lambda _: reply(201, {"id": 8, "token": "glrt-second"}))
+        text = (OTHERS + section(token="glrt-born", number=7)).replace(URL, web.url)
+        ours = {
+            STATE: {
+                "top": [],
+                "runners": {
+                    "builder": {**memory(builder_7="glrt-born")[STATE]["runners"]["builder"], "url": web.url},
+                },
+            }
+        }
+        runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
+        case = Case(runner, text=text, tokens=f"403 0 {web.url} glrt-born", ours=ours)
+        assert case.notes == [f"GitLab at {web.url} no longer knows runner builder: it is created anew"]
+        change = case.changes[-1]
+        written = tomllib.loads(case.written(change))["runners"]
+        assert [one["token"] for one in written] == ["glrt-theirs", "glrt-second"]
+
+    @pytest.mark.parametrize("answer", [DOWN, f"502 0 {URL} ", f"401 0 {URL} ", f"429 0 {URL} "])
+    def test_anything_else_is_not_gone(self, answer: str) -> None:
+        """Network down, in trouble, limited: no runner is made, no entry is touched."""
+        text = OTHERS + section(token="glrt-born", number=7)
+        case = Case(self.made(), text=text, tokens=answer + "glrt-born", ours=memory(builder_7="glrt-born"))
+        unproven(case.changes)
+        assert len(case.notes) == 1
+
+    def test_gitlab_is_down_and_there_is_none(self) -> None:
+        """It waits."""
+        (change,) = Case(self.made(), tokens=DOWN + "-").changes
+        assert change.waits_for == "gitlab"
+
+    def test_adopted_rather_than_made_twice(self) -> None:
+        """state.json was lost, or it was registered by hand: one entry of this name on this server is it."""
+        case = Case(self.made(), text=OTHERS + section(), tokens=ok("glrt-mine"))
+        assert not any(isinstance(one.run, Call) for one in case.changes)
+
+    def test_two_of_one_name_are_not_guessed_at(self) -> None:
+        """Which of them it is cannot be told: a new one is made, both stay."""
+        text = OTHERS + section() + section(token="glrt-too")
+        (change,) = Case(self.made(), text=text, tokens=f"{ok('glrt-mine')};{ok('glrt-too')}").changes
+        assert isinstance(change.run, Call)
+
+    def test_an_entry_of_that_name_on_another_server_is_another(self) -> None:
+        """Servers are told apart."""
+        text = OTHERS + section().replace(URL, "https://elsewhere.example.com")
+        (change,) = Case(self.made(), text=text, tokens=f"401 0 {URL} -").changes
+        assert isinstance(change.run, Call)
+
+    def test_nothing_to_make_it_with(self) -> None:
+        """Neither token nor API."""
+        with pytest.raises(Refused, match="runner builder has no token, and nothing to make one with") as caught:
+            _ = Case(entry(token=None), tokens=f"401 0 {URL} -").changes
+        assert "gitlab.api_token" in caught.value.hint
+
+    def test_gitlab_refuses_to_make_it(self, serve: Serve, reply: Any) -> None:
+        """Its own words, and nothing is written."""
+        web = serve(lambda _: reply(403, {"message": "403 Forbidden"}))
+        runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
+        (change,) = Case(runner, tokens=f"401 0 {web.url} -").changes
+        assert isinstance(change.run, Call)
+        with pytest.raises(ChangeFailed, match="403"):
+            change.run.make()
+
+
+class TestDropped:
+    """Runners that we once wrote and that the inventory no longer has."""
+
+    def test_it_is_unregistered_and_removed(self) -> None:
+        """First in GitLab, with its token on standard input; then its entry goes. Others' stay."""
+        text = OTHERS + section("old", "glrt-old") + section()
+        case = Case(entry(), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine", old="glrt-old"))
+        unregister, remove = case.changes
+        assert unregister.summary == f"unregister old ({URL}) from GitLab"
+        assert isinstance(unregister.run, Command)
+        assert "glrt-old" not in unregister.run.script
+        assert unregister.run.stdin == f"/managers {URL} glrt-old\n".encode()
+        assert case.written(remove) == OTHERS + section()
+        assert list(remove.remember[STATE]["runners"]) == ["builder"]
+
+    def test_the_last_one(self) -> None:
+        """Nothing of ours is left, nor on record."""
+        case = Case(text=OTHERS + section("old", "glrt-old"), ours=memory(old_7="glrt-old"))
+        unregister, remove = case.changes
+        assert isinstance(unregister.run, Command)
+        assert unregister.run.stdin == f"- {URL} glrt-old\n".encode()
+        assert case.written(remove) == OTHERS
+        assert remove.remember == {STATE: None}
+
+    def test_entries_of_others_are_nobodys_business(self) -> None:
+        """Not on record: no change, though no one in the inventory is it."""
+        assert Case(text=OTHERS).changes == []
+
+    def test_one_that_is_gone_already(self) -> None:
+        """Somebody took it out by hand."""
+        assert (
+            Case(
+                entry(),
+                text=OTHERS + section(),
+                tokens=ok("glrt-mine"),
+                ours=memory(builder="glrt-mine", old="glrt-old"),
+            ).changes
+            == []
+        )
+
+
+class TestTop:
+    """Top-level keys."""
+
+    def test_set_and_dropped(self) -> None:
+        """Ours converge, ours that were dropped go, others' stay."""
+        case = Case(text="concurrent = 1\ncheck_interval = 3\nlog_level = 'info'\n", ours={STATE: {"top": ["check_interval"]}}, concurrent=8)  # fmt: skip
+        (change,) = case.changes
+        assert case.written(change) == "concurrent = 8\nlog_level = 'info'\n"
+        assert change.remember[STATE]["top"] == ["concurrent"]
+        assert change.notify == ()
+
+    def test_only_the_listen_address_restarts(self) -> None:
+        """All else is taken over by the runner itself."""
+        (change,) = Case(text="concurrent = 1\n", listen_address="127.0.0.1:9252").changes
+        assert change.notify == (RESTART,)
+
+
+class TestBroken:
+    """What is not written over."""
+
+    def test_no_toml(self) -> None:
+        """Line and column are named."""
+        with pytest.raises(Refused, match=r"config\.toml is not valid TOML: line 2"):
+            _ = Case(entry(), text="concurrent = 1\n[[runners\n", tokens=ok("glrt-mine")).changes
+
+    def test_not_utf8(self) -> None:
+        """Nor bytes of another encoding."""
+        resource = RunnerEntries((entry(),))
+        seen = observe(resource, {"file": file_is(b"# \xe4\n"), "tokens": ok("glrt-mine")})
+        with pytest.raises(ProbeFailed, match="is not UTF-8"):
+            planned(resource, seen)
+
+    def test_not_readable(self) -> None:
+        """The host's own words."""
+        resource = RunnerEntries((entry(),))
+        seen = observe(resource, {"file": Result(b"", b"cat: Is a directory", 1), "tokens": ok("glrt-mine")})
+        with pytest.raises(ProbeFailed, match="Is a directory"):
+            planned(resource, seen)
+
+
+def test_secrets_in_settings_are_masked_in_the_diff() -> None:
+    """Cache keys and the like; they reach the file in the clear, which is meant to hold them."""
+    cache = {
+        "s3": {"AccessKey": Secret("the-cache-access"), "SecretKey": Secret("the-cache-secret"), "BucketName": "b"}
+    }
+    case = Case(entry(cache=cache), tokens=ok("glrt-mine"))
+    (change,) = case.changes
+    assert "the-cache" not in change.diff
+    assert "BucketName" in change.diff
+    data = tomllib.loads(case.written(change))["runners"][-1]
+    assert data["cache"]["s3"]["SecretKey"] == "the-cache-secret"
+
+
+def test_docker_in_docker_and_the_socket_together_are_noted() -> None:
+    """They exclude each other."""
+    both = {"volumes": ["/certs/client", "/var/run/docker.sock:/var/run/docker.sock"]}
+    assert "take one of the two volumes out" in Case(entry(docker=both), tokens=ok("glrt-mine")).notes[0]

@@ -1,0 +1,177 @@
+"""`RunnerSettings`: what GitLab keeps of a runner, against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from provision.errors import ApiFailed
+from provision.gitlab.api import Api
+from provision.resources import RunnerSettings
+from provision.resources.base import Call, Change
+from provision.resources.runner_settings import settings_key
+from provision.secret import Secret
+from provision.testing import LocalSession, look, notes, planned
+
+Serve = Callable[..., Any]
+FIELDS = {"description": "builder", "tag_list": ["docker", "big"], "paused": False}
+AGREED = {"id": 7, "description": "builder", "tag_list": ["big", "docker"], "paused": False, "locked": True}
+
+
+class Host:
+    """A host with a record of ours and a system id, and GitLab as it answers."""
+
+    def __init__(self, folder: Path, serve: Serve, reply: Any) -> None:
+        self.runner: Any = dict(AGREED)
+        self.status = 200
+        (folder / "gitlab-runner").mkdir()
+        (folder / "gitlab-runner/.runner_system_id").write_text("s_0123456789ab\n")
+        (folder / "home").mkdir()
+        self.folder = folder
+        self.session = LocalSession(
+            {"/var/lib/provision": folder / "home", "/etc/gitlab-runner": folder / "gitlab-runner"}
+        )
+        self.web = serve(lambda asked: self.answer(asked, reply))
+        self.remember({"config.toml": {"runners": {"builder": {"id": 7}}}})
+
+    def answer(self, asked: Any, reply: Any) -> Any:
+        """GitLab."""
+        if self.status != 200:
+            return reply(self.status, {"message": "no"})
+        return reply(200, {"id": 7} if asked.path.endswith("/verify") else self.runner)
+
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """state.json."""
+        (self.folder / "home/state.json").write_text(json.dumps(state))
+
+    def settings(self, token: str | None = None, always: bool = False, **fields: Any) -> RunnerSettings:
+        """The resource."""
+        return RunnerSettings(
+            "builder",
+            Api(self.web.url, Secret("glpat-x")),
+            {**FIELDS, **fields},
+            Secret(token) if token else None,
+            always,
+            lambda state: state.get("config.toml", {}).get("runners", {}),
+        )
+
+    def plan(self, resource: RunnerSettings) -> list[Change]:
+        """The changes."""
+        return planned(resource, look(resource, self.session))
+
+    @property
+    def asked(self) -> list[str]:
+        """What GitLab was asked."""
+        return [f"{one.method} {one.path.removeprefix('/api/v4')}" for one in self.web.asked]
+
+
+@pytest.fixture
+def host(tmp_path: Path, serve: Serve, reply: Any) -> Host:
+    """The host."""
+    return Host(tmp_path, serve, reply)
+
+
+def test_bare(host: Host) -> None:
+    """Not made yet: there is nothing to compare."""
+    host.remember({})
+    assert host.plan(host.settings()) == []
+    assert host.asked == []
+
+
+def test_it_is_as_wanted_and_that_is_remembered(host: Host) -> None:
+    """Tags have no order; what the inventory does not mention is left to the UI. No change, but a comparison."""
+    (proof,) = host.plan(host.settings())
+    assert (proof.summary, proof.leaves) == ("compare runner builder with GitLab", False)
+    assert list(proof.remember) == [settings_key("builder")]
+    assert host.asked == ["GET /runners/7"]
+
+
+def test_converged(host: Host) -> None:
+    """Agreed on with these very settings: GitLab is not asked again."""
+    (proof,) = host.plan(host.settings())
+    host.remember({"config.toml": {"runners": {"builder": {"id": 7}}}, **proof.remember})
+    assert host.plan(host.settings()) == []
+    assert len(host.asked) == 1
+
+
+def test_other_wishes_are_compared_again(host: Host) -> None:
+    """Another value, another token; or when it was asked for by name."""
+    (proof,) = host.plan(host.settings())
+    host.remember({"config.toml": {"runners": {"builder": {"id": 7}}}, **proof.remember})
+    assert len(host.plan(host.settings(paused=True))) == 1
+    assert len(host.plan(host.settings(token="glrt-x"))) == 1
+    host.plan(host.settings(always=True))
+    assert host.asked == ["GET /runners/7"] * 4
+
+
+def test_half_done(host: Host) -> None:
+    """What differs is set, and nothing else."""
+    host.runner |= {"tag_list": ["docker"], "paused": True}
+    (change,) = host.plan(host.settings())
+    assert change.summary == "set tag_list, paused of runner builder in GitLab"
+    assert change.diff.splitlines()[2:] == [
+        "-tag_list: docker",
+        "+tag_list: docker, big",
+        "-paused: True",
+        "+paused: False",
+    ]
+    assert isinstance(change.run, Call)
+    _, remembered = change.run.make()
+    assert list(remembered) == [settings_key("builder")]
+    put = host.web.asked[-1]
+    assert (put.method, put.path) == ("PUT", "/api/v4/runners/7")
+    sent = json.loads(put.body) if put.body.startswith(b"{") else parse_qs(put.body.decode())
+    assert sent == {"tag_list": "docker,big", "paused": False}
+
+
+def test_its_number_is_asked_by_its_token(host: Host) -> None:
+    """One that somebody else made is not on record by number; the host's own id goes along."""
+    host.remember({})
+    host.plan(host.settings(token="glrt-given"))
+    assert host.asked == ["POST /runners/verify", "GET /runners/7"]
+    assert b"s_0123456789ab" in host.web.asked[0].body
+    assert b"glrt-given" in host.web.asked[0].body
+
+
+def test_without_the_hosts_id_nothing_is_verified(host: Host) -> None:
+    """A machine without a name would be left in GitLab's list."""
+    host.remember({})
+    (host.folder / "gitlab-runner/.runner_system_id").unlink()
+    assert host.plan(host.settings(token="glrt-given")) == []
+    assert host.asked == []
+
+
+def test_deleted_in_gitlab(host: Host) -> None:
+    """That is the business of its entry."""
+    host.status = 404
+    assert host.plan(host.settings()) == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_may_not_look(host: Host, status: int) -> None:
+    """Noted with what it would take; remembered, so that it is not asked on every run."""
+    host.status = status
+    resource = host.settings()
+    seen = look(resource, host.session)
+    (note,) = notes(resource, seen)
+    assert "that takes a token with scope api" in note
+    (change,) = planned(resource, seen)
+    assert change.leaves is False
+    assert list(change.remember) == [settings_key("builder")]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_broken(host: Host, status: int) -> None:
+    """Not known is not converged: a proof that fails, behind all else."""
+    host.status = status
+    (proof,) = host.plan(host.settings())
+    assert proof.leaves is False
+    assert isinstance(proof.run, Call)
+    with pytest.raises(ApiFailed, match=rf"compare runner builder with GitLab: .*{status}") as caught:
+        proof.run.make()
+    assert "once GitLab answers" in caught.value.hint

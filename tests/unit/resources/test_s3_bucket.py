@@ -1,0 +1,225 @@
+"""`S3Bucket`: every refusal named with its remedy; looking and proving run with a real curl."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import NotReady, Refused
+from provision.resources import Result, S3Bucket
+from provision.resources.base import Change
+from provision.resources.s3_bucket import clock_skew, diagnose
+from provision.secret import Secret
+from provision.shell import Command
+from provision.testing import LocalSession, look, observe, planned, state_is
+
+BUCKET = S3Bucket("registry", "nyc3", "https://nyc3.example.com", Secret("the-access-key"), Secret("the-secret-key"))
+LISTED = "<ListBucketResult/>\n200\n"
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+Serve = Callable[..., Any]
+
+
+def plan(bucket: S3Bucket, listed: Result | str, state: dict[str, Any] | None = None) -> list[Change]:
+    """The changes for a listing."""
+    return planned(bucket, observe(bucket, {"list": listed, "state": state_is(state or {})}))
+
+
+def test_bare() -> None:
+    """It can be listed and was never proven: the proof is run, changes nothing, and is remembered."""
+    (proof,) = plan(BUCKET, LISTED)
+    assert proof.summary == "prove bucket registry: put, get and delete an object"
+    assert proof.leaves is False
+    assert list(proof.remember) == ["s3"]
+
+
+def test_converged() -> None:
+    """Proven with these very settings: looked at, and left alone."""
+    (proof,) = plan(BUCKET, LISTED)
+    assert plan(BUCKET, LISTED, dict(proof.remember)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret_key": Secret("another-key")},
+        {"access_key": Secret("another-id")},
+        {"bucket": "other"},
+        {"endpoint": "https://ams3.example.com"},
+        {"region": "ams3"},
+    ],
+)
+def test_other_settings_are_proven_anew(change: dict[str, Any]) -> None:
+    """What is on record tells keys apart without holding them."""
+    (proof,) = plan(BUCKET, LISTED)
+    assert "the-secret-key" not in str(proof.remember)
+    assert len(plan(dataclasses.replace(BUCKET, **change), LISTED, dict(proof.remember))) == 1
+
+
+def test_a_bucket_that_broke_is_told_though_it_was_proven() -> None:
+    """The listing is asked on every look."""
+    (proof,) = plan(BUCKET, LISTED)
+    with pytest.raises(Refused, match="there is no bucket registry"):
+        plan(BUCKET, "<Error><Code>NoSuchBucket</Code></Error>\n404\n", dict(proof.remember))
+
+
+def xml(code: str, status: int) -> Result:
+    """An error of S3's."""
+    return Result(f"<?xml?><Error><Code>{code}</Code><Message>m</Message></Error>\n{status}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "text", "hint"),
+    [
+        (xml("NoSuchBucket", 404), Refused, "there is no bucket registry (NoSuchBucket)", "create it, or correct"),
+        (xml("InvalidAccessKeyId", 403), Refused, "the access key is not known there", "registry.s3.accesskey"),
+        (xml("SignatureDoesNotMatch", 403), Refused, "the secret key is wrong", "registry.s3.secretkey"),
+        (xml("RequestTimeTooSkewed", 403), Refused, "this machine's clock is off", ""),
+        (xml("AuthorizationHeaderMalformed", 400), Refused, "the region is wrong", "registry.s3.region"),
+        (xml("PermanentRedirect", 301), Refused, "the bucket is in another region", "regionendpoint"),
+        (xml("AccessDenied", 403), Refused, "these keys may not list the bucket", "s3:ListBucket"),
+        (Result(b"<html>hello\n404\n"), Refused, "HTTP 404 <html>hello", "is it S3 that answers there?"),
+        (Result(b"\n000\n", b"", 6), Refused, "its name is not resolved on the host", "DNS"),
+        (Result(b"\n000\n", b"", 7), Refused, "the connection is refused", "firewall"),
+        (Result(b"\n000\n", b"", 28), Refused, "no answer in time", "routes"),
+        (Result(b"\n000\n", b"", 35), Refused, "TLS cannot be agreed on", "https"),
+        (Result(b"\n000\n", b"", 60), Refused, "not trusted on the host", "CA"),
+        (Result(b"", b"curl: (3) URL malformed\n", 3), Refused, "curl: (3) URL malformed", "curl -v"),
+        (Result(b"", b"sh: 1: curl: not found\n", 127), NotReady, "curl is not on the host", "apt-get install curl"),
+    ],
+)
+def test_broken(result: Result, kind: type[Exception], text: str, hint: str) -> None:
+    """Each cause in words, with where it was asked and what to do."""
+    problem = diagnose(result, BUCKET)
+    assert isinstance(problem, kind)
+    assert isinstance(problem, Refused | NotReady)
+    assert problem.text.startswith("S3 https://nyc3.example.com/registry: ")
+    assert text in problem.text
+    assert hint in problem.hint
+    with pytest.raises(kind):
+        plan(BUCKET, result)
+
+
+def test_an_endpoint_without_its_scheme_is_refused() -> None:
+    """The driver wants a full URI."""
+    bare = dataclasses.replace(BUCKET, endpoint="nyc3.example.com")
+    with pytest.raises(Refused, match=r"regionendpoint 'nyc3\.example\.com' has no scheme") as caught:
+        plan(bare, LISTED)
+    assert caught.value.hint == "write https:// before it"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("", "https://s3.nyc3.amazonaws.com/registry"),
+        ("https://minio.example.com:9000/", "https://minio.example.com:9000/registry"),
+    ],
+)
+def test_the_address(endpoint: str, url: str) -> None:
+    """Amazon's own without an endpoint; path style."""
+    assert dataclasses.replace(BUCKET, endpoint=endpoint).url == url
+
+
+def test_no_secret_is_in_an_argument() -> None:
+    """What the host is sent on standard input holds a signature, not the secret key."""
+    question = BUCKET.probe()["list"]
+    assert isinstance(question, Command)
+    (proof,) = plan(BUCKET, LISTED)
+    assert isinstance(proof.run, Command)
+    for command in (question, proof.run):
+        assert "the-access-key" not in command.script
+        assert b"the-secret-key" not in command.stdin
+        assert b"Signature=" in command.stdin
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalSession:
+    """This machine as a host."""
+    return LocalSession({"/var/lib/provision": tmp_path})
+
+
+@needs_curl
+class TestWithCurl:
+    """Against a server on loopback."""
+
+    def test_looking_lists_one_object(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+        """One signed GET."""
+        web = serve(lambda _: reply(200, b"<ListBucketResult/>"))
+        bucket = dataclasses.replace(BUCKET, endpoint=web.url)
+        assert len(planned(bucket, look(bucket, host))) == 1
+        (asked,) = web.asked
+        assert (asked.method, asked.path) == ("GET", "/registry?list-type=2&max-keys=1")
+        assert asked.headers["host"] == f"127.0.0.1:{web.port}"
+        assert asked.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=the-access-key/")
+
+    def test_a_refusal_is_read(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+        """Body and status arrive, whatever the body ends with."""
+        web = serve(lambda _: reply(403, b"<Error><Code>AccessDenied</Code>\n</Error>\n\n"))
+        bucket = dataclasses.replace(BUCKET, endpoint=web.url)
+        with pytest.raises(Refused, match="may not list the bucket"):
+            planned(bucket, look(bucket, host))
+
+    def test_nobody_answers(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+        """A closed port."""
+        web = serve(lambda _: reply(200))
+        web.close()
+        bucket = dataclasses.replace(BUCKET, endpoint=web.url)
+        with pytest.raises(Refused, match="the connection is refused"):
+            planned(bucket, look(bucket, host))
+
+    def test_the_proof_puts_gets_and_deletes(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+        """In this order, with a body that is signed, and nothing else."""
+        web = serve(lambda asked: reply(204 if asked.method == "DELETE" else 200, b"provision"))
+        bucket = dataclasses.replace(BUCKET, endpoint=web.url)
+        (proof,) = plan(bucket, LISTED)
+        assert isinstance(proof.run, Command)
+        assert host.run(proof.run, deadline=20).code == 0
+        seen = [(one.method, one.path, one.body) for one in web.asked]
+        assert seen == [
+            ("PUT", "/registry/provision-probe", b"provision"),
+            ("GET", "/registry/provision-probe", b""),
+            ("DELETE", "/registry/provision-probe", b""),
+        ]
+
+    @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+    def test_the_proof_stops_at_the_first_refusal(
+        self, serve: Serve, reply: Any, host: LocalSession, method: str
+    ) -> None:
+        """The permission that is missing is named."""
+        web = serve(lambda asked: reply(403 if asked.method == method else 200, b"<Code>AccessDenied</Code>"))
+        bucket = dataclasses.replace(BUCKET, endpoint=web.url)
+        (proof,) = plan(bucket, LISTED)
+        assert isinstance(proof.run, Command)
+        result = host.run(proof.run, deadline=20)
+        assert result.code == 1
+        assert f"allow s3:{method.capitalize()}Object" in result.errors
+        assert web.asked[-1].method == method
+
+    def test_another_refusal_of_the_proof_is_told_as_it_is(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+        """S3's own words."""
+        web = serve(lambda _: reply(507, b"<Code>QuotaExceeded</Code>"))
+        (proof,) = plan(dataclasses.replace(BUCKET, endpoint=web.url), LISTED)
+        assert isinstance(proof.run, Command)
+        result = host.run(proof.run, deadline=20)
+        assert result.errors == "S3 does not put an object: <Code>QuotaExceeded</Code>\n507\n"
+
+    @pytest.mark.parametrize(("minutes", "word"), [(-20, "behind"), (20, "ahead of")])
+    def test_a_clock_that_is_off(self, minutes: int, word: str) -> None:
+        """The registry signs by the host's clock."""
+        there = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
+        errors = f"{int(time.time())}\nHTTP/1.1 200 OK\r\nDate: {there:%a, %d %b %Y %H:%M:%S} GMT\r\n"
+        problem = diagnose(Result(LISTED.encode(), errors.encode()), BUCKET)
+        assert isinstance(problem, Refused)
+        assert f"the host's clock is {abs(clock_skew(errors)):.0f} s {word} the storage's" in problem.text
+        assert problem.hint.endswith("timedatectl set-ntp true")
+
+    @pytest.mark.parametrize("errors", ["", "x\n", "1700000000\n", "1700000000\nDate: nonsense\n", "Date: x\n"])
+    def test_a_clock_that_is_not_told(self, errors: str) -> None:
+        """Nothing is concluded."""
+        assert clock_skew(errors) == 0

@@ -1,0 +1,144 @@
+"""A real sshd on a loopback port, with keys and a known_hosts of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.ssh import Target
+from provision.ssh.known_hosts import host_label
+
+
+@dataclasses.dataclass
+class Sshd:
+    """One running sshd and what a client needs to enter it."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def key(self) -> Path:
+        """The private key that lets root in."""
+        return self.folder / "user_key"
+
+    def public(self, kind: str = "ed25519") -> str:
+        """`ssh-ed25519 AAAA…` of the host key of that type."""
+        return " ".join((self.folder / f"host_{kind}.pub").read_text().split()[:2])
+
+    def known(self, *lines: str) -> Path:
+        """A known_hosts file; `{key}` in a line stands for the ed25519 host key, `{at}` for host and port."""
+        file = self.folder / f"known_{len(list(self.folder.glob('known_*')))}"
+        at = host_label("127.0.0.1", self.port)
+        file.write_text("".join(line.format(key=self.public(), at=at) + "\n" for line in lines or ["{at} {key}"]))
+        return file
+
+    def target(self, **changes: object) -> Target:
+        """A target that works; fields may be changed."""
+        base = Target(
+            name="web1",
+            address="127.0.0.1",
+            port=self.port,
+            user="root",
+            identity_file=self.key,
+            known_hosts=self.known(),
+            connect_timeout=5.0,
+            become=False,
+        )
+        return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_sshd(
+    folder: Path, *options: str, kinds: tuple[str, ...] = ("ed25519", "ecdsa", "rsa"), var_lib: str = "size=64m"
+) -> Sshd:
+    """Starts an sshd in `folder` and waits until it listens; `var_lib` are mount options of its /var/lib."""
+    if shutil.which("sshd", path="/usr/sbin:/usr/bin") is None or os.geteuid() != 0:
+        pytest.skip("needs openssh-server and root (make test installs it)")
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    for name, kind in [*((f"host_{kind}", kind) for kind in kinds), ("user_key", "ed25519")]:
+        if not (folder / name).exists():
+            bits = ["-b", "2048"] if kind == "rsa" else []
+            subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", kind, *bits, "-C", "", "-f", folder / name], check=True)
+    (folder / "authorized_keys").write_bytes((folder / "user_key.pub").read_bytes())
+    port = free_port()
+    config = [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        *(f"HostKey {folder}/host_{kind}" for kind in kinds),
+        f"AuthorizedKeysFile {folder}/authorized_keys",
+        f"PidFile {folder}/sshd.pid",
+        "StrictModes no",
+        "PermitRootLogin yes",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "UsePAM no",
+        "MaxStartups 200",
+        f"SetEnv HOME={folder}",  # no .bashrc of the developer's
+        *options,
+    ]
+    (folder / "sshd_config").write_text("\n".join(config) + "\n")
+    log = (folder / "sshd.log").open("wb")
+    # In a mount namespace with a /var/lib of its own: locks and state are not this machine's.
+    start = f"mount -t tmpfs -o {var_lib} tmpfs /var/lib && exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
+    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", start], stderr=log)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return Sshd(port, folder, process)
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise RuntimeError(f"sshd did not start: {(folder / 'sshd.log').read_text()}")
+
+
+@pytest.fixture
+def sshd_factory(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
+    """Starts an sshd of a test's own: `sshd_factory("ForceCommand …", var_lib="ro")`."""
+    started: list[Sshd] = []
+
+    def start(*options: str, var_lib: str = "size=64m") -> Sshd:
+        folder = tmp_path / f"sshd{len(started)}"
+        folder.mkdir()
+        started.append(start_sshd(folder, *options, kinds=("ed25519",), var_lib=var_lib))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.terminate()
+        one.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """The sshd that most tests share."""
+    running = start_sshd(tmp_path_factory.mktemp("sshd"))
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
+
+
+@pytest.fixture(autouse=True)
+def no_user_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tests see an empty home and no agent: what the developer has there is not theirs."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr("provision.ssh.connection._PAUSE", (0.01, 0.02))
+    return home

@@ -1,0 +1,42 @@
+"""What a task wants of a host, by inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.inventory import load
+from provision.resources import Resource
+from provision.tasks import SHIPPED, Host
+
+ESTATE = """
+[hosts.gitlab]
+address = "203.0.113.10"
+groups = ["gitlab"]
+[hosts.runner-1]
+groups = ["runners"]
+[gitlab]
+external_url = "https://gitlab.example.com"
+"""
+Wants = Callable[..., Any]
+
+
+@pytest.fixture
+def wants(tmp_path: Path) -> Wants:
+    """`wants("docker", toml)` → the resources of a task, on the first host of its group."""
+    tasks = {one.name: one for one in SHIPPED}
+
+    def resources(name: str, text: str = "", base: str = ESTATE, **more: Any) -> tuple[Resource, ...]:
+        file = tmp_path / "inventory.toml"
+        file.write_text(base + text)
+        file.chmod(0o600)
+        inventory = load((file,), ())
+        on = tasks[name].on
+        found = next(one for one in inventory.hosts if on in one.groups)
+        peers = {group: tuple(one.address for one in hosts) for group, hosts in inventory.groups.items()}
+        return tasks[name].resources(Host(found.name, found.address, found.groups, found.settings, peers=peers, **more))
+
+    return resources

@@ -1,0 +1,188 @@
+"""The task `certificates`, and what gitlab.rb says of the registry's certificate: which way leads to which resources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provision.errors import InventoryError, UsageError
+from provision.inventory import load
+from provision.lab.certificates import Authority
+from provision.resources import AcmeCertificate, CertificatePair, ServedCertificate, TrustedCa, UploadedPair
+from provision.tasks import certificates
+from provision.tasks.base import Host
+from provision.tasks.certificates import certificate_settings
+
+CA = Authority("a CA")
+NAME = "registry.example.com"
+Make = Callable[..., Host]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Make:
+    """A GitLab host whose registry.certificate is this TOML."""
+
+    def make(certificate: str = "", *, url: str = f"https://{NAME}:5555", settings: str = "") -> Host:
+        text = f"""
+        [hosts.gitlab]
+        groups = ["gitlab"]
+        [gitlab]
+        external_url = "https://gitlab.example.com"
+        [gitlab.settings]
+        {settings}
+        [registry]
+        external_url = "{url}"
+        [registry.certificate]
+        {certificate}
+        """
+        path = tmp_path / "inventory.toml"
+        path.write_text(text)
+        (one,) = load([path]).hosts
+        return Host(one.name, one.address, one.groups, one.settings)
+
+    return make
+
+
+def kinds(host: Host) -> list[str]:
+    """The resources by kind, in order."""
+    return [type(one).__name__ for one in certificates.resources(host)]
+
+
+def test_without_a_word_files_are_where_gitlab_looks(host: Make) -> None:
+    """Looked at, compared with what is served, and no CA is trusted (any more)."""
+    trust, pair, served = certificates.resources(host())
+    assert trust == TrustedCa("registry", b"")
+    assert pair == CertificatePair(f"/etc/gitlab/ssl/{NAME}.crt", f"/etc/gitlab/ssl/{NAME}.key", NAME)
+    assert served == ServedCertificate(f"/etc/gitlab/ssl/{NAME}.crt", NAME, 5555)
+
+
+def test_a_registry_without_tls_has_none(host: Make) -> None:
+    """Nothing to look at, nothing in gitlab.rb."""
+    plain = host(url=f"http://{NAME}")
+    assert kinds(plain) == ["TrustedCa"]
+    assert certificate_settings(plain) == {}
+
+
+def test_files_on_the_host(host: Make) -> None:
+    """As they are named; gitlab.rb says so."""
+    own = host('fullchain = "/a/chain.pem"\nkey = "/a/key.pem"')
+    assert kinds(own) == ["TrustedCa", "CertificatePair", "ServedCertificate"]
+    assert certificate_settings(own) == {
+        ("registry_nginx", "ssl_certificate"): "/a/chain.pem",
+        ("registry_nginx", "ssl_certificate_key"): "/a/key.pem",
+    }
+
+
+def test_files_from_here(host: Make, tmp_path: Path) -> None:
+    """Both travel together; the CA goes along."""
+    pair = CA.issue([NAME], [])
+    for name, text in {"chain.pem": pair.fullchain, "key.pem": pair.key, "ca.pem": CA.certificate}.items():
+        (tmp_path / name).write_text(text)
+    trust, uploaded, _ = certificates.resources(
+        host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"\nca = "ca.pem"')
+    )
+    assert trust == TrustedCa("registry", CA.certificate.encode())
+    assert isinstance(uploaded, UploadedPair)
+    assert (uploaded.certificate, uploaded.private.reveal()) == (pair.fullchain.encode(), pair.key)
+    assert (uploaded.fullchain, uploaded.left.days) == (f"/etc/gitlab/ssl/{NAME}.crt", 89)
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "start", "reason"),
+    [
+        ((NAME,), 1, -3, "expired on "),
+        ((NAME,), 9, 2, "is not valid before "),
+        (("example.com",), 9, 0, f"is not for {NAME}: it names example.com"),
+        (("*.com",), 9, 0, f"is not for {NAME}: it names *.com"),
+    ],
+)
+def test_unfit_files_end_the_run_before_it_begins(
+    host: Make, tmp_path: Path, names: tuple[str, ...], days: int, start: int, reason: str
+) -> None:
+    """Told with both files' names."""
+    pair = CA.issue(list(names), [], days=days, start=start)
+    (tmp_path / "chain.pem").write_text(pair.fullchain)
+    (tmp_path / "key.pem").write_text(pair.key)
+    with pytest.raises(UsageError, match=r"registry\.certificate: .*chain\.pem with .*key\.pem: ") as caught:
+        certificates.resources(host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"'))
+    assert reason in caught.value.text
+    assert caught.value.hint
+
+
+def test_a_file_that_is_missing_here(host: Make) -> None:
+    """Said at once, with its path."""
+    with pytest.raises(UsageError, match=r"nowhere\.pem"):
+        certificates.resources(host('local_fullchain = "nowhere.pem"\nlocal_key = "nowhere.pem"'))
+
+
+def test_certbot(host: Make) -> None:
+    """Package, hooks that can be run, certificate, timer; GitLab is told where certbot keeps it."""
+    certbot = host('acme = { client = "certbot", email = "ops@example.com" }')
+    assert kinds(certbot) == [
+        *("TrustedCa", "Packages", "File", "File", "File"),
+        *("AcmeCertificate", "Service", "ServedCertificate"),
+    ]
+    (acme,) = (one for one in certificates.resources(certbot) if isinstance(one, AcmeCertificate))
+    assert acme.directory == "https://acme-v02.api.letsencrypt.org/directory"
+    assert acme.pair.fullchain == f"/etc/letsencrypt/live/{NAME}/fullchain.pem"
+    assert certificate_settings(certbot) == {
+        ("registry_nginx", "ssl_certificate"): f"/etc/letsencrypt/live/{NAME}/fullchain.pem",
+        ("registry_nginx", "ssl_certificate_key"): f"/etc/letsencrypt/live/{NAME}/privkey.pem",
+    }
+
+
+def test_another_directory(host: Make) -> None:
+    """A private authority, a staging server."""
+    acme = certificates.resources(
+        host('acme = { client = "certbot", email = "a@b.c", directory = "https://acme.example.com/dir" }')
+    )[5]
+    assert isinstance(acme, AcmeCertificate)
+    assert acme.directory == "https://acme.example.com/dir"
+
+
+def test_omnibus_asks_by_itself(host: Make) -> None:
+    """One certificate for GitLab's name and the registry's, called by the first; nothing is uploaded or fetched by us."""
+    omnibus = host('acme = { client = "omnibus", email = "ops@example.com" }')
+    assert kinds(omnibus) == ["TrustedCa", "CertificatePair", "ServedCertificate"]
+    pair = certificates.resources(omnibus)[1]
+    assert isinstance(pair, CertificatePair)
+    assert (pair.fullchain, pair.coming) == ("/etc/gitlab/ssl/gitlab.example.com.crt", True)
+    assert certificate_settings(omnibus) == {
+        ("letsencrypt", "enable"): True,
+        ("letsencrypt", "contact_emails"): ["ops@example.com"],
+        ("letsencrypt", "alt_names"): [NAME],
+        ("registry_nginx", "ssl_certificate"): "/etc/gitlab/ssl/gitlab.example.com.crt",
+        ("registry_nginx", "ssl_certificate_key"): "/etc/gitlab/ssl/gitlab.example.com.key",
+    }
+
+
+def test_omnibus_with_one_name(host: Make) -> None:
+    """The registry on GitLab's own name needs no other."""
+    same = host('acme = { client = "omnibus", email = "a@b.c" }', url="https://gitlab.example.com:5555")
+    assert ("letsencrypt", "alt_names") not in certificate_settings(same)
+
+
+def test_one_setting_in_two_places_is_refused(host: Make) -> None:
+    """[gitlab.settings] and acme would take turns at gitlab.rb."""
+    both = host('acme = { client = "omnibus", email = "a@b.c" }', settings="letsencrypt.enable = false")
+    with pytest.raises(UsageError, match=r"gitlab\.settings\.letsencrypt\.enable: registry\.certificate\.acme sets it"):
+        certificate_settings(both)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "text"),
+    [
+        ('acme = { client = "omnibus", email = "a@b.c", directory = "https://x.example/dir" }', "takes certbot"),
+        ('acme = { client = "lego", email = "a@b.c" }', "client"),
+        ('acme = { client = "certbot", email = "ops" }', "one e-mail address"),
+        ('acme = { client = "certbot", email = "a@b.c", directory = "x.example" }', "URL with its scheme"),
+        ('fullchain = "/a"\nkey = "/b"\nacme = { client = "certbot", email = "a@b.c" }', "not both"),
+    ],
+)
+def test_wrong_tables_are_told(host: Make, certificate: str, text: str) -> None:
+    """Each with its place, before anything is contacted."""
+    with pytest.raises(InventoryError, match="acme") as caught:
+        host(certificate)
+    assert text in caught.value.text

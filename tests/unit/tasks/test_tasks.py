@@ -1,0 +1,214 @@
+"""What the tasks of the runner hosts want of them, by inventory; tasks of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision.resources import (
+    AptSource,
+    File,
+    ImageProof,
+    JsonSettings,
+    Packages,
+    Resource,
+    RunnerEntries,
+)
+from provision.secret import Secret
+from provision.tasks import SHIPPED, Host, play, task
+
+REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
+S3 = """
+[registry.s3]
+bucket = "registry"
+region = "nyc3"
+regionendpoint = "https://nyc3.example.com"
+accesskey = "the-access-key"
+secretkey = "the-secret-key"
+"""
+LOGIN = '[registry.login]\nusername = "sammy"\npassword = "the-login-password"\nimage = "sammy/hello"\n'
+Wants = Callable[..., Any]
+
+
+def only(resources: tuple[Resource, ...], kind: type) -> Any:
+    """The one resource of a kind."""
+    (found,) = [one for one in resources if isinstance(one, kind)]
+    return found
+
+
+def labels(resources: tuple[Resource, ...]) -> list[str]:
+    """In order."""
+    return [one.label for one in resources]
+
+
+class TestDocker:
+    """The task `docker`."""
+
+    def test_from_dockers_own_repository(self, wants: Wants) -> None:
+        """Any version, not held; what conflicts goes."""
+        found = wants("docker", '[docker]\nusers = ["ubuntu"]\n[docker.daemon]\ndebug = true\n')
+        packages = next(one for one in found if isinstance(one, Packages))
+        assert (packages.version, packages.hold, packages.names[0]) == ("", False, "docker-ce")
+        assert "docker.io" in packages.conflicting
+        source = only(found, AptSource)
+        assert (source.uri, source.suite, source.key) == ("https://download.docker.com/linux/{id}", "{codename}", "")
+        assert only(found, JsonSettings).wanted == {"debug": True}
+        assert labels(found)[-2:] == ["Service docker", "GroupMember ubuntu in docker"]
+
+    def test_a_pinned_version_is_held(self, wants: Wants) -> None:
+        """Of the packages that carry it."""
+        packages = only(wants("docker", '[docker]\nversion = "5:29.*"\n'), Packages)
+        assert (packages.version, packages.hold) == ("5:29.*", True)
+        assert packages.versioned == ("docker-ce", "docker-ce-cli")
+
+    def test_from_the_distribution(self, wants: Wants) -> None:
+        """No repository of others."""
+        found = wants("docker", '[docker]\nsource = "distro"\n')
+        assert not [one for one in found if isinstance(one, AptSource)]
+        assert only(found, Packages).names == ("docker.io",)
+
+    def test_from_a_mirror(self, wants: Wants, tmp_path: Path) -> None:
+        """Its address, its suite, and its key from a local file."""
+        (tmp_path / "docker.asc").write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+        text = '[apt]\ndocker = { url = "https://mirror.example.com/docker", key = "docker.asc", suite = "noble" }\n'
+        source = only(wants("docker", text), AptSource)
+        assert (source.uri, source.suite) == ("https://mirror.example.com/docker", "noble")
+        assert source.key.startswith("-----BEGIN PGP")
+
+    def test_it_trusts_the_registrys_authority(self, wants: Wants, tmp_path: Path) -> None:
+        """In certs.d, under host and port."""
+        (tmp_path / "ca.pem").write_bytes(b"authority")
+        found = wants("docker", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n')
+        files = {one.path: one.content for one in found if isinstance(one, File)}
+        assert files["/etc/docker/certs.d/gitlab.example.com:5555/ca.crt"] == b"authority"
+
+    def test_an_authority_that_is_not_there(self, wants: Wants) -> None:
+        """Bad input, told before anything is contacted."""
+        with pytest.raises(UsageError, match=r"ca\.pem"):
+            wants("docker", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n')
+
+
+class TestRunner:
+    """The task `runner`."""
+
+    def test_both_packages_move_together(self, wants: Wants) -> None:
+        """An exact version means any packaging of it; their origin is asserted; images are not pruned."""
+        found = wants("runner", '[runner]\nversion = "19.3.0"\n')
+        packages = only(found, Packages)
+        assert packages.names == ("gitlab-runner", "gitlab-runner-helper-images")
+        assert (packages.version, packages.hold) == ("19.3.0-*", True)
+        assert packages.origin == "https://packages.gitlab.com/runner/gitlab-runner/"
+        assert "NO_DOCKER_PRUNE=1" in packages.environment
+        assert only(found, AptSource).pin == packages.names
+        assert labels(found)[-1] == "Service gitlab-runner"
+
+    @pytest.mark.parametrize(("version", "glob"), [("19.*", "19.*"), ("19.3.0-1", "19.3.0-1"), ("19.3.0", "19.3.0-*")])
+    def test_versions(self, wants: Wants, version: str, glob: str) -> None:
+        """A glob and a whole version are taken as they are."""
+        assert only(wants("runner", f'[runner]\nversion = "{version}"\n'), Packages).version == glob
+
+
+class TestRegister:
+    """The task `register`."""
+
+    RUNNERS = '[[runners]]\nname = "builder"\nexecutor = "docker"\n[runners.docker]\nimage = "docker:28"\n'
+
+    def test_with_a_token(self, wants: Wants) -> None:
+        """No API is needed."""
+        entries = only(
+            wants("register", self.RUNNERS.replace("[runners.docker]", 'token = "glrt-x"\n[runners.docker]')),
+            RunnerEntries,
+        )
+        (one,) = entries.runners
+        assert (one.name, one.url, one.token, one.maker) == (
+            "builder",
+            "https://gitlab.example.com",
+            Secret("glrt-x"),
+            None,
+        )
+        assert one.settings["docker"]["image"] == "docker:28"
+        assert "tags" not in one.settings
+
+    def test_made_by_the_api(self, wants: Wants) -> None:
+        """Tags, type and what GitLab keeps go there; the host's own address serves where the name does not."""
+        text = 'api_token = "glpat-x"\n' + self.RUNNERS.replace(
+            "[runners.docker]", 'tags = ["a", "b"]\n[runners.docker]'
+        )
+        (one,) = only(wants("register", text), RunnerEntries).runners
+        assert one.maker is not None
+        assert one.maker.fields["tag_list"] == "a,b"
+        assert one.maker.fields["run_untagged"] is False
+        assert (one.maker.api.fallback, one.maker.api.token) == ("203.0.113.10", Secret("glpat-x"))
+
+    def test_top_level_keys(self, wants: Wants) -> None:
+        """As config.toml has them; the program's version is none of them."""
+        entries = only(wants("register", '[runner]\nconcurrent = 8\nversion = "19.3.0"\n'), RunnerEntries)
+        assert entries.top == {"concurrent": 8}
+
+    def test_no_gitlab_to_register_with(self, wants: Wants) -> None:
+        """Bad input."""
+        base = '[hosts.r]\ngroups = ["runners"]\n'
+        with pytest.raises(UsageError, match="runner builder: no GitLab to register it with"):
+            wants("register", self.RUNNERS, base=base)
+
+    def test_the_authority_is_given_to_the_runner(self, wants: Wants, tmp_path: Path) -> None:
+        """Under the server's name, without its port."""
+        (tmp_path / "ca.pem").write_bytes(b"authority")
+        found = wants("register", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n' + self.RUNNERS)
+        assert only(found, File).path == "/etc/gitlab-runner/certs/gitlab.example.com.crt"
+
+
+class TestVerify:
+    """The task `verify`."""
+
+    def test_when_it_is_asked_for_by_name(self, wants: Wants) -> None:
+        """Else only after a change on the estate, or when it was never proven."""
+        proof = only(wants("verify", REGISTRY + S3 + LOGIN), ImageProof)
+        assert (proof.url, proof.image, proof.always) == ("https://gitlab.example.com:5555", "sammy/hello", False)
+        assert only(wants("verify", REGISTRY + LOGIN, named=frozenset({"verify"})), ImageProof).always
+        assert not only(wants("verify", REGISTRY + LOGIN, named=frozenset({"all"})), ImageProof).always
+        assert only(wants("verify", REGISTRY + LOGIN, estate_changed=True), ImageProof).always
+
+    def test_it_rests_on_bucket_and_authority(self, wants: Wants) -> None:
+        """Another bucket makes a new proof due."""
+        with_s3, without = (only(wants("verify", REGISTRY + more + LOGIN), ImageProof) for more in (S3, ""))
+        assert with_s3.context != without.context
+
+    def test_nothing_to_prove(self, wants: Wants) -> None:
+        """No registry, or no login."""
+        assert wants("verify") == ()
+        assert wants("verify", REGISTRY) == ()
+
+
+def test_every_task_says_what_it_leaves() -> None:
+    """One sentence, which is its headline in plans and lists."""
+    for one in SHIPPED:
+        assert one.headline.endswith("."), one.name
+        assert one.on in ("gitlab", "runners")
+
+
+def test_a_task_of_ones_own() -> None:
+    """Named as its function; a play holds several."""
+
+    @task(on="web")
+    def motd(host: Host) -> Iterator[Resource]:
+        """Logins are greeted.
+
+        With more to it.
+        """
+        yield File("/etc/motd", host.name)
+
+    assert (motd.name, motd.on, motd.headline) == ("motd", "web", "Logins are greeted.")
+    assert motd.doc == "Logins are greeted.\n\nWith more to it."
+    assert play("web", motd).tasks == (motd,)
+
+
+def test_asking_twice_asks_the_same(wants: Wants) -> None:
+    """Resources are values: equal settings make equal questions, so that they are asked once."""
+    for name in ("docker", "runner", "gitlab", "registry", "firewall", "register", "verify"):
+        first, second = (wants(name, REGISTRY + S3 + LOGIN) for _ in range(2))
+        assert [one.probe() for one in first] == [one.probe() for one in second]

@@ -1,0 +1,144 @@
+"""What the tasks of the GitLab host want of it, by inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from provision.resources import (
+    AptSource,
+    Firewall,
+    Packages,
+    RegistryAnswer,
+    Resource,
+    RubySettings,
+    Rule,
+    S3Bucket,
+)
+from provision.secret import Secret
+
+REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
+S3 = """
+[registry.s3]
+bucket = "registry"
+region = "nyc3"
+regionendpoint = "https://nyc3.example.com"
+accesskey = "the-access-key"
+secretkey = "the-secret-key"
+"""
+LOGIN = '[registry.login]\nusername = "sammy"\npassword = "the-login-password"\nimage = "sammy/hello"\n'
+Wants = Callable[..., Any]
+
+
+def only(resources: tuple[Resource, ...], kind: type) -> Any:
+    """The one resource of a kind."""
+    (found,) = [one for one in resources if isinstance(one, kind)]
+    return found
+
+
+def labels(resources: tuple[Resource, ...]) -> list[str]:
+    """In order."""
+    return [one.label for one in resources]
+
+
+class TestGitlab:
+    """The task `gitlab`."""
+
+    def test_installed_and_configured(self, wants: Wants) -> None:
+        """The package of the edition from its own repository, and the settings."""
+        found = wants("gitlab", '[gitlab.settings]\ngitlab_rails.time_zone = "UTC"\nnginx.x = { a = 1 }\nplain = 3\n')
+        package = [one for one in found if isinstance(one, Packages)][-1]
+        assert (package.names, package.origin) == (("gitlab-ce",), "https://packages.gitlab.com/gitlab/gitlab-ce/")
+        assert only(found, AptSource).pin == ("gitlab-ce",)
+        assert only(found, RubySettings).settings == {
+            ("external_url",): "https://gitlab.example.com",
+            ("gitlab_rails", "time_zone"): "UTC",
+            ("nginx", "x"): {"a": 1},
+            ("plain",): 3,
+        }
+
+    def test_the_other_edition(self, wants: Wants) -> None:
+        """Enterprise."""
+        found = wants("gitlab", 'edition = "ee"\nversion = "19.3.0"\n')
+        package = [one for one in found if isinstance(one, Packages)][-1]
+        assert (package.names, package.version, package.hold) == (("gitlab-ee",), "19.3.0-*", True)
+        assert "gitlab-ee" in only(found, AptSource).uri
+
+    def test_installed_by_somebody_else(self, wants: Wants) -> None:
+        """Only settings."""
+        found = wants("gitlab", "install = false\n")
+        assert not [one for one in found if isinstance(one, AptSource)]
+        assert only(found, RubySettings)
+
+    def test_no_gitlab_in_the_inventory(self, wants: Wants) -> None:
+        """Nothing is wanted."""
+        base = '[hosts.g]\ngroups = ["gitlab"]\n'
+        assert wants("gitlab", base=base) == ()
+        assert wants("registry", base=base) == ()
+
+
+class TestRegistry:
+    """The task `registry`."""
+
+    def test_with_s3(self, wants: Wants) -> None:
+        """The bucket is looked at before gitlab.rb is edited; what answers is judged last."""
+        found = wants("registry", REGISTRY + S3)
+        kinds = [type(one) for one in found]
+        assert kinds.index(S3Bucket) < kinds.index(RubySettings) < kinds.index(RegistryAnswer) == len(kinds) - 1
+        settings = only(found, RubySettings).settings
+        assert settings[("registry_external_url",)] == "https://gitlab.example.com:5555"
+        assert settings[("registry", "storage")]["s3"]["secretkey"] == Secret("the-secret-key")
+        assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/gitlab.example.com.crt"
+        answer = only(found, RegistryAnswer)
+        assert (answer.url, answer.realm) == (
+            "https://gitlab.example.com:5555",
+            "https://gitlab.example.com/jwt/auth",
+        )
+        assert only(found, RubySettings).handlers == answer.handlers
+
+    def test_without_redirect(self, wants: Wants) -> None:
+        """A sibling of the driver."""
+        text = REGISTRY + "redirect = false\n" + S3
+        assert only(wants("registry", text), RubySettings).settings[("registry", "storage")]["redirect"] == {
+            "disable": True
+        }
+
+    def test_with_a_role_instead_of_keys(self, wants: Wants) -> None:
+        """Only the registry itself can tell whether the bucket can be used."""
+        text = REGISTRY + '[registry.s3]\nbucket = "b"\nregion = "us-east-1"\n'
+        found = wants("registry", text)
+        assert not [one for one in found if isinstance(one, S3Bucket)]
+        assert only(found, RubySettings).settings[("registry", "storage")]["s3"]["bucket"] == "b"
+
+    def test_on_its_own_disk_without_tls(self, wants: Wants) -> None:
+        """Neither storage nor certificate is set."""
+        found = wants("registry", '[registry]\nexternal_url = "http://gitlab.example.com:5555"\n')
+        assert list(only(found, RubySettings).settings) == [("registry_external_url",)]
+
+    def test_one_reconfigure_pays_for_all(self, wants: Wants) -> None:
+        """The tasks of the GitLab host owe the same work."""
+        handlers = {
+            handler for name in ("gitlab", "registry") for one in wants(name, REGISTRY + S3) for handler in one.handlers
+        }
+        assert [one.name for one in handlers] == ["reconfigure"]
+
+
+class TestFirewall:
+    """The task `firewall`."""
+
+    def test_the_registrys_port_and_the_allowed_ones(self, wants: Wants) -> None:
+        """ufw itself is installed only where it is to be switched on."""
+        text = '[firewall]\nallow = ["80/tcp", "443", { port = "9100/tcp", from = ["10.0.0.0/8", "192.0.2.1/32"] }]\n'
+        found = wants("firewall", REGISTRY + text)
+        wall = only(found, Firewall)
+        assert [rule for rule, _ in wall.allow] == [
+            Rule("5555"),
+            Rule("80"),
+            Rule("443", "any"),
+            Rule("9100", "tcp", "10.0.0.0/8"),
+            Rule("9100", "tcp", "192.0.2.1"),
+        ]
+        assert dict(wall.allow)[Rule("5555")] == "provision: registry"
+        assert wall.enable is False
+        assert len(found) == 1
+        assert labels(wants("firewall", "[firewall]\nenable = true\n")) == ["Packages ufw", "Firewall ufw"]
