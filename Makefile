@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# Compiled files are kept: without them every worker and every command would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env system demo check test bench format clean
 
 help:

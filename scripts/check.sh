@@ -6,4 +6,5 @@ bin=$1
 "$bin/ruff" check --quiet .
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
-"$bin/pytest" -q -n auto tests/unit tests/property
+# More workers than cores: many of these tests wait for a process.
+"$bin/pytest" -q -n 4 tests/unit tests/property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 
 from provision.engine.bus import Bus
@@ -72,7 +72,7 @@ class Run:
             workers = max(1, len(self.hosts))
             with Interrupts() as interrupts, ThreadPoolExecutor(workers, thread_name_prefix="host") as pool:
                 jobs = [pool.submit(self._work, host, gate, seats) for host in self.hosts]
-                while not interrupts.wait(lambda: wait(jobs)):
+                for _ in interrupts.during(jobs):
                     if self._stopping.is_set():
                         self._abandon(bus)
                     else:

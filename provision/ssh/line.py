@@ -16,7 +16,7 @@ from provision.ssh.ahead import Ahead
 from provision.ssh.bootstrap import command_line, opening_line
 from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.opening import Opening
-from provision.ssh.pump import Bell, OutOfTime, Pump
+from provision.ssh.pump import Bell, ChannelEnded, OutOfTime, Pump
 from provision.ssh.session import Traffic
 from provision.ssh.shell_session import ShellSession
 from provision.ssh.target import Target
@@ -101,6 +101,8 @@ def open_session(target: Target, ahead: Ahead | None, *, lock: bool, who: str) -
         hello = opening_line(opening.nonce, lock=lock, holder=f"since {since} by {who}")
         session.listen()
         pump.run(hello, None, seconds=_EXEC_TIMEOUT)
+    except ChannelEnded as error:
+        session.explain_end(error)
     except BaseException:
         line.cut()
         raise

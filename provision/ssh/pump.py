@@ -118,6 +118,7 @@ class Pump:
         except TimeoutError:
             return 0
         except (OSError, EOFError) as error:
+            self._drain()  # the last words, which came before the end
             raise ChannelEnded(f"{self._host}: the connection broke while data was sent ({error})") from error
 
     def _watch(self, quiet_from: float) -> None:

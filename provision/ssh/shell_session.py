@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProbeFailed
 from provision.resources.base import Result
@@ -74,7 +74,7 @@ class ShellSession:
             self._line.cut()
             raise self._opening.no_answer(deadline) from None
         except ConnectionLost as error:
-            self._explain_end(error)
+            self.explain_end(error)
         self._opening.check()
 
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
@@ -132,7 +132,7 @@ class ShellSession:
                 hint=f"look on the host at what hangs: {frame.shown(commands[len(answers.results)])}",
             ) from None
         except ConnectionLost as error:
-            self._explain_end(error)
+            self.explain_end(error)
         finally:
             self._took = time.monotonic() - started
             self._answers = self._on_output = None
@@ -157,7 +157,7 @@ class ShellSession:
         elif self._answers is not None:
             self._answers.mark_of(stream, mark)
 
-    def _explain_end(self, error: ConnectionLost) -> None:
+    def explain_end(self, error: ConnectionLost) -> NoReturn:
         """A channel that ended before the shell said hello was refused; raises what fits best."""
         if self._aborted:
             raise ConnectionLost(f"{self._line.host}: stopped from here") from error

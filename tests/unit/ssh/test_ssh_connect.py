@@ -381,7 +381,7 @@ def test_no_retry_after_a_refused_login(sshd: Sshd) -> None:
 def test_account_without_a_shell(sshd_factory: Callable[..., Sshd]) -> None:
     """A refused forced command is told with the words it left."""
     forced = sshd_factory("ForceCommand echo no shells here; exit 1")
-    with session(forced.target()) as opened, pytest.raises(BecomeError, match="no shells here"):
+    with pytest.raises(BecomeError, match="no shells here"), session(forced.target()) as opened:
         opened.ask([sh("echo")], deadline=5)
 
 
