@@ -7,4 +7,4 @@ bin=$1
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
 # More workers than cores: many of these tests wait for a process.
-"$bin/pytest" -q -n 4 tests/unit tests/property
+"$bin/pytest" -q -n 4 tests/unit
