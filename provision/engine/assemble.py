@@ -40,17 +40,12 @@ def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
     catalogue = Catalogue.of(folders_beside(wishes.inventories))
     plays = catalogue.plays(wishes.names)
     chosen = inventory.select(wishes.limit)
-    chosen_plays = [HostPlay(one.tasks, _names(one, chosen)) for one in plays]
+    candidates = _hosts(chosen, inventory, frozenset(wishes.names))
+    chosen_plays = [step for one in plays for step in _steps(one, candidates)]
     busy = {name for one in chosen_plays for name in one.hosts}
     if not busy:
-        groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
-        raise UsageError(
-            f"no host to run {' '.join(wishes.names)} on: none of the chosen hosts is in {groups}",
-            hint="look at groups in the inventory (provision inventory -i …), and at --limit",
-        )
+        raise _nothing_to_do(wishes.names, plays, candidates)
     hosts = {one.name: one for one in chosen if one.name in busy}
-    peers = {group: tuple(one.address for one in members) for group, members in inventory.groups.items()}
-    named = frozenset(wishes.names)
     password = Secret(wishes.become_password) if wishes.become_password is not None else None
     targets = {name: _target(one, password) for name, one in hosts.items()}
 
@@ -66,7 +61,7 @@ def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
 
     run = Run(
         wishes.names,
-        [Host(one.name, one.address, one.groups, one.settings, named, peers=peers) for one in hosts.values()],
+        [one for one in candidates if one.name in busy],
         chosen_plays,
         connect,
         listeners=(),
@@ -77,8 +72,37 @@ def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
     return run, [*inventory.warnings, *_unmatched(plays, inventory)]
 
 
-def _names(one: Play, chosen: Sequence[InventoryHost]) -> tuple[str, ...]:
-    return tuple(host.name for host in chosen if one.on == "all" or one.on in host.groups or one.on == host.name)
+def _hosts(chosen: Sequence[InventoryHost], inventory: Inventory, named: frozenset[str]) -> list[Host]:
+    peers = {group: tuple(one.address for one in members) for group, members in inventory.groups.items()}
+    members = {group: tuple(one.name for one in members) for group, members in inventory.groups.items()}
+    return [
+        Host(one.name, one.address, one.groups, one.settings, named, peers=peers, members=members) for one in chosen
+    ]
+
+
+def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
+    names = [host.name for host in _matching(one, hosts) if any(task.concerns(host) for task in one.tasks)]
+    if one.serial:
+        chain = object()
+        return [HostPlay(one.tasks, (name,), chain) for name in names]
+    return [HostPlay(one.tasks, tuple(names))]
+
+
+def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:
+    return [host for host in hosts if one.on == "all" or one.on in host.groups or one.on == host.name]
+
+
+def _nothing_to_do(names: Sequence[str], plays: Sequence[Play], hosts: Sequence[Host]) -> UsageError:
+    if any(_matching(one, hosts) for one in plays):
+        return UsageError(
+            f"nothing to do for {' '.join(names)}: the inventory asks for nothing of the kind on the chosen hosts",
+            hint="docs/inventory.md tells the tables that it takes; look at --limit, too",
+        )
+    groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
+    return UsageError(
+        f"no host to run {' '.join(names)} on: none of the chosen hosts is in {groups}",
+        hint="look at groups in the inventory (provision inventory -i …), and at --limit",
+    )
 
 
 def _unmatched(plays: Sequence[Play], inventory: Inventory) -> list[str]:

@@ -56,7 +56,8 @@ class Catalogue:
         if name in self.playbooks:
             return self.playbooks[name].plays
         if name in self.tasks:
-            return (play(self.tasks[name].on, self.tasks[name]),)
+            one = self.tasks[name]
+            return (play(one.on, one, serial=one.serial),)
         known = [*self.playbooks, *self.tasks]
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`provision list` shows all names"

@@ -72,6 +72,13 @@ class HostRun:
             self._task(task, resources, later)
         return self.teller.changed > before
 
+    def leave_out(self, tasks: Sequence[Task], why: str) -> None:
+        """Another host's failure has ended the play before this host's turn."""
+        self.teller.task = tasks[0].name
+        self.teller.note(why)
+        for task in tasks:
+            self.teller.done(task, "skipped", time.monotonic(), self.teller.changed)
+
     def wait(self) -> None:
         """The host is through a play, and others are not."""
         if not self.gave_up:

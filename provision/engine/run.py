@@ -28,10 +28,14 @@ Connect = Callable[[Host], Session]
 
 @dataclass(frozen=True)
 class HostPlay:
-    """One play as it concerns the chosen hosts: its tasks, and the hosts' names."""
+    """One play as it concerns the chosen hosts: its tasks, and the hosts' names.
+
+    chain  what the steps of a serial play have in common: once a host of one fails, the later ones are left out
+    """
 
     tasks: tuple[Task, ...]
     hosts: tuple[str, ...]
+    chain: object = None
 
 
 @dataclass
@@ -126,9 +130,13 @@ class Run:
                     looked_at = changes
                     if not self.check:
                         run.forget()
+                if not run.gave_up and (failed := gate.broken(one.chain)):
+                    run.leave_out(one.tasks, f"left as it is, since {failed} failed before it")
+                    gate.passed(host.name, index, changed=False)
+                    continue
                 with seats:
                     changed = run.play(replace(host, estate_changed=looked_at > 0), one.tasks)
-                gate.passed(host.name, index, changed=changed)
+                gate.passed(host.name, index, changed=changed, breaks=one.chain if run.gave_up else None)
         finally:
             gate.leave(host.name)
             run.close()
@@ -153,6 +161,7 @@ class _Gate:
         self._left = [set(one.hosts) for one in plays]
         self._changed = threading.Condition()
         self._changes = [0] * len(plays)  # on how many hosts each play has changed something
+        self._broken: dict[object, str] = {}  # chain: the host that failed
 
     def changes_before(self, index: int) -> int:
         """On how many hosts the plays before this one have changed something; final once the gate is open."""
@@ -167,9 +176,16 @@ class _Gate:
         with self._changed:
             self._changed.wait_for(lambda: not any(self._left[:index]))
 
-    def passed(self, host: str, index: int, *, changed: bool) -> None:
-        """A host is through a play."""
+    def broken(self, chain: object) -> str:
+        """The host that has failed in this chain, or ""."""
         with self._changed:
+            return self._broken.get(chain, "")
+
+    def passed(self, host: str, index: int, *, changed: bool, breaks: object = None) -> None:
+        """A host is through a play; `breaks` is the chain that ends with it."""
+        with self._changed:
+            if breaks is not None:
+                self._broken.setdefault(breaks, host)
             self._left[index].discard(host)
             self._changes[index] += changed
             self._changed.notify_all()

@@ -27,6 +27,7 @@ class Host:
     named           what the user typed, so that `provision verify` can mean it
     estate_changed  something was changed on some host earlier in this run
     peers           addresses of the hosts of each group, in inventory order
+    members         their names, likewise
     """
 
     name: str
@@ -36,6 +37,7 @@ class Host:
     named: frozenset[str] = frozenset()
     estate_changed: bool = False
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 Function = Callable[[Host], Iterator[Resource]]
@@ -43,11 +45,17 @@ Function = Callable[[Host], Iterator[Resource]]
 
 @dataclass(frozen=True)
 class Task:
-    """A named function; `on` is the group it runs on when it is named alone ("all": every host)."""
+    """A named function; `on` is the group it runs on when it is named alone ("all": every host).
+
+    where   of those, the hosts that the inventory gives it something to do on; the others are not contacted for it
+    serial  named alone, it works on one host after the other, and stops at the first that fails
+    """
 
     name: str
     on: str
     function: Function
+    where: Callable[[Host], bool] | None = None
+    serial: bool = False
 
     @property
     def doc(self) -> str:
@@ -63,20 +71,30 @@ class Task:
         """What the host should hold, in the order in which it is brought about."""
         return tuple(self.function(host))
 
+    def concerns(self, host: Host) -> bool:
+        """Whether there is anything for it to do on this host."""
+        return self.where is None or self.where(host)
 
-def task(on: str = "all") -> Callable[[Function], Task]:
+
+def task(
+    on: str = "all", *, where: Callable[[Host], bool] | None = None, serial: bool = False
+) -> Callable[[Function], Task]:
     """Makes a task of a function, named as it is."""
-    return lambda function: Task(function.__name__, on, function)
+    return lambda function: Task(function.__name__, on, function, where, serial)
 
 
 @dataclass(frozen=True)
 class Play:
-    """Tasks, in order, on a group's hosts. Plays are barriers: the next starts when all hosts are through."""
+    """Tasks, in order, on a group's hosts. Plays are barriers: the next starts when all hosts are through.
+
+    serial  one host after the other, in inventory order; after a host that fails the rest are left alone
+    """
 
     on: str
     tasks: tuple[Task, ...]
+    serial: bool = False
 
 
-def play(on: str, *tasks: Task) -> Play:
+def play(on: str, *tasks: Task, serial: bool = False) -> Play:
     """`play("runners", docker, runner)`."""
-    return Play(on, tasks)
+    return Play(on, tasks, serial)

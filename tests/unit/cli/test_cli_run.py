@@ -291,6 +291,49 @@ class TestOptions:
         assert "hello bob" in provision("hello", "-i", estate.inventory).out
 
 
+class TestWhere:
+    """Tasks that concern only some hosts, and those that go one host after the other."""
+
+    PICKY = """
+from provision.resources import GroupMember
+from provision.tasks import task
+
+
+@task(on="all", where=lambda host: host.settings.docker.users != (), serial=True)
+def picky(host):
+    \"\"\"Bob is one of the staff where the inventory has users.\"\"\"
+    yield GroupMember("bob", "staff")
+"""
+
+    def test_only_hosts_that_it_concerns_are_contacted(self, estate: Any, provision: Any) -> None:
+        """The others are not even connected to; members are known by name."""
+        (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
+        file = Path(estate.inventory)
+        file.write_text(file.read_text() + '[hosts.web2.docker]\nusers = ["bob"]\n')
+        assert provision("picky", "-i", estate.inventory).code == 0
+        assert set(estate.targets) == {"web2"}
+
+    def test_none_at_all(self, estate: Any, provision: Any) -> None:
+        """That the inventory asks for nothing is said, with exit code 2."""
+        (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
+        ended = provision("picky", "-i", estate.inventory)
+        assert ended.code == 2
+        assert "nothing to do for picky" in ended.err
+
+    def test_named_alone_a_serial_task_stops_at_the_first_failure(self, estate: Any, provision: Any) -> None:
+        """web1 fails, so web2 is left as it is."""
+        (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
+        file = Path(estate.inventory)
+        file.write_text(
+            file.read_text().replace("[docker.daemon]", '[groups.web.docker]\nusers = ["bob"]\n[docker.daemon]')
+        )
+        estate.sessions["web1"] = FakeSession({"usermod": 1})
+        ended = provision("picky", "-i", estate.inventory)
+        assert ended.code == 1
+        assert "web1 failed before it" in ended.out
+        assert [one.script for one in estate.sessions["web2"].ran] == []
+
+
 def test_a_fault_of_ours_says_so(estate: Any, provision: Any) -> None:
     """Exit 1, the traceback masked, and what to do with it."""
     estate.playbook(

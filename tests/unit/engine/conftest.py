@@ -172,7 +172,7 @@ class Engine:
     def __call__(
         self,
         sessions: Sessions,
-        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]],
+        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]] | HostPlay,
         check: bool = False,
         forks: int = 32,
         run: Callable[[Run], None] | None = None,
@@ -188,7 +188,7 @@ class Engine:
     @staticmethod
     def run(
         sessions: Sessions,
-        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]],
+        *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]] | HostPlay,
         told: Told,
         check: bool = False,
         forks: int = 32,
@@ -203,7 +203,11 @@ class Engine:
 
         names = tuple(sessions)
         host_plays = [
-            HostPlay(tuple(one[1]), tuple(one[0])) if isinstance(one, tuple) else HostPlay(tuple(one), names)
+            one
+            if isinstance(one, HostPlay)
+            else HostPlay(tuple(one[1]), tuple(one[0]))
+            if isinstance(one, tuple)
+            else HostPlay(tuple(one), names)
             for one in plays
         ]
         return Run(("toys",), [host_of(name) for name in names], host_plays, connect, [told], check, forks)
