@@ -33,7 +33,7 @@ def _runners(api: Api, wanted: WantedProject, project: int) -> dict[str, Any]:
     listed = _all_runners(api)
     chosen = [one for one in listed if one["description"] in wanted.runners or one["id"] in wanted.runners]
     found = []
-    for one in chosen:
+    for one in sorted(chosen, key=lambda one: int(one["id"])):
         details = api.get(f"/runners/{one['id']}") if one["runner_type"] == "project_type" else one
         assigned = any(other["id"] == project for other in details.get("projects", ()))
         kept = {name: details.get(name) for name in ("id", "description", "runner_type", "locked")}

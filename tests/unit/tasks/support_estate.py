@@ -69,7 +69,7 @@ class Estate:
         self.home.mkdir()
         self.asked: list[str] = []
         self.bodies: list[Record] = []
-        self.before: Callable[[str, str], None] = lambda method, path: None
+        self.before: Callable[[str, str], object] = lambda *_: None
         self._reply = reply
         self.web = serve(self._forward)
 
