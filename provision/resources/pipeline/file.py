@@ -67,7 +67,7 @@ class PipelineFile(Resource):
             yield Change(compare, sh(":"), "run", remember=memory, leaves=False, last=True)
 
     def _change(self, there: There) -> Change | None:
-        if there.now is not None and there.now.text == self.text:
+        if there.exists and there.now is not None and there.now.text == self.text:
             return None
         if there.errors:
             raise Refused(

@@ -95,6 +95,15 @@ class TestCommit:
         assert (estate.committed("ci", "README.md"), estate.committed()) == ("hello\n", "")
         assert estate.run("pipeline", text, named="pipeline").changes == []
 
+    @pytest.mark.parametrize("same", [True, False])
+    def test_another_branch_of_one_that_has_a_pipeline(self, estate: Estate, same: bool) -> None:
+        """The file is changed there, from what the default branch has; that one stays."""
+        estate.run("pipeline", TEXT)
+        text = f'{TEXT}branch = "ci"\n'.replace("npm test", "npm test" if same else "npm run other")
+        assert estate.run("pipeline", text).changes == [COMMIT.replace("main", "ci")]
+        assert ("npm test" if same else "npm run other") in estate.committed("ci")
+        assert "npm test" in estate.committed()
+
     def test_the_project_keeps_it_elsewhere(self, estate: Estate) -> None:
         """ci_config_path is honoured; one that is no path is refused."""
         estate.ask("PUT", estate.project, ci_config_path="ci/main.yml")
