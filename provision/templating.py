@@ -57,6 +57,12 @@ def names(folder: str, ending: str) -> list[str]:
     return sorted({path.name for one in folders for path in (one / folder).glob(f"*{ending}")})
 
 
+def source(name: str) -> str:
+    """A template's own text; "" where there is none of that name."""
+    folders = [*_folders, shipped("templates")]
+    return next((path.read_text("utf-8") for folder in folders if (path := folder / name).is_file()), "")
+
+
 def yaml_text(text: object) -> str:
     """A text as a YAML scalar that is read back as this text: plain where that is safe, else in double quotes.
 
