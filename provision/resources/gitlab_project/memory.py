@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import secrets
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
@@ -25,7 +25,7 @@ def key_in(state: Mapping[str, Any]) -> str:
 @cache
 def _new_key() -> str:
     # One for all that this run sets: each of them brings it into state.json.
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def keyed(key: str, value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -46,6 +45,8 @@ class LocalPipeline(Resource):
             return Result(code=1)
 
     def _write(self) -> tuple[Command, Mapping[str, Json]]:
+        import tempfile  # where something is written only
+
         name, path = "", Path(os.path.realpath(self.path))  # a link goes on pointing to it
         try:
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o644

@@ -118,7 +118,8 @@ def test_assigning_a_runner(described: Any, between: Between, host: LocalSession
     carried_out(ProjectSettings(WantedProject("root/two", runners=("r",)), between.api), host)
     place = "/projects/root%2Ftwo"
     looks = (f"GET {place} 200", "GET /runners/all 200", "GET /runners/1 200")
-    checked(described, between, *looks, "PUT /runners/1 200", f"POST {place}/runners 201", "PUT /runners/1 200")
+    steps = ("GET /runners/1 200", "PUT /runners/1 200", f"POST {place}/runners 201", "PUT /runners/1 200")
+    checked(described, between, *looks, *steps)
 
 
 TEXT = "build:\n  script: [make]\n"
