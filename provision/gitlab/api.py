@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _SECONDS = 30
 # A limit on requests is waited for as GitLab tells it, for a minute in all: python-gitlab would wait for hours.
 _PATIENCE = 60
+# Who did not answer in time is not waited for again at once: ten projects would be ten times thirty seconds.
+_SILENCE = 5
+_silent: dict[str, float] = {}
 _AT_ONCE: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
 
@@ -83,18 +86,25 @@ class Api:
         import gitlab
         import requests
 
+        if time.monotonic() - _silent.get(self.url, -_SILENCE) < _SILENCE:
+            raise self._unreached("it did not answer in time a moment ago")
         try:
             answer = self._patiently(question)
         except gitlab.exceptions.GitlabError as error:
             raise explain(self.url, path, error) from error
         except requests.exceptions.RequestException as error:
-            raise ApiFailed(
-                f"GitLab at {self.url} is not reached from here: {_reason(error)}",
-                hint="the API is asked from this machine: check its name, route and certificate (registry.certificate.ca)",
-            ) from error
+            if isinstance(error, requests.exceptions.Timeout):
+                _silent[self.url] = time.monotonic()
+            raise self._unreached(_reason(error)) from error
         if not isinstance(answer, dict):
             raise ApiFailed(f"{path} at {self.url} answered no JSON object", hint="is it GitLab that answers there?")
         return answer
+
+    def _unreached(self, reason: str) -> ApiFailed:
+        return ApiFailed(
+            f"GitLab at {self.url} is not reached from here: {reason}",
+            hint="the API is asked from this machine: check its name, route and certificate (registry.certificate.ca)",
+        )
 
     def _patiently(self, question: Callable[[Gitlab], Any]) -> Any:
         from gitlab.exceptions import GitlabHttpError

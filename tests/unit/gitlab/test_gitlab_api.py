@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,25 @@ class TestAsking:
         assert "asked from this machine" in caught.value.hint
         assert caught.value.status == 0
 
+    def test_who_is_silent_is_not_waited_for_again(
+        self, serve: Serve, reply: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not for some seconds: many questions at once cost one wait. Another server is asked, and later this one, too."""
+        monkeypatch.setattr("provision.gitlab.api._SECONDS", 0.3)
+        hung = threading.Event()
+        web = serve(lambda _: (hung.wait(5), reply(200, {}))[1])
+        started = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(ApiFailed, match="is not reached from here") as caught:
+                Api(web.url, TOKEN).get("/metadata")
+        hung.set()
+        assert caught.value.status == 0
+        assert time.monotonic() - started < 4
+        assert len(web.asked) == 1
+        assert Api(serve(lambda _: reply(200, {"id": 1})).url, TOKEN).get("/metadata") == {"id": 1}
+        monkeypatch.setattr("provision.gitlab.api._SILENCE", 0)
+        assert Api(web.url, TOKEN).get("/metadata") == {}
+
     def test_a_name_that_is_not_resolved(self) -> None:
         """Without another address."""
         with pytest.raises(ApiFailed, match="is not reached from here"):
@@ -115,10 +136,25 @@ class TestAsking:
         api = Api(web.url, TOKEN)
         assert api.get("/runners/7") == {"method": "GET"}
         assert api.put("/runners/7", {"paused": True}) == {"method": "PUT"}
-        assert [(one.method, one.path) for one in web.asked] == [
+        api.delete("/runners/7", {"filter[environment_scope]": "a b"})
+        assert [(one.method, urlsplit(one.path).path) for one in web.asked] == [
             ("GET", "/api/v4/runners/7"),
             ("PUT", "/api/v4/runners/7"),
+            ("DELETE", "/api/v4/runners/7"),
         ]
+        assert parse_qs(urlsplit(web.asked[-1].path).query) == {"filter[environment_scope]": ["a b"]}
+
+    @pytest.mark.parametrize("status", [200, 404, 403])
+    def test_find(self, serve: Serve, reply: Any, status: int) -> None:
+        """None where there is no such thing; other refusals are refusals."""
+        web = serve(lambda _: reply(status, {"id": 1, "message": "no"}))
+        if status == 403:
+            with pytest.raises(ApiFailed, match="403"):
+                Api(web.url, TOKEN).find("/projects/x", {"ref": "main"})
+        else:
+            found = Api(web.url, TOKEN).find("/projects/x", {"ref": "main"})
+            assert (found is None) == (status == 404)
+        assert web.asked[0].path == "/api/v4/projects/x?ref=main"
 
     def test_a_list_of_several_pages(self, serve: Serve, reply: Any) -> None:
         """All of them."""
