@@ -6,14 +6,17 @@ its Docker; jobs of any other image run in a container of that image.
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import yaml
+from support_gitlab import Server
 
 from provision.lab.trial import Trial
 
@@ -110,3 +113,35 @@ def expanded(values: Mapping[str, str]) -> dict[str, str]:
         )
 
     return {name: fill(str(value)) for name, value in values.items()}
+
+
+def committed(server: Server, project: str) -> str:
+    """The pipeline that the project has."""
+    found = server.ask("GET", f"/projects/{quote(project, safe='')}/repository/files/.gitlab-ci.yml?ref=main")
+    return base64.b64decode(found["content"]).decode()
+
+
+def checkout(trial: Trial, host: str, files: dict[str, str]) -> None:
+    """The project's files on the host."""
+    trial.lab.inside(host, f"rm -rf {BUILDS} && mkdir -p {BUILDS}")
+    for name, text in files.items():
+        trial.lab.inside(host, f"cat > {BUILDS}/{name}", stdin=text)
+
+
+def tags(server: Server, project: str, image: str) -> dict[str, str]:
+    """The tags of an image in the registry, with their digests."""
+    registry = f"/projects/{quote(project, safe='')}/registry/repositories"
+    repositories = server.ask("GET", f"{registry}?tags=true")
+    (found,) = [one for one in repositories if one["path"] == image]
+    place = f"{registry}/{found['id']}/tags"
+    return {one["name"]: server.ask("GET", f"{place}/{one['name']}")["digest"] for one in found["tags"]}
+
+
+def push_base(trial: Trial, host: str, name: str) -> None:
+    """An image with a shell and little more, pushed to its registry, and no longer on the host."""
+    registry = name.partition("/")[0]
+    login = f"docker login -u root --password-stdin {registry} && docker push -q {name} && docker logout {registry}"
+    layer = "mkdir -p /tmp/base/bin && cp /bin/busybox /tmp/base/bin/ && for one in sh grep test cat; do ln -s busybox /tmp/base/bin/$one; done"
+    trial.lab.inside(host, f"{layer} && tar -C /tmp/base -c . | docker import - {name} && rm -r /tmp/base")
+    trial.lab.inside(host, login, stdin=trial.lab.secret("registry_password"))
+    trial.lab.inside(host, f"docker image rm -f {name}")
