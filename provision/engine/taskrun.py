@@ -89,7 +89,7 @@ class TaskRun:
                     label,
                     NotReady(
                         f"cannot {change.summary}: that waits for {change.waits_for}",
-                        hint=f"run `provision {change.waits_for}` first, or see above why it failed",
+                        hint=change.remedy or f"run `provision {change.waits_for}` first, or see above why it failed",
                     ),
                 )
             mending = [one for one in ready if not one[1].last]
