@@ -6,7 +6,9 @@ are escaped for HTML, all others are taken as they are.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 _folders: list[Path] = []
 _NAME = re.compile(r"\{\{ (\w+) \}\}")
+_PLAIN = re.compile(r"[A-Za-z$/_][^\x00-\x1f\x7f-\x9f\ufeff]*")
+_UNSAFE = re.compile(r": | #|[:\s]$|[\u2028\u2029]")
+_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 
 
 def use_templates_of(folders: list[Path]) -> None:
@@ -33,7 +38,7 @@ def environment() -> Environment:
     """The Jinja environment over all template folders."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader([*_folders, shipped("templates")]),
         undefined=StrictUndefined,
         autoescape=lambda name: bool(name and name.endswith(".html.j2")),
@@ -41,6 +46,24 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {"shell": lambda text: shlex.quote(str(text)), "yaml": yaml_text}
+    return made
+
+
+def names(folder: str, ending: str) -> list[str]:
+    """The templates of a folder whose names end so: the users' and the shipped ones."""
+    folders = [*_folders, shipped("templates")]
+    return sorted({path.name for one in folders for path in (one / folder).glob(f"*{ending}")})
+
+
+def yaml_text(text: object) -> str:
+    """A text as a YAML scalar that is read back as this text: plain where that is safe, else in double quotes.
+
+    Filter `yaml` in templates; `shell` quotes for a shell.
+    """
+    plain = str(text)
+    safe = _PLAIN.fullmatch(plain) and not _UNSAFE.search(plain) and plain.lower() not in _WORDS
+    return plain if safe else json.dumps(plain, ensure_ascii=False)
 
 
 @cache

@@ -48,13 +48,31 @@ class Api:
         )
         return [dict(one) for one in answer["all"]]
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
         """One GET below /api/v4."""
-        return self._ask(path, lambda client: client.http_get(path, **_AT_ONCE))
+        return self._ask(path, lambda client: client.http_get(path, query_data=query, **_AT_ONCE))
+
+    def find(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The same, or None where there is no such thing (404)."""
+        try:
+            return self.get(path, query)
+        except ApiFailed as error:
+            if error.status == 404:
+                return None
+            raise
 
     def put(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
         """One PUT below /api/v4."""
         return self._ask(path, lambda client: client.http_put(path, post_data=data, **_AT_ONCE))
+
+    def delete(self, path: str, query: dict[str, Any] | None = None) -> None:
+        """One DELETE below /api/v4, which answers nothing."""
+
+        def ask(client: Gitlab) -> dict[str, Any]:
+            client.http_delete(path, query_data=query or {}, **_AT_ONCE)
+            return {}
+
+        self._ask(path, ask)
 
     def number(self, kind: str, path: str) -> int:
         """The id of a project or group (`kind`: projects, groups) by its path."""

@@ -7,7 +7,7 @@ A secret is
   (an environment variable's name, a path, an array of strings, a text), at any depth inside a settings table;
 - any string under a key that is called like a secret: token, password, secretkey, api_key, …
 
-Docker's own `log-opts` are left alone: `env` is one of their keys.
+Docker's own `log-opts` are left alone: `env` is one of their keys. So are tables of CI variables, whatever these are called.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _LOCAL_PATHS: frozenset[KeyPath] = frozenset(
         ("apt", "runner", "key"),
     }
 )
+_VARIABLES = (("variables",), ("pipeline", "variables"))  # below projects."group/name"
 _TRUST = (("ca",), ("cert",), ("key",))  # below docker.registries."HOST:PORT"
 
 
@@ -70,6 +71,8 @@ class Recogniser:
         if len(inside) > 1:
             if inside[:3] == ("docker", "daemon", "log-opts"):
                 return table
+            if inside[:1] == ("projects",) and inside[2:] in _VARIABLES:  # a variable may be called `env` or `file`
+                return {key: self._value(value, (*path, key)) for key, value in table.items()}
             source = as_source(table, Origin(self.file, path, self.base))
             if source is not None:
                 return source
@@ -77,7 +80,9 @@ class Recogniser:
 
     def _text(self, text: str, path: KeyPath) -> Any:
         inside = in_table(path)
-        if inside in _LOCAL_PATHS or (inside[:2] == ("docker", "registries") and inside[3:] in _TRUST):
+        trust = inside[:2] == ("docker", "registries") and inside[3:] in _TRUST
+        pipeline = inside[:1] == ("projects",) and inside[2:] == ("pipeline", "path")
+        if inside in _LOCAL_PATHS or trust or pipeline:
             return self.base / Path(text).expanduser()
         key = path[-1]
         if isinstance(key, str) and is_secret_name(key):

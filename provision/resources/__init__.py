@@ -18,10 +18,12 @@ from provision.resources.base import (
 from provision.resources.certificate_pair import CertificatePair
 from provision.resources.file import Absent, File
 from provision.resources.firewall import Firewall, Rule
+from provision.resources.gitlab_project import ProjectSettings, WantedProject, WantedVariable
 from provision.resources.group_member import GroupMember
 from provision.resources.image_proof import ImageProof
 from provision.resources.json_settings import JsonSettings
 from provision.resources.packages import Packages
+from provision.resources.pipeline import LocalPipeline, PipelineFile
 from provision.resources.registry_answer import RegistryAnswer
 from provision.resources.registry_storage import RegistryStorage
 from provision.resources.ruby_settings import RubySettings
@@ -47,10 +49,13 @@ __all__ = [
     "Handler",
     "ImageProof",
     "JsonSettings",
+    "LocalPipeline",
     "Note",
     "Observation",
     "Packages",
+    "PipelineFile",
     "Probe",
+    "ProjectSettings",
     "RegistryAnswer",
     "RegistryStorage",
     "Resource",
@@ -65,4 +70,6 @@ __all__ = [
     "Service",
     "TrustedCa",
     "UploadedPair",
+    "WantedProject",
+    "WantedVariable",
 ]

@@ -7,12 +7,14 @@ from provision.tasks.certificates import certificates
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
+from provision.tasks.pipeline import pipeline
+from provision.tasks.project import project
 from provision.tasks.register import register
 from provision.tasks.registry import registry
 from provision.tasks.runner import runner
 from provision.tasks.verify import verify
 
-SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify)
+SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, project, pipeline)
 
 __all__ = [
     "SHIPPED",
@@ -23,7 +25,9 @@ __all__ = [
     "docker",
     "firewall",
     "gitlab",
+    "pipeline",
     "play",
+    "project",
     "register",
     "registry",
     "runner",

@@ -7,14 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from provision.errors import UsageError
-from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
 from provision.inventory import resolve
 from provision.inventory.models.runners import Runner
 from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
 from provision.resources.runner_settings import settings_fingerprint
-from provision.secret import Secret
-from provision.tasks import registry_address
+from provision.tasks import gitlab_api, registry_address
 from provision.tasks.base import Host, task
 
 _KEPT_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
@@ -44,7 +42,9 @@ def register(host: Host) -> Iterator[Resource]:
     if gitlab is not None and gitlab.api_token is not None:
         for one, entry in zip(host.settings.runners, entries, strict=True):
             always = "register" in host.named
-            yield RunnerSettings(one.name, _api(host, entry.url), _kept(one), entry.token, always, written.records)
+            yield RunnerSettings(
+                one.name, gitlab_api.connection(host, entry.url), _kept(one), entry.token, always, written.records
+            )
 
 
 def _maker(host: Host, one: Runner, url: str) -> RunnerMaker | None:
@@ -58,7 +58,7 @@ def _maker(host: Host, one: Runner, url: str) -> RunnerMaker | None:
     if one.run_untagged is None:
         fields["run_untagged"] = not one.tags
     return RunnerMaker(
-        _api(host, url),
+        gitlab_api.connection(host, url),
         fields,
         one.scope,
         one.project if one.project is not None else one.group,
@@ -74,10 +74,3 @@ def _kept(one: Runner) -> dict[str, Any]:
     if one.tags:
         fields["tag_list"] = list(one.tags)
     return fields
-
-
-def _api(host: Host, url: str) -> Api:
-    gitlab, registry = host.settings.gitlab, host.settings.registry
-    token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
-    ca = registry.certificate.ca if registry and registry.certificate else None
-    return Api(url, token, ca, next(iter(host.peers.get("gitlab", ())), ""))

@@ -9,6 +9,7 @@ from provision.inventory.models.base import Table, Wrong
 from provision.inventory.models.docker import Docker
 from provision.inventory.models.firewall import Firewall
 from provision.inventory.models.gitlab import Gitlab
+from provision.inventory.models.projects import Projects
 from provision.inventory.models.registry import Registry
 from provision.inventory.models.runner import RunnerProgram
 from provision.inventory.models.runners import Runner
@@ -28,6 +29,7 @@ class Settings(Table):
     firewall: Firewall
     runner: RunnerProgram
     runners: tuple[Runner, ...] = Field(default=(), strict=False)
+    projects: Projects = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

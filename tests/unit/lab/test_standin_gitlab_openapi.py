@@ -6,6 +6,7 @@ null is not mentioned. `strict` says how it is read here; names, statuses and do
 
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,10 +20,14 @@ from provision.lab.standins.gitlab_ce.loopback import serve
 
 DESCRIPTION = Path(__file__).resolve().parents[4] / "shared/data/gitlab-openapi_v2.relevant.yaml"
 
-pytestmark = pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"{DESCRIPTION.name} is not beside the checkout")
+pytestmark = [
+    pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"{DESCRIPTION.name} is not beside the checkout"),
+    pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby"),
+]
 
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one", "root/two"]}
 
+COMMIT = {"branch": "main", "commit_message": "m"}
 # (method, address, body, status), in an order that makes each possible.
 CALLS = [
     ("POST", "/user/runners", {"runner_type": "instance_type", "tag_list": ["a"], "description": "d"}, 201),
@@ -59,6 +64,15 @@ CALLS = [
     ("PUT", "/projects/1/variables/K", {"value": "other-value", "filter": {"environment_scope": "*"}}, 200),
     ("DELETE", "/projects/1/variables/K", None, 204),
     ("GET", "/projects/1/variables/K", None, 404),
+    ("GET", "/projects/1/repository/files/a%2Fb.yml?ref=main", None, 404),
+    ("POST", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "a"}, 201),
+    ("POST", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "a"}, 400),
+    ("GET", "/projects/1/repository/files/a%2Fb.yml?ref=main", None, 200),
+    ("PUT", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "Yg==", "encoding": "base64"}, 200),
+    ("PUT", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "c", "last_commit_id": "0" * 40}, 400),
+    ("PUT", "/projects/1/repository/files/c.yml", {**COMMIT, "content": "c"}, 400),
+    ("POST", "/projects/1/ci/lint", {"content": "a: {script: [b]}"}, 200),
+    ("POST", "/projects/1/ci/lint", {"content": "a: {scrpt: [b]}", "dry_run": False}, 200),
     ("GET", "/projects/1/registry/repositories", None, 200),
     ("GET", "/metadata", None, 200),
     ("GET", "/version", None, 200),

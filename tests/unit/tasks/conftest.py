@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support_estate import SEED, Estate
 
 from provision.inventory import load
+from provision.lab.standins.gitlab_ce.loopback import serve as gitlab
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 
@@ -40,3 +42,11 @@ def wants(tmp_path: Path) -> Wants:
         return tasks[name].resources(Host(found.name, found.address, found.groups, found.settings, peers=peers, **more))
 
     return resources
+
+
+@pytest.fixture
+def estate(tmp_path: Path, serve: Callable[..., Any], reply: Any) -> Iterator[Estate]:
+    """GitLab on loopback, and a host that remembers."""
+    (tmp_path / "gitlab").mkdir()
+    with gitlab(tmp_path / "gitlab", SEED) as behind:
+        yield Estate(tmp_path, behind, serve, reply)

@@ -117,7 +117,7 @@ def project(context: Context, record: Record) -> Record:
     return project_basic(context, record) | {
         "visibility": record["visibility"],
         "archived": False,
-        "empty_repo": True,
+        "empty_repo": context.store.find("branches", project_id=record["id"]) is None,
         "namespace": _namespace(context, record),
         "_links": {"self": base, "members": f"{base}/members"},
         "container_registry_image_prefix": f"{host}/{record['path_with_namespace'].lower()}" if host else None,

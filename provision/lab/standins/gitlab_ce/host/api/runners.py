@@ -122,7 +122,7 @@ def assign(context: Context, identity: str) -> Response:
         raise forbidden("Runner is not a project runner")
     if owner["id"] in runner["project_ids"]:
         raise invalid("runner_projects.runner", "has already been taken")
-    if runner["locked"]:
+    if runner["locked"] and not context.caller["admin"]:
         raise forbidden("Runner is locked")
     runner["project_ids"].append(owner["id"])
     context.store.changed()

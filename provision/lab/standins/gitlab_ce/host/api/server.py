@@ -14,7 +14,18 @@ from typing import Any
 from ..paths import Paths  # noqa: TID252 - the package has another name on the host
 
 # The endpoints register themselves when they are imported.
-from . import instance, machines, projects, registry_auth, registry_listing, runners, variables  # noqa: F401
+from . import (  # noqa: F401
+    instance,
+    lint,
+    machines,
+    merge_requests,
+    projects,
+    registry_auth,
+    registry_listing,
+    repository,
+    runners,
+    variables,
+)
 from .faults import Dropped, fault
 from .http import ApiError, Request, Response, parse_body, parse_pairs
 from .routing import dispatch

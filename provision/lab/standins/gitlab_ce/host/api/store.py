@@ -22,7 +22,7 @@ class Store:
         self._lock = threading.RLock()
         self._dirty = False
         empty: Record = {"last_id": {}, "users": [], "tokens": [], "projects": [], "runners": [], "variables": []}
-        self._data: Record = {**empty, "repositories": []}
+        self._data: Record = {**empty, "repositories": [], "branches": [], "merge_requests": []}
         if path.exists():
             self._data |= json.loads(path.read_text())
 

@@ -1,0 +1,160 @@
+"""CI lint: the YAML is read by Ruby, as GitLab does, and the configuration held against GitLab's keywords.
+
+Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not followed, `extends` not merged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from .access import project
+from .http import Response
+from .routing import API, Context, route
+
+_READ = "require 'yaml'; require 'json'; puts JSON.dump(YAML.safe_load(STDIN.read, aliases: true))"
+_GLOBAL = {"default", "image", "include", "services", "stages", "types", "variables", "workflow", "spec", "pages"}
+_GLOBAL |= {"before_script", "after_script", "cache"}
+_DEFAULT = {"after_script", "artifacts", "before_script", "cache", "hooks", "id_tokens", "image", "interruptible"}
+_DEFAULT |= {"retry", "services", "tags", "timeout"}
+_JOB = _DEFAULT | {
+    "allow_failure",
+    "coverage",
+    "dast_configuration",
+    "dependencies",
+    "environment",
+    "except",
+    "extends",
+}
+_JOB |= {
+    "identity",
+    "inherit",
+    "manual_confirmation",
+    "needs",
+    "only",
+    "pages",
+    "parallel",
+    "publish",
+    "release",
+    "rules",
+}
+_JOB |= {"resource_group", "run", "script", "secrets", "stage", "start_in", "trigger", "type", "variables", "when"}
+_RULE = {"if", "changes", "exists", "when", "allow_failure", "variables", "needs", "interruptible", "auto_cancel"}
+_RULE |= {"start_in", "auto_cancel"}
+_STAGES = ["build", "test", "deploy"]
+
+
+@route("POST", f"{API}/projects/:identity/ci/lint")
+def lint(context: Context, identity: str) -> Response:
+    """Whether a configuration would be accepted; a wrong one is answered with 200, too."""
+    project(context, identity)
+    context.parameters.require("content")
+    text = context.parameters.text("content") or ""
+    errors, warnings = judge(text)
+    valid = not errors
+    answer = {"valid": valid, "errors": errors, "warnings": warnings, "includes": []}
+    return Response(200, answer | {"merged_yaml": text if valid else None})
+
+
+def judge(text: str) -> tuple[list[str], list[str]]:
+    """Errors and warnings of a configuration."""
+    read = subprocess.run(["ruby", "-e", _READ], input=text, capture_output=True, text=True, check=False)
+    if read.returncode != 0:
+        found = re.search(r"\(<unknown>\): .*", read.stderr)
+        return [found[0].partition(" (Psych")[0] if found else "Invalid configuration format"], []
+    tree = json.loads(read.stdout)
+    if not isinstance(tree, dict):
+        return ["Invalid configuration format"], []
+    return list(_errors(tree)), list(_warnings(tree))
+
+
+def _errors(tree: dict[str, Any]) -> Iterator[str]:
+    yield from _variables("variables", tree.get("variables", {}))
+    default = tree.get("default", {})
+    if not isinstance(default, dict):
+        yield "default config should be a hash"
+    else:
+        yield from _unknown("default", default, _DEFAULT)
+        yield from _shapes("default", default)
+    stages = tree.get("stages", _STAGES)
+    if not isinstance(stages, list) or not all(isinstance(one, str) for one in stages):
+        yield "stages config should be an array of strings"
+        stages = _STAGES
+    jobs = {name: one for name, one in tree.items() if name not in _GLOBAL}
+    visible = {name: one for name, one in jobs.items() if not name.startswith(".")}
+    if not visible:
+        yield "jobs config should contain at least one visible job"
+    for name, one in jobs.items():
+        if not isinstance(one, dict):
+            yield f"jobs:{name} config should be a hash"
+        elif name in visible:
+            yield from _job(name, one, stages, jobs)
+
+
+def _job(name: str, job: dict[str, Any], stages: list[str], jobs: dict[str, Any]) -> Iterator[str]:
+    place = f"jobs:{name}"
+    yield from _unknown(place, job, _JOB)
+    yield from _shapes(place, job)
+    yield from _variables(f"{place}:variables", job.get("variables", {}))
+    if not {"script", "run", "trigger", "extends"} & job.keys():
+        yield f"{place} config should implement the script:, run:, or trigger: keyword"
+    if "rules" in job and {"only", "except"} & job.keys():
+        yield f"{place} config key may not be used with `rules`: {', '.join(sorted({'only', 'except'} & job.keys()))}"
+    stage = job.get("stage", "test")
+    if stage not in [".pre", *stages, ".post"]:
+        yield f"{name} job: chosen stage {stage} does not exist; available stages are {', '.join(['.pre', *stages, '.post'])}"
+    for rule in job["rules"] if isinstance(job.get("rules"), list) else []:
+        if not isinstance(rule, dict):
+            yield f"{place}:rules:rule config should be a hash"
+        else:
+            yield from _unknown(f"{place}:rules:rule", rule, _RULE)
+            if "if" in rule and not re.search(r"\$[A-Za-z_]\w*", str(rule["if"])):
+                yield f"{place}:rules:rule if invalid expression syntax"
+    for needed in job.get("needs", []):
+        other = needed.get("job") if isinstance(needed, dict) else needed
+        if other not in jobs:
+            yield f"'{name}' job needs '{other}' job, but '{other}' does not exist in the pipeline"
+
+
+def _shapes(place: str, table: dict[str, Any]) -> Iterator[str]:
+    for key in ("script", "before_script", "after_script"):
+        if key in table and not _lines(table[key]):
+            yield f"{place}:{key} config should be a string or a nested array of strings up to 10 levels deep"
+    for key in ("tags", "services", "rules", "needs"):
+        if key in table and not isinstance(table[key], list):
+            yield f"{place}:{key} config should be an array"
+    for one in table.get("tags", []):
+        if not isinstance(one, str):
+            yield f"{place}:tags config should be an array of strings"
+    images = [("image", table["image"])] if "image" in table else []
+    services = table.get("services", [])
+    for key, one in [*images, *(("services:service", one) for one in services if isinstance(services, list))]:
+        if not (isinstance(one, str) and one) and not (isinstance(one, dict) and one.get("name")):
+            yield f"{place}:{key} config should be a hash or a string"
+
+
+def _lines(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_lines(one) for one in value)
+    return isinstance(value, str)
+
+
+def _variables(place: str, table: Any) -> Iterator[str]:
+    plain = isinstance(table, dict) and all(isinstance(one, str | int | float | dict) for one in table.values())
+    if not plain or any(isinstance(one, bool) for one in table.values()):
+        yield f"{place} config should be a hash of key value pairs"
+
+
+def _unknown(place: str, table: dict[str, Any], known: set[str]) -> Iterator[str]:
+    if wrong := [key for key in table if key not in known]:
+        yield f"{place} config contains unknown keys: {', '.join(wrong)}"
+
+
+def _warnings(tree: dict[str, Any]) -> Iterator[str]:
+    for name, job in tree.items():
+        last = job["rules"][-1] if isinstance(job, dict) and isinstance(job.get("rules"), list) and job["rules"] else {}
+        if isinstance(last, dict) and last.get("when") == "always" and "if" not in last:
+            yield f"jobs:{name} may allow multiple pipelines to run for a single action due to `rules:when` clause with no `workflow:rules`"

@@ -1,0 +1,112 @@
+"""A pipeline carried out as gitlab-runner does: jobs by stage, their scripts whole, with the variables that GitLab sets.
+
+What the lab has not, a privileged container, is left out: jobs of a `docker:…-cli` image run in the host's own shell with
+its Docker; jobs of any other image run in a container of that image.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from provision.lab.trial import Trial
+
+BUILDS = "/builds/project"
+_CONFIG = "/dev/shm/job-docker"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that has run."""
+
+    name: str
+    code: int
+    log: str
+
+
+@dataclass
+class Pipeline:
+    """A `.gitlab-ci.yml` on a host, with a checkout in /builds/project. `variables`: predefined and the project's."""
+
+    trial: Trial
+    host: str
+    text: str
+    variables: Mapping[str, str]
+    jobs: list[Job] = field(default_factory=list)
+
+    def run(self) -> Pipeline:
+        """Stage by stage; a stage with a failed job is the last."""
+        tree = yaml.safe_load(self.text)
+        for stage in tree["stages"]:
+            for name, job in tree.items():
+                if isinstance(job, dict) and job.get("stage") == stage and self._due(job):
+                    self.jobs.append(self._run(name, {**tree.get("default", {}), **job}, tree.get("variables", {})))
+            if any(one.code for one in self.jobs):
+                break
+        return self
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Exit codes by job, in order."""
+        return {one.name: one.code for one in self.jobs}
+
+    @property
+    def logs(self) -> str:
+        """What all jobs said."""
+        return "\n".join(f"== {one.name}: {one.code}\n{one.log}" for one in self.jobs)
+
+    def _due(self, job: Mapping[str, Any]) -> bool:
+        """Whether one of its rules holds: `$A == $B` is all that the shipped templates say."""
+        rules = [re.fullmatch(r"\$(\w+) == \$(\w+)", one["if"]) for one in job.get("rules", ())]
+        assert None not in rules
+        return not rules or any(one and self.variables[one[1]] == self.variables[one[2]] for one in rules)
+
+    def _run(self, name: str, job: Mapping[str, Any], shared: Mapping[str, str]) -> Job:
+        # A project's variables beat those of the file, which may refer to them.
+        values = expanded({**shared, **job.get("variables", {}), **self.variables})
+        lines = [*job.get("before_script", ()), *job["script"]]
+        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in values.items())
+        script = f"{exports}set -eu\ncd {BUILDS}\n" + "\n".join(lines) + "\n"
+        run = "env -u DOCKER_HOST sh -s"
+        if re.fullmatch(r"docker:[\d.]+-cli", job["image"]):
+            # Its socket is the host's: what tells the client of another one is meant for the service beside it.
+            script = f"export DOCKER_CONFIG={_CONFIG} DOCKER_BUILDKIT=1\n{script}"
+        else:
+            run = f"docker run --rm -i -v {BUILDS}:{BUILDS} {job['image']} sh -s"
+        done = self._shell(f"{run} 2>&1", script)
+        self._shell(f"rm -rf {_CONFIG}", "")
+        return Job(name, done.returncode, done.stdout)
+
+    def _shell(self, command: str, stdin: str) -> subprocess.CompletedProcess[str]:
+        leader = str(self.trial.lab.machine(self.host).leader)
+        argv = ["nsenter", "-t", leader, "-a", "sh", "-c", command]
+        return subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={"PATH": _PATH, "HOME": "/root"},
+        )
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def expanded(values: Mapping[str, str]) -> dict[str, str]:
+    """Variables with the variables in them filled in."""
+
+    def fill(text: str, depth: int = 0) -> str:
+        assert depth < 9, text
+        return re.sub(
+            r"\$(\w+)", lambda found: fill(str(values[found[1]]), depth + 1) if found[1] in values else found[0], text
+        )
+
+    return {name: fill(str(value)) for name, value in values.items()}

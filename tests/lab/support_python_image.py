@@ -1,0 +1,61 @@
+"""`python:VERSION-slim` for a host without internet: Debian's own Python with pip, and coverage to be installed by it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+from provision.lab.trial import Trial
+
+_PACKAGES = "usr/local/lib/python3.11/dist-packages"
+_PIP = "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"
+_CONFIG = (
+    "[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\nroot-user-action = ignore\n"
+)
+# The host's own system is the image's: `externally-managed` is Debian's, and no image for Python has it.
+_IMPORT = """
+cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude usr/lib/systemd \
+  bin lib lib64 sbin etc/alternatives etc/ld.so.cache etc/passwd usr/bin usr/lib \
+  -C /opt/python-image usr/local etc/pip.conf wheels 2>/dev/null | docker import -q - %s
+"""
+
+
+def make(trial: Trial, host: str, name: str) -> None:
+    """Makes the image on the host."""
+    top = trial.lab.machine(host).root / "opt/python-image"
+    (top / "usr/local/bin").mkdir(parents=True)
+    (top / "etc").mkdir()
+    (top / "etc/pip.conf").write_text(_CONFIG)
+    (top / "usr/local/bin/python").symlink_to("/usr/bin/python3")
+    pip = top / "usr/local/bin/pip"
+    pip.write_text(_PIP)
+    pip.chmod(0o755)
+    ignore = shutil.ignore_patterns("__pycache__")
+    source = Path(str(distribution("pip").locate_file("")))
+    for folder in ("pip", f"pip-{distribution('pip').version}.dist-info"):
+        shutil.copytree(source / folder, top / _PACKAGES / folder, ignore=ignore)
+    (top / "wheels").mkdir()
+    _wheel("coverage", top / "wheels")
+    trial.lab.inside(host, _IMPORT % name, deadline=300)
+
+
+def _wheel(name: str, folder: Path) -> None:
+    """An installed package as a wheel again, without what is compiled: any Python can install it."""
+    found = distribution(name)
+    tag = f"{name}-{found.version}"
+    with zipfile.ZipFile(folder / f"{tag}-py3-none-any.whl", "w") as wheel:
+        for file in found.files or ():
+            if (
+                file.suffix in (".so", ".pyc")
+                or ".." in file.parts
+                or file.name in ("RECORD", "INSTALLER", "REQUESTED")
+            ):
+                continue
+            data = Path(str(file.locate())).read_text("utf-8")
+            if file.name == "WHEEL":
+                data = re.sub(r"(?m)^Tag: .*\n", "", data).rstrip("\n") + "\nTag: py3-none-any\n"
+            wheel.writestr(str(file), data)
+        wheel.writestr(f"{tag}.dist-info/RECORD", "")

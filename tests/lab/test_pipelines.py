@@ -1,0 +1,247 @@
+"""The tasks `project` and `pipeline` on real hosts, and what they commit carried out: every line of both shipped pipelines.
+
+The scripts run in order with the variables that GitLab sets, against the lab's registry; images are really built, pushed,
+pulled and run. Told in order.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support_gitlab import Server, writes
+from support_pipelines import BUILDS, Pipeline
+from support_python_image import make as make_python
+from support_runs import applied, provision, refused, settled, strays, twice, without_s3
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+
+HOST = "runner-1"
+PROJECT = "root/hello_hapi"
+PLACE = "/projects/root%2Fhello_hapi"
+REGISTRY = "gitlab.lab.test:5555"
+IMAGE = f"{REGISTRY}/{PROJECT}"
+JOB_TOKEN = "glcbt-the-token-of-this-job"
+APP = 'FROM {base}\nCOPY app.sh /app.sh\nENTRYPOINT ["/bin/sh", "/app.sh"]\n'
+HUB = {
+    "template": "dockerhub",
+    "image": f"{PROJECT}/hub",
+    "build": "dind",
+}
+PYTHON_PROJECT = {
+    "requirements.txt": "# none: the lab reaches no index\n",
+    "greeting.py": 'def greeting(name):\n    return f"Hello, {name}!"\n',
+    "test_greeting.py": (
+        "import unittest\n\nfrom greeting import greeting\n\n\nclass Test(unittest.TestCase):\n"
+        '    def test_it(self):\n        self.assertEqual(greeting("you"), "Hello, you!")\n'
+    ),
+    "Dockerfile": f"FROM {IMAGE}/base:1\nCOPY greeting.py /\n",
+}
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A whole estate with a registry of its own, whose runner is the project's; a token for jobs; two base images."""
+    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(HOST)))
+    seed = trial.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
+    seed.write_text(
+        json.dumps({**json.loads(seed.read_text()), "job_tokens": [{"token": JOB_TOKEN, "project": PROJECT}]})
+    )
+    trial.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT}
+    trial.inventory["projects"] = {
+        PROJECT: {
+            "shared_runners": False,
+            "registry": "private",
+            "runners": ["docker-builder"],
+            "variables": {
+                "DOCKERHUB_REGISTRY": REGISTRY,
+                "DOCKERHUB_USER": "root",
+                "DOCKERHUB_TOKEN": {"value": trial.lab.secret_source("registry_password"), "masked": True},
+                "HIDDEN": {"value": trial.lab.secret_source("s3_secret_key"), "hidden": True},
+            },
+            "pipeline": {"template": "registry", "test": "sh /app.sh | grep -q hello && test -s /app.sh"},
+        }
+    }
+    applied(trial, "all")
+    base = f"{IMAGE}/base:1"
+    login = f"docker login -u root --password-stdin {REGISTRY} && docker push -q {base} && docker logout {REGISTRY}"
+    layer = "mkdir -p /tmp/base/bin && cp /bin/busybox /tmp/base/bin/ && for one in sh grep test cat; do ln -s busybox /tmp/base/bin/$one; done"
+    trial.lab.inside(HOST, f"{layer} && tar -C /tmp/base -c . | docker import -q - {base} && rm -r /tmp/base")
+    trial.lab.inside(HOST, login, stdin=trial.lab.secret("registry_password"))
+    trial.lab.inside(HOST, f"docker image rm -f {base}")
+    make_python(trial, HOST, "python:3.13-slim")
+    return trial
+
+
+@pytest.fixture(scope="module")
+def server(trial: Trial) -> Server:
+    """GitLab."""
+    return Server(trial)
+
+
+def committed(server: Server) -> str:
+    """The pipeline that the project has."""
+    found = server.ask("GET", f"{PLACE}/repository/files/.gitlab-ci.yml?ref=main")
+    return base64.b64decode(found["content"]).decode()
+
+
+def checkout(trial: Trial, files: dict[str, str]) -> None:
+    """The project's files on the host."""
+    trial.lab.inside(HOST, f"rm -rf {BUILDS} && mkdir -p {BUILDS}")
+    for name, text in files.items():
+        trial.lab.inside(HOST, f"cat > {BUILDS}/{name}", stdin=text)
+
+
+def pipeline(trial: Trial, server: Server, commit: str, branch: str = "main") -> Pipeline:
+    """The committed pipeline carried out for a commit, with what GitLab sets and what the project has."""
+    predefined = {
+        "CI_REGISTRY": REGISTRY,
+        "CI_REGISTRY_IMAGE": IMAGE,
+        "CI_REGISTRY_USER": "gitlab-ci-token",
+        "CI_REGISTRY_PASSWORD": JOB_TOKEN,
+        "CI_COMMIT_SHORT_SHA": commit,
+        "CI_COMMIT_BRANCH": branch,
+        "CI_DEFAULT_BRANCH": "main",
+        "CI_PROJECT_DIR": BUILDS,
+    }
+    own = json.loads(trial.lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))["variables"]
+    values = {one["key"]: one["value"] for one in own}
+    return Pipeline(trial, HOST, committed(server), {**values, **predefined}).run()
+
+
+def tags(server: Server, image: str) -> dict[str, str]:
+    """The tags of an image in the registry, with their digests."""
+    repositories = server.ask("GET", f"{PLACE}/registry/repositories?tags=true")
+    (found,) = [one for one in repositories if one["path"] == image]
+    place = f"{PLACE}/registry/repositories/{found['id']}/tags"
+    return {one["name"]: server.ask("GET", f"{place}/{one['name']}")["digest"] for one in found["tags"]}
+
+
+def test_the_project_is_set_up(trial: Trial, server: Server) -> None:
+    """The runner that was registered is the project's and locked; settings and variables; the pipeline; the second run asks nothing."""
+    first = applied(trial, "project", "pipeline")
+    assert len(first.changes(task="project")) == 6
+    assert first.changes(task="pipeline") == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
+    runner = server.ask("GET", f"/runners/{server.runner('docker-builder')['id']}")
+    assert (runner["locked"], [one["path_with_namespace"] for one in runner["projects"]]) == (True, [PROJECT])
+    project = server.ask("GET", PLACE)
+    assert (project["shared_runners_enabled"], project["container_registry_access_level"]) == (False, "private")
+    assert "tags:\n    - docker\n" in committed(server)  # what the runner asks for
+    with server.counted() as seen:
+        again = settled(trial, "register", "pipeline")
+    assert again.messages() == ""
+    assert "POST /projects/1/ci/lint" not in seen
+
+
+def test_a_run_over_everything_asks_nothing(trial: Trial, server: Server) -> None:
+    """Named with others they are looked at, alone through a playbook not at all; no value is anywhere it should not be."""
+    folder = trial.folder / "playbooks"
+    folder.mkdir()
+    (folder / "delivery.py").write_text(
+        '"""Projects and pipelines."""\nfrom provision.tasks import pipeline, play, project\n'
+        'PLAYS = [play("all", project, pipeline)]\n'
+    )
+    with server.counted() as seen:
+        done = settled(trial, "delivery")
+    assert dict(seen) == {}
+    assert set(done.summary["hosts"]) == {"gitlab"}
+    state = trial.lab.inside("gitlab", "cat /var/lib/provision/state.json")
+    for secret in ("registry_password", "s3_secret_key", "api_token"):
+        assert trial.lab.secret(secret) not in state
+    assert strays(trial, "gitlab") == []
+
+
+def test_drift_is_put_right(trial: Trial, server: Server) -> None:
+    """By hand, in GitLab: what was changed, and nothing else."""
+    server.ask("PUT", PLACE, shared_runners_enabled=True)
+    server.ask("PUT", f"{PLACE}/variables/DOCKERHUB_USER", value="anna")
+    file = f"{PLACE}/repository/files/.gitlab-ci.yml"
+    server.ask("PUT", file, branch="main", commit_message="by hand", content="x: {script: [y]}\n")
+    with server.counted() as seen:
+        outcome = twice(trial, "project", "pipeline")
+    assert outcome.changes() == [
+        f"set shared_runners_enabled of project {PROJECT}",
+        f"set value of variable DOCKERHUB_USER of project {PROJECT}",
+        f"commit .gitlab-ci.yml to branch main of project {PROJECT}",
+    ]
+    assert writes(seen) == {
+        "PUT /projects/root%2Fhello_hapi": 1,
+        "PUT /projects/root%2Fhello_hapi/variables/DOCKERHUB_USER": 1,
+        "POST /projects/1/ci/lint": 1,
+        "PUT /projects/root%2Fhello_hapi/repository/files/.gitlab-ci.yml": 1,
+    }
+    (diff,) = [one["diff"] for one in outcome.of("change", task="pipeline")]
+    assert "-x: {script: [y]}" in diff
+
+
+def test_a_build_that_does_not_fit_the_runner(trial: Trial) -> None:
+    """Told before anything is contacted."""
+    table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "socket"}}}}
+    outcome = provision(trial, "pipeline", changes=table)
+    assert outcome.code == 2
+    assert "docker-builder does not mount /var/run/docker.sock" in outcome.stderr
+
+
+def test_gitlab_is_down(trial: Trial, server: Server) -> None:
+    """Named, so asked: it fails with the reason; the next run is well."""
+    with server.down():
+        assert "is not reached from here" in refused(trial, "project").errors
+    settled(trial, "project")
+
+
+def test_the_registry_pipeline(trial: Trial, server: Server) -> None:
+    """Built, tested in the image, released as latest; what is released is what was tested."""
+    checkout(trial, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 1\n"})
+    done = pipeline(trial, server, "1111aaaa")
+    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    found = tags(server, PROJECT)
+    assert found["latest"] == found["1111aaaa"]
+    assert JOB_TOKEN not in done.logs
+
+
+def test_a_branch_releases_nothing(trial: Trial, server: Server) -> None:
+    """Built and tested only."""
+    before = tags(server, PROJECT)["latest"]
+    checkout(trial, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
+    done = pipeline(trial, server, "2222bbbb", "feature")
+    assert done.codes == {"build": 0, "test": 0}, done.logs
+    assert tags(server, PROJECT)["latest"] == before
+
+
+def test_what_fails_its_test_is_not_released(trial: Trial, server: Server) -> None:
+    """The image's own test decides."""
+    before = tags(server, PROJECT)["latest"]
+    checkout(trial, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo goodbye\n"})
+    done = pipeline(trial, server, "3333cccc")
+    assert (done.codes["build"], list(done.codes)) == (0, ["build", "test"]), done.logs
+    assert done.codes["test"] != 0
+    assert tags(server, PROJECT)["latest"] == before
+
+
+def test_the_dockerhub_pipeline(trial: Trial, server: Server) -> None:
+    """Verified, measured, published: the registry that it goes to is a variable of the project."""
+    trial.inventory["projects"][PROJECT]["pipeline"] = dict(HUB)
+    assert twice(trial, "pipeline").changes() == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
+    checkout(trial, PYTHON_PROJECT)
+    done = pipeline(trial, server, "4444dddd")
+    assert done.codes == {"requirements": 0, "tests": 0, "publish": 0}, done.logs
+    assert "TOTAL" in done.logs
+    assert "100%" in done.logs
+    found = tags(server, f"{PROJECT}/hub")
+    assert found["latest"] == found["4444dddd"]
+    assert trial.lab.secret("registry_password") not in done.logs
+
+
+def test_too_little_coverage_is_not_published(trial: Trial, server: Server) -> None:
+    """A line that no test reaches."""
+    before = tags(server, f"{PROJECT}/hub")["latest"]
+    more = PYTHON_PROJECT["greeting.py"] + "\n\ndef unused():\n    return 1\n"
+    checkout(trial, {**PYTHON_PROJECT, "greeting.py": more})
+    done = pipeline(trial, server, "5555eeee")
+    assert list(done.codes) == ["requirements", "tests"]
+    assert "less than fail-under=100" in done.logs
+    assert tags(server, f"{PROJECT}/hub")["latest"] == before

@@ -1,0 +1,100 @@
+"""Which runners of the inventory take a pipeline's jobs, and whether they can build as wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision.inventory.models.pipeline import Pipeline
+from provision.inventory.models.runners import Runner
+from provision.tasks.job_runners import check, of, tags
+
+SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
+
+
+def runner(name: str = "r", executor: str = "docker", *, labels: tuple[str, ...] = (), **docker: Any) -> Runner:
+    """A runner."""
+    return Runner(name=name, executor=executor, tags=labels, docker={"image": "docker:28", **docker})  # type: ignore[arg-type]
+
+
+def pipeline(build: str = "dind", labels: tuple[str, ...] | None = None) -> Pipeline:
+    """A pipeline."""
+    return Pipeline(template="registry", build=build, tags=labels)  # type: ignore[arg-type]
+
+
+FITTING = {
+    "dind": {"privileged": True, "volumes": ["/certs/client", "/cache"]},
+    "dind-without-tls": {"privileged": True},
+    "socket": {"volumes": ["/cache", SOCKET]},
+}
+
+
+@pytest.mark.parametrize("build", FITTING)
+def test_what_fits(build: str) -> None:
+    """As the documentation of GitLab has it; services alone may be privileged, too; what cannot be told is let pass."""
+    check("x", pipeline(build), [runner(**FITTING[build])], named=True)
+    check("x", pipeline(build), [], named=True)
+    check("x", pipeline(build), [runner(executor="kubernetes")], named=True)
+    if build != "socket":
+        services = {**FITTING[build], "privileged": False, "services_privileged": True}
+        check("x", pipeline(build), [runner(**services)], named=True)
+    if build == "dind":
+        check("x", pipeline(build), [runner(privileged=True, volumes=["certs:/certs/client"])], named=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "found", "words"),
+    [
+        ("dind", runner(), "r is not privileged"),
+        ("dind", runner(privileged=True, volumes=["/cache"]), "r does not share the volume /certs/client"),
+        ("dind-without-tls", runner(volumes=["/certs/client"]), "r is not privileged"),
+        ("socket", runner(privileged=True, volumes=["/certs/client"]), "r does not mount /var/run/docker.sock"),
+        ("socket", runner(volumes=["/var/run/docker.sock"]), "r does not mount /var/run/docker.sock"),
+        ("dind", runner(executor="shell"), "r has the executor shell, not docker"),
+    ],
+)
+def test_what_does_not_fit(build: str, found: Runner, words: str) -> None:
+    """Which runner, why, and what it takes."""
+    with pytest.raises(UsageError) as caught:
+        check('projects."g/p".pipeline', pipeline(build), [found], named=True)
+    assert caught.value.text.startswith(f'projects."g/p".pipeline: build = "{build}" does not fit the [[runners]]')
+    assert words in caught.value.text
+    assert "[runners.docker]" in caught.value.hint
+
+
+def test_one_of_several() -> None:
+    """Those that the project names must all fit; of others one is enough, since tags decide."""
+    fits, not_so = runner("good", **FITTING["dind"]), runner("bad")
+    check("x", pipeline(), [fits, not_so], named=False)
+    with pytest.raises(UsageError, match="bad is not privileged"):
+        check("x", pipeline(), [fits, not_so], named=True)
+
+
+def test_tags_choose() -> None:
+    """A runner that takes none of the jobs need not fit; one must take them."""
+    tagged, other = runner("good", labels=("dind",), **FITTING["dind"]), runner("bad", labels=("small",))
+    check("x", pipeline(labels=("dind",)), [tagged, other], named=True)
+    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with tags \['big'\]: good, bad"):
+        check("x", pipeline(labels=("big",)), [tagged, other], named=True)
+    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with tags \[\]"):
+        check("x", pipeline(labels=()), [tagged, other], named=True)
+
+
+def test_tags_by_default() -> None:
+    """What all of the runners have, where none takes jobs without tags."""
+    one, two = runner(labels=("docker", "big")), runner(labels=("docker", "small"))
+    assert tags(pipeline(), [one, two]) == ("docker",)
+    assert tags(pipeline(), [one, runner()]) == ()
+    assert tags(pipeline(), []) == ()
+    assert tags(pipeline(labels=("mine",)), [one]) == ("mine",)
+    assert tags(pipeline(labels=()), [one]) == ()
+
+
+def test_of() -> None:
+    """Those that a project names; all where it names none."""
+    one, two = runner("one"), runner("two")
+    assert of([one, two], ["two", 7]) == [two]
+    assert of([one, two], []) == [one, two]
+    assert of([one, two], ["elsewhere"]) == []

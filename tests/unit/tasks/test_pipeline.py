@@ -1,0 +1,312 @@
+"""The task `pipeline`, with the real engine, against the lab's API: commits, merge requests, lint, races, local files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support_estate import PROJECT, Estate
+
+from provision import templating
+from provision.errors import UsageError
+
+pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby")
+TEXT = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'
+MERGE = f"{TEXT}merge_request = true\n"
+FILE = "root%2Fhello/repository/files/.gitlab-ci.yml"
+COMMIT = "commit .gitlab-ci.yml to branch main of project root/hello"
+OPEN = "open a merge request with .gitlab-ci.yml from branch provision/pipeline to main of project root/hello"
+UPDATE = "commit .gitlab-ci.yml to the merge request from branch provision/pipeline to main of project root/hello"
+
+
+def requests(estate: Estate) -> list[dict[str, str]]:
+    """All merge requests of the project, the newest first."""
+    return list(estate.ask("GET", f"{estate.project}/merge_requests"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A template folder of the user's, in force; the folder with pipelines in it."""
+    folder = tmp_path / "templates/pipelines"
+    folder.mkdir(parents=True)
+    templating.use_templates_of([folder.parent])
+    yield folder
+    templating.use_templates_of([])
+
+
+class TestCommit:
+    """To a branch."""
+
+    def test_bare(self, estate: Estate) -> None:
+        """An empty repository: linted, committed, seen again; the diff is the file."""
+        told = estate.run("pipeline", TEXT)
+        assert (told.code, told.changes) == (0, [COMMIT])
+        assert estate.asked == [
+            "GET /projects/root%2Fhello",
+            "POST /projects/1/ci/lint",
+            f"POST /projects/{FILE}",
+            "GET /projects/root%2Fhello",
+            f"GET /projects/{FILE}",
+        ]
+        assert "+stages: [build, test, release]" in told.diffs
+        assert "-c 'npm test'" in estate.committed()
+
+    def test_converged(self, estate: Estate) -> None:
+        """Not asked again, unless it is named."""
+        estate.run("pipeline", TEXT)
+        again = estate.run("pipeline", TEXT)
+        assert (again.changes, again.messages, estate.asked) == ([], [], [])
+        named = estate.run("pipeline", TEXT, named="pipeline")
+        assert (named.changes, named.messages) == ([], [])
+        assert estate.asked == ["GET /projects/root%2Fhello", f"GET /projects/{FILE}"]
+
+    def test_what_is_there_is_the_wanted_one(self, estate: Estate) -> None:
+        """Committed by hand: remembered, no change."""
+        estate.run("pipeline", TEXT)
+        estate.forget()
+        told = estate.run("pipeline", TEXT)
+        assert (told.changes, [one for one in estate.asked if not one.startswith("GET")]) == ([], [])
+        assert list(estate.state) == ["gitlab pipeline/root/hello"]
+
+    def test_drift_by_hand(self, estate: Estate) -> None:
+        """Somebody edited it: put right when it is named, with what was theirs in the diff."""
+        estate.run("pipeline", TEXT)
+        estate.commit("theirs: {script: [x]}\n")
+        told = estate.run("pipeline", TEXT, named="pipeline")
+        assert told.changes == [COMMIT]
+        assert "-theirs: {script: [x]}" in told.diffs
+        assert estate.bodies[estate.asked.index(f"PUT /projects/{FILE}")]["last_commit_id"]
+        assert "npm test" in estate.committed()
+
+    def test_check_mode(self, estate: Estate) -> None:
+        """Looks and lints, and commits nothing."""
+        told = estate.run("pipeline", TEXT, check=True)
+        assert told.changes == [COMMIT]
+        assert (estate.committed(), estate.state) == ("", {})
+
+    def test_another_branch(self, estate: Estate) -> None:
+        """Made from the default branch where it is new."""
+        estate.commit("hello\n", "README.md")
+        text = f'{TEXT}branch = "ci"\n'
+        told = estate.run("pipeline", text)
+        assert told.changes == [COMMIT.replace("main", "ci")]
+        assert (estate.committed("ci", "README.md"), estate.committed()) == ("hello\n", "")
+        assert estate.run("pipeline", text, named="pipeline").changes == []
+
+    def test_the_project_keeps_it_elsewhere(self, estate: Estate) -> None:
+        """ci_config_path is honoured; one that is no path is refused."""
+        estate.ask("PUT", estate.project, ci_config_path="ci/main.yml")
+        assert estate.run("pipeline", TEXT).changes == [COMMIT.replace(".gitlab-ci.yml", "ci/main.yml")]
+        assert "npm test" in estate.committed(path="ci/main.yml")
+        estate.ask("PUT", estate.project, ci_config_path="ci.yml@root/other")
+        told = estate.run("pipeline", TEXT, named="pipeline")
+        assert "takes its pipeline from elsewhere: ci.yml@root/other" in told.error.text
+        assert told.error.hint
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_lost_race(self, estate: Estate, first: bool) -> None:
+        """Somebody committed between the look and our commit: not overwritten unseen; looked at again, then committed."""
+        if not first:
+            estate.commit("before: {script: [x]}\n")
+        done: list[int] = []
+
+        def meddle(method: str, path: str) -> None:
+            if method in ("POST", "PUT") and "/files/" in path and not done:
+                done.append(1)
+                estate.commit("theirs: {script: [x]}\n")
+
+        estate.before = meddle
+        told = estate.run("pipeline", TEXT)
+        assert (told.code, told.changes) == (0, [COMMIT])
+        assert "somebody else committed to .gitlab-ci.yml meanwhile: looking again" in told.messages
+        assert "-theirs: {script: [x]}" in told.diffs  # what is overwritten was seen
+        assert "npm test" in estate.committed()
+
+    def test_races_without_end(self, estate: Estate) -> None:
+        """Given up after a few, with the reason; theirs stays."""
+        count: list[int] = []
+
+        def meddle(method: str, path: str) -> None:
+            if method in ("POST", "PUT") and "/files/" in path:
+                count.append(1)
+                estate.commit(f"theirs: {{script: [{len(count)}]}}\n")
+
+        estate.before = meddle
+        told = estate.run("pipeline", TEXT)
+        assert (told.code, told.error.error) == (1, "ChangedMeanwhile")
+        assert estate.committed() == f"theirs: {{script: [{len(count)}]}}\n"
+        assert estate.state == {}
+
+    def test_a_protected_branch(self, estate: Estate) -> None:
+        """GitLab's reason, and the way out."""
+        body = {"message": "You are not allowed to push into this branch"}
+        estate.faults({"method": "POST", "path": "*/repository/files/*", "status": 400, "body": body})
+        told = estate.run("pipeline", TEXT)
+        assert "not allowed to push" in told.error.text
+        assert "merge_request = true" in told.error.hint
+        assert estate.state == {}
+
+
+class TestMergeRequest:
+    """To a branch of ours, to be merged by somebody."""
+
+    def test_its_life(self, estate: Estate) -> None:
+        """Opened once, updated when the wish changes, said to wait, converged once merged."""
+        estate.commit("hello\n", "README.md")
+        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        (opened,) = requests(estate)
+        assert (opened["state"], opened["title"], opened["target_branch"]) == (
+            "opened",
+            "Bring the pipeline up to date",
+            "main",
+        )
+        assert estate.committed() == ""
+        named = estate.run("pipeline", MERGE, named="pipeline")
+        assert named.changes == []
+        assert named.messages == [f"the pipeline of project root/hello waits to be merged: {opened['web_url']}"]
+        assert estate.run("pipeline", MERGE).messages == []
+        other = MERGE.replace("npm test", "npm run all")
+        assert estate.run("pipeline", other).changes == [UPDATE]
+        assert len(requests(estate)) == 1
+        estate.ask("PUT", f"{estate.project}/merge_requests/1/merge", sha="")
+        assert "npm run all" in estate.committed()
+        assert estate.run("pipeline", other, named="pipeline").changes == []
+
+    def test_a_stale_branch(self, estate: Estate) -> None:
+        """Left by an earlier one: made anew from today's target."""
+        estate.commit("old\n", "README.md")
+        estate.ask(
+            "POST", f"{estate.project}/repository/files/README.txt", branch="provision/pipeline", start_branch="main",
+            commit_message="x", content="x",
+        )  # fmt: skip
+        estate.commit("new\n", "README.md")
+        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        assert estate.committed("provision/pipeline", "README.md") == "new\n"
+        assert estate.committed("provision/pipeline", "README.txt") == ""
+
+    def test_killed_before_the_request(self, estate: Estate) -> None:
+        """The branch is there and the request is not: the next run opens it."""
+        estate.commit("hello\n", "README.md")
+        estate.faults({"method": "POST", "path": "*/merge_requests", "status": 500, "times": 1})
+        assert estate.run("pipeline", MERGE).code == 1
+        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        assert len(requests(estate)) == 1
+
+    def test_nothing_to_merge_into(self, estate: Estate) -> None:
+        """An empty repository; a branch that is not there."""
+        told = estate.run("pipeline", MERGE)
+        assert "its repository is empty: there is nothing to merge the pipeline into" in told.error.text
+        estate.commit("hello\n", "README.md")
+        told = estate.run("pipeline", f'{MERGE}branch = "stable"\n')
+        assert "it has no branch stable" in told.error.text
+
+
+class TestRefused:
+    """One message each, and nothing is committed."""
+
+    def test_a_lint_error(self, estate: Estate, own: Path) -> None:
+        """GitLab's own words, in check mode too."""
+        (own / "mine.gitlab-ci.yml.j2").write_text("build:\n  stage: nowhere\n  scrpt: [make]\n")
+        text = f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n'
+        for check in (True, False):
+            told = estate.run("pipeline", text, check=check)
+            assert (told.code, told.changes, told.error.error) == (1, [], "Refused")
+            assert "config contains unknown keys: scrpt" in told.error.text
+            assert "chosen stage nowhere does not exist" in told.error.text
+            assert "nothing was committed" in told.error.hint
+        assert (estate.committed(), estate.state) == ("", {})
+
+    def test_no_yaml(self, estate: Estate, own: Path) -> None:
+        """The place is told."""
+        (own / "mine.gitlab-ci.yml.j2").write_text("build: [\n")
+        told = estate.run("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n')
+        assert "line 2" in told.error.text
+
+    @pytest.mark.parametrize(("status", "hint"), [(401, "gitlab.api_token"), (403, "owner"), (502, "gitlab-ctl tail")])
+    @pytest.mark.parametrize("place", ["/api/v4/projects/root%2Fhello", "*/ci/lint", "*/repository/files/*"])
+    def test_gitlab_refuses(self, estate: Estate, status: int, hint: str, place: str) -> None:
+        """At each step."""
+        estate.faults({"path": place, "status": status})
+        told = estate.run("pipeline", TEXT)
+        assert (told.code, told.changes, estate.state) == (1, [], {})
+        assert str(status) in told.error.text
+        assert hint in told.error.hint
+
+    def test_no_such_project(self, estate: Estate) -> None:
+        """None is made."""
+        told = estate.run("pipeline", TEXT.replace("hello", "helo"))
+        assert "it is not there, or gitlab.api_token may not see it" in told.error.text
+
+    def test_gitlab_is_not_reached(self, estate: Estate) -> None:
+        """Foreseen in check mode; else a failed run."""
+        assert estate.run("pipeline", TEXT, check=True, url="http://127.0.0.1:9").code == 0
+        assert "is not reached" in estate.run("pipeline", TEXT, url="http://127.0.0.1:9").error.text
+
+
+class TestBadInput:
+    """Told before anything is contacted."""
+
+    def test_an_unknown_template(self, estate: Estate) -> None:
+        """The nearest is named."""
+        with pytest.raises(UsageError, match="there is no template 'registri'; did you mean \"registry\"") as caught:
+            estate.resources("pipeline", TEXT.replace('"registry"', '"registri"'))
+        assert "templates/pipelines/NAME.gitlab-ci.yml.j2" in caught.value.hint
+
+    @pytest.mark.parametrize(("template", "missing"), [("registry", "test"), ("dockerhub", "image")])
+    def test_what_a_template_needs(self, estate: Estate, template: str, missing: str) -> None:
+        """By the inventory's own key."""
+        with pytest.raises(UsageError, match=rf"pipeline\.{missing} is missing: the template {template} needs it"):
+            estate.resources("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n')
+
+    def test_a_broken_template_of_ones_own(self, estate: Estate, own: Path) -> None:
+        """Its name and the reason."""
+        (own / "registry.gitlab-ci.yml.j2").write_text("{{ nonsense }} {% if %}")
+        with pytest.raises(UsageError, match=r"templates/pipelines/registry\.gitlab-ci\.yml\.j2: TemplateSyntaxError"):
+            estate.resources("pipeline", TEXT)
+
+
+def test_the_users_template_wins(estate: Estate, own: Path) -> None:
+    """Of the same name; it is given the options, and the project."""
+    (own / "registry.gitlab-ci.yml.j2").write_text(
+        "{{ project | replace('/', '-') }}:\n  script: [{{ test | yaml }}]\n"
+    )
+    estate.run("pipeline", TEXT)
+    assert estate.committed() == "root-hello:\n  script: [npm test]\n"
+
+
+class TestLocalFile:
+    """`path`: written here, GitLab is not asked."""
+
+    TEXT = f'{TEXT}path = "out/ci.yml"\n'
+
+    def test_written(self, estate: Estate, tmp_path: Path) -> None:
+        """Whole, then left alone; put right after an edit."""
+        (tmp_path / "out").mkdir()
+        file = tmp_path / "out/ci.yml"
+        told = estate.run("pipeline", self.TEXT)
+        assert told.changes == [f"write {file} on this machine"]
+        assert "+stages: [build, test, release]" in told.diffs
+        assert estate.run("pipeline", self.TEXT).changes == []
+        file.write_text("edited\n")
+        file.chmod(0o600)
+        assert estate.run("pipeline", self.TEXT).changes == [f"write {file} on this machine"]
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert [one.name for one in file.parent.iterdir()] == ["ci.yml"]
+        assert estate.asked == []
+
+    def test_check_mode(self, estate: Estate, tmp_path: Path) -> None:
+        """Nothing is written."""
+        (tmp_path / "out").mkdir()
+        assert len(estate.run("pipeline", self.TEXT, check=True).changes) == 1
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_no_such_folder(self, estate: Estate, tmp_path: Path) -> None:
+        """Why, and what to do."""
+        told = estate.run("pipeline", self.TEXT)
+        assert told.code == 1
+        assert (
+            f"{tmp_path / 'out/ci.yml'} on this machine cannot be written: No such file or directory" in told.error.text
+        )
+        assert "make its folder" in told.error.hint

@@ -1,0 +1,402 @@
+"""The task `project`, with the real engine, against the lab's API: bare, half done, converged, broken; each message."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support_estate import PROJECT, Estate
+
+from provision.errors import UsageError
+from provision.resources.gitlab_project import memory
+from provision.tasks import project
+
+RUNNER = (
+    '[[runners]]\nname = "docker-builder"\nexecutor = "docker"\nrunners_extra\n[runners.docker]\nimage = "docker:28"\n'
+)
+FULL = f"""
+[projects."{PROJECT}"]
+shared_runners = false
+runners = ["docker-builder"]
+registry = "private"
+[projects."{PROJECT}".variables]
+PLAIN = "plain"
+MASKED = {{ value = "masked-value", masked = true, protected = true, description = "for the tests" }}
+HIDDEN = {{ value = "hidden-value", hidden = true }}
+FILE = {{ value = "-----BEGIN KEY-----\\nabc\\n", type = "file", raw = true }}
+SCOPED = [{{ value = "one", environment_scope = "production" }}, {{ value = "two", environment_scope = "review/*" }}]
+"""
+ALL = ["PLAIN *", "MASKED *", "HIDDEN *", "FILE *", "SCOPED production", "SCOPED review/*"]
+LOOK = ["GET /projects/root%2Fhello", "GET /projects/root%2Fhello/variables", "GET /runners/all", "GET /runners/1"]
+
+
+def variables(text: str) -> str:
+    """An inventory with these variables."""
+    return f'[projects."{PROJECT}".variables]\n{text}\n'
+
+
+def test_bare(estate: Estate) -> None:
+    """Everything is set, looked at again, and remembered; no value is told or kept."""
+    estate.runner("docker-builder", locked=False)
+    told = estate.run("project", FULL)
+    assert told.code == 0
+    assert told.changes == [
+        "set shared_runners_enabled, container_registry_access_level of project root/hello",
+        "assign runner docker-builder (#1) to project root/hello, and lock it",
+        "create variable PLAIN of project root/hello",
+        "create variable MASKED of project root/hello",
+        "create variable HIDDEN of project root/hello",
+        "create variable FILE of project root/hello",
+        "create variable SCOPED for production of project root/hello",
+        "create variable SCOPED for review/* of project root/hello",
+    ]
+    there = estate.ask("GET", estate.project)
+    assert (there["shared_runners_enabled"], there["container_registry_access_level"]) == (False, "private")
+    runner = estate.ask("GET", "/runners/1")
+    assert (runner["locked"], [one["path_with_namespace"] for one in runner["projects"]]) == (
+        True,
+        [PROJECT, "root/other"],
+    )
+    kept = estate.kept
+    assert list(kept) == ALL
+    assert {name: one["value"] for name, one in kept.items()} == {
+        "PLAIN *": "plain",
+        "MASKED *": "masked-value",
+        "HIDDEN *": "hidden-value",
+        "FILE *": "-----BEGIN KEY-----\nabc\n",
+        "SCOPED production": "one",
+        "SCOPED review/*": "two",
+    }
+    masked = kept["MASKED *"]
+    assert (masked["masked"], masked["protected"], masked["hidden"]) == (True, True, False)
+    assert masked["description"] == "for the tests"
+    assert (kept["HIDDEN *"]["masked"], kept["HIDDEN *"]["hidden"]) == (True, True)
+    assert (kept["FILE *"]["variable_type"], kept["FILE *"]["raw"]) == ("file", True)
+    assert estate.asked[-4:] == LOOK  # seen again, after the changes
+    told_all = " ".join(map(str, told.events))
+    state = (estate.home / "state.json").read_text()
+    assert [value for value in ("plain-", "masked-value", "hidden-value", "abc") if value in told_all + state] == []
+
+
+def test_converged(estate: Estate) -> None:
+    """Not asked again; asked when it is named, and nothing is changed."""
+    estate.runner("docker-builder")
+    estate.run("project", FULL)
+    again = estate.run("project", FULL)
+    assert (again.changes, again.messages, estate.asked) == ([], [], [])
+    named = estate.run("project", FULL, named="project")
+    assert (named.changes, named.messages, estate.asked) == ([], [], LOOK)
+
+
+def test_half_done(estate: Estate) -> None:
+    """What differs is set, and nothing else; attributes are shown, values are not."""
+    estate.runner("docker-builder")
+    estate.ask("POST", f"{estate.project}/runners", runner_id=1)
+    estate.ask("PUT", estate.project, shared_runners_enabled=False)
+    estate.ask("POST", f"{estate.project}/variables", key="PLAIN", value="by hand", description="Anna's")
+    estate.ask("POST", f"{estate.project}/variables", key="MASKED", value="masked-value", masked=False)
+    estate.ask("POST", f"{estate.project}/variables", key="THEIRS", value="theirs")
+    told = estate.run("project", FULL)
+    assert told.changes[:4] == [
+        "set container_registry_access_level of project root/hello",
+        "lock runner docker-builder (#1) to its projects",
+        "set value of variable PLAIN of project root/hello",
+        "set masked, protected, description of variable MASKED of project root/hello",
+    ]
+    assert "-masked: False\n+masked: True" in told.diffs
+    assert "-value: (another)" in told.diffs
+    assert "by hand" not in told.diffs
+    assert "+plain" not in told.diffs
+    assert estate.variables["PLAIN *"]["description"] == "Anna's"
+    assert estate.variables["THEIRS *"]["value"] == "theirs"
+
+
+def test_drift_by_hand(estate: Estate) -> None:
+    """Noticed when it is named: a value, a setting, a variable that was deleted, a runner that was unlocked."""
+    estate.runner("docker-builder")
+    estate.run("project", FULL)
+    estate.ask("PUT", f"{estate.project}/variables/PLAIN", value="drifted")
+    estate.ask("DELETE", f"{estate.project}/variables/HIDDEN")
+    estate.ask("PUT", estate.project, container_registry_access_level="disabled")
+    estate.ask("PUT", "/runners/1", locked=False)
+    told = estate.run("project", FULL, named="project")
+    assert told.changes == [
+        "set container_registry_access_level of project root/hello",
+        "lock runner docker-builder (#1) to its projects",
+        "set value of variable PLAIN of project root/hello",
+        "create variable HIDDEN of project root/hello",
+    ]
+    assert estate.run("project", FULL, named="project").changes == []
+
+
+class TestHidden:
+    """Variables that GitLab never tells again."""
+
+    ONE = variables('H = { value = "hidden-value", hidden = true }')
+    TWO = variables('H = { value = "hidden-other", hidden = true }')
+
+    def test_another_value(self, estate: Estate) -> None:
+        """Known by its fingerprint: set anew, in place."""
+        estate.run("project", self.ONE)
+        told = estate.run("project", self.TWO)
+        assert told.changes == ["set value of variable H of project root/hello"]
+        assert "DELETE /projects/root%2Fhello/variables/H" not in estate.asked
+        assert estate.kept["H *"]["value"] == "hidden-other"
+        assert estate.run("project", self.TWO, named="project").changes == []
+
+    def test_the_fingerprint_is_keyed(self, estate: Estate) -> None:
+        """Two estates with the same secret remember different things; the key is random."""
+        estate.run("project", self.ONE)
+        first = dict(estate.state)
+        assert len(first["fingerprint key"]) == 64
+        estate.forget()
+        memory._new_key.cache_clear()
+        estate.run("project", self.ONE)
+        record = "gitlab variable/root/hello H *"
+        assert first[record] != estate.state[record]
+
+    def test_a_lost_record(self, estate: Estate) -> None:
+        """What cannot be compared is set again: never left to chance."""
+        estate.run("project", self.ONE)
+        estate.forget()
+        assert estate.run("project", self.ONE).changes == ["set value of variable H of project root/hello"]
+
+    @pytest.mark.parametrize(("before", "after", "how"), [(False, True, "hidden"), (True, False, "not hidden")])
+    def test_hidden_it_can_only_be_from_the_start(self, estate: Estate, before: bool, after: bool, how: str) -> None:
+        """Deleted and made anew, and the plan says so."""
+        text = 'H = {{ value = "hidden-value", masked = true, hidden = {} }}'
+        estate.run("project", variables(text.format(str(before).lower())))
+        planned = estate.run("project", variables(text.format(str(after).lower())), check=True)
+        expected = f"delete variable H of project root/hello and make it anew: {how} it can only be from the start"
+        assert planned.changes == [expected]
+        assert estate.kept["H *"]["hidden"] is before
+        assert estate.run("project", variables(text.format(str(after).lower()))).changes == [expected]
+        assert estate.kept["H *"]["hidden"] is after
+
+    def test_gitlab_fails_between_delete_and_create(self, estate: Estate) -> None:
+        """Told, and made by the next run."""
+        plain = variables('H = { value = "hidden-value", masked = true }')
+        estate.run("project", plain)
+        estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
+        told = estate.run("project", self.ONE)
+        assert told.code == 1
+        assert "variable H of project root/hello was deleted, and could not be made anew" in told.error.text
+        assert told.error.hint == "run the same command again: it makes it"
+        assert estate.run("project", self.ONE).changes == ["create variable H of project root/hello"]
+
+
+class TestDropped:
+    """Variables that the inventory names no more."""
+
+    def test_ours_are_removed_others_never(self, estate: Estate) -> None:
+        """By name and scope."""
+        estate.ask("POST", f"{estate.project}/variables", key="THEIRS", value="theirs")
+        estate.ask("POST", f"{estate.project}/variables", key="A", value="theirs", environment_scope="staging")
+        estate.run(
+            "project", variables('A = [{ value = "1" }, { value = "2", environment_scope = "production" }]\nB = "3"')
+        )
+        told = estate.run("project", variables('A = "1"'))
+        assert told.changes == [
+            "delete variable A for production of project root/hello: we set it, and it is wanted no more",
+            "delete variable B of project root/hello: we set it, and it is wanted no more",
+        ]
+        assert sorted(estate.variables) == ["A *", "A staging", "THEIRS *"]
+        assert sorted(one for one in estate.state if "variable/" in one) == ["gitlab variable/root/hello A *"]
+
+    def test_gone_already(self, estate: Estate) -> None:
+        """Somebody deleted it by hand: forgotten, no change."""
+        estate.run("project", variables('A = "1"\nB = "2"'))
+        estate.ask("DELETE", f"{estate.project}/variables/B")
+        assert estate.run("project", variables('A = "1"')).changes == []
+        assert "gitlab variable/root/hello B *" not in estate.state
+
+
+class TestRunners:
+    """Runners of the project."""
+
+    TEXT = f'[projects."{PROJECT}"]\nrunners = ["docker-builder"]\n'
+
+    def test_every_one_of_that_name(self, estate: Estate) -> None:
+        """Two hosts have each registered one."""
+        for _ in range(2):
+            estate.runner("docker-builder")
+        told = estate.run("project", self.TEXT)
+        assert told.changes == [
+            f"assign runner docker-builder (#{n}) to project root/hello, and lock it" for n in (1, 2)
+        ]
+
+    def test_locked_to_another_project(self, estate: Estate) -> None:
+        """Unlocked for the moment in which it is assigned."""
+        estate.runner("docker-builder", locked=True)
+        estate.run("project", self.TEXT)
+        runner = estate.ask("GET", "/runners/1")
+        assert (runner["locked"], len(runner["projects"])) == (True, 2)
+        assert [one for one in estate.asked if not one.startswith("GET")] == [
+            "PUT /runners/1",
+            "POST /projects/root%2Fhello/runners",
+            "PUT /runners/1",
+        ]
+
+    def test_by_number(self, estate: Estate) -> None:
+        """An id is taken, too."""
+        estate.runner("somebody's")
+        told = estate.run("project", f'[projects."{PROJECT}"]\nrunners = [1]\n')
+        assert told.changes == ["assign runner somebody's (#1) to project root/hello, and lock it"]
+
+    def test_unknown(self, estate: Estate) -> None:
+        """The nearest is named; nothing is done, not even what could be."""
+        estate.runner("docker-builder")
+        told = estate.run("project", f'[projects."{PROJECT}"]\nshared_runners = false\nrunners = ["docker-bilder"]\n')
+        assert (told.code, told.changes) == (1, [])
+        assert told.error.text == (
+            "project root/hello: no runner in GitLab is called 'docker-bilder'; did you mean \"docker-builder\"?"
+        )
+        assert "[[runners]]" in told.error.hint
+        assert estate.ask("GET", estate.project)["shared_runners_enabled"] is True
+
+    def test_not_registered_yet(self, estate: Estate) -> None:
+        """Predicted in check mode; refused with the task that makes it."""
+        text = RUNNER.replace("runners_extra\n", "") + self.TEXT
+        told = estate.run("project", text, check=True)
+        assert told.changes == ["after register: assign runner docker-builder to project root/hello, and lock it"]
+        told = estate.run("project", text)
+        assert told.code == 1
+        assert "waits for register" in told.error.text
+        assert "provision register" in told.error.hint
+        assert estate.state == {}
+
+    def test_an_instances_runner(self, estate: Estate) -> None:
+        """It cannot be assigned, and the remedy is told."""
+        estate.runner("docker-builder", runner_type="instance_type")
+        told = estate.run("project", self.TEXT)
+        assert "runner docker-builder is of instance_type" in told.error.text
+        assert 'project = "group/name"' in told.error.hint
+
+    def test_a_token_that_sees_only_its_own(self, estate: Estate) -> None:
+        """An administrator's list is refused: the other one is asked."""
+        estate.runner("docker-builder")
+        estate.faults({"path": "/api/v4/runners/all", "status": 403})
+        assert estate.run("project", self.TEXT).code == 0
+        assert "GET /runners" in estate.asked
+
+    def test_locked_against_the_inventory(self, estate: Estate) -> None:
+        """[[runners]] says locked = false: the two would undo each other."""
+        text = RUNNER.replace("runners_extra", "locked = false") + self.TEXT
+        with pytest.raises(UsageError, match=r"docker-builder is locked to its projects, and .* says locked = false"):
+            estate.resources("project", text)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "hint"),
+    [
+        (401, "401", "gitlab.api_token is not valid"),
+        (403, "403", "it takes an owner of the project"),
+        (500, "500", "gitlab-ctl tail"),
+        (503, "503", "gitlab-ctl tail"),
+    ],
+)
+def test_broken(estate: Estate, status: int, words: str, hint: str) -> None:
+    """GitLab refuses: one message, nothing done, nothing remembered; the next run does it."""
+    estate.faults({"path": "/api/v4/projects/*", "status": status, "times": 1})
+    told = estate.run("project", variables('A = "1"'))
+    assert (told.code, told.changes, estate.state) == (1, [], {})
+    assert words in told.error.text
+    assert told.error.text.startswith("project root/hello: ")
+    assert hint in told.error.hint
+    assert estate.run("project", variables('A = "1"')).code == 0
+
+
+def test_gitlab_is_not_reached(estate: Estate) -> None:
+    """Check mode foresees that it will be; a run says why it is not."""
+    options = {"url": "http://127.0.0.1:9"}
+    assert estate.run("project", variables('A = "1"'), check=True, **options).code == 0  # type: ignore[arg-type]
+    told = estate.run("project", variables('A = "1"'), **options)  # type: ignore[arg-type]
+    assert told.code == 1
+    assert "is not reached from here" in told.error.text
+
+
+def test_refused_in_the_middle(estate: Estate) -> None:
+    """What was done is remembered and not done again; the rest is done by the next run."""
+    text = variables('A = "1"\nB = "2"\nC = "3"')
+    estate.before = lambda method, _: (
+        estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
+        if method == "POST" and "B" in [one.get("key") for one in estate.bodies]
+        else None
+    )
+    told = estate.run("project", text)
+    assert (told.code, told.changes) == (1, ["create variable A of project root/hello"])
+    estate.before = lambda *_: None
+    estate.faults()
+    again = estate.run("project", text)
+    assert again.changes == [f"create variable {one} of project root/hello" for one in "BC"]
+
+
+def test_no_such_project(estate: Estate) -> None:
+    """None is made here; the other project of the inventory is left alone, too."""
+    text = '[projects."root/hello".variables]\nA = "1"\n[projects."root/helo".variables]\nA = "1"\n'
+    told = estate.run("project", text)
+    assert (told.code, told.changes) == (1, [])
+    assert told.error.text == "project root/helo is not there, or gitlab.api_token may not see it"
+    assert "set up here, not made" in told.error.hint
+    assert estate.variables == {}
+
+
+def test_somebody_was_quicker(estate: Estate) -> None:
+    """The variable was made between the look and the change: looked at again, and set."""
+    done: list[int] = []
+
+    def meddle(method: str, _: str) -> None:
+        if method == "POST" and not done:
+            done.append(1)
+            estate.ask("POST", f"{estate.project}/variables", key="A", value="theirs")
+
+    estate.before = meddle
+    told = estate.run("project", variables('A = "1"'))
+    assert told.code == 0
+    assert told.changes == ["set value of variable A of project root/hello"]
+    assert any("looking again" in one for one in told.messages)
+    assert estate.variables["A *"]["value"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("short", "from 8 letters on"),
+        ("with a blank in it", "only letters, digits"),
+        ("a#signs!inside", "only letters, digits"),
+        ("two\nlines-of-text", "several lines"),
+    ],
+)
+def test_unmaskable(estate: Estate, tmp_path: Any, value: str, words: str) -> None:
+    """Also a secret that is fetched: told with its place before anything is contacted, and without the value."""
+    (tmp_path / "secret").write_text(value)
+    for kind in ("masked", "hidden"):
+        with pytest.raises(UsageError) as caught:
+            estate.resources("project", variables(f'A = {{ value = {{ file = "secret" }}, {kind} = true }}'))
+        assert f'projects."{PROJECT}".variables.A: it cannot be masked' in caught.value.text
+        assert words in caught.value.text
+        assert value not in str(caught.value)
+    assert estate.asked == []
+
+
+def test_without_a_token(estate: Estate) -> None:
+    """Bad input."""
+    host = estate.host(variables('A = "1"'))
+    bare = host.settings.model_copy(update={"gitlab": None})
+    with pytest.raises(UsageError, match=re.escape('projects."root/hello": this is done through GitLab')):
+        project.resources(replace(host, settings=bare))
+
+
+def test_only_one_host_is_concerned(estate: Estate) -> None:
+    """The first of gitlab, else of runners, else of all; none without projects."""
+    host = estate.host(variables('A = "1"'))
+    members = dict(host.members)
+    assert project.concerns(host)
+    assert not project.concerns(replace(host, name="runner-1"))
+    assert project.concerns(replace(host, name="runner-1", members={**members, "gitlab": ()}))
+    assert not project.concerns(replace(host, members={**members, "gitlab": ()}))
+    assert project.concerns(replace(host, name="x", members={"all": ("x", "y")}))
+    assert not project.concerns(estate.host(""))
+    assert project.resources(replace(host, name="runner-1")) == ()
