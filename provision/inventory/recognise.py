@@ -7,7 +7,8 @@ A secret is
   (an environment variable's name, a path, an array of strings, a text), at any depth inside a settings table;
 - any string under a key that is called like a secret: token, password, secretkey, api_key, …
 
-Docker's own `log-opts` are left alone: `env` is one of their keys.
+Left alone are tables where those four are keys of another meaning: Docker's own `log-opts`, an image's build arguments,
+an app's variables and checks. What stands in them is looked at.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ _LOCAL_PATHS: frozenset[KeyPath] = frozenset(
         ("apt", "runner", "key"),
     }
 )
+_TABLES = {
+    ("images", "options"),
+    ("images", "build_args"),
+    ("apps", "environment"),
+    ("apps", "health"),
+    ("apps", "check"),
+}
 _TRUST = (("ca",), ("cert",), ("key",))  # below docker.registries."HOST:PORT"
 
 
@@ -70,17 +78,27 @@ class Recogniser:
         if len(inside) > 1:
             if inside[:3] == ("docker", "daemon", "log-opts"):
                 return table
+            # [[images]] and [[apps]] are arrays: their numbers stand in between
+            plain = len(inside) == 3 and (inside[0], inside[2]) in _TABLES
             source = as_source(table, Origin(self.file, path, self.base))
-            if source is not None:
+            if source is not None and not plain:
                 return source
         return {key: self._value(value, (*path, key)) for key, value in table.items()}
 
     def _text(self, text: str, path: KeyPath) -> Any:
         inside = in_table(path)
-        if inside in _LOCAL_PATHS or (inside[:2] == ("docker", "registries") and inside[3:] in _TRUST):
+        if (
+            inside in _LOCAL_PATHS
+            or _is_context(inside)
+            or (inside[:2] == ("docker", "registries") and inside[3:] in _TRUST)
+        ):
             return self.base / Path(text).expanduser()
         key = path[-1]
         if isinstance(key, str) and is_secret_name(key):
             self.plain.append(path)
             return SecretSource.plain(text, Origin(self.file, path, self.base))
         return text
+
+
+def _is_context(inside: KeyPath) -> bool:
+    return len(inside) == 3 and inside[0] == "images" and inside[2] == "context"
