@@ -75,6 +75,7 @@ def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
 def _hosts(chosen: Sequence[InventoryHost], inventory: Inventory, named: frozenset[str]) -> list[Host]:
     peers = {group: tuple(one.address for one in members) for group, members in inventory.groups.items()}
     members = {group: tuple(one.name for one in members) for group, members in inventory.groups.items()}
+    members["all"] = tuple(one.name for one in inventory.hosts)
     return [
         Host(one.name, one.address, one.groups, one.settings, named, peers=peers, members=members) for one in chosen
     ]

@@ -27,7 +27,7 @@ class Host:
     named           what the user typed, so that `provision verify` can mean it
     estate_changed  something was changed on some host earlier in this run
     peers           addresses of the hosts of each group, in inventory order
-    members         their names, likewise
+    members         their names, likewise; "all": those of all hosts
     """
 
     name: str
