@@ -7,21 +7,23 @@ it in memory a few times over: hence the limit.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
 import stat
-import tarfile
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from provision.buildcontext.ignore import Fits, Ignore
 from provision.errors import UsageError
 from provision.values import dataclass
 
+if TYPE_CHECKING:
+    import tarfile
+
+# tarfile and gzip take milliseconds to import: only who builds images pays for them.
 LIMIT: Final = 100 * 1024 * 1024  # bytes of the tar stream
 _TIME: Final = 315_619_200  # 1980-01-02: zip files, wheels among them, know nothing older
 _NOT_WRITABLE_BY_OTHERS: Final = 0o7755
@@ -51,6 +53,8 @@ class Context:
 
     def packed(self) -> tuple[bytes, str]:
         """The tar stream, compressed, and its digest. Raises UsageError likewise."""
+        import gzip
+
         memory = io.BytesIO()
         with gzip.GzipFile("", "wb", 6, memory, mtime=0) as zipped:
             meter = _Meter(str(self.folder), zipped)
@@ -58,6 +62,8 @@ class Context:
         return memory.getvalue(), meter.hash.hexdigest()
 
     def _pack(self, sink: _Sink) -> None:
+        import tarfile
+
         if not self.folder.is_dir():
             what = "is no folder" if self.folder.exists() else "is not there"
             raise UsageError(f"the build context {self.folder} {what}", hint="context is a folder on this machine")
@@ -115,12 +121,14 @@ def _walk(folder: Path, below: str, ignore: Ignore, above: Fits, needed: str) ->
 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    from tarfile import DIRTYPE, SYMTYPE
+
     status = path.lstat()
     mode = stat.S_IMODE(status.st_mode) & _NOT_WRITABLE_BY_OTHERS
     if stat.S_ISDIR(status.st_mode):
-        tar.addfile(_entry(name, mode, kind=tarfile.DIRTYPE))
+        tar.addfile(_entry(name, mode, kind=DIRTYPE))
     elif stat.S_ISLNK(status.st_mode):
-        tar.addfile(_entry(name, 0o777, kind=tarfile.SYMTYPE, link=os.readlink(path)))  # noqa: PTH115 - as it stands
+        tar.addfile(_entry(name, 0o777, kind=SYMTYPE, link=os.readlink(path)))  # noqa: PTH115 - as it stands
     elif stat.S_ISREG(status.st_mode):
         with path.open("rb") as content:
             tar.addfile(_entry(name, mode, status.st_size), content)
@@ -128,8 +136,10 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         raise UsageError(f"{path} is no file, folder or link", hint="exclude it in .dockerignore")
 
 
-def _entry(name: str, mode: int, size: int = 0, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
+def _entry(name: str, mode: int, size: int = 0, *, kind: bytes = b"0", link: str = "") -> tarfile.TarInfo:
+    from tarfile import TarInfo
+
+    entry = TarInfo(name)
     entry.mode, entry.size, entry.type, entry.linkname, entry.mtime = mode, size, kind, link, _TIME
     return entry
 

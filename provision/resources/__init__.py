@@ -15,6 +15,7 @@ from provision.resources.base import (
     Resource,
     Result,
 )
+from provision.resources.built_image import BuiltImage
 from provision.resources.certificate_pair import CertificatePair
 from provision.resources.file import Absent, File
 from provision.resources.firewall import Firewall, Rule
@@ -38,6 +39,7 @@ __all__ = [
     "AcmeCertificate",
     "AptSource",
     "Ask",
+    "BuiltImage",
     "Call",
     "CertificatePair",
     "Change",

@@ -7,12 +7,13 @@ from provision.tasks.certificates import certificates
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
+from provision.tasks.image import image
 from provision.tasks.register import register
 from provision.tasks.registry import registry
 from provision.tasks.runner import runner
 from provision.tasks.verify import verify
 
-SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify)
+SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, image)
 
 __all__ = [
     "SHIPPED",
@@ -23,6 +24,7 @@ __all__ = [
     "docker",
     "firewall",
     "gitlab",
+    "image",
     "play",
     "register",
     "registry",
