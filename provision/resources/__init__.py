@@ -17,6 +17,8 @@ from provision.resources.base import (
 )
 from provision.resources.built_image import BuiltImage
 from provision.resources.certificate_pair import CertificatePair
+from provision.resources.containers import DroppedApps
+from provision.resources.deployment import Deployment, Trial
 from provision.resources.file import Absent, File
 from provision.resources.firewall import Firewall, Rule
 from provision.resources.group_member import GroupMember
@@ -43,6 +45,8 @@ __all__ = [
     "Call",
     "CertificatePair",
     "Change",
+    "Deployment",
+    "DroppedApps",
     "File",
     "Firewall",
     "GroupMember",
@@ -65,6 +69,7 @@ __all__ = [
     "S3Bucket",
     "ServedCertificate",
     "Service",
+    "Trial",
     "TrustedCa",
     "UploadedPair",
 ]

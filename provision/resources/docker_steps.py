@@ -28,3 +28,8 @@ told() {
   return "$(cat "$work/code")"
 }
 """
+
+# `is_ours CONTAINER`: it is there, and bears the label of the app $app.
+OURS: Final = """
+is_ours() { [ "$(docker container inspect -f '{{index .Config.Labels "provision.app"}}' "$1" 2>/dev/null)" = "$app" ]; }
+"""

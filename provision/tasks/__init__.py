@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provision.tasks.base import Host, Play, Task, play, task
 from provision.tasks.certificates import certificates
+from provision.tasks.deploy import deploy
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
@@ -13,7 +14,7 @@ from provision.tasks.registry import registry
 from provision.tasks.runner import runner
 from provision.tasks.verify import verify
 
-SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, image)
+SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, image, deploy)
 
 __all__ = [
     "SHIPPED",
@@ -21,6 +22,7 @@ __all__ = [
     "Play",
     "Task",
     "certificates",
+    "deploy",
     "docker",
     "firewall",
     "gitlab",
