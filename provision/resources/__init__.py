@@ -15,7 +15,10 @@ from provision.resources.base import (
     Resource,
     Result,
 )
+from provision.resources.built_image import BuiltImage
 from provision.resources.certificate_pair import CertificatePair
+from provision.resources.containers import DroppedApps
+from provision.resources.deployment import Deployment, Trial
 from provision.resources.file import Absent, File
 from provision.resources.firewall import Firewall, Rule
 from provision.resources.gitlab_project import ProjectSettings, WantedProject, WantedVariable
@@ -40,9 +43,12 @@ __all__ = [
     "AcmeCertificate",
     "AptSource",
     "Ask",
+    "BuiltImage",
     "Call",
     "CertificatePair",
     "Change",
+    "Deployment",
+    "DroppedApps",
     "File",
     "Firewall",
     "GroupMember",
@@ -68,6 +74,7 @@ __all__ = [
     "S3Bucket",
     "ServedCertificate",
     "Service",
+    "Trial",
     "TrustedCa",
     "UploadedPair",
     "WantedProject",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from provision.tasks.base import Host, Play, Task, play, task
 from provision.tasks.certificates import certificates
+from provision.tasks.deploy import deploy
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
+from provision.tasks.image import image
 from provision.tasks.pipeline import pipeline
 from provision.tasks.project import project
 from provision.tasks.register import register
@@ -14,7 +16,11 @@ from provision.tasks.registry import registry
 from provision.tasks.runner import runner
 from provision.tasks.verify import verify
 
-SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, project, pipeline)
+SHIPPED = (
+    *(gitlab, certificates, registry, firewall),
+    *(docker, runner, register, verify),
+    *(project, pipeline, image, deploy),
+)
 
 __all__ = [
     "SHIPPED",
@@ -22,9 +28,11 @@ __all__ = [
     "Play",
     "Task",
     "certificates",
+    "deploy",
     "docker",
     "firewall",
     "gitlab",
+    "image",
     "pipeline",
     "play",
     "project",
