@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,9 +153,12 @@ def test_dropped_apps(state: dict[str, Any], containers: str, wanted: list[str],
     assert all(change.remember == {"app hello": None} for change in changes)
 
 
-def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Any) -> None:
+def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
     """The question ends before its CLI is started."""
-    session = LocalSession({"/var/lib/provision": tmp_path}, {"PATH": "/usr/bin:/bin"})
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "grep").symlink_to(shutil.which("grep") or "")
+    session = LocalSession({"/var/lib/provision": tmp_path}, {"PATH": str(programs)})
     assert look(DroppedApps(()), session)["containers"].stdout == b""
     (tmp_path / "state.json").write_text('{"app hello": {}}')
     assert b"docker: " in look(DroppedApps(()), session)["containers"].stdout
