@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from provision.errors import ProbeFailed
-from provision.resources.base import Change, Note, Observation, Probe, Resource, Result
+from provision.resources.base import Change, Handler, Note, Observation, Probe, Resource, Result
 from provision.resources.docker_steps import OURS
-from provision.resources.host_files import ASK_STATE, STATE, read_state
+from provision.resources.host_files import ASK_STATE, STATE, read_state, settle
 from provision.shell import Command, sh
 from provision.values import dataclass
 
@@ -27,6 +27,12 @@ _FORMAT: Final = "|".join(
 _ASK: Final = """
 command -v docker >/dev/null || { echo 'docker: is not there'; exit; }
 timeout 20 docker ps -a --no-trunc --format %s 2>&1 || echo 'docker: does not answer'
+"""
+_REMOVE: Final = """
+app=%s
+for one in %s; do
+  ! is_ours "$one" || { docker stop -- "$one" && docker rm -f -- "$one"; } >/dev/null || exit 1
+done
 """
 
 ASK_CONTAINERS: Final = sh(_ASK, _FORMAT)
@@ -67,10 +73,15 @@ def record(name: str) -> str:
     return f"{_RECORD}{name}"
 
 
+def debt(name: str) -> Handler:
+    """What stands in `pending` while an app is deployed: where that failed, the next run tries again."""
+    return Handler(f"deploy-{name}", f"deploy {name}", sh(":"))
+
+
 def remove(names: list[str], app: str) -> Command:
-    """Stops and removes containers, if they are this app's."""
-    return sh(f"{OURS}app=%s; for one in %s; do is_ours \"$one\" || continue; docker stop -- \"$one\" >/dev/null && "
-              "docker rm -f -- \"$one\" >/dev/null || exit 1; done", app, names)  # fmt: skip
+    """Stops and removes containers, if they are this app's; nothing is owed for it any more."""
+    removal = sh(_REMOVE, app, names)
+    return Command(f"{OURS}{removal.script}{settle(debt(app))}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class DroppedApps(Resource):
             ours = [one for one in (name, name + OLD, name + NEW) if one in there and there[one].app == name]
             yield Change(
                 f"remove {name}: it is no longer in the inventory" if ours else f"forget {name}, which is gone",
-                remove(ours, name) if ours else sh(":"),
+                remove(ours, name),
                 "delete",
                 remember={record(name): None},
                 leaves=bool(ours),

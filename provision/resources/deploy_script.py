@@ -88,7 +88,7 @@ done
 
 _SWITCH: Final = """
 now=$(docker container inspect -f '{{.State.Running}} {{index .Config.Labels "provision.settings"}} {{index .Config.Labels "provision.image"}}' "$app" 2>/dev/null)
-[ "$now" != "true $settings $digest" ] || exit 0
+[ "$now" != "true $settings $digest" ] || { settled; exit; }
 if [ "$now" = "false $settings $digest" ]; then
   said=$(docker start "$app" 2>&1) || fail "docker start $app" "$(last "$said")" "look at: docker logs $app"
 else
@@ -126,6 +126,7 @@ while [ -z "$verdict" ]; do
     running\\ 0\\ *' unhealthy') verdict='its health check fails' ;;
     running\\ 0\\ *' starting') why='its health check has not succeeded yet' ;;
     running\\ 0\\ *) if well "$@"; then break; fi ;;
+    running*) verdict='it ended, and Docker started it again' ;;
     *) state=${state#* * }; verdict="it ended, with code ${state%%%% *}" ;;
   esac
   [ -n "$verdict" ] || [ "$(($(date +%%s) - since))" -lt "$seconds" ] || verdict="not well within $seconds s: $why"
@@ -145,8 +146,9 @@ $log"
 fi
 switched=
 ! there "$old" || docker rm -f "$old" >/dev/null
+settled
 """
 
-# Takes, in this order: app, image, pull, domain, user, settings, ports, url, status, contains, seconds; the options and
+# `settled` strikes what was owed off. Takes, in this order: app, image, pull, domain, user, settings, ports, url, status, contains, seconds; the options and
 # the command of docker create; the check's command.
 DEPLOY: Final = WORK + LOGIN + OURS + _SETTINGS + _UNDO + _RECOVER + _PULL + _PORTS + "verdict=\n" + _SWITCH + _CHECK

@@ -15,9 +15,9 @@ from provision.errors import Refused
 from provision.inventory.models.apps import PublishedPort
 from provision.inventory.models.reference import Reference
 from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.containers import ASK_CONTAINERS, NEW, OLD, read_containers, record
+from provision.resources.containers import ASK_CONTAINERS, NEW, OLD, debt, read_containers, record
 from provision.resources.deploy_script import DEPLOY
-from provision.resources.host_files import ASK_STATE
+from provision.resources.host_files import ASK_PENDING, journal, read_pending, settle
 from provision.resources.registry_digest import DIGEST_OF, Registry
 from provision.secret import Secret, reveal
 from provision.shell import Command, sh
@@ -58,7 +58,7 @@ class Deployment(Resource):
         return f"App {self.name}"
 
     def probe(self) -> Probe:
-        questions = Probe({"containers": ASK_CONTAINERS, "state": ASK_STATE})
+        questions = Probe({"containers": ASK_CONTAINERS, "pending": ASK_PENDING})
         if not self.pull:
             questions["image"] = sh(_ASK_HERE, str(self.image))
         elif self.always and not self.image.digest:
@@ -89,6 +89,8 @@ class Deployment(Resource):
             yield self._change(f"replace {self.name}: its settings differ")
         elif answer.startswith("sha256:") and answer != found.digest:
             yield self._change(f"replace {self.name}: another image stands under {self.image}")
+        elif debt(self.name).name in read_pending(seen["pending"].text):
+            yield self._change(f"deploy {self.name}: {self.image}, which failed before")
         elif found.state != "running":
             yield self._change(f"start {self.name}, which is {found.state}")
         elif answer == "absent":
@@ -139,4 +141,6 @@ class Deployment(Resource):
             trial.command,
         )
         lines = [self.registry.password.reveal(), *(f"{name}={reveal(value)}" for name, value in self.environment)]
+        owed = debt(self.name)
+        command = Command(f"(\n{journal((owed,))}\n) </dev/null\nsettled() {{\n{settle(owed)}\n}}\n{command.script}")
         return command.reading("".join(f"{line}\n" for line in lines))
