@@ -22,7 +22,7 @@ from provision.lab import Lab, rehearsal
 
 PAGE = "tutorial.md"
 RUNNER = "runner-1"
-SYSTEM = "bin sbin lib lib64 usr/bin usr/sbin usr/lib etc"
+SYSTEM = "bin sbin lib lib64 usr/bin usr/sbin usr/lib usr/lib64 etc"
 IMPORT = "tar -C {root} --exclude=usr/lib/systemd --exclude=usr/lib/firmware -c {what} 2>/dev/null | docker import {more} - {name} >/dev/null"
 # A compiler is not what this is about: one file comes out of the first stage, and goes into the second.
 GO = '#!/bin/sh\n[ "$1 $2" = \'build -o\' ] && mkdir -p "${3%/*}" && cp /bin/true "$3"\n'
