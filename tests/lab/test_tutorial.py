@@ -6,6 +6,7 @@ Hub, which is not reached from here, is the lab's registry; images to build upon
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -118,6 +119,15 @@ def test_every_command(reader: Reader) -> None:
     socket = said["provision register pipeline -i inventory.toml -i socket.toml --check --diff"][0]
     assert "/var/run/docker.sock" in socket
     assert not any(value in text for value in reader.exported.values() for one in said.values() for text in one)
+
+
+def test_nothing_to_do_costs_what_it_did_without(reader: Reader) -> None:
+    """Project, pipeline, images and app are in the inventory now: no change, and no round trip more for it."""
+    events = [json.loads(line) for line in reader.type("provision all -i inventory.toml --json").stdout.splitlines()]
+    assert [one for one in events if one["type"] == "change"] == []
+    tasks = {one["task"] for one in events if one["type"] == "task"}
+    assert tasks >= {"project", "pipeline", "image", "deploy", "verify"}
+    assert max(one["round_trips"] for one in events[-1]["hosts"].values()) <= 9
 
 
 def test_images_of_several_stages_and_of_a_template(reader: Reader) -> None:
