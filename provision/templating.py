@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _folders: list[Path] = []
 _NAME = re.compile(r"\{\{ (\w+) \}\}")
-_PLAIN = re.compile(r"[A-Za-z$/_][^\x00-\x1f\x7f-\x9f\ufeff]*")
-_UNSAFE = re.compile(r": | #|[:\s]$|[\u2028\u2029]")
+_PLAIN = re.compile(r"[A-Za-z$/_][^\x00-\x1f]*")
+_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")  # in YAML's sense
+_UNSAFE = re.compile(rf": | #|[:\s]$|{_UNPRINTABLE.pattern}")
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 
 
@@ -56,6 +57,12 @@ def names(folder: str, ending: str) -> list[str]:
     return sorted({path.name for one in folders for path in (one / folder).glob(f"*{ending}")})
 
 
+def source(name: str) -> str:
+    """A template's own text; "" where there is none of that name."""
+    folders = [*_folders, shipped("templates")]
+    return next((path.read_text("utf-8") for folder in folders if (path := folder / name).is_file()), "")
+
+
 def yaml_text(text: object) -> str:
     """A text as a YAML scalar that is read back as this text: plain where that is safe, else in double quotes.
 
@@ -63,7 +70,8 @@ def yaml_text(text: object) -> str:
     """
     plain = str(text)
     safe = _PLAIN.fullmatch(plain) and not _UNSAFE.search(plain) and plain.lower() not in _WORDS
-    return plain if safe else json.dumps(plain, ensure_ascii=False)
+    quoted = json.dumps(plain, ensure_ascii=False)
+    return plain if safe else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from provision.inventory.keys import KeyPath
 from provision.inventory.models.base import Table, Wrong
@@ -77,10 +77,12 @@ def _known(model: type[Table], loc: KeyPath) -> set[str]:
 
 def _table_at(model: type[Table], loc: KeyPath) -> type[Table] | None:
     table: type[Table] | None = model
-    for part in loc:
-        if isinstance(part, str):
-            field = table.model_fields.get(part) if table else None
-            table = next(tables_in(field.annotation), None) if field else None
+    names = iter(part for part in loc if isinstance(part, str))
+    for part in names:
+        field = table.model_fields.get(part) if table else None
+        table = next(tables_in(field.annotation), None) if field else None
+        if field is not None and get_origin(field.annotation) is dict:
+            next(names, None)  # a table of tables: the next key is a name
     return table
 
 

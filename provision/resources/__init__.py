@@ -26,7 +26,7 @@ from provision.resources.group_member import GroupMember
 from provision.resources.image_proof import ImageProof
 from provision.resources.json_settings import JsonSettings
 from provision.resources.packages import Packages
-from provision.resources.pipeline import LocalPipeline, PipelineFile
+from provision.resources.pipeline import LocalPipeline, PipelineFile, Recipe
 from provision.resources.registry_answer import RegistryAnswer
 from provision.resources.registry_storage import RegistryStorage
 from provision.resources.ruby_settings import RubySettings
@@ -62,6 +62,7 @@ __all__ = [
     "PipelineFile",
     "Probe",
     "ProjectSettings",
+    "Recipe",
     "RegistryAnswer",
     "RegistryStorage",
     "Resource",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator
 
 from provision.errors import UsageError
 from provision.inventory.models.pipeline import OUR_BRANCH, Pipeline
 from provision.inventory.nearest import did_you_mean
-from provision.resources import LocalPipeline, PipelineFile, Resource
+from provision.resources import LocalPipeline, PipelineFile, Recipe, Resource
 from provision.tasks import gitlab_api, job_runners
 from provision.tasks.base import Host, task
-from provision.templating import names, render
+from provision.templating import names
 
 _ENDING = ".gitlab-ci.yml.j2"
 
@@ -32,17 +32,19 @@ def pipeline(host: Host) -> Iterator[Resource]:
             continue
         runners = job_runners.of(host.settings.runners, one.runners)
         job_runners.check(f'projects."{path}".pipeline', wanted, runners, named=bool(one.runners))
-        text = _text(path, wanted, job_runners.tags(wanted, runners))
+        recipe = _recipe(path, wanted, job_runners.tags(wanted, runners))
         if wanted.path is not None:
-            yield LocalPipeline(wanted.path, text)
+            yield LocalPipeline(wanted.path, recipe.text)
             continue
+        if "pipeline" in host.named:  # rendered now: bad input is told before anything is contacted
+            recipe.text  # noqa: B018 - it raises
         api = gitlab_api.required(host, f'projects."{path}".pipeline')
         ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(path, api, text, wanted.message, wanted.branch, ours, always)
+        yield PipelineFile(path, api, recipe, wanted.message, wanted.branch, ours, always)
 
 
-def _text(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> str:
-    """The file, rendered. Raises UsageError for an unknown template, and for what it needs and is not given."""
+def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
+    """Template and values. Raises UsageError for an unknown template."""
     known = [one.removesuffix(_ENDING) for one in names("pipelines", _ENDING)]
     if wanted.template not in known:
         raise UsageError(
@@ -51,13 +53,5 @@ def _text(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> str:
         )
     options = ("build", "docker", "image", "test", "python", "coverage", "variables")
     given = {name: value for name in options if (value := getattr(wanted, name)) is not None}
-    try:
-        return render(f"pipelines/{wanted.template}{_ENDING}", project=path, **{**given, "tags": tags})
-    except UsageError as error:
-        missing = re.search(r"UndefinedError: '(\w+)' is undefined", error.text)
-        if missing and missing[1] in options:
-            raise UsageError(
-                f'projects."{path}".pipeline.{missing[1]} is missing: the template {wanted.template} needs it',
-                hint="docs/projects.md tells what each template takes",
-            ) from error
-        raise
+    values = json.dumps({**given, "tags": tags, "project": path})
+    return Recipe(f'projects."{path}".pipeline', f"pipelines/{wanted.template}{_ENDING}", values)

@@ -33,7 +33,9 @@ def project(host: Host) -> Iterator[Resource]:
             names,
             tuple(_variable(path, key, each) for key, several in one.variables.items() for each in several),
         )
-        if wanted.settings or wanted.runners or wanted.variables:
+        gitlab = host.settings.gitlab
+        # Where nothing is wanted there may be variables of ours to be removed.
+        if not wanted.is_empty or (gitlab and gitlab.api_token):
             yield ProjectSettings(wanted, gitlab_api.required(host, f'projects."{path}"'), always)
 
 

@@ -18,8 +18,8 @@ _CONFIG = (
 # The host's own system is the image's: `externally-managed` is Debian's, and no image for Python has it.
 _IMPORT = """
 cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude usr/lib/systemd \
-  bin lib lib64 sbin etc/alternatives etc/ld.so.cache etc/passwd usr/bin usr/lib \
-  -C /opt/python-image usr/local etc/pip.conf wheels 2>/dev/null | docker import -q - %s
+  bin lib lib64 sbin etc/alternatives etc/ld.so.cache etc/passwd usr/bin usr/lib usr/lib64 \
+  -C /opt/python-image usr/local etc/pip.conf wheels 2>/dev/null | docker import - %s
 """
 
 
@@ -54,8 +54,8 @@ def _wheel(name: str, folder: Path) -> None:
                 or file.name in ("RECORD", "INSTALLER", "REQUESTED")
             ):
                 continue
-            data = Path(str(file.locate())).read_text("utf-8")
+            data = Path(str(file.locate())).read_bytes()
             if file.name == "WHEEL":
-                data = re.sub(r"(?m)^Tag: .*\n", "", data).rstrip("\n") + "\nTag: py3-none-any\n"
+                data = re.sub(rb"(?m)^Tag: .*\n", b"", data).rstrip(b"\n") + b"\nTag: py3-none-any\n"
             wheel.writestr(str(file), data)
         wheel.writestr(f"{tag}.dist-info/RECORD", "")

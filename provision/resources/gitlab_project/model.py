@@ -60,6 +60,11 @@ class WantedProject:
         return project_address(self.path)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return not (self.settings or self.runners or self.variables)
+
+    @property
     def wish(self) -> dict[str, Any]:
         """All of it as plain data, secrets revealed: to be fingerprinted, not to be kept."""
         variables = [[one.key, one.scope, one.hidden, one.fields] for one in self.variables]

@@ -83,10 +83,12 @@ class ProjectSettings(Resource):
 
     def _ask(self, there: Result | None) -> Result:
         state = read_state(there.text if there else "")
-        if not self.always and state.get(project_record(self.wanted.path)) == self._wish(state):
+        ours = set(variables_in(state, self.wanted.path))
+        agreed = not self.always and state.get(project_record(self.wanted.path)) == self._wish(state)
+        if agreed or (self.wanted.is_empty and not ours):
             return _json({"skipped": True})
         try:
-            found = look(self.api, self.wanted, set(variables_in(state, self.wanted.path)))
+            found = look(self.api, self.wanted, ours)
         except ApiFailed as error:
             return _json({"problem": error.text, "hint": error.hint, "status": error.status})
         return _json({**found, "there": bool(found)})

@@ -45,7 +45,8 @@ def _change(api: Api, wanted: WantedProject, runner: Found) -> Iterator[Change]:
     def make() -> tuple[Command, Mapping[str, Json]]:
         number = int(runner["id"])
         if not runner["assigned"]:
-            if runner["locked"]:  # GitLab assigns none that is locked to other projects
+            # GitLab assigns none that is locked to other projects; another project may have locked it a moment ago.
+            if api.get(f"/runners/{number}")["locked"]:
                 api.put(f"/runners/{number}", {"locked": False})
             api.post(f"{wanted.address}/runners", {"runner_id": number})
         api.put(f"/runners/{number}", {"locked": True})

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from provision.resources.pipeline.file import PipelineFile
 from provision.resources.pipeline.local import LocalPipeline
+from provision.resources.pipeline.recipe import Recipe
 
-__all__ = ["LocalPipeline", "PipelineFile"]
+__all__ = ["LocalPipeline", "PipelineFile", "Recipe"]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-from provision.errors import ApiFailed, HostFailed, Refused
+from provision.errors import ApiFailed, HostFailed, Refused, UsageError
 from provision.gitlab.api import Api
 from provision.gitlab.repository import Content, Repository
 from provision.resources.base import Ask, Call, Change, Json, Note, Observation, Probe, Resource, Result
@@ -20,6 +20,7 @@ from provision.resources.diffs import unified
 from provision.resources.gitlab_project.model import project_address
 from provision.resources.host_files import ASK_STATE, read_state
 from provision.resources.pipeline.look import There, look
+from provision.resources.pipeline.recipe import Recipe
 from provision.resources.runner_settings import unproven
 from provision.shell import Command, sh
 from provision.values import dataclass
@@ -27,11 +28,11 @@ from provision.values import dataclass
 
 @dataclass(frozen=True)
 class PipelineFile(Resource):
-    """`text` is the file. `branch` None: the default branch. `ours`: it goes there, with a merge request; "": a commit."""
+    """`content` is the file, or what it is rendered from. `branch` None: the default branch. `ours`: it goes there, with a merge request; "": a commit."""
 
     project: str
     api: Api
-    text: str
+    content: str | Recipe
     message: str
     branch: str | None = None
     ours: str = ""
@@ -67,7 +68,7 @@ class PipelineFile(Resource):
             yield Change(compare, sh(":"), "run", remember=memory, leaves=False, last=True)
 
     def _change(self, there: There) -> Change | None:
-        if there.now is not None and there.now.text == self.text:
+        if there.exists and there.now is not None and there.now.text == self.text:
             return None
         if there.errors:
             raise Refused(
@@ -128,6 +129,11 @@ class PipelineFile(Resource):
         return sh(":"), {}
 
     @property
+    def text(self) -> str:
+        """The file."""
+        return self.content if isinstance(self.content, str) else self.content.text
+
+    @property
     def _repository(self) -> Repository:
         return Repository(self.api, project_address(self.project))
 
@@ -137,7 +143,8 @@ class PipelineFile(Resource):
 
     @property
     def _wish(self) -> str:
-        parts = [self.api.url, self.text, self.branch or "", self.ours]
+        mark = self.content if isinstance(self.content, str) else self.content.mark
+        parts = [self.api.url, mark, self.branch or "", self.ours]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def _ask(self, there: Result | None) -> Result:
@@ -145,7 +152,7 @@ class PipelineFile(Resource):
             return _json({"skipped": True})
         try:
             found = look(self._repository, self.text, self.branch, self.ours or None)
-        except HostFailed as error:
+        except (HostFailed, UsageError) as error:
             unreached = isinstance(error, ApiFailed) and not error.status
             return _json({"problem": error.text, "hint": error.hint, "unreached": unreached})
         if found is None:

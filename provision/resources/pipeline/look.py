@@ -17,7 +17,7 @@ class There:
     path      where the project keeps its pipeline
     branch    where it is wanted; `exists`: whether there is such a branch
     default   the project's default branch; `empty`: nothing was ever committed
-    now       the file on that branch
+    now       the file on that branch; where it is new, on the default branch, which it will be made from
     proposed  the file on the branch that a merge request would come from; `branched`: whether that is there
     request   the open merge request's address, "" for none
     errors    GitLab's lint; asked only where the file differs
@@ -52,8 +52,8 @@ def look(repository: Repository, text: str, branch: str | None, ours: str | None
     found: dict[str, Any] = {"path": path, "branch": target, "default": default, "empty": empty, "now": now}
     if now is not None and now.text == text:
         return There(**found)
-    if now is None and not empty and target != default:
-        found["exists"] = repository.has_branch(target)
+    if now is None and not empty and target != default and not repository.has_branch(target):
+        found |= {"exists": False, "now": repository.file(path, default)}
     if ours is not None and not empty and found.get("exists", True):
         found |= _proposal(repository, path, ours, target)
         proposed = found["proposed"]

@@ -11,6 +11,7 @@ from support_estate import PROJECT, Estate
 
 from provision import templating
 from provision.errors import UsageError
+from provision.resources.pipeline import recipe
 
 pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby")
 TEXT = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'
@@ -94,6 +95,15 @@ class TestCommit:
         assert told.changes == [COMMIT.replace("main", "ci")]
         assert (estate.committed("ci", "README.md"), estate.committed()) == ("hello\n", "")
         assert estate.run("pipeline", text, named="pipeline").changes == []
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_another_branch_of_one_that_has_a_pipeline(self, estate: Estate, same: bool) -> None:
+        """The file is changed there, from what the default branch has; that one stays."""
+        estate.run("pipeline", TEXT)
+        text = f'{TEXT}branch = "ci"\n'.replace("npm test", "npm test" if same else "npm run other")
+        assert estate.run("pipeline", text).changes == [COMMIT.replace("main", "ci")]
+        assert ("npm test" if same else "npm run other") in estate.committed("ci")
+        assert "npm test" in estate.committed()
 
     def test_the_project_keeps_it_elsewhere(self, estate: Estate) -> None:
         """ci_config_path is honoured; one that is no path is refused."""
@@ -257,14 +267,39 @@ class TestBadInput:
     @pytest.mark.parametrize(("template", "missing"), [("registry", "test"), ("dockerhub", "image")])
     def test_what_a_template_needs(self, estate: Estate, template: str, missing: str) -> None:
         """By the inventory's own key."""
-        with pytest.raises(UsageError, match=rf"pipeline\.{missing} is missing: the template {template} needs it"):
-            estate.resources("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n')
+        with pytest.raises(
+            UsageError,
+            match=rf"pipeline\.{missing} is missing: the template pipelines/{template}\.gitlab-ci\.yml\.j2 needs it",
+        ):
+            estate.resources(
+                "pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n', named="pipeline"
+            )
 
     def test_a_broken_template_of_ones_own(self, estate: Estate, own: Path) -> None:
         """Its name and the reason."""
         (own / "registry.gitlab-ci.yml.j2").write_text("{{ nonsense }} {% if %}")
         with pytest.raises(UsageError, match=r"templates/pipelines/registry\.gitlab-ci\.yml\.j2: TemplateSyntaxError"):
-            estate.resources("pipeline", TEXT)
+            estate.resources("pipeline", TEXT, named="pipeline")
+
+    def test_in_a_run_over_everything(self, estate: Estate) -> None:
+        """It is rendered only where it differs: then it fails this task, and no other."""
+        told = estate.run("pipeline", TEXT.replace("test =", "message ="))
+        assert (told.code, told.error.error) == (1, "Refused")
+        assert "pipeline.test is missing" in told.error.text
+
+
+def test_a_run_that_changes_nothing_renders_nothing(estate: Estate, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by its template and values; one that includes others is rendered, since these may have changed."""
+    estate.run("pipeline", TEXT)
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "render", lambda *_, **__: pytest.fail("rendered"))
+        assert estate.run("pipeline", TEXT).changes == []
+    (own / "registry.gitlab-ci.yml.j2").write_text('{% include "pipelines/part" %}')
+    for script in ("one", "two"):
+        (own / "part").write_text(f"job: {{script: [{script}]}}")
+        recipe._rendered.cache_clear()
+        assert estate.run("pipeline", TEXT).changes == [COMMIT]
+    assert "two" in estate.committed()
 
 
 def test_the_users_template_wins(estate: Estate, own: Path) -> None:

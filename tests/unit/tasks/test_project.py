@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from support_estate import PROJECT, Estate
 
-from provision.errors import UsageError
+from provision.errors import ConnectionLost, UsageError
 from provision.resources.gitlab_project import memory
 from provision.tasks import project
+from provision.testing import LocalSession
 
 RUNNER = (
     '[[runners]]\nname = "docker-builder"\nexecutor = "docker"\nrunners_extra\n[runners.docker]\nimage = "docker:28"\n'
@@ -233,11 +234,24 @@ class TestRunners:
         estate.run("project", self.TEXT)
         runner = estate.ask("GET", "/runners/1")
         assert (runner["locked"], len(runner["projects"])) == (True, 2)
-        assert [one for one in estate.asked if not one.startswith("GET")] == [
+        assert [
+            one for one in estate.asked if not one.startswith("GET")
+        ] == [  # as an owner who is no administrator must
             "PUT /runners/1",
             "POST /projects/root%2Fhello/runners",
             "PUT /runners/1",
         ]
+
+    def test_of_two_projects(self, estate: Estate) -> None:
+        """Each gets it, whichever locked it first."""
+        estate.runner("docker-builder", project_id=1, locked=False)
+        estate.ask("DELETE", "/runners/1")
+        estate.runner("docker-builder", locked=False)
+        third = estate.ask("POST", "/user/runners", runner_type="project_type", project_id=1, description="x")["id"]
+        text = self.TEXT + f'[projects."root/other"]\nrunners = ["docker-builder", {third}]\n'
+        assert estate.run("project", text).code == 0
+        assert estate.run("project", text, named="project").changes == []
+        assert len(estate.ask("GET", "/runners/2")["projects"]) == 2
 
     def test_by_number(self, estate: Estate) -> None:
         """An id is taken, too."""
@@ -331,6 +345,34 @@ def test_refused_in_the_middle(estate: Estate) -> None:
     estate.faults()
     again = estate.run("project", text)
     assert again.changes == [f"create variable {one} of project root/hello" for one in "BC"]
+
+
+def test_killed_before_it_was_remembered(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitLab has it and state.json does not: the next run takes it as its own, and sets what it cannot compare."""
+    text = variables('A = "1"\nH = { value = "hidden-value", hidden = true }')
+    done = LocalSession.run
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalSession, "run", _lost)
+        assert estate.run("project", variables('A = "1"')).code == 0  # unreachable, not failed
+    assert (list(estate.variables), estate.state) == (["A *"], {})
+    assert LocalSession.run is done
+    assert estate.run("project", text).changes == ["create variable H of project root/hello"]
+    assert len(estate.run("project", variables("")).changes) == 2  # both are ours
+
+
+def test_nothing_wanted(estate: Estate) -> None:
+    """Ours go; then, and where there were none, nothing is asked, by name either."""
+    nothing = f'[projects."{PROJECT}"]\n'
+    assert (estate.run("project", nothing, named="project").code, estate.asked) == (0, [])
+    estate.run("project", variables('A = "1"'))
+    assert estate.run("project", nothing).changes == [
+        "delete variable A of project root/hello: we set it, and it is wanted no more"
+    ]
+    assert (estate.run("project", nothing, named="project").changes, estate.asked) == ([], [])
+
+
+def _lost(*_: Any, **__: Any) -> Any:
+    raise ConnectionLost("the connection broke")
 
 
 def test_no_such_project(estate: Estate) -> None:

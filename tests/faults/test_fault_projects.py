@@ -1,0 +1,117 @@
+"""Projects and pipelines that cannot be set up: one message each, and nothing half done in GitLab or on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from support_gitlab import Server, estate
+from support_runs import Outcome, applied, provision, settled, untouched
+
+from provision.lab.trial import Trial
+
+PROJECT = "root/hello_hapi"
+DATABASE = "/var/opt/gitlab/standin/db.json"
+Tables = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """A GitLab with a project that is set up, and a template of the user's that is no pipeline."""
+    trial = estate(trial_factory, tasks=("gitlab",))
+    folder = trial.folder / "templates/pipelines"
+    folder.mkdir(parents=True)
+    (folder / "wrong.gitlab-ci.yml.j2").write_text("build:\n  stage: nowhere\n  scrpt: [make]\n")
+    (folder / "broken.gitlab-ci.yml.j2").write_text("build: {{ nobody_gives_this }}\n")
+    table = {"shared_runners": False, "variables": {"A": "1"}, "pipeline": {"template": "registry", "test": "true"}}
+    trial.inventory["projects"] = {PROJECT: table}
+    Server(trial).make("docker-builder")
+    applied(trial, "project", "pipeline")
+    return trial
+
+
+def wants(**project: Any) -> Tables:
+    """The inventory with something else of the project, and a change that could be done beside it."""
+    return {"projects": {PROJECT: {"registry": "disabled", **project}}}
+
+
+def judged(outcome: Outcome, code: int, *words: str) -> None:
+    """One error with a remedy, which says this."""
+    assert outcome.code == code, outcome.errors or outcome.stderr
+    said = outcome.errors if code == 1 else outcome.stderr
+    assert [word for word in words if word not in said] == []
+    if code == 1:
+        (error,) = outcome.of("error")
+        assert error["hint"]
+    else:
+        assert "→" in said
+        assert outcome.events == ()
+
+
+INPUT = {
+    "unmaskable": (wants(variables={"B": {"value": "short", "masked": True}}), ("variables.B", "from 8 letters on")),
+    "unmaskable, fetched": (
+        wants(variables={"B": {"value": {"command": ["printf", "two words"]}, "hidden": True}}),
+        (f'projects."{PROJECT}".variables.B', "it cannot be masked"),
+    ),
+    "no template": (wants(pipeline={"template": "registri"}), ('did you mean "registry"',)),
+    "a broken template": (wants(pipeline={"template": "broken"}), ("broken.gitlab-ci.yml.j2", "nobody_gives_this")),
+}
+
+
+@pytest.mark.parametrize("kind", INPUT)
+def test_bad_input(trial: Trial, kind: str) -> None:
+    """Told with its place, and nothing is contacted."""
+    changes, words = INPUT[kind]
+    with Server(trial).counted() as seen:
+        judged(provision(trial, "project", "pipeline", changes=changes), 2, *words)
+    assert dict(seen) == {}
+
+
+REFUSED = {
+    "an unknown runner": (wants(runners=["docker-bilder"]), ("docker-bilder", 'did you mean "docker-builder"?')),
+    "an instance's runner": (wants(runners=["docker-builder"]), ("instance_type",)),
+    "no such project": (
+        {"projects": {PROJECT: {"variables": {"B": "2"}}, "root/helo": {"registry": "enabled"}}},
+        ("root/helo is not there",),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_gitlab_has_not(trial: Trial, kind: str) -> None:
+    """Nothing is done, not even what could be; check mode says the same."""
+    changes, words = REFUSED[kind]
+    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"):
+        judged(provision(trial, "project", changes=changes), 1, *words)
+        judged(provision(trial, "project", "--check", changes=changes), 1, *words)
+
+
+def test_gitlabs_lint_refuses(trial: Trial) -> None:
+    """In its own words; nothing is committed."""
+    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"):
+        outcome = provision(trial, "pipeline", changes=wants(pipeline={"template": "wrong"}))
+        judged(outcome, 1, "config contains unknown keys: scrpt", "chosen stage nowhere does not exist")
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "api_token"), (403, "owner"), (500, "gitlab-ctl tail")])
+@pytest.mark.parametrize("task", ["project", "pipeline"])
+def test_gitlab_refuses(trial: Trial, task: str, status: int, words: str) -> None:
+    """Its answer and the remedy; once it answers, the same command does the work that was left."""
+    fault = {"path": "/api/v4/projects/*", "status": status}
+    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"), Server(trial).faults(fault):
+        judged(provision(trial, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
+    settled(trial, task)
+
+
+def test_gitlab_fails_in_the_middle(trial: Trial) -> None:
+    """What was done stays done and is known; the next run does the rest, and no more."""
+    variables = {"variables": {"B": "2", "C": "3"}}
+    with Server(trial).faults({"method": "POST", "path": "*/variables", "status": 502}):
+        outcome = provision(trial, "project", changes=wants(**variables))
+    assert outcome.changes() == [f"set container_registry_access_level of project {PROJECT}"]
+    judged(outcome, 1, "502")
+    again = applied(trial, "project", changes=wants(**variables))
+    assert again.changes() == [f"create variable {one} of project {PROJECT}" for one in "BC"]
+    settled(trial, "project", changes=wants(**variables))
