@@ -34,6 +34,7 @@ from provision.resources.s3_bucket import S3Bucket
 from provision.resources.served_certificate import ServedCertificate
 from provision.resources.service import Service
 from provision.resources.trusted_ca import TrustedCa
+from provision.resources.unused_images import PruneTimer, UnusedImages
 from provision.resources.uploaded_pair import UploadedPair
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Observation",
     "Packages",
     "Probe",
+    "PruneTimer",
     "RegistryAnswer",
     "RegistryStorage",
     "Resource",
@@ -71,5 +73,6 @@ __all__ = [
     "Service",
     "Trial",
     "TrustedCa",
+    "UnusedImages",
     "UploadedPair",
 ]

@@ -9,12 +9,13 @@ from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
 from provision.tasks.image import image
+from provision.tasks.prune import prune
 from provision.tasks.register import register
 from provision.tasks.registry import registry
 from provision.tasks.runner import runner
 from provision.tasks.verify import verify
 
-SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, image, deploy)
+SHIPPED = (gitlab, certificates, registry, firewall, docker, runner, register, verify, image, deploy, prune)
 
 __all__ = [
     "SHIPPED",
@@ -28,6 +29,7 @@ __all__ = [
     "gitlab",
     "image",
     "play",
+    "prune",
     "register",
     "registry",
     "runner",
