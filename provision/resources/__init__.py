@@ -36,6 +36,7 @@ from provision.resources.s3_bucket import S3Bucket
 from provision.resources.served_certificate import ServedCertificate
 from provision.resources.service import Service
 from provision.resources.trusted_ca import TrustedCa
+from provision.resources.unused_images import PruneTimer, UnusedImages
 from provision.resources.uploaded_pair import UploadedPair
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "PipelineFile",
     "Probe",
     "ProjectSettings",
+    "PruneTimer",
     "Recipe",
     "RegistryAnswer",
     "RegistryStorage",
@@ -77,6 +79,7 @@ __all__ = [
     "Service",
     "Trial",
     "TrustedCa",
+    "UnusedImages",
     "UploadedPair",
     "WantedProject",
     "WantedVariable",

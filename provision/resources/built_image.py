@@ -30,7 +30,7 @@ set -- %s
 if [ "$push$always" = yesno ] && grep -qF -e "$print" %s 2>/dev/null; then echo recorded; exit; fi
 IFS= read -r password
 command -v docker >/dev/null || { echo 'docker is not there'; exit; }
-said=$(timeout 20 docker image inspect -f '{{index .Config.Labels "provision.build"}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
+said=$(timeout 20 docker image inspect -f '{{with .Config.Labels}}{{with index . "provision.build"}}{{.}}{{end}}{{end}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
 case $? in
   0) printf '%%s\\n' "$said" | sed 's/^/local /' ;;
   *) case $said in *[Nn]o\\ such\\ image*) ;; *) echo "docker does not answer: $said"; exit ;; esac ;;

@@ -87,7 +87,7 @@ done
 """
 
 _SWITCH: Final = """
-now=$(docker container inspect -f '{{.State.Running}} {{index .Config.Labels "provision.settings"}} {{index .Config.Labels "provision.image"}}' "$app" 2>/dev/null)
+now=$(docker container inspect -f '{{.State.Running}} {{with .Config.Labels}}{{with index . "provision.settings"}}{{.}}{{end}}{{end}} {{with .Config.Labels}}{{with index . "provision.image"}}{{.}}{{end}}{{end}}' "$app" 2>/dev/null)
 [ "$now" != "true $settings $digest" ] || { settled; exit; }
 if [ "$now" = "false $settings $digest" ]; then
   said=$(docker start "$app" 2>&1) || fail "docker start $app" "$(last "$said")" "look at: docker logs $app"

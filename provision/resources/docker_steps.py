@@ -31,5 +31,5 @@ told() {
 
 # `is_ours CONTAINER`: it is there, and bears the label of the app $app.
 OURS: Final = """
-is_ours() { [ "$(docker container inspect -f '{{index .Config.Labels "provision.app"}}' "$1" 2>/dev/null)" = "$app" ]; }
+is_ours() { [ "$(docker container inspect -f '{{with .Config.Labels}}{{with index . "provision.app"}}{{.}}{{end}}{{end}}' "$1" 2>/dev/null)" = "$app" ]; }
 """

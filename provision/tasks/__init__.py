@@ -11,6 +11,7 @@ from provision.tasks.gitlab import gitlab
 from provision.tasks.image import image
 from provision.tasks.pipeline import pipeline
 from provision.tasks.project import project
+from provision.tasks.prune import prune
 from provision.tasks.register import register
 from provision.tasks.registry import registry
 from provision.tasks.runner import runner
@@ -19,7 +20,7 @@ from provision.tasks.verify import verify
 SHIPPED = (
     *(gitlab, certificates, registry, firewall),
     *(docker, runner, register, verify),
-    *(project, pipeline, image, deploy),
+    *(project, pipeline, image, deploy, prune),
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "pipeline",
     "play",
     "project",
+    "prune",
     "register",
     "registry",
     "runner",
