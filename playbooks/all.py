@@ -1,9 +1,26 @@
-"""A whole estate: the server's registry, the runners, and the proof."""
+"""A whole estate: the server's registry, the runners, the proof; projects, images and apps."""
 
-from provision.tasks import certificates, docker, firewall, gitlab, play, register, registry, runner, verify
+from provision.tasks import (
+    certificates,
+    deploy,
+    docker,
+    firewall,
+    gitlab,
+    image,
+    pipeline,
+    play,
+    project,
+    register,
+    registry,
+    runner,
+    verify,
+)
 
 PLAYS = [
     play("gitlab", gitlab, certificates, registry, firewall),
     play("runners", docker, runner, register),
     play("runners", verify),
+    play("all", project, pipeline),
+    play("all", image),
+    play("all", deploy, serial=True),
 ]

@@ -97,3 +97,15 @@ def render(name: str, /, **values: Any) -> str:
             f"templates/{name}: {type(error).__name__}: {error}",
             hint="mend the template, or remove yours to use the shipped one",
         ) from error
+
+
+def names_in(name: str) -> set[str]:
+    """The values that a template asks for. Raises UsageError likewise."""
+    from jinja2 import TemplateError, meta
+
+    jinja = environment()
+    try:
+        source = jinja.loader.get_source(jinja, name)[0] if jinja.loader else ""
+        return meta.find_undeclared_variables(jinja.parse(source))
+    except TemplateError as error:
+        raise UsageError(f"templates/{name}: {type(error).__name__}: {error}", hint="mend the template") from error

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The property tests, and the tests on real hosts. Run as root. Argument: the environment's bin folder.
+# Property tests, tests of the stand-ins, and the tests on real hosts. Run as root. Argument: the environment's bin folder.
 set -eu
 bin=$1
-"$bin/pytest" -n 4 --dist loadfile tests/property tests/lab tests/faults
+"$bin/pytest" -n 4 --dist loadfile tests/property tests/standins tests/lab tests/faults

@@ -16,6 +16,7 @@ VERBS = {
     "inventory": ("provision.cli.inventory", "inventory"),
     "schema": ("provision.cli.schema", "schema"),
     "init": ("provision.cli.init", "init"),
+    "logs": ("provision.cli.logs", "logs"),
     "lab": ("provision.cli.lab", "lab"),
 }
 

@@ -15,6 +15,7 @@ _EPILOG = """\b
 Other verbs:
   provision list [-i INVENTORY]                playbooks and tasks
   provision inventory -i INVENTORY [--json]    hosts, groups and settings as resolved
+  provision logs APP -i INVENTORY [-f]         what an app's containers say
   provision schema                             the inventory's JSON Schema, for editors
   provision init [DIR]                         an inventory and playbooks folder to start from
   provision lab up|down|status|ssh             throwaway hosts on this machine

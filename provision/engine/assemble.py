@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from provision.engine.catalogue import Catalogue, folders_beside
+from provision.engine.reach import opener
 from provision.engine.run import HostPlay, Run
 from provision.errors import UsageError
 from provision.inventory import Host as InventoryHost
 from provision.inventory import Inventory, load
 from provision.secret import Secret
-from provision.ssh.session import Session
-from provision.ssh.target import Target
 from provision.tasks.base import Host, Play
 from provision.templating import use_templates_of
 from provision.values import dataclass
@@ -47,27 +44,16 @@ def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
         raise _nothing_to_do(wishes.names, plays, candidates)
     hosts = {one.name: one for one in chosen if one.name in busy}
     password = Secret(wishes.become_password) if wishes.become_password is not None else None
-    targets = {name: _target(one, password) for name, one in hosts.items()}
-
-    def connect(host: Host) -> Session:
-        from provision.ssh import connect as open_session
-
-        return open_session(targets[host.name], lock=not wishes.check, who=_who())
-
-    def login(host: Host) -> Session:
-        from provision.ssh import connect as open_session
-
-        return open_session(targets[host.name], lock=False, who=_who())
-
+    open_to = opener(hosts.values(), password)
     run = Run(
         wishes.names,
         [one for one in candidates if one.name in busy],
         chosen_plays,
-        connect,
+        lambda host: open_to(host.name, lock=not wishes.check),
         listeners=(),
         check=wishes.check,
         forks=wishes.forks,
-        login=login,
+        login=lambda host: open_to(host.name, lock=False),
     )
     return run, [*inventory.warnings, *_unmatched(plays, inventory)]
 
@@ -118,30 +104,3 @@ def _unmatched(plays: Sequence[Play], inventory: Inventory) -> list[str]:
 def _template_folders(inventories: Sequence[Path]) -> list[Path]:
     candidates = [*(one.resolve().parent / "templates" for one in inventories), Path.cwd() / "templates"]
     return [one for one in dict.fromkeys(candidates) if one.is_dir()]
-
-
-def _target(host: InventoryHost, password: Secret | None) -> Target:
-    ssh = host.settings.ssh
-    if password is None and ssh.become and ssh.become_password is not None:
-        # Fetched before anything is contacted: a missing secret is bad input, not a failed host.
-        password = ssh.become_password.resolve()
-    return Target(
-        name=host.name,
-        address=host.address,
-        port=ssh.port,
-        user=ssh.user,
-        identity_file=ssh.identity_file,
-        proxy_jump=ssh.proxy_jump,
-        known_hosts=ssh.known_hosts,
-        connect_timeout=ssh.connect_timeout,
-        host_keys=ssh.host_keys,
-        host_key=host.host_key,
-        become=ssh.become,
-        become_password=(lambda: password) if password is not None else None,
-    )
-
-
-def _who() -> str:
-    import getpass
-
-    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"

@@ -83,17 +83,17 @@ class TaskRun:
             if undone:
                 raise _not_converged(undone)
             ready = [one for one in ready if one not in again]  # a proof that is always due is no progress
-            if waiting and not ready:
+            mending = [one for one in ready if not one[1].last]
+            if waiting and not mending:
                 label, change = waiting[0]
                 raise ResourceError(
                     label,
                     NotReady(
                         f"cannot {change.summary}: that waits for {change.waits_for}",
-                        hint=f"run `provision {change.waits_for}` first, or see above why it failed",
+                        hint=change.remedy or f"run `provision {change.waits_for}` first, or see above why it failed",
                     ),
                 )
-            mending = [one for one in ready if not one[1].last]
-            postponed = len(mending) < len(ready) and any(change.leaves for _, change in mending)
+            postponed = len(mending) < len(ready) and (bool(waiting) or any(change.leaves for _, change in mending))
             if postponed:
                 ready = mending
             raced = False

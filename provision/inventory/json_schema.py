@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from provision.inventory.models.base import Table
 
+_WHOLE: Final = ("Runner", "Image", "App")  # arrays are never merged: what is in one stands whole in one place
 SECRET: Final[dict[str, Any]] = {
     "title": "Secret",
     "description": "A secret: an environment variable, a file, a command's output, a question, or the text itself.",
@@ -39,7 +40,7 @@ def schema() -> dict[str, Any]:
     for table in _below(Settings):
         _describe(definitions[table.__name__], table)
     for name, definition in definitions.items():
-        if name != "Runner":  # arrays are never merged: only a runner stands whole in one place
+        if name not in _WHOLE:
             definition.pop("required", None)
     tables = _clean(generated)["properties"]
     host = _clean(HostTable.model_json_schema())

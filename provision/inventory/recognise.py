@@ -7,7 +7,8 @@ A secret is
   (an environment variable's name, a path, an array of strings, a text), at any depth inside a settings table;
 - any string under a key that is called like a secret: token, password, secretkey, api_key, …
 
-Docker's own `log-opts` are left alone: `env` is one of their keys. So are tables of CI variables, whatever these are called.
+Left alone are tables where those four are keys of another meaning: Docker's own `log-opts`, CI variables, an image's build
+arguments, an app's variables and checks. What stands in them is looked at, but for `log-opts`.
 """
 
 from __future__ import annotations
@@ -24,20 +25,31 @@ _SECRET_NAME = re.compile(
     r"|private_?key|account_?key|signing_?key|key_base|sentry_dsn)$",
     re.IGNORECASE,
 )
-_LOCAL_PATHS: frozenset[KeyPath] = frozenset(
-    {
-        ("ssh", "identity_file"),
-        ("ssh", "known_hosts"),
-        ("registry", "certificate", "ca"),
-        ("registry", "certificate", "local_fullchain"),
-        ("registry", "certificate", "local_key"),
-        ("apt", "docker", "key"),
-        ("apt", "gitlab", "key"),
-        ("apt", "runner", "key"),
-    }
+
+
+def _patterns(*dotted: str) -> tuple[tuple[str, ...], ...]:
+    """Paths of keys; `*` is any name, or the place in an array."""
+    return tuple(tuple(one.split(".")) for one in dotted)
+
+
+def _fits(path: KeyPath, patterns: tuple[tuple[str, ...], ...]) -> bool:
+    return any(
+        len(path) == len(one) and all(want in ("*", key) for key, want in zip(path, one, strict=True))
+        for one in patterns
+    )
+
+
+_LOCAL_PATHS = _patterns(
+    *("ssh.identity_file", "ssh.known_hosts"),
+    *("registry.certificate.ca", "registry.certificate.local_fullchain", "registry.certificate.local_key"),
+    *("apt.docker.key", "apt.gitlab.key", "apt.runner.key"),
+    *("docker.registries.*.ca", "docker.registries.*.cert", "docker.registries.*.key"),
+    *("images.*.context", "projects.*.pipeline.path"),
 )
-_VARIABLES = (("variables",), ("pipeline", "variables"))  # below projects."group/name"
-_TRUST = (("ca",), ("cert",), ("key",))  # below docker.registries."HOST:PORT"
+_TABLES = _patterns(
+    *("images.*.options", "images.*.build_args", "apps.*.environment", "apps.*.health", "apps.*.check"),
+    *("projects.*.variables", "projects.*.pipeline.variables"),
+)
 
 
 def is_secret_name(key: str) -> bool:
@@ -71,18 +83,14 @@ class Recogniser:
         if len(inside) > 1:
             if inside[:3] == ("docker", "daemon", "log-opts"):
                 return table
-            if inside[:1] == ("projects",) and inside[2:] in _VARIABLES:  # a variable may be called `env` or `file`
-                return {key: self._value(value, (*path, key)) for key, value in table.items()}
             source = as_source(table, Origin(self.file, path, self.base))
-            if source is not None:
+            if source is not None and not _fits(inside, _TABLES):
                 return source
         return {key: self._value(value, (*path, key)) for key, value in table.items()}
 
     def _text(self, text: str, path: KeyPath) -> Any:
         inside = in_table(path)
-        trust = inside[:2] == ("docker", "registries") and inside[3:] in _TRUST
-        pipeline = inside[:1] == ("projects",) and inside[2:] == ("pipeline", "path")
-        if inside in _LOCAL_PATHS or trust or pipeline:
+        if _fits(inside, _LOCAL_PATHS):
             return self.base / Path(text).expanduser()
         key = path[-1]
         if isinstance(key, str) and is_secret_name(key):

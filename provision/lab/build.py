@@ -74,8 +74,8 @@ def _host(lab: Lab, machine: Machine, base: Path, pair: Pair) -> str:
         furnish.server(tree, lab.server, pair, "" if lab.internet else _seed(lab))
     machine.boot(network.bridge_name(lab.name))
     machine.connect(lab.gateway)
-    machine.allow_docker()
     machine.wait()
+    machine.allow_docker()
     return key
 
 

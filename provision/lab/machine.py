@@ -96,7 +96,10 @@ class Machine:
         network.configure_host(leader, self.host.address, gateway)
 
     def allow_docker(self) -> None:
-        """Cgroups and /proc/sys are read-only in a fresh host; dockerd writes there."""
+        """Cgroups and /proc/sys are read-only in a fresh host; dockerd writes there.
+
+        For a host that has booted: before that systemd-nspawn may still be mounting them.
+        """
         leader = str(self._leader())
         script = (
             "for point in /sys/fs/cgroup/* /sys/fs/cgroup /proc/sys; do"

@@ -15,7 +15,10 @@ from provision.resources.base import (
     Resource,
     Result,
 )
+from provision.resources.built_image import BuiltImage
 from provision.resources.certificate_pair import CertificatePair
+from provision.resources.containers import DroppedApps
+from provision.resources.deployment import Deployment, Trial
 from provision.resources.file import Absent, File
 from provision.resources.firewall import Firewall, Rule
 from provision.resources.gitlab_project import ProjectSettings, WantedProject, WantedVariable
@@ -33,6 +36,7 @@ from provision.resources.s3_bucket import S3Bucket
 from provision.resources.served_certificate import ServedCertificate
 from provision.resources.service import Service
 from provision.resources.trusted_ca import TrustedCa
+from provision.resources.unused_images import PruneTimer, UnusedImages
 from provision.resources.uploaded_pair import UploadedPair
 
 __all__ = [
@@ -40,9 +44,12 @@ __all__ = [
     "AcmeCertificate",
     "AptSource",
     "Ask",
+    "BuiltImage",
     "Call",
     "CertificatePair",
     "Change",
+    "Deployment",
+    "DroppedApps",
     "File",
     "Firewall",
     "GroupMember",
@@ -56,6 +63,7 @@ __all__ = [
     "PipelineFile",
     "Probe",
     "ProjectSettings",
+    "PruneTimer",
     "Recipe",
     "RegistryAnswer",
     "RegistryStorage",
@@ -69,7 +77,9 @@ __all__ = [
     "S3Bucket",
     "ServedCertificate",
     "Service",
+    "Trial",
     "TrustedCa",
+    "UnusedImages",
     "UploadedPair",
     "WantedProject",
     "WantedVariable",

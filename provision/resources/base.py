@@ -139,6 +139,7 @@ class Change:
     guard      the change could lock us out: it takes itself back unless a fresh login succeeds
     last       judges what the task's other changes may mend: run when none is left, on a fresh look
     waits_for  what must be there first and is not: shown as predicted, refused when it is applied
+    remedy     what to do when that does not come; "": run the task that it waits for
     """
 
     summary: str
@@ -153,6 +154,7 @@ class Change:
     guard: Guard | None = None
     last: bool = False
     waits_for: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)

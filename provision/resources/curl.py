@@ -20,3 +20,8 @@ FAILURES: Final = {
 def failure(code: int) -> str:
     """The cause behind an exit code, in words."""
     return FAILURES[code][0] if code in FAILURES else f"curl failed with exit code {code}"
+
+
+def remedy(cause: str) -> str:
+    """What helps against a cause that `failure` told; "" where nobody knows."""
+    return dict(FAILURES.values()).get(cause, "")

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.ci_jobs import LIMIT_SECONDS
 from provision.resources.host_facts import ASK_PACKAGES, Installed, read_packages
+from provision.resources.host_files import ASK_STATE, read_state
 from provision.shell import Command, sh
 from provision.values import dataclass
 
@@ -98,7 +99,7 @@ class Packages(Resource):
         return f"Packages {self.names[0]}" + (f" +{len(self.names) - 1}" if len(self.names) > 1 else "")
 
     def probe(self) -> Probe:
-        return Probe.of(ASK_PACKAGES)
+        return Probe({Probe.ONLY: ASK_PACKAGES, "state": ASK_STATE})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         installed = read_packages(seen.only)
@@ -117,7 +118,18 @@ class Packages(Resource):
         held = [name for name, one in installed.items() if one.held and not wrong]
         loose = [name for name in self._pinned() if self.hold and name not in held]
         if loose:
-            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose))
+            memory = {self._held: sorted(self._pinned())}
+            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose), remember=memory)
+        # Only a hold of ours is let go of: who else holds them has a reason.
+        ours = set(read_state(seen["state"].text).get(self._held, ()))
+        freed = [name for name in held if name in ours] if not self.hold else []
+        if freed:
+            text = f"let go of the hold on {', '.join(freed)}"
+            yield Change(text, sh("apt-mark unhold -- %s", freed), remember={self._held: None})
+
+    @property
+    def _held(self) -> str:
+        return f"held {self.names[0]}"
 
     def _pinned(self) -> tuple[str, ...]:
         return self.versioned or self.names

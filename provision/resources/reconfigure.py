@@ -127,7 +127,8 @@ elif [ "$other" = yes ]; then
 elif [ "$begun" = yes ] && ! reconfigure > /dev/null; then
   restored="the previous $rb is back in place, but cannot be reconfigured either: $(why | head -n 3)"
 else
-  restored="the previous $rb is back in force"
+  if [ "$begun" = yes ]; then restored="the previous $rb is back in force"
+  else restored="the previous $rb is back in place; nothing had been reconfigured"; fi
   drop_aside
   if [ -e "$owed" ] && awk -F '\\t' '$1 != "reconfigure"' "$owed" > "$owed.new"; then
     if [ -s "$owed.new" ]; then mv -f -- "$owed.new" "$owed"; else rm -f -- "$owed" "$owed.new"; fi

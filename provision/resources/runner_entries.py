@@ -17,6 +17,7 @@ from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import Made, RunnerMaker
 from provision.resources.base import Call, Change, Handler, Note, Observation, Probe, Resource
 from provision.resources.ci_jobs import LIMIT_SECONDS, wait_for_jobs
+from provision.resources.curl import remedy
 from provision.resources.file import ask_file, read_file
 from provision.resources.host_files import ASK_STATE, read_state, replace
 from provision.resources.runner_accounts import Accounts, ask_tokens, read_tokens
@@ -162,6 +163,7 @@ class RunnerEntries(Resource):
             remember={STATE: memory},
             deadline=120,
             waits_for="gitlab" if waiting else "",
+            remedy=remedy(waiting),
         )
 
     def _reconcile(

@@ -36,8 +36,11 @@ _PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh takes in a
 
 
 def new_nonce() -> str:
-    """128 random bits in hexadecimal."""
-    return secrets.token_hex(16)
+    """128 random bits in hexadecimal, behind a letter that is no digit.
+
+    So no beginning of it is also an end of it, and output that ends in a part of it is not taken for a mark.
+    """
+    return f"n{secrets.token_hex(16)}"
 
 
 # Hundreds of small writes are hundreds of packets for both ends to encrypt: dd gathers them into blocks (fullblock,

@@ -158,7 +158,7 @@ def test_gitlab_is_not_reached_for_a_registration(trial: Trial) -> None:
     (error,) = outcome.of("error")
     assert (outcome.code, error["error"]) == (1, "NotReady")
     assert "late" in error["text"]
-    assert "provision gitlab" in error["hint"]
+    assert error["hint"] == "check the name and the host's DNS"
     assert TOKEN not in json.dumps(outcome.events) + outcome.stderr
 
 

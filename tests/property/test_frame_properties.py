@@ -107,7 +107,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def words(nonce: str) -> st.SearchStrategy[bytes]:
     """Bytes of any kind, pieces of the nonce included."""
-    likeness = st.integers(1, 31).map(lambda size: nonce[:size].encode())
+    likeness = st.integers(1, 32).map(lambda size: nonce[:size].encode())
     return st.lists(st.one_of(st.binary(max_size=200), likeness, st.just(b"\n"), st.just(b"'"), st.just(b"\0"))).map(
         b"".join
     )

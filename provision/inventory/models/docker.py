@@ -37,7 +37,7 @@ class Docker(Table):
     users: tuple[str, ...] = Field(default=(), strict=False)
     """Users in the docker group. That is as good as root."""
     daemon: dict[str, Any] | None = None
-    """/etc/docker/daemon.json, with its own keys. Absent: the file is left as it is."""
+    """/etc/docker/daemon.json, with its own keys. Absent: what we once set there goes, all else is left as it is."""
     restart: Literal["when-idle", "now"] = "when-idle"
     """A restart waits until no CI job runs on the host (half an hour at most), or is done at once."""
     buildkit: dict[str, Any] | None = None

@@ -4,18 +4,21 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from provision.inventory.models.apps import App
 from provision.inventory.models.apt import Apt
 from provision.inventory.models.base import Table, Wrong
 from provision.inventory.models.docker import Docker
 from provision.inventory.models.firewall import Firewall
 from provision.inventory.models.gitlab import Gitlab
+from provision.inventory.models.images import Image
 from provision.inventory.models.projects import Projects
+from provision.inventory.models.prune import Prune
 from provision.inventory.models.registry import Registry
 from provision.inventory.models.runner import RunnerProgram
 from provision.inventory.models.runners import Runner
 from provision.inventory.models.ssh import Ssh
 
-_ALWAYS = ("ssh", "docker", "apt", "firewall", "runner")
+_ALWAYS = ("ssh", "docker", "apt", "firewall", "runner", "prune")
 
 
 class Settings(Table):
@@ -30,6 +33,9 @@ class Settings(Table):
     runner: RunnerProgram
     runners: tuple[Runner, ...] = Field(default=(), strict=False)
     projects: Projects = Field(default_factory=dict)
+    images: tuple[Image, ...] = Field(default=(), strict=False)
+    apps: tuple[App, ...] = Field(default=(), strict=False)
+    prune: Prune
 
     @model_validator(mode="before")
     @classmethod
@@ -39,9 +45,29 @@ class Settings(Table):
     @field_validator("runners")
     @classmethod
     def _own_names(cls, runners: tuple[Runner, ...]) -> tuple[Runner, ...]:
-        seen: dict[str, int] = {}
-        for place, runner in enumerate(runners):
-            if seen.setdefault(runner.name, place) != place:
-                text = f"runners[{seen[runner.name]}] is called {runner.name!r} too: names must differ"
-                raise Wrong(text, place, "name")
+        _differ("runners", [one.name for one in runners])
         return runners
+
+    @field_validator("images")
+    @classmethod
+    def _own_images(cls, images: tuple[Image, ...]) -> tuple[Image, ...]:
+        known: dict[str, int] = {}
+        for place, one in enumerate(images):
+            for number, tag in enumerate(one.tags):
+                if (first := known.setdefault(f"{one.name}:{tag}", place)) != place:
+                    raise Wrong(
+                        f"images[{first}] is {one.name}:{tag} too: names or tags must differ", place, "tags", number
+                    )
+        return images
+
+    @field_validator("apps")
+    @classmethod
+    def _own_apps(cls, apps: tuple[App, ...]) -> tuple[App, ...]:
+        _differ("apps", [one.name for one in apps])
+        return apps
+
+
+def _differ(table: str, names: list[str]) -> None:
+    for place, name in enumerate(names):
+        if (first := names.index(name)) != place:
+            raise Wrong(f"{table}[{first}] is called {name!r} too: names must differ", place, "name")

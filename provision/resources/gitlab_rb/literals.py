@@ -81,8 +81,8 @@ def _evaluate(document: Document, node: Node) -> Plain:
         return {pair.key: evaluate(document, pair.value) for pair in found}
     if kind == "heredoc_beginning":
         return _heredoc(document, node)
-    if kind == "character" and node.end_byte - node.start_byte == 2:
-        return _text(document, node)[1]
+    if kind == "character" and node.end_byte - node.start_byte == 2 and _text(document, node)[1] != "\\":
+        return _text(document, node)[1]  # behind a backslash, what follows counts too
     raise Unreadable
 
 

@@ -37,7 +37,7 @@ def test_help_names_everything(provision: Any) -> None:
         assert word in ended.out
 
 
-@pytest.mark.parametrize("verb", ["list", "inventory", "schema", "init", "lab"])
+@pytest.mark.parametrize("verb", ["list", "inventory", "schema", "init", "lab", "logs"])
 def test_each_verb_has_its_help(provision: Any, verb: str) -> None:
     """Under its own name."""
     ended = provision(verb, "--help")

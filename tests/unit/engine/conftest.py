@@ -66,6 +66,7 @@ class Proof(Resource):
 
     name: str
     always: bool = False
+    last: bool = False
 
     @property
     def label(self) -> str:
@@ -76,7 +77,8 @@ class Proof(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if self.always or seen.text != "shown":
-            yield Change(f"prove {self.name}", sh("toy-set %s shown", f"proof-{self.name}"), "run", leaves=False)
+            show = sh("toy-set %s shown", f"proof-{self.name}")
+            yield Change(f"prove {self.name}", show, "run", leaves=False, last=self.last)
 
 
 class ToyHost(FakeSession):

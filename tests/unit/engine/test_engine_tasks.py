@@ -38,6 +38,18 @@ class TestRounds:
         assert told.errors[0].error == "NotReady"
         assert host.was_set == ["proof-p"]
 
+    def test_a_judgement_comes_behind_what_waits(self, engine: Any, toys: Any) -> None:
+        """What judges the whole says nothing before all is there: why the rest cannot be done is the cause to tell."""
+        host = toys.Host()
+        told = engine({"web1": host}, [toys.task("t", toys.Proof("p", last=True), toys.Toy("b", after="gitlab"))])
+        assert told.errors[0].error == "NotReady"
+        assert host.was_set == []
+        done = toys.Host()
+        told = engine(
+            {"web1": done}, [toys.task("t", toys.Proof("p", last=True), toys.Toy("b", after="a"), toys.Toy("a"))]
+        )
+        assert (told.errors, done.was_set) == ([], ["a", "b", "proof-p"])
+
     def test_a_change_without_effect_is_not_repeated_while_something_waits(self, engine: Any, toys: Any) -> None:
         """It has not converged, and that is said of it, not of what waits."""
         host = toys.Host()

@@ -17,7 +17,7 @@ from provision.resources.base import Change
 from provision.resources.host_facts import Installed, System, read_packages, read_system
 from provision.resources.packages import apt
 from provision.shell import Command, sh
-from provision.testing import LocalSession, observe, packages_are, planned
+from provision.testing import LocalSession, observe, packages_are, planned, state_is
 
 DOCKER = Packages(
     ("docker-ce", "docker-ce-cli", "containerd.io"),
@@ -76,6 +76,22 @@ def test_not_held() -> None:
     """Only the hold is missing, and only where it is."""
     (hold,) = plan(DOCKER, CONVERGED, ("docker-ce",))
     assert (hold.summary, hold.run) == ("hold docker-ce-cli", sh("apt-mark hold -- docker-ce-cli"))
+
+
+def test_a_hold_of_ours_goes_with_its_pin() -> None:
+    """Without a version any more, what we once held is let go of; what somebody else holds is not."""
+    free = Packages(("docker-ce", "docker-ce-cli"))
+    seen = observe(
+        free,
+        {
+            "": packages_are({"docker-ce": "5:29.1-1", "docker-ce-cli": "5:29.1-1"}, ("docker-ce", "docker-ce-cli")),
+            "state": state_is({"held docker-ce": ["docker-ce"]}),
+        },
+    )
+    (change,) = planned(free, seen)
+    assert change.summary == "let go of the hold on docker-ce"
+    assert change.run == sh("apt-mark unhold -- docker-ce")
+    assert change.remember == {"held docker-ce": None}
 
 
 def test_conflicting_ones_go_first() -> None:

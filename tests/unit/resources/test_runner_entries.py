@@ -201,6 +201,12 @@ class TestGivenToken:
         assert change.waits_for == "gitlab"
         assert change.summary.endswith("(the connection is refused)")
 
+    def test_an_untrusted_certificate_has_its_own_remedy(self) -> None:
+        """GitLab is there: to run `provision gitlab` would help nobody."""
+        (change,) = Case(entry(), tokens=f"0 60 {URL} glrt-mine").changes
+        assert change.summary.endswith("(its certificate is not trusted on the host)")
+        assert change.remedy.startswith("name its CA in registry.certificate.ca")
+
     def test_a_setting_is_reconciled_though_gitlab_is_down(self) -> None:
         """The file is ours to mend without it."""
         text = OTHERS + section(executor="shell")

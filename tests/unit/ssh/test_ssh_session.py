@@ -272,7 +272,7 @@ def test_a_running_step_keeps_the_lock(sshd: Sshd) -> None:
     """What still runs after the connection broke holds the lock until it ends, and not longer."""
     broken = connect(sshd.target(), lock=True, who="gone")
     broken.ready()
-    nap = f"sleep 1.000{os.getpid()}"
+    nap = f"sleep 25.000{os.getpid()}"
     worker = threading.Thread(target=lambda: _swallow(lambda: broken.run(sh(nap + "; echo x"), deadline=30)))
     worker.start()
     assert eventually(lambda: _running(nap))
@@ -280,14 +280,25 @@ def test_a_running_step_keeps_the_lock(sshd: Sshd) -> None:
     worker.join(5)
     with session(sshd, lock=True) as second, pytest.raises(Locked, match="by gone"):
         second.ready()
-    assert eventually(lambda: not _running(nap))
-    with session(sshd, lock=True) as third:
-        third.ready()
+    for process in _running(nap):
+        os.kill(process, signal.SIGTERM)
+    assert eventually(lambda: _is_free(sshd))
 
 
-def _running(args: str) -> bool:
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return args in listing.splitlines()
+def _is_free(sshd: Sshd) -> bool:
+    try:
+        with session(sshd, lock=True) as opened:
+            opened.ready()
+    except Locked:
+        return False
+    return True
+
+
+def _running(args: str) -> list[int]:
+    """The processes that run exactly this."""
+    listing = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    pairs = [line.strip().partition(" ") for line in listing.splitlines()]
+    return [int(process) for process, _, said in pairs if said.strip() == args]
 
 
 def _swallow(work: Callable[[], object]) -> None:

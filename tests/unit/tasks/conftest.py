@@ -28,7 +28,7 @@ Wants = Callable[..., Any]
 
 @pytest.fixture
 def wants(tmp_path: Path) -> Wants:
-    """`wants("docker", toml)` → the resources of a task, on the first host of its group."""
+    """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns."""
     tasks = {one.name: one for one in SHIPPED}
 
     def resources(name: str, text: str = "", base: str = ESTATE, **more: Any) -> tuple[Resource, ...]:
@@ -37,9 +37,15 @@ def wants(tmp_path: Path) -> Wants:
         file.chmod(0o600)
         inventory = load((file,), ())
         on = tasks[name].on
-        found = next(one for one in inventory.hosts if on in one.groups)
         peers = {group: tuple(one.address for one in hosts) for group, hosts in inventory.groups.items()}
-        return tasks[name].resources(Host(found.name, found.address, found.groups, found.settings, peers=peers, **more))
+        members = {group: tuple(one.name for one in hosts) for group, hosts in inventory.groups.items()}
+        members["all"] = tuple(one.name for one in inventory.hosts)
+        hosts = [
+            Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members, **more)
+            for one in inventory.hosts
+            if on in (*one.groups, "all")
+        ]
+        return tasks[name].resources(next(one for one in hosts if tasks[name].concerns(one)))
 
     return resources
 

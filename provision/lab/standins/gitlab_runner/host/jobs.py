@@ -28,7 +28,8 @@ class Jobs:
     def take(self, room: int, runner: str) -> None:
         """Starts the job that waits, if there is one and room for it."""
         waiting = SWITCHES / "job"
-        if len(self.running) >= room or not waiting.exists():
+        # An empty file is one that is being written.
+        if len(self.running) >= room or not waiting.exists() or not waiting.stat().st_size:
             return
         number = 1 + len(list(SWITCHES.glob("job-*")))
         claimed = SWITCHES / f"job-{number}.running"

@@ -18,7 +18,7 @@ import yaml
 
 from provision.lab.standins.gitlab_ce.loopback import serve
 
-DESCRIPTION = Path(__file__).resolve().parents[4] / "shared/data/gitlab-openapi_v2.relevant.yaml"
+DESCRIPTION = Path(__file__).resolve().parents[3] / "shared/data/gitlab-openapi_v2.relevant.yaml"
 
 pytestmark = [
     pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"{DESCRIPTION.name} is not beside the checkout"),

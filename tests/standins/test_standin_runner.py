@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).resolve().parents[3] / "provision/lab/standins/gitlab_runner/host"
+PROGRAM = Path(__file__).resolve().parents[2] / "provision/lab/standins/gitlab_runner/host"
 TOKEN = "glrt-abcdefghijklmnopqrst"
 OLD_TOKEN = "oldauthenticationtoken"
 REGISTRATION = "GR1348941registration"
@@ -228,7 +228,7 @@ shutdown_timeout = 0
 @pytest.mark.parametrize("name", ["config.toml.register-19.3.0-docker.sample", "config.toml.19.3.0-fuller.sample"])
 def test_file_is_the_real_ones_byte_for_byte(runner: Runner, gitlab: FakeGitLab, name: str) -> None:
     """A real file read and written again is the same file."""
-    sample = Path(__file__).resolve().parents[3] / "../shared/data" / name
+    sample = Path(__file__).resolve().parents[2] / "../shared/data" / name
     if not sample.exists():
         pytest.skip("the sample is not on this machine")
     text = sample.read_text()

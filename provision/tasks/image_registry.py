@@ -1,0 +1,38 @@
+"""Whose registry an image is in, and who logs in there: what `image` and `deploy` derive from the inventory."""
+
+from __future__ import annotations
+
+from provision.errors import UsageError
+from provision.inventory.models.images import RegistryLogin
+from provision.inventory.models.reference import Reference
+from provision.resources.registry_digest import Registry, api_of
+from provision.secret import Secret
+from provision.tasks import registry_address
+from provision.tasks.base import Host
+
+
+def full(host: Host, reference: Reference, what: str, *, needed: bool) -> Reference:
+    """The reference with the own registry where it names none. Raises UsageError where one is needed and there is none."""
+    own = registry_address.authority(host)
+    if needed and not reference.domain and not own:
+        raise UsageError(
+            f"{what}: {reference} names no registry, and the inventory has none",
+            hint=f'give [registry], or write "docker.io/USER/NAME" or "HOST:PORT/{reference.path}"',
+        )
+    return reference.at(own)
+
+
+def registry_of(host: Host, reference: Reference, login: RegistryLogin | None, what: str, *, writes: bool) -> Registry:
+    """Where it answers, and with whose login; `writes` takes one in the own registry and on Docker Hub."""
+    own = registry_address.authority(host)
+    settings = host.settings.registry
+    user, password = (login.username, login.password) if login else ("", None)
+    if login is None and reference.domain == own and settings is not None and settings.login is not None:
+        user, password = settings.login.username, settings.login.password
+    if writes and password is None and reference.domain in (own, "docker.io"):
+        raise UsageError(
+            f"{what}: no login to push to {reference.domain} with",
+            hint="give it a login, or registry.login for the own registry",
+        )
+    url = api_of(reference, {own: registry_address.url(host)})
+    return Registry(url, user, password.resolve() if password is not None else Secret(""))

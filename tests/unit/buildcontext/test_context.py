@@ -1,0 +1,183 @@
+"""A build context: what is in it, the same bytes wherever it is packed, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import socket
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from provision.buildcontext import Context, context
+from provision.errors import UsageError
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A small app with a Dockerfile."""
+    folder = tmp_path / "app"
+    (folder / "src").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    (folder / "src/app.py").write_text("print('hello')\n")
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o775)
+    (folder / "link").symlink_to("src/app.py")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def members(wanted: Context) -> dict[str, tarfile.TarInfo]:
+    """The entries of the stream that is sent."""
+    stream, _ = wanted.packed()
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(stream))) as tar:
+        return {entry.name: entry for entry in tar.getmembers()}
+
+
+def test_entries(app: Path) -> None:
+    """Sorted, owned by root, of one time; folders, links and the right to execute stay."""
+    found = members(Context(app))
+    assert list(found) == ["Dockerfile", "empty", "link", "run.sh", "src", "src/app.py"]
+    assert {(entry.uid, entry.gid, entry.mtime) for entry in found.values()} == {(0, 0, 315619200)}
+    assert oct(found["run.sh"].mode) == "0o755"
+    assert (found["link"].issym(), found["link"].linkname) == (True, "src/app.py")
+    assert found["empty"].isdir()
+
+
+def test_the_digest_is_of_what_is_built(app: Path, tmp_path: Path) -> None:
+    """Times and the umask don't count; bytes, names and the right to execute do."""
+    before = Context(app).digest()
+    assert Context(app).packed()[1] == before
+    os.utime(app / "run.sh", (1, 1))
+    (app / "src/app.py").chmod(0o664)
+    assert Context(app).digest() == before
+    assert Context(app).packed()[0] == Context(app.rename(tmp_path / "elsewhere")).packed()[0]
+    app = tmp_path / "elsewhere"
+    seen = {before}
+    for change in (
+        lambda: (app / "run.sh").chmod(0o644),
+        lambda: (app / "src/app.py").write_text("print('hallo')\n"),
+        lambda: (app / "src/app.py").rename(app / "src/main.py"),
+        lambda: (app / "empty").rmdir(),
+    ):
+        change()
+        seen.add(Context(app).digest())
+    assert len(seen) == 5
+
+
+def test_what_is_excluded_is_not_sent(app: Path) -> None:
+    """But for the Dockerfile and the list itself, which Docker wants to see; folders of what is taken back are."""
+    (app / ".dockerignore").write_text("*\n!src/app.py\n")
+    assert list(members(Context(app))) == [".dockerignore", "Dockerfile", "src", "src/app.py"]
+
+
+def test_an_excluded_file_does_not_count(app: Path) -> None:
+    """Nor need it be readable."""
+    (app / ".dockerignore").write_text("secret\n")
+    before = Context(app).digest()
+    (app / "secret").write_text("x")
+    assert Context(app).digest() == before
+
+
+def test_a_dockerfile_in_a_folder(app: Path) -> None:
+    """With a list of its own, and excluded."""
+    (app / "docker").mkdir()
+    (app / "Dockerfile").rename(app / "docker/web.Dockerfile")
+    (app / "docker/web.Dockerfile.dockerignore").write_text("docker\nrun.sh\n")
+    assert list(members(Context(app, "docker/web.Dockerfile"))) == [
+        "docker", "docker/web.Dockerfile", "empty", "link", "src", "src/app.py"
+    ]  # fmt: skip
+
+
+def test_a_rendered_dockerfile(app: Path) -> None:
+    """It takes the place of one that is there, and is part of the digest."""
+    rendered = Context(app, rendered=b"FROM python\n")
+    found = members(rendered)
+    assert list(found).count("Dockerfile") == 1
+    assert found["Dockerfile"].size == 12
+    assert rendered.digest() != Context(app, rendered=b"FROM other\n").digest()
+    (app / "Dockerfile").unlink()
+    assert "Dockerfile" in members(rendered)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything: what cannot be read is tried as somebody else."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def unreadable_file(app: Path) -> None:
+    """One file."""
+    (app / "src/app.py").chmod(0)
+
+
+def unreadable_folder(app: Path) -> None:
+    """A folder below."""
+    (app / "src").chmod(0)
+
+
+def pipe(app: Path) -> None:
+    """What Docker could not copy."""
+    os.mkfifo(app / "pipe")
+
+
+def bad_pattern(app: Path) -> None:
+    """A list that is none."""
+    (app / ".dockerignore").write_text("a\n[b\n")
+
+
+REFUSED = [
+    (lambda app: (app / "Dockerfile").unlink(), "there is no Dockerfile in"),
+    (lambda app: (app / "Dockerfile").rename(app / "dockerfile"), "there is no Dockerfile in"),
+    (lambda app: app.rename(app.parent / "moved"), "is not there"),
+    (unreadable_file, "cannot be read: [Errno 13] Permission denied"),
+    (unreadable_folder, "cannot be read: [Errno 13] Permission denied"),
+    (pipe, "is no file, folder or link"),
+    (bad_pattern, "line 2: '[b' is no pattern"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "why"), REFUSED)
+def test_refused(app: Path, spoil: Callable[[Path], object], why: str) -> None:
+    """One message that names the place, and what to do."""
+    for folder in app.parents:  # pytest's own are for root alone
+        if folder.stat().st_mode & 0o777 == 0o700:
+            folder.chmod(0o755)
+    spoil(app)
+    with pytest.raises(UsageError) as refusal, as_nobody():
+        Context(app).digest()
+    assert why in refusal.value.text
+    assert str(app) in refusal.value.text
+    assert refusal.value.hint
+    for path in (app, app / "src"):
+        if path.exists():
+            path.chmod(0o755)
+
+
+def test_a_socket_is_passed_over(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Docker does."""
+    monkeypatch.chdir(app)
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket")
+        assert "socket" not in members(Context(app))
+
+
+def test_too_large(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is named, and how to get below it."""
+    monkeypatch.setattr(context, "LIMIT", 1 << 20)
+    with (app / "dump").open("wb") as dump:
+        dump.truncate(2 << 20)
+    with pytest.raises(UsageError, match="more than 1 MiB") as refusal:
+        Context(app).digest()
+    assert ".dockerignore" in refusal.value.hint

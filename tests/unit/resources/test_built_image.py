@@ -1,0 +1,140 @@
+"""An image: built and pushed when it must be, and not when it is on record or stands in the registry."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.buildcontext import Context
+from provision.errors import Refused
+from provision.inventory.models.reference import parse
+from provision.resources import BuiltImage, Call, Change
+from provision.resources.registry_digest import Registry
+from provision.secret import Secret
+from provision.testing import observe, planned, state_is
+
+DIGEST = "sha256:" + "1" * 64
+OTHER = "sha256:" + "2" * 64
+BUILD = "build and push r.example.com/sammy/hello:1.0, latest"
+PROVE = "prove r.example.com/sammy/hello:1.0, latest: the registry has what was built"
+KEY = "image r.example.com/sammy/hello:1.0"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A context."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+def image(folder: Path, **more: Any) -> BuiltImage:
+    """The image under test."""
+    context = Context(folder)
+    registry = Registry("https://r.example.com", "sammy", Secret("the-push-password"))
+    name, tags = parse("r.example.com/sammy/hello"), ("1.0", "latest")
+    return BuiltImage(name, tags, context, context.digest(), registry, **more)
+
+
+def made(wanted: BuiltImage) -> str:
+    """The fingerprint that the probe is asked about."""
+    return str(wanted.probe()["image"].script).partition("print=")[2].partition(" ")[0]  # type: ignore[union-attr]
+
+
+def summaries(wanted: BuiltImage, image: str, state: dict[str, Any]) -> list[str]:
+    """What is left to do."""
+    filled = image.replace("PRINT", made(wanted))
+    noted = json.loads(json.dumps(state).replace("PRINT", made(wanted)))
+    return [one.summary for one in planned(wanted, observe(wanted, {"image": filled, "state": state_is(noted)}))]
+
+
+LOCAL = f"local PRINT sha256:9 r.example.com/sammy/hello@{DIGEST}\n" * 2
+THERE = f"tag 1.0 {DIGEST}\ntag latest {DIGEST}\n"
+RECORD = {KEY: {"made": "PRINT", "digest": DIGEST}}
+
+CASES = [
+    # bare: no Docker yet, no image yet
+    ("docker is not there\n", {}, False, [BUILD]),
+    ("", {}, False, [BUILD, PROVE]),
+    # half done: built and not pushed, one tag pushed, pushed and not on record
+    (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", {}, False, [BUILD, PROVE]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest absent\n", {}, False, [BUILD, PROVE]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest {OTHER}\n", {}, False, [BUILD, PROVE]),
+    (LOCAL + THERE, {}, False, [PROVE]),
+    # converged: on record; asked again
+    ("recorded\n", RECORD, False, []),
+    (LOCAL + THERE, RECORD, True, []),
+    (THERE, RECORD, True, []),
+    # something else is wanted now
+    (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {KEY: {"made": "old", "digest": OTHER}}, False, [BUILD, PROVE]),
+    # somebody pushed another one, or took the tag away
+    (LOCAL + f"tag 1.0 {OTHER}\ntag latest {OTHER}\n", RECORD, True, [BUILD, PROVE]),
+    ("tag 1.0 absent\ntag latest absent\n", RECORD, True, [BUILD, PROVE]),
+    # the registry cannot be asked: nothing is built for that
+    ("tag 1.0 ? refused\ntag latest ? refused\n", RECORD, True, ["ask the registry for r.example.com/sammy/hello"]),
+    ("tag 1.0 ? refused\ntag latest ? refused\n", {}, True, [BUILD, PROVE]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "state", "always", "wanted"), CASES)
+def test_plan(folder: Path, seen: str, state: dict[str, Any], always: bool, wanted: list[str]) -> None:
+    """What is left to do, given what was seen."""
+    assert summaries(image(folder, always=always), seen, state) == wanted
+
+
+LOCAL_ONLY = [("", ["build r.example.com/sammy/hello:1.0, latest"]), (LOCAL, []), (LOCAL[: len(LOCAL) // 2], ["build r.example.com/sammy/hello:1.0, latest"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "wanted"), LOCAL_ONLY)
+def test_an_image_that_is_not_pushed(folder: Path, seen: str, wanted: list[str]) -> None:
+    """It is looked for on the host itself, under all of its tags."""
+    assert summaries(image(folder, push=False), seen, {}) == wanted
+
+
+def test_without_docker_it_waits_for_it(folder: Path) -> None:
+    """Check mode predicts it on a bare host."""
+    wanted = image(folder)
+    (change,) = planned(wanted, observe(wanted, {"image": "docker is not there\n"}))
+    assert change.waits_for == "docker"
+
+
+def test_what_is_sent(folder: Path) -> None:
+    """The password's line, then the context; the password is in no argument."""
+    wanted = image(folder, arguments=(("VERSION", "1 0"),), target="release")
+    build = build_of(wanted)
+    assert isinstance(build.run, Call)
+    command, memory = build.run.make()
+    password, _, stream = command.stdin.partition(b"\n")
+    assert password == b"the-push-password"
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(stream))) as tar:
+        assert tar.getnames() == ["Dockerfile"]
+    assert "the-push-password" not in command.script
+    assert "--build-arg 'VERSION=1 0' --target release -" in command.script
+    assert "-t r.example.com/sammy/hello:1.0 -t r.example.com/sammy/hello:latest" in command.script
+    assert memory == {}, "it is on record once the registry showed it"
+
+
+def build_of(wanted: BuiltImage) -> Change:
+    """The change that builds it."""
+    return planned(wanted, observe(wanted, {"image": ""}))[0]
+
+
+def test_a_context_that_changes_meanwhile(folder: Path) -> None:
+    """What was planned is what is built, or nothing."""
+    build = build_of(image(folder))
+    (folder / "more").write_text("x")
+    assert isinstance(build.run, Call)
+    with pytest.raises(Refused, match="was changed while this ran"):
+        build.run.make()
+
+
+def test_all_that_decides_what_is_built_is_in_its_name(folder: Path) -> None:
+    """Context, arguments, target, tags."""
+    seen = {made(image(folder)), made(image(folder, arguments=(("A", "b"),))), made(image(folder, target="x"))}
+    (folder / "more").write_text("x")
+    assert len(seen | {made(image(folder))}) == 4

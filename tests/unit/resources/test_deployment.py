@@ -1,0 +1,170 @@
+"""An app's container: made, replaced, started, left alone, removed. What its script does is tried on real hosts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import ProbeFailed, Refused
+from provision.inventory.models.apps import PublishedPort
+from provision.inventory.models.reference import parse
+from provision.resources import Deployment, DroppedApps, Trial
+from provision.resources.registry_digest import Registry
+from provision.secret import Secret
+from provision.shell import Command
+from provision.testing import LocalSession, look, notes, observe, planned, state_is
+
+DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+IMAGE = "r.example.com/sammy/hello:1.0"
+
+
+def app(**more: Any) -> Deployment:
+    """The app under test."""
+    registry = Registry("https://r.example.com", "sammy", Secret("the-pull-password"))
+    options = ("--restart", "unless-stopped", "-p", "5001:5000")
+    environment = (("MODE", "prod"), ("API_TOKEN", Secret("the-app-token")))
+    return Deployment("hello", parse(IMAGE), registry, options, ("serve",), environment, **more)
+
+
+def settings(wanted: Deployment) -> str:
+    """The fingerprint that its container bears."""
+    (found,) = re.findall(r"settings=(\w+)", script(wanted).script)
+    return str(found)
+
+
+def script(wanted: Deployment) -> Command:
+    """What is run to deploy it on a host without it."""
+    (change,) = planned(wanted, observe(wanted, {"containers": "", **({} if wanted.pull else {"image": DIGEST})}))
+    assert isinstance(change.run, Command)
+    return change.run
+
+
+RUNS = f"hello|running|hello|PRINT|{DIGEST}|{IMAGE}\n"
+FOREIGN = "web|running||||nginx\n"
+DEPLOY = f"deploy hello: {IMAGE}"
+
+CASES = [
+    ("docker: is not there\n", "", "", [DEPLOY]),
+    ("", "", "", [DEPLOY]),
+    (FOREIGN, "", "", [DEPLOY]),
+    (RUNS + FOREIGN, "", "", []),
+    (RUNS, DIGEST, "", []),
+    (RUNS, OTHER, "", [f"replace hello: another image stands under {IMAGE}"]),
+    (RUNS.replace("PRINT", "old"), DIGEST, "", ["replace hello: its settings differ"]),
+    (RUNS.replace("running", "exited"), "", "", ["start hello, which is exited"]),
+    (RUNS.replace("running", "restarting"), "", "", ["start hello, which is restarting"]),
+    (RUNS, "", "deploy-hello\tdeploy hello\n", [f"{DEPLOY}, which failed before"]),
+    (RUNS, "", "deploy-other\tdeploy other\n", []),
+    (RUNS.replace("hello|running", "hello.provision-old|exited", 1), "", "", [f"{DEPLOY}, which was interrupted before"]),
+    (RUNS + RUNS.replace("hello|running", "hello.provision-new|created", 1), "", "", [f"{DEPLOY}, which was interrupted before"]),
+    (RUNS, "? it answers 503", "", [f"ask the registry for {IMAGE}"]),
+    (RUNS.replace("hello|", "other/link,hello|", 1), "", "", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("containers", "registry", "pending", "wanted"), CASES)
+def test_plan(containers: str, registry: str, pending: str, wanted: list[str]) -> None:
+    """Bare, half done, converged, broken."""
+    one = app(always=bool(registry))
+    seen = {"containers": containers.replace("PRINT", settings(one)), "pending": pending}
+    if registry:
+        seen["image"] = registry
+    assert [change.summary for change in planned(one, observe(one, seen))] == wanted
+
+
+def test_without_docker_it_waits_for_it() -> None:
+    """Check mode predicts it on a bare host."""
+    (change,) = planned(app(), observe(app(), {"containers": "docker: is not there\n"}))
+    assert change.waits_for == "docker"
+
+
+def test_another_ones_container_of_that_name() -> None:
+    """It is left alone, and named."""
+    with pytest.raises(Refused, match=r"called hello is there, of nginx, and it is not ours"):
+        planned(app(), observe(app(), {"containers": "hello|running||||nginx\n"}))
+
+
+def test_a_tag_that_is_gone() -> None:
+    """The container serves on; it is said."""
+    one = app(always=True)
+    seen = observe(one, {"containers": RUNS.replace("PRINT", settings(one)), "image": "absent\n"})
+    assert planned(one, seen) == []
+    assert "has no r.example.com/sammy/hello:1.0 any more" in notes(one, seen)[0]
+
+
+def test_an_image_that_is_not_pulled() -> None:
+    """It is compared by its id on the host; where it is missing the app waits for the task that builds it."""
+    one = app(pull=False)
+    seen = {"containers": RUNS.replace("PRINT", settings(one)), "image": f"{DIGEST}\n"}
+    assert planned(one, observe(one, seen)) == []
+    assert planned(one, observe(one, {**seen, "image": OTHER}))[0].summary.startswith("replace hello")
+    assert planned(one, observe(one, {**seen, "image": ""}))[0].waits_for == "image"
+
+
+@pytest.mark.parametrize("more", [{"trial": Trial(url="http://x")}, {"always": True}])
+def test_what_is_no_setting(more: dict[str, Any]) -> None:
+    """Another check is no reason to replace a container."""
+    assert settings(app(**more)) == settings(app())
+
+
+OTHERS = [
+    Deployment("hello", parse(IMAGE), Registry(), ("--restart", "no")),
+    Deployment("hello", parse(IMAGE), Registry(), (), ("serve",)),
+    Deployment("hello", parse(IMAGE), Registry(), (), (), (("A", "b"),)),
+    Deployment("hello", parse(IMAGE), Registry(), (), (), (("A", Secret("c")),)),
+    Deployment("hello", parse(IMAGE.replace("1.0", "1.1")), Registry()),
+]
+
+
+def test_what_is_a_setting() -> None:
+    """Options, command, variables, secrets, and the image's reference."""
+    assert len({settings(one) for one in OTHERS}) == len(OTHERS)
+
+
+def test_secrets_travel_on_standard_input() -> None:
+    """The password's line, then the variables; none of it is in the script."""
+    command = script(app(ports=(PublishedPort("", 5001, 5000, "tcp"),)))
+    assert command.stdin == b"the-pull-password\nMODE=prod\nAPI_TOKEN=the-app-token\n"
+    assert "the-pull-password" not in command.script
+    assert "the-app-token" not in command.script
+    assert "prod" not in command.script
+
+
+DROPPED = [
+    ({}, "", [], ("hello",)),
+    ({"app hello": {}}, RUNS, [], ("hello",)),
+    ({"app hello": {}}, RUNS, ["remove hello: it is no longer in the inventory"], ()),
+    ({"app hello": {}}, RUNS.replace("hello|running|hello", "hello|running|"), ["forget hello, which is gone"], ()),
+    ({"app hello": {}}, FOREIGN, ["forget hello, which is gone"], ("web",)),
+    ({}, RUNS, [], ()),
+]
+
+
+@pytest.mark.parametrize(("state", "containers", "wanted", "apps"), DROPPED)
+def test_dropped_apps(state: dict[str, Any], containers: str, wanted: list[str], apps: tuple[str, ...]) -> None:
+    """What we deployed and is wanted no more goes; what others started never does."""
+    one = DroppedApps(apps)
+    changes = planned(one, observe(one, {"containers": containers, "state": state_is(state)}))
+    assert [change.summary for change in changes] == wanted
+    assert all(change.remember == {"app hello": None} for change in changes)
+
+
+def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
+    """The question ends before its CLI is started."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "grep").symlink_to(shutil.which("grep") or "")
+    session = LocalSession({"/var/lib/provision": tmp_path}, {"PATH": str(programs)})
+    assert look(DroppedApps(()), session)["containers"].stdout == b""
+    (tmp_path / "state.json").write_text('{"app hello": {}}')
+    assert b"docker: " in look(DroppedApps(()), session)["containers"].stdout
+
+
+def test_an_answer_that_is_none() -> None:
+    """A Docker that says something else is not taken for an empty host."""
+    with pytest.raises(ProbeFailed, match="docker ps said: template parsing error"):
+        planned(app(), observe(app(), {"containers": "template parsing error: x\n"}))

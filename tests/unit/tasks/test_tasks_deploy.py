@@ -1,0 +1,89 @@
+"""What `deploy` wants, by inventory; and the mistakes that end before anything is contacted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision.resources import Deployment, DroppedApps
+from provision.secret import Secret
+
+Wants = Callable[..., Any]
+REGISTRY = """
+[registry]
+external_url = "https://gitlab.example.com:5555"
+[registry.login]
+username = "sammy"
+password = "the-login-password"
+image = "sammy/hello"
+"""
+APP = '[[apps]]\nname = "hello"\nimage = "sammy/hello"\n'
+OTHER = '[[apps]]\nname = "other"\nimage = "docker.io/nginx:1"\n'
+
+
+def test_an_app(wants: Wants) -> None:
+    """Everything that Docker is told, the secrets apart."""
+    text = (
+        'ports = ["127.0.0.1:5001:5000"]\nvolumes = ["data:/data"]\nrestart = "always"\ncommand = ["serve", "-v"]\n'
+        'environment = {MODE = "prod", API_TOKEN = "the-app-token"}\n'
+        'health = {command = "true", interval = "5s", start_period = "1s", retries = 2}\n'
+        'check = {url = "http://localhost:5001/", contains = "hello", seconds = 9}\n'
+    )
+    dropped, one = wants("deploy", REGISTRY + APP + text)
+    assert dropped == DroppedApps(("hello",))
+    assert isinstance(one, Deployment)
+    assert str(one.image) == "gitlab.example.com:5555/sammy/hello:latest"
+    assert " ".join(one.options) == (
+        "--restart always -p 127.0.0.1:5001:5000 -v data:/data --health-cmd true --health-interval 5s "
+        "--health-start-period 1s --health-retries 2"
+    )
+    assert one.command == ("serve", "-v")
+    assert dict(one.environment) == {"MODE": "prod", "API_TOKEN": Secret("the-app-token")}
+    assert (one.trial.url, one.trial.contains, one.trial.seconds) == ("http://localhost:5001/", "hello", 9)
+    assert (one.registry.user, one.always) == ("sammy", False)
+
+
+def test_where_the_registry_is_asked(wants: Wants) -> None:
+    """When it is named, and when something changed in the run."""
+    assert wants("deploy", REGISTRY + APP, named=frozenset({"deploy"}))[1].always
+    assert wants("deploy", REGISTRY + APP, estate_changed=True)[1].always
+
+
+def test_an_image_of_docker_hub_needs_no_login(wants: Wants) -> None:
+    """The own registry's login is not for it."""
+    _, one = wants("deploy", REGISTRY + OTHER)
+    assert (str(one.image), one.registry.user) == ("docker.io/library/nginx:1", "")
+
+
+def test_on_another_host(wants: Wants) -> None:
+    """The runner hosts are looked at for what was dropped; the app is where it is wanted."""
+    (dropped,) = wants("deploy", REGISTRY + APP + 'on = "gitlab"\n', base=_BASE)
+    assert dropped == DroppedApps(())
+
+
+_BASE = '[hosts.runner-1]\ngroups = ["runners"]\n[hosts.gitlab]\ngroups = ["gitlab"]\n'
+
+MISTAKES = [
+    (APP, "names no registry, and the inventory has none"),
+    (REGISTRY + APP + 'on = "runers"\n', "no group or host is called 'runers'; did you mean \"runners\"?"),
+    (REGISTRY + APP + 'ports = ["80:1"]\n' + OTHER + 'ports = ["80:2"]\n', "both publish port 80"),
+    (REGISTRY + APP + 'environment = {KEY = {command = ["printf", "a\\\\nb"]}}\n', "KEY has several lines"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), MISTAKES)
+def test_mistakes(wants: Wants, text: str, why: str) -> None:
+    """One message, with what to do next."""
+    with pytest.raises(UsageError) as refusal:
+        wants("deploy", text)
+    assert why in refusal.value.text
+    assert refusal.value.hint or "did you mean" in why
+
+
+def test_one_port_on_two_addresses(wants: Wants) -> None:
+    """They don't meet."""
+    text = REGISTRY + APP + 'ports = ["10.0.0.1:80:1"]\n' + OTHER + 'ports = ["10.0.0.2:80:2", "80:53/udp"]\n'
+    assert len(wants("deploy", text)) == 3

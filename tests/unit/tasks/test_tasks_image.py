@@ -1,0 +1,109 @@
+"""What `image` wants, by inventory; and the mistakes that end before anything is contacted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision.resources import BuiltImage
+
+Wants = Callable[..., Any]
+REGISTRY = """
+[registry]
+external_url = "https://gitlab.example.com:5555"
+[registry.login]
+username = "sammy"
+password = "the-login-password"
+image = "sammy/hello"
+"""
+IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "app"\n'
+NAMED = IMAGE.replace("sammy/hello", "registry.example.com/hello")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A context beside the inventory."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/Dockerfile").write_text("FROM scratch\n")
+    return tmp_path / "app"
+
+
+def test_in_the_own_registry(wants: Wants, app: Path) -> None:
+    """With the own registry's login; built on the first runner host."""
+    (found,) = wants("image", REGISTRY + IMAGE + 'tags = ["1.0"]\nbuild_args = {A = "b"}\n')
+    assert isinstance(found, BuiltImage)
+    assert str(found.image) == "gitlab.example.com:5555/sammy/hello"
+    assert (found.registry.url, found.registry.user) == ("https://gitlab.example.com:5555", "sammy")
+    assert (found.tags, found.arguments, found.context.folder, found.always) == (("1.0",), (("A", "b"),), app, False)
+    assert wants("image", REGISTRY + IMAGE, named=frozenset({"image"}))[0].always
+
+
+@pytest.mark.usefixtures("app")
+def test_on_docker_hub(wants: Wants) -> None:
+    """With a login of its own."""
+    image = IMAGE.replace("sammy/hello", "docker.io/sammy/hello")
+    (found,) = wants("image", image + 'login = {username = "sammy", password = "the-hub-password"}\n')
+    assert (found.image.domain, found.registry.url) == ("docker.io", "https://registry-1.docker.io")
+
+
+@pytest.mark.usefixtures("app")
+def test_only_on_the_host(wants: Wants) -> None:
+    """Without any registry."""
+    (found,) = wants("image", IMAGE + "push = false\n")
+    assert (str(found.image), found.registry.url) == ("sammy/hello", "")
+
+
+@pytest.mark.parametrize("name", ["python-web", "go", "static-nginx", "static-apache", "wsgi"])
+def test_templates_that_ship(wants: Wants, app: Path, name: str) -> None:
+    """Each is a Dockerfile that begins with what it knows."""
+    (app / "Dockerfile").unlink()
+    (found,) = wants("image", REGISTRY + IMAGE + f'template = "{name}"\n')
+    text = found.context.rendered.decode()
+    assert "\nFROM " in text
+    assert "{" not in text.replace("server {", "").replace("location / {", "")
+
+
+def test_options_of_a_template(wants: Wants, app: Path) -> None:
+    """They get into the Dockerfile, and so into the digest."""
+    (app / "Dockerfile").unlink()
+    text = REGISTRY + IMAGE + 'template = "python-web"\n'
+    (plain,) = wants("image", text)
+    (found,) = wants("image", text + 'options = {python = "3.10.5", packages = ["flask"], app = "main.py"}\n')
+    assert b"FROM python:3.10.5-slim" in found.context.rendered
+    assert b"pip install --no-cache-dir flask\n" in found.context.rendered
+    assert b'CMD ["python", "main.py"]' in found.context.rendered
+    assert found.digest != plain.digest
+
+
+MISTAKES = [
+    (IMAGE, "names no registry, and the inventory has none"),
+    (IMAGE.replace("sammy", "docker.io/sammy"), "no login to push to docker.io with"),
+    (REGISTRY.partition("[registry.login]")[0] + IMAGE, "no login to push to gitlab.example.com:5555 with"),
+    (NAMED + 'host = "runer-1"\n', "no host is called 'runer-1'; did you mean \"runner-1\"?"),
+    (NAMED.replace('"app"', '"missing"'), "missing is not there"),
+    (NAMED + 'dockerfile = "Dockerfile.prod"\n', "there is no Dockerfile.prod in"),
+    (NAMED + 'template = "pyton-web"\n', "no template is called 'pyton-web'; did you mean \"python-web\"?"),
+    (NAMED + 'template = "go"\noptions = {pacage = "x"}\n', "no option 'pacage'; did you mean \"package\"?"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), MISTAKES)
+@pytest.mark.usefixtures("app")
+def test_mistakes(wants: Wants, text: str, why: str) -> None:
+    """One message, with what to do next."""
+    with pytest.raises(UsageError) as refusal:
+        wants("image", text)
+    assert why in refusal.value.text
+    assert refusal.value.hint or "did you mean" in why
+
+
+def test_without_runner_hosts_one_must_be_named(wants: Wants, app: Path) -> None:  # noqa: ARG001 - it is used there
+    """A host with Docker is wanted."""
+    base = '[hosts.web]\n[registry]\nexternal_url = "https://r.example.com"\n'
+    with pytest.raises(UsageError, match="no host to build it on"):
+        wants("image", NAMED, base=base)
+    assert wants("image", NAMED + 'host = "web"\n', base=base)
