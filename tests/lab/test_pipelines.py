@@ -7,6 +7,7 @@ pulled and run. Told in order.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ REGISTRY = "gitlab.lab.test:5555"
 IMAGE = f"{REGISTRY}/{PROJECT}"
 converged = pytest.mark.usefixtures("images")
 JOB_TOKEN = "glcbt-the-token-of-this-job"
-APP = 'FROM {base}\nCOPY app.sh /app.sh\nENTRYPOINT ["/bin/sh", "/app.sh"]\n'
+APP = 'FROM {base}\nRUN cat /bin/sh > /bin/copy\nCOPY app.sh /app.sh\nENTRYPOINT ["/bin/sh", "/app.sh"]\n'
 PLAYBOOK = '''"""An estate with its projects."""
 from provision.tasks import (
     certificates, docker, firewall, gitlab, pipeline, play, project, register, registry, runner, verify
@@ -199,12 +200,14 @@ def test_the_registry_pipeline(trial: Trial, server: Server) -> None:
 
 
 def test_a_branch_releases_nothing(trial: Trial, server: Server) -> None:
-    """Built and tested only."""
+    """Built and tested only; layers that are as in the last release come from the registry."""
     before = tags(server, PROJECT, PROJECT)["latest"]
     checkout(trial, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
+    trial.lab.inside(HOST, f"docker image rm -f $(docker images -q {IMAGE}); docker builder prune -af")
     done = pipeline(trial, server, "2222bbbb", "feature")
     assert done.codes == {"build": 0, "test": 0}, done.logs
     assert tags(server, PROJECT, PROJECT)["latest"] == before
+    assert re.search(r"#(\d+) \[.*\] RUN cat .*(?:\n#\1 .*)*\n#\1 CACHED", done.jobs[0].log), done.jobs[0].log
 
 
 def test_what_fails_its_test_is_not_released(trial: Trial, server: Server) -> None:
