@@ -26,7 +26,7 @@ def changes(api: Api, wanted: WantedProject, there: Sequence[Found], state: Stat
         now = found.get((one.key, one.scope))
         if now is None:
             yield _set(api, wanted, one, state, "create", f"create variable {one.shown} of project {wanted.path}")
-        elif bool(now["hidden"]) != one.hidden:
+        elif bool(now.get("hidden")) != one.hidden:
             how = "hidden" if one.hidden else "not hidden"
             text = f"delete variable {one.shown} of project {wanted.path} and make it anew: {how} it can only be from the start"
             yield _set(api, wanted, one, state, "replace", text)
@@ -57,7 +57,7 @@ def _differing(one: WantedVariable, now: Found, agreed: Any, key: str) -> list[s
     fields = one.fields
     # A hidden value is never told again.
     same_value = agreed == keyed(key, fields["value"]) if one.hidden else now["value"] == fields["value"]
-    wrong = [name for name in fields if name != "value" and now[name] != fields[name]]
+    wrong = [name for name in fields if name != "value" and now.get(name) != fields[name]]
     return wrong if same_value else ["value", *wrong]
 
 
@@ -67,7 +67,7 @@ def _diff(one: WantedVariable, now: Found, wrong: Sequence[str]) -> str:
         if name == "value":
             lines += ["-value: (another)", "+value: (that of the inventory)"]
         else:
-            lines += [f"-{name}: {now[name]}", f"+{name}: {one.fields[name]}"]
+            lines += [f"-{name}: {now.get(name)}", f"+{name}: {one.fields[name]}"]
     return "\n".join(lines)
 
 
@@ -79,18 +79,17 @@ def _set(
     memory = {variable_record(wanted.path, one.key, one.scope): keyed(key, one.fields["value"]), KEY: key}
     made = {"key": one.key, "environment_scope": one.scope, **one.fields}
     if one.hidden:
-        made["masked_and_hidden"] = True
-        del made["masked"]
+        made["masked_and_hidden"] = True  # beside `masked`: a GitLab before 17.4 passes over what it does not know
 
     def make() -> tuple[Command, Mapping[str, Json]]:
         if how == "update":
             _raced(lambda: api.put(f"{place}/{one.key}", {**one.fields, "filter": {"environment_scope": one.scope}}))
         elif how == "create":
-            _raced(lambda: api.post(place, made))
+            _raced(lambda: _make(api, place, one, made))
         else:
             _raced(lambda: api.delete(f"{place}/{one.key}", {"filter[environment_scope]": one.scope}))
             try:
-                api.post(place, made)
+                _make(api, place, one, made)
             except ApiFailed as error:
                 text = f"variable {one.shown} of project {wanted.path} was deleted, and could not be made anew: {error.text}"
                 raise ApiFailed(text, hint="run the same command again: it makes it", status=error.status) from error
@@ -98,6 +97,15 @@ def _set(
 
     call = Call(make, f"{'PUT' if how == 'update' else 'POST'} /projects/:id/variables")
     return Change(summary, call, "create" if how == "create" else "update", diff=diff)
+
+
+def _make(api: Api, place: str, one: WantedVariable, made: Mapping[str, Any]) -> None:
+    answer = api.post(place, dict(made))
+    if one.hidden and not answer.get("hidden"):
+        raise ApiFailed(
+            f"variable {one.shown} is masked, and not hidden: this GitLab does not hide variables",
+            hint="that takes GitLab 17.4: say masked instead of hidden",
+        )
 
 
 def _delete(api: Api, wanted: WantedProject, name: str, scope: str) -> Change:

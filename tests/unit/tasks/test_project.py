@@ -176,6 +176,16 @@ class TestHidden:
         assert estate.run("project", variables(text.format(str(after).lower()))).changes == [expected]
         assert estate.kept["H *"]["hidden"] is after
 
+    def test_a_gitlab_that_hides_nothing(self, estate: Estate) -> None:
+        """Before 17.4 the wish is passed over: masked it is at least, and that it is not hidden is told."""
+        made = {"key": "H", "value": "hidden-value", "masked": True, "environment_scope": "*"}
+        estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 201, "body": made})
+        told = estate.run("project", self.ONE)
+        assert estate.bodies[estate.asked.index("POST /projects/root%2Fhello/variables")]["masked"] is True
+        assert told.error.text == "variable H is masked, and not hidden: this GitLab does not hide variables"
+        assert "17.4" in told.error.hint
+        assert estate.state == {}
+
     def test_gitlab_fails_between_delete_and_create(self, estate: Estate) -> None:
         """Told, and made by the next run."""
         plain = variables('H = { value = "hidden-value", masked = true }')
