@@ -119,6 +119,15 @@ well() {
     [ "$(($(date +%%s) - since))" -ge 3 ]
   fi
 }
+# Whether what was brought back runs, and says anything at all where the new one was asked: within ten seconds.
+serves() {
+  since=$(date +%%s)
+  until [ -z "$url" ] || curl -s -o /dev/null --max-time 2 --noproxy '*' -- "$url"; do
+    [ "$(($(date +%%s) - since))" -lt 10 ] || return 1
+    sleep 0.2
+  done
+  [ "$(docker container inspect -f '{{.State.Running}}' "$app")" = true ]
+}
 set -- %s
 while [ -z "$verdict" ]; do
   state=$(docker container inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}{{if .State.Health}} {{.State.Health.Status}}{{end}}' "$app")
@@ -140,8 +149,8 @@ $log"
   [ -n "$switched" ] || fail "$app" "$verdict$log" 'it is left as it is'
   undo
   if [ -z "$had" ]; then back='there was none before it, and it is removed'
-  elif [ "$(docker container inspect -f '{{.State.Running}}' "$app")" = true ]; then back='the previous container is back in service'
-  else back='the previous container is back, but does not run either'; fi
+  elif serves; then back='the previous container is back in service'
+  else back='the previous container is back, but does not answer'; fi
   fail "$app" "$verdict$log" "$back"
 fi
 switched=

@@ -1,0 +1,137 @@
+"""What tests of images and apps share: a base image made without network, and the tutorial's small Flask app."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from provision.lab.trial import Trial
+
+REGISTRY = "gitlab.lab.test:5555"
+BASE = "python:3.10.5"  # as the tutorial's Dockerfile calls it; in it is the host's own Python
+FLASK = ("flask", "werkzeug", "jinja2", "markupsafe", "itsdangerous", "click", "blinker")
+
+_BASE = f"""
+set -e
+rm -rf /tmp/base && mkdir -p /tmp/base/tmp
+{{
+  dpkg -L python3-minimal python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 zlib1g libexpat1 libssl3 busybox-static
+  ls -d /bin /lib /lib64
+}} | grep -v -e /share/doc -e /share/man | sed 's,^/\\(bin\\|sbin\\|lib\\|lib64\\)/,/usr/\\1/,' | sort -u > /tmp/list
+tar -C / --no-recursion --ignore-failed-read -cf - -T /tmp/list 2>/dev/null | tar -C /tmp/base -xf -
+tar -C /tmp/base/usr/lib/python3.11 -xf /root/flask.tar
+ln -s python3 /tmp/base/usr/bin/python
+ln -s busybox /tmp/base/usr/bin/sh
+tar -C /tmp/base -cf - . | docker import - {BASE} >/dev/null
+rm -rf /tmp/base /tmp/list /root/flask.tar
+"""
+
+DOCKERFILE = f"""\
+FROM {BASE}
+CMD ["python","app.py"]
+COPY app.py /app.py
+"""
+
+# The signal: without it Docker waits ten seconds for a Python that runs as process 1.
+APP = """\
+import os
+import signal
+
+from flask import Flask
+
+app = Flask(__name__)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+@app.route("/")
+def hello():
+    return "hello world!"
+
+@app.route("/mode")
+def mode():
+    return os.environ.get("MODE", "none") + " " + str(len(os.environ.get("API_TOKEN", "")))
+
+if __name__ == "__main__":
+    app.run(host="0.0.0.0")
+"""
+
+IMAGE = {"name": "root/hello_hapi", "tags": ["1.0", "latest"], "context": "hello"}
+HELLO = {
+    "name": "hello",
+    "image": "root/hello_hapi:1.0",
+    "ports": ["5001:5000"],
+    "check": {"url": "http://localhost:5001/", "contains": "hello", "seconds": 20},
+}
+
+
+def base_image(trial: Trial, *hosts: str) -> None:
+    """Makes the base image on hosts that have Docker."""
+    for host in hosts:
+        with tarfile.open(trial.lab.machine(host).root / "root/flask.tar", "w") as tar:
+            for name in FLASK:
+                spec = find_spec(name)
+                assert spec is not None
+                assert spec.origin is not None
+                folder = Path(spec.origin).parent
+                for path in (folder, *folder.parent.glob(f"{name}-*.dist-info")):
+                    tar.add(path, path.name, filter=_pure)
+        trial.lab.inside(host, _BASE)
+
+
+def _pure(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in entry.name or entry.name.endswith(".so") else entry
+
+
+def write_app(trial: Trial, text: str = "hello world!", code: str = "") -> Path:
+    """The app beside the inventory; `code` stands at its begin."""
+    folder = trial.folder / "hello"
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "app.py").write_text(code + APP.replace("hello world!", text))
+    return folder
+
+
+def answer(trial: Trial, host: str, path: str = "/", port: int = 5001) -> str:
+    """What the app answers, asked from this machine."""
+    address = trial.lab.machine(host).host.address
+    return _get(f"http://{address}:{port}{path}")
+
+
+def _get(url: str) -> str:
+    from urllib.error import URLError
+    from urllib.request import ProxyHandler, build_opener
+
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except (URLError, OSError) as error:
+        return f"no answer: {error}"
+
+
+def container(trial: Trial, host: str, name: str = "hello") -> str:
+    """The container's id and since when it runs; "" when there is none."""
+    form = "{{.Id}} {{.State.StartedAt}} {{.State.Running}}"
+    return trial.lab.inside(host, f"docker container inspect -f '{form}' {name} 2>/dev/null || true").strip()
+
+
+def names(trial: Trial, host: str) -> list[str]:
+    """All containers by name, stopped ones too."""
+    return sorted(trial.lab.inside(host, "docker ps -a --format '{{.Names}}'").split())
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A tar stream of some files."""
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return memory.getvalue()
+
+
+def apps(*tables: dict[str, Any]) -> dict[str, Any]:
+    """Changes of the inventory: these apps instead of its own."""
+    return {"apps": list(tables)}
