@@ -140,7 +140,8 @@ class BuiltImage(Resource):
         packed, digest = self.context.packed()
         if digest != self.digest:
             raise Refused(f"{self.context.folder} was changed while this ran", hint="nothing was built: run again")
-        build = ["-f", self.context.dockerfile, "--label", f"{_LABEL}={self._print}"]
+        # Without it the classic builder leaves the container of a step that failed.
+        build = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self._print}"]
         for reference in self._references:
             build += ["-t", reference]
         for name, value in self.arguments:

@@ -100,7 +100,7 @@ else
   switched=yes
   if [ -n "$had" ]; then docker stop "$app" >/dev/null && docker rename "$app" "$old" || exit 1; fi
   docker rename "$new" "$app" && created= || exit 1
-  said=$(docker start "$app" 2>&1) || verdict="it cannot be started: $(last "$said" | tail -n 1 | cut -c1-600)"
+  said=$(docker start "$app" 2>&1) || verdict="it cannot be started: $(printf '%%s\n' "$said" | grep -v 'failed to start containers' | tail -n 1 | cut -c1-600)"
 fi
 """
 

@@ -1,0 +1,138 @@
+"""What goes wrong with images and apps: one message each, that says what, where and what next; nothing is half done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from support_images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
+from support_runs import applied, provision, refused, settled, strays, wait_for, without_s3
+
+from provision.lab import LabHost
+from provision.lab.trial import Trial
+
+HOST = "runner-1"
+STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"
+
+
+@pytest.fixture(scope="module")
+def trial(trial_factory: Callable[..., Trial]) -> Trial:
+    """An app that runs."""
+    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(HOST)))
+    applied(trial, "all")
+    base_image(trial, HOST)
+    write_app(trial)
+    trial.inventory |= {"images": [IMAGE], "apps": [HELLO]}
+    applied(trial, "image", "deploy")
+    return trial
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is broken, what is asked for, and the words of the one message."""
+
+    name: str
+    task: str
+    words: tuple[str, ...]
+    before: str = "true"
+    after: str = "true"
+    at: str = HOST
+    app: Mapping[str, Any] = field(default_factory=dict)
+    image: Mapping[str, Any] = field(default_factory=dict)
+
+
+LISTEN = "systemd-run -q --unit=listener busybox httpd -f -p 5002"
+NEVER_WELL = {"command": "false", "interval": "1s", "retries": 2}
+FAULTS = [
+    Fault("port held by a program", "deploy", ("port 5002: busybox (process ", ") holds it"), LISTEN, "systemctl stop listener", app={"ports": ["5002:5000"]}),
+    Fault("port held on one address", "deploy", ("port 5002: busybox",), LISTEN, "systemctl stop listener", app={"ports": ["127.0.0.1:5002:5000"]}),
+    Fault(
+        "port held by a container", "deploy", ("port 5003: the container theirs (python:3.10.5) holds it",),
+        "docker run -d --name theirs -p 5003:80 python:3.10.5 python -c 'import time; time.sleep(600)'", "docker rm -f theirs",
+        app={"ports": ["5003:5000"]},
+    ),
+    Fault("udp port held", "deploy", ("port 5004: ", "holds it"), "systemd-run -q --unit=listener python3 -c \"import socket, time; one = socket.socket(2, 2); one.bind(('', 5004)); time.sleep(600)\"", "systemctl stop listener", app={"ports": ["5004:5000/udp"]}),
+    Fault("health never up", "deploy", ("its health check fails", "the previous container is back in service"), app={"health": NEVER_WELL}),
+    Fault("check never up", "deploy", ("not well within 2 s: http://localhost:5001/gone answers 404 instead of 200", "back in service"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 2}}),
+    Fault("check by command", "deploy", ("not well within 2 s: false says: ", "back in service"), app={"environment": {"A": "b"}, "check": {"command": ["false"], "seconds": 2}}),
+    Fault("a program that is not there", "deploy", ("it cannot be started", "serve", "back in service"), app={"command": ["serve"]}),
+    Fault("a volume that cannot be", "deploy", ("docker create hello: ", "what served still does"), app={"volumes": ["data:/data:sometimes"]}),
+    Fault("a tag that is not there", "deploy", (f"docker pull {REGISTRY}/root/hello_hapi:9.9: ", "provision image"), app={"image": "root/hello_hapi:9.9"}),
+    Fault("login refused", "deploy", (f"login to {REGISTRY} as root: ", "check the login"), app={"environment": {"A": "b"}, "login": {"username": "root", "password": "not-the-password"}}),
+    Fault("login refused to push", "image", (f"login to {REGISTRY} as root: ", "check the login"), image={"login": {"username": "root", "password": "not-the-password"}, "tags": ["2.0"]}),
+    Fault("no right to push", "image", ("docker push", "denied"), image={"name": "somebody/else", "tags": ["2.0"]}),
+    Fault("a step of the Dockerfile fails", "image", ("docker build: ", "no-such-program: not found"), image={"dockerfile": "Broken", "tags": ["2.0"]}),
+    Fault(
+        "registry out of disk", "image", ("docker push", "disk full"),
+        f"mount -t tmpfs -o size=64k,mode=0777 tmpfs {STORAGE}", f"umount -l {STORAGE}", at="gitlab", image={"tags": ["2.0"]},
+    ),
+    Fault("registry down", "deploy", (f"login to {REGISTRY} as root: ", "refused"), "gitlab-ctl stop nginx", "gitlab-ctl start nginx", at="gitlab", app={"environment": {"A": "b"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_one_message_and_nothing_half_done(trial: Trial, fault: Fault) -> None:
+    """The container that served does, with its old settings; no stray of ours, and the next run finds all well."""
+    (trial.folder / "hello/Broken").write_text("FROM python:3.10.5\nRUN no-such-program\n")
+    before = container(trial, HOST).split()[0]
+    changes = {"apps": [{**HELLO, **fault.app}], "images": [{**IMAGE, **fault.image}]}
+    trial.lab.inside(fault.at, fault.before)
+    try:
+        outcome = refused(trial, fault.task, changes=changes)
+    finally:
+        trial.lab.inside(fault.at, fault.after)
+    (error,) = outcome.of("error")
+    for words in fault.words:
+        assert words in error["text"], error["text"]
+    assert error["hint"]
+    assert container(trial, HOST).split()[0] == before
+    wait_for(lambda: answer(trial, HOST) == "hello world!", "the answer of the one that served")
+    assert names(trial, HOST) == ["hello"]
+    (trial.folder / "hello/Broken").unlink()
+    applied(trial, "image", "deploy")
+    settled(trial, "image", "deploy")
+    assert container(trial, HOST).split()[0] == before
+    assert strays(trial, HOST) == []
+
+
+def test_the_holder_of_a_port_that_is_ours(trial: Trial) -> None:
+    """The container that is replaced holds it: that is no hindrance."""
+    changes = {"apps": [{**HELLO, "environment": {"A": "b"}}]}
+    assert applied(trial, "deploy", changes=changes).changes() == ["replace hello: its settings differ"]
+    applied(trial, "deploy")
+
+
+def test_another_ones_container(trial: Trial) -> None:
+    """It has the name: it is named, and neither stopped nor removed."""
+    trial.lab.inside(HOST, "docker run -d --name web python:3.10.5 python -c 'import time; time.sleep(600)'")
+    app = {**HELLO, "name": "web", "ports": []}
+    for mode in ([], ["--check"]):
+        assert (
+            "a container called web is there, of python:3.10.5, and it is not ours"
+            in refused(trial, "deploy", *mode, changes={"apps": [HELLO, app]}).errors
+        )
+    assert names(trial, HOST) == ["hello", "web"]
+    trial.lab.inside(HOST, "docker rm -f web")
+    applied(trial, "deploy")
+
+
+BAD_INPUT = [
+    ({"images": [{**IMAGE, "name": "root/Hello"}]}, "images are named in lower case: expected 'hello'"),
+    ({"images": [{**IMAGE, "tags": ["1 0"]}]}, "expected a tag of letters"),
+    ({"images": [{**IMAGE, "dockerfile": "Dockerfile.prod"}]}, "there is no Dockerfile.prod in"),
+    ({"images": [{**IMAGE, "context": "missing"}]}, "is not there"),
+    ({"apps": [{**HELLO, "on": "runers"}]}, 'did you mean "runners"?'),
+    ({"apps": [{**HELLO, "ports": ["5001"]}]}, "expected HOST:CONTAINER"),
+]
+
+
+@pytest.mark.parametrize(("changes", "why"), BAD_INPUT)
+def test_bad_input_is_refused_before_anything_is_contacted(trial: Trial, changes: dict[str, Any], why: str) -> None:
+    """Exit code 2, one message."""
+    outcome = provision(trial, "image", "deploy", changes=changes)
+    assert outcome.code == 2
+    assert outcome.events == ()
+    assert why in outcome.stderr
+    assert outcome.stderr.count("error:") == 1
