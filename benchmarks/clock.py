@@ -76,6 +76,9 @@ def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
     try:
         output = "".join(one.stdout.read() for one in running if one.stdout)
         ends = [os.wait4(one.pid, 0) for one in running]
+    except BaseException:  # ended from outside: what is measured goes too
+        _end(running)
+        raise
     finally:
         patience.cancel()
     seconds = time.perf_counter() - started
