@@ -80,7 +80,7 @@ def test_a_large_context(trial: Trial, tmp_path: Path) -> None:
 
 def images(trial: Trial) -> set[str]:
     """All tagged images of the host."""
-    return set(trial.lab.inside(HOST, "docker images --format '{{.Repository}}:{{.Tag}}'").split())
+    return set(trial.lab.inside(HOST, "docker images -f dangling=false --format '{{.Repository}}:{{.Tag}}'").split())
 
 
 def test_pruning(trial: Trial) -> None:
