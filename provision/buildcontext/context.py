@@ -64,6 +64,15 @@ class Context:
     def _pack(self, sink: _Sink) -> None:
         import tarfile
 
+        with _Told(self.folder):
+            self._check()
+        with _Told(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # it only writes
+            for name, path in self._entries():
+                _add(tar, name, path)
+            if self.rendered is not None:
+                tar.addfile(_entry(self.dockerfile, 0o644, len(self.rendered)), io.BytesIO(self.rendered))
+
+    def _check(self) -> None:
         if not self.folder.is_dir():
             what = "is no folder" if self.folder.exists() else "is not there"
             raise UsageError(f"the build context {self.folder} {what}", hint="context is a folder on this machine")
@@ -72,11 +81,6 @@ class Context:
                 f"there is no {self.dockerfile} in {self.folder}",
                 hint="write one, name it in dockerfile, or choose a template",
             )
-        with _Told(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # it only writes
-            for name, path in self._entries():
-                _add(tar, name, path)
-            if self.rendered is not None:
-                tar.addfile(_entry(self.dockerfile, 0o644, len(self.rendered)), io.BytesIO(self.rendered))
 
     def _entries(self) -> Iterator[tuple[str, Path]]:
         """What is sent, in order, folders before what is in them."""

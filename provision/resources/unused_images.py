@@ -118,7 +118,7 @@ systemctl restart provision-prune.timer
 """
 _REMOVE: Final = f"""
 systemctl disable --quiet --now provision-prune.timer
-rm -f -- {_SCRIPT} {_SERVICE} {_TIMER} || exit 1
+rm -f -- {_SCRIPT} {_SERVICE} {_TIMER} /var/lib/systemd/timers/stamp-provision-prune.timer || exit 1
 rmdir -- {_SCRIPT.rpartition("/")[0]} 2>/dev/null
 systemctl daemon-reload
 """

@@ -55,7 +55,7 @@ FAULTS = [
     ),
     Fault("udp port held", "deploy", ("port 5004: ", "holds it"), "systemd-run -q --unit=listener python3 -c \"import socket, time; one = socket.socket(2, 2); one.bind(('', 5004)); time.sleep(600)\"", "systemctl stop listener", app={"ports": ["5004:5000/udp"]}),
     Fault("health never up", "deploy", ("its health check fails", "the previous container is back in service"), app={"health": NEVER_WELL}),
-    Fault("check never up", "deploy", ("not well within 2 s: http://localhost:5001/gone answers 404 instead of 200", "back in service"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 2}}),
+    Fault("check never up", "deploy", ("not well within 6 s: http://localhost:5001/gone answers 404 instead of 200", "back in service"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 6}}),
     Fault("check by command", "deploy", ("not well within 2 s: false says: ", "back in service"), app={"environment": {"A": "b"}, "check": {"command": ["false"], "seconds": 2}}),
     Fault("a program that is not there", "deploy", ("it cannot be started", "serve", "back in service"), app={"command": ["serve"]}),
     Fault("a volume that cannot be", "deploy", ("docker create hello: ", "what served still does"), app={"volumes": ["data:/data:sometimes"]}),

@@ -211,6 +211,24 @@ def test_the_controller_is_killed_in_the_middle(trial: Trial) -> None:
 
 
 @in_order
+def test_a_script_that_runs_out_of_time(trial: Trial) -> None:
+    """Ended from outside while the new container is looked at: it brings the previous one back on its way out."""
+    check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 100}
+    before = container(trial, "runner-1").split()[0]
+    path = trial.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
+    argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        wait_for(lambda: answer(trial, "runner-1", "/mode").startswith("x"), "the new container")
+        trial.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 5 1900')")
+        assert run.wait(30) == 1
+    assert container(trial, "runner-1").split()[0] == before
+    wait_for(lambda: answer(trial, "runner-1") == "hello after all", "the previous container's answer")
+    assert names(trial, "runner-1") == ["hello"]
+    assert len(applied(trial, "deploy").changes()) == 1, "it is owed, and tried again"
+    settled(trial, "deploy")
+
+
+@in_order
 def test_what_a_killed_host_left(trial: Trial) -> None:
     """Half-way between two containers, as after a power cut: the one that served is known, and all ends well."""
     trial.lab.inside(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support_ignore import CASES
+from support_ignore import CASES, LATER_CASES
 
 from provision.buildcontext.ignore import Ignore
 
@@ -21,7 +21,7 @@ def kept(text: str, paths: tuple[str, ...]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("text", "paths", "left"), CASES)
+@pytest.mark.parametrize(("text", "paths", "left"), CASES + LATER_CASES)
 def test_patterns(text: str, paths: tuple[str, ...], left: tuple[str, ...]) -> None:
     """What stays of some files."""
     assert kept(text, paths) == list(left)

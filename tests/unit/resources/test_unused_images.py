@@ -1,0 +1,99 @@
+"""What nobody uses: how it is told, and the hosts' own timer. The script that finds it is tried on real hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.errors import ProbeFailed
+from provision.resources import PruneTimer, Result, UnusedImages
+from provision.resources.unused_images import bytes_of, human
+from provision.testing import file_is, observe, planned, state_is
+
+IDENTITY = "sha256:" + "1" * 64
+LINES = (
+    f"container|{'2' * 64}|1.5kB (virtual 3MB)|gone\nimage|{IDENTITY}|41.06MB|old:1 old:2 \nimage|{IDENTITY}|448B|\n"
+)
+
+
+def test_what_would_go() -> None:
+    """Names, and the space that it frees."""
+    wanted = UnusedImages(14, ("hello:1",))
+    (change,) = planned(wanted, observe(wanted, LINES))
+    assert change.summary == (
+        "remove 1 stopped container (gone) and 2 unused images (old:1 old:2, 111111111111): frees 41.1 MB at least"
+    )
+    assert change.action == "delete"
+    assert "-image old:1 old:2 41.06MB\n" in change.diff
+    assert str(wanted.probe()[""].script).startswith("set -- list 14 hello:1\n")  # type: ignore[union-attr]
+
+
+def test_many_are_not_all_named() -> None:
+    """One line stays one line."""
+    wanted = UnusedImages(0)
+    (change,) = planned(wanted, observe(wanted, "".join(f"image|{IDENTITY}|1MB|i:{n} \n" for n in range(12))))
+    assert "i:9 and 2 more)" in change.summary
+
+
+@pytest.mark.parametrize("seen", ["", "\n"])
+def test_nothing_to_remove(seen: str) -> None:
+    """Nothing is told."""
+    assert planned(UnusedImages(14), observe(UnusedImages(14), seen)) == []
+
+
+def test_docker_that_does_not_answer() -> None:
+    """It is no empty host."""
+    with pytest.raises(ProbeFailed, match="Cannot connect"):
+        planned(UnusedImages(14), observe(UnusedImages(14), Result(b"", b"Cannot connect to the daemon", 1)))
+
+
+SIZES = [
+    ("448B", 448, "448 B"),
+    ("41.06MB", 41.06e6, "41.1 MB"),
+    ("1.2GB", 1.2e9, "1.2 GB"),
+    ("0B", 0, "0 B"),
+    ("?", 0, "0 B"),
+]
+
+
+@pytest.mark.parametrize(("text", "number", "told"), SIZES)
+def test_sizes(text: str, number: float, told: str) -> None:
+    """As Docker writes them."""
+    assert bytes_of(text) == pytest.approx(number)
+    assert human(bytes_of(text)) == told
+
+
+def seen_of(timer: PruneTimer, **more: Any) -> dict[str, Any]:
+    """A host on which all is as it should be, but for `more`."""
+    files = {path: file_is(text) for path, text in timer._files().items()}
+    return {"state": state_is({"prune timer": True}), "unit": "enabled\nactive\n", **files, **more}
+
+
+TIMER = PruneTimer(True, 14, ("hello:1",))
+CASES = [
+    ({}, []),
+    ({"unit": "disabled\ninactive\n"}, ["install the prune timer"]),
+    ({"state": state_is({})}, ["install the prune timer"]),
+    ({"/usr/local/lib/provision/prune": file_is("old")}, ["install the prune timer"]),
+    ({"/etc/systemd/system/provision-prune.service": Result(b"absent\n")}, ["install the prune timer"]),
+]
+
+
+@pytest.mark.parametrize(("more", "wanted"), CASES)
+def test_the_timer(more: dict[str, Any], wanted: list[str]) -> None:
+    """Converged, switched off by hand, not ours yet, another script, half installed."""
+    assert [one.summary for one in planned(TIMER, observe(TIMER, seen_of(TIMER, **more)))] == wanted
+
+
+def test_the_timer_is_removed_where_it_is_ours() -> None:
+    """And only there."""
+    off = PruneTimer(False, 14)
+    assert planned(off, observe(off, {"state": state_is({})})) == []
+    (change,) = planned(off, observe(off, {"state": state_is({"prune timer": True})}))
+    assert (change.summary, change.remember) == ("remove the prune timer", {"prune timer": None})
+
+
+def test_the_timers_settings_are_in_its_unit() -> None:
+    """Days, and the images that stay."""
+    assert "/usr/local/lib/provision/prune remove 14 hello:1\n" in "".join(TIMER._files().values())
