@@ -68,7 +68,9 @@ def test_gitlab_is_down(trial: Trial, server: Server) -> None:
         checked = provision(trial, "register", "--check")
     assert "GitLab says whether it knows kept, given" in known.errors
     assert known.messages().count("the connection is refused): its entry is left as it is") == 2
-    assert "GitLab says whether it knows kept, given" in new.errors
+    assert "cannot create new in GitLab" in new.errors
+    assert "that the service runs" in new.errors
+    assert new.messages().count("its entry is left as it is") == 2
     assert (checked.code, checked.changes()) == (0, [])
     assert checked.messages().count("its entry is left as it is") == 2
 

@@ -124,11 +124,11 @@ def test_a_broken_version_is_rolled_back(trial: Trial) -> None:
 @in_order
 def test_an_app_that_never_gets_well(trial: Trial) -> None:
     """It runs, and answers otherwise: after its time the previous one is back, with the reason told."""
-    check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 3}
+    check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 10}
     outcome = refused(
         trial, "deploy", "--limit", "runner-1", changes=apps({**HELLO, "check": check, "environment": {"MODE": "x"}})
     )
-    assert "not well within 3 s: http://localhost:5001/ answers without the text goodbye" in outcome.errors
+    assert "not well within 10 s: http://localhost:5001/ answers without the text goodbye" in outcome.errors
     assert "the previous container is back in service" in outcome.errors
     assert (answer(trial, "runner-1"), answer(trial, "runner-1", "/mode")) == ("hello again", "none 0")
     assert names(trial, "runner-1") == ["hello"]

@@ -54,7 +54,7 @@ def test_the_next_run_changes_nothing(trial: Trial) -> None:
     again = settled(trial, "all")
     assert again.statuses("gitlab") == dict.fromkeys(["gitlab", "certificates", "registry", "firewall"], "ok")
     for host in RUNNERS:
-        assert again.statuses(host) == dict.fromkeys(["docker", "runner", "register", "verify"], "ok")
+        assert again.statuses(host) == dict.fromkeys(["docker", "runner", "register", "verify", "deploy"], "ok")
     assert max(one["round_trips"] for one in again.summary["hosts"].values()) <= 9
     assert again.of("message") == []
 

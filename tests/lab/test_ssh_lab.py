@@ -106,7 +106,7 @@ def test_wrong_password(lab: Lab) -> None:
 
 def test_no_password_where_one_is_needed(lab: Lab) -> None:
     """sudo wants a password and none was given: said with the three ways out."""
-    with session(target(lab, "asks", become_password=None)) as opened, pytest.raises(BecomeError) as told:
+    with pytest.raises(BecomeError) as told, session(target(lab, "asks", become_password=None)) as opened:
         opened.ask([sh("echo")], deadline=10)
     for way in ("-K", "become_password", "NOPASSWD"):
         assert way in told.value.hint
@@ -114,7 +114,7 @@ def test_no_password_where_one_is_needed(lab: Lab) -> None:
 
 def test_no_root_without_sudo(lab: Lab) -> None:
     """become = false as an ordinary user: refused before anything runs."""
-    with session(target(lab, "open", become=False), lock=True) as opened, pytest.raises(BecomeError) as told:
+    with pytest.raises(BecomeError) as told, session(target(lab, "open", become=False), lock=True) as opened:
         opened.ask([sh("touch /tmp/never")], deadline=10)
     assert "has user id 1000" in told.value.text
     assert lab.inside("open", "ls /tmp/never 2>/dev/null || true") == ""

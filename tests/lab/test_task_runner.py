@@ -123,6 +123,14 @@ def test_a_version_that_is_nowhere_changes_nothing(trial: Trial) -> None:
     assert pid(trial, BARE) == before
 
 
+def test_the_hold_goes_with_the_pin(trial: Trial) -> None:
+    """Without a version in the inventory both stay at theirs, and apt may move them again."""
+    outcome = twice(trial, "runner", "--limit", BARE)
+    assert outcome.changes() == ["let go of the hold on gitlab-runner, gitlab-runner-helper-images"]
+    assert trial.host(BARE).check_output("apt-mark showhold") == ""
+    assert versions(trial, BARE) == ["19.3.0-1", "19.3.0-1"]
+
+
 def test_nothing_to_do_restarts_nothing(trial: Trial) -> None:
     """A run that changes nothing leaves the service's process alone."""
     before = pid(trial, OLD)
