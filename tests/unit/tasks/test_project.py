@@ -26,7 +26,7 @@ registry = "private"
 PLAIN = "plain"
 MASKED = {{ value = "masked-value", masked = true, protected = true, description = "for the tests" }}
 HIDDEN = {{ value = "hidden-value", hidden = true }}
-FILE = {{ value = "-----BEGIN KEY-----\\nabc\\n", type = "file", raw = true }}
+FILE = {{ value = "-----BEGIN KEY-----\\nline one\\n", type = "file", raw = true }}
 SCOPED = [{{ value = "one", environment_scope = "production" }}, {{ value = "two", environment_scope = "review/*" }}]
 """
 ALL = ["PLAIN *", "MASKED *", "HIDDEN *", "FILE *", "SCOPED production", "SCOPED review/*"]
@@ -66,7 +66,7 @@ def test_bare(estate: Estate) -> None:
         "PLAIN *": "plain",
         "MASKED *": "masked-value",
         "HIDDEN *": "hidden-value",
-        "FILE *": "-----BEGIN KEY-----\nabc\n",
+        "FILE *": "-----BEGIN KEY-----\nline one\n",
         "SCOPED production": "one",
         "SCOPED review/*": "two",
     }
@@ -78,7 +78,7 @@ def test_bare(estate: Estate) -> None:
     assert estate.asked[-4:] == LOOK  # seen again, after the changes
     told_all = " ".join(map(str, told.events))
     state = (estate.home / "state.json").read_text()
-    assert [value for value in ("plain-", "masked-value", "hidden-value", "abc") if value in told_all + state] == []
+    assert [value for value in ("plain-", "masked-value", "hidden-value", "line one") if value in told_all + state] == []
 
 
 def test_converged(estate: Estate) -> None:
