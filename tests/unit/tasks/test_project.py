@@ -78,7 +78,9 @@ def test_bare(estate: Estate) -> None:
     assert estate.asked[-4:] == LOOK  # seen again, after the changes
     told_all = " ".join(map(str, told.events))
     state = (estate.home / "state.json").read_text()
-    assert [value for value in ("plain-", "masked-value", "hidden-value", "line one") if value in told_all + state] == []
+    assert [
+        value for value in ("plain-", "masked-value", "hidden-value", "line one") if value in told_all + state
+    ] == []
 
 
 def test_converged(estate: Estate) -> None:
