@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.lab import Lab, LabHost
-from provision.lab.trial import PROVISION, Trial
+from provision_lab import Lab, LabHost
+from provision_lab.trial import PROVISION, Trial
 
 HERE = Path(__file__).parent
 WORKLOAD = HERE / "workload"

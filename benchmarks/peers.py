@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from provision.lab import Lab
-from provision.lab.run import LabError
+from provision_lab import Lab
+from provision_lab.run import LabError
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"

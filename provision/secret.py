@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from typing import Final
 from urllib.parse import quote
@@ -77,3 +78,15 @@ def mask(text: str) -> str:
         if form in text:
             text = text.replace(form, MASK)
     return text
+
+
+_SECRET_NAME = re.compile(
+    r"(?:token|password|passwd|passphrase|secret|secret_?key|access_?key|access_?key_?id|api_?key"
+    r"|private_?key|account_?key|signing_?key|key_base|sentry_dsn)$",
+    re.IGNORECASE,
+)
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether a string under this key is taken for a secret."""
+    return _SECRET_NAME.search(key) is not None

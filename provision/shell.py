@@ -8,11 +8,10 @@ stands in a script may stand in an argv: secrets travel on standard input.
 from __future__ import annotations
 
 import shlex
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from provision.secret import Secret
-from provision.values import dataclass
 
 Argument = str | int | PurePath | list[str] | tuple[str, ...]
 
@@ -46,3 +45,22 @@ def _quote(argument: Argument) -> str:
     if isinstance(argument, Secret) or not isinstance(argument, str | int | PurePath):
         raise TypeError(f"{type(argument).__name__} cannot be a shell argument: give it on standard input")
     return shlex.quote(str(argument))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: exit code and both outputs, binary-safe."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    code: int = 0
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bytes that are not UTF-8 survive as surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def errors(self) -> str:
+        """stderr as text."""
+        return self.stderr.decode("utf-8", "replace")

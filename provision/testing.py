@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProvisionError
-from provision.resources.base import Ask, Change, Note, Observation, Resource, Result
-from provision.shell import Command
+from provision.resources.base import Ask, Change, Note, Observation, Resource
+from provision.shell import Command, Result
 from provision.ssh.session import Traffic
 
 # A text or bytes: stdout. A number: the exit code. An error is raised; a function is given the command.

@@ -9,6 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
 
 # verb: (module, function); what is not a verb is a playbook or a task
 VERBS = {
@@ -17,8 +21,10 @@ VERBS = {
     "schema": ("provision.cli.schema", "schema"),
     "init": ("provision.cli.init", "init"),
     "logs": ("provision.cli.logs", "logs"),
-    "lab": ("provision.cli.lab", "lab"),
 }
+
+
+ENTRY_POINTS = "provision.commands"  # the group in which other distributions offer verbs; each is a click command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,10 +47,17 @@ def _guarded(given: list[str]) -> int:
     from provision.errors import ProvisionError, UsageError
     from provision.secret import mask
 
-    module, function = VERBS.get(given[0] if given else "", ("provision.cli.run", "run"))
-    command: click.Command = getattr(import_module(module), function)
+    verb = given[0] if given else ""
+    command = _verb(verb)
+    if command is None:
+        from provision.cli.run import run
+
+        command = run
+    else:
+        given = given[1:]
     try:
-        with command.make_context(_name(given), given[1:] if module != "provision.cli.run" else given) as context:
+        name = "provision" if command.name == "provision" else f"provision {verb}"
+        with command.make_context(name, given) as context:
             code = command.invoke(context)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
@@ -73,5 +86,14 @@ def _guarded(given: list[str]) -> int:
         return 1
 
 
-def _name(given: list[str]) -> str:
-    return f"provision {given[0]}" if given and given[0] in VERBS else "provision"
+def _verb(name: str) -> click.Command | None:
+    """The command of a verb: one of ours, or one that another distribution offers; None for a playbook or a task."""
+    if name in VERBS:
+        module, function = VERBS[name]
+        command: click.Command = getattr(import_module(module), function)
+        return command
+    if not name or name.startswith("-"):
+        return None
+    from importlib.metadata import entry_points
+
+    return next((one.load() for one in entry_points(group=ENTRY_POINTS, name=name)), None)

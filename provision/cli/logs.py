@@ -13,7 +13,7 @@ import click
 from provision.cli.options import inventory_option, set_option
 
 if TYPE_CHECKING:
-    from provision.engine.reach import Opener
+    from provision.engine.assemble import Opener
     from provision.inventory import Host, Inventory
     from provision.shell import Command
     from provision.ssh.session import Session
@@ -49,7 +49,7 @@ def logs(
     app: str, inventory: tuple[Path, ...], settings: tuple[str, ...], limit: str | None, lines: int, follow: bool
 ) -> int:
     """Shows what APP's containers say: docker logs of each host, with the host's name where there are several."""
-    from provision.engine.reach import opener
+    from provision.engine.assemble import opener
     from provision.inventory import load
     from provision.shell import sh
 
@@ -60,8 +60,7 @@ def logs(
 
 
 def _hosts(inventory: Inventory, app: str, limit: str | None) -> list[Host]:
-    from provision.errors import UsageError
-    from provision.inventory.nearest import did_you_mean
+    from provision.errors import UsageError, did_you_mean
 
     known = {one.name for host in inventory.hosts for one in host.settings.apps}
     if app not in known:

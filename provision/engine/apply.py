@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provision.engine.detached import detach
 from provision.engine.guard import armed, confirm
-from provision.engine.memory import either, updated
 from provision.errors import ChangedMeanwhile, ChangeFailed
-from provision.resources.base import Call, Change, Handler, Result
-from provision.resources.host_files import CHANGED_MEANWHILE, journal, remember, settle
+from provision.host.files import CHANGED_MEANWHILE, journal, remember, settle
+from provision.host.jobs import detach
+from provision.host.pending import Handler
+from provision.host.state import either, updated
+from provision.resources.base import Call, Change
 from provision.secret import mask
-from provision.shell import Command
+from provision.shell import Command, Result
 from provision.ssh.session import Session
 
 OnOutput = Callable[[str], None]

@@ -1,20 +1,71 @@
-"""From what was typed to a run: inventory, hosts, plays, and how each host is reached."""
+"""How a host of the inventory is reached: its address, its SSH settings, and who we are.
+
+From what was typed to a run: inventory, hosts, plays, and how each host is reached.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from provision.engine.catalogue import Catalogue, folders_beside
-from provision.engine.reach import opener
 from provision.engine.run import HostPlay, Run
 from provision.errors import UsageError
 from provision.inventory import Host as InventoryHost
 from provision.inventory import Inventory, load
 from provision.secret import Secret
+from provision.ssh.session import Session, Target
 from provision.tasks.base import Host, Play
 from provision.templating import use_templates_of
-from provision.values import dataclass
+
+
+class Opener(Protocol):
+    """Opens a session on a host, by its name. Raises Unreachable, BecomeError, Locked."""
+
+    def __call__(self, name: str, /, *, lock: bool) -> Session: ...
+
+
+def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Opener:
+    """For these hosts; `password` is sudo's, where it was typed. Raises InventoryError for a secret that is missing."""
+    targets = {one.name: _target(one, password) for one in hosts}
+
+    def open_to(name: str, /, *, lock: bool) -> Session:
+        from provision.ssh import connect
+
+        return connect(targets[name], lock=lock, who=_who())
+
+    return open_to
+
+
+def _target(host: InventoryHost, password: Secret | None) -> Target:
+    ssh = host.settings.ssh
+    if password is None and ssh.become and ssh.become_password is not None:
+        # Fetched before anything is contacted: a missing secret is bad input, not a failed host.
+        password = ssh.become_password.resolve()
+    return Target(
+        name=host.name,
+        address=host.address,
+        port=ssh.port,
+        user=ssh.user,
+        identity_file=ssh.identity_file,
+        proxy_jump=ssh.proxy_jump,
+        known_hosts=ssh.known_hosts,
+        connect_timeout=ssh.connect_timeout,
+        host_keys=ssh.host_keys,
+        host_key=host.host_key,
+        become=ssh.become,
+        become_password=(lambda: password) if password is not None else None,
+    )
+
+
+def _who() -> str:
+    import getpass
+
+    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
 
 
 @dataclass(frozen=True)

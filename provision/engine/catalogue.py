@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,6 @@ from provision.errors import UsageError
 from provision.places import shipped
 from provision.tasks import SHIPPED
 from provision.tasks.base import Play, Task, play
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

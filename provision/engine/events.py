@@ -2,14 +2,16 @@
 
 The fields are the contract of `--json`; what is here and not there (`HostStarted`, `Step`, `Output`) is for
 people who watch, and is left out of the JSON lines.
+
+Events reach listeners one at a time, in the order in which they happened.
 """
 
 from __future__ import annotations
 
-from dataclasses import field
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
-
-from provision.values import dataclass
 
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 
@@ -128,3 +130,23 @@ class Listener(Protocol):
 
     def close(self) -> None:
         """Called once, after the last."""
+
+
+class Bus:
+    """Hands each event to every listener; safe to call from any thread."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+        self._lock = threading.Lock()
+
+    def tell(self, event: Event) -> None:
+        """Delivers one event."""
+        with self._lock:
+            for listener in self._listeners:
+                listener.on(event)
+
+    def close(self) -> None:
+        """Lets each listener finish (write its file, leave its screen)."""
+        with self._lock:
+            for listener in self._listeners:
+                listener.close()

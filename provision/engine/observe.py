@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provision.resources.base import Ask, Observation, Probe, Question, Resource, Result
-from provision.resources.together import Together
-from provision.shell import Command
+from provision.resources.base import Ask, Observation, Probe, Question, Resource, Together
+from provision.shell import Command, Result
 from provision.ssh.session import Session
 
 Group = tuple[type[Together], list[Together]]

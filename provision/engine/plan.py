@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from provision.engine.observe import Eyes
 from provision.errors import HostFailed, ProvisionError
-from provision.resources.base import Change, Handler, Note, Resource
+from provision.host.pending import Handler
+from provision.resources.base import Change, Note, Resource
 
 
 class ResourceError(Exception):

@@ -1,4 +1,6 @@
-"""A run over many hosts: one thread a host, plays as barriers, at most `forks` at work at once.
+"""Ctrl-C, taken where it can be answered.
+
+A run over many hosts: one thread a host, plays as barriers, at most `forks` at work at once.
 
 All hosts connect and look at the start, side by side, whatever play they belong to: a run that
 changes nothing costs each host one look. A host whose play comes later waits for the plays before it,
@@ -7,21 +9,55 @@ and looks again if anything was changed meanwhile.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import field, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any
 
-from provision.engine.bus import Bus
-from provision.engine.events import Listener, Message, Start, Summary
-from provision.engine.hostrun import HostRun
-from provision.engine.interrupts import Interrupts
-from provision.engine.warm import Warm
+from provision.engine.events import Bus, Listener, Message, Start, Summary
+from provision.engine.host_run import HostRun
 from provision.resources.base import Resource
 from provision.ssh.session import Session
 from provision.tasks.base import Host, Task
-from provision.values import dataclass
+
+
+class Interrupts:
+    """While it is entered, Ctrl-C breaks nothing off: it is noted, and answered by who follows the jobs.
+
+    No exception is raised for it. One raised in the middle of other code is lost where that code may not fail (a
+    finalizer), and leaves locks taken.
+    """
+
+    def __init__(self) -> None:
+        self._pressed: SimpleQueue[bool] = SimpleQueue()  # True: Ctrl-C; False: a job has ended
+        self._previous: Any = None
+
+    def __enter__(self) -> Interrupts:
+        # A process that ignores Ctrl-C (nohup) goes on doing so; signals can be taken in the main thread alone.
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if default and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, lambda *_: self._pressed.put(True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def during(self, jobs: Sequence[Future[Any]]) -> Iterator[None]:
+        """Waits until every job has ended. Yields once for each Ctrl-C, those that came earlier first."""
+        for job in jobs:
+            job.add_done_callback(lambda _: self._pressed.put(False))
+        left = len(jobs)
+        while left:
+            if self._pressed.get():
+                yield
+            else:
+                left -= 1
+
 
 Connect = Callable[[Host], Session]
 
@@ -56,7 +92,7 @@ class Run:
     def carry_out(self) -> Summary:
         """Runs to the end and returns the counts. Ctrl-C stops after the running steps; twice abandons them."""
         started = time.monotonic()
-        warm = Warm(self._foresee())
+        self._foresee()
         bus = Bus(self.listeners)
         bus.tell(Start(self.names, tuple(host.name for host in self.hosts), self.check))
         gate = _Gate(self.plays)
@@ -69,7 +105,6 @@ class Run:
                 bus,
                 check=self.check,
                 stopping=self._stopping.is_set,
-                on_look=warm.up,
             )
         crashes: list[BaseException] = []
         try:

@@ -1,4 +1,6 @@
-"""A connection to GitLab's REST API.
+"""HTTP to a given address under a given name: what /etc/hosts would do, for one session only.
+
+A connection to GitLab's REST API.
 
 GitLab's name may not be resolved where the tool runs (a rehearsal, a split DNS): then the address that the
 inventory gives its host is used, with TLS still checked for the name.
@@ -9,18 +11,41 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
 
 from provision.errors import ApiFailed
 from provision.secret import Secret
-from provision.values import dataclass
 
 if TYPE_CHECKING:
     from gitlab import Gitlab
     from requests import Session
+
+
+class ByAddress(HTTPAdapter):
+    """Connects to `address`; TLS asks for and checks `name`, and so does the Host header."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name, self._address = name, f"[{address}]" if ":" in address else address
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Makes connections that offer and check the name instead of the address."""
+        super().init_poolmanager(*arguments, server_hostname=self._name, assert_hostname=self._name, **options)
+
+    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+        """Sends to the address, with the name in the Host header."""
+        parts = urlsplit(request.url or "")
+        port = f":{parts.port}" if parts.port else ""
+        request.headers["Host"] = str(parts.netloc)
+        request.url = urlunsplit(parts._replace(netloc=f"{self._address}{port}"))
+        return super().send(request, *arguments, **options)
+
 
 _SECONDS = 30
 # A limit on requests is waited for as GitLab tells it, for a minute in all: python-gitlab would wait for hours.
@@ -144,8 +169,6 @@ class Api:
         session.trust_env = False
         parts = urlsplit(self.url)
         if self.fallback and not _resolves(parts.hostname or ""):
-            from provision.gitlab.by_address import ByAddress
-
             session.mount(f"{parts.scheme}://{parts.netloc}", ByAddress(parts.hostname or "", self.fallback))
         return session
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from provision.errors import ApiFailed, ChangedMeanwhile
 from provision.gitlab.api import Api
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

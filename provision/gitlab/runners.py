@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
 from provision.secret import Secret
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from provision.inventory.models.base import Table
+    from provision.inventory.tables.base import Table
 
 _WHOLE: Final = ("Runner", "Image", "App")  # arrays are never merged: what is in one stands whole in one place
 SECRET: Final[dict[str, Any]] = {
@@ -32,8 +32,8 @@ SECRET: Final[dict[str, Any]] = {
 
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of an inventory file. Keys that a group or host may add are never required."""
-    from provision.inventory.models.host import HostTable
-    from provision.inventory.models.settings import Settings
+    from provision.inventory.tables.host import HostTable
+    from provision.inventory.tables.settings import Settings
 
     generated = Settings.model_json_schema()
     definitions = {name: _clean(table) for name, table in generated["$defs"].items()}
@@ -100,7 +100,7 @@ def _clean(node: Any) -> Any:
 
 def _below(model: type[Table]) -> set[type[Table]]:
     """All tables below one."""
-    from provision.inventory.explain import tables_in
+    from provision.inventory.problems import tables_in
 
     found: set[type[Table]] = set()
     for field in model.model_fields.values():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from provision.errors import UsageError
-from provision.inventory.nearest import did_you_mean
+from provision.errors import UsageError, did_you_mean
 from provision.inventory.ranges import expand, has_range
 
 _GLOB = frozenset("*?[")

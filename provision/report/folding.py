@@ -1,15 +1,16 @@
-"""What happened alike on many hosts, told once."""
+"""What happened alike on many hosts, told once.
+
+What a run has told so far, kept for those who report at the end.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from provision.engine.events import ChangeSeen, ErrorSeen, HostSummary, Message
-from provision.report.ledger import Ledger
-from provision.report.names import fold
-from provision.values import dataclass
+from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.report.text import fold
 
 HOST = "\0"  # stands for a host's own name in a text, while texts are compared
 
@@ -115,3 +116,47 @@ def fold_rows(ledger: Ledger, hosts: dict[str, HostSummary], *, at: int) -> list
 def _row(names: Sequence[str], hosts: dict[str, HostSummary]) -> Row:
     seconds = [hosts[name].seconds for name in names]
     return Row(tuple(names), hosts[names[0]], min(seconds), max(seconds))
+
+
+@dataclass
+class Ledger:
+    """Events by kind, in order of arrival; hosts in inventory order."""
+
+    names: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    check: bool = False
+    done: dict[tuple[str, str], TaskDone] = field(default_factory=dict)
+    headlines: dict[str, str] = field(default_factory=dict)
+    changes: list[ChangeSeen] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    errors: list[ErrorSeen] = field(default_factory=list)
+    summary: Summary | None = None
+
+    def note(self, event: Event) -> None:
+        """Takes an event in; those of the live view alone are not kept."""
+        match event:
+            case Start():
+                self.names, self.hosts, self.check = event.names, event.hosts, event.check
+            case TaskDone():
+                self.done[event.host, event.task] = event
+                self.headlines.setdefault(event.task, event.headline)
+            case ChangeSeen():
+                self.changes.append(event)
+            case Message():
+                self.messages.append(event)
+            case ErrorSeen():
+                self.errors.append(event)
+            case Summary():
+                self.summary = event
+            case _:
+                pass
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing happened that a reader must see: no change, message or error."""
+        return not (self.changes or self.messages or self.errors)
+
+    def in_order(self, hosts: set[str]) -> list[str]:
+        """These hosts in inventory order; names that are not in the inventory last."""
+        place = {name: index for index, name in enumerate(self.hosts)}
+        return sorted(hosts, key=lambda name: (place.get(name, len(place)), name))

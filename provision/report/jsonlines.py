@@ -6,8 +6,8 @@ import json
 from typing import Any, TextIO
 
 from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Start, Summary, TaskDone
-from provision.report.clean import safe
-from provision.report.out import Out
+from provision.report.layout import Out
+from provision.report.text import safe
 
 SCHEMA = 1
 

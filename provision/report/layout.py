@@ -1,19 +1,192 @@
-"""The parts of the report that people read at the end, as styled lines."""
+"""Styled lines, as plain text or with a terminal's colours.
+
+A stream that a report writes to: whole lines, flushed, and never a reason for a run to die half way.
+
+The tables at the end: counts per host, and what each host cost.
+
+The parts of the report that people read at the end, as styled lines.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TextIO
 
 from provision import errors
 from provision.engine.events import ErrorSeen, Summary
-from provision.report.clean import printable, printable_lines
-from provision.report.diffs import Kind, diff_lines
-from provision.report.folding import ChangeGroup, ErrorGroup, fold_changes, fold_errors, fold_messages
-from provision.report.ledger import Ledger
-from provision.report.names import fold
-from provision.report.paint import Line, Style, hang
-from provision.report.words import duration, sentence, verdict
-from provision.values import dataclass
+from provision.report.folding import (
+    ChangeGroup,
+    ErrorGroup,
+    Ledger,
+    fold_changes,
+    fold_errors,
+    fold_messages,
+    fold_rows,
+)
+from provision.report.text import Kind, diff_lines, duration, fold, printable, printable_lines, sentence, size, verdict
+
+Style = Literal["", "bold", "dim", "good", "bad", "warn", "info", "name"]
+Span = tuple[str, Style]
+Line = list[Span]
+
+_CODES: Final[dict[Style, str]] = {
+    "bold": "1",
+    "dim": "2",
+    "good": "32",
+    "bad": "1;31",
+    "warn": "33",
+    "info": "34",
+    "name": "36",
+}
+
+
+def plain(line: Line) -> str:
+    """The text alone."""
+    return "".join(text for text, _ in line).rstrip()
+
+
+def colour(line: Line) -> str:
+    """The text with SGR colour codes: the eight basic ones, which follow the reader's theme."""
+    return "".join(f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style and text else text for text, style in line)
+
+
+def hang(text: str, width: int, *, first: Line, indent: str, style: Style = "") -> list[Line]:
+    """`first`, then the text, wrapped at `width` (0: not at all); later lines begin with `indent`."""
+    used = sum(len(one) for one, _ in first)
+    if not width or used + len(text) <= width:
+        return [[*first, (text, style)]]
+    pieces = textwrap.wrap(
+        text,
+        max(width, used + 20),
+        initial_indent="x" * used,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+    return [[*first, (pieces[0][used:], style)], *([(one, style)] for one in pieces[1:])]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Span]]) -> list[Line]:
+    """Columns: the first to the left, the others to the right."""
+    widths = [max(len(head), *(len(row[at][0]) for row in rows)) for at, head in enumerate(heads)]
+
+    def cell(at: int, text: str) -> str:
+        return text.ljust(widths[at]) if at == 0 else "  " + text.rjust(widths[at])
+
+    lines: list[Line] = [[(cell(at, head), "dim") for at, head in enumerate(heads)]]
+    lines += [[(cell(at, text), style) for at, (text, style) in enumerate(row)] for row in rows]
+    return lines
+
+
+class Out:
+    """Writes lines to a stream; characters that its encoding lacks become `?`.
+
+    When the reader goes away (`provision … | head`), the run goes on unseen instead of stopping between
+    two changes: that is said once on stderr.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.gone = False
+
+    def line(self, text: str = "") -> None:
+        """One line, flushed."""
+        self.lines([text])
+
+    def lines(self, texts: list[str]) -> None:
+        """Several lines in one write, flushed."""
+        if self.gone or not texts:
+            return
+        text = "\n".join(texts) + "\n"
+        try:
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self.stream.encoding or "ascii"
+                self.stream.write(text.encode(encoding, "replace").decode(encoding))
+            self.stream.flush()
+        except BrokenPipeError:
+            self._reader_left()
+
+    def width(self) -> int:
+        """The terminal's columns; 80 where there is none to ask."""
+        try:
+            return int(os.environ.get("COLUMNS", "")) or 80
+        except ValueError:
+            pass  # not set, or no number: the terminal itself knows
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or 80
+        except OSError:  # no descriptor, or no terminal behind it
+            return 80
+
+    def _reader_left(self) -> None:
+        self.gone = True
+        print("provision: nobody reads the output any more; the run goes on", file=sys.stderr)
+        # The interpreter flushes stdout once more when it exits: give that somewhere to go.
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, self.stream.fileno())
+        finally:
+            os.close(null)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether people watch the stream on a screen that can redraw: a terminal that is not dumb."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+FOLDED_ABOVE: Final = 10  # hosts; up to there each has a row of its own
+
+
+def counts(ledger: Ledger, summary: Summary, taste: Taste) -> list[Line]:
+    """Host × ok, changed, failed, skipped, unreachable, seconds. Many hosts with equal counts share a row."""
+    rows: list[list[Span]] = []
+    for row in fold_rows(ledger, summary.hosts, at=10**9 if taste.verbose else FOLDED_ABOVE):
+        one = row.counts
+        name: Style = "bad" if one.failed or one.unreachable else "name"
+        seconds = f"{row.slowest:.1f}"
+        if f"{row.quickest:.1f}" != seconds:
+            seconds = f"{row.quickest:.1f}–{seconds}"
+        rows.append(
+            [
+                (who(row.hosts, taste), name),
+                _number(one.ok, "good"),
+                _number(one.changed, "warn"),
+                _number(one.failed, "bad"),
+                _number(one.skipped, ""),
+                ("yes", "bad") if one.unreachable else ("-", "dim"),
+                (seconds, ""),
+            ]
+        )
+    changed = "pending" if summary.check else "changed"
+    return table(["host", "ok", changed, "failed", "skipped", "unreachable", "seconds"], rows)
+
+
+def _number(number: int, style: Style) -> Span:
+    return str(number), style if number else "dim"
+
+
+def costs(ledger: Ledger, summary: Summary) -> list[Line]:
+    """Host × round trips, bytes sent and received, seconds; and the sum."""
+    rows: list[list[Span]] = []
+    for name in ledger.in_order(set(summary.hosts)):
+        one = summary.hosts[name]
+        numbers = (str(one.round_trips), size(one.bytes_sent), size(one.bytes_received), f"{one.seconds:.1f}")
+        rows.append([(printable(name), "name"), *((text, "") for text in numbers)])
+    if len(rows) > 1:
+        all_of = summary.hosts.values()
+        sums = (
+            str(sum(one.round_trips for one in all_of)),
+            size(sum(one.bytes_sent for one in all_of)),
+            size(sum(one.bytes_received for one in all_of)),
+            f"{summary.seconds:.1f}",
+        )
+        rows.append([("together", "dim"), *((text, "dim") for text in sums)])
+    return table(["host", "round trips", "sent", "received", "seconds"], rows)
+
 
 NAMES_SHOWN: Final = 6  # pieces of a list of hosts, before the rest is counted
 SLOW: Final = 1.0  # seconds from which on a change's time is worth a word

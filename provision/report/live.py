@@ -1,4 +1,8 @@
-"""The live view on a terminal: a line per host while it runs, gone when the run ends.
+"""What each host is busy with at this moment, for those who show a run while it goes on.
+
+Progress as plain lines, for logs and pipes: little, folded, and never silent for long.
+
+The live view on a terminal: a line per host while it runs, gone when the run ends.
 
 rich is imported when the run has lasted a moment: a run with nothing to do ends without it.
 """
@@ -8,22 +12,189 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
 
-from provision.engine.events import ErrorSeen, Event, Message, Output, Start
-from provision.report.activity import Activity, Busy, urgent
-from provision.report.clean import printable, printable_lines
-from provision.report.layout import failure_word
-from provision.report.out import Out
-from provision.report.paint import Line, Style, colour
-from provision.report.pieces import Pieces
-from provision.report.words import count, duration
+from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Output, Start, Status, Step, TaskDone
+from provision.report.layout import NAMES_SHOWN, Line, Out, Style, colour, failure_word
+from provision.report.text import Pieces, count, duration, fold, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+
+State = Literal["waiting", "busy", "idle", "failed", "unreachable"]
+
+
+@dataclass
+class Busy:
+    """A host: its state, task and step, since when (monotonic seconds), and the last line that it said."""
+
+    state: State = "waiting"
+    task: str = ""
+    text: str = ""
+    since: float = 0.0
+    said: str = ""
+    announced: float = 0.0
+
+
+@dataclass
+class Activity:
+    """All hosts in inventory order, and the run's counts so far."""
+
+    names: tuple[str, ...] = ()
+    check: bool = False
+    began: float = 0.0
+    hosts: dict[str, Busy] = field(default_factory=dict)
+    changes: int = 0
+
+    def note(self, event: Event, now: float) -> None:
+        """Takes an event in; `now` is monotonic seconds."""
+        match event:
+            case Start():
+                self.names, self.check, self.began = event.names, event.check, now
+                self.hosts = {name: Busy() for name in event.hosts}
+            case Step():
+                # "waiting for the hosts before": at a barrier, no work.
+                state: State = "waiting" if event.text.startswith("waiting") else "busy"
+                self.hosts[event.host] = Busy(state, event.task, printable(event.text), now)
+            case Output():
+                said = [line for line in printable_lines(event.text) if line.strip()]
+                if said and event.host in self.hosts:
+                    self.hosts[event.host].said = said[-1].strip()
+            case ChangeSeen():
+                self.changes += 1
+            case TaskDone():
+                self._task_done(event, now)
+            case ErrorSeen() if event.host in self.hosts:
+                self.hosts[event.host] = Busy("failed", event.task, printable_lines(event.text)[0], now)
+            case _:
+                pass
+
+    def _task_done(self, event: TaskDone, now: float) -> None:
+        before = self.hosts.get(event.host, Busy())
+        if event.status == "unreachable":
+            self.hosts[event.host] = Busy("unreachable", event.task, before.text, now)
+        elif event.status == "failed":
+            self.hosts[event.host] = Busy("failed", event.task, before.text, now)
+        elif before.state not in ("failed", "unreachable"):  # what is skipped after a failure does not cover it
+            self.hosts[event.host] = Busy("idle", event.task, _ended(event.status, event.changes), now)
+
+    def count(self, *states: State) -> int:
+        """How many hosts are in one of these states."""
+        return len([one for one in self.hosts.values() if one.state in states])
+
+
+def urgent(message: Message) -> bool:
+    """Whether to say it at once: the engine's answers to Ctrl-C, for whoever waits with a finger on the key."""
+    return message.text.startswith(("stopping after: ", "abandoned during: "))
+
+
+def _ended(status: Status, changes: int) -> str:
+    if not changes:
+        return status
+    return "1 change" if changes == 1 else f"{changes} changes"
+
+
+EVERY: Final = 2.0  # seconds between looks at what ended since; a run shorter than that shows its result alone
+LONG: Final = 10.0  # seconds after which a step that is still running is named
+AGAIN: Final = 60.0  # … and then so often: some pipelines end a job that says nothing for minutes
+
+ROUTINE: Final = ("connecting", "looking", "waiting")  # steps of every host and task: said with -vv alone
+
+
+class PlainProgress:
+    """Says which tasks changed something, failed, or take long. With `verbose` every step and its output, at once."""
+
+    def __init__(self, out: Out, *, verbose: int, clock: Callable[[], float], ticking: bool = True) -> None:
+        self._out = out
+        self._verbose = verbose
+        self._clock = clock
+        self._ticking = ticking
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._activity = Activity()
+        self._ended: list[TaskDone | ErrorSeen] = []
+        self._pieces = Pieces()
+        self.said = False
+
+    def on(self, event: Event) -> None:
+        """Takes an event; only with `verbose` something is said at once."""
+        with self._lock:
+            self._activity.note(event, self._clock())
+            if isinstance(event, ErrorSeen) or (isinstance(event, TaskDone) and event.status == "changed"):
+                self._ended.append(event)
+            if isinstance(event, Message) and urgent(event):
+                self._say([f"{event.host}: {printable(event.text)}"])
+            if self._verbose:
+                self._say(self._spoken(event))
+        if isinstance(event, Start) and self._ticking:
+            threading.Thread(target=self._tick_on, name="progress", daemon=True).start()
+
+    def close(self) -> None:
+        """Says no more: the report at the end holds what was not said yet."""
+        self._stop.set()
+        with self._lock:  # a tick under way ends before the report begins
+            self._say([f"{host}: | {line}" for host, line in self._pieces.rest()])
+
+    def tick(self) -> None:
+        """Says what ended since the last time, and what has been running for long."""
+        with self._lock:
+            self._say(self._news() + self._still())
+
+    def _tick_on(self) -> None:
+        while not self._stop.wait(EVERY):
+            self.tick()
+
+    def _say(self, lines: list[str]) -> None:
+        self.said = self.said or bool(lines)
+        self._out.lines(lines)
+
+    def _news(self) -> list[str]:
+        news: dict[str, dict[str, float]] = {}
+        for event in self._ended:
+            if isinstance(event, ErrorSeen):
+                text = f"{event.task}: {failure_word(event)}: {printable_lines(event.text)[0]}".removeprefix(": ")
+                news.setdefault(text, {})[event.host] = 0.0
+            else:
+                what = count(event.changes, "change") + (" pending" if self._activity.check else "")
+                news.setdefault(f"{event.task}: {what}", {})[event.host] = event.seconds
+        self._ended.clear()
+        lines = []
+        for text, hosts in news.items():
+            took = max(hosts.values())
+            lines.append(f"{fold(hosts, limit=NAMES_SHOWN)}: {text}" + (f", {duration(took)}" if took else ""))
+        return lines
+
+    def _still(self) -> list[str]:
+        now = self._clock()
+        long: dict[str, list[str]] = {}
+        for name, one in self._activity.hosts.items():
+            due = max(one.since + LONG, one.announced + AGAIN if one.announced else 0.0)
+            if one.state == "busy" and now >= due:
+                one.announced = now
+                why = f" ({one.said})" if one.said.startswith("waiting for") else ""
+                long.setdefault(f"{one.task}: {one.text}{why}".removeprefix(": "), []).append(name)
+        lines = []
+        for text, names in long.items():
+            took = now - min(self._activity.hosts[name].since for name in names)
+            lines.append(f"{fold(names, limit=NAMES_SHOWN)}: {text} … {duration(took)} so far")
+        return lines
+
+    def _spoken(self, event: Event) -> list[str]:
+        match event:
+            case Step() if self._verbose > 1 or not event.text.startswith(ROUTINE):
+                return [": ".join(one for one in (event.host, event.task, printable(event.text)) if one) + " …"]
+            case Output():
+                return [f"{event.host}: | {line}" for line in self._pieces.take(event.host, event.text)]
+            case TaskDone() if self._verbose > 1:
+                return [f"{event.host}: {event.task}: {event.status}, {duration(event.seconds)}"]
+            case _:
+                return []
+
+
 AFTER: Final = 0.4  # seconds until the view appears
-EVERY: Final = 0.1  # seconds between two frames
+REFRESH: Final = 0.1  # seconds between two frames
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SIGNS: Final[dict[str, tuple[str, Style]]] = {
     "waiting": ("·", "dim"),
@@ -104,7 +275,7 @@ class LiveView:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             with self._lock:
                 self._live = live
-            while not self._stop.wait(EVERY):
+            while not self._stop.wait(REFRESH):
                 with self._lock:
                     lines = frame(self._activity, console.height - 1, self._clock())
                 texts = [Text.from_ansi(colour(line)) for line in lines]
@@ -135,7 +306,7 @@ def frame(activity: Activity, height: int, now: float) -> list[Line]:
 
 
 def _row(name: str, one: Busy, width: int, now: float) -> Line:
-    mark = _SIGNS.get(one.state) or (_SPINNER[int(now / EVERY) % len(_SPINNER)], "name")
+    mark = _SIGNS.get(one.state) or (_SPINNER[int(now / REFRESH) % len(_SPINNER)], "name")
     line: Line = [mark, (f" {name[:width]:{width}}  ", "bold" if one.state == "busy" else "dim")]
     line += [(f"{one.task}  ", "name")] if one.task else []
     line.append((one.text, "dim" if one.state in ("idle", "waiting") else ""))

@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from provision.engine.events import Event, Summary
-from provision.report import layout, tables
-from provision.report.clean import safe
-from provision.report.layout import Taste
-from provision.report.ledger import Ledger
-from provision.report.out import Out, is_terminal
-from provision.report.paint import Line, colour, plain
-from provision.report.progress import PlainProgress
+from provision.report import layout
+from provision.report import layout as tables
+from provision.report.folding import Ledger
+from provision.report.layout import Line, Out, Taste, colour, is_terminal, plain
+from provision.report.live import PlainProgress
+from provision.report.text import safe
 
 if TYPE_CHECKING:
     from provision.report.live import LiveView

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from provision.resources.acme_certificate import AcmeCertificate
-from provision.resources.apt_source import AptSource
-from provision.resources.base import (
-    Ask,
-    Call,
-    Change,
-    Handler,
-    Note,
-    Observation,
-    Probe,
-    Resource,
-    Result,
-)
-from provision.resources.built_image import BuiltImage
-from provision.resources.certificate_pair import CertificatePair
-from provision.resources.containers import DroppedApps
-from provision.resources.deployment import Deployment, Trial
-from provision.resources.file import Absent, File
-from provision.resources.firewall import Firewall, Rule
-from provision.resources.gitlab_project import ProjectSettings, WantedProject, WantedVariable
-from provision.resources.group_member import GroupMember
-from provision.resources.image_proof import ImageProof
-from provision.resources.json_settings import JsonSettings
-from provision.resources.packages import Packages
-from provision.resources.pipeline import LocalPipeline, PipelineFile, Recipe
-from provision.resources.registry_answer import RegistryAnswer
-from provision.resources.registry_storage import RegistryStorage
-from provision.resources.ruby_settings import RubySettings
-from provision.resources.runner_entries import RunnerEntries, RunnerEntry
-from provision.resources.runner_settings import RunnerSettings
-from provision.resources.s3_bucket import S3Bucket
-from provision.resources.served_certificate import ServedCertificate
-from provision.resources.service import Service
-from provision.resources.trusted_ca import TrustedCa
-from provision.resources.unused_images import PruneTimer, UnusedImages
-from provision.resources.uploaded_pair import UploadedPair
+from provision.host.pending import Handler
+from provision.resources.base import Ask, Call, Change, Note, Observation, Probe, Resource
+from provision.resources.delivery.deployment import Deployment, DroppedApps, Trial
+from provision.resources.delivery.image import BuiltImage
+from provision.resources.delivery.image_check import ImageProof
+from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
+from provision.resources.delivery.project import ProjectSettings
+from provision.resources.delivery.project_parts import WantedProject, WantedVariable
+from provision.resources.delivery.prune import PruneTimer, UnusedImages
+from provision.resources.docker.daemon import JsonSettings
+from provision.resources.gitlab.acme_certificate import AcmeCertificate
+from provision.resources.gitlab.certificates import CertificatePair, UploadedPair
+from provision.resources.gitlab.registry import RegistryAnswer, RegistryStorage
+from provision.resources.gitlab.ruby_settings import RubySettings
+from provision.resources.gitlab.s3_bucket import S3Bucket
+from provision.resources.gitlab.served_certificate import ServedCertificate
+from provision.resources.runner.entries import RunnerEntries, RunnerEntry
+from provision.resources.runner.settings import RunnerSettings
+from provision.resources.system.apt_source import AptSource
+from provision.resources.system.file import Absent, File
+from provision.resources.system.firewall import Firewall, Rule
+from provision.resources.system.packages import Packages
+from provision.resources.system.service import Service
+from provision.resources.system.trusted_ca import TrustedCa
+from provision.resources.system.user import GroupMember
+from provision.shell import Result
 
 __all__ = [
     "Absent",

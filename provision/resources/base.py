@@ -3,39 +3,26 @@
 A resource says what to look at (`probe`), and, given what was seen, what is left to do (`plan`).
 Both are pure. The engine sends the probes of all resources of a host in one script, and is the only
 one that carries changes out.
+
+Questions that are cheaper put together: each process on a host costs it a millisecond or two, on every look.
+
+A resource asks as if it were alone. The engine puts the questions of one kind that a host is asked into one
+command, and takes the answer apart; where that cannot be done they are asked one by one, as they stand.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from provision.shell import Command
-from provision.values import dataclass
+from provision.errors import ApiFailed
+from provision.host.pending import Handler
+from provision.shell import Command, Result
 
 Action = Literal["create", "update", "delete", "run"]
 Json = Any
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left: exit code and both outputs, binary-safe."""
-
-    stdout: bytes = b""
-    stderr: bytes = b""
-    code: int = 0
-
-    @property
-    def text(self) -> str:
-        """stdout as text; bytes that are not UTF-8 survive as surrogates."""
-        return self.stdout.decode("utf-8", "surrogateescape")
-
-    @property
-    def errors(self) -> str:
-        """stderr as text."""
-        return self.stderr.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -85,22 +72,6 @@ class Observation(dict[str, Result]):
     def code(self) -> int:
         """The one answer's exit code."""
         return self.only.code
-
-
-@dataclass(frozen=True)
-class Handler:
-    """Work that a change owes: done once, at the end of the last task of the play that may owe it.
-
-    `name` is its key in the host's `pending` file, so it outlives a killed run: one word.
-    takes_back  when it fails, it undoes the changes that owe it: what they drop is ours until it is paid
-    """
-
-    name: str
-    summary: str
-    run: Command
-    deadline: float = 300.0
-    detached: bool = False
-    takes_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,3 +160,29 @@ class Resource(ABC):
     @abstractmethod
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         """What is left to do. Raises a HostFailed (Refused, ProbeFailed) where nothing may be done."""
+
+
+@dataclass(frozen=True)
+class Together(Command):
+    """A question that can be put together with others of its class. `script` asks it alone."""
+
+    @classmethod
+    @abstractmethod
+    def join(cls, questions: Sequence[Any]) -> Command:
+        """One command for all of them."""
+
+    @classmethod
+    @abstractmethod
+    def split(cls, questions: Sequence[Any], result: Result) -> list[Result] | None:
+        """What each of them alone would have been answered, in order; None where that cannot be told."""
+
+
+def unproven(what: str, why: str) -> Change:
+    """A proof that fails behind all that could be done: the run says, by its exit code too, that it is not known."""
+
+    def fail() -> tuple[Command, Mapping[str, Json]]:
+        raise ApiFailed(
+            f"{what}: {why}", hint="nothing is done on a guess: once GitLab answers, run the same command again"
+        )
+
+    return Change(what, Call(fail), "run", leaves=False, last=True)

@@ -1,9 +1,13 @@
-"""One authenticated connection: fabric's Connection, with strict keys, our own socket and plain words for errors."""
+"""What the bootstrap answers before the first batch, and what is wrong when it does not.
+
+One authenticated connection: fabric's Connection, with strict keys, our own socket and plain words for errors.
+"""
 
 from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import fabric  # type: ignore[import-untyped]
@@ -15,16 +19,133 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from provision.errors import HostKeyError, Unreachable
-from provision.ssh.ahead import Ahead
-from provision.ssh.hostkeys import HostKeyRule, OtherKeyPinned
-from provision.ssh.known_hosts import KnownHosts
-from provision.ssh.login import Login
+from provision.errors import BecomeError, HostFailed, HostKeyError, Locked, ProvisionError, Unreachable
+from provision.secret import mask
+from provision.ssh.authentication import Login
+from provision.ssh.bootstrap import READY, STATE_DIR
+from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
+from provision.ssh.session import Target
 from provision.ssh.ssh_config import proxy_command, shared_config
-from provision.ssh.target import Target
 from provision.ssh.transport import QuickTransport
 from provision.ssh.wire import Wire, dial, through
-from provision.values import dataclass
+
+_NOISE_KEPT = 4000  # bytes of what was printed before the hello: login banners, sudo's refusal
+
+
+@dataclass
+class Opening:
+    """The hello of both streams. Checked when the first answer arrives, so that it costs no round trip.
+
+    `sudo` says whether sudo was asked, `password` whether it was given one.
+    """
+
+    host: str
+    user: str
+    nonce: str
+    sudo: bool
+    password: bool
+    state: str = ""
+    uid: str = ""
+    holder: str = ""
+    _hello: set[int] = field(default_factory=set)
+    _noise: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+
+    def noise(self, stream: int, piece: bytes) -> None:
+        """Bytes before the hello: kept for a message, never read as a result."""
+        self._noise[stream].extend(piece)
+        del self._noise[stream][:-_NOISE_KEPT]
+
+    def hello(self, stream: int, rest: str) -> None:
+        """The shell greets on one of its streams."""
+        self._hello.add(stream)
+        if stream == 0:
+            self.uid, _, rest = rest.partition(" ")
+            self.state, _, self.holder = rest.partition(" ")
+
+    def settled_on(self, stream: int) -> bool:
+        """Whether what comes on this stream now is output of commands."""
+        return stream in self._hello
+
+    @property
+    def ready(self) -> bool:
+        """Whether the root shell has started to read: sudo is past its password."""
+        return READY in self._noise[0]
+
+    @property
+    def words_of_stderr(self) -> bytes:
+        """What sudo has said so far."""
+        return bytes(self._noise[1])
+
+    @property
+    def settled(self) -> bool:
+        """Whether both streams have greeted."""
+        return len(self._hello) == 2
+
+    @property
+    def refused(self) -> bool:
+        """Whether the shell has said that it ends here."""
+        return self.settled and self.state not in ("none", "held")
+
+    def check(self) -> None:
+        """Raises what the hello says is wrong; nothing when it is well."""
+        if not self.refused:
+            return
+        if self.state == "busy":
+            holder = self.holder.strip() or "another run, which left no name"
+            raise Locked(
+                f"{self.host}: another run holds the host: {holder}",
+                hint="wait for it to end; if its controller is gone, end the host-pid it names on the host",
+            )
+        if self.state == "unprivileged":
+            raise BecomeError(
+                f"{self.host}: {self.user} has user id {self.uid} there, and root is needed",
+                hint="set become = true in [ssh] for sudo, or log in as root",
+            )
+        raise HostFailed(
+            f"{self.host}: the host's lock in {STATE_DIR} cannot be taken: {self._words() or 'no reason given'}",
+            hint="is the disk full or read-only? /var/lib must be writable, and flock (util-linux) installed",
+        )
+
+    def ended(self, code: int | None) -> ProvisionError:
+        """The shell ended without a hello: sudo refused, or there is no shell to log in to."""
+        words = f": {self._words()}" if self._words() else ""
+        if self.sudo and self.password:
+            return self.wrong_password()
+        if self.sudo and code == 127:
+            return BecomeError(f"{self.host}: there is no sudo{words}", hint="install sudo, or log in as root")
+        if self.sudo:
+            return BecomeError(
+                f"{self.host}: sudo gives {self.user} no root shell without a password{words}",
+                hint="give the password with -K or become_password, or allow NOPASSWD in sudoers",
+            )
+        return BecomeError(
+            f"{self.host}: the login shell of {self.user} ended at once (code {code}){words}",
+            hint="can that user run a command over ssh? Try it by hand",
+        )
+
+    def wrong_password(self) -> BecomeError:
+        """sudo took the password and did not give a shell for it."""
+        words = f" (it said: {self._words()})" if self._words() else ""
+        return BecomeError(
+            f"{self.host}: sudo refused the password for {self.user}{words}",
+            hint="give the right one with -K or become_password, or allow NOPASSWD in sudoers",
+        )
+
+    def no_answer(self, seconds: float) -> ProvisionError:
+        """Nothing came in time."""
+        return BecomeError(
+            f"{self.host}: no root shell within {seconds:g} s", hint="does sudo wait there for something else?"
+        )
+
+    def _words(self) -> str:
+        """The end of what was printed instead of a hello; stderr first."""
+        for noise in (self._noise[1], self._noise[0]):
+            lines = [line.strip() for line in noise.decode("utf-8", "replace").splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith("provision-ready")]
+            if lines:
+                return mask(" / ".join(lines[-3:]))
+        return ""
+
 
 _TRIES = 3  # for a host that drops connections before it says a word (MaxStartups); never after a login began
 _PAUSE = (0.2, 0.8)  # seconds, between these, more with each try
@@ -59,13 +180,11 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]
     hop: Any = None
     wire: Any = None
     inline_ssh_env: Any = None
-    ahead: Any = None
 
-    def open(self, ahead: Ahead | None = None) -> None:
-        """Connects and logs in. `ahead`: where the way is direct it may have been dialled. Raises Unreachable, HostKeyError, LoginRefused."""
+    def open(self) -> None:
+        """Connect and log in. Raises Unreachable, HostKeyError, LoginRefused."""
         if self.is_connected:
             return
-        self.ahead = ahead
         hop: Hop = self.hop
         tried: frozenset[str] = frozenset()
         pinned_otherwise: OtherKeyPinned | None = None
@@ -109,8 +228,7 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]
         timeout = hop.target.connect_timeout
         algorithms = hop.rule.algorithms(tried)
         if not self.gateway:
-            dialled = self.ahead.take(self.host, self.port) if self.ahead else None
-            self.wire = dialled or dial(self.host, self.port, timeout=timeout, what=hop.what)
+            self.wire = dial(self.host, self.port, timeout=timeout, what=hop.what)
 
         def transport(sock: Any, **options: Any) -> QuickTransport:
             made = QuickTransport(sock, algorithms, **options)

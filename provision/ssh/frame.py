@@ -28,8 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from provision.resources.base import Result
-from provision.shell import Command
+from provision.shell import Command, Result
 
 END = "end"
 _PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh takes in a quoted word

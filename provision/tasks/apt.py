@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.errors import UsageError
-from provision.inventory.models.apt import Mirror
+from provision.inventory.tables.apt import Mirror
 
 
 def address(mirror: Mirror | None, upstream: str) -> str:

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from provision.inventory import Settings
 from provision.resources.base import Resource
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import Refused, UsageError
-from provision.inventory.models.registry import Certificate, Registry
+from provision.inventory.tables.registry import Certificate, Registry
 from provision.resources import (
     AcmeCertificate,
     CertificatePair,
@@ -19,8 +19,8 @@ from provision.resources import (
     TrustedCa,
     UploadedPair,
 )
-from provision.resources.acme_certificate import HOOKS, LETS_ENCRYPT
-from provision.resources.uploaded_pair import judge
+from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
+from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.tasks.base import Host, task
 from provision.tasks.registry_address import ca_bytes

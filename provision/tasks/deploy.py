@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision.errors import UsageError
-from provision.inventory.models.apps import App
-from provision.inventory.models.reference import parse
-from provision.inventory.nearest import did_you_mean
+from provision.errors import UsageError, did_you_mean
+from provision.image_name import parse
+from provision.inventory.tables.apps import App
 from provision.resources import Deployment, DroppedApps, Resource, Trial
 from provision.secret import Secret, reveal
 from provision.tasks.base import Host, task

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import UsageError
+from provision.host.ci_jobs import wait_for_jobs
 from provision.inventory import resolve
-from provision.inventory.models.docker import RegistryTrust
+from provision.inventory.tables.docker import RegistryTrust
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
-from provision.resources.ci_jobs import wait_for_jobs
-from provision.resources.docker_restart import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
 from provision.secret import Secret
 from provision.tasks.apt import address, key_text
 from provision.tasks.base import Host, task

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision.buildcontext import Context
-from provision.errors import UsageError
-from provision.inventory.models.images import Image
-from provision.inventory.models.reference import parse_name
-from provision.inventory.nearest import did_you_mean
+from provision.errors import UsageError, did_you_mean
+from provision.formats.build_context import Context
+from provision.image_name import parse_name
+from provision.inventory.tables.images import Image
 from provision.resources import BuiltImage, Resource
 from provision.tasks.base import Host, task
 from provision.tasks.image_registry import full, registry_of

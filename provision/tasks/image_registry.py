@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from provision.errors import UsageError
-from provision.inventory.models.images import RegistryLogin
-from provision.inventory.models.reference import Reference
-from provision.resources.registry_digest import Registry, api_of
+from provision.host.image_registry import Registry, api_of
+from provision.image_name import Reference
+from provision.inventory.tables.images import RegistryLogin
 from provision.secret import Secret
 from provision.tasks import registry_address
 from provision.tasks.base import Host

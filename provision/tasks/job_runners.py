@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from provision.errors import UsageError
-from provision.inventory.models.pipeline import Pipeline
-from provision.inventory.models.runners import Runner
+from provision.inventory.tables.projects import Pipeline
+from provision.inventory.tables.runners import Runner
 
 _SOCKET = "/var/run/docker.sock"
 _CERTS = "/certs/client"

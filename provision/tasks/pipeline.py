@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from provision.errors import UsageError
-from provision.inventory.models.pipeline import OUR_BRANCH, Pipeline
-from provision.inventory.nearest import did_you_mean
+from provision.errors import UsageError, did_you_mean
+from provision.inventory.tables.projects import OUR_BRANCH, Pipeline
 from provision.resources import LocalPipeline, PipelineFile, Recipe, Resource
 from provision.tasks import gitlab_api, job_runners
 from provision.tasks.base import Host, task

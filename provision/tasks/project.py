@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.errors import UsageError
-from provision.inventory.models.projects import Project
-from provision.inventory.models.variables import Variable
 from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.projects import Project, Variable
 from provision.resources import ProjectSettings, Resource, WantedProject, WantedVariable
 from provision.tasks import gitlab_api
 from provision.tasks.base import Host, task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision.inventory.models.reference import parse, parse_name
+from provision.image_name import parse, parse_name
 from provision.resources import PruneTimer, Resource, UnusedImages
 from provision.tasks.base import Host, task
 from provision.tasks.deploy import apps_of, concerns

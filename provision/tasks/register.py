@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from provision.errors import UsageError
 from provision.gitlab.runners import RunnerMaker
 from provision.inventory import resolve
-from provision.inventory.models.runners import Runner
+from provision.inventory.tables.runners import Runner
 from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
-from provision.resources.runner_settings import settings_fingerprint
+from provision.resources.runner.settings import settings_fingerprint
 from provision.tasks import gitlab_api, registry_address
 from provision.tasks.base import Host, task
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import PROVISION, Trial
 from support_faults import Live, fact
 from support_runs import Outcome, provision, settled
-
-from provision.lab import LabHost
-from provision.lab.trial import PROVISION, Trial
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
 LOCK = "/var/lib/dpkg/lock-frontend"

@@ -7,11 +7,10 @@ from shlex import quote
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import fact, on_host, pending
 from support_runs import applied, provision, settled, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 Tables = Mapping[str, Any]
 

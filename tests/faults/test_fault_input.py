@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from provision.lab.trial import PROVISION
+from provision_lab.trial import PROVISION
 
 INVENTORY = """\
 [ssh]

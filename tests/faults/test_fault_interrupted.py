@@ -8,11 +8,10 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import PROVISION, Trial
 from support_faults import GREETING, Gate, Live, fact, greeters, wait_until_free
 from support_runs import provision, untouched
-
-from provision.lab import LabHost
-from provision.lab.trial import PROVISION, Trial
 
 
 @pytest.fixture(scope="module")

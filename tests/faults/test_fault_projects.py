@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from provision_lab.trial import Trial
 from support_gitlab import Server, estate
 from support_runs import Outcome, applied, provision, settled, untouched
-
-from provision.lab.trial import Trial
 
 PROJECT = "root/hello_hapi"
 DATABASE = "/var/opt/gitlab/standin/db.json"

@@ -14,12 +14,11 @@ from itertools import count
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import PROVISION, Trial
 from support_faults import fact, pending
 from support_gitlab import CONFIG, config, process
 from support_runs import applied, settled, succeeds, twice, wait_for
-
-from provision.lab import LabHost
-from provision.lab.trial import PROVISION, Trial
 
 HOST = "worker"
 JOBS = "/etc/gitlab-runner-standin"

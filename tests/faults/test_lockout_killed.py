@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import Live, fact, wait_until_free
 from support_runs import applied, settled, succeeds, twice, wait_for
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 ON = "ufw status | grep -q '^Status: active'"
 HOSTS = ("gitlab", "other")

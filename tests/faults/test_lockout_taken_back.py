@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import fact
 from support_runs import Outcome, applied, provision, twice
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 HOSTS = ("gitlab", "other")
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import fact, pending
 from support_runs import applied, provision, settled, succeeds, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; truncate -s -{}K /fill"

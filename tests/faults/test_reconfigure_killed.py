@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import Live, fact, pending, wait_until_free
 from support_holding import POINTS, can_be_held, hold, kill_all
 from support_runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 JOB = "/var/lib/provision/job/reconfigure"
 _numbers = itertools.count(1)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_faults import on_host, pending
 from support_runs import applied, reconfigures, refused, settled, succeeds, untouched, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 RB = "/etc/gitlab/gitlab.rb"
 KEPT = ("/etc/gitlab", "/var/lib/provision", "/var/opt/gitlab")

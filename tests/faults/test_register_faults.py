@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from provision_lab.trial import Trial
 from support_faults import Live, on_host, wait_until_free
 from support_gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
 from support_runs import applied, provision, refused, settled, untouched, wait_for
-
-from provision.lab.trial import Trial
 
 HOST = "runner-1"
 MAKING = "/api/v4/user/runners"

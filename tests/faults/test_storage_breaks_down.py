@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial, inventory_of
 from support_faults import Live, fact, on_host, pending
 from support_runs import (
     Outcome,
@@ -20,9 +22,6 @@ from support_runs import (
     wait_for,
     without_s3,
 )
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial, inventory_of
 
 Tables = Mapping[str, Any]
 ASK = "curl -sk -o /dev/null -w '%{http_code}' https://gitlab.lab.test:5555/v2/"

@@ -13,12 +13,11 @@ from time import time
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.certificates import Authority
+from provision_lab.trial import Trial, inventory_of
 from support_faults import pending
 from support_runs import applied, provision, reconfigures, settled, untouched, without_s3
-
-from provision.lab import LabHost
-from provision.lab.certificates import Authority
-from provision.lab.trial import Trial, inventory_of
 
 S3 = Mapping[str, Any]
 Broken = AbstractContextManager[S3]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from provision.lab.trial import Trial
+from provision_lab.trial import Trial
 
 _SAMPLER = Path(__file__).resolve().parents[1] / "faults" / "sampler.py"
 

@@ -6,10 +6,9 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
+from provision_lab.certificates import Authority, Pair
+from provision_lab.trial import Trial
 from support_runs import Outcome
-
-from provision.lab.certificates import Authority, Pair
-from provision.lab.trial import Trial
 
 HOST = "gitlab.lab.test"
 PORT = 5555

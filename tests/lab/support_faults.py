@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from provision_lab.trial import PROVISION, Trial
 from support_runs import Outcome, provision, succeeds, wait_for
-
-from provision.lab.trial import PROVISION, Trial
 
 PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
 GATE = "/run/gate"

@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import applied
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 URL = "https://gitlab.lab.test"
 CONFIG = "/etc/gitlab-runner/config.toml"

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from provision.lab.trial import Trial
+from provision_lab.trial import Trial
 
 REGISTRY = "gitlab.lab.test:5555"
 BASE = "python:3.10.5"  # as the tutorial's Dockerfile calls it; in it is the host's own Python

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-
-from provision.lab import Lab, LabHost
-from provision.lab.trial import Trial
+from provision_lab import Lab, LabHost
+from provision_lab.trial import Trial
 
 _numbers = itertools.count(1)
 TrialFactory = Callable[..., Trial]

@@ -16,9 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
+from provision_lab.trial import Trial
 from support_gitlab import Server
-
-from provision.lab.trial import Trial
 
 BUILDS = "/builds/project"
 _CONFIG = "/dev/shm/job-docker"

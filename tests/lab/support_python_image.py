@@ -8,7 +8,7 @@ import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-from provision.lab.trial import Trial
+from provision_lab.trial import Trial
 
 _PACKAGES = "usr/local/lib/python3.11/dist-packages"
 _PIP = "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from provision.lab.run import LabError
-from provision.lab.trial import Trial
+from provision_lab.run import LabError
+from provision_lab.trial import Trial
 
 Tables = Mapping[str, Any]
 

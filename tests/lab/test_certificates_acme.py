@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography import x509
+from provision_lab import LabHost
+from provision_lab.server import Server
+from provision_lab.trial import Trial
 from support_acme import Pebble, pebble
 from support_certificates import HOST, owed, served
 from support_runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
-
-from provision.lab import LabHost
-from provision.lab.server import Server
-from provision.lab.trial import Trial
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.certificates import Authority, Pair
+from provision_lab.trial import Trial
 from support_certificates import (
     FULLCHAIN,
     HOST,
@@ -19,10 +22,6 @@ from support_certificates import (
     upload,
 )
 from support_runs import Outcome, applied, provision, reconfigures, settled, untouched, without_s3
-
-from provision.lab import LabHost
-from provision.lab.certificates import Authority, Pair
-from provision.lab.trial import Trial
 
 OLD, NEW = Authority("the first CA"), Authority("the second CA")
 HOSTS = ("gitlab", "runner-1")

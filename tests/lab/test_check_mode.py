@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial, changed
 from support_runs import Outcome, applied, provision, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial, changed
 
 HOSTS = ("gitlab", "runner-1")
 FIELDS = {

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_ignore import CASES, FILES
 from support_images import BASE, HELLO, answer, base_image, names, write_app
 from support_runs import applied, settled, strays, twice, without_registry, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 HOST = "runner-1"
 LOCAL = {"name": "python-hello-world", "context": "hello", "push": False}

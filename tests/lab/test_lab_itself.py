@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from provision_lab import Lab, LabError, LabHost, cgroups, network, processes, state
+from provision_lab.lab import sweep
+from provision_lab.trial import PROVISION, Trial, changed, inventory_of
 
-from provision.lab import Lab, LabError, LabHost, cgroups, network, processes, state
-from provision.lab.lab import sweep
-from provision.lab.trial import PROVISION, Trial, changed, inventory_of
 from provision.places import shipped
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -258,7 +258,7 @@ def reaching_out() -> bool:
 
 OWNER = """
 import sys, time
-from provision.lab import Lab, LabHost
+from provision_lab import Lab, LabHost
 lab = Lab(sys.argv[1], [LabHost("gitlab")], throwaway=True)
 lab.up()
 print("up", flush=True)
@@ -298,7 +298,7 @@ def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -
     owner = _owned(name)
     dead = Lab.find(name)
     assert dead is not None
-    keeper = next(pid for pid in processes.of_lab(dead.folder) if "provision.lab.keeper" in _argv(pid))
+    keeper = next(pid for pid in processes.of_lab(dead.folder) if "provision_lab.keeper" in _argv(pid))
     os.kill(keeper, signal.SIGKILL)
     owner.send_signal(signal.SIGKILL)
     owner.wait(10)
@@ -314,7 +314,7 @@ def _argv(pid: int) -> str:
 
 def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host whose sshd cannot start: the error holds the journal's end, and nothing stays."""
-    from provision.lab import machine
+    from provision_lab import machine
 
     monkeypatch.setattr(machine, "_BOOT", 4)
     lab = Lab(f"f{os.getpid()}", [LabHost("gitlab", sshd_port=99999)], throwaway=True)

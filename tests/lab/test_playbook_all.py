@@ -14,10 +14,9 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import Outcome, provision, settled, strays
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 HOSTS = ("gitlab", "runner-1", "runner-2")
 RUNNERS = HOSTS[1:]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import applied, provision, settled, twice, untouched, without_s3
 
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 from provision.places import shipped
 
 GITLAB, UBUNTU, ASKING = "gitlab", "runner-1", "runner-2"

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import provision, refused, twice, untouched, without_registry
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 HOST = "runner-1"
 KEY = "/etc/apt/keyrings/gitlab-runner.asc"

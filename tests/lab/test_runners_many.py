@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from provision_lab.trial import Trial
 from support_gitlab import Server, docker_runner, entries, estate, writes
 from support_runs import applied, settled
-
-from provision.lab.trial import Trial
 
 HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
 

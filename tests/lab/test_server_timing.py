@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.proxy import Proxy
+from provision_lab.trial import Trial
 from support_runs import applied, reconfigures, settled, without_s3
-
-from provision.lab import LabHost
-from provision.lab.proxy import Proxy
-from provision.lab.trial import Trial
 
 
 @pytest.fixture(scope="module")

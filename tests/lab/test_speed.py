@@ -15,10 +15,9 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-
-from provision.lab import LabHost
-from provision.lab.proxy import Proxy
-from provision.lab.trial import Trial
+from provision_lab import LabHost
+from provision_lab.proxy import Proxy
+from provision_lab.trial import Trial
 
 HOSTS = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
 PROVISION = Path(sys.executable).with_name("provision")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from provision_lab import Lab, LabHost
+from provision_lab.proxy import Proxy
 
 from provision.errors import BecomeError, ConnectionLost, HostKeyError, Locked, Unreachable
-from provision.lab import Lab, LabHost
-from provision.lab.proxy import Proxy
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.ssh import Target, connect
@@ -218,8 +218,8 @@ def test_wrong_port_and_wrong_key(lab: Lab) -> None:
 
 def test_frozen_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of sshd is stopped while a step runs: the watchdog gives up, long before the deadline."""
-    monkeypatch.setattr("provision.ssh.pump._PING_AFTER", 1.0)
-    monkeypatch.setattr("provision.ssh.pump.SILENCE_LIMIT", 3.0)
+    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
+    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()
         pids = lab.inside("open", "pgrep -x sshd").split()
@@ -235,8 +235,8 @@ def test_frozen_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cable_pulled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host's packets stop in the middle of an upload: given up in the same way."""
-    monkeypatch.setattr("provision.ssh.pump._PING_AFTER", 1.0)
-    monkeypatch.setattr("provision.ssh.pump.SILENCE_LIMIT", 3.0)
+    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
+    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()

@@ -10,9 +10,8 @@ import time
 
 import boto3
 import pytest
-
-from provision.lab import LabHost
-from provision.lab.run import LabError
+from provision_lab import LabHost
+from provision_lab.run import LabError
 
 LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
 URL = "https://gitlab.lab.test"

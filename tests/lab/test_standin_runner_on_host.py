@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from provision.lab import Lab, LabHost
-from provision.lab.run import LabError
-from provision.lab.standins.gitlab_runner.build import build
+from provision_lab import Lab, LabHost
+from provision_lab.run import LabError
+from provision_lab.standins.gitlab_runner.build import build
 
 ENTRY = """\
 # by hand

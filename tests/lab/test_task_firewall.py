@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import applied, provision, settled, twice, untouched
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 OWN, OTHER = "own", "other"
 FOREIGN = [

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial
 from support_runs import (
     applied,
     reconfigures,
@@ -20,9 +22,6 @@ from support_runs import (
     untouched,
     without_registry,
 )
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial
 
 RB = "/etc/gitlab/gitlab.rb"
 BY_HAND = """\

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from provision_lab import LabHost
+from provision_lab.trial import Trial, changed, inventory_of
 from support_runs import Outcome, applied, reconfigures, refused, settled, twice, untouched, without_s3
-
-from provision.lab import LabHost
-from provision.lab.trial import Trial, changed, inventory_of
 
 RB = "/etc/gitlab/gitlab.rb"
 SERVER = ("gitlab", "certificates", "registry", "firewall")

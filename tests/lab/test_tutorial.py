@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 import tomlkit
+from provision_lab import Lab, rehearsal
 from support_tutorial import Step, steps
-
-from provision.lab import Lab, rehearsal
 
 PAGE = "tutorial.md"
 RUNNER = "runner-1"

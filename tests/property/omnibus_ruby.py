@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from provision.resources.gitlab_rb import Path as Setting
-from provision.resources.gitlab_rb import edit, effective
+from provision.editing.ruby.edit import edit
+from provision.editing.ruby.locate import effective
+from provision.editing.ruby.syntax import Path as Setting
 
 RUBY = shutil.which("ruby")
 

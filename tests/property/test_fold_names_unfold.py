@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.report.names import fold
+from provision.report.text import fold
 
 NAMES = st.lists(
     st.from_regex(r"\A(?:[ab]-?)?[0-9]{1,3}(?:\.[xy][0-9]{0,2})?\Z|\A[a-c]\Z", fullmatch=True), unique=True, max_size=30

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.resources.base import Result
-from provision.shell import Command, sh
+from provision.shell import Command, Result, sh
 from provision.ssh.bootstrap import SCRIPT, opening_line
 from provision.ssh.frame import Answers, Mark, Splitter, encode, new_nonce
 

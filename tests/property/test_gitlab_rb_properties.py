@@ -12,9 +12,13 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
+from provision.editing.ruby.edit import edit
+from provision.editing.ruby.locate import effective
+from provision.editing.ruby.masking import masked_diff
+from provision.editing.ruby.syntax import spell
+from provision.editing.ruby.values import MISSING, NotLiteral
+from provision.editing.ruby.values import render as render_value
 from provision.errors import Refused
-from provision.resources.gitlab_rb import MISSING, NotLiteral, edit, effective, masked_diff, spell
-from provision.resources.gitlab_rb import render as render_value
 from provision.secret import Secret
 
 HERE = FilePath(__file__).parent

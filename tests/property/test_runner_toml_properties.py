@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from provision.resources.runner_toml import RunnerId, WantedRunner, diff, fingerprint, reconcile
-from provision.resources.runner_toml.masking import masked
+from provision.editing.toml.masking import diff, masked
+from provision.editing.toml.model import RunnerId, WantedRunner, fingerprint
+from provision.editing.toml.plan import reconcile
 
 URL = "https://gitlab.example.com"
 OWNED = ["limit", "output_limit", "docker.image", "docker.memory", "cache.Type", "cache.s3.AccessKey", "environment"]

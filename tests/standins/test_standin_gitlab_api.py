@@ -12,8 +12,7 @@ from types import SimpleNamespace
 from urllib.parse import quote, urlencode
 
 import pytest
-
-from provision.lab.standins.gitlab_ce.loopback import serve
+from provision_lab.standins.gitlab_ce.loopback import serve
 
 SEED = {
     "api_token": "glpat-root",

@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from provision.lab.standins.gitlab_ce import build
-from provision.lab.standins.gitlab_ce.host.gitlab_rb import EvaluationError, evaluate
+from provision_lab.standins.gitlab_ce import build
+from provision_lab.standins.gitlab_ce.host.gitlab_rb import EvaluationError, evaluate
 
 RUBY = shutil.which("ruby")
 EVALUATOR = Path(build.__file__).parent / "rb/evaluate.rb"

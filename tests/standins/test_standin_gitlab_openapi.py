@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import jsonschema
 import pytest
 import yaml
-
-from provision.lab.standins.gitlab_ce.loopback import serve
+from provision_lab.standins.gitlab_ce.loopback import serve
 
 DESCRIPTION = Path(__file__).resolve().parents[3] / "shared/data/gitlab-openapi_v2.relevant.yaml"
 
@@ -171,7 +170,7 @@ def _of(schema):
 
 def test_every_endpoint_that_answers_is_checked(described):
     """What is described and routed here has a call in the list."""
-    from provision.lab.standins.gitlab_ce.host.api.routing import ROUTES
+    from provision_lab.standins.gitlab_ce.host.api.routing import ROUTES
 
     checked = {(method, operation(described, method, address)[0]) for method, address, _, _ in CALLS}
     for template, operations in described["paths"].items():

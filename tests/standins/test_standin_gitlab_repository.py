@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from provision.lab.standins.gitlab_ce.host.api.lint import judge
-from provision.lab.standins.gitlab_ce.loopback import serve
+from provision_lab.standins.gitlab_ce.host.api.lint import judge
+from provision_lab.standins.gitlab_ce.loopback import serve
 
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one"]}
 FILE = "/projects/1/repository/files/ci%2Fa.yml"

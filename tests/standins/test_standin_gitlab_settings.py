@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from provision.lab.standins.gitlab_ce.host import nginx_conf, registry_conf
-from provision.lab.standins.gitlab_ce.host.derive import ConfigurationError, derive
-from provision.lab.standins.gitlab_ce.host.removals import deprecations, removals
+from provision_lab.standins.gitlab_ce.host import nginx_conf, registry_conf
+from provision_lab.standins.gitlab_ce.host.derive import ConfigurationError, derive
+from provision_lab.standins.gitlab_ce.host.removals import deprecations, removals
 
 OLD, TODAY = (18, 0, 0), (19, 3, 0)
 URL = {"external_url": "https://gitlab.example.com"}

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).resolve().parents[2] / "provision/lab/standins/gitlab_runner/host"
+PROGRAM = Path(__file__).resolve().parents[2] / "lab/provision_lab/standins/gitlab_runner/host"
 TOKEN = "glrt-abcdefghijklmnopqrst"
 OLD_TOKEN = "oldauthenticationtoken"
 REGISTRATION = "GR1348941registration"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProbeFailed
+from provision.host.facts import read_packages
+from provision.host.files import read_state
 from provision.resources import File, GroupMember, JsonSettings, Result
-from provision.resources.host_facts import read_packages
-from provision.resources.host_files import read_state
 from provision.shell import Command, sh
 from provision.testing import (
     NO_FILE,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.buildcontext import Context, context
 from provision.errors import UsageError
+from provision.formats import build_context as context
+from provision.formats.build_context import Context
 
 
 @pytest.fixture

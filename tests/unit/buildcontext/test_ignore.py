@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support_ignore import CASES, LATER_CASES
 
-from provision.buildcontext.ignore import Ignore
+from provision.formats.build_context import Ignore
 
 
 def kept(text: str, paths: tuple[str, ...]) -> list[str]:

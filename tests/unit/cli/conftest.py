@@ -11,7 +11,7 @@ import pytest
 
 from provision.cli import _guarded
 from provision.errors import Unreachable
-from provision.ssh.target import Target
+from provision.ssh.session import Target
 from provision.templating import environment, use_templates_of
 from provision.testing import FakeSession
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from provision.engine.bus import Bus
+from provision.engine.events import Bus
 from provision.engine.run import Run
 from provision.errors import Locked, Unreachable
-from provision.resources.base import Result
+from provision.shell import Result
 from provision.testing import FakeSession
 
 
@@ -259,7 +259,7 @@ class TestOptions:
         """A secret inside a file shows as ***; without -D no diff is shown."""
         estate.playbook(
             "secret.py",
-            "from provision.resources.base import *\nfrom provision.resources.diffs import unified\n"
+            "from provision.resources.base import *\nfrom provision.editing.diff import unified\n"
             "from provision.secret import Secret\nfrom provision.shell import sh\nfrom provision.tasks import task\n"
             "class Thing(Resource):\n"
             "    label = 'Thing'\n"

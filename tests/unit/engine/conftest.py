@@ -12,9 +12,10 @@ import pytest
 
 from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Summary, TaskDone
 from provision.engine.run import HostPlay, Run
+from provision.host.pending import Handler
 from provision.inventory import Settings
-from provision.resources.base import Change, Handler, Note, Observation, Probe, Resource, Result
-from provision.shell import Command, sh
+from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.shell import Command, Result, sh
 from provision.ssh.session import Session
 from provision.tasks.base import Host, Task
 from provision.testing import FakeSession

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from provision.engine.apply import Hands, last_words
-from provision.engine.memory import either, updated
 from provision.errors import ChangeFailed
-from provision.resources.base import Call, Change, Handler, Result
+from provision.host.pending import Handler
+from provision.host.state import either, updated
+from provision.resources.base import Call, Change
 from provision.secret import Secret
-from provision.shell import Command, sh
+from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
 
 RELOAD = Handler("reload", "reload it", sh("true"))

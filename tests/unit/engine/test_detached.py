@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from provision.engine.detached import detach
-from provision.resources.base import Handler, Result
-from provision.resources.host_files import job_folder, journal
-from provision.shell import Command, sh
+from provision.host.files import job_folder, journal
+from provision.host.jobs import detach
+from provision.host.pending import Handler
+from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision.resources.base import Handler
+from provision.host.pending import Handler
 from provision.shell import sh
 from provision.testing import LocalSession
 

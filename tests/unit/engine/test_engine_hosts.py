@@ -93,7 +93,7 @@ def test_an_error_says_where_and_what_next(engine: Any, toys: Any) -> None:
 )
 def test_what_the_host_is_at_fault_for_is_explained(engine: Any, toys: Any, said: str, hint: str) -> None:
     """What programs say, and what to do then."""
-    from provision.resources.base import Result
+    from provision.shell import Result
 
     host = toys.Host()
     host.answers = {"toy-set": Result(b"", said.encode(), 1), **host.answers}

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from provision.resources.base import Handler
+from provision.host.pending import Handler
 from provision.shell import sh
 
 RELOAD = Handler("reload", "reload it", sh("toy-set reloaded yes"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision.resources.host_files import ASK_PENDING, ASK_STATE
+from provision.host.files import ASK_PENDING, ASK_STATE
 from provision.shell import Command, sh
 
 
@@ -106,7 +106,8 @@ def test_an_api_is_asked_from_here_once(engine: Any, toys: Any) -> None:
     """Equal keys are one question; what it needs of the host is asked in the same batch."""
     from collections.abc import Iterator
 
-    from provision.resources.base import Ask, Change, Note, Observation, Probe, Resource, Result
+    from provision.resources.base import Ask, Change, Note, Observation, Probe, Resource
+    from provision.shell import Result
 
     asked: list[str] = []
 

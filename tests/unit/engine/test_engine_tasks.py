@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from provision.errors import ChangedMeanwhile
-from provision.resources.base import Result
-from provision.resources.host_files import CHANGED_MEANWHILE
+from provision.host.files import CHANGED_MEANWHILE
+from provision.shell import Result
 
 
 class TestRounds:

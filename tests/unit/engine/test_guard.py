@@ -8,8 +8,8 @@ import pytest
 
 from provision.engine.apply import Hands
 from provision.errors import ChangeFailed, ConnectionLost, Unreachable
-from provision.resources.base import Change, Guard, Result
-from provision.shell import sh
+from provision.resources.base import Change, Guard
+from provision.shell import Result, sh
 from provision.ssh.session import Session
 from provision.testing import FakeSession
 

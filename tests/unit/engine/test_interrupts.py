@@ -7,7 +7,7 @@ import signal
 import threading
 from concurrent.futures import Future
 
-from provision.engine.interrupts import Interrupts
+from provision.engine.run import Interrupts
 
 
 def press() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from provision.engine.observe import Eyes
-from provision.resources.base import Ask, Result
-from provision.resources.file import AskFile, ask_file
-from provision.resources.service import AskUnit, Service
-from provision.shell import Command, sh
+from provision.resources.base import Ask
+from provision.resources.system.file import AskFile, ask_file
+from provision.resources.system.service import AskUnit, Service
+from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
 
 Make = Callable[[Path], object]

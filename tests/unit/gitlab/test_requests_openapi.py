@@ -20,16 +20,15 @@ from urllib.parse import parse_qsl, urlsplit
 import jsonschema
 import pytest
 import yaml
+from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 
+from provision.editing.toml.model import Entry
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
-from provision.lab.standins.gitlab_ce.loopback import serve as gitlab
 from provision.resources import RunnerSettings
 from provision.resources.base import Call, Change
-from provision.resources.runner_accounts import ask_tokens
-from provision.resources.runner_removal import unregister
-from provision.resources.runner_toml import Entry
+from provision.resources.runner.accounts import ask_tokens, unregister
 from provision.secret import Secret
 from provision.testing import LocalSession, look, planned
 

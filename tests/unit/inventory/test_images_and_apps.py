@@ -9,8 +9,8 @@ import pytest
 
 from provision.errors import InventoryError
 from provision.inventory import Inventory, load
-from provision.inventory.models.apps import PublishedPort
 from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.apps import PublishedPort
 
 IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "hello"\n'
 APP = '[[apps]]\nname = "hello"\nimage = "sammy/hello:1.0"\n'

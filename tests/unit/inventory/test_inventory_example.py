@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 
 from provision.inventory import load, schema
-from provision.inventory.explain import tables_in
 from provision.inventory.json_schema import field_docs
-from provision.inventory.models.base import Table
-from provision.inventory.models.host import HostTable
-from provision.inventory.models.settings import Settings
+from provision.inventory.problems import tables_in
+from provision.inventory.tables.base import Table
+from provision.inventory.tables.host import HostTable
+from provision.inventory.tables.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "inventories/example.toml"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from provision.inventory import Inventory, Settings
-from provision.inventory.models.firewall import Allow
+from provision.inventory.tables.firewall import Allow
 
 URLS = [
     ("https://g.example.com:5555", "g.example.com", 5555, "g.example.com:5555"),

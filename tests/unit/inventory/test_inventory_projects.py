@@ -9,8 +9,8 @@ import pytest
 
 from provision.errors import InventoryError
 from provision.inventory import Inventory, load
-from provision.inventory.models.projects import Project
 from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.projects import Project
 
 HEAD = '[projects."group/name"]\n'  # line 8
 VARIABLES = '[projects."group/name".variables]\n'

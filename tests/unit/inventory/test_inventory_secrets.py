@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from provision.errors import InventoryError
-from provision.inventory import Inventory, SecretSource, load, resolve, use_prompter
-from provision.inventory.recognise import is_secret_name
-from provision.secret import Secret
+from provision.inventory import Inventory, SecretSource, load, resolve
+from provision.inventory.secrets import use_prompter
+from provision.secret import Secret, is_secret_name
 
 Estate = Callable[..., Inventory]
 RUNNER = "[[runners]]\nname='r'\nexecutor='shell'\n"

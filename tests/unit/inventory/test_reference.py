@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.inventory.models.reference import Reference, check_hub_push, parse, parse_name
+from provision.image_name import Reference, check_hub_push, parse, parse_name
 
 SHA = "sha256:" + "0a" * 32
 

@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from provision.lab import LabError, cache
-from provision.lab.locks import locked
+from provision_lab import LabError, cache
+from provision_lab.locks import locked
 
 
 def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:

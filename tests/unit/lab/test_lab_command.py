@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from provision_lab import LabUnavailable, run
 
 from provision.cli import _guarded
-from provision.lab import LabUnavailable, run
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_without_root_it_says_sudo() -> None:
     if os.geteuid() != 0:
         pytest.skip("drops root to find out")
     # Imported first: nobody may not read a Python that lies in root's home.
-    script = "import os; from provision.lab.run import require; os.setuid(65534); require(build=False)"
+    script = "import os; from provision_lab.run import require; os.setuid(65534); require(build=False)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "LabUnavailable: a lab needs root" in done.stderr
     assert "sudo" in done.stderr

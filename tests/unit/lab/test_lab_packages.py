@@ -7,9 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from provision.lab import control
-from provision.lab.repository import Suite, discard, signers, write
+from provision_lab import control
+from provision_lab.repository import Suite, discard, signers, write
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("dpkg-deb", "gpg", "gpgv")), reason="needs dpkg-deb, gpg and gpgv"

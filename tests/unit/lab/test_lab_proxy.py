@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from provision.lab.proxy import Proxy
+from provision_lab.proxy import Proxy
 
 ROUND_TRIP = 0.04
 SLOW = 2.0  # what a busy machine may add

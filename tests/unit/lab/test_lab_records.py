@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from provision.lab import Lab, LabError, LabHost, kernel, network, processes, state
-from provision.lab.image import Image
-from provision.lab.server import Server
-from provision.lab.state import Record
-from provision.lab.trial import changed
+from provision_lab import Lab, LabError, LabHost, kernel, network, processes, state
+from provision_lab.image import Image
+from provision_lab.server import Server
+from provision_lab.state import Record
+from provision_lab.trial import changed
 
 
 @pytest.fixture(autouse=True)
@@ -92,10 +91,10 @@ def test_only_the_labs_own_processes_are_its_own(tmp_path: Path) -> None:
     lab, other = tmp_path / "lab", tmp_path / "lab2"
     wait = "import sys; sys.stdin.read()"
     commands = {
-        "service": [sys.executable, "-c", wait, "provision.lab.keeper", str(lab)],
-        "another lab's": [sys.executable, "-c", wait, "provision.lab.keeper", str(other)],
+        "service": [sys.executable, "-c", wait, "provision_lab.keeper", str(lab)],
+        "another lab's": [sys.executable, "-c", wait, "provision_lab.keeper", str(other)],
         "editor": [sys.executable, "-c", wait, str(lab / "overlay.toml")],
-        "user": [sys.executable, "-c", wait, "provision.lab.keeper", str(lab), "more"],
+        "user": [sys.executable, "-c", wait, "provision_lab.keeper", str(lab), "more"],
     }
     running = {name: subprocess.Popen(argv, stdin=subprocess.PIPE) for name, argv in commands.items()}
     try:

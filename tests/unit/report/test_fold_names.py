@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.report.names import fold
+from provision.report.text import fold
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from provision.engine.events import ErrorSeen, Output, Start, Step, TaskDone
-from provision.report.activity import Activity
-from provision.report.live import frame
-from provision.report.paint import plain
+from provision.report.layout import plain
+from provision.report.live import Activity, frame
 
 
 def busy(hosts: int) -> Activity:

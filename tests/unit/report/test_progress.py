@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 from provision.engine.events import ErrorSeen, Event, Message, Output, Start, Step, TaskDone
-from provision.report.out import Out
-from provision.report.progress import PlainProgress
+from provision.report.layout import Out
+from provision.report.live import PlainProgress
 
 HOSTS = ("runner-1", "runner-2", "runner-3")
 

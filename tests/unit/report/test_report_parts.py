@@ -11,15 +11,12 @@ from pathlib import Path
 import pytest
 
 from provision.engine.events import Event, HostSummary, Message, Output, Start, Summary
-from provision.report.clean import printable, printable_lines, safe
 from provision.report.console import listeners
-from provision.report.diffs import diff_lines
 from provision.report.html import Html
 from provision.report.jsonlines import JsonLines
-from provision.report.out import Out
-from provision.report.paint import hang, plain
+from provision.report.layout import Out, hang, plain
 from provision.report.terminal import Terminal
-from provision.report.words import duration, size, verdict
+from provision.report.text import diff_lines, duration, printable, printable_lines, safe, size, verdict
 from provision.secret import Secret
 
 ONE, THREE = {"a": HostSummary()}, dict.fromkeys("abc", HostSummary())
@@ -119,7 +116,7 @@ def test_streams_that_lack_letters() -> None:
 def test_reader_that_goes_away() -> None:
     """`provision … | head -1` neither stops the run nor ends in a traceback."""
     code = (
-        "import sys\nfrom provision.report.out import Out\nout = Out(sys.stdout)\n"
+        "import sys\nfrom provision.report.layout import Out\nout = Out(sys.stdout)\n"
         "for number in range(20000): out.line(f'line {number}')\nprint('ran on', file=sys.stderr)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

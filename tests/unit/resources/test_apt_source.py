@@ -10,8 +10,9 @@ import pytest
 
 from provision.engine.observe import Eyes
 from provision.errors import ProbeFailed, Refused
-from provision.resources import AptSource, Result, apt_source
+from provision.resources import AptSource, Result
 from provision.resources.base import Change
+from provision.resources.system import apt_source
 from provision.shell import Command
 from provision.testing import NO_FILE, Answer, LocalSession, file_is, observe, planned
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from provision.buildcontext import Context
 from provision.errors import Refused
-from provision.inventory.models.reference import parse
+from provision.formats.build_context import Context
+from provision.host.image_registry import Registry
+from provision.image_name import parse
 from provision.resources import BuiltImage, Call, Change
-from provision.resources.registry_digest import Registry
 from provision.secret import Secret
 from provision.testing import observe, planned, state_is
 

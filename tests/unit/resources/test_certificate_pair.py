@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from provision.errors import ProbeFailed, ProvisionError, Refused
 from provision.resources import CertificatePair, Result
-from provision.resources.certificate_pair import examine
+from provision.resources.gitlab.certificates import examine
 from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
 
 HOST = "gitlab.example.com"

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from provision_lab.certificates import Authority, Pair
 
 from provision.errors import Refused
-from provision.lab.certificates import Authority, Pair
 from provision.resources import AcmeCertificate, CertificatePair, Result, ServedCertificate, UploadedPair
-from provision.resources.uploaded_pair import judge
+from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused
-from provision.inventory.models.apps import PublishedPort
-from provision.inventory.models.reference import parse
+from provision.host.image_registry import Registry
+from provision.image_name import parse
+from provision.inventory.tables.apps import PublishedPort
 from provision.resources import Deployment, DroppedApps, Trial
-from provision.resources.registry_digest import Registry
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import LocalSession, look, notes, observe, planned, state_is

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from provision.host.ci_jobs import wait_for_jobs
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
-from provision.resources.ci_jobs import wait_for_jobs
-from provision.resources.docker_ports import published
-from provision.resources.docker_restart import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.resources.system.firewall import published
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, LocalSession, file_is, look, observe, planned, state_is
 

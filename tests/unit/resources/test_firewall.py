@@ -11,7 +11,7 @@ import pytest
 from provision.errors import ProbeFailed
 from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
-from provision.resources.firewall import read_rules
+from provision.resources.system.firewall import read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned, state_is
 

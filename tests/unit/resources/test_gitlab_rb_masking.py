@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.resources.gitlab_rb import edit, masked_diff, secrets_in
+from provision.editing.ruby.edit import edit
+from provision.editing.ruby.masking import masked_diff, secrets_in
 from provision.secret import Secret
 
 STORAGE = b"""# registry['storage'] = { 'secretkey' => 'commented-one' }

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from provision.editing.ruby.edit import edit
+from provision.editing.ruby.locate import effective
+from provision.editing.ruby.syntax import nginx_path, spell
+from provision.editing.ruby.values import MISSING, NotLiteral, render
 from provision.errors import Refused
-from provision.resources.gitlab_rb import MISSING, NotLiteral, edit, effective, nginx_path, render, spell
 from provision.secret import Secret
 
 CERTIFICATE = ("registry", "nginx", "ssl_certificate")
@@ -176,7 +179,7 @@ def test_wanted_under_removed() -> None:
 
 def test_tree_sitter_is_imported_late() -> None:
     """Runs that touch no gitlab.rb do not pay for the parser."""
-    code = "import provision.resources.gitlab_rb, sys; sys.exit('tree_sitter' in sys.modules)"
+    code = "import provision.editing.ruby, sys; sys.exit('tree_sitter' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from provision.resources.gitlab_rb import edit
+from provision.editing.ruby.edit import edit
 
 TESTS = Path(__file__).resolve().parents[2]
 ruby = runpy.run_path(str(TESTS / "property/omnibus_ruby.py"))

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from provision.editing.ruby.edit import edit
+from provision.editing.ruby.syntax import nginx_path
 from provision.errors import Refused
-from provision.resources.gitlab_rb import edit, nginx_path
 
 TESTS = Path(__file__).resolve().parents[2]
 DATA = TESTS.parent / "../shared/data"

@@ -12,17 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.resources.base import Handler, Result
-from provision.resources.host_files import (
-    ASK_PENDING,
-    ASK_STATE,
-    journal,
-    read_pending,
-    read_state,
-    remember,
-    settle,
-)
-from provision.shell import Command, sh
+from provision.host.files import ASK_PENDING, ASK_STATE, journal, read_pending, read_state, remember, settle
+from provision.host.pending import Handler
+from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 
 RELOAD = Handler("reload", "reload it", sh("true"))

@@ -11,12 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.resources.base import Result
-from provision.resources.host_files import (
-    CHANGED_MEANWHILE,
-    replace,
-)
-from provision.shell import Command
+from provision.host.files import CHANGED_MEANWHILE, replace
+from provision.shell import Command, Result
 from provision.testing import LocalSession
 
 ME = f"{os.getuid()}:{os.getgid()}"

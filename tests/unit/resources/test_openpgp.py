@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.resources.openpgp import NotAKey, expires
+from provision.formats.openpgp import NotAKey, expires
 
 
 @pytest.fixture

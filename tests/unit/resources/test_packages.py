@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from provision.errors import ProbeFailed
+from provision.host.facts import Installed, System, read_packages, read_system
 from provision.resources import Packages, Result
 from provision.resources.base import Change
-from provision.resources.host_facts import Installed, System, read_packages, read_system
-from provision.resources.packages import apt
+from provision.resources.system.packages import apt
 from provision.shell import Command, sh
 from provision.testing import LocalSession, observe, packages_are, planned, state_is
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.resources.reconfigure import reconfigure
+from provision.resources.gitlab.reconfigure import reconfigure
 
 
 @pytest.mark.parametrize(

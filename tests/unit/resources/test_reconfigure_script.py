@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.resources import reconfigure as module
-from provision.resources.base import Result
+from provision.resources.gitlab import reconfigure as module
+from provision.shell import Result
 from provision.testing import LocalSession
 
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"

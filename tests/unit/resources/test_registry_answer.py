@@ -13,7 +13,7 @@ import pytest
 from provision.errors import ProbeFailed
 from provision.resources import Handler, ImageProof, RegistryAnswer, Result
 from provision.resources.base import Change
-from provision.resources.registry_answer import judge
+from provision.resources.gitlab.registry import judge
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import LocalSession, look, observe, packages_are, planned, state_is

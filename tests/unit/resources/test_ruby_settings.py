@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused
+from provision.host.facts import Installed
 from provision.resources import Handler, Result, RubySettings
 from provision.resources.base import Change
-from provision.resources.host_facts import Installed
-from provision.resources.ruby_settings import gitlab_version, removed_settings, spelt
+from provision.resources.gitlab.ruby_settings import gitlab_version, removed_settings, spelt
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import Answer, LocalSession, look, notes, observe, packages_are, planned, state_is

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from provision.editing.toml.model import fingerprint
 from provision.errors import ApiFailed, ChangeFailed, ProbeFailed, Refused
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
 from provision.resources import Result, RunnerEntries, RunnerEntry
 from provision.resources.base import Call, Change
-from provision.resources.runner_entries import RESTART, STATE
-from provision.resources.runner_toml import fingerprint
+from provision.resources.runner.entries import RESTART, STATE
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import NO_FILE, file_is, notes, observe, planned, state_is

@@ -10,10 +10,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from provision.resources.base import Result
-from provision.resources.runner_removal import unregister
-from provision.resources.runner_toml import Entry
-from provision.shell import Command
+from provision.editing.toml.model import Entry
+from provision.resources.runner.accounts import unregister
+from provision.shell import Command, Result
 from provision.testing import LocalSession
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

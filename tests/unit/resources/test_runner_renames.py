@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.resources.runner_renames import Sought, follow
+from provision.resources.runner.entries import Sought, follow
 
 URL = "https://gitlab.example.com"
 KEYS = ("executor", "name")

@@ -14,7 +14,7 @@ from provision.errors import ApiFailed
 from provision.gitlab.api import Api
 from provision.resources import RunnerSettings
 from provision.resources.base import Call, Change
-from provision.resources.runner_settings import settings_key
+from provision.resources.runner.settings import settings_key
 from provision.secret import Secret
 from provision.testing import LocalSession, look, notes, planned
 

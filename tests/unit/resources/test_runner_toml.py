@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from provision.editing.toml.model import RunnerId, WantedRunner, fingerprint, leaves
+from provision.editing.toml.plan import entries, reconcile
 from provision.errors import Refused
-from provision.resources.runner_toml import RunnerId, WantedRunner, entries, fingerprint, leaves, reconcile
 from provision.secret import Secret
 
 SAMPLES = Path(__file__).resolve().parents[3] / "../shared/data"
@@ -437,7 +438,7 @@ def test_secrets_are_not_in_what_is_shown() -> None:
 def test_no_change_does_not_import_tomlkit() -> None:
     """The usual run finds nothing to do and pays for no parser but the standard one."""
     code = (
-        "import sys; from provision.resources.runner_toml import reconcile, WantedRunner;"
+        "import sys; from provision.editing.toml import reconcile, WantedRunner;"
         f"r = reconcile({OLD_STYLE!r}, top={{}}, runners=[WantedRunner('docker-runner-1', {URL!r}, {TOKEN!r})]);"
         "assert not r.changed; print('tomlkit' in sys.modules)"
     )

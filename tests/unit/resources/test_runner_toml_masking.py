@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.resources.runner_toml import diff
-from provision.resources.runner_toml.masking import masked
+from provision.editing.toml.masking import diff, masked
 
 
 def test_swapped_token_is_seen_to_change() -> None:

@@ -15,7 +15,7 @@ import pytest
 from provision.errors import NotReady, Refused
 from provision.resources import Result, S3Bucket
 from provision.resources.base import Change
-from provision.resources.s3_bucket import clock_skew, diagnose
+from provision.resources.gitlab.s3_bucket import clock_skew, diagnose
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import LocalSession, look, observe, planned, state_is

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.resources.sigv4 import Signer, curl_config
+from provision.formats.sigv4 import Signer, curl_config
 from provision.secret import Secret
 
 auth = pytest.importorskip("botocore.auth", reason="needs botocore, the oracle (extra `lab`)")

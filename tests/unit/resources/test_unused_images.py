@@ -8,7 +8,7 @@ import pytest
 
 from provision.errors import ProbeFailed
 from provision.resources import PruneTimer, Result, UnusedImages
-from provision.resources.unused_images import bytes_of, human
+from provision.resources.delivery.prune import bytes_of, human
 from provision.testing import file_is, observe, planned, state_is
 
 IDENTITY = "sha256:" + "1" * 64

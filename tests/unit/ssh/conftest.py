@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from provision.ssh import Target
-from provision.ssh.known_hosts import host_label
+from provision.ssh.host_keys import host_label
 
 
 @dataclasses.dataclass

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import HostKeyError, InventoryError
-from provision.ssh.hostkeys import HostKeyRule, OtherKeyPinned, check_pin_syntax
-from provision.ssh.known_hosts import KnownHosts, fingerprint, host_label
-from provision.ssh.target import HostKeys
+from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned, check_pin_syntax, fingerprint, host_label
+from provision.ssh.session import HostKeys
 
 ED, OTHER_ED, RSA = b"an ed25519 key", b"another ed25519 key", b"an rsa key"
 

@@ -16,7 +16,7 @@ import pytest
 from provision.errors import BecomeError, HostKeyError, LoginRefused, Unreachable
 from provision.shell import sh
 from provision.ssh import Target, connect
-from provision.ssh.known_hosts import KnownHosts, fingerprint, host_label
+from provision.ssh.host_keys import KnownHosts, fingerprint, host_label
 from provision.ssh.shell_session import ShellSession
 from provision.ssh.ssh_config import shared_config
 

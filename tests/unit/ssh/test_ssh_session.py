@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from provision_lab.proxy import Proxy
 
 from provision.errors import ConnectionLost, DeadlineExceeded, HostFailed, Locked, ProbeFailed
-from provision.lab.proxy import Proxy
-from provision.resources.base import Result
-from provision.shell import Command, sh
+from provision.shell import Command, Result, sh
 from provision.ssh import connect
 from provision.ssh.bootstrap import SCRIPT
-from provision.ssh.known_hosts import host_label
+from provision.ssh.host_keys import host_label
 from provision.ssh.shell_session import ShellSession
 
 if TYPE_CHECKING:
@@ -378,8 +377,8 @@ def test_sshd_is_killed(sshd: Sshd) -> None:
 @pytest.mark.parametrize("uploading", [False, True])
 def test_frozen_host(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: bool) -> None:
     """A peer whose kernel answers and whose sshd does not: asked, and given up long before the deadline."""
-    monkeypatch.setattr("provision.ssh.pump._PING_AFTER", 0.2)
-    monkeypatch.setattr("provision.ssh.pump.SILENCE_LIMIT", 0.8)
+    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.2)
+    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.8)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
     with session(sshd) as opened:
         opened.ready()
@@ -399,8 +398,8 @@ def test_frozen_host(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: boo
 
 def test_silent_steps_are_not_dead(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step may say nothing for longer than the limit: the host answers when it is asked."""
-    monkeypatch.setattr("provision.ssh.pump._PING_AFTER", 0.1)
-    monkeypatch.setattr("provision.ssh.pump.SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.1)
+    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.5)
     with session(sshd) as opened:
         assert opened.run(sh("sleep 1.5; echo awake"), deadline=10).text == "awake\n"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from support_estate import SEED, Estate
 
 from provision.inventory import load
-from provision.lab.standins.gitlab_ce.loopback import serve as gitlab
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 

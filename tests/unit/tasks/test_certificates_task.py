@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from provision_lab.certificates import Authority
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory import load
-from provision.lab.certificates import Authority
 from provision.resources import AcmeCertificate, CertificatePair, ServedCertificate, TrustedCa, UploadedPair
 from provision.tasks import certificates
 from provision.tasks.base import Host

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.inventory.models.pipeline import Pipeline
-from provision.inventory.models.runners import Runner
+from provision.inventory.tables.projects import Pipeline
+from provision.inventory.tables.runners import Runner
 from provision.tasks.job_runners import check, of, tags
 
 SOCKET = "/var/run/docker.sock:/var/run/docker.sock"

@@ -11,7 +11,7 @@ from support_estate import PROJECT, Estate
 
 from provision import templating
 from provision.errors import UsageError
-from provision.resources.pipeline import recipe
+from provision.resources.delivery import pipeline as recipe
 from provision.templating import environment
 
 pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby")

@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from provision_lab.standins.gitlab_ce.host.api.lint import judge
 from support_estate import Estate
 
-from provision.lab.standins.gitlab_ce.host.api.lint import judge
 from provision.resources import PipelineFile
 
 SCHEMA = files("check_jsonschema") / "builtin_schemas/vendor/gitlab-ci.json"

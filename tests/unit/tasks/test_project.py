@@ -10,7 +10,7 @@ import pytest
 from support_estate import PROJECT, Estate
 
 from provision.errors import ConnectionLost, UsageError
-from provision.resources.gitlab_project import memory
+from provision.resources.delivery import project_parts as memory
 from provision.tasks import project
 from provision.testing import LocalSession
 

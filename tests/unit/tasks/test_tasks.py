@@ -9,15 +9,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.resources import (
-    AptSource,
-    File,
-    ImageProof,
-    JsonSettings,
-    Packages,
-    Resource,
-    RunnerEntries,
-)
+from provision.resources import AptSource, File, ImageProof, JsonSettings, Packages, Resource, RunnerEntries
 from provision.secret import Secret
 from provision.tasks import SHIPPED, Host, play, task
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provision.resources import (
-    AptSource,
-    Firewall,
-    Packages,
-    RegistryAnswer,
-    Resource,
-    RubySettings,
-    Rule,
-    S3Bucket,
-)
+from provision.resources import AptSource, Firewall, Packages, RegistryAnswer, Resource, RubySettings, Rule, S3Bucket
 from provision.secret import Secret
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'

@@ -1,0 +1,121 @@
+"""The base image: one minimal Debian (or Ubuntu) tree that all hosts stand on, and the packages kept beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provision_lab import cache, docker_debs
+from provision_lab.run import LabError, LabUnavailable, require, run
+
+_RECIPE = 1  # raise it when `_finish` changes what it leaves
+_SYSTEM = (
+    *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping"),
+    *("procps", "curl", "gnupg", "ufw", "iptables", "python3", "busybox-static"),
+)
+# What the stand-in packages, Docker's and certbot's depend on: lab hosts install those without reaching Debian.
+_BENEATH = (
+    *("ruby", "nginx-light", "docker-registry", "python3-cryptography", "adduser", "libdevmapper1.02.1"),
+    *("libseccomp2", "libsystemd0", "lsb-base", "tini", "openssl", "xz-utils"),
+    *("python3-acme", "python3-configargparse", "python3-configobj", "python3-distro", "python3-parsedatetime"),
+)
+_KEPT_DEBS = (*docker_debs.ORIGINS, "certbot", "python3-certbot")
+_DISABLED = ("nginx", "docker-registry", "ufw")
+_MASKED = (
+    *("console-getty.service", "getty@.service", "systemd-networkd-wait-online.service", "e2scrub_reap.service"),
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "dpkg-db-backup.timer"),
+    *("fstrim.timer", "logrotate.timer"),
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Which system hosts run. An empty mirror: Debian's own. With an Ubuntu mirror, hosts are real Ubuntu."""
+
+    suite: str = "bookworm"
+    mirror: str = ""
+
+    @property
+    def is_ubuntu(self) -> bool:
+        """Whether hosts really are Ubuntu."""
+        return "ubuntu" in self.mirror
+
+    @property
+    def codenames(self) -> dict[str, str]:
+        """The release that the lab's repositories for each system are for: the image's own for its own system."""
+        return {"debian": "bookworm", "ubuntu": "noble"} | {"ubuntu" if self.is_ubuntu else "debian": self.suite}
+
+    @property
+    def source(self) -> str:
+        """The image's own archive, as a sources file names it."""
+        system = "ubuntu" if self.is_ubuntu else "debian"
+        components = "main universe" if self.is_ubuntu else "main"
+        keyring = f"/usr/share/keyrings/{system}-archive-keyring.gpg"
+        url = self.mirror or "http://deb.debian.org/debian"
+        return f"Types: deb\nURIs: {url}\nSuites: {self.suite}\nComponents: {components}\nSigned-By: {keyring}\n"
+
+    @property
+    def key(self) -> str:
+        """Its entry in the cache."""
+        return cache.key_of(
+            _RECIPE, asdict(self), _SYSTEM, _BENEATH, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine
+        )
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it is in the cache already."""
+        return cache.entry("base", self.key).is_dir()
+
+    def ensure(self) -> Path:
+        """The folder with `root/` (the tree) and `debs/` (packages for the lab's apt repository), built now if it is not there yet."""
+        require(build=not self.is_built)
+        return cache.ensure("base", self.key, self._make)
+
+    def _make(self, draft: Path) -> None:
+        root, debs = draft / "root", draft / "debs"
+        debs.mkdir()
+        os.chown(debs, _apt_uid(), 0)
+        download = f'cd {debs} && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download -q {" ".join(_KEPT_DEBS)}'
+        options = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
+        options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={download}"]
+        packages = ",".join((*_SYSTEM, *_BENEATH))
+        where = [self.suite, str(root), *([self.mirror] if self.mirror else [])]
+        components = "main,universe" if self.is_ubuntu else "main"
+        try:
+            run(
+                *("mmdebstrap", "--variant=minbase", f"--include={packages}", f"--components={components}"),
+                *options,
+                *where,
+                deadline=600,
+            )
+        except LabError as error:
+            hint = "Debian's archive has to be reachable for the first build; see --mirror and --suite"
+            raise LabUnavailable(f"the base image could not be built: {error.text}", hint=hint) from error
+        _finish(root)
+
+
+def _finish(root: Path) -> None:
+    """What makes the tree a host: the user, services off that tasks switch on, nothing that fires by itself."""
+    run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "ubuntu")
+    run("chroot", root, "systemctl", "disable", "-q", *_DISABLED)
+    run("chroot", root, "systemctl", "mask", "-q", *_MASKED)
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()  # each host has its own
+    for path in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname", "etc/machine-id"):
+        (root / path).unlink(missing_ok=True)
+    for folder in ("etc/apt/sources.list.d", "var/lib/apt/lists"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        (root / folder).mkdir(parents=True)
+    (root / "var/lib/docker").mkdir(mode=0o710)
+
+
+def _apt_uid() -> int:
+    """The user that apt downloads as, so that it may write into the folder."""
+    import pwd
+
+    try:
+        return pwd.getpwnam("_apt").pw_uid
+    except KeyError:
+        return 0

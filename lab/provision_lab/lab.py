@@ -1,0 +1,201 @@
+"""A lab: hosts of one inventory with the services around them, brought up and taken down as one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from provision_lab import archive, build, cgroups, kernel, network, processes, state
+from provision_lab.build import Service
+from provision_lab.facts import Facts
+from provision_lab.host import LabHost
+from provision_lab.image import Image
+from provision_lab.locks import locked
+from provision_lab.machine import wipe
+from provision_lab.run import LabError, require
+from provision_lab.server import Server
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+
+
+class Lab(Facts):
+    """Throwaway hosts with an apt repository, S3 and a certificate authority, below /var/lib/provision-lab/NAME.
+
+    throwaway   the lab goes when this process does, however it ends
+    internet    its hosts reach beyond this machine, and their packages come from their system's own archive
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hosts: Iterable[LabHost],
+        *,
+        image: Image | None = None,
+        server: Server | None = None,
+        throwaway: bool = False,
+        subnet: str = "",
+        internet: bool = False,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise LabError(f"{name!r} cannot be a lab's name: at most 20 small letters, digits and dashes")
+        owner = processes.identify(os.getpid()) if throwaway else None
+        self._record = state.Record(
+            name, subnet, tuple(hosts), image or Image(), server or Server(), owner, internet=internet
+        )
+
+    @classmethod
+    def find(cls, name: str) -> Lab | None:
+        """The lab of that name as it stands on this machine, whole or half; None when there is nothing of it."""
+        if not state.root().joinpath(name).is_dir():
+            return None
+        lab = cls(name, ())
+        lab._record = state.load(name) or lab._record
+        return lab
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it came up whole and every host answers."""
+        return self._record.complete and all(machine.answers for machine in self.machines)
+
+    def up(self, say: Callable[[str], None] = lambda _: None) -> bool:
+        """Brings it up; False when it was up already. `say` is told each step.
+
+        Raises LabUnavailable where this machine cannot have a lab, LabError when a step fails; nothing is left then.
+        """
+        require(build=False)
+        sweep()
+        with _plain_umask(), self._held():
+            there = Lab.find(self.name)
+            if there and there.is_up:
+                if not _same(there._record, self._record):
+                    text = f"lab {self.name} is up, and not as asked for now (hosts, system, internet or server differ)"
+                    raise LabError(text, hint=f"provision lab down --name {self.name}")
+                self._record = there._record
+                return False
+            if there:
+                there._clear()
+            self._make(say)
+        return True
+
+    def down(self) -> None:
+        """Takes it down and away: processes, mounts, bridge, files. Fine when it is half there or gone."""
+        require(build=False)
+        with self._held():
+            self._clear()
+
+    def stop(self, service: Service) -> None:
+        """Ends apt or S3, as if its machine had gone; what S3 held is lost."""
+        processes.end(build.service_processes(self, service))
+
+    def start(self, service: Service) -> None:
+        """Starts apt or S3 again, and waits until it answers."""
+        build.start(self, service)
+        build.wait_for(self, service)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Nobody else brings this lab up or down; the state's root goes with the last lab."""
+        try:
+            with locked(state.root() / f"{self.name}.lock"):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # other labs are there
+                state.root().rmdir()
+
+    def _make(self, say: Callable[[str], None]) -> None:
+        image = self._record.image
+        if not image.is_built:
+            say(f"building the base image ({image.suite}): once, about a minute")
+        base = image.ensure() / "root"
+        repository = archive.ensure(image)
+        try:
+            self._reserve()
+            say(f"booting {len(self.hosts)} hosts")
+            build.build(self, base, repository)
+            self._record = replace(self._record, complete=True)
+            self._record.save()
+        except BaseException:
+            self._clear()
+            raise
+
+    def _reserve(self) -> None:
+        """Writes the lab's record with a subnet that no other has and its hosts' addresses; makes its bridge."""
+        with locked(_subnets()):
+            others = _others(self.name)
+            subnet = self._record.subnet or network.free_subnet(self.name, [other.subnet for other in others])
+            hosts = tuple(_addressed(self.hosts, subnet))
+            wanted = kernel.ALWAYS | (kernel.FORWARDING if self.internet else {})
+            before = kernel.too_low(wanted, [other.kernel for other in others])
+            self._record = replace(self._record, subnet=subnet, hosts=hosts, kernel=before)
+            self._record.save()
+            kernel.apply(wanted, before)
+            network.add_bridge(network.bridge_name(self.name), self.gateway)
+            if self.internet:
+                network.allow_out(self.name, subnet)
+
+    def _clear(self) -> None:
+        processes.end(processes.of_lab(self.folder))
+        cgroups.remove(f"provision-{self.name}")
+        network.remove_bridge(network.bridge_name(self.name))
+        network.forget_out(self.name)
+        with locked(_subnets()):  # and takes away the lock file of one that was killed
+            kernel.restore(self._record.kernel, [other.kernel for other in _others(self.name)])
+            (self.folder / "lab.json").unlink(missing_ok=True)  # so that the next one sees that this one let go
+        wipe(self.name, self.folder)
+
+
+def _others(name: str) -> list[state.Record]:
+    """The records of all labs but this one."""
+    return [record for other in state.names() if other != name and (record := state.load(other))]
+
+
+def _addressed(hosts: Iterable[LabHost], subnet: str) -> Iterator[LabHost]:
+    """The hosts with addresses: their own, or the next that is free."""
+    used = {host.address for host in hosts}
+    free = (str(address) for address in list(ip_network(subnet).hosts())[network.FIRST_HOST - 1 :])
+    free = (address for address in free if address not in used)
+    for host in hosts:
+        if not (address := host.address or next(free, "")):
+            raise LabError(f"{subnet} has no address for {host.name}", hint="a lab has room for 245 hosts")
+        yield replace(host, address=address)
+
+
+@contextlib.contextmanager
+def _plain_umask() -> Iterator[None]:
+    """Folders of hosts and packages are readable, whatever the caller's umask."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _subnets() -> Path:
+    """The lock that is held while a subnet is chosen."""
+    return state.root() / ".subnets.lock"
+
+
+def _same(there: state.Record, asked: state.Record) -> bool:
+    """Whether the lab is the one asked for; no address asked for: any will do."""
+    addressed = [
+        replace(two, address=two.address or one.address) for one, two in zip(there.hosts, asked.hosts, strict=False)
+    ]
+    if len(there.hosts) != len(asked.hosts) or list(there.hosts) != addressed:
+        return False
+    return (there.image, there.server, there.internet) == (asked.image, asked.server, asked.internet)
+
+
+def sweep() -> list[str]:
+    """Takes down the labs whose owner is dead; their names. Never one that has no owner or a living one."""
+    swept = []
+    for name in state.names():
+        record = state.load(name)
+        if record and record.owner and not record.owner.is_alive and (lab := Lab.find(name)):
+            lab.down()
+            swept.append(name)
+    return swept

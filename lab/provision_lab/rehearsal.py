@@ -1,0 +1,169 @@
+"""Any inventory in the lab: which hosts it asks for, and the overlay that turns it towards them.
+
+`provision all -i X.toml -i overlay.toml` then does on the lab's hosts what it would do on the real
+ones: same names, settings and paths. Only what reaches out is turned round: addresses, logins,
+repositories, S3, tokens and passwords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision_lab.host import LabHost
+from provision_lab.run import LabError
+from provision_lab.server import Server
+
+if TYPE_CHECKING:
+    from provision.inventory import Host, Settings
+    from provision_lab.lab import Lab
+
+_TOKENS = {"token", "registration_token"}
+_GITLAB = "gitlab"  # the group that the shipped playbooks set GitLab up on
+
+
+def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost], Server]:
+    """The hosts to boot and the GitLab host's ways. Raises InventoryError for an inventory that cannot be used."""
+    from provision.inventory import load
+
+    inventory = load(paths)
+    servers = [host for host in inventory.hosts if _GITLAB in host.groups]
+    hosts = [
+        LabHost(host.name, ubuntu=ubuntu, sshd_port=host.settings.ssh.port or 22, gitlab=host in servers)
+        for host in inventory.hosts
+    ]
+    return hosts, server_of(servers[0].settings) if servers else Server()
+
+
+def server_of(settings: Settings) -> Server:
+    """What the GitLab host needs to have so that these settings hold."""
+    gitlab, registry = settings.gitlab, settings.registry
+    plain = Server()
+    names = [table.host for table in (gitlab, registry) if table]
+    if registry is None:
+        return Server(tuple(names) or plain.names, "", "")
+    certificate, login, s3 = registry.certificate, registry.login, registry.s3
+    uploads = certificate is not None and certificate.local_fullchain is not None
+    fullchain = (certificate and certificate.fullchain) or f"/etc/gitlab/ssl/{registry.host}.crt"
+    key = (certificate and certificate.key) or f"/etc/gitlab/ssl/{registry.host}.key"
+    return Server(
+        tuple(dict.fromkeys(names)),
+        "" if uploads else fullchain,
+        "" if uploads else key,
+        login.username if login else plain.username,
+        login.image if login else plain.project,
+        s3.bucket if s3 else plain.bucket,
+        s3.region if s3 else plain.region,
+    )
+
+
+def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
+    """The tables to lay over the inventory: all of them below its hosts, where they win over everything."""
+    import tomllib
+
+    from provision.inventory import load
+    from provision.inventory.ranges import expand
+    from provision.inventory.tree import merge_all
+
+    inventory = load(paths)
+    by_name = {host.name: host for host in inventory.hosts}
+    machines = {host.name: host for host in lab.hosts}
+    keys = lab.host_keys
+    hosts = {}
+    tree = merge_all(tomllib.loads(path.read_text("utf-8")) for path in paths)
+    for key in tree["hosts"]:
+        names = expand(key)
+        addresses = [machines[name].address for name in names]
+        own: dict[str, Any] = {"address": _range(addresses)}
+        if len(names) == 1:
+            own["host_key"] = keys[names[0]]
+        elif by_name[names[0]].host_key:
+            raise LabError(
+                f"{key}: one host_key for {len(names)} hosts cannot be rehearsed", hint="name them one by one"
+            )
+        host = by_name[names[0]]
+        hosts[key] = own | _tables(lab, host, machines[host.name])
+        if runners := _runners(tree, key, host.groups, paths[-1].resolve().parent):
+            hosts[key]["runners"] = runners
+    return {"hosts": hosts}
+
+
+def _range(addresses: list[str]) -> str:
+    if len(addresses) == 1:
+        return addresses[0]
+    network, _, first = addresses[0].rpartition(".")
+    return f"{network}.[{first}:{addresses[-1].rpartition('.')[2]}]"
+
+
+def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
+    from provision.inventory.tree import merge
+
+    settings = host.settings
+    tables: dict[str, Any] = {
+        "ssh": {
+            "user": lab.user,
+            "port": machine.sshd_port,
+            "identity_file": str(lab.identity_file),
+            "known_hosts": str(lab.known_hosts),
+            "proxy_jump": "none",
+            "become": True,
+        },
+    }
+    if settings.gitlab:
+        tables["gitlab"] = {"api_token": lab.secret_source("api_token")}
+    if not lab.internet:
+        tables = merge(
+            tables, _stand_ins(lab, settings, "ubuntu" if machine.ubuntu or lab.image.is_ubuntu else "debian")
+        )
+    if settings.registry:
+        tables["registry"] = _registry(lab, settings)
+    return tables
+
+
+def _stand_ins(lab: Lab, settings: Settings, system: str) -> dict[str, Any]:
+    """Repositories of the lab, and any version that they have for one that is pinned."""
+    tables: dict[str, Any] = {"apt": lab.mirrors(system)}
+    for name in ("docker", "runner", "gitlab"):
+        table = getattr(settings, name)
+        if table and table.version:
+            tables[name] = {"version": "*"}
+    if settings.gitlab and settings.gitlab.edition != "ce":
+        tables.setdefault("gitlab", {})["edition"] = "ce"
+    return tables
+
+
+def _registry(lab: Lab, settings: Settings) -> dict[str, Any]:
+    registry = settings.registry
+    assert registry is not None
+    tables: dict[str, Any] = {"certificate": {"ca": str(lab.ca)}}
+    if registry.certificate and registry.certificate.local_fullchain:
+        pair = {"local_fullchain": "fullchain.pem", "local_key": "privkey.pem"}
+        tables["certificate"] |= {key: str(lab.folder / name) for key, name in pair.items()}
+    if registry.s3:
+        tables["s3"] = {"regionendpoint": lab.s3_url, "pathstyle": True}
+        tables["s3"] |= {
+            "accesskey": lab.secret_source("s3_access_key"),
+            "secretkey": lab.secret_source("s3_secret_key"),
+        }
+    if registry.login:
+        tables["login"] = {"password": lab.secret_source("registry_password")}
+    return tables
+
+
+def _runners(tree: dict[str, Any], key: str, groups: Sequence[str], base: Path) -> list[dict[str, Any]]:
+    """The host's runners when they have tokens, which the lab's GitLab does not know: without, so it makes its own."""
+    layers = [tree, *(tree.get("groups", {}).get(group, {}) for group in groups), tree["hosts"][key]]
+    runners: list[dict[str, Any]] = next((layer["runners"] for layer in reversed(layers) if "runners" in layer), [])
+    if not any(_TOKENS & runner.keys() for runner in runners):
+        return []
+    return [{name: _anchored(runner[name], base) for name in runner if name not in _TOKENS} for runner in runners]
+
+
+def _anchored(value: Any, base: Path) -> Any:
+    """The same with relative paths of secrets absolute: they are to be read from another folder."""
+    if isinstance(value, dict) and value.keys() == {"file"}:
+        return {"file": str(base / str(value["file"]))}
+    if isinstance(value, dict):
+        return {name: _anchored(one, base) for name, one in value.items()}
+    return [_anchored(one, base) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,68 @@
+"""Builds the .deb files: one of today, and an older one for what depends on the version."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from provision_lab.standins.gitlab_ce.host.versions import nested_nginx, parse_version
+
+HERE = Path(__file__).resolve().parent
+VERSIONS = ("18.0.0-ce.0", "19.3.0-ce.0")
+LIBRARY = "opt/gitlab/embedded/lib/standin"
+_LINKS = {"usr/bin/gitlab-ctl": "/opt/gitlab/bin/gitlab-ctl", "opt/gitlab/embedded/bin/ruby": "/usr/bin/ruby"}
+
+
+def build(out: Path) -> list[Path]:
+    """Writes `gitlab-ce_VERSION_ARCH.deb` for every version into `out`. Needs dpkg-deb."""
+    out.mkdir(parents=True, exist_ok=True)
+    architecture = _run("dpkg", "--print-architecture").strip()
+    return [_build(out, version, architecture) for version in VERSIONS]
+
+
+def _build(out: Path, version: str, architecture: str) -> Path:
+    target = out / f"gitlab-ce_{version}_{architecture}.deb"
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        _lay(tree, version)
+        _control(tree / "DEBIAN", version, architecture)
+        _run("dpkg-deb", "--root-owner-group", "-b", "-Zgzip", "-z1", str(tree), str(target))
+    return target
+
+
+def _lay(tree: Path, version: str) -> None:
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(HERE / "root", tree)
+    shutil.copytree(HERE / "host", tree / LIBRARY / "gitlab_standin", ignore=unwanted)
+    shutil.copytree(HERE / "rb", tree / LIBRARY / "rb")
+    number = version.split("-")[0]
+    (tree / "opt/gitlab/version-manifest.txt").write_text(f"gitlab-ce {number}\n")
+    (tree / "opt/gitlab/embedded/cookbooks/cache").mkdir(parents=True)
+    template = tree / "opt/gitlab/etc/gitlab.rb.template"
+    section = "nginx-19.2.rb" if nested_nginx(parse_version(version)) else "nginx-before.rb"
+    template.write_text(template.read_text().replace("@NGINX@\n", (HERE / "debian" / section).read_text()))
+    for link, goal in _LINKS.items():
+        (tree / link).parent.mkdir(parents=True, exist_ok=True)
+        (tree / link).symlink_to(goal)
+    # The tree may come from a wheel or a checkout with any umask: modes are said here.
+    for path in tree.rglob("*"):
+        if path.is_symlink():
+            continue
+        program = path.is_dir() or path.parent.name == "bin"
+        path.chmod(0o755 if program else 0o644)
+    tree.chmod(0o755)
+
+
+def _control(folder: Path, version: str, architecture: str) -> None:
+    folder.mkdir(mode=0o755)
+    text = (HERE / "debian/control").read_text()
+    (folder / "control").write_text(text.replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture))
+    for name in ("postinst", "prerm", "postrm"):
+        shutil.copy(HERE / "debian" / name, folder / name)
+        (folder / name).chmod(0o755)
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

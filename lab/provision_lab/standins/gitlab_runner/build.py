@@ -1,0 +1,60 @@
+"""Makes the stand-in's packages: gitlab-runner and gitlab-runner-helper-images, in two versions each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from provision_lab import control
+from provision_lab.repository import architecture
+
+VERSIONS = ("19.2.0-1", "19.3.0-1")
+_HERE = Path(__file__).parent
+_COMMON = {"Maintainer": "GitLab Inc. <support@gitlab.com>", "Section": "admin", "Priority": "optional"}
+
+
+def build(out: Path) -> list[Path]:
+    """Writes the .deb files into `out` and returns them. Raises OSError."""
+    made = []
+    with tempfile.TemporaryDirectory() as work:
+        for version in VERSIONS:
+            made += [_runner(out, Path(work) / version, version), _helper(out, Path(work) / version, version)]
+    return made
+
+
+def _runner(out: Path, work: Path, version: str) -> Path:
+    tree = work / "runner"
+    shutil.copytree(_HERE / "root", tree)
+    program = tree / "usr/share/gitlab-runner/standin"
+    shutil.copytree(_HERE / "host", program, ignore=shutil.ignore_patterns("__pycache__"))
+    (program / "VERSION").write_text(version.partition("-")[0] + "\n")
+    for script in ("usr/bin/gitlab-runner", "usr/share/gitlab-runner/post-install"):
+        (tree / script).chmod(0o755)  # a wheel does not keep modes
+    (tree / "usr/share/gitlab-runner/clear-docker-cache").chmod(0o755)
+    fields = _COMMON | {
+        "Package": "gitlab-runner",
+        "Version": version,
+        "Architecture": architecture(),
+        "Depends": f"ca-certificates, curl, passwd, python3 (>= 3.11), gitlab-runner-helper-images (= {version})",
+        "Provides": "gitlab-ci-multi-runner",
+        "Conflicts": "gitlab-ci-multi-runner",
+        "Replaces": "gitlab-ci-multi-runner",
+        "Description": "GitLab Runner (the lab's stand-in)",
+    }
+    scripts = {name: (_HERE / "debian" / name).read_text() for name in ("postinst", "prerm")}
+    return control.build(out, fields, scripts, control.pack(tree, work / "runner.tar.gz"))
+
+
+def _helper(out: Path, work: Path, version: str) -> Path:
+    tree = work / "helper"
+    images = tree / "usr/lib/gitlab-runner/helper-images"
+    images.mkdir(parents=True)
+    (images / "README").write_text("The real package holds 500 MB of images here.\n")
+    fields = _COMMON | {
+        "Package": "gitlab-runner-helper-images",
+        "Version": version,
+        "Architecture": "all",
+        "Description": "GitLab Runner's helper images (the lab's stand-in: none)",
+    }
+    return control.build(out, fields, {}, control.pack(tree, work / "helper.tar.gz"))

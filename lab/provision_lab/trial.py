@@ -1,0 +1,146 @@
+"""What tests and benchmarks on lab hosts need: an inventory of the lab, the program, an independent eye, snapshots."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from provision_lab.host import LabHost
+from provision_lab.lab import Lab
+from provision_lab.machine import Machine
+
+_OUTSIDE = {"proc", "sys", "dev", "run"}  # not on the host's disk
+# Logs, login records, and what systemd and sudo note of time passing.
+_NOISE = ("var/log/", "var/lib/systemd/", "tmp/systemd-private-", "var/tmp/systemd-private-", "var/lib/sudo/")
+
+
+class Trial:
+    """A lab with an inventory for it: `inventory` is its tables, as in inventories/lab.toml, to be changed at will."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.inventory = inventory_of(lab)
+
+    def write(self, changes: Mapping[str, Any] | None = None, name: str = "inventory.toml") -> Path:
+        """Writes the inventory, with `changes` merged over its tables, and returns the file."""
+        import tomlkit
+
+        from provision.inventory.tree import merge
+
+        path = self.folder / name
+        path.write_text(tomlkit.dumps(merge(self.inventory, dict(changes or {}))), "utf-8")
+        return path
+
+    def run(
+        self,
+        *arguments: str,
+        changes: Mapping[str, Any] | None = None,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        deadline: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        """`provision ARGUMENTS -i INVENTORY`, ended, with its output as text; `env` is added to the environment."""
+        argv = [*PROVISION, *arguments, "-i", str(self.write(changes))]
+        return subprocess.run(
+            argv,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    def host(self, name: str, *, sudo: bool = True) -> Any:
+        """The host as pytest-testinfra sees it, over OpenSSH."""
+        from importlib import import_module  # it has no types
+
+        there = self.lab.machine(name).host
+        options = f"-F none -o UserKnownHostsFile={self.lab.known_hosts} -o IdentitiesOnly=yes -o BatchMode=yes"
+        return import_module("testinfra").get_host(
+            f"ssh://{self.lab.user}@{there.address}:{there.sshd_port}",
+            ssh_identity_file=str(self.lab.identity_file),
+            ssh_extra_args=options,
+            controlpersist=0,
+            sudo=sudo,
+        )
+
+    def snapshot(self, host: str) -> dict[str, str]:
+        """The host's whole file system, to be compared with a later one; see `changed`."""
+        return snapshot(self.lab.machine(host))
+
+
+PROVISION = [sys.executable, "-c", "from provision.cli import main; main()"]
+
+
+def inventory_of(lab: Lab) -> dict[str, Any]:
+    """The tables of inventories/lab.toml, turned to this lab and its hosts."""
+    from provision.places import shipped
+
+    text = (shipped("inventories") / "lab.toml").read_text("utf-8")
+    text = text.replace("198.18.0.", lab.gateway.removesuffix("1")).replace(
+        "/var/lib/provision-lab/lab/", f"{lab.folder}/"
+    )
+    return tomllib.loads(text) | {"hosts": {host.name: _host(lab, host) for host in lab.hosts}}
+
+
+def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
+    table: dict[str, Any] = {"address": host.address, "groups": ["gitlab" if host.is_gitlab else "runners"]}
+    if host.ubuntu:
+        table["apt"] = lab.mirrors("ubuntu")
+    if host.sshd_port != 22:
+        table["ssh"] = {"port": host.sshd_port}
+    if host.sudo == "password":
+        table.setdefault("ssh", {})["become_password"] = lab.secret_source("sudo_password")
+    return table
+
+
+def snapshot(machine: Machine) -> dict[str, str]:
+    """Every path of a running host, /tmp and Docker's files included, with what it is: mode, owner, time, content's hash.
+
+    Left out are logs, login records and what is not on its disk.
+    """
+    top = Path(f"/proc/{machine.leader}/root")
+    return dict(_walk(str(top), ""))
+
+
+def _walk(top: str, below: str) -> Iterator[tuple[str, str]]:
+    with os.scandir(f"{top}/{below}") as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            path = f"{below}{entry.name}"
+            if path in _OUTSIDE or path.startswith(_NOISE):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+                yield path, f"{_owner(status)} {_content(entry, status)}"
+            except FileNotFoundError:  # it went while we looked
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(top, f"{path}/")
+
+
+def _owner(status: os.stat_result) -> str:
+    return f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+
+
+def _content(entry: os.DirEntry[str], status: os.stat_result) -> str:
+    if entry.is_symlink():
+        return f"-> {Path(entry.path).readlink()}"
+    if not entry.is_file(follow_symlinks=False):
+        return ""
+    with Path(entry.path).open("rb") as stream:
+        return f"{status.st_mtime_ns} {hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The paths that differ between two snapshots, with what they were and are; empty: absent."""
+    paths = [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
+    return {path: (before.get(path, ""), after.get(path, "")) for path in paths}

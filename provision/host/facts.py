@@ -1,0 +1,60 @@
+"""Facts that several resources ask for; the engine asks each question once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from provision.errors import ProbeFailed
+from provision.shell import Result, sh
+
+# One look at all packages costs one process, whatever the number of resources that read it.
+ASK_PACKAGES: Final = sh(r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'")
+ASK_SYSTEM: Final = sh(
+    '. /etc/os-release && printf "%%s\\n" "$ID" "${VERSION_CODENAME:-$UBUNTU_CODENAME}" "$VERSION_ID" && dpkg --print-architecture'
+)
+
+
+class Installed(NamedTuple):
+    """A package on the host. `held` keeps apt from changing it."""
+
+    version: str
+    held: bool
+
+
+@dataclass(frozen=True)
+class System:
+    """What the host runs: `ubuntu` or `debian`, its codename and version, dpkg's architecture."""
+
+    id: str
+    codename: str
+    version: str
+    architecture: str
+
+
+@lru_cache(maxsize=256)
+def read_packages(result: Result) -> Mapping[str, Installed]:
+    """Installed packages by name. Source: dpkg-query(1), db:Status-Abbrev: wanted, state, error."""
+    if result.code != 0:
+        raise ProbeFailed(
+            f"dpkg-query: {result.errors.strip()}", hint="the host must be a Debian or Ubuntu with a sound dpkg"
+        )
+    packages = {}  # some hundred lines a host, which several resources read
+    for line in result.text.splitlines():
+        name, version, status = line.split("\t")
+        if status[1:2] == "i":
+            packages[name] = Installed(version, status[0] == "h")
+    return packages
+
+
+def read_system(result: Result) -> System:
+    """The answer to ASK_SYSTEM."""
+    lines = result.text.splitlines()
+    if result.code != 0 or len(lines) != 4 or lines[0] not in ("ubuntu", "debian"):
+        raise ProbeFailed(
+            f"not a Debian or Ubuntu that is known: {' '.join(lines) or result.errors.strip()}",
+            hint="only Debian and Ubuntu hosts can be provisioned",
+        )
+    return System(*lines)

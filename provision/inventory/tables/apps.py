@@ -1,0 +1,173 @@
+"""[[apps]]: containers that run on hosts."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from provision.image_name import parse
+from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.base import Table, Wrong, split_url
+from provision.inventory.tables.images import RegistryLogin
+
+_PORT = re.compile(
+    r"(?:(?P<address>\[[0-9A-Fa-f:]+\]|[0-9.]+):)?(?P<host>\d{1,5}):(?P<container>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
+)
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
+_RESTART = re.compile(r"no|always|unless-stopped|on-failure(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A container's port, published on the host; `address` is "" for all of the host's addresses."""
+
+    address: str
+    host: int
+    container: int
+    protocol: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PublishedPort":
+        """`[ADDRESS:]HOST:CONTAINER[/udp]`. Raises ValueError."""
+        parts = _PORT.fullmatch(text)
+        ports = (int(parts["host"]), int(parts["container"])) if parts else (0, 0)
+        if parts is None or not all(0 < port < 65536 for port in ports):
+            raise ValueError(f'expected HOST:CONTAINER such as "5001:5000" or "127.0.0.1:5001:5000/udp", got {text!r}')
+        return cls((parts["address"] or "").strip("[]"), *ports, parts["protocol"] or "tcp")
+
+
+class Health(Table):
+    """Docker's own health check of the container."""
+
+    command: str = Field(min_length=1)
+    """What is run in the container, by its shell; 0 is healthy."""
+    interval: str | None = None
+    """Time between two checks: "30s"."""
+    timeout: str | None = None
+    """Time that one may take: "5s"."""
+    start_period: str | None = None
+    """Time after the start in which failures don't count: "10s"."""
+    retries: int | None = Field(default=None, ge=1)
+    """Failures in a row that make it unhealthy."""
+
+    @field_validator("interval", "timeout", "start_period")
+    @classmethod
+    def _duration(cls, text: str | None) -> str | None:
+        if text is not None and not _DURATION.fullmatch(text):
+            raise ValueError(f'expected a duration such as "30s" or "1m30s", got {text!r}')
+        return text
+
+
+class Check(Table):
+    """What must be so before a new container takes the old one's place for good."""
+
+    url: str | None = None
+    """Asked on the host: http://localhost:5001/."""
+    status: int = Field(default=200, ge=100, le=599)
+    """The HTTP status that it answers."""
+    contains: str | None = None
+    """Text that the answer holds."""
+    command: tuple[str, ...] | None = Field(default=None, strict=False)
+    """Instead: run in the container; 0 is well."""
+    seconds: int = Field(default=30, ge=1, le=3600)
+    """Until when it must be so, after the start."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Check":
+        if (self.url is None) == (self.command is None):
+            raise Wrong("expected url or command, one of them", "url" if self.url is None else "command")
+        if self.command == ():
+            raise Wrong("expected a program and its arguments", "command")
+        parts = split_url(self.url) if self.url is not None else None
+        if self.url is not None and (
+            parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", self.url)
+        ):
+            raise Wrong(f'expected a URL such as "http://localhost:5001/", got {self.url!r}', "url")
+        return self
+
+
+class App(Table):
+    """One app: a container, the same on each of its hosts."""
+
+    name: str
+    """The app's and its container's name."""
+    image: str
+    """The image with its tag, named as in [[images]]. Default tag: latest."""
+    on: str = "runners"
+    """The group or host that it runs on."""
+    ports: tuple[str, ...] = Field(default=(), strict=False)
+    """Ports to publish: HOST:CONTAINER, ADDRESS:HOST:CONTAINER, with /udp where wanted."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Variables of the container: strings and secrets, each on one line."""
+    volumes: tuple[str, ...] = Field(default=(), strict=False)
+    """NAME:/path or /host/path:/path, with :ro where wanted."""
+    restart: str = "unless-stopped"
+    """Docker's restart policy: no, always, unless-stopped, on-failure or on-failure:5."""
+    command: tuple[str, ...] = Field(default=(), strict=False)
+    """Instead of the image's own command."""
+    health: Health | None = None
+    """Docker's health check. Default: the image's own."""
+    check: Check | None = None
+    """What must be so after the start. Default: it runs, and is healthy where it has a health check."""
+    login: RegistryLogin | None = None
+    """Who pulls. Default, for the own registry: registry.login."""
+    pull: bool = True
+    """false: the image is on the host already, built there with push = false."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, text: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,63}", text) or ".provision-" in text:
+            raise ValueError(f"expected a container's name of 2 to 64 letters, digits, '_', '.' and '-', got {text!r}")
+        return text
+
+    @field_validator("image")
+    @classmethod
+    def _image(cls, text: str) -> str:
+        parse(text)
+        return text
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, ports: tuple[str, ...]) -> tuple[str, ...]:
+        for place, text in enumerate(ports):
+            try:
+                PublishedPort.parse(text)
+            except ValueError as error:
+                raise Wrong(str(error), place) from None
+        return ports
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, environment: dict[str, Any]) -> dict[str, Any]:
+        for name, value in environment.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
+                raise Wrong(f"expected a variable's name, got {name!r}", name)
+            if not isinstance(value, str | SecretSource):
+                raise Wrong(f"expected a string or a secret, got {value!r}", name)
+            if isinstance(value, str) and ("\n" in value or "\0" in value):
+                raise Wrong("expected one line: Docker's env files hold no more; mount a file instead", name)
+        return environment
+
+    @field_validator("volumes")
+    @classmethod
+    def _volumes(cls, volumes: tuple[str, ...]) -> tuple[str, ...]:
+        for place, text in enumerate(volumes):
+            if not re.fullmatch(r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]+):/[^:]*(?::[A-Za-z,]+)?", text):
+                raise Wrong(
+                    f'expected "NAME:/path" or "/host/path:/path", with ":ro" where wanted, got {text!r}', place
+                )
+        return volumes
+
+    @field_validator("restart")
+    @classmethod
+    def _restart(cls, text: str) -> str:
+        if not _RESTART.fullmatch(text):
+            raise ValueError(f"expected no, always, unless-stopped, on-failure or on-failure:N, got {text!r}")
+        return text
+
+    @property
+    def published(self) -> tuple[PublishedPort, ...]:
+        """Its ports, taken apart."""
+        return tuple(map(PublishedPort.parse, self.ports))

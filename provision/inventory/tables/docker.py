@@ -1,0 +1,83 @@
+"""[docker]: Docker Engine."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from provision.inventory.tables.base import Table, Wrong, plain_data, version
+
+
+class RegistryTrust(Table):
+    """One private registry, with local files for /etc/docker/certs.d/HOST:PORT."""
+
+    ca: Path | None = None
+    """Local file: the authority that signed the registry's certificate."""
+    cert: Path | None = None
+    """Local file: the client certificate to show there. Goes with `key`."""
+    key: Path | None = None
+    """Local file: the client certificate's key."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> "RegistryTrust":
+        for given, missing in (("cert", "key"), ("key", "cert")):
+            if getattr(self, given) is not None and getattr(self, missing) is None:
+                raise Wrong(f"{missing} is missing: it goes with {given}", given)
+        return self
+
+
+class Docker(Table):
+    """Docker Engine: where it comes from, who may use it, and its daemon.json."""
+
+    source: Literal["docker.com", "distro"] = "docker.com"
+    """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io)."""
+    version: str | None = None
+    """The package version to hold, `*` allowed: "5:29.*". Default: the newest when installed, then what is there."""
+    users: tuple[str, ...] = Field(default=(), strict=False)
+    """Users in the docker group. That is as good as root."""
+    daemon: dict[str, Any] | None = None
+    """/etc/docker/daemon.json, with its own keys. Absent: what we once set there goes, all else is left as it is."""
+    restart: Literal["when-idle", "now"] = "when-idle"
+    """A restart waits until no CI job runs on the host (half an hour at most), or is done at once."""
+    buildkit: dict[str, Any] | None = None
+    """/etc/buildkit/buildkitd.toml, with its own keys. Absent: the file is left as it is."""
+    registries: dict[str, RegistryTrust] = Field(default_factory=dict)
+    """By HOST or HOST:PORT, what the daemon trusts and shows there: /etc/docker/certs.d."""
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, text: str | None) -> str | None:
+        return version(text)
+
+    @field_validator("users")
+    @classmethod
+    def _users(cls, users: tuple[str, ...]) -> tuple[str, ...]:
+        for place, user in enumerate(users):
+            if not re.fullmatch(r"[a-z_][a-z0-9_.-]*\$?", user):
+                raise Wrong(f"expected a user name, got {user!r}", place)
+        return users
+
+    @field_validator("registries")
+    @classmethod
+    def _registries(cls, registries: dict[str, RegistryTrust]) -> dict[str, RegistryTrust]:
+        for name in registries:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", name):
+                raise Wrong(f"expected HOST or HOST:PORT, got {name!r}", name)
+        return registries
+
+    @field_validator("buildkit")
+    @classmethod
+    def _buildkit(cls, buildkit: dict[str, Any] | None) -> dict[str, Any] | None:
+        plain_data(buildkit or {})
+        return buildkit
+
+    @field_validator("daemon")
+    @classmethod
+    def _daemon(cls, daemon: dict[str, Any] | None) -> dict[str, Any] | None:
+        plain_data(daemon or {})
+        options = (daemon or {}).get("log-opts", {})
+        for name, value in options.items() if isinstance(options, dict) else ():
+            if not isinstance(value, str):  # dockerd refuses anything else
+                raise Wrong(f'log-opts are strings: expected "{value}" in quotes, got {value!r}', "log-opts", name)
+        return daemon

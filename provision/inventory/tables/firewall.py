@@ -1,0 +1,82 @@
+"""[firewall]: ufw."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from provision.inventory.tables.base import Table
+
+_PORTS = re.compile(r"(\d{1,5})(?::(\d{1,5}))?(?:/(tcp|udp))?")
+_EXPECTED = 'expected "80/tcp", "6000:6007/udp", a port, or { port = "80/tcp", from = ["10.0.0.0/8"] }'
+
+
+@dataclass(frozen=True)
+class Allow:
+    """One thing that ufw lets in."""
+
+    ports: str
+    """A port, or a range as ufw writes it: `6000:6007`."""
+    protocol: str | None = None
+    """tcp, udp, or None for both."""
+    sources: tuple[str, ...] = ()
+    """Addresses and networks it is let in from; empty: from anywhere."""
+
+    def __str__(self) -> str:
+        """As ufw writes it: `80/tcp`."""
+        return f"{self.ports}/{self.protocol}" if self.protocol else self.ports
+
+    @classmethod
+    def parse(cls, value: object) -> "Allow":
+        """An entry of `allow`. Raises ValueError for what ufw would refuse."""
+        if isinstance(value, Allow):
+            return value
+        table = value if isinstance(value, dict) else {"port": value}
+        port = table.get("port")
+        if isinstance(port, bool) or not isinstance(port, str | int) or table.keys() - {"port", "from"}:
+            raise ValueError(f"{_EXPECTED}, got {value!r}")
+        parts = _PORTS.fullmatch(str(port))
+        if parts is None:
+            raise ValueError(f"{_EXPECTED}, got {port!r}")
+        first, last, protocol = parts.groups()
+        if not 1 <= int(first) <= int(last or first) <= 65535:
+            raise ValueError(f"expected ports from 1 to 65535, the lower one first, got {port!r}")
+        if last and not protocol:
+            raise ValueError(f'a range needs its protocol: expected "{port}/tcp" or "{port}/udp"')
+        ports = f"{int(first)}:{int(last)}" if last else str(int(first))
+        return cls(ports, protocol, _sources(table.get("from", ())))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(cls.parse)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        port = {"type": ["string", "integer"], "pattern": f"^{_PORTS.pattern}$", "minimum": 1, "maximum": 65535}
+        addresses = {"type": "array", "items": {"type": "string"}}
+        table = {"type": "object", "properties": {"port": port, "from": addresses}, "required": ["port"]}
+        return {"anyOf": [port, {**table, "additionalProperties": False}]}
+
+
+class Firewall(Table):
+    """What ufw lets in. SSH's own port is always kept open; the registry's comes from registry.external_url."""
+
+    enable: bool = False
+    """true: ufw is switched on if it is off. false: rules are added, and it stays as it is."""
+    allow: tuple[Allow, ...] = Field(default=(), strict=False)
+    """What is let in: "80/tcp", "6000:6007/udp", a bare port for both, or with `from` as a table."""
+
+
+def _sources(value: object) -> tuple[str, ...]:
+    import ipaddress  # few inventories name any
+
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple):
+        raise ValueError(f'expected from = ["10.0.0.0/8"], got {value!r}')
+    try:
+        return tuple(str(ipaddress.ip_network(one)) for one in values)
+    except ValueError as error:
+        raise ValueError(f"from: expected addresses and networks: {error}") from None

@@ -1,0 +1,57 @@
+"""[gitlab]: the server itself."""
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.base import Table, Wrong, base_url, plain_data, port_of, version
+
+_ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
+
+
+class Gitlab(Table):
+    """The GitLab server: what is installed, where it answers, and its gitlab.rb."""
+
+    external_url: str
+    """Where people and runners reach GitLab: scheme and host, a port and a path where wanted."""
+    edition: Literal["ce", "ee"] = "ce"
+    """The package: gitlab-ce or gitlab-ee."""
+    version: str | None = None
+    """The version to hold, such as "19.3.0". Default: the newest when installed, then what is there."""
+    install: bool = True
+    """false: somebody else installs GitLab; it must be there."""
+    api_token: SecretSource | None = None
+    """A token for GitLab's API, with scope api (creating runners alone: create_runner) (a secret)."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
+
+    @property
+    def host(self) -> str:
+        """The host name in external_url."""
+        return urlsplit(self.external_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port of external_url."""
+        return port_of(self.external_url)
+
+    @field_validator("external_url")
+    @classmethod
+    def _url(cls, text: str) -> str:
+        return base_url(text, path=True, example="https://gitlab.example.com")
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, text: str | None) -> str | None:
+        return version(text)
+
+    @field_validator("settings")
+    @classmethod
+    def _settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name, place in _ELSEWHERE.items():
+            if name in settings:
+                raise Wrong(f"stands in {place}: set it there", name)
+        plain_data(settings)
+        return settings

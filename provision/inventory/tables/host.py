@@ -1,0 +1,56 @@
+"""[hosts.NAME]: the keys that are the host's own; all others there override tables."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from provision.inventory.tables.base import Table, Wrong
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")  # names, IPv4 and IPv6
+_PIN = r"SHA256:[A-Za-z0-9+/]{43}=?|(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}( .*)?"
+
+
+def check_name(name: str, what: str = "name") -> None:
+    """Raises ValueError for a host's or group's name that could be taken for an option, or holds blanks."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"expected a {what} of letters, digits, '.', '_' and '-', not starting with '-', got {name!r}")
+
+
+def check_address(address: str) -> None:
+    """Raises ValueError for what is no host name and no address."""
+    if not _ADDRESS.fullmatch(address):
+        hint = " (the user stands in ssh.user)" if "@" in address else ""
+        raise ValueError(f"expected a host name or an IP address without brackets, got {address!r}{hint}")
+
+
+class HostTable(Table):
+    """A host. Any table of the top level may stand below it, and counts for this host alone."""
+
+    address: str | None = None
+    """Its name or IP address, ranges as in the host's own name. Default: the host's name."""
+    groups: tuple[str, ...] = Field(default=(), strict=False)
+    """The groups it belongs to; later ones win over earlier ones."""
+    host_key: str | None = None
+    """Its SSH host key: "SHA256:…" or "ssh-ed25519 AAAA…". Default: what known_hosts says."""
+
+    @field_validator("groups")
+    @classmethod
+    def _groups(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        for place, group in enumerate(groups):
+            if group in groups[:place]:
+                raise Wrong(f"{group!r} is listed twice", place)
+            try:
+                check_name(group, "group name")
+            except ValueError as error:
+                raise Wrong(str(error), place) from None
+        return groups
+
+    @field_validator("host_key")
+    @classmethod
+    def _pin(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(_PIN, text):
+            raise ValueError(
+                f'expected "SHA256:…" (43 letters, from ssh-keygen -lf) or "ssh-ed25519 AAAA…", got {text!r}'
+            )
+        return text

@@ -1,0 +1,125 @@
+"""[[images]]: what is built, how it is called, and where it is pushed."""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from provision.image_name import check_hub_push, check_tag, parse_name
+from provision.inventory.secrets import SecretSource
+from provision.inventory.tables.base import Table, Wrong, plain_data
+
+
+class RegistryLogin(Table):
+    """Who logs in to an image's registry."""
+
+    username: str = Field(min_length=1)
+    """A user's name, a deploy token's, or a robot account's."""
+    password: SecretSource
+    """That user's password or token (a secret)."""
+
+
+class Image(Table):
+    """One image: built from a local folder on a host with Docker, tagged, and pushed."""
+
+    name: str
+    """GROUP/PROJECT in the own registry, HOST[:PORT]/NAME in another one, docker.io/USER/NAME on Docker Hub; no tag."""
+    tags: tuple[str, ...] = Field(default=("latest",), strict=False)
+    """Its tags; all are pushed."""
+    context: Path
+    """Local folder: what the Dockerfile may copy. Its .dockerignore counts."""
+    dockerfile: str | None = None
+    """The Dockerfile's path inside the context. Default: Dockerfile."""
+    template: Literal["python-web", "go", "static-nginx", "static-apache", "wsgi"] | str | None = None
+    """Instead of a Dockerfile in the context: templates/dockerfiles/NAME.Dockerfile.j2, your own folder first."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the template is told: its first lines say what it knows."""
+    build_args: dict[str, Any] = Field(default_factory=dict)
+    """Values for the Dockerfile's ARGs; they stay in the image's history, so none is a secret."""
+    target: str | None = None
+    """The stage to build. Default: the last."""
+    host: str | None = None
+    """The host that builds it. Default: the first of group runners."""
+    login: RegistryLogin | None = None
+    """Who pushes. Default, for the own registry: registry.login."""
+    push: bool = True
+    """false: it stays on the host that builds it."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, text: str) -> str:
+        parse_name(text)
+        return text
+
+    @field_validator("tags")
+    @classmethod
+    def _tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if not tags:
+            raise ValueError("expected at least one tag")
+        for place, tag in enumerate(tags):
+            try:
+                check_tag(tag)
+            except ValueError as error:
+                raise Wrong(str(error), place) from None
+            if tag in tags[:place]:
+                raise Wrong(f"{tag!r} is named twice", place)
+        return tags
+
+    @field_validator("dockerfile")
+    @classmethod
+    def _dockerfile(cls, text: str | None) -> str | None:
+        if text is not None and (not text or text.startswith(("/", "-")) or ".." in PurePosixPath(text).parts):
+            raise ValueError(f'expected a path inside the context, such as "docker/Dockerfile", got {text!r}')
+        return text
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+            raise ValueError(f'expected a template\'s name, such as "python-web", got {text!r}')
+        return text
+
+    @field_validator("target")
+    @classmethod
+    def _target(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+            raise ValueError(f"expected the name of a stage, got {text!r}")
+        return text
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        plain_data(options)
+        _refuse_secrets(options, "a Dockerfile")
+        return options
+
+    @field_validator("build_args")
+    @classmethod
+    def _build_args(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        _refuse_secrets(arguments, "the image's history")
+        for name, value in arguments.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise Wrong(f"expected the name of an ARG, got {name!r}", name)
+            if not isinstance(value, str):
+                raise Wrong(f"expected a string, got {value!r}", name)
+        return arguments
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Image":
+        if self.template is not None and self.dockerfile is not None:
+            raise Wrong("expected dockerfile or template, not both", "template")
+        if self.options and self.template is None:
+            raise Wrong("options are for a template, and none is named", "options")
+        if self.push:
+            try:
+                check_hub_push(parse_name(self.name))
+            except ValueError as error:
+                raise Wrong(str(error), "name") from None
+        return self
+
+
+def _refuse_secrets(table: dict[str, Any], where: str) -> None:
+    for name, value in table.items():
+        if isinstance(value, SecretSource):
+            raise Wrong(f"this would stay in {where}, where everybody can read it: no secret can be given here", name)

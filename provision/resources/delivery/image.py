@@ -1,0 +1,177 @@
+"""An image is built from a local context, and stands under its tags in the registry.  Sources: docker-build(1), docker-push(1).
+
+It bears a label with the fingerprint of all that it is made of. Built and pushed is what the registry's own answer says:
+each tag stands for the image with that label. That is then on record in state.json, and a run that finds it there asks
+neither Docker nor the registry; named `image`, the registry is asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provision.errors import Refused
+from provision.formats.build_context import Context
+from provision.host.docker_steps import LOGIN, TOLD, WORK
+from provision.host.files import ASK_STATE, STATE, read_state
+from provision.host.image_registry import DIGEST_OF, Registry
+from provision.image_name import Reference
+from provision.resources.base import Call, Change, Json, Note, Observation, Probe, Resource
+from provision.shell import Command, sh
+
+_LABEL = "provision.build"
+_ASK = """
+print=%s push=%s always=%s base=%s repository=%s user=%s
+tags=%s
+set -- %s
+if [ "$push$always" = yesno ] && grep -qF -e "$print" %s 2>/dev/null; then echo recorded; exit; fi
+IFS= read -r password
+command -v docker >/dev/null || { echo 'docker is not there'; exit; }
+said=$(timeout 20 docker image inspect -f '{{with .Config.Labels}}{{with index . "provision.build"}}{{.}}{{end}}{{end}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
+case $? in
+  0) printf '%%s\\n' "$said" | sed 's/^/local /' ;;
+  *) case $said in *[Nn]o\\ such\\ image*) ;; *) echo "docker does not answer: $said"; exit ;; esac ;;
+esac
+[ "$push" = yes ] || exit 0
+case $always$said in *"$print"*|yes*) for tag in $tags; do echo "tag $tag $(digest_of "$base" "$repository" "$tag" "$user" "$password")"; done ;; esac
+"""
+_BUILD = (
+    WORK
+    + LOGIN
+    + TOLD
+    + """
+domain=%s user=%s push=%s
+IFS= read -r password
+login "$domain" "$user"
+told docker build %s - || fail 'docker build' "$(cat "$work/last")" 'mend the Dockerfile or what it copies, then run again'
+[ "$push" = yes ] || exit 0
+for reference in %s; do
+  told docker push "$reference" ||
+    fail "docker push $reference" "$(tail -n 3 "$work/last")" 'may this user push there, and can the registry write its storage (is its disk full)?'
+done
+"""
+)
+
+
+@dataclass(frozen=True)
+class BuiltImage(Resource):
+    """`always` asks the registry although all is on record. `digest` is the context's."""
+
+    image: Reference
+    tags: tuple[str, ...]
+    context: Context
+    digest: str
+    registry: Registry
+    push: bool = True
+    arguments: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    always: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"Image {self.image.name}"
+
+    def probe(self) -> Probe:
+        script = DIGEST_OF + _ASK
+        ask = sh(
+            script,
+            self._print,
+            _yes(self.push),
+            _yes(self.always),
+            self.registry.url,
+            self.image.path,
+            self.registry.user,
+            " ".join(self.tags),
+            self._references,
+            STATE,
+        )
+        return Probe({"image": ask.reading(self.registry.password.reveal() + "\n"), "state": ASK_STATE})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        known = read_state(seen["state"].text).get(self._key, {})
+        lines = seen["image"].text.splitlines()
+        if lines == ["recorded"] and known.get("made") == self._print:
+            return
+        trouble = next((line for line in lines if line.startswith("docker ")), "")
+        ours = [line.split()[2:] for line in lines if line.startswith(f"local {self._print} ")]
+        tags = {tag: what for tag, _, what in (line[4:].partition(" ") for line in lines if line.startswith("tag "))}
+        if not self.push:
+            if len(ours) == len(self.tags):
+                return
+        elif (digest := _one(tags, self.tags)) and not trouble:
+            found = {"made": self._print, "digest": digest}
+            if known == found:
+                return
+            if ours and any(one.endswith(f"@{digest}") for one in ours[0][1:]):
+                yield self._noted(found)
+                return
+        if known.get("made") == self._print and (reason := next((one for one in tags.values() if one[:1] == "?"), "")):
+            yield self._unknown(reason[2:])
+            return
+        yield Change(
+            f"build {'and push ' if self.push else ''}{self.image.name}:{', '.join(self.tags)}",
+            Call(self._make, "docker build"),
+            "run",
+            diff=self._diff(known, tags),
+            deadline=3600,
+            waits_for="docker" if trouble else "",
+        )
+        if self.push and not trouble:
+            yield self._noted({})
+
+    @property
+    def _key(self) -> str:
+        return f"image {self.image.name}:{self.tags[0]}"
+
+    @property
+    def _references(self) -> list[str]:
+        return [str(self.image.tagged(tag)) for tag in self.tags]
+
+    @property
+    def _print(self) -> str:
+        """A name for all that decides what is built and where it stands."""
+        parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, self.arguments]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _make(self) -> tuple[Command, Mapping[str, Json]]:
+        packed, digest = self.context.packed()
+        if digest != self.digest:
+            raise Refused(f"{self.context.folder} was changed while this ran", hint="nothing was built: run again")
+        # Without it the classic builder leaves the container of a step that failed.
+        build = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self._print}"]
+        for reference in self._references:
+            build += ["-t", reference]
+        for name, value in self.arguments:
+            build += ["--build-arg", f"{name}={value}"]
+        build += ["--target", self.target] if self.target else []
+        command = sh(_BUILD, self.image.domain, self.registry.user, _yes(self.push), build, self._references)
+        return command.reading(self.registry.password.reveal().encode() + b"\n" + packed), {}
+
+    def _noted(self, found: Mapping[str, str]) -> Change:
+        """What the registry showed gets on record; before the build it stands for the look that follows."""
+        what = f"prove {self.image.name}:{', '.join(self.tags)}: the registry has what was built"
+        return Change(what, sh(":"), "run", remember={self._key: found} if found else {}, leaves=False, last=True)
+
+    def _unknown(self, reason: str) -> Change:
+        say = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason}")
+        return Change(f"ask the registry for {self.image.name}", say, "run", leaves=False)
+
+    def _diff(self, known: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        before = [f"made of: {known.get('made', 'nothing yet')}", *(f"{tag}: {what}" for tag, what in tags.items())]
+        after = [f"made of: {self._print}"]
+        lines = [f"--- {self.image.name} (now)", f"+++ {self.image.name} (wanted)"]
+        return "\n".join([*lines, *(f"-{line}" for line in before), *(f"+{line}" for line in after)]) + "\n"
+
+
+def _one(tags: Mapping[str, str], wanted: tuple[str, ...]) -> str:
+    """The digest that all tags stand for, or ""."""
+    found = {tags.get(tag, "") for tag in wanted}
+    digest = found.pop()
+    return digest if not found and digest.startswith("sha256:") else ""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

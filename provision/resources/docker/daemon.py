@@ -1,0 +1,173 @@
+"""Our keys in a JSON file that others may write too.  Source: dockerd(8) on daemon.json.
+
+Keys that we set converge; keys that we once set and dropped go (state.json knows them); those of others stay.
+
+Docker's restart, as owed work that takes itself back.
+
+`dockerd --validate` does not find everything (a log driver that does not exist), and 20.10 has no such check. When
+Docker does not come up with the new daemon.json, the one of before the first unpaid edit is put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from provision.editing.diff import unified
+from provision.errors import ProbeFailed, Refused
+from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
+from provision.host.files import ASK_STATE, HOME, PENDING, read_state, replace
+from provision.host.pending import Handler
+from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.system.file import ask_file, read_file
+from provision.shell import Command, sh
+
+_ASIDE = """
+aside=%s path=%s
+if [ ! -e "$aside" ] && [ ! -e "$aside.none" ]; then
+  mkdir -p -m 0700 -- "$(dirname -- "$aside")" || exit $?
+  if [ -e "$path" ]; then cp -p -- "$path" "$aside.new" && sync -- "$aside.new" && mv -- "$aside.new" "$aside" || exit $?
+  else : > "$aside.none" || exit $?; fi
+fi
+"""
+
+
+@dataclass(frozen=True)
+class JsonSettings(Resource):
+    """The top-level keys of `wanted` stand in the file with these values.
+
+    reload, reloaded  work that a change owes instead when it touches nothing but the keys in `reloaded`
+    aside  where the file is kept until its changes are paid for (`aside`.none: there was no file), "" for nowhere
+    """
+
+    path: str
+    wanted: Mapping[str, Any] = field(hash=False)
+    check: str = ""
+    notify: tuple[Handler, ...] = ()
+    aside: str = ""
+    reload: Handler | None = None
+    reloaded: frozenset[str] = frozenset()
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return (*self.notify, self.reload) if self.reload else self.notify
+
+    @property
+    def label(self) -> str:
+        return f"JsonSettings {self.path}"
+
+    def probe(self) -> Probe:
+        return Probe({"file": ask_file(self.path), "state": ASK_STATE})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        found = read_file(self.path, seen, "file")
+        ours = read_state(seen["state"].text).get(self.path, [])
+        if not self.wanted and not ours:
+            return
+        before = found.content or b""
+        now = self._parse(before)
+        after = {key: value for key, value in now.items() if key in self.wanted or key not in ours}
+        after.update(self.wanted)
+        if _same(after, now) and (found.content is not None or not after):
+            return
+        text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
+        write = replace(self.path, text, mode="0644", owner="root:root", check=self.check, keep=True)
+        owed = self._owed(now, after)
+        aside = sh(_ASIDE, self.aside, self.path).script if self.aside and owed == self.notify else ""
+        yield Change(
+            f"{'create' if found.content is None else 'update'} {self.path}",
+            Command(f"{aside}{write.script}", write.stdin),
+            "create" if found.content is None else "update",
+            unified(self.path, before.decode("utf-8", "replace"), text),
+            owed,
+            remember={self.path: sorted(self.wanted) or None},
+        )
+
+    def _owed(self, now: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Handler, ...]:
+        touched = {key for key in {*now, *after} if not _same(now.get(key), after.get(key))}
+        return (self.reload,) if self.reload and touched <= self.reloaded else self.notify
+
+    def _parse(self, content: bytes) -> dict[str, Any]:
+        if not content.strip():
+            return {}
+        try:
+            value = json.loads(content)
+        except UnicodeDecodeError as error:
+            raise ProbeFailed(f"{self.path} is not UTF-8: {error}", hint="mend it by hand first") from error
+        except json.JSONDecodeError as error:
+            raise Refused(
+                f"{self.path} line {error.lineno}: not JSON: {error.msg}",
+                hint="mend it by hand first: it is not written over",
+            ) from error
+        if not isinstance(value, dict):
+            raise Refused(f"{self.path} holds no JSON object", hint="mend it by hand first: it is not written over")
+        return value
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Compared as JSON, since Python holds `true` and `1` equal, and dockerd does not.
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+DAEMON_JSON: Final = "/etc/docker/daemon.json"
+ASIDE: Final = f"{HOME}/rollback/daemon.json"
+
+# What Docker says when it does not start is in its journal, not on our terminal.
+_SCRIPT = """
+path=%s aside=%s owed=%s
+restart() {
+  systemctl reset-failed docker 2>/dev/null
+  systemctl restart docker && docker version >/dev/null
+}
+drop_aside() { rm -f -- "$aside" "$aside.none"; rmdir -- "$(dirname -- "$aside")" 2>/dev/null; :; }
+strike() {
+  [ -e "$owed" ] && awk -F '\\t' '$1 != "restart-docker"' "$owed" > "$owed.new" || return 0
+  if [ -s "$owed.new" ]; then mv -f -- "$owed.new" "$owed"; else rm -f -- "$owed" "$owed.new"; fi
+}
+put_back() {
+  if [ -e "$aside" ]; then cp -p -- "$aside" "$path.new" && sync -- "$path.new" && mv -f -- "$path.new" "$path"
+  else rm -f -- "$path"; fi
+}
+since=$(date '+%%F %%T')
+if restart; then drop_aside; exit 0; fi
+journalctl -u docker --since "$since" --no-pager -o cat | grep -v '^docker.service: \\|^Start' | tail -n 5 >&2
+if [ ! -e "$aside" ] && [ ! -e "$aside.none" ]; then
+  echo "$path is as it was edited: there is no earlier one to put back" >&2
+elif ! put_back; then
+  rm -f -- "$path.new"
+  echo "the previous $path could not be put back: it is kept as $aside" >&2
+elif restart; then
+  drop_aside; strike
+  echo "the previous $path is back in force" >&2
+else
+  echo "the previous $path is back in place, but Docker does not start with it either" >&2
+fi
+exit 1
+"""
+
+# What dockerd takes over on SIGHUP; all else needs a restart.  Source: dockerd(8), "configuration reload behavior".
+RELOADED: Final = frozenset(
+    {
+        *("debug", "labels", "live-restore", "registry-mirrors", "insecure-registries", "shutdown-timeout"),
+        *("max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
+        *("runtimes", "default-runtime", "features"),
+    }
+)
+RELOAD: Final = Handler(
+    "reload-docker", "reload docker", sh("systemctl reload docker && docker version >/dev/null"), deadline=60
+)
+
+
+def restart(*, now: bool = False) -> Handler:
+    """The restart. Containers end with it, so it waits until no CI job runs on the host, unless it is to be `now`."""
+    script = sh(_SCRIPT, DAEMON_JSON, ASIDE, PENDING)
+    waiting = "" if now else wait_for_jobs()
+    return Handler(
+        "restart-docker",
+        "restart docker",
+        Command(f"{waiting}{script.script}"),
+        deadline=300.0 + (0 if now else LIMIT_SECONDS),
+        takes_back=True,
+    )

@@ -1,0 +1,129 @@
+"""GitLab serves the certificate that is on its disk.  Sources: openssl-s_client(1), nginx's beginner's guide on HUP.
+
+nginx reads certificates when it starts and on HUP. What it serves is therefore what the file held then, and a renewal that
+nobody told it of goes unnoticed until the old certificate expires. So what the port serves is compared with the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provision.host.pending import Handler
+from provision.resources.base import Change, Note, Observation, Probe, Question, Resource
+from provision.resources.system.file import ask_file, read_file
+from provision.shell import sh
+
+_PATIENCE_SECONDS = 30
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+# Omnibus's nginx, whatever the version calls the files below.
+_NGINX = "/var/opt/gitlab/nginx/conf"
+
+# A HUP ends the registry, and its supervisor starts it again: until then it must not be taken for broken.
+_TAKE_OVER = """
+fullchain=%s host=%s port=%s patience=%s nginx=%s
+now() { date +%%s; }
+served() { timeout 5 openssl s_client -connect "127.0.0.1:$port" -servername "$host" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
+status() { curl -sk -o /dev/null -w '%%{http_code}' --max-time 5 --resolve "$host:$port:127.0.0.1" -- "https://$host:$port/v2/"; }
+process() { gitlab-ctl status registry 2>/dev/null | sed -n 's/^run: registry: (pid \\([0-9]*\\)).*/\\1/p'; }
+wanted=$(openssl x509 -noout -fingerprint -sha256 -in "$fullchain") || exit 1
+if [ -z "$(served)" ] || ! grep -rqsF -e "$fullchain" -- "$nginx"; then
+  echo "$fullchain is not what GitLab serves with yet: it is read when that is so"
+  exit 0
+fi
+answered=$(status) before=$(process) ends=$(( $(now) + patience ))
+late() { [ "$(now)" -ge "$ends" ]; }
+hup() {
+  until said=$(gitlab-ctl hup "$1" 2>&1); do
+    if late; then printf 'gitlab-ctl hup %%s fails: %%s\\n' "$1" "$said" >&2; exit 1; fi
+    sleep 0.5
+  done
+}
+# certbot's hook may have been here before.
+if [ "$(served)" != "$wanted" ]; then
+  hup nginx; hup registry
+  until [ "$(served)" = "$wanted" ]; do
+    if late; then
+      echo "GitLab still serves another certificate than $fullchain, $patience s after gitlab-ctl hup nginx" >&2
+      cat /var/log/gitlab/nginx/current /var/log/gitlab/nginx/error.log 2>/dev/null | grep -F emerg | tail -n 2 >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+  soon=$(( $(now) + 5 ))
+  while [ -n "$before" ] && [ "$(process)" = "$before" ] && [ "$(now)" -lt "$soon" ]; do sleep 0.2; done
+fi
+case $answered in 401 | 502) ;; *) exit 0 ;; esac  # whatever else it has is not the certificate's doing
+until [ "$(status)" = 401 ]; do
+  if late; then
+    [ "$answered" = 401 ] || exit 0
+    echo "the registry does not come back after gitlab-ctl hup registry: /v2/ answers $(status) instead of 401" >&2
+    exit 1
+  fi
+  sleep 0.2
+done
+"""
+
+
+def take_over(fullchain: str, host: str, port: int) -> Handler:
+    """The HUP after which `fullchain` is served at host:port: owed when a certificate's content changed; no reconfigure."""
+    script = sh(_TAKE_OVER, fullchain, host, port, _PATIENCE_SECONDS, _NGINX)
+    return Handler("hup-certificates", "have nginx and the registry take the certificate over", script, deadline=180)
+
+
+def ask_served(fullchain: str, host: str, port: int) -> dict[str, Question]:
+    """A look at what is served (PEM, in order; nothing when no TLS answers), and at whether it is served from `fullchain`."""
+    # Nothing is verified here: reading the system's authorities would take four times as long as all else.
+    served = sh(
+        "timeout 5 openssl s_client -no-CAfile -no-CApath -connect %s -servername %s -showcerts </dev/null 2>/dev/null | sed -n '/^-----BEGIN CERT/,/^-----END CERT/p'",
+        f"127.0.0.1:{port}",
+        host,
+    )
+    return {"served": served, "configured": sh("grep -rqsF -e %s -- %s && echo yes || :", fullchain, _NGINX)}
+
+
+def is_served(seen: Observation) -> bool:
+    """Whether something is served from the file that `ask_served` named: otherwise a reconfigure is due, and reads it."""
+    return bool(seen["served"].stdout) and seen["configured"].text.strip() == "yes"
+
+
+def certificates_in(text: bytes) -> list[bytes]:
+    """The bodies of the PEM certificates in a text, spaces and line ends aside: equal certificates are equal."""
+    return [b"".join(body.split()) for body in _PEM.findall(text)]
+
+
+@dataclass(frozen=True)
+class ServedCertificate(Resource):
+    """What is served at host:port (asked on the host itself) is what `fullchain` holds.
+
+    Silent where nothing is served yet, and where GitLab is not configured for this file: a reconfigure is due
+    there, and reads it.
+    """
+
+    fullchain: str
+    host: str
+    port: int
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return (take_over(self.fullchain, self.host, self.port),)
+
+    @property
+    def label(self) -> str:
+        return f"ServedCertificate {self.host}:{self.port}"
+
+    def probe(self) -> Probe:
+        return Probe({"fullchain": ask_file(self.fullchain), **ask_served(self.fullchain, self.host, self.port)})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        there = certificates_in(read_file(self.fullchain, seen, "fullchain").content or b"")
+        served = certificates_in(seen["served"].stdout)
+        # OpenSSL may add a root that it knows to what the file holds.
+        if there and is_served(seen) and served[: len(there)] != there:
+            yield Change(
+                f"have {self.host}:{self.port} serve the certificate that is now in {self.fullchain}",
+                sh(":"),
+                "run",
+                notify=self.handlers,
+            )

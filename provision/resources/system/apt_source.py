@@ -1,0 +1,191 @@
+"""A package repository, its key and its priority.  Sources: sources.list(5) on deb822, apt_preferences(5).
+
+Key files are 0644: one that apt's own user cannot read makes apt skip the repository silently, and a
+package of the same name from elsewhere is installed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from provision.errors import Refused
+from provision.formats.openpgp import NotAKey, expires
+from provision.host.facts import ASK_SYSTEM, System, read_system
+from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
+from provision.resources.system.file import File, ask_file, read_file
+from provision.shell import Command, Result, sh
+from provision.templating import render
+
+_SOON = datetime.timedelta(days=60)
+_FETCH = """
+set -e
+new=%s.provision
+trap 'rm -f -- "$new"' EXIT
+mkdir -p -- "$(dirname -- %s)"
+curl -fsSL --retry 3 --connect-timeout 10 -o "$new" -- %s
+grep -q 'BEGIN PGP PUBLIC KEY' "$new" || { echo 'what came is no OpenPGP key' >&2; exit 1; }
+chmod 0644 "$new"; sync "$new"; mv -f -- "$new" %s
+"""
+
+
+_SOURCES = "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"
+
+
+@dataclass(frozen=True)
+class AskRivals(Together):
+    """Which other files name a repository (`pattern`, for grep -E); several repositories are looked for at once."""
+
+    pattern: str = ""
+    own: str = ""
+
+    @classmethod
+    def join(cls, questions: Sequence[AskRivals]) -> Command:
+        """All lines that name one of them, each with its file."""
+        patterns = [word for one in questions for word in ("-e", one.pattern)]
+        return sh(f"grep --null -HsE %s -- {_SOURCES} || :", patterns)
+
+    @classmethod
+    def split(cls, questions: Sequence[AskRivals], result: Result) -> list[Result]:
+        """By what each line names."""
+        named = [line.partition("\0")[::2] for line in result.text.splitlines()]
+        answers = []
+        for one in questions:
+            names_it = re.compile(one.pattern.replace("[[:space:]]", r"\s"))
+            files = dict.fromkeys(
+                file for file, line in named if names_it.search(line) and not file.endswith(f"/{one.own}")
+            )
+            answers.append(Result("".join(f"{file}\n" for file in files).encode("utf-8", "surrogateescape")))
+        return answers
+
+
+@dataclass(frozen=True)
+class AptSource(Resource):
+    """`/etc/apt/sources.list.d/NAME.sources`, signed by `/etc/apt/keyrings/NAME.asc`.
+
+    uri, suite   may hold {id} (ubuntu, debian) and {codename}
+    key          the key's text; or "" and it is fetched from key_url by the host
+    pin          packages that must come from here, whatever others offer
+    """
+
+    name: str
+    uri: str
+    suite: str
+    component: str
+    key: str = ""
+    key_url: str = ""
+    pin: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"AptSource {self.name}"
+
+    @property
+    def key_path(self) -> str:
+        """Where the key is on the host."""
+        return f"/etc/apt/keyrings/{self.name}.asc"
+
+    @property
+    def path(self) -> str:
+        """Where the source is on the host."""
+        return f"/etc/apt/sources.list.d/{self.name}.sources"
+
+    def probe(self) -> Probe:
+        return Probe(
+            {
+                "system": ASK_SYSTEM,
+                "key": ask_file(self.key_path),
+                "source": ask_file(self.path),
+                "pin": ask_file(self._pin_path),
+                "rivals": self._ask_rivals(),
+            }
+        )
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        system = read_system(seen["system"])
+        for rival in seen["rivals"].text.splitlines():
+            yield Change(
+                f"move {rival} away: it names the same repository",
+                sh("mkdir -p -m 0700 /var/lib/provision/backup && mv -f -- %s /var/lib/provision/backup/", rival),
+                "delete",
+            )
+        yield from self._plan_key(seen, system)
+        source = File(self.path, self._source_text(system))
+        yield from source.plan(Observation({"": seen["source"]}))
+        if self.pin:
+            yield from File(self._pin_path, self._pin_text()).plan(Observation({"": seen["pin"]}))
+
+    def uri_on(self, system: System) -> str:
+        """The repository's address on such a host."""
+        return self.uri.format(id=system.id, codename=system.codename)
+
+    @property
+    def _pin_path(self) -> str:
+        return f"/etc/apt/preferences.d/{self.name}.pref"
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.uri).hostname or ""
+
+    def _plan_key(self, seen: Observation, system: System) -> Iterator[Change | Note]:
+        if self.key:
+            yield from self._judge_given(self.key.encode())
+            yield from File(self.key_path, self.key).plan(Observation({"": seen["key"]}))
+            return
+        found = read_file(self.key_path, seen, "key")
+        url, path = self.key_url.format(id=system.id, codename=system.codename), self.key_path
+        fetch = sh(_FETCH, path, path, url, path)
+        why, good = _judge(found.content or b"")
+        if not found.content or found.mode != "0644":
+            yield Change(f"fetch {url} to {path}", fetch, "create", deadline=90)
+        elif not good:
+            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90)
+        elif why:
+            # The publisher may not have renewed it yet: asked for again at every run, and counted at none.
+            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90, leaves=False)
+
+    def _judge_given(self, key: bytes) -> Iterator[Note]:
+        why, good = _judge(key)
+        if not good:
+            raise Refused(
+                f"the key given for the repository {self.uri}: {why}",
+                hint="put the current key of its publisher into the file that [apt] names",
+            )
+        if why:
+            yield Note(f"the key given for the repository {self.uri}: {why}")
+
+    def _source_text(self, system: System) -> str:
+        return render(
+            "apt.sources.j2",
+            uri=self.uri_on(system),
+            suite=self.suite.format(id=system.id, codename=system.codename),
+            component=self.component,
+            architecture=system.architecture,
+            key=self.key_path,
+        )
+
+    def _pin_text(self) -> str:
+        return "".join(render("apt.pref.j2", package=package, host=self._host) for package in self.pin)
+
+    def _ask_rivals(self) -> Command:
+        # Two entries for one repository with different Signed-By make every apt call fail.
+        start, brace, _ = self.uri.partition("{")
+        address = re.sub(r"([][.*+?(){}|^$\\])", r"\\\1", start.split("://")[-1].rstrip("/"))
+        pattern = f"//{address}/" if brace else f"//{address}/*([[:space:]]|$)"
+        alone = sh(f"grep -lsE -- %s {_SOURCES} | grep -vxF -- %s || :", pattern, self.path)
+        return AskRivals(alone.script, pattern=pattern, own=f"{self.name}.sources")
+
+
+def _judge(key: bytes) -> tuple[str, bool]:
+    """What is to be said of a key, and whether apt would take it."""
+    try:
+        end = expires(key)
+    except NotAKey as error:
+        return str(error), False
+    left = end - datetime.datetime.now(datetime.UTC) if end else _SOON
+    if left <= datetime.timedelta():
+        return f"it expired on {end:%F}", False
+    return (f"it expires on {end:%F}" if left < _SOON else ""), True

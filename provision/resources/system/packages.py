@@ -1,0 +1,170 @@
+"""Debian packages at a version, from where they should come.  Sources: apt-get(8), apt-mark(8), dpkg-query(1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from provision.host.ci_jobs import LIMIT_SECONDS
+from provision.host.facts import ASK_PACKAGES, Installed, read_packages
+from provision.host.files import ASK_STATE, read_state
+from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.shell import Command, sh
+
+LOCK_SECONDS = 120
+
+# apt waits for dpkg's lock by itself but not for that of the lists, and names no holder: /proc/locks does.
+APT = """
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+wait_for_apt() {
+  waited=0
+  while :; do
+    holder=
+    for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+      inode=$(stat -c %%i -- "$lock" 2>/dev/null) || continue
+      holder=$(awk -v at=":$inode" '$6 ~ at "$" && $5 > 0 { print $5; exit }' /proc/locks)
+      [ -z "$holder" ] || break
+    done
+    [ -n "$holder" ] || return 0
+    name=$(cat "/proc/$holder/comm" 2>/dev/null) || name='a process of another namespace'
+    [ "$waited" -gt 0 ] || echo "waiting for $lock, held by $name (pid $holder)"
+    if [ "$waited" -ge %s ]; then
+      echo "$lock has been held for %s s by $name (pid $holder)" >&2
+      exit 100
+    fi
+    sleep 1; waited=$((waited + 1))
+  done
+}
+"""
+
+
+def apt(script: str, *arguments: str | list[str] | tuple[str, ...] | int) -> Command:
+    """A script that starts by waiting for apt's locks; `wait_for_apt` can be called again in it."""
+    head = sh(APT, LOCK_SECONDS, LOCK_SECONDS).script
+    return Command(f"{head}set -e\nwait_for_apt\n{sh(script, *arguments).script}")
+
+
+_INSTALL = """
+apt-get -q update
+wait_for_apt
+set -- %s
+# A package that was fetched before has no address: apt is to look into no archive.
+options='--reinstall --allow-downgrades --allow-change-held-packages -o Dir::Cache::archives=/nonexistent'
+if ! uris=$(apt-get -qq install --print-uris $options -y -- "$@"); then
+  for package; do
+    echo "${package%%%%=*} is offered as: $(apt-cache madison "${package%%%%=*}" | awk '{ printf sep $3; sep = ", " }')" >&2
+  done
+  exit 100
+fi
+for origin in %s; do
+  for package; do
+    uri=$(printf '%%s\n' "$uris" | tr -d "'" | awk -v p="/${package%%%%=*}_" 'index($1, p) { print $1; exit }')
+    case $uri in
+      "$origin"*) ;;
+      '') echo "no candidate for $package: neither $origin nor any other source has it" >&2; exit 100 ;;
+      *) echo "$package would come from $uri instead of $origin" >&2; exit 100 ;;
+    esac
+  done
+done
+%s apt-get -q install -y -o DPkg::Lock::Timeout=%s -o Dpkg::Options::=--force-confold --allow-change-held-packages %s -- %s
+"""
+
+
+@dataclass(frozen=True)
+class Packages(Resource):
+    """These packages are installed, all in one transaction.
+
+    version      a glob that the installed version matches (`5:29.*`), "" for any
+    hold         apt leaves them alone until we change them
+    conflicting  these are removed first
+    origin       where all that is installed must come from: the start of their addresses; "" for anywhere
+    environment  for apt itself, `NAME=value`
+    first        shell text that runs before something that is installed is replaced or removed
+    downgrade    whether an older version may replace a newer one
+    """
+
+    names: tuple[str, ...]
+    version: str = ""
+    versioned: tuple[str, ...] = ()
+    hold: bool = False
+    conflicting: tuple[str, ...] = ()
+    origin: str = ""
+    environment: tuple[str, ...] = ()
+    downgrade: bool = False
+    first: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"Packages {self.names[0]}" + (f" +{len(self.names) - 1}" if len(self.names) > 1 else "")
+
+    def probe(self) -> Probe:
+        return Probe({Probe.ONLY: ASK_PACKAGES, "state": ASK_STATE})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        installed = read_packages(seen.only)
+        unwanted = [name for name in self.conflicting if name in installed]
+        if unwanted:
+            yield Change(
+                f"remove {', '.join(unwanted)}: in conflict with {self.names[0]}",
+                self._after_first(apt("apt-get -q remove -y -o DPkg::Lock::Timeout=%s -- %s", LOCK_SECONDS, unwanted)),
+                "delete",
+                deadline=self._deadline,
+            )
+        wrong = [name for name in self.names if not self._fits(name, installed.get(name))]
+        if wrong:
+            yield self._install(wrong, installed)
+        # apt lets go of what it was allowed to change, so what moves is held anew.
+        held = [name for name, one in installed.items() if one.held and not wrong]
+        loose = [name for name in self._pinned() if self.hold and name not in held]
+        if loose:
+            memory = {self._held: sorted(self._pinned())}
+            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose), remember=memory)
+        # Only a hold of ours is let go of: who else holds them has a reason.
+        ours = set(read_state(seen["state"].text).get(self._held, ()))
+        freed = [name for name in held if name in ours] if not self.hold else []
+        if freed:
+            text = f"let go of the hold on {', '.join(freed)}"
+            yield Change(text, sh("apt-mark unhold -- %s", freed), remember={self._held: None})
+
+    @property
+    def _held(self) -> str:
+        return f"held {self.names[0]}"
+
+    def _pinned(self) -> tuple[str, ...]:
+        return self.versioned or self.names
+
+    def _fits(self, name: str, found: Installed | None) -> bool:
+        if found is None:
+            return False
+        return not self.version or name not in self._pinned() or fnmatchcase(found.version, self.version)
+
+    def _install(self, wrong: list[str], installed: Mapping[str, Installed]) -> Change:
+        # Packages that are pinned together move together, or apt may find no way.
+        moving = [name for name in self.names if name in wrong or name in self._pinned()]
+        arguments = [f"{name}={self.version}" if self.version and name in self._pinned() else name for name in moving]
+        flags = ["--allow-downgrades"] if self.downgrade else []
+        script = apt(
+            _INSTALL,
+            arguments,
+            [self.origin] if self.origin else [],
+            list(self.environment),
+            LOCK_SECONDS,
+            flags,
+            arguments,
+        )
+        if any(name in installed for name in moving):
+            script = self._after_first(script)
+        now = [f"{name} {installed[name].version}" for name in wrong if name in installed]
+        verb = "replace" if now else "install"
+        text = f"{verb} {', '.join(now or wrong)}" + (f" by version {self.version}" if now else "")
+        if not now and self.version:
+            text += f" (version {self.version})"
+        return Change(text, script, "update" if now else "create", deadline=self._deadline)
+
+    @property
+    def _deadline(self) -> float:
+        return 1800.0 + (LIMIT_SECONDS if self.first else 0)
+
+    def _after_first(self, script: Command) -> Command:
+        return Command(f"{self.first}{script.script}", script.stdin)
