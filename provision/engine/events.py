@@ -15,6 +15,12 @@ from typing import Literal, Protocol
 
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 
+StepKind = Literal["connecting", "observing", "applying", "handler", "waiting"]
+"""What a host is busy with: `waiting` means waiting for other hosts or for its turn, without working."""
+
+MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
+"""`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks left out."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -27,11 +33,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Step:
-    """A host is busy with something (live view only): "connecting", "looking", "installing …"."""
+    """A host is busy with something (live view only). `text` is for people; `kind` is for programs."""
 
     host: str
     task: str
     text: str
+    kind: StepKind = "applying"
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,12 @@ class ChangeSeen:
 
 @dataclass(frozen=True)
 class Message:
-    """Something the reader should know."""
+    """Something the reader should know. `text` is for people; `kind` is for programs."""
 
     host: str
     task: str
     text: str
+    kind: MessageKind = "note"
 
 
 @dataclass(frozen=True)

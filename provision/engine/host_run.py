@@ -45,11 +45,11 @@ class HostRun:
 
     def open(self, host: Host, tasks: Sequence[Task]) -> None:
         """Connects, and looks at everything that all tasks of the run will ask, in one batch."""
-        self.teller.at("connecting")
+        self.teller.at("connecting", "connecting")
         try:
             self._session = self._connect()
             eyes = Eyes(self._session)
-            self.teller.at("looking")
+            self.teller.at("looking", "observing")
             self._on_look()
             eyes.look_at([one for task in tasks for one in task.resources(host)], ASK_PENDING, ASK_STATE)
             hands = Hands(self._session, _state(eyes), self._login)
@@ -74,14 +74,14 @@ class HostRun:
     def leave_out(self, tasks: Sequence[Task], why: str) -> None:
         """Another host's failure has ended the play before this host's turn."""
         self.teller.task = tasks[0].name
-        self.teller.note(why)
+        self.teller.note(why, "skipped")
         for task in tasks:
             self.teller.done(task, "skipped", time.monotonic(), self.teller.changed)
 
     def wait(self) -> None:
         """The host is through a play, and others are not."""
         if not self.gave_up:
-            self.teller.at("waiting for the other hosts")
+            self.teller.at("waiting for the other hosts", "waiting")
 
     @property
     def busy(self) -> bool:

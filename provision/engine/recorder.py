@@ -5,7 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from provision.engine.events import Bus, ChangeSeen, ErrorSeen, HostSummary, Message, Output, Status, Step, TaskDone
+from provision.engine.events import (
+    Bus,
+    ChangeSeen,
+    ErrorSeen,
+    HostSummary,
+    Message,
+    MessageKind,
+    Output,
+    Status,
+    Step,
+    StepKind,
+    TaskDone,
+)
 from provision.errors import ProvisionError, Unreachable
 from provision.host.pending import Handler
 from provision.resources.base import Change
@@ -29,18 +41,18 @@ class Teller:
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
 
-    def at(self, step: str) -> None:
+    def at(self, step: str, kind: StepKind = "applying") -> None:
         """The host is busy with this."""
         self.step = step
-        self.bus.tell(Step(self.host, self.task, step))
+        self.bus.tell(Step(self.host, self.task, step, kind))
 
     def say(self, output: str) -> None:
         """A piece of the running step's output."""
         self.bus.tell(Output(self.host, self.task, output))
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, kind: MessageKind = "note") -> None:
         """Something the reader should know."""
-        self.bus.tell(Message(self.host, self.task, text))
+        self.bus.tell(Message(self.host, self.task, text, kind))
 
     def change(self, label: str, change: Change, *, applied: bool, seconds: float = 0.0) -> None:
         """A change was made, or would be."""

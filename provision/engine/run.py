@@ -141,13 +141,18 @@ class Run:
         for name, run in self._runs.items():
             if run.busy:
                 bus.tell(
-                    Message(name, run.teller.task, f"stopping after: {run.teller.step} (Ctrl-C again abandons it)")
+                    Message(
+                        name,
+                        run.teller.task,
+                        f"stopping after: {run.teller.step} (Ctrl-C again abandons it)",
+                        "stopping",
+                    )
                 )
 
     def _abandon(self, bus: Bus) -> None:
         for name, run in self._runs.items():
             if run.busy:
-                bus.tell(Message(name, run.teller.task, f"abandoned during: {run.teller.step}"))
+                bus.tell(Message(name, run.teller.task, f"abandoned during: {run.teller.step}", "abandoned"))
                 run.abort()
 
     def _work(self, host: Host, gate: _Gate, seats: threading.Semaphore) -> None:

@@ -59,7 +59,7 @@ class TaskRun:
 
     def _look(self, resources: Sequence[Resource], later: Sequence[Resource], step: str = "looking") -> Plan:
         self._stop_point()
-        self.teller.at(step)
+        self.teller.at(step, "observing")
         self.eyes.look_at([*resources, *later], ASK_PENDING)
         return make_plan(resources, self.eyes)
 
@@ -68,7 +68,7 @@ class TaskRun:
             if change.leaves:
                 self.teller.change(label, change, applied=False)
             else:
-                self.teller.note(f"would {change.summary}")
+                self.teller.note(f"would {change.summary}", "check")
         self.owed |= {one.name for one in plan.handlers}
         return bool(plan.lasting)
 
@@ -140,7 +140,7 @@ class TaskRun:
             self.teller.handler(handler, applied=False)
             return
         self._stop_point()
-        self.teller.at(handler.summary)
+        self.teller.at(handler.summary, "handler")
         started = time.monotonic()
         try:
             self.hands.pay(handler, self.teller.say)
