@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from provision_lab import LabUnavailable
-from provision_lab.proxy import Proxy
-
 from benchmarks import clock, contenders, peers
 from benchmarks.estate import Estate, Place, estate
 from benchmarks.page import Figures, write
 from benchmarks.start import help_costs
+from provision_lab import LabUnavailable
+from provision_lab.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
 ROUND_TRIP = 0.1  # seconds

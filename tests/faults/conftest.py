@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support_labs import lab_factory, mark_as_lab, trial_factory
+
+from tests.support.labs import lab_factory, mark_as_lab, trial_factory
 
 __all__ = ["lab_factory", "trial_factory"]
 

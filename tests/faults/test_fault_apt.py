@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import PROVISION, Trial
-from support_faults import Live, fact
-from support_runs import Outcome, provision, settled
+from tests.support.faults import Live, fact
+from tests.support.runs import Outcome, provision, settled
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
 LOCK = "/var/lib/dpkg/lock-frontend"

@@ -7,10 +7,11 @@ from shlex import quote
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import fact, on_host, pending
-from support_runs import applied, provision, settled, without_s3
+from tests.support.faults import fact, on_host, pending
+from tests.support.runs import applied, provision, settled, without_s3
 
 Tables = Mapping[str, Any]
 

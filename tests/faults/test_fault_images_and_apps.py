@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
-from support_runs import applied, provision, refused, settled, strays, wait_for, without_s3
+from tests.support.images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
+from tests.support.runs import applied, provision, refused, settled, strays, wait_for, without_s3
 
 HOST = "runner-1"
 STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"

@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import PROVISION, Trial
-from support_faults import GREETING, Gate, Live, fact, greeters, wait_until_free
-from support_runs import provision, untouched
+from tests.support.faults import GREETING, Gate, Live, fact, greeters, wait_until_free
+from tests.support.runs import provision, untouched
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import Gate, Live, fact, on_host, pending, wait_until_free, with_playbooks
-from support_runs import applied, provision, settled, untouched, without_s3
+from tests.support.faults import Gate, Live, fact, on_host, pending, wait_until_free, with_playbooks
+from tests.support.runs import applied, provision, settled, untouched, without_s3
 
 HOST, OTHER = "runner-1", "runner-2"
 DAEMON, CONFIG = "/etc/docker/daemon.json", "/etc/gitlab-runner/config.toml"

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
-from support_runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
+from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
 
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
 JOB = "/var/lib/provision/job/reconfigure"

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab.trial import Trial
-from support_gitlab import Server, estate
-from support_runs import Outcome, applied, provision, settled, untouched
+from tests.support.gitlab import Server, estate
+from tests.support.runs import Outcome, applied, provision, settled, untouched
 
 PROJECT = "root/hello_hapi"
 DATABASE = "/var/opt/gitlab/standin/db.json"

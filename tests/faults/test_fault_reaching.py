@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from provision_lab import LabHost
-from provision_lab.trial import Trial
-from support_faults import GREETING, fact, greeters, on_host
-from support_runs import provision, untouched
 
 from provision.ssh.host_keys import fingerprint
+from provision_lab import LabHost
+from provision_lab.trial import Trial
+from tests.support.faults import GREETING, fact, greeters, on_host
+from tests.support.runs import provision, untouched
 
 Broken = AbstractContextManager[Mapping[str, Any]]
 _counter = itertools.count(1)

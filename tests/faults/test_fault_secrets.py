@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import PROVISION, Trial
-from support_canaries import Canaries, files, watched
-from support_faults import on_host, with_playbooks
+from tests.support.canaries import Canaries, files, watched
+from tests.support.faults import on_host, with_playbooks
 
 HOSTS = ("gitlab", "runner-1")
 # Where each belongs; everything else is a leak.

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.trial import Trial
-from support_faults import fact, on_host
-from support_runs import applied, provision, settled, untouched, without_s3
+from tests.support.faults import fact, on_host
+from tests.support.runs import applied, provision, settled, untouched, without_s3
 
 BROKEN_HOST, OTHER = "runner-1", "runner-2"
 REGISTRY = "gitlab.lab.test:5555"

@@ -14,11 +14,12 @@ from itertools import count
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import PROVISION, Trial
-from support_faults import fact, pending
-from support_gitlab import CONFIG, config, process
-from support_runs import applied, settled, succeeds, twice, wait_for
+from tests.support.faults import fact, pending
+from tests.support.gitlab import CONFIG, config, process
+from tests.support.runs import applied, settled, succeeds, twice, wait_for
 
 HOST = "worker"
 JOBS = "/etc/gitlab-runner-standin"

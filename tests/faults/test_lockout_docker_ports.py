@@ -6,9 +6,10 @@ import socket
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import applied, settled, wait_for
+from tests.support.runs import applied, settled, wait_for
 
 NOTE = "Docker publishes ports past ufw, which does not govern them: "
 IMAGE = "tar -C / -c bin/busybox | docker import --change 'ENTRYPOINT [\"/bin/busybox\"]' - lab/busybox >/dev/null"

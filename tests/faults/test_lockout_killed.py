@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import Live, fact, wait_until_free
-from support_runs import applied, settled, succeeds, twice, wait_for
+from tests.support.faults import Live, fact, wait_until_free
+from tests.support.runs import applied, settled, succeeds, twice, wait_for
 
 ON = "ufw status | grep -q '^Status: active'"
 HOSTS = ("gitlab", "other")

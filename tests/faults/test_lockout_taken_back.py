@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import fact
-from support_runs import Outcome, applied, provision, twice
+from tests.support.faults import fact
+from tests.support.runs import Outcome, applied, provision, twice
 
 HOSTS = ("gitlab", "other")
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import fact, pending
-from support_runs import applied, provision, settled, succeeds, without_s3
+from tests.support.faults import fact, pending
+from tests.support.runs import applied, provision, settled, succeeds, without_s3
 
 RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; truncate -s -{}K /fill"

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from provision_lab import LabHost
-from provision_lab.trial import Trial
-from support_faults import fact, pending
-from support_runs import applied, provision, reconfigures, settled, succeeds, without_s3
 
 from provision.resources.gitlab import reconfigure as module
+from provision_lab import LabHost
+from provision_lab.trial import Trial
+from tests.support.faults import fact, pending
+from tests.support.runs import applied, provision, reconfigures, settled, succeeds, without_s3
 
 RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import Live, fact, pending, wait_until_free
-from support_holding import POINTS, can_be_held, hold, kill_all
-from support_runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.faults import Live, fact, pending, wait_until_free
+from tests.support.holding import POINTS, can_be_held, hold, kill_all
+from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
 
 JOB = "/var/lib/provision/job/reconfigure"
 _numbers = itertools.count(1)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_faults import on_host, pending
-from support_runs import applied, reconfigures, refused, settled, succeeds, untouched, without_s3
+from tests.support.faults import on_host, pending
+from tests.support.runs import applied, reconfigures, refused, settled, succeeds, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
 KEPT = ("/etc/gitlab", "/var/lib/provision", "/var/opt/gitlab")

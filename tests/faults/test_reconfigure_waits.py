@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from provision_lab import LabHost
-from provision_lab.trial import Trial
-from support_faults import fact, pending
-from support_runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
 
 from provision.host.pending import Handler
 from provision.resources.gitlab.reconfigure import reconfigure
+from provision_lab import LabHost
+from provision_lab.trial import Trial
+from tests.support.faults import fact, pending
+from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
 
 JOB = "/var/lib/provision/job/reconfigure"
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"

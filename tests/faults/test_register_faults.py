@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab.trial import Trial
-from support_faults import Live, on_host, wait_until_free
-from support_gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
-from support_runs import applied, provision, refused, settled, untouched, wait_for
+from tests.support.faults import Live, on_host, wait_until_free
+from tests.support.gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
+from tests.support.runs import applied, provision, refused, settled, untouched, wait_for
 
 HOST = "runner-1"
 MAKING = "/api/v4/user/runners"

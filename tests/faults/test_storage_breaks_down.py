@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial, inventory_of
-from support_faults import Live, fact, on_host, pending
-from support_runs import (
+from tests.support.faults import Live, fact, on_host, pending
+from tests.support.runs import (
     Outcome,
     applied,
     provision,

@@ -13,11 +13,12 @@ from time import time
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.trial import Trial, inventory_of
-from support_faults import pending
-from support_runs import applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.faults import pending
+from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
 
 S3 = Mapping[str, Any]
 Broken = AbstractContextManager[S3]

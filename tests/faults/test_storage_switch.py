@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial, inventory_of
-from support_runs import applied, provision, reconfigures, refused, settled, untouched, without_s3
+from tests.support.runs import applied, provision, reconfigures, refused, settled, untouched, without_s3
 
 Tables = Mapping[str, Any]
 IMAGE = "gitlab.lab.test:5555/root/hello_hapi"

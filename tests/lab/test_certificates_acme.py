@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography import x509
+
 from provision_lab import LabHost
 from provision_lab.server import Server
 from provision_lab.trial import Trial
-from support_acme import Pebble, pebble
-from support_certificates import HOST, owed, served
-from support_runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.acme import Pebble, pebble
+from tests.support.certificates import HOST, owed, served
+from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
 

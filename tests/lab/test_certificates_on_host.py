@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
 from provision_lab.trial import Trial
-from support_certificates import HOST, issue, leaf, locked, on_disk, owed, served, swapped
-from support_runs import applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.certificates import HOST, issue, leaf, locked, on_disk, owed, served, swapped
+from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
 
 FULLCHAIN = f"/etc/letsencrypt/live/{HOST}/fullchain.pem"
 KEY = f"/etc/letsencrypt/live/{HOST}/privkey.pem"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
 from provision_lab.trial import Trial
-from support_certificates import (
+from tests.support.certificates import (
     FULLCHAIN,
     HOST,
     KEY,
@@ -21,7 +22,7 @@ from support_certificates import (
     trusted,
     upload,
 )
-from support_runs import Outcome, applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.runs import Outcome, applied, provision, reconfigures, settled, untouched, without_s3
 
 OLD, NEW = Authority("the first CA"), Authority("the second CA")
 HOSTS = ("gitlab", "runner-1")

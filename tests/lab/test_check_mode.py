@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial, changed
-from support_runs import Outcome, applied, provision, without_s3
+from tests.support.runs import Outcome, applied, provision, without_s3
 
 HOSTS = ("gitlab", "runner-1")
 FIELDS = {

@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import PROVISION, Trial
-from support_images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
-from support_runs import Outcome, applied, provision, refused, settled, strays, twice, wait_for, without_s3
+from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
+from tests.support.runs import Outcome, applied, provision, refused, settled, strays, twice, wait_for, without_s3
 
 RUNNERS = ("runner-1", "runner-2")
 BUILD = f"build and push {REGISTRY}/root/hello_hapi:1.0, latest"

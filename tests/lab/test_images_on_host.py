@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_ignore import CASES, FILES
-from support_images import BASE, HELLO, answer, base_image, names, write_app
-from support_runs import applied, settled, strays, twice, without_registry, without_s3
+from tests.support.ignore import CASES, FILES
+from tests.support.images import BASE, HELLO, answer, base_image, names, write_app
+from tests.support.runs import applied, settled, strays, twice, without_registry, without_s3
 
 HOST = "runner-1"
 LOCAL = {"name": "python-hello-world", "context": "hello", "push": False}

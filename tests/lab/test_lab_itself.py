@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from provision.places import shipped
 from provision_lab import Lab, LabError, LabHost, cgroups, network, processes, state
 from provision_lab.lab import sweep
 from provision_lab.trial import PROVISION, Trial, changed, inventory_of
-
-from provision.places import shipped
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 DOCKER = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_gitlab import Server, writes
-from support_pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
-from support_python_image import make as make_python
-from support_runs import Outcome, applied, provision, refused, settled, strays, twice, without_s3
+from tests.support.gitlab import Server, writes
+from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
+from tests.support.python_image import make as make_python
+from tests.support.runs import Outcome, applied, provision, refused, settled, strays, twice, without_s3
 
 HOST = "runner-1"
 PROJECT = "root/hello_hapi"

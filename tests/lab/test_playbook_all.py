@@ -14,9 +14,10 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import Outcome, provision, settled, strays
+from tests.support.runs import Outcome, provision, settled, strays
 
 HOSTS = ("gitlab", "runner-1", "runner-2")
 RUNNERS = HOSTS[1:]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from provision_lab import LabHost
-from provision_lab.trial import Trial
-from support_runs import applied, provision, settled, twice, untouched, without_s3
 
 from provision.places import shipped
+from provision_lab import LabHost
+from provision_lab.trial import Trial
+from tests.support.runs import applied, provision, settled, twice, untouched, without_s3
 
 GITLAB, UBUNTU, ASKING = "gitlab", "runner-1", "runner-2"
 BOOK = '''\

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import provision, refused, twice, untouched, without_registry
+from tests.support.runs import provision, refused, twice, untouched, without_registry
 
 HOST = "runner-1"
 KEY = "/etc/apt/keyrings/gitlab-runner.asc"

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from provision_lab.trial import Trial
-from support_gitlab import CONFIG, URL, Server, config, entries, estate, listed, process, writes
-from support_runs import Outcome, applied, provision, refused, settled, succeeds, untouched, wait_for
+from tests.support.gitlab import CONFIG, URL, Server, config, entries, estate, listed, process, writes
+from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, untouched, wait_for
 
 HOST = "runner-1"
 FOREIGN = f"""# This host belongs to two teams. Ask before you touch anything.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab.trial import Trial
-from support_gitlab import Server, docker_runner, entries, estate, writes
-from support_runs import applied, settled
+from tests.support.gitlab import Server, docker_runner, entries, estate, writes
+from tests.support.runs import applied, settled
 
 HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
 

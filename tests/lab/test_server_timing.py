@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.proxy import Proxy
 from provision_lab.trial import Trial
-from support_runs import applied, reconfigures, settled, without_s3
+from tests.support.runs import applied, reconfigures, settled, without_s3
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.proxy import Proxy
 from provision_lab.trial import Trial

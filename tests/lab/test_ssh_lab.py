@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from provision_lab import Lab, LabHost
-from provision_lab.proxy import Proxy
 
 from provision.errors import BecomeError, ConnectionLost, HostKeyError, Locked, Unreachable
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.ssh import Target, connect
 from provision.ssh.shell_session import ShellSession
+from provision_lab import Lab, LabHost
+from provision_lab.proxy import Proxy
 
 WRONG = "not the password, canary-0815"
 

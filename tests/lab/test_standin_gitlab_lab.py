@@ -10,6 +10,7 @@ import time
 
 import boto3
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.run import LabError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import Lab, LabHost
 from provision_lab.run import LabError
 from provision_lab.standins.gitlab_runner.build import build

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import applied, provision, refused, settled, twice, untouched
+from tests.support.runs import applied, provision, refused, settled, twice, untouched
 
 HALF, BARE, DISTRO = "half", "bare", "distro"
 DAEMON = "/etc/docker/daemon.json"

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import applied, provision, settled, twice, untouched
+from tests.support.runs import applied, provision, settled, twice, untouched
 
 OWN, OTHER = "own", "other"
 FOREIGN = [

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from provision_lab.trial import Trial
-from support_gitlab import CONFIG, Server, estate
-from support_runs import Outcome, applied, provision, refused, settled, succeeds, twice, untouched, wait_for
+from tests.support.gitlab import CONFIG, Server, estate
+from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, twice, untouched, wait_for
 
 HOST = "runner-1"
 BY_HAND = """\

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial, changed, inventory_of
-from support_runs import Outcome, applied, reconfigures, refused, settled, twice, untouched, without_s3
+from tests.support.runs import Outcome, applied, reconfigures, refused, settled, twice, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
 SERVER = ("gitlab", "certificates", "registry", "firewall")

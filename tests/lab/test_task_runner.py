@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import applied, refused, settled, twice, untouched, without_registry
+from tests.support.runs import applied, refused, settled, twice, untouched, without_registry
 
 BARE, OLD, UBUNTU = "bare", "old", "ubuntu"
 PAIR = ("gitlab-runner", "gitlab-runner-helper-images")

@@ -9,9 +9,10 @@ import json
 from collections.abc import Callable
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import Outcome, applied, provision, refused, settled, strays, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, settled, strays, without_s3
 
 HOST = "runner-1"
 PROOF = "prove gitlab.lab.test:5555/root/hello_hapi: name, connection, /v2/, login, push, pull, delete"

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 import tomlkit
+
 from provision_lab import Lab, rehearsal
-from support_tutorial import Step, steps
+from tests.support.tutorial import Step, steps
 
 PAGE = "tutorial.md"
 RUNNER = "runner-1"

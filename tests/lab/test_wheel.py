@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from provision_lab import LabHost
 from provision_lab.trial import Trial
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import runpy
 from collections.abc import Iterator, Sequence
-from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
@@ -20,11 +18,8 @@ from provision.editing.ruby.values import MISSING, NotLiteral
 from provision.editing.ruby.values import render as render_value
 from provision.errors import Refused
 from provision.secret import Secret
-
-HERE = FilePath(__file__).parent
-ruby = runpy.run_path(str(HERE / "omnibus_ruby.py"))
-documents = runpy.run_path(str(HERE / "gitlab_rb_documents.py"))
-leaves, typed, RubyError = ruby["leaves"], ruby["typed"], ruby["RubyError"]
+from tests.support import gitlab_rb_documents as documents
+from tests.support.omnibus_ruby import RUBY, Omnibus, RubyError, check_edit, leaves, typed
 
 EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 150
 many = settings(
@@ -32,35 +27,35 @@ many = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
-pytestmark = pytest.mark.skipif(ruby["RUBY"] is None, reason="needs ruby to judge the results: apt-get install ruby")
+pytestmark = pytest.mark.skipif(RUBY is None, reason="needs ruby to judge the results: apt-get install ruby")
 
 
 @pytest.fixture(scope="module")
 def omnibus() -> Iterator[Any]:
     """One Ruby for all examples."""
-    process = ruby["Omnibus"]()
+    process = Omnibus()
     yield process
     process.close()
 
 
-def judge(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:
+def edited(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:
     """Edits, and holds the outcome to its promises; returns the new text."""
     after = edit(before, wanted, remove).text
-    ruby["judge"](omnibus, before, after, wanted, remove)
+    check_edit(omnibus, before, after, wanted, remove)
     return after
 
 
-def judged(omnibus: Any, before: bytes, wanted: dict[Any, Any]) -> tuple[bytes, str]:
+def edited_or_refused(omnibus: Any, before: bytes, wanted: dict[Any, Any]) -> tuple[bytes, str]:
     """The judged new text, or the words of the refusal."""
     try:
-        return judge(omnibus, before, wanted), ""
+        return edited(omnibus, before, wanted), ""
     except Refused as refusal:
         event("refused")
         return before, refusal.text
 
 
 @many
-@given(document=documents["plain_documents"], wanted=documents["wishes"])
+@given(document=documents.plain_documents, wanted=documents.settings_wanted)
 def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
     """Files of plain assignments are never refused; ours are as wanted, others as before, foreign bytes identical."""
     before = document.text()
@@ -68,7 +63,7 @@ def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> Non
         omnibus.evaluate(before)
     except RubyError:
         assume(False)
-    after, refusal = judged(omnibus, before, wanted)
+    after, refusal = edited_or_refused(omnibus, before, wanted)
     if refusal:
         assert "no hash" in refusal
         return
@@ -79,7 +74,7 @@ def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> Non
 
 
 @many
-@given(document=documents["wild_documents"], wanted=documents["wishes"])
+@given(document=documents.wild_documents, wanted=documents.settings_wanted)
 def test_wild_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
     """With conditions, chains, computed values and changes in place it is done right, or refused with the line."""
     before = document.text()
@@ -87,12 +82,12 @@ def test_wild_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None
         omnibus.evaluate(before)
     except RubyError:
         assume(False)
-    _, refusal = judged(omnibus, before, wanted)
+    _, refusal = edited_or_refused(omnibus, before, wanted)
     assert not refusal or "line" in refusal
 
 
 @many
-@given(document=documents["plain_documents"], wanted=documents["wishes"])
+@given(document=documents.plain_documents, wanted=documents.settings_wanted)
 def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
     """What the file lacked and is set and taken out again leaves the file as it was."""
     before = document.text()
@@ -108,7 +103,7 @@ def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) 
 
 
 @many
-@given(document=documents["plain_documents"], remove=documents["removals"])
+@given(document=documents.plain_documents, remove=documents.removals)
 def test_removed(omnibus: Any, document: Any, remove: list[Any]) -> None:
     """Removing takes the setting and nothing else; removing again changes nothing."""
     before = document.text()
@@ -116,13 +111,13 @@ def test_removed(omnibus: Any, document: Any, remove: list[Any]) -> None:
         omnibus.evaluate(before)
     except RubyError:
         assume(False)
-    after = judge(omnibus, before, {}, remove)
+    after = edited(omnibus, before, {}, remove)
     for path in remove:
         assert effective(after, path) is MISSING
 
 
 @many
-@given(value=documents["values"])
+@given(value=documents.values)
 def test_values(omnibus: Any, value: Any) -> None:
     """Any value comes out of Ruby as it went in, and is read back from the source without Ruby."""
     for indent, inline, ascii_only in ((0, False, False), (4, False, True), (0, True, False)):
@@ -135,7 +130,7 @@ def test_values(omnibus: Any, value: Any) -> None:
 
 
 @many
-@given(source=documents["sources"])
+@given(source=documents.sources)
 def test_literals(omnibus: Any, source: str) -> None:
     """What is read from a literal's source is what Ruby reads; else it is said to be unknown."""
     text = f"nginx['x'] = {source}\n".encode()
@@ -152,7 +147,7 @@ def test_literals(omnibus: Any, source: str) -> None:
 
 
 @many
-@given(document=documents["wild_documents"], key=st.sampled_from(["secretkey", "bucket"]), secret=documents["secrets"])
+@given(document=documents.wild_documents, key=st.sampled_from(["secretkey", "bucket"]), secret=documents.secrets)
 def test_masked(document: Any, key: str, secret: str) -> None:
     """A secret is in the file, and not in the diff, the changes or the representation of the edit."""
     before = document.text()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from urllib.parse import quote, urlencode
 
 import pytest
+
 from provision_lab.standins.gitlab_ce.loopback import serve
 
 SEED = {

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from provision_lab.standins.gitlab_ce.build import VERSIONS, build
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb, which Debian and Ubuntu have")

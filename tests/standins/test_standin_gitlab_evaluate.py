@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from provision_lab.standins.gitlab_ce import build
 from provision_lab.standins.gitlab_ce.host.gitlab_rb import EvaluationError, evaluate
 

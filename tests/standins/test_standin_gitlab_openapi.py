@@ -9,18 +9,18 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema
 import pytest
 import yaml
-from provision_lab.standins.gitlab_ce.loopback import serve
 
-DESCRIPTION = Path(__file__).resolve().parents[3] / "shared/data/gitlab-openapi_v2.relevant.yaml"
+from provision_lab.standins.gitlab_ce.loopback import serve
+from tests.support.data import DATA
+
+DESCRIPTION = DATA / "gitlab-openapi_v2.relevant.yaml"
 
 pytestmark = [
-    pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"{DESCRIPTION.name} is not beside the checkout"),
     pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby"),
 ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from provision_lab.standins.gitlab_ce.host.api.lint import judge
 from provision_lab.standins.gitlab_ce.loopback import serve
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from provision_lab.standins.gitlab_ce.host import nginx_conf, registry_conf
 from provision_lab.standins.gitlab_ce.host.derive import ConfigurationError, derive
 from provision_lab.standins.gitlab_ce.host.removals import deprecations, removals

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.data import DATA
+
 PROGRAM = Path(__file__).resolve().parents[2] / "lab/provision_lab/standins/gitlab_runner/host"
 TOKEN = "glrt-abcdefghijklmnopqrst"
 OLD_TOKEN = "oldauthenticationtoken"
@@ -228,10 +230,7 @@ shutdown_timeout = 0
 @pytest.mark.parametrize("name", ["config.toml.register-19.3.0-docker.sample", "config.toml.19.3.0-fuller.sample"])
 def test_file_is_the_real_ones_byte_for_byte(runner: Runner, gitlab: FakeGitLab, name: str) -> None:
     """A real file read and written again is the same file."""
-    sample = Path(__file__).resolve().parents[2] / "../shared/data" / name
-    if not sample.exists():
-        pytest.skip("the sample is not on this machine")
-    text = sample.read_text()
+    text = (DATA / name).read_text()
     runner.write(text + "[[runners]]" + entry(gitlab.url, "glrt-gone", "gone").partition("[[runners]]")[2])
     assert runner("verify", "--delete", "--name", "gone").returncode == 0
     assert runner.config.read_text() == text

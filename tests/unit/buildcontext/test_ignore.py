@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support_ignore import CASES, LATER_CASES
 
 from provision.formats.build_context import Ignore
+from tests.support.ignore import CASES, LATER_CASES
 
 
 def kept(text: str, paths: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from support_tutorial import DOCS, steps
+from tests.support.tutorial import DOCS, steps
 
 
 def test_both_languages_show_the_same() -> None:

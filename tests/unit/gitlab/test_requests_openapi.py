@@ -20,7 +20,6 @@ from urllib.parse import parse_qsl, urlsplit
 import jsonschema
 import pytest
 import yaml
-from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 
 from provision.editing.toml.model import Entry
 from provision.errors import ApiFailed
@@ -31,10 +30,11 @@ from provision.resources.base import Call, Change
 from provision.resources.runner.accounts import ask_tokens, unregister
 from provision.secret import Secret
 from provision.testing import LocalSession, look, planned
+from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
+from tests.support.data import DATA
 
-DESCRIPTION = Path(__file__).resolve().parents[4] / "shared/data/gitlab-openapi_v2.relevant.yaml"
+DESCRIPTION = DATA / "gitlab-openapi_v2.relevant.yaml"
 pytestmark = [
-    pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"{DESCRIPTION.name} is not beside the checkout"),
     pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl"),
 ]
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one", "root/two"]}

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_requests_openapi import DESCRIPTION, Between, Sent, between, check, described
 
 from provision.gitlab.repository import Repository
 from provision.resources import PipelineFile, ProjectSettings, Resource, WantedProject, WantedVariable
 from provision.resources.base import Call
 from provision.secret import Secret
 from provision.testing import LocalSession, look, planned
+from tests.unit.gitlab.test_requests_openapi import DESCRIPTION, Between, Sent, between, check, described
 
 __all__ = ["between", "described"]
 pytestmark = [

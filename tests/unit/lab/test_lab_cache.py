@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from provision_lab import LabError, cache
 from provision_lab.locks import locked
 

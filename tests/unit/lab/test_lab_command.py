@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from provision_lab import LabUnavailable, run
 
 from provision.cli import _guarded
+from provision_lab import LabUnavailable, run
 
 
 @pytest.fixture(autouse=True)

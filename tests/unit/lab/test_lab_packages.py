@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from provision_lab import control
 from provision_lab.repository import Suite, discard, signers, write
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from provision_lab import Lab, LabError, LabHost, kernel, network, processes, state
 from provision_lab.image import Image
 from provision_lab.server import Server

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import tomlkit
-from provision_lab import Lab, LabHost, rehearsal, state
-from provision_lab.server import Server
 
 from provision.inventory import load
+from provision_lab import Lab, LabHost, rehearsal, state
+from provision_lab.server import Server
 
 ESTATE = """
 [ssh]

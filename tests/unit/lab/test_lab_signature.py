@@ -1,6 +1,7 @@
 """Signature Version 4 on the server's side, against AWS's own example and against the real client."""
 
 import pytest
+
 from provision_lab.signature import BadSignature, verify
 
 ACCESS, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

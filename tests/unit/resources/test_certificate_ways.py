@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from provision_lab.certificates import Authority, Pair
 
 from provision.errors import Refused
 from provision.resources import AcmeCertificate, CertificatePair, Result, ServedCertificate, UploadedPair
@@ -16,6 +15,7 @@ from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+from provision_lab.certificates import Authority, Pair
 
 HOST = "registry.example.com"
 CHAIN, KEY = "/etc/gitlab/ssl/r.crt", "/etc/gitlab/ssl/r.key"

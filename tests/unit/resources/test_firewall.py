@@ -14,8 +14,9 @@ from provision.resources.base import Change
 from provision.resources.system.firewall import read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned, state_is
+from tests.support.data import DATA
 
-TRANSCRIPT = Path(__file__).resolve().parents[3] / "../shared/data/ufw-0.36.2-transcript.txt"
+TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
 UFW = packages_are({"ufw": "0.36.2-1"})
 REGISTRY = Rule("5555")
 WALL = Firewall(((REGISTRY, "provision: registry"), (Rule("80"), "provision")))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from provision.editing.ruby.edit import edit
+from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit
 
-TESTS = Path(__file__).resolve().parents[2]
-ruby = runpy.run_path(str(TESTS / "property/omnibus_ruby.py"))
-
-needs_ruby = pytest.mark.skipif(ruby["RUBY"] is None, reason="needs ruby to read the results: apt-get install ruby")
+needs_ruby = pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
 
 
 @pytest.fixture(scope="module")
 def omnibus() -> Iterator[Any]:
     """One Ruby for all rows."""
-    process = ruby["Omnibus"]()
+    process = Omnibus()
     yield process
     process.close()
 
@@ -237,4 +233,4 @@ def test_row(row: Row, omnibus: Any) -> None:
     assert done.text.decode() == row.after
     assert row.note in "\n".join(done.notes)
     assert bool(done.changes) == (row.before != row.after)
-    ruby["judge"](omnibus, row.before.encode(), done.text, row.wanted)
+    check_edit(omnibus, row.before.encode(), done.text, row.wanted)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +10,8 @@ import pytest
 from provision.editing.ruby.edit import edit
 from provision.editing.ruby.syntax import nginx_path
 from provision.errors import Refused
-
-TESTS = Path(__file__).resolve().parents[2]
-DATA = TESTS.parent / "../shared/data"
-ruby = runpy.run_path(str(TESTS / "property/omnibus_ruby.py"))
+from tests.support.data import DATA
+from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit
 
 URL = {("external_url",): "https://new.example.com"}
 ZONE = {("gitlab_rails", "time_zone"): "UTC"}
@@ -26,7 +22,7 @@ STORAGE = {("registry", "storage"): {"s3": {"bucket": "new", "region": "nyc3"}}}
 @pytest.fixture(scope="module")
 def omnibus() -> Iterator[Any]:
     """One Ruby for all templates."""
-    process = ruby["Omnibus"]()
+    process = Omnibus()
     yield process
     process.close()
 
@@ -34,13 +30,11 @@ def omnibus() -> Iterator[Any]:
 TEMPLATES = ("12.10.0", "18.0.0", "19.3.0")
 
 
-@pytest.mark.skipif(ruby["RUBY"] is None, reason="needs ruby to read the results: apt-get install ruby")
+@pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
 @pytest.mark.parametrize("version", TEMPLATES)
 def test_template(version: str, omnibus: Any) -> None:
     """The package's own template takes a whole registry; every other line stays, and taking it out restores the file."""
     file = DATA / f"gitlab.rb.template.{version}+ce.0"
-    if not file.exists():
-        pytest.skip(f"the template {file.name} is not on this machine")
     before, nginx = file.read_bytes(), nginx_path(version)
     wanted: dict[tuple[str, ...], Any] = {
         ("external_url",): "https://gitlab.example.com",
@@ -52,7 +46,7 @@ def test_template(version: str, omnibus: Any) -> None:
         ("gitlab_rails", "time_zone"): "UTC",
     }
     done = edit(before, wanted)
-    ruby["judge"](omnibus, before, done.text, wanted)
+    check_edit(omnibus, before, done.text, wanted)
     lines = done.text.split(b"\n")
     at = {
         text: lines.index(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from provision.editing.toml.model import RunnerId, WantedRunner, fingerprint, le
 from provision.editing.toml.plan import entries, reconcile
 from provision.errors import Refused
 from provision.secret import Secret
+from tests.support.data import DATA
 
-SAMPLES = Path(__file__).resolve().parents[3] / "../shared/data"
 URL = "https://gitlab.example.com"
 TOKEN = "glrt-xxxxxxxxxxxxxxxxxxxx"
 
@@ -27,10 +26,7 @@ def wanted(token: str | None = TOKEN, name: str = "docker-runner-1", **settings:
 
 def sample(name: str) -> str:
     """A file as gitlab-runner 19.3.0 writes it."""
-    path = SAMPLES / name
-    if not path.exists():
-        pytest.skip(f"the sample {name} is not on this machine")
-    return path.read_text()
+    return (DATA / name).read_text()
 
 
 def test_fresh_file_looks_like_gitlab_runners_own() -> None:

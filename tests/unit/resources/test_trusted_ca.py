@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from provision_lab.certificates import Authority
 
 from provision.resources import TrustedCa
 from provision.shell import Command
 from provision.testing import LocalSession, look, planned
+from provision_lab.certificates import Authority
 
 CA = Authority("a CA")
 

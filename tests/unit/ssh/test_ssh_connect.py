@@ -21,7 +21,7 @@ from provision.ssh.shell_session import ShellSession
 from provision.ssh.ssh_config import shared_config
 
 if TYPE_CHECKING:
-    from conftest import Sshd
+    from tests.unit.ssh.conftest import Sshd
 
 
 @contextmanager

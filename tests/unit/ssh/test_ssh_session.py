@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from provision_lab.proxy import Proxy
 
 from provision.errors import ConnectionLost, DeadlineExceeded, HostFailed, Locked, ProbeFailed
 from provision.shell import Command, Result, sh
@@ -21,9 +20,10 @@ from provision.ssh import connect
 from provision.ssh.bootstrap import SCRIPT
 from provision.ssh.host_keys import host_label
 from provision.ssh.shell_session import ShellSession
+from provision_lab.proxy import Proxy
 
 if TYPE_CHECKING:
-    from conftest import Sshd
+    from tests.unit.ssh.conftest import Sshd
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
-from support_estate import SEED, Estate
 
 from provision.inventory import load
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
+from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
+from tests.support.estate import SEED, Estate
 
 ESTATE = """
 [hosts.gitlab]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from provision_lab.certificates import Authority
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory import load
@@ -14,6 +13,7 @@ from provision.resources import AcmeCertificate, CertificatePair, ServedCertific
 from provision.tasks import certificates
 from provision.tasks.base import Host
 from provision.tasks.certificates import certificate_settings
+from provision_lab.certificates import Authority
 
 CA = Authority("a CA")
 NAME = "registry.example.com"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_estate import PROJECT, Estate
 
 from provision import templating
 from provision.errors import UsageError
 from provision.resources.delivery import pipeline as recipe
 from provision.templating import environment
+from tests.support.estate import PROJECT, Estate
 
 pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby")
 TEXT = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'

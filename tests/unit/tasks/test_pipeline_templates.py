@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from provision_lab.standins.gitlab_ce.host.api.lint import judge
-from support_estate import Estate
 
 from provision.resources import PipelineFile
+from provision_lab.standins.gitlab_ce.host.api.lint import judge
+from tests.support.estate import Estate
 
 SCHEMA = files("check_jsonschema") / "builtin_schemas/vendor/gitlab-ci.json"
 BUILDS = ("dind", "dind-without-tls", "socket")

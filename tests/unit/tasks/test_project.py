@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support_estate import PROJECT, Estate
 
 from provision.errors import ConnectionLost, UsageError
 from provision.resources.delivery import project_parts as memory
 from provision.tasks import project
 from provision.testing import LocalSession
+from tests.support.estate import PROJECT, Estate
 
 RUNNER = (
     '[[runners]]\nname = "docker-builder"\nexecutor = "docker"\nrunners_extra\n[runners.docker]\nimage = "docker:28"\n'

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from provision_lab.trial import Trial
 
-_SAMPLER = Path(__file__).resolve().parents[1] / "faults" / "sampler.py"
+_SAMPLER = Path(__file__).with_name("sampler.py")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Strategies: gitlab.rb files as people write them, values, and wishes."""
+"""Strategies: gitlab.rb files as people write them, values, and settings_wanted."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _apart(paths: list[Path]) -> list[Path]:
 
 
 removals = st.lists(st.sampled_from(PATHS), min_size=1, max_size=3).map(_apart)
-wishes = removals.flatmap(lambda paths: st.fixed_dictionaries({path: value_for(path) for path in paths}))
+settings_wanted = removals.flatmap(lambda paths: st.fixed_dictionaries({path: value_for(path) for path in paths}))
 
 
 @st.composite

@@ -8,7 +8,7 @@ from typing import Any
 
 from provision_lab.certificates import Authority, Pair
 from provision_lab.trial import Trial
-from support_runs import Outcome
+from tests.support.runs import Outcome
 
 HOST = "gitlab.lab.test"
 PORT = 5555

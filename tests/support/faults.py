@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provision_lab.trial import PROVISION, Trial
-from support_runs import Outcome, provision, succeeds, wait_for
+from tests.support.runs import Outcome, provision, succeeds, wait_for
 
 PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
 GATE = "/run/gate"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision_lab.trial import Trial
-from support_faults import Gate, fact
+from tests.support.faults import Gate, fact
 
 # write: gitlab.rb's new text stands beside the old one; health: GitLab is reconfigured, and is being looked at
 POINTS = ("write", "show-config", "reconfigure", "health")

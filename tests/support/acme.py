@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from provision_lab.certificates import Authority
 from provision_lab.trial import Trial
-from support_runs import wait_for
+from tests.support.runs import wait_for
 
 _NAME = "acme.lab.test"
 _API, _MANAGEMENT, _DNS = 14000, 15000, 14053

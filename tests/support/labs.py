@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from provision_lab import Lab, LabHost
 from provision_lab.trial import Trial
 

@@ -100,7 +100,7 @@ def typed(value: Any) -> str:
     return f"{type(value).__name__}:{value!r}"
 
 
-def judge(
+def check_edit(
     omnibus: Omnibus, before: bytes, after: bytes, wanted: dict[Setting, Any], remove: Sequence[Setting] = ()
 ) -> None:
     """To Ruby, ours are as wanted in `after` and all others as they were; once more the same edit changes nothing."""

@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
+
 from provision_lab.trial import Trial
-from support_gitlab import Server
+from tests.support.gitlab import Server
 
 BUILDS = "/builds/project"
 _CONFIG = "/dev/shm/job-docker"

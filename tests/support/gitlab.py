@@ -13,7 +13,7 @@ from typing import Any
 
 from provision_lab import LabHost
 from provision_lab.trial import Trial
-from support_runs import applied
+from tests.support.runs import applied
 
 URL = "https://gitlab.lab.test"
 CONFIG = "/etc/gitlab-runner/config.toml"
