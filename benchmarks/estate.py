@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from provision_lab import Lab, LabHost
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 
 HERE = Path(__file__).parent
 WORKLOAD = HERE / "workload"
@@ -34,13 +34,13 @@ class Place:
 class Estate:
     """The lab, up and converged."""
 
-    trial: Trial
+    harness: Harness
     folder: Path
 
     @property
     def lab(self) -> Lab:
         """The lab itself."""
-        return self.trial.lab
+        return self.harness.lab
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -53,7 +53,7 @@ class Estate:
         hosts = {
             one.name: {"address": one.address, "host_key": keys[one.name], "ssh": {"port": one.port}} for one in places
         }
-        return self.trial.write({"hosts": hosts}, name=f"{self._name(places)}.toml")
+        return self.harness.write({"hosts": hosts}, name=f"{self._name(places)}.toml")
 
     def known_hosts(self, places: Sequence[Place]) -> Path:
         """The hosts' true keys under the addresses where they are reached."""
@@ -81,7 +81,7 @@ def estate(say: Callable[[str], None]) -> Iterator[Estate]:
     with tempfile.TemporaryDirectory(prefix="provision-bench-") as folder:
         try:
             lab.up(say)
-            made = Estate(Trial(lab, Path(folder)), Path(folder))
+            made = Estate(Harness(lab, Path(folder)), Path(folder))
             say("converging: provision all")
             _converge(made, "all")
             say("converging: the workload")
@@ -107,7 +107,7 @@ def _prepare(made: Estate) -> None:
 def _converge(made: Estate, *arguments: str, changes: Mapping[str, Any] | None = None) -> None:
     import subprocess
 
-    argv = [*PROVISION, *arguments, "-i", str(made.trial.write(changes))]
+    argv = [*PROVISION, *arguments, "-i", str(made.harness.write(changes))]
     done = subprocess.run(argv, cwd=WORKLOAD, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"provision {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

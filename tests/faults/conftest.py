@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.labs import lab_factory, mark_as_lab, trial_factory
+from tests.support.labs import harness_factory, lab_factory, mark_as_lab
 
-__all__ = ["lab_factory", "trial_factory"]
+__all__ = ["harness_factory", "lab_factory"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

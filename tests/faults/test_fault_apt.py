@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import Live, fact
 from tests.support.runs import Outcome, provision, settled
 
@@ -29,20 +29,20 @@ with open(sys.argv[1], "w") as lock, open("/proc/self/comm", "w") as name:
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Bare runner hosts, one with a mirror that is not there, one with another's key for it."""
-    trial = trial_factory(*map(LabHost, HOSTS))
-    mirror = trial.inventory["apt"]["runner"]
-    hosts = trial.inventory["hosts"]
-    hosts[GONE]["apt"] = {"runner": {**mirror, "url": f"{trial.lab.apt_url}/gone"}}
-    hosts[FORGED]["apt"] = {"runner": {**mirror, "key": str(trial.lab.folder / "docker.asc")}}
-    return trial
+    harness = harness_factory(*map(LabHost, HOSTS))
+    mirror = harness.inventory["apt"]["runner"]
+    hosts = harness.inventory["hosts"]
+    hosts[GONE]["apt"] = {"runner": {**mirror, "url": f"{harness.lab.apt_url}/gone"}}
+    hosts[FORGED]["apt"] = {"runner": {**mirror, "key": str(harness.lab.folder / "docker.asc")}}
+    return harness
 
 
 @contextmanager
-def dpkg_held(trial: Trial, host: str) -> Iterator[None]:
+def dpkg_held(harness: Harness, host: str) -> Iterator[None]:
     """Somebody's apt is at work on the host."""
-    leader = trial.lab.machine(host).leader
+    leader = harness.lab.machine(host).leader
     argv = ["nsenter", "-t", str(leader), "-p", sys.executable, "-c", _HOLD, f"/proc/{leader}/root{LOCK}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -51,22 +51,22 @@ def dpkg_held(trial: Trial, host: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def outcome(trial: Trial) -> Outcome:
+def outcome(harness: Harness) -> Outcome:
     """One run on all hosts but one, with a lock that is not let go; meanwhile the other host is tried."""
-    with dpkg_held(trial, HELD):
-        run = Live(trial, "runner", "--limit", f"!{FREED}")
-        (trial.folder / "freed.txt").write_text(waited(trial))
+    with dpkg_held(harness, HELD):
+        run = Live(harness, "runner", "--limit", f"!{FREED}")
+        (harness.folder / "freed.txt").write_text(waited(harness))
         return run.end()
 
 
-def waited(trial: Trial) -> str:
+def waited(harness: Harness) -> str:
     """What a run prints that meets a lock which is let go as soon as it waits for it; its exit code at the end."""
-    path = trial.write(name="freed.toml")
+    path = harness.write(name="freed.toml")
     argv = [*PROVISION, "runner", "--limit", FREED, "-v", "-i", str(path)]
     said = []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         assert run.stdout is not None
-        with dpkg_held(trial, FREED):
+        with dpkg_held(harness, FREED):
             for line in run.stdout:
                 said.append(line)
                 if "waiting for" in line:
@@ -91,13 +91,13 @@ def test_a_lock_that_stays(outcome: Outcome) -> None:
     assert outcome.code == 1
 
 
-def test_a_lock_that_is_let_go(outcome: Outcome, trial: Trial) -> None:
+def test_a_lock_that_is_let_go(outcome: Outcome, harness: Harness) -> None:
     """The run names the holder while it waits, and then installs."""
     assert outcome
-    said = (trial.folder / "freed.txt").read_text()
+    said = (harness.folder / "freed.txt").read_text()
     assert f"waiting for {LOCK}, held by unattended-upgr (pid " in said
     assert said.endswith("exit code 0\n")
-    settled(trial, "runner", "--limit", FREED)
+    settled(harness, "runner", "--limit", FREED)
 
 
 def test_a_repository_that_is_gone(outcome: Outcome) -> None:
@@ -111,20 +111,20 @@ def test_a_key_of_somebody_else(outcome: Outcome) -> None:
     assert "NO_PUBKEY" in said or "not signed" in said
 
 
-def test_the_others_are_served(outcome: Outcome, trial: Trial) -> None:
+def test_the_others_are_served(outcome: Outcome, harness: Harness) -> None:
     """The host that is well was not kept waiting, and has the package; the broken ones have none and no half of one."""
     assert outcome.statuses(WELL) == {"runner": "changed"}
     assert outcome.summary["hosts"][WELL]["seconds"] < 60 < outcome.summary["hosts"][HELD]["seconds"]
     status = "dpkg-query -Wf '${db:Status-Status}' gitlab-runner 2>/dev/null; dpkg --audit; true"
-    assert fact(trial, WELL, status) == "installed"
-    assert [fact(trial, host, status) for host in (HELD, GONE, FORGED)] == ["", "", ""]
+    assert fact(harness, WELL, status) == "installed"
+    assert [fact(harness, host, status) for host in (HELD, GONE, FORGED)] == ["", "", ""]
 
 
-def test_mended_it_goes_on(outcome: Outcome, trial: Trial) -> None:
+def test_mended_it_goes_on(outcome: Outcome, harness: Harness) -> None:
     """With the lock free, the right address and the right key all of them converge."""
     assert outcome
     for host in (GONE, FORGED):
-        del trial.inventory["hosts"][host]["apt"]
-    done = provision(trial, "runner")
+        del harness.inventory["hosts"][host]["apt"]
+    done = provision(harness, "runner")
     assert (done.code, done.errors) == (0, "")
-    settled(trial, "runner")
+    settled(harness, "runner")

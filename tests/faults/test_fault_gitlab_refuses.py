@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import fact, on_host, pending
 from tests.support.runs import applied, provision, settled, without_s3
 
@@ -17,11 +17,11 @@ Tables = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host on which everything is in force."""
-    trial = without_s3(trial_factory(LabHost("gitlab")))
-    applied(trial, "server")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def zone(name: str) -> Tables:
@@ -29,27 +29,27 @@ def zone(name: str) -> Tables:
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
-def in_force(trial: Trial) -> str:
+def in_force(harness: Harness) -> str:
     """The time zone that gitlab.rb asks for."""
-    return fact(trial, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
+    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
-def test_a_failing_reconfigure_takes_itself_back(trial: Trial, switch: str) -> None:
+def test_a_failing_reconfigure_takes_itself_back(harness: Harness, switch: str) -> None:
     """The previous gitlab.rb is back in force, the cause and that are told, later tasks are skipped; then it succeeds."""
-    changes, now = zone(f"Etc/{switch}"), in_force(trial)
-    trial.lab.inside("gitlab", f"echo 'the disk of the database is gone' > /etc/gitlab-standin/{switch}")
-    outcome = provision(trial, "server", changes=changes)
+    changes, now = zone(f"Etc/{switch}"), in_force(harness)
+    harness.lab.inside("gitlab", f"echo 'the disk of the database is gone' > /etc/gitlab-standin/{switch}")
+    outcome = provision(harness, "server", changes=changes)
     (error,) = outcome.of("error")
     assert (outcome.code, error["error"], error["resource"]) == (1, "ChangeFailed", "reconfigure")
     assert "the disk of the database is gone" in error["text"]
     assert "the previous /etc/gitlab/gitlab.rb is back in force" in error["text"]
     assert error["hint"]
     assert outcome.statuses("gitlab")["firewall"] == "skipped"
-    assert (in_force(trial), pending(trial, "gitlab")) == (now, [])
-    settled(trial, "server", changes=zone(now))
-    applied(trial, "server", changes=changes)
-    settled(trial, "server", changes=changes)
+    assert (in_force(harness), pending(harness, "gitlab")) == (now, [])
+    settled(harness, "server", changes=zone(now))
+    applied(harness, "server", changes=changes)
+    settled(harness, "server", changes=changes)
 
 
 BROKEN = {
@@ -60,20 +60,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_gitlab_rb(trial: Trial, kind: str) -> None:
+def test_a_broken_gitlab_rb(harness: Harness, kind: str) -> None:
     """Somebody broke gitlab.rb by hand: told with the cause, GitLab runs on, the file is theirs still; mended, it goes on."""
     line, words = BROKEN[kind]
     changes = zone(f"Etc/{kind.replace(' ', '-')}")
     spoil = f"cp -p /etc/gitlab/gitlab.rb /root/good.rb; echo {quote(line)} >> /etc/gitlab/gitlab.rb"
-    with on_host(trial, "gitlab", spoil, "mv /root/good.rb /etc/gitlab/gitlab.rb"):
-        broken = fact(trial, "gitlab", "sha256sum < /etc/gitlab/gitlab.rb")
-        outcome = provision(trial, "server", changes=changes)
+    with on_host(harness, "gitlab", spoil, "mv /root/good.rb /etc/gitlab/gitlab.rb"):
+        broken = fact(harness, "gitlab", "sha256sum < /etc/gitlab/gitlab.rb")
+        outcome = provision(harness, "server", changes=changes)
         (error,) = outcome.of("error")
         assert (outcome.code, error["host"]) == (1, "gitlab")
         assert [one for one in words if one not in f"{error['text']} → {error['hint']}"] == []
         assert error["hint"]
-        assert fact(trial, "gitlab", "sha256sum < /etc/gitlab/gitlab.rb") == broken
+        assert fact(harness, "gitlab", "sha256sum < /etc/gitlab/gitlab.rb") == broken
         status = "curl -sk -o /dev/null -w '%{http_code}' https://gitlab.lab.test:5555/v2/"
-        assert fact(trial, "gitlab", status) == "401"
-    applied(trial, "server", changes=changes)
-    settled(trial, "server", changes=changes)
+        assert fact(harness, "gitlab", status) == "401"
+    applied(harness, "server", changes=changes)
+    settled(harness, "server", changes=changes)

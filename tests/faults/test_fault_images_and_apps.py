@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
 from tests.support.runs import applied, provision, refused, settled, strays, wait_for, without_s3
 
@@ -18,15 +18,15 @@ STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """An app that runs."""
-    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(HOST)))
-    applied(trial, "all")
-    base_image(trial, HOST)
-    write_app(trial)
-    trial.inventory |= {"images": [IMAGE], "apps": [HELLO]}
-    applied(trial, "image", "deploy")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
+    applied(harness, "all")
+    base_image(harness, HOST)
+    write_app(harness)
+    harness.inventory |= {"images": [IMAGE], "apps": [HELLO]}
+    applied(harness, "image", "deploy")
+    return harness
 
 
 @dataclass(frozen=True)
@@ -73,49 +73,49 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
-def test_one_message_and_nothing_half_done(trial: Trial, fault: Fault) -> None:
+def test_one_message_and_nothing_half_done(harness: Harness, fault: Fault) -> None:
     """The container that served does, with its old settings; no stray of ours, and the next run finds all well."""
-    (trial.folder / "hello/Broken").write_text("FROM python:3.10.5\nRUN no-such-program\n")
-    before = container(trial, HOST).split()[0]
+    (harness.folder / "hello/Broken").write_text("FROM python:3.10.5\nRUN no-such-program\n")
+    before = container(harness, HOST).split()[0]
     changes = {"apps": [{**HELLO, **fault.app}], "images": [{**IMAGE, **fault.image}]}
-    trial.lab.inside(fault.at, fault.before)
+    harness.lab.inside(fault.at, fault.before)
     try:
-        outcome = refused(trial, fault.task, changes=changes)
+        outcome = refused(harness, fault.task, changes=changes)
     finally:
-        trial.lab.inside(fault.at, fault.after)
+        harness.lab.inside(fault.at, fault.after)
     (error,) = outcome.of("error")
     for words in fault.words:
         assert words in error["text"], error["text"]
     assert error["hint"]
-    assert container(trial, HOST).split()[0] == before
-    wait_for(lambda: answer(trial, HOST) == "hello world!", "the answer of the one that served")
-    assert names(trial, HOST) == ["hello"]
-    (trial.folder / "hello/Broken").unlink()
-    applied(trial, "image", "deploy")
-    settled(trial, "image", "deploy")
-    assert container(trial, HOST).split()[0] == before
-    assert strays(trial, HOST) == []
+    assert container(harness, HOST).split()[0] == before
+    wait_for(lambda: answer(harness, HOST) == "hello world!", "the answer of the one that served")
+    assert names(harness, HOST) == ["hello"]
+    (harness.folder / "hello/Broken").unlink()
+    applied(harness, "image", "deploy")
+    settled(harness, "image", "deploy")
+    assert container(harness, HOST).split()[0] == before
+    assert strays(harness, HOST) == []
 
 
-def test_the_holder_of_a_port_that_is_ours(trial: Trial) -> None:
+def test_the_holder_of_a_port_that_is_ours(harness: Harness) -> None:
     """The container that is replaced holds it: that is no hindrance."""
     changes = {"apps": [{**HELLO, "environment": {"A": "b"}}]}
-    assert applied(trial, "deploy", changes=changes).changes() == ["replace hello: its settings differ"]
-    applied(trial, "deploy")
+    assert applied(harness, "deploy", changes=changes).changes() == ["replace hello: its settings differ"]
+    applied(harness, "deploy")
 
 
-def test_another_ones_container(trial: Trial) -> None:
+def test_another_ones_container(harness: Harness) -> None:
     """It has the name: it is named, and neither stopped nor removed."""
-    trial.lab.inside(HOST, "docker run -d --name web python:3.10.5 python -c 'import time; time.sleep(600)'")
+    harness.lab.inside(HOST, "docker run -d --name web python:3.10.5 python -c 'import time; time.sleep(600)'")
     app = {**HELLO, "name": "web", "ports": []}
     for mode in ([], ["--check"]):
         assert (
             "a container called web is there, of python:3.10.5, and it is not ours"
-            in refused(trial, "deploy", *mode, changes={"apps": [HELLO, app]}).errors
+            in refused(harness, "deploy", *mode, changes={"apps": [HELLO, app]}).errors
         )
-    assert names(trial, HOST) == ["hello", "web"]
-    trial.lab.inside(HOST, "docker rm -f web")
-    applied(trial, "deploy")
+    assert names(harness, HOST) == ["hello", "web"]
+    harness.lab.inside(HOST, "docker rm -f web")
+    applied(harness, "deploy")
 
 
 BAD_INPUT = [
@@ -129,9 +129,9 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("changes", "why"), BAD_INPUT)
-def test_bad_input_is_refused_before_anything_is_contacted(trial: Trial, changes: dict[str, Any], why: str) -> None:
+def test_bad_input_is_refused_before_anything_is_contacted(harness: Harness, changes: dict[str, Any], why: str) -> None:
     """Exit code 2, one message."""
-    outcome = provision(trial, "image", "deploy", changes=changes)
+    outcome = provision(harness, "image", "deploy", changes=changes)
     assert outcome.code == 2
     assert outcome.events == ()
     assert why in outcome.stderr

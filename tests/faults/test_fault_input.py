@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision_lab.trial import PROVISION
+from provision_lab.harness import PROVISION
 
 INVENTORY = """\
 [ssh]

@@ -10,39 +10,39 @@ from collections.abc import Callable
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import GREETING, Gate, Live, fact, greeters, wait_until_free
 from tests.support.runs import provision, untouched
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two hosts that greet."""
-    return greeters(trial_factory(LabHost("good"), LabHost("other")))
+    return greeters(harness_factory(LabHost("good"), LabHost("other")))
 
 
-def test_two_runs_at_once(trial: Trial) -> None:
+def test_two_runs_at_once(harness: Harness) -> None:
     """The second is refused on that host, told who holds it since when; the first ends well, and then it is free."""
-    gate = Gate(trial, "good")
-    first = Live(trial, "hold")
+    gate = Gate(harness, "good")
+    first = Live(harness, "hold")
     gate.wait()
-    second = provision(trial, "greet", env={"GREETING": "second\n"})
+    second = provision(harness, "greet", env={"GREETING": "second\n"})
     (error,) = second.of("error")
     assert (second.code, error["host"], error["error"]) == (1, "good", "Locked")
     assert f"process {first.process.pid}" in error["text"]
     assert "since 20" in error["text"]
     assert second.statuses("other") == {"greet": "changed"}
-    check = provision(trial, "greet", "--check", env={"GREETING": "looking is free\n"})
+    check = provision(harness, "greet", "--check", env={"GREETING": "looking is free\n"})
     assert (check.code, check.of("error")) == (0, [])
     gate.open()
     assert first.end().code == 0
-    assert provision(trial, "greet", env={"GREETING": "second\n"}).code == 0
+    assert provision(harness, "greet", env={"GREETING": "second\n"}).code == 0
 
 
-def test_one_interrupt_finishes_the_step(trial: Trial) -> None:
+def test_one_interrupt_finishes_the_step(harness: Harness) -> None:
     """Ctrl-C once: the running step is finished, the next is not begun, both are told; exit code 130."""
-    gate = Gate(trial, "good")
-    run = Live(trial, "hold", "greet", "--limit", "good", env={"GREETING": "never\n"})
+    gate = Gate(harness, "good")
+    run = Live(harness, "hold", "greet", "--limit", "good", env={"GREETING": "never\n"})
     gate.wait()
     run.send(signal.SIGINT)
     assert "stopping after: pass the gate" in run.until("message", host="good")["text"]
@@ -51,15 +51,15 @@ def test_one_interrupt_finishes_the_step(trial: Trial) -> None:
     assert outcome.code == 130
     assert "stopped between two steps, the last was: pass the gate" in outcome.messages()
     assert outcome.statuses("good")["greet"] == "skipped"
-    assert fact(trial, "good", f"cat /run/passed; grep -c never {GREETING} || true") == "through\n0"
-    assert provision(trial, "greet", env={"GREETING": "never\n"}).code == 0
+    assert fact(harness, "good", f"cat /run/passed; grep -c never {GREETING} || true") == "through\n0"
+    assert provision(harness, "greet", env={"GREETING": "never\n"}).code == 0
 
 
-def test_two_interrupts_abandon_the_step(trial: Trial) -> None:
+def test_two_interrupts_abandon_the_step(harness: Harness) -> None:
     """Ctrl-C twice: the run ends at once and names the step; on the host it goes on, and holds the lock till its end."""
-    gate = Gate(trial, "good")
-    trial.lab.inside("good", "rm -f /run/passed")
-    run = Live(trial, "hold", "greet", "--limit", "good", env={"GREETING": "never again\n"})
+    gate = Gate(harness, "good")
+    harness.lab.inside("good", "rm -f /run/passed")
+    run = Live(harness, "hold", "greet", "--limit", "good", env={"GREETING": "never again\n"})
     gate.wait()
     run.send(signal.SIGINT)
     run.until("message", host="good")
@@ -67,34 +67,34 @@ def test_two_interrupts_abandon_the_step(trial: Trial) -> None:
     outcome = run.end()
     assert outcome.code == 130
     assert "abandoned during: pass the gate" in outcome.messages()
-    assert provision(trial, "hold", "--limit", "good").of("error")[0]["error"] == "Locked"
+    assert provision(harness, "hold", "--limit", "good").of("error")[0]["error"] == "Locked"
     gate.open()
-    wait_until_free(trial, "good")
-    assert fact(trial, "good", f"cat /run/passed; grep -c again {GREETING} || true") == "through\n0"
-    assert provision(trial, "hold", "greet", env={"GREETING": "never again\n"}).code == 0
+    wait_until_free(harness, "good")
+    assert fact(harness, "good", f"cat /run/passed; grep -c again {GREETING} || true") == "through\n0"
+    assert provision(harness, "hold", "greet", env={"GREETING": "never again\n"}).code == 0
 
 
-def test_a_broken_connection(trial: Trial) -> None:
+def test_a_broken_connection(harness: Harness) -> None:
     """sshd's session is killed during a step: unreachable, exit code 4; the host is free when the step has ended."""
-    gate = Gate(trial, "good")
-    run = Live(trial, "hold", "greet", env={"GREETING": "after all\n"})
+    gate = Gate(harness, "good")
+    run = Live(harness, "hold", "greet", env={"GREETING": "after all\n"})
     gate.wait()
-    trial.lab.inside("good", "pkill -9 -f '^sshd: ubuntu'")
+    harness.lab.inside("good", "pkill -9 -f '^sshd: ubuntu'")
     outcome = run.end()
     (error,) = outcome.of("error")
     assert (outcome.code, error["host"], error["error"]) == (4, "good", "ConnectionLost")
     assert error["hint"]
     assert outcome.statuses("other") == {"hold": "ok", "greet": "changed"}
     gate.open()
-    wait_until_free(trial, "good")
-    assert provision(trial, "greet", env={"GREETING": "after all\n"}).code == 0
+    wait_until_free(harness, "good")
+    assert provision(harness, "greet", env={"GREETING": "after all\n"}).code == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
-def test_nobody_reads_the_output(trial: Trial, options: tuple[str, ...]) -> None:
+def test_nobody_reads_the_output(harness: Harness, options: tuple[str, ...]) -> None:
     """`provision … | head -0`: the run is carried out to its end all the same, and says so once on stderr."""
     greeting = f"unseen {options}\n"
-    argv = [*PROVISION, "greet", *options, "-i", str(trial.write())]
+    argv = [*PROVISION, "greet", *options, "-i", str(harness.write())]
     gone = subprocess.Popen(["true"], stdin=subprocess.PIPE)
     gone.wait()
     done = subprocess.run(
@@ -102,13 +102,13 @@ def test_nobody_reads_the_output(trial: Trial, options: tuple[str, ...]) -> None
     )
     assert done.stderr.count("nobody reads the output any more") == 1
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
-    for host in trial.lab.hosts:
-        assert fact(trial, host.name, f"cat {GREETING}") == greeting.strip()
+    for host in harness.lab.hosts:
+        assert fact(harness, host.name, f"cat {GREETING}") == greeting.strip()
 
 
-def test_stdout_closed(trial: Trial) -> None:
+def test_stdout_closed(harness: Harness) -> None:
     """`provision … >&-`: there is no stdout at all; the run is carried out."""
-    argv = [*PROVISION, "greet", "-i", str(trial.write())]
+    argv = [*PROVISION, "greet", "-i", str(harness.write())]
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
         stderr=subprocess.PIPE,
@@ -117,13 +117,13 @@ def test_stdout_closed(trial: Trial) -> None:
         check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert fact(trial, "good", f"cat {GREETING}") == "closed"
+    assert fact(harness, "good", f"cat {GREETING}") == "closed"
 
 
-def test_no_room_for_the_report(trial: Trial) -> None:
+def test_no_room_for_the_report(harness: Harness) -> None:
     """A page that cannot be written is refused before anything is contacted; exit code 2."""
-    with untouched(trial, "good", "/etc", "/var/lib/provision"):
-        done = trial.run("greet", "--report", "/proc/no/report.html", env={"GREETING": "no report\n"})
+    with untouched(harness, "good", "/etc", "/var/lib/provision"):
+        done = harness.run("greet", "--report", "/proc/no/report.html", env={"GREETING": "no report\n"})
     assert (done.returncode, "/proc/no" in done.stderr) == (2, True), done.stderr
 
 

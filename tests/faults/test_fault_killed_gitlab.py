@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
 from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
 
@@ -19,11 +19,11 @@ Tables = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host on which everything is in force."""
-    trial = without_s3(with_playbooks(trial_factory(LabHost("gitlab"))))
-    applied(trial, "server")
-    return trial
+    harness = without_s3(with_playbooks(harness_factory(LabHost("gitlab"))))
+    applied(harness, "server")
+    return harness
 
 
 def zone(name: str) -> Tables:
@@ -31,183 +31,189 @@ def zone(name: str) -> Tables:
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
-def in_force(trial: Trial) -> str:
+def in_force(harness: Harness) -> str:
     """The time zone that gitlab.rb asks for."""
-    return fact(trial, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
+    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
-def pays(trial: Trial, before: int, changes: Tables, *names: str) -> None:
+def pays(harness: Harness, before: int, changes: Tables, *names: str) -> None:
     """The next run reconfigures (or picks up what was begun), so that it was done once in all; the one after changes nothing."""
-    outcome = applied(trial, *names, changes=changes)
+    outcome = applied(harness, *names, changes=changes)
     assert outcome.changes() == ["reconfigure GitLab"]
-    assert reconfigures(trial) == before + 1
-    assert pending(trial, "gitlab") == []
-    settled(trial, *names, changes=changes)
-    assert reconfigures(trial) == before + 1
-    assert not succeeds(trial, "gitlab", f"test -e {JOB} || test -e /var/lib/provision/rollback")
+    assert reconfigures(harness) == before + 1
+    assert pending(harness, "gitlab") == []
+    settled(harness, *names, changes=changes)
+    assert reconfigures(harness) == before + 1
+    assert not succeeds(harness, "gitlab", f"test -e {JOB} || test -e /var/lib/provision/rollback")
 
 
 @contextmanager
-def another_reconfigure(trial: Trial) -> Iterator[None]:
+def another_reconfigure(harness: Harness) -> Iterator[None]:
     """Somebody's own reconfigure is under way: ours waits for it, as gitlab-ctl does."""
-    holder = trial.lab.inside("gitlab", f"setsid flock {LOCK} sleep 600 >/dev/null 2>&1 </dev/null & echo $!").strip()
-    wait_for(lambda: not succeeds(trial, "gitlab", f"flock -n {LOCK} true"), "the lock is held")
+    holder = harness.lab.inside("gitlab", f"setsid flock {LOCK} sleep 600 >/dev/null 2>&1 </dev/null & echo $!").strip()
+    wait_for(lambda: not succeeds(harness, "gitlab", f"flock -n {LOCK} true"), "the lock is held")
     yield
-    trial.lab.inside("gitlab", f"pkill -P {holder}; kill {holder} 2>/dev/null; true")
+    harness.lab.inside("gitlab", f"pkill -P {holder}; kill {holder} 2>/dev/null; true")
 
 
-def waits(trial: Trial) -> bool:
+def waits(harness: Harness) -> bool:
     """Whether our reconfigure has begun, and waits."""
-    return succeeds(trial, "gitlab", f"grep -q 'will wait for it to finish' {JOB}/out")
+    return succeeds(harness, "gitlab", f"grep -q 'will wait for it to finish' {JOB}/out")
 
 
-def is_done(trial: Trial) -> bool:
+def is_done(harness: Harness) -> bool:
     """Whether our reconfigure has ended, and nobody has taken its result yet."""
-    return succeeds(trial, "gitlab", f"test -e {JOB}/done")
+    return succeeds(harness, "gitlab", f"test -e {JOB}/done")
 
 
-def test_killed_between_edit_and_reconfigure(trial: Trial) -> None:
+def test_killed_between_edit_and_reconfigure(harness: Harness) -> None:
     """gitlab.rb is written, nothing is reconfigured, the controller dies: the debt stands on the host and is paid once."""
-    before, changes = reconfigures(trial), zone("Berlin")
-    gate = Gate(trial, "gitlab")
-    run = Live(trial, "paused", changes=changes)
+    before, changes = reconfigures(harness), zone("Berlin")
+    gate = Gate(harness, "gitlab")
+    run = Live(harness, "paused", changes=changes)
     gate.wait()
     run.kill()
-    assert (in_force(trial), pending(trial, "gitlab"), reconfigures(trial)) == ("Berlin", ["reconfigure"], before)
+    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == ("Berlin", ["reconfigure"], before)
     gate.open()
-    wait_until_free(trial, "gitlab")
-    assert reconfigures(trial) == before
-    pays(trial, before, changes, "server")
+    wait_until_free(harness, "gitlab")
+    assert reconfigures(harness) == before
+    pays(harness, before, changes, "server")
 
 
-def test_killed_as_soon_as_the_edit_is_told(trial: Trial) -> None:
+def test_killed_as_soon_as_the_edit_is_told(harness: Harness) -> None:
     """`provision server` is killed the moment its event of the edited gitlab.rb is read."""
-    before, changes = reconfigures(trial), zone("Paris")
+    before, changes = reconfigures(harness), zone("Paris")
     with another_reconfigure(
-        trial
+        harness
     ):  # so that ours has not ended before the signal arrives, be the machine ever so busy
-        run = Live(trial, "server", changes=changes)
+        run = Live(harness, "server", changes=changes)
         run.until("change", resource="RubySettings /etc/gitlab/gitlab.rb")
         run.kill()
-        assert (in_force(trial), pending(trial, "gitlab")) == ("Paris", ["reconfigure"])
-        wait_until_free(trial, "gitlab")
-    pays(trial, before, changes, "server")
+        assert (in_force(harness), pending(harness, "gitlab")) == ("Paris", ["reconfigure"])
+        wait_until_free(harness, "gitlab")
+    pays(harness, before, changes, "server")
 
 
-def test_debts_are_paid_by_single_tasks_too(trial: Trial) -> None:
+def test_debts_are_paid_by_single_tasks_too(harness: Harness) -> None:
     """After such a death `provision registry` alone, which edits nothing, reconfigures."""
-    before, changes = reconfigures(trial), zone("Rome")
-    gate = Gate(trial, "gitlab")
-    run = Live(trial, "paused", changes=changes)
+    before, changes = reconfigures(harness), zone("Rome")
+    gate = Gate(harness, "gitlab")
+    run = Live(harness, "paused", changes=changes)
     gate.wait()
     run.kill()
     gate.open()
-    wait_until_free(trial, "gitlab")
-    check = provision(trial, "registry", "--check", changes=changes)
-    assert (check.code, check.changes(), reconfigures(trial)) == (0, ["reconfigure GitLab"], before)
-    pays(trial, before, changes, "registry")
+    wait_until_free(harness, "gitlab")
+    check = provision(harness, "registry", "--check", changes=changes)
+    assert (check.code, check.changes(), reconfigures(harness)) == (0, ["reconfigure GitLab"], before)
+    pays(harness, before, changes, "registry")
 
 
-def test_killed_during_the_reconfigure(trial: Trial) -> None:
+def test_killed_during_the_reconfigure(harness: Harness) -> None:
     """It goes on without us; the next run takes its result and starts none."""
-    before, changes = reconfigures(trial), zone("Madrid")
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=changes)
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
+    before, changes = reconfigures(harness), zone("Madrid")
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=changes)
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
         run.kill()
-        wait_until_free(trial, "gitlab")
-        assert reconfigures(trial) == before
-    wait_for(lambda: is_done(trial), "our reconfigure ends by itself", 60)
-    assert reconfigures(trial) == before + 1
-    pays(trial, before, changes, "server")
+        wait_until_free(harness, "gitlab")
+        assert reconfigures(harness) == before
+    wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
+    assert reconfigures(harness) == before + 1
+    pays(harness, before, changes, "server")
 
 
-def test_the_next_run_meets_it_under_way(trial: Trial) -> None:
+def test_the_next_run_meets_it_under_way(harness: Harness) -> None:
     """The next run comes while the reconfigure of the killed one still runs: it waits for that one and starts none."""
-    before, changes = reconfigures(trial), zone("Lisbon")
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=changes)
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
+    before, changes = reconfigures(harness), zone("Lisbon")
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=changes)
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
         run.kill()
-        wait_until_free(trial, "gitlab")
-        second = Live(trial, "server", changes=changes)
-        wait_for(lambda: follows(trial), "the second run follows it", 60)
+        wait_until_free(harness, "gitlab")
+        second = Live(harness, "server", changes=changes)
+        wait_for(lambda: follows(harness), "the second run follows it", 60)
     outcome = second.end()
     assert (outcome.code, outcome.changes(), outcome.summary["changed"]) == (0, ["reconfigure GitLab"], 1)
-    assert reconfigures(trial) == before + 1
-    settled(trial, "server", changes=changes)
+    assert reconfigures(harness) == before + 1
+    settled(harness, "server", changes=changes)
 
 
-def follows(trial: Trial) -> bool:
+def follows(harness: Harness) -> bool:
     """Whether a run reads along with a reconfigure on the host."""
-    return succeeds(trial, "gitlab", f"pgrep -f '^tail .*{JOB}/out'")
+    return succeeds(harness, "gitlab", f"pgrep -f '^tail .*{JOB}/out'")
 
 
-def test_an_edit_after_it_began_is_not_taken_for_done(trial: Trial) -> None:
+def test_an_edit_after_it_began_is_not_taken_for_done(harness: Harness) -> None:
     """The reconfigure of a killed run is under way, and the inventory has changed since: its result does not count."""
-    before = reconfigures(trial)
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=zone("Vienna"))
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
+    before = reconfigures(harness)
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=zone("Vienna"))
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
         run.kill()
-        wait_until_free(trial, "gitlab")
-        second = Live(trial, "server", changes=zone("Prague"))
+        wait_until_free(harness, "gitlab")
+        second = Live(harness, "server", changes=zone("Prague"))
         second.until("change", resource="RubySettings /etc/gitlab/gitlab.rb")
     outcome = second.end()
-    assert (outcome.code, outcome.changes()[-1], in_force(trial)) == (0, "reconfigure GitLab", "Prague"), outcome.errors
-    assert reconfigures(trial) == before + 2
-    settled(trial, "server", changes=zone("Prague"))
+    assert (outcome.code, outcome.changes()[-1], in_force(harness)) == (0, "reconfigure GitLab", "Prague"), (
+        outcome.errors
+    )
+    assert reconfigures(harness) == before + 2
+    settled(harness, "server", changes=zone("Prague"))
 
 
-def test_the_connection_breaks_during_the_reconfigure(trial: Trial) -> None:
+def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
     """sshd's session dies: exit code 4 and a message that the next run goes on; the reconfigure ends by itself."""
-    before, changes = reconfigures(trial), zone("Athens")
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=changes)
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
-        trial.lab.inside("gitlab", "pkill -9 -f '^sshd: ubuntu'")
+    before, changes = reconfigures(harness), zone("Athens")
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=changes)
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
+        harness.lab.inside("gitlab", "pkill -9 -f '^sshd: ubuntu'")
         outcome = run.end()
         (error,) = outcome.of("error")
         assert (outcome.code, error["error"], error["task"]) == (4, "ConnectionLost", "registry")
         assert error["hint"]
-        wait_until_free(trial, "gitlab")
-    wait_for(lambda: is_done(trial), "our reconfigure ends by itself", 60)
-    pays(trial, before, changes, "server")
+        wait_until_free(harness, "gitlab")
+    wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
+    pays(harness, before, changes, "server")
 
 
-def test_one_that_fails_unseen(trial: Trial) -> None:
+def test_one_that_fails_unseen(harness: Harness) -> None:
     """It fails while nobody is connected: it takes itself back, and the next run begins anew."""
-    before, now, changes = reconfigures(trial), in_force(trial), zone("Dublin")
-    trial.lab.inside("gitlab", "echo 'no such database' > /etc/gitlab-standin/fail-next-reconfigure")
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=changes)
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
+    before, now, changes = reconfigures(harness), in_force(harness), zone("Dublin")
+    harness.lab.inside("gitlab", "echo 'no such database' > /etc/gitlab-standin/fail-next-reconfigure")
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=changes)
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
         run.kill()
-        wait_until_free(trial, "gitlab")
-    wait_for(lambda: is_done(trial), "our reconfigure ends by itself", 60)
-    assert (in_force(trial), pending(trial, "gitlab"), reconfigures(trial)) == (now, [], before + 2)
-    outcome = applied(trial, "server", changes=changes)
-    assert (outcome.changes()[-1], in_force(trial), reconfigures(trial)) == ("reconfigure GitLab", "Dublin", before + 3)
-    settled(trial, "server", changes=changes)
+        wait_until_free(harness, "gitlab")
+    wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
+    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (now, [], before + 2)
+    outcome = applied(harness, "server", changes=changes)
+    assert (outcome.changes()[-1], in_force(harness), reconfigures(harness)) == (
+        "reconfigure GitLab",
+        "Dublin",
+        before + 3,
+    )
+    settled(harness, "server", changes=changes)
 
 
-def test_one_that_cannot_be_taken_back_is_told_by_the_next_run(trial: Trial) -> None:
+def test_one_that_cannot_be_taken_back_is_told_by_the_next_run(harness: Harness) -> None:
     """It fails unseen, and so does the way back: still owed; the next run says why, the one after it succeeds."""
-    changes, before = zone("Oslo"), in_force(trial)
+    changes, before = zone("Oslo"), in_force(harness)
     fail = "cd /etc/gitlab-standin && echo 'no such database' > fail-next-reconfigure"
-    with another_reconfigure(trial):
-        run = Live(trial, "server", changes=changes)
-        wait_for(lambda: waits(trial), "our reconfigure waits", 60)
+    with another_reconfigure(harness):
+        run = Live(harness, "server", changes=changes)
+        wait_for(lambda: waits(harness), "our reconfigure waits", 60)
         run.kill()
-        wait_until_free(trial, "gitlab")
-        trial.lab.inside("gitlab", f"{fail}; echo 'file /nowhere is gone' > fail-next-reconfigure-late")
-    wait_for(lambda: is_done(trial), "our reconfigure ends by itself", 60)
-    assert (in_force(trial), pending(trial, "gitlab")) == (before, ["reconfigure"])
-    outcome = provision(trial, "server", changes=zone(before))
+        wait_until_free(harness, "gitlab")
+        harness.lab.inside("gitlab", f"{fail}; echo 'file /nowhere is gone' > fail-next-reconfigure-late")
+    wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
+    assert (in_force(harness), pending(harness, "gitlab")) == (before, ["reconfigure"])
+    outcome = provision(harness, "server", changes=zone(before))
     assert (outcome.code, outcome.of("error")[0]["resource"]) == (1, "reconfigure")
     assert "no such database" in outcome.errors
     assert "cannot be reconfigured either: " in outcome.errors
     assert "file /nowhere is gone" in outcome.errors
-    applied(trial, "server", changes=changes)
-    assert in_force(trial) == "Oslo"
-    settled(trial, "server", changes=changes)
+    applied(harness, "server", changes=changes)
+    assert in_force(harness) == "Oslo"
+    settled(harness, "server", changes=changes)

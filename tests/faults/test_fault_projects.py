@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import Server, estate
 from tests.support.runs import Outcome, applied, provision, settled, untouched
 
@@ -17,18 +17,18 @@ Tables = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab with a project that is set up, and a template of the user's that is no pipeline."""
-    trial = estate(trial_factory, tasks=("gitlab",))
-    folder = trial.folder / "templates/pipelines"
+    harness = estate(harness_factory, tasks=("gitlab",))
+    folder = harness.folder / "templates/pipelines"
     folder.mkdir(parents=True)
     (folder / "wrong.gitlab-ci.yml.j2").write_text("build:\n  stage: nowhere\n  scrpt: [make]\n")
     (folder / "broken.gitlab-ci.yml.j2").write_text("build: {{ nobody_gives_this }}\n")
     table = {"shared_runners": False, "variables": {"A": "1"}, "pipeline": {"template": "registry", "test": "true"}}
-    trial.inventory["projects"] = {PROJECT: table}
-    Server(trial).make("docker-builder")
-    applied(trial, "project", "pipeline")
-    return trial
+    harness.inventory["projects"] = {PROJECT: table}
+    Server(harness).make("docker-builder")
+    applied(harness, "project", "pipeline")
+    return harness
 
 
 def wants(**project: Any) -> Tables:
@@ -61,11 +61,11 @@ INPUT = {
 
 
 @pytest.mark.parametrize("kind", INPUT)
-def test_bad_input(trial: Trial, kind: str) -> None:
+def test_bad_input(harness: Harness, kind: str) -> None:
     """Told with its place, and nothing is contacted."""
     changes, words = INPUT[kind]
-    with Server(trial).counted() as seen:
-        judged(provision(trial, "project", "pipeline", changes=changes), 2, *words)
+    with Server(harness).counted() as seen:
+        judged(provision(harness, "project", "pipeline", changes=changes), 2, *words)
     assert dict(seen) == {}
 
 
@@ -80,38 +80,38 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_gitlab_has_not(trial: Trial, kind: str) -> None:
+def test_what_gitlab_has_not(harness: Harness, kind: str) -> None:
     """Nothing is done, not even what could be; check mode says the same."""
     changes, words = REFUSED[kind]
-    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"):
-        judged(provision(trial, "project", changes=changes), 1, *words)
-        judged(provision(trial, "project", "--check", changes=changes), 1, *words)
+    with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"):
+        judged(provision(harness, "project", changes=changes), 1, *words)
+        judged(provision(harness, "project", "--check", changes=changes), 1, *words)
 
 
-def test_gitlabs_lint_refuses(trial: Trial) -> None:
+def test_gitlabs_lint_refuses(harness: Harness) -> None:
     """In its own words; nothing is committed."""
-    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"):
-        outcome = provision(trial, "pipeline", changes=wants(pipeline={"template": "wrong"}))
+    with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"):
+        outcome = provision(harness, "pipeline", changes=wants(pipeline={"template": "wrong"}))
         judged(outcome, 1, "config contains unknown keys: scrpt", "chosen stage nowhere does not exist")
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "api_token"), (403, "owner"), (500, "gitlab-ctl tail")])
 @pytest.mark.parametrize("task", ["project", "pipeline"])
-def test_gitlab_refuses(trial: Trial, task: str, status: int, words: str) -> None:
+def test_gitlab_refuses(harness: Harness, task: str, status: int, words: str) -> None:
     """Its answer and the remedy; once it answers, the same command does the work that was left."""
     fault = {"path": "/api/v4/projects/*", "status": status}
-    with untouched(trial, "gitlab", DATABASE, "/var/lib/provision"), Server(trial).faults(fault):
-        judged(provision(trial, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
-    settled(trial, task)
+    with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"), Server(harness).faults(fault):
+        judged(provision(harness, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
+    settled(harness, task)
 
 
-def test_gitlab_fails_in_the_middle(trial: Trial) -> None:
+def test_gitlab_fails_in_the_middle(harness: Harness) -> None:
     """What was done stays done and is known; the next run does the rest, and no more."""
     variables = {"variables": {"B": "2", "C": "3"}}
-    with Server(trial).faults({"method": "POST", "path": "*/variables", "status": 502}):
-        outcome = provision(trial, "project", changes=wants(**variables))
+    with Server(harness).faults({"method": "POST", "path": "*/variables", "status": 502}):
+        outcome = provision(harness, "project", changes=wants(**variables))
     assert outcome.changes() == [f"set container_registry_access_level of project {PROJECT}"]
     judged(outcome, 1, "502")
-    again = applied(trial, "project", changes=wants(**variables))
+    again = applied(harness, "project", changes=wants(**variables))
     assert again.changes() == [f"create variable {one} of project {PROJECT}" for one in "BC"]
-    settled(trial, "project", changes=wants(**variables))
+    settled(harness, "project", changes=wants(**variables))

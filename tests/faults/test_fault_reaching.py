@@ -13,7 +13,7 @@ import pytest
 
 from provision.ssh.host_keys import fingerprint
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import GREETING, fact, greeters, on_host
 from tests.support.runs import provision, untouched
 
@@ -22,28 +22,28 @@ _counter = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """One host that is well, one with a password for sudo, one with a small disk, all greeting once."""
     hosts = (LabHost("good"), LabHost("locked", sudo="password"), LabHost("small", disk_mb=40))
-    return greeters(trial_factory(*hosts))
+    return greeters(harness_factory(*hosts))
 
 
-def key_of(trial: Trial, host: str) -> tuple[str, str]:
+def key_of(harness: Harness, host: str) -> tuple[str, str]:
     """A host's true key, its type and its fingerprint."""
     from base64 import b64decode
 
-    kind, blob = trial.lab.host_keys[host].split()[:2]
+    kind, blob = harness.lab.host_keys[host].split()[:2]
     return kind, fingerprint(b64decode(blob))
 
 
-def known(trial: Trial, **keys: str | None) -> Mapping[str, Any]:
+def known(harness: Harness, **keys: str | None) -> Mapping[str, Any]:
     """Known hosts with other keys for these hosts, or with none."""
     lines = [
         f"{one.address} {key}"
-        for one in trial.lab.hosts
-        if (key := keys.get(one.name, trial.lab.host_keys[one.name])) is not None
+        for one in harness.lab.hosts
+        if (key := keys.get(one.name, harness.lab.host_keys[one.name])) is not None
     ]
-    path = trial.folder / "known"
+    path = harness.folder / "known"
     path.write_text("\n".join(lines) + "\n")
     return {"ssh": {"known_hosts": str(path)}}
 
@@ -53,52 +53,52 @@ def one_host(name: str, **table: Any) -> Mapping[str, Any]:
     return {"hosts": {name: table}}
 
 
-def changed_key(trial: Trial) -> Broken:
+def changed_key(harness: Harness) -> Broken:
     """The host was set up anew, or somebody stands in between."""
-    return nullcontext(known(trial, locked=trial.lab.host_keys["good"]))
+    return nullcontext(known(harness, locked=harness.lab.host_keys["good"]))
 
 
-def unknown_key(trial: Trial) -> Broken:
+def unknown_key(harness: Harness) -> Broken:
     """Nobody has noted its key."""
-    return nullcontext(known(trial, locked=None))
+    return nullcontext(known(harness, locked=None))
 
 
-def pinned_otherwise(trial: Trial) -> Broken:
+def pinned_otherwise(harness: Harness) -> Broken:
     """The inventory pins another key."""
-    return nullcontext(one_host("locked", host_key=key_of(trial, "good")[1]))
+    return nullcontext(one_host("locked", host_key=key_of(harness, "good")[1]))
 
 
-def nobody(trial: Trial) -> Broken:  # noqa: ARG001
+def nobody(harness: Harness) -> Broken:  # noqa: ARG001
     """The user has no account there."""
     return nullcontext(one_host("locked", ssh={"user": "nobody-here"}))
 
 
-def wrong_password(trial: Trial) -> Broken:
+def wrong_password(harness: Harness) -> Broken:
     """sudo wants another password."""
-    path = trial.folder / "wrong"
+    path = harness.folder / "wrong"
     path.write_text("not-the-password-at-all")
     path.chmod(0o600)
     return nullcontext(one_host("locked", ssh={"become_password": {"file": str(path)}}))
 
 
 @contextmanager
-def no_password(trial: Trial) -> Iterator[Mapping[str, Any]]:
+def no_password(harness: Harness) -> Iterator[Mapping[str, Any]]:
     """sudo wants a password, and nobody gave one."""
-    table = trial.inventory["hosts"]["locked"].pop("ssh")
+    table = harness.inventory["hosts"]["locked"].pop("ssh")
     yield {}
-    trial.inventory["hosts"]["locked"]["ssh"] = table
+    harness.inventory["hosts"]["locked"]["ssh"] = table
 
 
-def refusing(trial: Trial) -> Broken:  # noqa: ARG001
+def refusing(harness: Harness) -> Broken:  # noqa: ARG001
     """No sshd on that port."""
     return nullcontext(one_host("locked", ssh={"port": 2}))
 
 
-def silent(trial: Trial) -> Broken:
+def silent(harness: Harness) -> Broken:
     """A firewall drops what comes for sshd."""
     rule = "nft add table ip faults && nft 'add chain ip faults in { type filter hook input priority 0; }'"
     drop = f"{rule} && nft add rule ip faults in tcp dport 22 drop"
-    leader = str(trial.lab.machine("locked").leader)
+    leader = str(harness.lab.machine("locked").leader)
 
     @contextmanager
     def dropped() -> Iterator[Mapping[str, Any]]:
@@ -112,39 +112,39 @@ def silent(trial: Trial) -> Broken:
     return dropped()
 
 
-def nameless(trial: Trial) -> Broken:  # noqa: ARG001
+def nameless(harness: Harness) -> Broken:  # noqa: ARG001
     """Its name is in no DNS."""
     return nullcontext(one_host("locked", address="no-such-host.invalid"))
 
 
 @contextmanager
-def full(trial: Trial) -> Iterator[Mapping[str, Any]]:
+def full(harness: Harness) -> Iterator[Mapping[str, Any]]:
     """Not a byte is left on its disk."""
-    with on_host(trial, "small", "cat /dev/zero > /filling 2>/dev/null || true", "rm /filling"):
+    with on_host(harness, "small", "cat /dev/zero > /filling 2>/dev/null || true", "rm /filling"):
         yield {}
 
 
 @contextmanager
-def read_only(trial: Trial) -> Iterator[Mapping[str, Any]]:
+def read_only(harness: Harness) -> Iterator[Mapping[str, Any]]:
     """The file system went read-only, as after an error on the disk."""
-    with on_host(trial, "small", "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount /etc"):
+    with on_host(harness, "small", "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount /etc"):
         yield {}
 
 
 @contextmanager
-def immutable(trial: Trial) -> Iterator[Mapping[str, Any]]:
+def immutable(harness: Harness) -> Iterator[Mapping[str, Any]]:
     """Something stands where the file is to go."""
-    with on_host(trial, "small", f"mv {GREETING} /old && mkdir {GREETING}", f"rmdir {GREETING}; mv /old {GREETING}"):
+    with on_host(harness, "small", f"mv {GREETING} /old && mkdir {GREETING}", f"rmdir {GREETING}; mv /old {GREETING}"):
         yield {}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a host is broken, and what must be said of it. `{…}` in words is filled in from the trial."""
+    """How a host is broken, and what must be said of it. `{…}` in words is filled in from the harness."""
 
     name: str
     host: str
-    broken: Callable[[Trial], Broken]
+    broken: Callable[[Harness], Broken]
     code: int
     error: str
     words: tuple[str, ...]
@@ -206,14 +206,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-def test_fault(trial: Trial, fault: Fault) -> None:
+def test_fault(harness: Harness, fault: Fault) -> None:
     """The message says what, where and what next; the host stays as it was; others are served; mended, it converges."""
     greeting = {"GREETING": f"good day {next(_counter)}\n", "TIMES": "200"}
-    names = {f"{name}_key": " ".join(key_of(trial, name)) for name in ("good", "locked")}
+    names = {f"{name}_key": " ".join(key_of(harness, name)) for name in ("good", "locked")}
     names["good_key"] = names["good_key"].split()[1] if "pinned" in fault.name else names["good_key"]
-    words = [one.format(address=trial.lab.machine(fault.host).host.address, **names) for one in fault.words]
-    with fault.broken(trial) as changes, untouched(trial, fault.host, "/etc", "/var/lib/provision"):
-        outcome = provision(trial, "greet", changes=changes, env=greeting)
+    words = [one.format(address=harness.lab.machine(fault.host).host.address, **names) for one in fault.words]
+    with fault.broken(harness) as changes, untouched(harness, fault.host, "/etc", "/var/lib/provision"):
+        outcome = provision(harness, "greet", changes=changes, env=greeting)
         (error,) = outcome.of("error")
         assert (outcome.code, error["host"], error["error"]) == (fault.code, fault.host, fault.error), error
         assert [one for one in words if one not in f"{error['text']} → {error['hint']}"] == []
@@ -221,22 +221,22 @@ def test_fault(trial: Trial, fault: Fault) -> None:
     unreachable = fault.code == 4
     assert outcome.statuses(fault.host) == {"greet": "unreachable" if unreachable else "failed"}
     assert outcome.summary["hosts"][fault.host]["unreachable"] is unreachable
-    others = {one.name for one in trial.lab.hosts} - {fault.host}
+    others = {one.name for one in harness.lab.hosts} - {fault.host}
     assert {outcome.statuses(name)["greet"] for name in others} == {"changed"}
-    assert fact(trial, "good", f"tail -n 1 {GREETING}") == greeting["GREETING"].strip()
-    again = provision(trial, "greet", env=greeting)
+    assert fact(harness, "good", f"tail -n 1 {GREETING}") == greeting["GREETING"].strip()
+    again = provision(harness, "greet", env=greeting)
     assert (again.code, {one["host"] for one in again.of("change")}) == (0, {fault.host})
 
 
-def test_unreachable_and_failed_together(trial: Trial) -> None:
+def test_unreachable_and_failed_together(harness: Harness) -> None:
     """A failed host counts for more than one that was not reached: exit code 1, both told, the third served."""
     greeting = {"GREETING": "both\n", "TIMES": "200"}
-    with full(trial):
-        outcome = provision(trial, "greet", changes=one_host("locked", ssh={"port": 2}), env=greeting)
+    with full(harness):
+        outcome = provision(harness, "greet", changes=one_host("locked", ssh={"port": 2}), env=greeting)
     assert outcome.code == 1
     assert {one["host"]: one["error"] for one in outcome.of("error")} == {
         "locked": "Unreachable",
         "small": "ChangeFailed",
     }
     assert outcome.statuses("good") == {"greet": "changed"}
-    assert provision(trial, "greet", env=greeting).code == 0
+    assert provision(harness, "greet", env=greeting).code == 0

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 from tests.support.canaries import Canaries, files, watched
 from tests.support.faults import on_host, with_playbooks
 
@@ -36,27 +36,27 @@ MEANT_FOR_THEM = re.compile(
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two bare hosts; sudo wants a password on one."""
-    trial = with_playbooks(trial_factory(LabHost("gitlab"), LabHost("runner-1", sudo="password")))
-    settings = trial.inventory["gitlab"]["settings"]
-    (trial.folder / "smtp").write_text("canary-smtp-UvXw93-ßecret")
-    (trial.folder / "smtp").chmod(0o600)
-    settings["gitlab_rails"]["smtp_password"] = {"command": ["cat", str(trial.folder / "smtp")]}
+    harness = with_playbooks(harness_factory(LabHost("gitlab"), LabHost("runner-1", sudo="password")))
+    settings = harness.inventory["gitlab"]["settings"]
+    (harness.folder / "smtp").write_text("canary-smtp-UvXw93-ßecret")
+    (harness.folder / "smtp").chmod(0o600)
+    settings["gitlab_rails"]["smtp_password"] = {"command": ["cat", str(harness.folder / "smtp")]}
     settings["gitlab_rails"]["incoming_email_password"] = {"env": "MAIL_PASSWORD"}
-    return trial
+    return harness
 
 
 @pytest.fixture(scope="module")
-def canaries(trial: Trial) -> Canaries:
+def canaries(harness: Harness) -> Canaries:
     """Everything that is secret in this estate."""
     names = ("api_token", "registry_password", "s3_access_key", "s3_secret_key", "sudo_password")
-    texts = {name: trial.lab.secret(name) for name in names}
+    texts = {name: harness.lab.secret(name) for name in names}
     return Canaries({**texts, "smtp": "canary-smtp-UvXw93-ßecret", "mail": "canary-mail-77JkQp-from-env"})
 
 
 def run(
-    trial: Trial,
+    harness: Harness,
     canaries: Canaries,
     name: str,
     *arguments: str,
@@ -64,9 +64,9 @@ def run(
     env: Mapping[str, str] | None = None,
 ) -> int:
     """One watched run; what it printed is kept under its name, and its own environment is forgiven the mail password."""
-    argv = [*PROVISION, *arguments, "-i", str(trial.write(changes))]
+    argv = [*PROVISION, *arguments, "-i", str(harness.write(changes))]
     environment = {**os.environ, "MAIL_PASSWORD": canaries.texts["mail"], **(env or {})}
-    with watched(trial, canaries):
+    with watched(harness, canaries):
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, stdin=subprocess.DEVNULL
         )
@@ -78,30 +78,32 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def done(trial: Trial, canaries: Canaries) -> Canaries:
+def done(harness: Harness, canaries: Canaries) -> Canaries:
     """Runs of every kind, with everything told: all from bare hosts, changes, failures, a crash of the program itself."""
-    report = ("--report", str(trial.folder / "report.html"))
-    assert run(trial, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.told["all"][-3000:]
+    report = ("--report", str(harness.folder / "report.html"))
+    assert run(harness, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.told["all"][-3000:]
     other = {"gitlab": {"settings": {"gitlab_rails": {"smtp_user_name": "canary", "time_zone": "Berlin"}}}}
-    runners = {"runners": [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]}
+    runners = {"runners": [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]}
     more = ("--json", "--diff", "-vv")
-    assert run(trial, canaries, "check", "all", "--check", *more, changes={**other, **runners}) == 0
-    assert run(trial, canaries, "change", "gitlab", "register", *more, changes={**other, **runners}) == 0
-    tokens = trial.lab.inside("runner-1", "sed -n 's/^ *token = //p' /etc/gitlab-runner/config.toml").split()
+    assert run(harness, canaries, "check", "all", "--check", *more, changes={**other, **runners}) == 0
+    assert run(harness, canaries, "change", "gitlab", "register", *more, changes={**other, **runners}) == 0
+    tokens = harness.lab.inside("runner-1", "sed -n 's/^ *token = //p' /etc/gitlab-runner/config.toml").split()
     canaries.texts.update((f"runner_token_{number}", token.strip('"')) for number, token in enumerate(tokens))
     assert len(tokens) == 2
     for name, line in failures(canaries).items():
         spoil = f"printf '%s' {line!r} > /etc/gitlab-standin/fail-next-reconfigure"
-        trial.lab.inside("gitlab", spoil)
-        assert run(trial, canaries, name, "gitlab", *more) == 1, canaries.told[name]
+        harness.lab.inside("gitlab", spoil)
+        assert run(harness, canaries, name, "gitlab", *more) == 1, canaries.told[name]
     # GitLab's own log holds what we made it say: that is no leak of anybody's.
-    trial.lab.inside("gitlab", "cd /var/log/gitlab/reconfigure && rm $(grep -l 'cannot use storage\\|cannot log in' *)")
-    with on_host(trial, "runner-1", "systemctl stop docker.socket docker", "systemctl start docker"):
-        assert run(trial, canaries, "docker down", "verify", *more) == 1
+    harness.lab.inside(
+        "gitlab", "cd /var/log/gitlab/reconfigure && rm $(grep -l 'cannot use storage\\|cannot log in' *)"
+    )
+    with on_host(harness, "runner-1", "systemctl stop docker.socket docker", "systemctl start docker"):
+        assert run(harness, canaries, "docker down", "verify", *more) == 1
     wrong = {"registry": {"login": {"username": "nobody"}}}
-    assert run(trial, canaries, "login refused", "verify", "-vv", changes=wrong) == 1
+    assert run(harness, canaries, "login refused", "verify", "-vv", changes=wrong) == 1
     crash = {"CANARY": canaries.texts["s3_secret_key"], "GREETING": ""}
-    assert run(trial, canaries, "crash", "crash", "-vv", env=crash) == 1
+    assert run(harness, canaries, "crash", "crash", "-vv", env=crash) == 1
     own = [one for one in canaries.seen if one[0] == "s3_secret_key" and one[2] == "environment"]
     canaries.seen[:] = [one for one in canaries.seen if one not in own]  # CANARY, as this test typed it
     return canaries
@@ -137,9 +139,9 @@ def test_no_output_holds_one(done: Canaries, name: str) -> None:
     assert expected[name].replace("'", "") in told.replace("'", "").replace('"', "").replace("\\", ""), told[-3000:]
 
 
-def test_the_report_holds_none(trial: Trial, done: Canaries) -> None:
+def test_the_report_holds_none(harness: Harness, done: Canaries) -> None:
     """The page of the first run, diffs and all."""
-    page = (trial.folder / "report.html").read_bytes()
+    page = (harness.folder / "report.html").read_bytes()
     assert done.inside(page) == []
     assert b"***" in page
 
@@ -150,20 +152,20 @@ def test_no_process_carried_one(done: Canaries) -> None:
     assert done.samples > 500
 
 
-def test_the_watch_sees_what_is_there(trial: Trial, canaries: Canaries) -> None:
+def test_the_watch_sees_what_is_there(harness: Harness, canaries: Canaries) -> None:
     """A process that does carry one in its argv and another in its environment for a moment is seen."""
     other = Canaries(canaries.texts)
     text = canaries.texts["s3_secret_key"]
-    with watched(trial, other):
+    with watched(harness, other):
         argv = ["sh", "-c", "sleep 0.3", "sh", f"--password={text}"]
         subprocess.run(argv, env={"PATH": os.environ["PATH"], "A": canaries.texts["mail"]}, check=True)
     assert {(name, what) for name, _, what in other.seen} == {("s3_secret_key", "argv"), ("mail", "environment")}
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_no_file_of_a_host_holds_one(trial: Trial, done: Canaries, host: str) -> None:
+def test_no_file_of_a_host_holds_one(harness: Harness, done: Canaries, host: str) -> None:
     """Everything that was written there: disk, /run, /tmp, /dev/shm, logs, Docker's files; but for the files meant to hold them."""
-    machine = trial.lab.machine(host)
+    machine = harness.lab.machine(host)
     root = Path(f"/proc/{machine.leader}/root")
     trees = [machine.folder / "disk" / name for name in ("upper", "docker", "containerd")]
     trees += [root / name for name in ("run", "tmp", "var/tmp", "dev/shm")]
@@ -177,19 +179,19 @@ def test_no_file_of_a_host_holds_one(trial: Trial, done: Canaries, host: str) ->
     assert {path: names for path, names in held.items() if not MEANT_FOR_THEM.fullmatch(path)} == {}
     assert count > 100
     assert any(path.startswith("etc/gitlab") for path in held)  # they were planted, and are where they belong
-    assert trial.lab.inside(host, "stat -c %a /var/lib/provision /var/lib/provision/backup").split() == ["700", "700"]
-    assert done.inside(trial.lab.inside(host, "journalctl -a --no-pager -o export").encode()) == []
+    assert harness.lab.inside(host, "stat -c %a /var/lib/provision /var/lib/provision/backup").split() == ["700", "700"]
+    assert done.inside(harness.lab.inside(host, "journalctl -a --no-pager -o export").encode()) == []
 
 
-def test_no_file_of_this_machine_holds_one(trial: Trial, done: Canaries) -> None:
+def test_no_file_of_this_machine_holds_one(harness: Harness, done: Canaries) -> None:
     """What stands beside the inventory, but for the secret's own file; nothing of ours is in the temporary folders."""
-    held = {path.name: names for path in files(trial.folder) if (names := done.inside(path.read_bytes()))}
+    held = {path.name: names for path in files(harness.folder) if (names := done.inside(path.read_bytes()))}
     assert held == {"smtp": ["smtp"]}
     for folder in (Path("/dev/shm"), Path("/run")):
         assert [path for path in folder.glob("*provision*") if "lab" not in path.name and path.is_file()] == []
 
 
-def test_state_holds_none(trial: Trial, done: Canaries) -> None:
+def test_state_holds_none(harness: Harness, done: Canaries) -> None:
     """What is remembered of what we set up names keys, never values."""
     for host in HOSTS:
-        assert done.inside(trial.lab.inside(host, "cat /var/lib/provision/state.json").encode()) == []
+        assert done.inside(harness.lab.inside(host, "cat /var/lib/provision/state.json").encode()) == []

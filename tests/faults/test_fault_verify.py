@@ -13,7 +13,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.certificates import Authority
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import fact, on_host
 from tests.support.runs import applied, provision, settled, untouched, without_s3
 
@@ -25,16 +25,16 @@ Broken = AbstractContextManager[Any]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A whole estate that works."""
-    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
-    applied(trial, "all")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
+    applied(harness, "all")
+    return harness
 
 
-def secret(trial: Trial, name: str, text: str) -> dict[str, str]:
+def secret(harness: Harness, name: str, text: str) -> dict[str, str]:
     """A secret of the inventory in a file of this machine."""
-    path = trial.folder / name
+    path = harness.folder / name
     path.write_text(text)
     path.chmod(0o600)
     return {"file": str(path)}
@@ -97,7 +97,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name.replace(" ", "-"))
-def test_layer(trial: Trial, layer: Layer) -> None:
+def test_layer(harness: Harness, layer: Layer) -> None:
     """Exit code 1, the layer is the first word, the remedy follows; a host that can reach the registry passes."""
     before, after = layer.before, layer.after
     if layer.name == "tls":
@@ -105,8 +105,8 @@ def test_layer(trial: Trial, layer: Layer) -> None:
         before = f"cp -p {CA} /root/ca; echo '{other}' > {CA}; mv {STORE} /root/store; mkdir {STORE}"
         after = f"mv /root/ca {CA}; rmdir {STORE}; mv /root/store {STORE}"
         before, after = (f"{one}; update-ca-certificates --fresh >/dev/null 2>&1" for one in (before, after))
-    with on_host(trial, layer.at, before, after):
-        outcome = provision(trial, "verify")
+    with on_host(harness, layer.at, before, after):
+        outcome = provision(harness, "verify")
     assert outcome.code == 1
     assert {one["host"] for one in outcome.of("error")} == set(layer.hosts), outcome.errors
     for error in outcome.of("error"):
@@ -115,67 +115,71 @@ def test_layer(trial: Trial, layer: Layer) -> None:
         assert error["hint"]
     if OTHER not in layer.hosts:
         assert outcome.statuses(OTHER) == {"verify": "ok"}
-    assert leftovers(trial, BROKEN_HOST) == ""
+    assert leftovers(harness, BROKEN_HOST) == ""
 
 
-def leftovers(trial: Trial, host: str) -> str:
+def leftovers(harness: Harness, host: str) -> str:
     """What a proof has left on a host: logins, images, folders."""
     look = "ls -d /dev/shm/provision* /root/.docker 2>/dev/null; docker image ls -q 2>/dev/null; true"
-    return fact(trial, host, look)
+    return fact(harness, host, look)
 
 
-def test_login_refused(trial: Trial) -> None:
+def test_login_refused(harness: Harness) -> None:
     """A wrong password: the layer, the registry's own words, where to look; the password itself nowhere."""
-    wrong = {"registry": {"login": {"password": secret(trial, "wrong", "a-password-of-nobody")}}}
-    outcome = provision(trial, "verify", changes=wrong)
+    wrong = {"registry": {"login": {"password": secret(harness, "wrong", "a-password-of-nobody")}}}
+    outcome = provision(harness, "verify", changes=wrong)
     assert (outcome.code, len(outcome.of("error"))) == (1, 2)
     for error in outcome.of("error"):
         assert "login: " in error["text"]
         assert "registry.login" in f"{error['text']} → {error['hint']}"
     assert "a-password-of-nobody" not in json.dumps(outcome.events) + outcome.stderr
-    assert leftovers(trial, BROKEN_HOST) == ""
+    assert leftovers(harness, BROKEN_HOST) == ""
 
 
-def test_push_refused(trial: Trial) -> None:
+def test_push_refused(harness: Harness) -> None:
     """A project that the user may not push to: login goes well, the push is what is told."""
-    outcome = provision(trial, "verify", changes={"registry": {"login": {"image": "somebody/else"}}})
+    outcome = provision(harness, "verify", changes={"registry": {"login": {"image": "somebody/else"}}})
     assert (outcome.code, len(outcome.of("error"))) == (1, 2)
     for error in outcome.of("error"):
         assert "push: " in error["text"]
         assert "may this user push there" in f"{error['text']} → {error['hint']}"
-    assert leftovers(trial, BROKEN_HOST) == ""
+    assert leftovers(harness, BROKEN_HOST) == ""
 
 
-def test_mended_it_passes(trial: Trial) -> None:
+def test_mended_it_passes(harness: Harness) -> None:
     """After all of these the estate is as it was: nothing is left to change, and the proof is taken."""
-    settled(trial, "all")
-    assert "push, pull, delete" in applied(trial, "verify").messages()
+    settled(harness, "all")
+    assert "push, pull, delete" in applied(harness, "verify").messages()
 
 
 RUNNER = {"name": "second", "executor": "shell", "tags": ["second"]}
 
 
-def refusals(trial: Trial) -> dict[str, tuple[Mapping[str, Any], Broken, tuple[str, ...]]]:
+def refusals(harness: Harness) -> dict[str, tuple[Mapping[str, Any], Broken, tuple[str, ...]]]:
     """By name: how the inventory is changed, what is broken meanwhile, and what must be said."""
-    runners = [*trial.inventory["runners"], RUNNER]
+    runners = [*harness.inventory["runners"], RUNNER]
     fault = 'echo \'[{"method": "POST", "path": "/api/v4/user/runners", "status": 500}]\''
     faults = "/etc/gitlab-standin/api-faults.json"
     return {
         "wrong API token": (
-            {"runners": runners, "gitlab": {"api_token": secret(trial, "token", "glpat-of-nobody-at-all")}},
+            {"runners": runners, "gitlab": {"api_token": secret(harness, "token", "glpat-of-nobody-at-all")}},
             nullcontext(),
             ("401", "gitlab.api_token is not valid"),
         ),
         "unknown project": (
-            {"runners": [*trial.inventory["runners"], {**RUNNER, "project": "no/where"}]},
+            {"runners": [*harness.inventory["runners"], {**RUNNER, "project": "no/where"}]},
             nullcontext(),
             ("404", "no%2Fwhere"),
         ),
         "token that GitLab refuses": (
             {
                 "runners": [
-                    *trial.inventory["runners"],
-                    {"name": "second", "executor": "shell", "token": secret(trial, "runner", "glrt-of-nobody-at-all")},
+                    *harness.inventory["runners"],
+                    {
+                        "name": "second",
+                        "executor": "shell",
+                        "token": secret(harness, "runner", "glrt-of-nobody-at-all"),
+                    },
                 ]
             },
             nullcontext(),
@@ -183,18 +187,18 @@ def refusals(trial: Trial) -> dict[str, tuple[Mapping[str, Any], Broken, tuple[s
         ),
         "GitLab fails": (
             {"runners": runners},
-            on_host(trial, "gitlab", f"{fault} > {faults}", f"rm -f {faults}"),
+            on_host(harness, "gitlab", f"{fault} > {faults}", f"rm -f {faults}"),
             ("500", "GitLab itself is in trouble"),
         ),
     }
 
 
 @pytest.mark.parametrize("name", ["wrong API token", "unknown project", "token that GitLab refuses", "GitLab fails"])
-def test_registration_refused(trial: Trial, name: str) -> None:
+def test_registration_refused(harness: Harness, name: str) -> None:
     """Told with GitLab's answer and the next step; config.toml stays as it was, on every host."""
-    changes, broken, words = refusals(trial)[name]
-    with broken, untouched(trial, BROKEN_HOST, "/etc/gitlab-runner"), untouched(trial, OTHER, "/etc/gitlab-runner"):
-        outcome = provision(trial, "register", changes=changes)
+    changes, broken, words = refusals(harness)[name]
+    with broken, untouched(harness, BROKEN_HOST, "/etc/gitlab-runner"), untouched(harness, OTHER, "/etc/gitlab-runner"):
+        outcome = provision(harness, "register", changes=changes)
     assert (outcome.code, len(outcome.of("error"))) == (1, 2), outcome.events
     for error in outcome.of("error"):
         said = f"{error['text']} → {error['hint']}"
@@ -202,39 +206,39 @@ def test_registration_refused(trial: Trial, name: str) -> None:
     assert "of-nobody-at-all" not in json.dumps(outcome.events) + outcome.stderr
 
 
-def test_made_in_gitlab_and_not_written(trial: Trial) -> None:
+def test_made_in_gitlab_and_not_written(harness: Harness) -> None:
     """GitLab makes the runner and the host refuses the new config.toml: told, and the next run makes no second one."""
-    runners = {"runners": [*trial.inventory["runners"], {**RUNNER, "name": "third"}]}
-    known = number_of_runners(trial)
+    runners = {"runners": [*harness.inventory["runners"], {**RUNNER, "name": "third"}]}
+    known = number_of_runners(harness)
     spoil = "mv /usr/bin/gitlab-runner /root/real; printf '#!/bin/sh\\necho no-disk-today >&2; exit 1\\n' > /root/fake"
     spoil += '; printf \'#!/bin/sh\\ncase "$*" in *--help*) exit 0;; lint*) exec sh /root/fake;; esac; exec /root/real "$@"\\n\''
     spoil += " > /usr/bin/gitlab-runner; chmod 755 /usr/bin/gitlab-runner"
     with (
-        on_host(trial, BROKEN_HOST, spoil, "mv /root/real /usr/bin/gitlab-runner"),
-        untouched(trial, BROKEN_HOST, "/etc/gitlab-runner/config.toml"),
+        on_host(harness, BROKEN_HOST, spoil, "mv /root/real /usr/bin/gitlab-runner"),
+        untouched(harness, BROKEN_HOST, "/etc/gitlab-runner/config.toml"),
     ):
-        outcome = provision(trial, "register", "--limit", BROKEN_HOST, changes=runners)
+        outcome = provision(harness, "register", "--limit", BROKEN_HOST, changes=runners)
     assert (outcome.code, "no-disk-today" in outcome.errors) == (1, True), outcome.events
-    assert number_of_runners(trial) == known + 1
-    applied(trial, "register", "--limit", BROKEN_HOST, changes=runners)
-    assert number_of_runners(trial) == known + 1
-    settled(trial, "register", "--limit", BROKEN_HOST, changes=runners)
-    applied(trial, "register", "--limit", BROKEN_HOST)
-    assert number_of_runners(trial) == known
+    assert number_of_runners(harness) == known + 1
+    applied(harness, "register", "--limit", BROKEN_HOST, changes=runners)
+    assert number_of_runners(harness) == known + 1
+    settled(harness, "register", "--limit", BROKEN_HOST, changes=runners)
+    applied(harness, "register", "--limit", BROKEN_HOST)
+    assert number_of_runners(harness) == known
 
 
-def number_of_runners(trial: Trial) -> int:
+def number_of_runners(harness: Harness) -> int:
     """How many runners GitLab knows, asked by curl on its host."""
-    token = Path(trial.inventory["gitlab"]["api_token"]["file"]).read_text()
+    token = Path(harness.inventory["gitlab"]["api_token"]["file"]).read_text()
     ask = "curl -sfk -K - 'https://gitlab.lab.test/api/v4/runners/all'"
-    return len(json.loads(trial.lab.inside("gitlab", ask, stdin=f'header = "PRIVATE-TOKEN: {token}"\n')))
+    return len(json.loads(harness.lab.inside("gitlab", ask, stdin=f'header = "PRIVATE-TOKEN: {token}"\n')))
 
 
-def test_gitlab_answers_again(trial: Trial) -> None:
+def test_gitlab_answers_again(harness: Harness) -> None:
     """What was refused is done when it can be: one runner more on each host, and none too many from the tries before."""
-    runners = {"runners": [*trial.inventory["runners"], RUNNER]}
-    applied(trial, "register", changes=runners)
-    settled(trial, "register", changes=runners)
+    runners = {"runners": [*harness.inventory["runners"], RUNNER]}
+    applied(harness, "register", changes=runners)
+    settled(harness, "register", changes=runners)
     for host in (BROKEN_HOST, OTHER):
-        assert fact(trial, host, "grep -c '^ *token = ' /etc/gitlab-runner/config.toml") == "2"
-    assert number_of_runners(trial) == 4
+        assert fact(harness, host, "grep -c '^ *token = ' /etc/gitlab-runner/config.toml") == "2"
+    assert number_of_runners(harness) == 4

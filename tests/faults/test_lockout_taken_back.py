@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import fact
 from tests.support.runs import Outcome, applied, provision, twice
 
@@ -15,27 +15,27 @@ HOSTS = ("gitlab", "other")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two hosts whose ufw is off; one listens for SSH on 2222."""
-    return trial_factory(LabHost("gitlab"), LabHost("other", gitlab=True, sshd_port=2222))
+    return harness_factory(LabHost("gitlab"), LabHost("other", gitlab=True, sshd_port=2222))
 
 
-def enabled(trial: Trial, host: str) -> bool:
+def enabled(harness: Harness, host: str) -> bool:
     """Whether ufw is on."""
-    return fact(trial, host, "ufw status").startswith("Status: active")
+    return fact(harness, host, "ufw status").startswith("Status: active")
 
 
-def timers(trial: Trial, host: str) -> str:
+def timers(harness: Harness, host: str) -> str:
     """The timers that would take something back."""
-    return fact(trial, host, "systemctl list-units --all --no-legend 'provision-guard*'")
+    return fact(harness, host, "systemctl list-units --all --no-legend 'provision-guard*'")
 
 
 @pytest.fixture(scope="module")
-def locked_out(trial: Trial) -> Outcome:
+def locked_out(harness: Harness) -> Outcome:
     """A run that switches ufw on, on hosts where somebody's first rule keeps this machine out."""
     for host in HOSTS:
-        trial.lab.inside(host, f"ufw insert 1 deny from {trial.lab.gateway} || ufw deny from {trial.lab.gateway}")
-    return provision(trial, "firewall")
+        harness.lab.inside(host, f"ufw insert 1 deny from {harness.lab.gateway} || ufw deny from {harness.lab.gateway}")
+    return provision(harness, "firewall")
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -50,52 +50,52 @@ def test_the_run_fails_saying_so(locked_out: Outcome, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_access_is_back(trial: Trial, locked_out: Outcome, host: str) -> None:
+def test_access_is_back(harness: Harness, locked_out: Outcome, host: str) -> None:
     """A new login over the network works at once, ufw is off, no timer is left; somebody's rule still stands."""
     assert locked_out.code == 1
-    assert trial.host(host).check_output("id -un") == "root"
-    assert not enabled(trial, host)
-    assert timers(trial, host) == ""
-    assert f"ufw deny from {trial.lab.gateway}" in fact(trial, host, "ufw show added")
+    assert harness.host(host).check_output("id -un") == "root"
+    assert not enabled(harness, host)
+    assert timers(harness, host) == ""
+    assert f"ufw deny from {harness.lab.gateway}" in fact(harness, host, "ufw show added")
 
 
-def test_mended_it_is_switched_on(trial: Trial, locked_out: Outcome) -> None:
+def test_mended_it_is_switched_on(harness: Harness, locked_out: Outcome) -> None:
     """Without that rule the same run succeeds, and the next changes nothing; the port of the connection is let in."""
     assert locked_out.code == 1
     for host in HOSTS:
-        trial.lab.inside(host, f"ufw delete deny from {trial.lab.gateway}")
-    outcome = twice(trial, "firewall")
+        harness.lab.inside(host, f"ufw delete deny from {harness.lab.gateway}")
+    outcome = twice(harness, "firewall")
     for host, port in zip(HOSTS, ("22/tcp", "2222/tcp"), strict=True):
         assert outcome.changes(host=host) == ["switch ufw on"]
-        assert enabled(trial, host)
-        assert timers(trial, host) == ""
-        assert f"ufw allow {port} comment 'provision: ssh'" in fact(trial, host, "ufw show added").splitlines()
-        assert trial.host(host).check_output("id -un") == "root"
+        assert enabled(harness, host)
+        assert timers(harness, host) == ""
+        assert f"ufw allow {port} comment 'provision: ssh'" in fact(harness, host, "ufw show added").splitlines()
+        assert harness.host(host).check_output("id -un") == "root"
 
 
-def test_another_port_is_not_let_in(trial: Trial, locked_out: Outcome) -> None:
+def test_another_port_is_not_let_in(harness: Harness, locked_out: Outcome) -> None:
     """Only the port that the connection really uses was opened: 22 stays shut where sshd listens elsewhere."""
     assert locked_out.code == 1
-    assert "ufw allow 22/tcp" not in fact(trial, "other", "ufw show added")
+    assert "ufw allow 22/tcp" not in fact(harness, "other", "ufw show added")
 
 
-def test_a_dropped_rule_that_let_us_in(trial: Trial, locked_out: Outcome) -> None:
+def test_a_dropped_rule_that_let_us_in(harness: Harness, locked_out: Outcome) -> None:
     """Behind somebody's `deny 22` only our rule for this address lets us in: dropped, it comes back where it stood."""
     assert locked_out.code == 1
-    gateway = trial.lab.gateway
+    gateway = harness.lab.gateway
     ours = {"port": "22/tcp", "from": [gateway]}
     changes = {"hosts": {"gitlab": {"firewall": {"allow": ["80/tcp", "443/tcp", ours]}}}}
-    applied(trial, "firewall", changes=changes)
+    applied(harness, "firewall", changes=changes)
     rule = f"allow from {gateway} to any port 22 proto tcp"
-    trial.lab.inside("gitlab", f"ufw insert 1 deny 22; ufw delete {rule}; ufw insert 1 {rule} comment provision")
-    before = fact(trial, "gitlab", "ufw status numbered")
-    outcome = provision(trial, "firewall")
+    harness.lab.inside("gitlab", f"ufw insert 1 deny 22; ufw delete {rule}; ufw insert 1 {rule} comment provision")
+    before = fact(harness, "gitlab", "ufw status numbered")
+    outcome = provision(harness, "firewall")
     assert (outcome.code, outcome.statuses("other")) == (1, {"firewall": "ok"})
     (error,) = outcome.of("error")
     assert error["text"].startswith(f"stop letting 22/tcp from {gateway} in: a fresh login fails after it")
     assert error["text"].endswith("it was taken back, and logins work again")
-    assert fact(trial, "gitlab", "ufw status numbered") == before
-    trial.lab.inside("gitlab", "ufw delete deny 22")
-    outcome = twice(trial, "firewall")
+    assert fact(harness, "gitlab", "ufw status numbered") == before
+    harness.lab.inside("gitlab", "ufw delete deny 22")
+    outcome = twice(harness, "firewall")
     assert outcome.changes() == [f"stop letting 22/tcp from {gateway} in"]
-    assert timers(trial, "gitlab") == ""
+    assert timers(harness, "gitlab") == ""

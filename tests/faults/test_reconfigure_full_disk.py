@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
 from tests.support.runs import applied, provision, settled, succeeds, without_s3
 
@@ -17,11 +17,11 @@ FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; t
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host with a small disk, on which everything is in force."""
-    trial = without_s3(trial_factory(LabHost("gitlab", disk_mb=160)))
-    applied(trial, "server")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab", disk_mb=160)))
+    applied(harness, "server")
+    return harness
 
 
 def zone(name: str) -> Mapping[str, Any]:
@@ -29,52 +29,52 @@ def zone(name: str) -> Mapping[str, Any]:
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
-def in_force(trial: Trial) -> tuple[str, str]:
+def in_force(harness: Harness) -> tuple[str, str]:
     """The time zone that gitlab.rb asks for, and a sum over all its other lines."""
-    value = fact(trial, "gitlab", f"sed -n \"s/^gitlab_rails.'time_zone'. = //p\" {RB}").strip("\"'")
-    return value, fact(trial, "gitlab", f"grep -v time_zone {RB} | sha256sum")
+    value = fact(harness, "gitlab", f"sed -n \"s/^gitlab_rails.'time_zone'. = //p\" {RB}").strip("\"'")
+    return value, fact(harness, "gitlab", f"grep -v time_zone {RB} | sha256sum")
 
 
-def test_at_whatever_step(trial: Trial) -> None:
+def test_at_whatever_step(harness: Harness) -> None:
     """With more and more room it fails later and later, each time in words; in the end it gets through."""
-    before, seen = in_force(trial), set()
+    before, seen = in_force(harness), set()
     for room in (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512):
-        trial.lab.inside("gitlab", FULL.format(room))
-        outcome = provision(trial, "server", changes=zone("Full"))
-        trial.lab.inside("gitlab", "rm -f /fill")
-        value, rest = in_force(trial)
+        harness.lab.inside("gitlab", FULL.format(room))
+        outcome = provision(harness, "server", changes=zone("Full"))
+        harness.lab.inside("gitlab", "rm -f /fill")
+        value, rest = in_force(harness)
         assert (value in (before[0], "Full"), rest) == (True, before[1])
-        assert succeeds(trial, "gitlab", f"ruby -c {RB}")
+        assert succeeds(harness, "gitlab", f"ruby -c {RB}")
         if outcome.code == 0:
             break
         (error,) = outcome.of("error")
         assert (outcome.code, bool(error["hint"])) == (1, True)
         assert "No space left on device" in error["text"], error["text"]
         assert "full" in error["hint"], error["hint"]
-        seen.add((error["resource"], value, bool(pending(trial, "gitlab"))))
+        seen.add((error["resource"], value, bool(pending(harness, "gitlab"))))
     assert outcome.code == 0
     assert len(seen) > 1, seen
-    settled(trial, "server", changes=zone("Full"))
+    settled(harness, "server", changes=zone("Full"))
 
 
-def test_full_from_the_reconfigure_on(trial: Trial) -> None:
+def test_full_from_the_reconfigure_on(harness: Harness) -> None:
     """The disk fills up while GitLab is reconfigured: told, and the run after mending converges."""
-    trial.lab.inside("gitlab", "cat > /etc/gitlab-standin/reconfigure-seconds; rm -f /run/full", stdin="2")
+    harness.lab.inside("gitlab", "cat > /etc/gitlab-standin/reconfigure-seconds; rm -f /run/full", stdin="2")
     fill = f"until pgrep -f '[g]itlab-ctl reconfigure'; do sleep 0.1; done; {FULL.format(0)}; touch /run/full"
-    trial.lab.inside("gitlab", f"setsid sh -c {quoted(fill)} >/dev/null 2>&1 </dev/null &")
+    harness.lab.inside("gitlab", f"setsid sh -c {quoted(fill)} >/dev/null 2>&1 </dev/null &")
     changes = {
         "registry": {"external_url": "https://gitlab.lab.test:5556"}
     }  # files of the registry and nginx are written
-    outcome = provision(trial, "server", changes={**zone("Full"), **changes})
-    assert fact(trial, "gitlab", "ls /run/full") == "/run/full"
-    trial.lab.inside("gitlab", "rm -f /fill /etc/gitlab-standin/reconfigure-seconds")
+    outcome = provision(harness, "server", changes={**zone("Full"), **changes})
+    assert fact(harness, "gitlab", "ls /run/full") == "/run/full"
+    harness.lab.inside("gitlab", "rm -f /fill /etc/gitlab-standin/reconfigure-seconds")
     assert outcome.code == 1
     assert "No space left on device" in outcome.errors
     assert f"is kept as {ASIDE}" in outcome.errors
-    assert pending(trial, "gitlab") == ["reconfigure"]
-    applied(trial, "server", changes={**zone("Full"), **changes})
-    settled(trial, "server", changes={**zone("Full"), **changes})
-    assert not succeeds(trial, "gitlab", f"test -e {ASIDE}")
+    assert pending(harness, "gitlab") == ["reconfigure"]
+    applied(harness, "server", changes={**zone("Full"), **changes})
+    settled(harness, "server", changes={**zone("Full"), **changes})
+    assert not succeeds(harness, "gitlab", f"test -e {ASIDE}")
 
 
 def quoted(text: str) -> str:

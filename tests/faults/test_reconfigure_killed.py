@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import Live, fact, pending, wait_until_free
 from tests.support.holding import POINTS, can_be_held, hold, kill_all
 from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
@@ -19,12 +19,12 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host on which everything is in force, and where a run can be held."""
-    trial = without_s3(trial_factory(LabHost("gitlab")))
-    applied(trial, "server")
-    can_be_held(trial)
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    can_be_held(harness)
+    return harness
 
 
 def zone(name: str) -> Mapping[str, Any]:
@@ -32,74 +32,74 @@ def zone(name: str) -> Mapping[str, Any]:
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
-def content(trial: Trial) -> str:
+def content(harness: Harness) -> str:
     """gitlab.rb without the time zone's value."""
     return fact(
-        trial, "gitlab", "sed \"s/^\\(gitlab_rails.'time_zone'. = \\).*/\\1/\" /etc/gitlab/gitlab.rb | sha256sum"
+        harness, "gitlab", "sed \"s/^\\(gitlab_rails.'time_zone'. = \\).*/\\1/\" /etc/gitlab/gitlab.rb | sha256sum"
     )
 
 
-def in_force(trial: Trial) -> str:
+def in_force(harness: Harness) -> str:
     """The time zone that gitlab.rb asks for."""
-    return fact(trial, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
+    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
-def converges(trial: Trial, name: str, *, at_most: int, before: int) -> None:
+def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None:
     """A plain run brings it about, the next changes nothing, and nothing is left of the one that was killed."""
-    applied(trial, "server", changes=zone(name))
-    assert in_force(trial) == name
-    assert before < reconfigures(trial) <= before + at_most
-    settled(trial, "server", changes=zone(name))
+    applied(harness, "server", changes=zone(name))
+    assert in_force(harness) == name
+    assert before < reconfigures(harness) <= before + at_most
+    settled(harness, "server", changes=zone(name))
     left = "ls -d /etc/gitlab/.gitlab.rb.provision /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
-    assert fact(trial, "gitlab", left).split() == ["/var/lib/provision/backup", "/var/lib/provision/state.json"]
+    assert fact(harness, "gitlab", left).split() == ["/var/lib/provision/backup", "/var/lib/provision/state.json"]
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_the_controller_is_killed(trial: Trial, point: str) -> None:
+def test_the_controller_is_killed(harness: Harness, point: str) -> None:
     """The host ends its step by itself; one reconfigure in all, by whoever comes next if it had not begun."""
-    before, name, old, rest = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial), content(trial)
-    gate = hold(trial, point)
-    run = Live(trial, "server", changes=zone(name))
+    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
+    gate = hold(harness, point)
+    run = Live(harness, "server", changes=zone(name))
     gate.wait()
     run.kill()
-    assert in_force(trial) == (old if point == "write" else name)
+    assert in_force(harness) == (old if point == "write" else name)
     gate.open()
-    wait_until_free(trial, "gitlab")
-    assert (in_force(trial), content(trial)) == (name, rest)
+    wait_until_free(harness, "gitlab")
+    assert (in_force(harness), content(harness)) == (name, rest)
     if point != "write":
-        wait_for(lambda: succeeds(trial, "gitlab", f"test -e {JOB}/done"), "it ends by itself", 60)
-        assert reconfigures(trial) == before + 1
-    converges(trial, name, at_most=1, before=before)
+        wait_for(lambda: succeeds(harness, "gitlab", f"test -e {JOB}/done"), "it ends by itself", 60)
+        assert reconfigures(harness) == before + 1
+    converges(harness, name, at_most=1, before=before)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_all_is_killed(trial: Trial, point: str) -> None:
+def test_all_is_killed(harness: Harness, point: str) -> None:
     """Controller and the host's own step: gitlab.rb is whole, old or new; the next run begins the reconfigure anew."""
-    before, name, old, rest = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial), content(trial)
-    gate = hold(trial, point)
-    run = Live(trial, "server", changes=zone(name))
+    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
+    gate = hold(harness, point)
+    run = Live(harness, "server", changes=zone(name))
     gate.wait()
     run.kill()
-    kill_all(trial)
-    wait_until_free(trial, "gitlab")
-    assert (in_force(trial), content(trial)) == (old if point == "write" else name, rest)
-    assert pending(trial, "gitlab") == ["reconfigure"]
-    assert succeeds(trial, "gitlab", "ruby -c /etc/gitlab/gitlab.rb")
-    converges(trial, name, at_most=2 if point == "health" else 1, before=before)
+    kill_all(harness)
+    wait_until_free(harness, "gitlab")
+    assert (in_force(harness), content(harness)) == (old if point == "write" else name, rest)
+    assert pending(harness, "gitlab") == ["reconfigure"]
+    assert succeeds(harness, "gitlab", "ruby -c /etc/gitlab/gitlab.rb")
+    converges(harness, name, at_most=2 if point == "health" else 1, before=before)
 
 
-def test_cut_short_and_then_unreadable(trial: Trial) -> None:
+def test_cut_short_and_then_unreadable(harness: Harness) -> None:
     """A reconfigure was cut short, and the file was broken since: the one before both is put back, and in force again."""
-    before, name, old = reconfigures(trial), f"Zone/{next(_numbers)}", in_force(trial)
-    gate = hold(trial, "health")
-    run = Live(trial, "server", changes=zone(name))
+    before, name, old = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness)
+    gate = hold(harness, "health")
+    run = Live(harness, "server", changes=zone(name))
     gate.wait()
     run.kill()
-    kill_all(trial)
-    wait_until_free(trial, "gitlab")
-    trial.lab.inside("gitlab", "echo \"raise 'the vault is sealed'\" >> /etc/gitlab/gitlab.rb")
-    outcome = Live(trial, "registry", changes=zone(name)).end()
+    kill_all(harness)
+    wait_until_free(harness, "gitlab")
+    harness.lab.inside("gitlab", "echo \"raise 'the vault is sealed'\" >> /etc/gitlab/gitlab.rb")
+    outcome = Live(harness, "registry", changes=zone(name)).end()
     assert (outcome.code, "the vault is sealed" in outcome.errors) == (1, True), outcome.errors
     assert "is back in force" in outcome.errors
-    assert (in_force(trial), pending(trial, "gitlab"), reconfigures(trial)) == (old, [], before + 2)
-    converges(trial, name, at_most=3, before=before)
+    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (old, [], before + 2)
+    converges(harness, name, at_most=3, before=before)

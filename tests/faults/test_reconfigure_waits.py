@@ -14,7 +14,7 @@ import pytest
 from provision.host.pending import Handler
 from provision.resources.gitlab.reconfigure import reconfigure
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
 from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
 
@@ -29,11 +29,11 @@ sed -i "s/^gitlab_rails.'time_zone'. = .*/gitlab_rails['time_zone'] = 'Edited'/"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host on which everything is in force."""
-    trial = without_s3(trial_factory(LabHost("gitlab")))
-    applied(trial, "server")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def zone(name: str) -> Mapping[str, Any]:
@@ -42,82 +42,82 @@ def zone(name: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def another(trial: Trial) -> Iterator[Callable[[], None]]:
+def another(harness: Harness) -> Iterator[Callable[[], None]]:
     """Somebody's own reconfigure, until it is let go."""
     script = f"rm -f /run/go; flock {LOCK} sh -c 'until [ -e /run/go ]; do sleep 0.1; done'"
-    holder = threading.Thread(target=succeeds, args=(trial, "gitlab", script))
+    holder = threading.Thread(target=succeeds, args=(harness, "gitlab", script))
     holder.start()
-    wait_for(lambda: is_held(trial), "the lock is held")
+    wait_for(lambda: is_held(harness), "the lock is held")
     try:
-        yield lambda: let_go(trial)
+        yield lambda: let_go(harness)
     finally:
-        let_go(trial)
+        let_go(harness)
         holder.join()
 
 
-def let_go(trial: Trial) -> None:
+def let_go(harness: Harness) -> None:
     """It ends."""
-    trial.lab.inside("gitlab", "touch /run/go")
+    harness.lab.inside("gitlab", "touch /run/go")
 
 
-def is_held(trial: Trial) -> bool:
+def is_held(harness: Harness) -> bool:
     """Whether a reconfigure is under way."""
-    return not succeeds(trial, "gitlab", f"flock -n {LOCK} true")
+    return not succeeds(harness, "gitlab", f"flock -n {LOCK} true")
 
 
-def pay(trial: Trial, handler: Handler) -> subprocess.CompletedProcess[str]:
+def pay(harness: Harness, handler: Handler) -> subprocess.CompletedProcess[str]:
     """The reconfigure's own script on the host, by itself."""
-    return trial.lab.ssh("gitlab", "sudo sh -s", stdin=handler.run.script)
+    return harness.lab.ssh("gitlab", "sudo sh -s", stdin=handler.run.script)
 
 
-def test_it_is_waited_for(trial: Trial) -> None:
+def test_it_is_waited_for(harness: Harness) -> None:
     """That another one is waited for is told while it lasts; then ours is done, once, and the next run changes nothing."""
-    before = reconfigures(trial)
-    with another(trial) as end, ThreadPoolExecutor(1) as pool:
-        run = pool.submit(trial.run, "server", "-v", changes=zone("Waited"))
-        wait_for(lambda: succeeds(trial, "gitlab", f"grep -q 'will wait for it' {JOB}/out"), "ours waits", 60)
+    before = reconfigures(harness)
+    with another(harness) as end, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(harness.run, "server", "-v", changes=zone("Waited"))
+        wait_for(lambda: succeeds(harness, "gitlab", f"grep -q 'will wait for it' {JOB}/out"), "ours waits", 60)
         end()
         done = run.result()
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     assert "is running, will wait for it to finish" in told
-    assert reconfigures(trial) == before + 1
-    settled(trial, "server", changes=zone("Waited"))
+    assert reconfigures(harness) == before + 1
+    settled(harness, "server", changes=zone("Waited"))
 
 
-def test_one_that_does_not_end(trial: Trial) -> None:
+def test_one_that_does_not_end(harness: Harness) -> None:
     """Behind the limit it is given up: gitlab.rb is put back, nothing is reconfigured, and the next run does what is owed."""
-    before, old = reconfigures(trial), fact(trial, "gitlab", f"cat {RB}")
-    trial.lab.inside("gitlab", EDIT)
-    with another(trial):
-        done = pay(trial, reconfigure("https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth", limit=2))
+    before, old = reconfigures(harness), fact(harness, "gitlab", f"cat {RB}")
+    harness.lab.inside("gitlab", EDIT)
+    with another(harness):
+        done = pay(harness, reconfigure("https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth", limit=2))
     assert done.returncode == 1
     assert "will wait for it" in done.stdout
     assert done.stderr.splitlines() == [
         "another reconfigure is under way, and did not end within 2 s",
         f"the previous {RB} is back in place, and is reconfigured by the next run",
     ]
-    assert (fact(trial, "gitlab", f"cat {RB}"), reconfigures(trial)) == (old, before)
-    assert pending(trial, "gitlab") == ["reconfigure"]
-    assert applied(trial, "server", changes=zone("Waited")).changes() == ["reconfigure GitLab"]
-    settled(trial, "server", changes=zone("Waited"))
+    assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before)
+    assert pending(harness, "gitlab") == ["reconfigure"]
+    assert applied(harness, "server", changes=zone("Waited")).changes() == ["reconfigure GitLab"]
+    settled(harness, "server", changes=zone("Waited"))
 
 
-def test_our_own_that_does_not_end(trial: Trial) -> None:
+def test_our_own_that_does_not_end(harness: Harness) -> None:
     """A reconfigure beyond its limit is ended, gitlab.rb is put back, and GitLab reconfigured with that."""
-    before, old = reconfigures(trial), fact(trial, "gitlab", f"cat {RB}")
-    trial.lab.inside("gitlab", EDIT)
-    trial.lab.inside("gitlab", "echo 600 > /etc/gitlab-standin/reconfigure-seconds")
+    before, old = reconfigures(harness), fact(harness, "gitlab", f"cat {RB}")
+    harness.lab.inside("gitlab", EDIT)
+    harness.lab.inside("gitlab", "echo 600 > /etc/gitlab-standin/reconfigure-seconds")
     with ThreadPoolExecutor(1) as pool:
-        paid = pool.submit(pay, trial, reconfigure(limit=4))
-        wait_for(lambda: reconfigures(trial) == before + 1, "it has begun, and lingers", 60)
-        trial.lab.inside("gitlab", "rm /etc/gitlab-standin/reconfigure-seconds")
+        paid = pool.submit(pay, harness, reconfigure(limit=4))
+        wait_for(lambda: reconfigures(harness) == before + 1, "it has begun, and lingers", 60)
+        harness.lab.inside("gitlab", "rm /etc/gitlab-standin/reconfigure-seconds")
         done = paid.result()
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "gitlab-ctl reconfigure did not end within 4 s",
         f"the previous {RB} is back in force",
     ]
-    assert (fact(trial, "gitlab", f"cat {RB}"), reconfigures(trial)) == (old, before + 2)
-    assert pending(trial, "gitlab") == []
-    settled(trial, "server", changes=zone("Waited"))
+    assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before + 2)
+    assert pending(harness, "gitlab") == []
+    settled(harness, "server", changes=zone("Waited"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.faults import Live, on_host, wait_until_free
 from tests.support.gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
 from tests.support.runs import applied, provision, refused, settled, untouched, wait_for
@@ -27,45 +27,45 @@ exec /usr/bin/gitlab-runner.real "$@"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab and one host with two registered runners: `kept` was made by us, `given` in the UI."""
-    trial = estate(trial_factory, HOST)
-    trial.inventory["runners"] = [
+    harness = estate(harness_factory, HOST)
+    harness.inventory["runners"] = [
         docker_runner("kept", tags=["a"]),
-        {"name": "given", "executor": "shell", "token": Server(trial).make("given")},
+        {"name": "given", "executor": "shell", "token": Server(harness).make("given")},
     ]
-    applied(trial, "register")
-    settled(trial, "register")
-    return trial
+    applied(harness, "register")
+    settled(harness, "register")
+    return harness
 
 
 @pytest.fixture(scope="module")
-def server(trial: Trial) -> Server:
+def server(harness: Harness) -> Server:
     """The GitLab."""
-    return Server(trial)
+    return Server(harness)
 
 
-def more(trial: Trial, *runners: Mapping[str, Any]) -> dict[str, Any]:
+def more(harness: Harness, *runners: Mapping[str, Any]) -> dict[str, Any]:
     """The inventory with these runners beside the two."""
-    return {"runners": [*trial.inventory["runners"], *runners]}
+    return {"runners": [*harness.inventory["runners"], *runners]}
 
 
 @pytest.fixture
-def nothing_happens(trial: Trial, server: Server) -> Iterator[None]:
+def nothing_happens(harness: Harness, server: Server) -> Iterator[None]:
     """The host's files and GitLab's runners are afterwards what they were."""
     before = [(one["id"], one["token"], one["tag_list"]) for one in server.runners]
-    with untouched(trial, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
+    with untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
         yield
     assert [(one["id"], one["token"], one["tag_list"]) for one in server.runners] == before
 
 
 @pytest.mark.usefixtures("nothing_happens")
-def test_gitlab_is_down(trial: Trial, server: Server) -> None:
+def test_gitlab_is_down(harness: Harness, server: Server) -> None:
     """Nobody's runner is taken for gone; the exit code says that nothing is known, and what is to be made waits."""
     with server.down():
-        known = refused(trial, "register")
-        new = refused(trial, "register", changes=more(trial, docker_runner("new")))
-        checked = provision(trial, "register", "--check")
+        known = refused(harness, "register")
+        new = refused(harness, "register", changes=more(harness, docker_runner("new")))
+        checked = provision(harness, "register", "--check")
     assert "GitLab says whether it knows kept, given" in known.errors
     assert known.messages().count("the connection is refused): its entry is left as it is") == 2
     assert "cannot create new in GitLab" in new.errors
@@ -75,14 +75,14 @@ def test_gitlab_is_down(trial: Trial, server: Server) -> None:
     assert checked.messages().count("its entry is left as it is") == 2
 
 
-def test_what_needs_no_gitlab_is_done_without_it(trial: Trial, server: Server) -> None:
+def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Server) -> None:
     """A setting of the file, while GitLab is down: it is set, and the exit code still says what is not known."""
     with server.down():
-        outcome = refused(trial, "register", changes={"runner": {"concurrent": 5}})
+        outcome = refused(harness, "register", changes={"runner": {"concurrent": 5}})
     assert outcome.changes() == ["set concurrent"]
-    assert "concurrent = 5" in config(trial, HOST)
-    applied(trial, "register")
-    settled(trial, "register")
+    assert "concurrent = 5" in config(harness, HOST)
+    applied(harness, "register")
+    settled(harness, "register")
 
 
 @pytest.mark.usefixtures("nothing_happens")
@@ -97,10 +97,12 @@ def test_what_needs_no_gitlab_is_done_without_it(trial: Trial, server: Server) -
     ],
     ids=["500", "502", "a ban", "429", "dropped"],
 )
-def test_an_odd_answer_is_not_gone(trial: Trial, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
+def test_an_odd_answer_is_not_gone(
+    harness: Harness, server: Server, fault: dict[str, Any], words: tuple[str, ...]
+) -> None:
     """Whatever GitLab or a proxy answers to a token instead of its own yes or no."""
     with server.faults({"path": VERIFYING, **fault}), server.counted() as seen:
-        outcome = refused(trial, "register")
+        outcome = refused(harness, "register")
     assert writes(seen) == {}
     assert [one for one in words if one not in outcome.messages()] == []
 
@@ -120,178 +122,178 @@ def test_an_odd_answer_is_not_gone(trial: Trial, server: Server, fault: dict[str
     ],
     ids=["401", "403", "404", "422", "500", "503", "no token", "dropped"],
 )
-def test_gitlab_makes_none(trial: Trial, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
+def test_gitlab_makes_none(harness: Harness, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
     """Its own words and the next step; the file is as it was."""
     with server.faults({"path": MAKING, "method": "POST", **fault}):
-        outcome = refused(trial, "register", changes=more(trial, docker_runner("new")))
+        outcome = refused(harness, "register", changes=more(harness, docker_runner("new")))
     assert [one for one in words if one not in outcome.errors] == []
 
 
 @pytest.mark.usefixtures("nothing_happens")
 @pytest.mark.parametrize("status", [403, 422])
-def test_a_token_that_gitlab_refuses(trial: Trial, server: Server, status: int) -> None:
+def test_a_token_that_gitlab_refuses(harness: Harness, server: Server, status: int) -> None:
     """Deleted, reset, of another GitLab, or orphaned: nothing is written, and the token is not shown."""
     token = "glrt-of-nobody-in-here"
     wrong = {"name": "wrong", "executor": "shell", "token": token}
     fault = [{"path": VERIFYING, "status": 422, "body": {"message": "422 Runner is orphaned"}}] if status == 422 else []
     with server.faults(*fault):
-        outcome = refused(trial, "register", changes={"runners": [wrong]} if fault else more(trial, wrong))
+        outcome = refused(harness, "register", changes={"runners": [wrong]} if fault else more(harness, wrong))
     assert f"GitLab at {URL} refuses the token of runner wrong" in outcome.errors
     assert "give the right one" in outcome.errors
     assert token not in json.dumps(outcome.events) + outcome.stderr
 
 
 @pytest.mark.usefixtures("nothing_happens")
-def test_registration_tokens_are_off(trial: Trial, server: Server) -> None:
+def test_registration_tokens_are_off(harness: Harness, server: Server) -> None:
     """410: what it is, since when, and what to do instead."""
     old = docker_runner("old-way", registration_token="GR1348941-the-old-way")
     with server.counted() as seen:
-        outcome = refused(trial, "register", changes=more(trial, old))
+        outcome = refused(harness, "register", changes=more(harness, old))
     assert "registration tokens are off (the default since GitLab 17.0)" in outcome.errors
     assert "give gitlab.api_token" in outcome.errors
     assert writes(seen) == {"POST /runners": 1}
     assert "GR1348941" not in json.dumps(outcome.events) + outcome.stderr
 
 
-def test_a_registration_token_is_exchanged_once(trial: Trial, server: Server) -> None:
+def test_a_registration_token_is_exchanged_once(harness: Harness, server: Server) -> None:
     """Where they are still on: one POST, without any API token; dropped, it leaves GitLab."""
     old = docker_runner("old-way", tags=["legacy"], registration_token="GR1348941-the-old-way")
-    changes = more(trial, old) | {"gitlab": {**trial.inventory["gitlab"], "api_token": ""}}
+    changes = more(harness, old) | {"gitlab": {**harness.inventory["gitlab"], "api_token": ""}}
     del changes["gitlab"]["api_token"]
-    kept = trial.inventory["gitlab"].pop("api_token")
+    kept = harness.inventory["gitlab"].pop("api_token")
     try:
         with server.settings(legacy_registration=True, registration_token="GR1348941-the-old-way"):
             with server.counted() as seen:
-                applied(trial, "register", changes=changes)
-            settled(trial, "register", changes=changes)
+                applied(harness, "register", changes=changes)
+            settled(harness, "register", changes=changes)
         assert writes(seen) == {"POST /runners": 1}
         assert server.runner("old-way")["tag_list"] == ["legacy"]
-        assert entries(trial, HOST)[-1]["token"] == server.runner("old-way")["token"]
+        assert entries(harness, HOST)[-1]["token"] == server.runner("old-way")["token"]
     finally:
-        trial.inventory["gitlab"]["api_token"] = kept
-    applied(trial, "register")
+        harness.inventory["gitlab"]["api_token"] = kept
+    applied(harness, "register")
     assert [one["description"] for one in server.runners] == ["given", "kept"]
 
 
 @pytest.mark.parametrize("path", [MAKING, VERIFYING])
-def test_limited_requests_wait_as_told(trial: Trial, server: Server, path: str) -> None:
+def test_limited_requests_wait_as_told(harness: Harness, server: Server, path: str) -> None:
     """429 with Retry-After, asked from here or from the host: waited for, then all goes well, with one runner made."""
     limit = {"path": path, "method": "POST", "status": 429, "headers": {"Retry-After": "2"}, "times": 1}
     with server.faults(limit), server.counted() as seen:
-        outcome = applied(trial, "register", changes=more(trial, docker_runner("late")))
+        outcome = applied(harness, "register", changes=more(harness, docker_runner("late")))
     assert seen["POST /user/runners"] == (2 if path == MAKING else 1)
     assert outcome.summary["seconds"] >= 2
     assert len([one for one in server.runners if one["description"] == "late"]) == 1
-    applied(trial, "register")
+    applied(harness, "register")
     assert [one["description"] for one in server.runners] == ["given", "kept"]
 
 
-def test_settings_that_the_token_may_not_change(trial: Trial, server: Server) -> None:
+def test_settings_that_the_token_may_not_change(harness: Harness, server: Server) -> None:
     """create_runner alone makes runners and cannot compare them: said once with what it would take, and all else is done."""
     server.ask("PUT", f"/runners/{server.runner('kept')['id']}", tag_list=["b"])
     with server.faults({"path": "/api/v4/runners/*", "method": "GET", "status": 403}), server.counted() as seen:
-        outcome = applied(trial, "register")
+        outcome = applied(harness, "register")
     assert writes(seen) == {}
     assert "kept: its settings are not compared with GitLab's" in outcome.messages()
     assert "scope api" in outcome.messages()
-    applied(trial, "register")
+    applied(harness, "register")
     assert server.runner("kept")["tag_list"] == ["a"]
 
 
 @pytest.mark.usefixtures("nothing_happens")
-def test_a_setting_that_gitlab_refuses(trial: Trial, server: Server) -> None:
+def test_a_setting_that_gitlab_refuses(harness: Harness, server: Server) -> None:
     """PUT is answered 400: GitLab's reason, and it is tried again by the next run."""
-    changed = {"runners": [dict(trial.inventory["runners"][0], tags=["z"]), trial.inventory["runners"][1]]}
+    changed = {"runners": [dict(harness.inventory["runners"][0], tags=["z"]), harness.inventory["runners"][1]]}
     refusal = {"path": "/api/v4/runners/*", "method": "PUT", "status": 400, "body": {"message": "400 Tags are odd"}}
     with server.faults(refusal):
-        outcome = refused(trial, "register", changes=changed)
+        outcome = refused(harness, "register", changes=changed)
     assert "Tags are odd" in outcome.errors
 
 
-def test_killed_between_making_and_writing(trial: Trial, server: Server) -> None:
+def test_killed_between_making_and_writing(harness: Harness, server: Server) -> None:
     """GitLab has made the runner, its token was not yet read, kill -9: the next run takes it over, as it is wanted by now."""
     wanted = docker_runner("orphan", tags=["first"])
     with server.faults({"path": MAKING, "method": "POST", "delay": 2, "times": 1}):
-        run = Live(trial, "register", changes=more(trial, wanted))
-        wait_for(lambda: "delay" not in trial.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
+        run = Live(harness, "register", changes=more(harness, wanted))
+        wait_for(lambda: "delay" not in harness.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
         run.kill()
         wait_for(lambda: len(server.runners) == 3, "GitLab has made it")
     orphan = server.runner("orphan")
-    assert [one["name"] for one in entries(trial, HOST)] == ["kept", "given"]
-    wait_until_free(trial, HOST)
-    changes = more(trial, {**wanted, "tags": ["second"]})
+    assert [one["name"] for one in entries(harness, HOST)] == ["kept", "given"]
+    wait_until_free(harness, HOST)
+    changes = more(harness, {**wanted, "tags": ["second"]})
     with server.counted() as seen:
-        applied(trial, "register", changes=changes)
+        applied(harness, "register", changes=changes)
     number = orphan["id"]
     assert writes(seen) == {f"PUT /runners/{number}": 1, f"POST /runners/{number}/reset_authentication_token": 1}
     after = server.runner("orphan")
     assert (after["id"], after["tag_list"]) == (number, ["second"])
-    assert entries(trial, HOST)[-1]["token"] == after["token"] != orphan["token"]
-    settled(trial, "register", changes=changes)
-    applied(trial, "register")
+    assert entries(harness, HOST)[-1]["token"] == after["token"] != orphan["token"]
+    settled(harness, "register", changes=changes)
+    applied(harness, "register")
     assert [one["description"] for one in server.runners] == ["given", "kept"]
 
 
-def test_gitlab_does_not_take_one_out(trial: Trial, server: Server) -> None:
+def test_gitlab_does_not_take_one_out(harness: Harness, server: Server) -> None:
     """Dropped, and DELETE is answered 500: its entry stays, so the next run can do it."""
-    dropped = {"runners": trial.inventory["runners"][1:]}
-    before = config(trial, HOST)
+    dropped = {"runners": harness.inventory["runners"][1:]}
+    before = config(harness, HOST)
     with server.faults({"path": "/api/v4/runners", "method": "DELETE", "status": 500}):
-        outcome = refused(trial, "register", changes=dropped)
+        outcome = refused(harness, "register", changes=dropped)
     assert "did not take the runner out: 500" in outcome.errors
-    assert config(trial, HOST) == before
-    settled(trial, "register")
+    assert config(harness, HOST) == before
+    settled(harness, "register")
 
 
 @pytest.mark.parametrize("known_by", ["given", "made"])
-def test_lint_refuses_before_anything_is_replaced(trial: Trial, server: Server, known_by: str) -> None:
+def test_lint_refuses_before_anything_is_replaced(harness: Harness, server: Server, known_by: str) -> None:
     """A key that gitlab-runner does not know: its words; the file is as it was, and repeated tries make no second runner."""
     runner = docker_runner("typo", docker={"image": "docker:28", "privelegd": True})
     if known_by == "given":
         runner["token"] = server.make("typo")
-    with untouched(trial, HOST, CONFIG):
+    with untouched(harness, HOST, CONFIG):
         for _ in range(2):
-            outcome = refused(trial, "register", changes=more(trial, runner))
+            outcome = refused(harness, "register", changes=more(harness, runner))
             assert "unknown key" in outcome.errors
             assert "privelegd" in outcome.errors
     assert len([one for one in server.runners if one["description"] == "typo"]) == 1
     server.delete("typo")
-    settled(trial, "register")
+    settled(harness, "register")
 
 
-def test_the_runner_rewrites_the_file_meanwhile(trial: Trial) -> None:
+def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
     """Between our look and our write: noticed, said, looked at again; what it wrote stays, and ours comes on top."""
     rewrite = f"rm /run/rewrite; sed -i 's/^check_interval.*/check_interval = 9/; 1i # rotated' {CONFIG}"
     with on_host(
-        trial,
+        harness,
         HOST,
         "mv /usr/bin/gitlab-runner /usr/bin/gitlab-runner.real; cat > /usr/bin/gitlab-runner <<'END'\n"
         f'{BUSY}END\nchmod 755 /usr/bin/gitlab-runner; echo "{rewrite}" > /run/rewrite',
         "mv -f /usr/bin/gitlab-runner.real /usr/bin/gitlab-runner; rm -f /run/rewrite",
     ):
-        before = process(trial, HOST)
-        outcome = applied(trial, "register", changes={"runner": {"concurrent": 8}})
+        before = process(harness, HOST)
+        outcome = applied(harness, "register", changes={"runner": {"concurrent": 8}})
         assert "changed by somebody else meanwhile: looking again" in outcome.messages()
-        assert config(trial, HOST).startswith("# rotated\n")
-        assert "concurrent = 8" in config(trial, HOST)
-        assert process(trial, HOST) == before
-        trial.lab.inside(HOST, f"echo \"printf '# again\\n' >> {CONFIG}\" > /run/rewrite")
-        endless = refused(trial, "register", changes={"runner": {"concurrent": 9}})
+        assert config(harness, HOST).startswith("# rotated\n")
+        assert "concurrent = 8" in config(harness, HOST)
+        assert process(harness, HOST) == before
+        harness.lab.inside(HOST, f"echo \"printf '# again\\n' >> {CONFIG}\" > /run/rewrite")
+        endless = refused(harness, "register", changes={"runner": {"concurrent": 9}})
         assert "ChangedMeanwhile" in endless.errors
-        assert "concurrent = 8" in config(trial, HOST)
-    settled(trial, "register", changes={"runner": {"concurrent": 8}})
+        assert "concurrent = 8" in config(harness, HOST)
+    settled(harness, "register", changes={"runner": {"concurrent": 8}})
 
 
-def test_two_runs_at_once(trial: Trial, server: Server) -> None:
+def test_two_runs_at_once(harness: Harness, server: Server) -> None:
     """The second is refused and names the first; the first makes one runner."""
-    changes = more(trial, docker_runner("once"))
+    changes = more(harness, docker_runner("once"))
     with server.faults({"path": MAKING, "method": "POST", "delay": 3, "times": 1}):
-        first = Live(trial, "register", changes=changes)
-        wait_for(lambda: "delay" not in trial.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
-        second = refused(trial, "register", changes=changes)
+        first = Live(harness, "register", changes=changes)
+        wait_for(lambda: "delay" not in harness.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
+        second = refused(harness, "register", changes=changes)
     (error,) = second.of("error")
     assert error["error"] == "Locked"
     assert str(first.process.pid) in error["text"]
     assert first.end().code == 0
     assert len([one for one in server.runners if one["description"] == "once"]) == 1
-    settled(trial, "register", changes=changes)
+    settled(harness, "register", changes=changes)

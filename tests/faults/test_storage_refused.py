@@ -16,7 +16,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.certificates import Authority
-from provision_lab.trial import Trial, inventory_of
+from provision_lab.harness import Harness, inventory_of
 from tests.support.faults import pending
 from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
 
@@ -25,17 +25,17 @@ Broken = AbstractContextManager[S3]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host whose registry keeps its images on its own disk, with all in force."""
-    trial = trial_factory(LabHost("gitlab"))
-    without_s3(trial)
-    applied(trial, "server")
-    return trial
+    harness = harness_factory(LabHost("gitlab"))
+    without_s3(harness)
+    applied(harness, "server")
+    return harness
 
 
-def working(trial: Trial) -> S3:
+def working(harness: Harness) -> S3:
     """The lab's own S3 as the inventory names it."""
-    table: S3 = inventory_of(trial.lab)["registry"]["s3"]
+    table: S3 = inventory_of(harness.lab)["registry"]["s3"]
     return table
 
 
@@ -68,13 +68,15 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake(trial: Trial, codes: Mapping[str, str] | None = None, ahead: float = 0, *, tls: bool = False) -> Iterator[S3]:
+def fake(
+    harness: Harness, codes: Mapping[str, str] | None = None, ahead: float = 0, *, tls: bool = False
+) -> Iterator[S3]:
     """S3 on this machine that answers like that; what the inventory has to say of it."""
     handler = type("Handler", (Answers,), {"codes": codes or {}, "ahead": ahead})
-    server = ThreadingHTTPServer((trial.lab.gateway, 0), handler)
+    server = ThreadingHTTPServer((harness.lab.gateway, 0), handler)
     if tls:
-        pair = Authority("nobody's").issue(["s3.example.com"], [trial.lab.gateway])
-        chain, key = trial.folder / "chain.pem", trial.folder / "key.pem"
+        pair = Authority("nobody's").issue(["s3.example.com"], [harness.lab.gateway])
+        chain, key = harness.folder / "chain.pem", harness.folder / "key.pem"
         chain.write_text(pair.fullchain)
         key.write_text(pair.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -82,31 +84,31 @@ def fake(trial: Trial, codes: Mapping[str, str] | None = None, ahead: float = 0,
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield {"regionendpoint": f"http{'s' * tls}://{trial.lab.gateway}:{server.server_port}"}
+    yield {"regionendpoint": f"http{'s' * tls}://{harness.lab.gateway}:{server.server_port}"}
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def answering(**codes: str) -> Callable[[Trial], Broken]:
+def answering(**codes: str) -> Callable[[Harness], Broken]:
     """S3 that refuses these methods with that code."""
-    return lambda trial: fake(trial, codes)
+    return lambda harness: fake(harness, codes)
 
 
-def other_key(name: str) -> Callable[[Trial], Broken]:
+def other_key(name: str) -> Callable[[Harness], Broken]:
     """The lab's S3 with another key."""
 
-    def broken(trial: Trial) -> Broken:
-        path = trial.folder / "other"
+    def broken(harness: Harness) -> Broken:
+        path = harness.folder / "other"
         path.write_text("not-the-one")
         return nullcontext({name: {"file": str(path)}})
 
     return broken
 
 
-def endpoint(url: str) -> Callable[[Trial], Broken]:
+def endpoint(url: str) -> Callable[[Harness], Broken]:
     """Somewhere else; GATEWAY stands for this machine."""
-    return lambda trial: nullcontext({"regionendpoint": url.replace("GATEWAY", trial.lab.gateway)})
+    return lambda harness: nullcontext({"regionendpoint": url.replace("GATEWAY", harness.lab.gateway)})
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Fault:
     """What is wrong with S3, and what of it is told."""
 
     name: str
-    breaks: Callable[[Trial], Broken]
+    breaks: Callable[[Harness], Broken]
     cause: str
     remedy: str
 
@@ -128,8 +130,10 @@ FAULTS = [
     Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name is not resolved on the host", "DNS"),
     Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
     Fault("no TLS there", endpoint("https://GATEWAY:9000"), "TLS cannot be agreed on", "check scheme and port"),
-    Fault("not trusted", lambda trial: fake(trial, tls=True), "is not trusted on the host", "registry.certificate.ca"),
-    Fault("host's clock", lambda trial: fake(trial, ahead=3600), "s behind the storage's", "timedatectl"),
+    Fault(
+        "not trusted", lambda harness: fake(harness, tls=True), "is not trusted on the host", "registry.certificate.ca"
+    ),
+    Fault("host's clock", lambda harness: fake(harness, ahead=3600), "s behind the storage's", "timedatectl"),
     Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "this machine's clock is off", "timedatectl"),
     Fault("may not list", answering(LIST="AccessDenied"), "these keys may not list the bucket", "s3:ListBucket"),
     Fault("may not put", answering(PUT="AccessDenied"), "these keys may not put an object", "s3:PutObject"),
@@ -141,14 +145,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
-def test_storage_that_cannot_be_used(trial: Trial, fault: Fault) -> None:
+def test_storage_that_cannot_be_used(harness: Harness, fault: Fault) -> None:
     """Exit code 1, the cause and its remedy; no byte of GitLab's is changed, nothing is owed, nothing was reconfigured."""
-    before = reconfigures(trial)
+    before = reconfigures(harness)
     with (
-        fault.breaks(trial) as changed,
-        untouched(trial, "gitlab", "/etc/gitlab", "/var/opt/gitlab/registry", "/var/lib/provision"),
+        fault.breaks(harness) as changed,
+        untouched(harness, "gitlab", "/etc/gitlab", "/var/opt/gitlab/registry", "/var/lib/provision"),
     ):
-        outcome = provision(trial, "server", changes={"registry": {"s3": {**working(trial), **changed}}})
+        outcome = provision(harness, "server", changes={"registry": {"s3": {**working(harness), **changed}}})
     (error,) = outcome.of("error")
     assert (outcome.code, error["task"], error["resource"]) == (
         1,
@@ -157,19 +161,19 @@ def test_storage_that_cannot_be_used(trial: Trial, fault: Fault) -> None:
     )
     told = f"{error['text']} → {error['hint']}"
     assert [words for words in (fault.cause, fault.remedy) if words not in told] == [], told
-    assert (reconfigures(trial), pending(trial, "gitlab")) == (before, [])
+    assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])
     assert outcome.statuses("gitlab")["firewall"] == "skipped"
 
 
-def test_no_scheme(trial: Trial) -> None:
+def test_no_scheme(harness: Harness) -> None:
     """It is bad input: told with its place in the inventory, and no host is contacted."""
-    s3 = {**working(trial), "regionendpoint": f"{trial.lab.gateway}:9000"}
-    outcome = provision(trial, "server", changes={"registry": {"s3": s3}})
+    s3 = {**working(harness), "regionendpoint": f"{harness.lab.gateway}:9000"}
+    outcome = provision(harness, "server", changes={"registry": {"s3": s3}})
     assert (outcome.code, outcome.events) == (2, ())
     assert "registry.s3.regionendpoint" in outcome.stderr
     assert "with its scheme" in outcome.stderr
 
 
-def test_afterwards_all_is_as_it_was(trial: Trial) -> None:
+def test_afterwards_all_is_as_it_was(harness: Harness) -> None:
     """Without the wish for S3 there is nothing to do."""
-    settled(trial, "server")
+    settled(harness, "server")

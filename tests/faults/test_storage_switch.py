@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial, inventory_of
+from provision_lab.harness import Harness, inventory_of
 from tests.support.runs import applied, provision, reconfigures, refused, settled, untouched, without_s3
 
 Tables = Mapping[str, Any]
@@ -22,90 +22,90 @@ ACKNOWLEDGED = ("--set", "registry.migrate=acknowledged")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """GitLab with images on its own disk, one of them pushed, and a host with Docker."""
-    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost("runner")))
-    applied(trial, "server", "docker")
-    docker(trial, PUSH, "disk")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost("runner")))
+    applied(harness, "server", "docker")
+    docker(harness, PUSH, "disk")
+    return harness
 
 
-def docker(trial: Trial, script: str, tag: str) -> str:
+def docker(harness: Harness, script: str, tag: str) -> str:
     """Pushes or pulls on the host with Docker."""
-    return trial.lab.inside("runner", f"set -- {tag}\n{script}", stdin=trial.lab.secret("registry_password"))
+    return harness.lab.inside("runner", f"set -- {tag}\n{script}", stdin=harness.lab.secret("registry_password"))
 
 
-def s3(trial: Trial, **changes: str) -> Tables:
+def s3(harness: Harness, **changes: str) -> Tables:
     """The inventory with the lab's S3."""
-    return {"registry": {"s3": {**inventory_of(trial.lab)["registry"]["s3"], **changes}}}
+    return {"registry": {"s3": {**inventory_of(harness.lab)["registry"]["s3"], **changes}}}
 
 
-def bucket(trial: Trial) -> list[str]:
+def bucket(harness: Harness) -> list[str]:
     """The names of all objects."""
     from importlib import import_module  # it has no types
 
     keys = {
-        "aws_access_key_id": trial.lab.secret("s3_access_key"),
-        "aws_secret_access_key": trial.lab.secret("s3_secret_key"),
+        "aws_access_key_id": harness.lab.secret("s3_access_key"),
+        "aws_secret_access_key": harness.lab.secret("s3_secret_key"),
     }
-    client = import_module("boto3").client("s3", endpoint_url=trial.lab.s3_url, region_name="us-east-1", **keys)
+    client = import_module("boto3").client("s3", endpoint_url=harness.lab.s3_url, region_name="us-east-1", **keys)
     return [one["Key"] for one in client.list_objects_v2(Bucket="registry").get("Contents", [])]
 
 
-def test_images_on_disk_are_not_left_behind(trial: Trial) -> None:
+def test_images_on_disk_are_not_left_behind(harness: Harness) -> None:
     """A switch to S3 is refused while there are any: told which, and how to copy; nothing is changed."""
-    before = reconfigures(trial)
-    with untouched(trial, "gitlab", "/etc/gitlab", "/var/lib/provision"):
-        outcome = refused(trial, "server", changes=s3(trial))
+    before = reconfigures(harness)
+    with untouched(harness, "gitlab", "/etc/gitlab", "/var/lib/provision"):
+        outcome = refused(harness, "server", changes=s3(harness))
     (error,) = outcome.of("error")
     assert (error["error"], error["resource"]) == ("Refused", "RegistryStorage")
     assert "root is one" in error["text"]
     assert "docker/" in error["hint"]
     assert "--set registry.migrate=acknowledged" in error["hint"]
-    assert (reconfigures(trial), "pulled" in docker(trial, PULL, "disk")) == (before, True)
+    assert (reconfigures(harness), "pulled" in docker(harness, PULL, "disk")) == (before, True)
 
 
-def test_acknowledged_it_switches(trial: Trial) -> None:
+def test_acknowledged_it_switches(harness: Harness) -> None:
     """With the user's word it is done, and said what is left behind; one reconfigure, and then nothing to do."""
-    before = reconfigures(trial)
-    outcome = applied(trial, "server", *ACKNOWLEDGED, changes=s3(trial))
+    before = reconfigures(harness)
+    outcome = applied(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
     assert "storage changes as acknowledged: images in /" in outcome.messages()
-    assert reconfigures(trial) == before + 1
-    settled(trial, "server", changes=s3(trial))
-    settled(trial, "server", *ACKNOWLEDGED, changes=s3(trial))
-    assert [one for one in bucket(trial) if "provision" in one] == []
+    assert reconfigures(harness) == before + 1
+    settled(harness, "server", changes=s3(harness))
+    settled(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
+    assert [one for one in bucket(harness) if "provision" in one] == []
 
 
-def test_pushed_and_pulled_through_s3(trial: Trial) -> None:
+def test_pushed_and_pulled_through_s3(harness: Harness) -> None:
     """An image goes by nginx and the registry into the bucket and comes back; `verify` proves it and leaves no tag."""
-    docker(trial, PUSH, "s3")
-    assert any(one.endswith("/_manifests/tags/s3/current/link") for one in bucket(trial))
-    assert "pulled" in docker(trial, PULL, "s3")
-    outcome = applied(trial, "verify", changes=s3(trial))
+    docker(harness, PUSH, "s3")
+    assert any(one.endswith("/_manifests/tags/s3/current/link") for one in bucket(harness))
+    assert "pulled" in docker(harness, PULL, "s3")
+    outcome = applied(harness, "verify", changes=s3(harness))
     assert "push, pull, delete" in outcome.messages()
     assert outcome.changes() == []
-    assert "pulled" in docker(trial, PULL, "s3")
+    assert "pulled" in docker(harness, PULL, "s3")
 
 
 @pytest.mark.parametrize("place", [{"bucket": "other"}, {"rootdirectory": "/deeper"}])
-def test_another_place_in_s3(trial: Trial, place: Mapping[str, str]) -> None:
+def test_another_place_in_s3(harness: Harness, place: Mapping[str, str]) -> None:
     """So is another bucket, or another folder of this one: told which images; with the user's word it is planned."""
-    outcome = provision(trial, "registry", "--check", changes=s3(trial, **place))
+    outcome = provision(harness, "registry", "--check", changes=s3(harness, **place))
     (error,) = outcome.of("error")
     assert (outcome.code, error["resource"]) == (1, "RegistryStorage")
     assert "images in bucket registry would no longer be found" in error["text"]
     if "rootdirectory" in place:
-        outcome = applied(trial, "registry", "--check", *ACKNOWLEDGED, changes=s3(trial, **place))
+        outcome = applied(harness, "registry", "--check", *ACKNOWLEDGED, changes=s3(harness, **place))
         assert "storage changes as acknowledged: images in bucket registry" in outcome.messages()
         assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
 
 
-def test_other_settings_of_the_same_place(trial: Trial) -> None:
+def test_other_settings_of_the_same_place(harness: Harness) -> None:
     """Another chunk size moves no image: not refused."""
     outcome = applied(
-        trial,
+        harness,
         "registry",
         "--check",
-        changes={"registry": {"s3": {**s3(trial)["registry"]["s3"], "chunksize": 6000000}}},
+        changes={"registry": {"s3": {**s3(harness)["registry"]["s3"], "chunksize": 6000000}}},
     )
     assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]

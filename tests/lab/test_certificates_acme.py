@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 
 from provision_lab import LabHost
+from provision_lab.harness import Harness
 from provision_lab.server import Server
-from provision_lab.trial import Trial
 from tests.support.acme import Pebble, pebble
 from tests.support.certificates import HOST, owed, served
 from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
@@ -22,28 +22,28 @@ LIVE = f"/etc/letsencrypt/live/{HOST}"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A bare host that has no certificate."""
-    return without_s3(trial_factory(LabHost("gitlab"), server=Server(fullchain="")))
+    return without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
 
 
 @pytest.fixture(scope="module")
-def authority(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+def authority(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     """An authority that the inventory names, with its CA for every consumer."""
     folder = tmp_path_factory.mktemp("pebble")
-    with pebble(trial, folder) as running:
+    with pebble(harness, folder) as running:
         ca = folder / "ca.pem"
         ca.write_text(running.tls.certificate + running.root)
         acme = {"client": "certbot", "email": "ops@lab.test", "directory": running.directory}
-        trial.inventory["registry"]["certificate"] = {"ca": str(ca), "acme": acme}
+        harness.inventory["registry"]["certificate"] = {"ca": str(ca), "acme": acme}
         yield running
 
 
-def renew(trial: Trial) -> None:
+def renew(harness: Harness) -> None:
     """What certbot's timer does, with the days to wait left out; until its hook has the registry back."""
-    trial.lab.inside("gitlab", "certbot renew --force-renewal --no-random-sleep-on-renew -q")
+    harness.lab.inside("gitlab", "certbot renew --force-renewal --no-random-sleep-on-renew -q")
     ask = f"test $(curl -sk -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/) = 401"
-    wait_for(lambda: succeeds(trial, "gitlab", ask), "the registry is back")
+    wait_for(lambda: succeeds(harness, "gitlab", ask), "the registry is back")
 
 
 def issuer(certificate: str) -> str:
@@ -57,102 +57,102 @@ def from_pebble(certificate: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def converged(trial: Trial, authority: Pebble) -> None:
+def converged(harness: Harness, authority: Pebble) -> None:
     """From the bare host to a GitLab that serves the certificate it got, in one run and one reconfigure."""
-    outcome = applied(trial, "server")
+    outcome = applied(harness, "server")
     why = f"get a certificate for {HOST} from {authority.directory}: there is none"
     assert why in outcome.changes()
     assert owed(outcome) == ["reconfigure"]
-    assert reconfigures(trial) == 1
-    settled(trial, "server")
+    assert reconfigures(harness) == 1
+    settled(harness, "server")
 
 
 pytestmark = pytest.mark.usefixtures("converged")
 
 
-def test_it_is_served_and_trusted(trial: Trial) -> None:
+def test_it_is_served_and_trusted(harness: Harness) -> None:
     """On both ports; programs on the host trust it."""
-    assert from_pebble(served(trial))
-    assert served(trial) == served(trial, 443)
-    assert trial.lab.inside("gitlab", f"curl -sS -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
+    assert from_pebble(served(harness))
+    assert served(harness) == served(harness, 443)
+    assert harness.lab.inside("gitlab", f"curl -sS -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
 
 
-def test_certbot_renews_by_its_own_timer(trial: Trial) -> None:
+def test_certbot_renews_by_its_own_timer(harness: Harness) -> None:
     """The timer is on, and what it starts would renew this certificate."""
-    there = trial.host("gitlab")
+    there = harness.host("gitlab")
     assert there.service("certbot.timer").is_enabled
     assert there.service("certbot.timer").is_running
-    assert HOST in trial.lab.inside("gitlab", "certbot certificates 2>/dev/null")
+    assert HOST in harness.lab.inside("gitlab", "certbot certificates 2>/dev/null")
 
 
-def test_gitlab_serves_what_certbot_renewed(trial: Trial) -> None:
+def test_gitlab_serves_what_certbot_renewed(harness: Harness) -> None:
     """certbot's hook alone does it; the next run has nothing to do."""
-    old, before = served(trial), reconfigures(trial)
-    renew(trial)
-    assert served(trial) != old
-    assert from_pebble(served(trial))
-    assert reconfigures(trial) == before
-    settled(trial, "server")
+    old, before = served(harness), reconfigures(harness)
+    renew(harness)
+    assert served(harness) != old
+    assert from_pebble(served(harness))
+    assert reconfigures(harness) == before
+    settled(harness, "server")
 
 
-def test_nginx_makes_room_on_port_80(trial: Trial) -> None:
+def test_nginx_makes_room_on_port_80(harness: Harness) -> None:
     """Where GitLab redirects from port 80, certbot still gets its answer through, and nginx is back after it."""
     redirect = {"gitlab": {"settings": {"nginx": {"redirect_http_to_https": True}}}}
-    applied(trial, "server", changes=redirect)
-    old = served(trial)
-    renew(trial)
-    assert served(trial) != old
-    assert trial.lab.inside("gitlab", f"curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}/") == "301"
-    settled(trial, "server", changes=redirect)
-    applied(trial, "server")
+    applied(harness, "server", changes=redirect)
+    old = served(harness)
+    renew(harness)
+    assert served(harness) != old
+    assert harness.lab.inside("gitlab", f"curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}/") == "301"
+    settled(harness, "server", changes=redirect)
+    applied(harness, "server")
 
 
-def test_another_authority_is_asked_anew(trial: Trial, authority: Pebble) -> None:
+def test_another_authority_is_asked_anew(harness: Harness, authority: Pebble) -> None:
     """From a staging server to the real one: got anew, taken over by a HUP."""
-    old, staging = served(trial), "https://staging.lab.test/dir"
-    trial.lab.inside("gitlab", f"sed -i 's|^server = .*|server = {staging}|' /etc/letsencrypt/renewal/{HOST}.conf")
-    outcome = applied(trial, "server")
+    old, staging = served(harness), "https://staging.lab.test/dir"
+    harness.lab.inside("gitlab", f"sed -i 's|^server = .*|server = {staging}|' /etc/letsencrypt/renewal/{HOST}.conf")
+    outcome = applied(harness, "server")
     assert outcome.changes()[0] == (
         f"get a certificate for {HOST} from {authority.directory}: the one that is there is from {staging}"
     )
     assert owed(outcome) == ["hup-certificates"]
-    assert served(trial) != old
-    settled(trial, "server")
+    assert served(harness) != old
+    settled(harness, "server")
 
 
-def test_a_challenge_that_fails_is_told_and_harms_nothing(trial: Trial) -> None:
+def test_a_challenge_that_fails_is_told_and_harms_nothing(harness: Harness) -> None:
     """Port 80 is somebody else's: certbot's own words, the old certificate still served; mended, it converges."""
-    old = served(trial)
+    old = served(harness)
     conf = f"/etc/letsencrypt/renewal/{HOST}.conf"
-    trial.lab.inside("gitlab", f"sed -i 's|^server = .*|server = https://staging.lab.test/dir|' {conf}")
-    trial.lab.inside("gitlab", "systemd-run -q --unit=squatter python3 -m http.server 80")
-    wait_for(lambda: succeeds(trial, "gitlab", "curl -s -o /dev/null http://127.0.0.1/"), "port 80 is taken")
+    harness.lab.inside("gitlab", f"sed -i 's|^server = .*|server = https://staging.lab.test/dir|' {conf}")
+    harness.lab.inside("gitlab", "systemd-run -q --unit=squatter python3 -m http.server 80")
+    wait_for(lambda: succeeds(harness, "gitlab", "curl -s -o /dev/null http://127.0.0.1/"), "port 80 is taken")
     try:
-        outcome = provision(trial, "server")
+        outcome = provision(harness, "server")
     finally:
-        trial.lab.inside("gitlab", "systemctl stop squatter")
+        harness.lab.inside("gitlab", "systemctl stop squatter")
     assert outcome.code == 1, outcome.changes()
     assert "Could not bind TCP port 80" in outcome.errors
-    assert served(trial) == old
-    applied(trial, "server")
-    assert served(trial) != old
+    assert served(harness) == old
+    applied(harness, "server")
+    assert served(harness) != old
 
 
-def test_files_that_certbot_does_not_know_are_not_overwritten(trial: Trial) -> None:
+def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) -> None:
     """Put there by hand: refused, with both ways out."""
-    trial.lab.inside("gitlab", f"mv /etc/letsencrypt/renewal/{HOST}.conf /root/")
-    outcome = provision(trial, "certificates")
-    trial.lab.inside("gitlab", f"mv /root/{HOST}.conf /etc/letsencrypt/renewal/")
+    harness.lab.inside("gitlab", f"mv /etc/letsencrypt/renewal/{HOST}.conf /root/")
+    outcome = provision(harness, "certificates")
+    harness.lab.inside("gitlab", f"mv /root/{HOST}.conf /etc/letsencrypt/renewal/")
     assert outcome.code == 1
     assert f"{LIVE}/fullchain.pem is there, but certbot knows nothing of it" in outcome.errors
-    settled(trial, "server")
+    settled(harness, "server")
 
 
-def test_an_unknown_directory_is_told(trial: Trial) -> None:
+def test_an_unknown_directory_is_told(harness: Harness) -> None:
     """An authority that does not answer: certbot's words, nothing changed."""
     nowhere = {"registry": {"certificate": {"acme": {"directory": "https://nowhere.lab.test/dir"}}}}
-    old = served(trial)
-    outcome = provision(trial, "certificates", changes=nowhere)
+    old = served(harness)
+    outcome = provision(harness, "certificates", changes=nowhere)
     assert outcome.code == 1
     assert "nowhere.lab.test" in outcome.errors
-    assert served(trial) == old
+    assert served(harness) == old

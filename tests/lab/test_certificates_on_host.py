@@ -8,7 +8,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.certificates import HOST, issue, leaf, locked, on_disk, owed, served, swapped
 from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
 
@@ -19,62 +19,62 @@ GOOD = issue(CA)
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host that is converged with a certificate as certbot leaves it."""
-    trial = without_s3(trial_factory(LabHost("gitlab")))
-    del trial.inventory["registry"]["certificate"]["ca"]
-    on_disk(trial, GOOD, FULLCHAIN, KEY)
-    outcome = applied(trial, "server")
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    del harness.inventory["registry"]["certificate"]["ca"]
+    on_disk(harness, GOOD, FULLCHAIN, KEY)
+    outcome = applied(harness, "server")
     assert owed(outcome) == ["reconfigure"]
-    settled(trial, "server")
-    return trial
+    settled(harness, "server")
+    return harness
 
 
-def test_a_renewal_is_noticed_and_taken_over(trial: Trial) -> None:
+def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
     """The file is new, the port serves the old one: a HUP, no reconfigure, and the new one is served."""
-    before, pair = reconfigures(trial), issue(CA)
-    on_disk(trial, pair, FULLCHAIN, KEY)
-    assert served(trial) == leaf(GOOD)
-    outcome = applied(trial, "server")
+    before, pair = reconfigures(harness), issue(CA)
+    on_disk(harness, pair, FULLCHAIN, KEY)
+    assert served(harness) == leaf(GOOD)
+    outcome = applied(harness, "server")
     assert outcome.changes()[0] == f"have {HOST}:5555 serve the certificate that is now in {FULLCHAIN}"
     assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
-    assert (served(trial), served(trial, 443)) == (leaf(pair), leaf(pair))
-    assert reconfigures(trial) == before
-    settled(trial, "server")
+    assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
+    assert reconfigures(harness) == before
+    settled(harness, "server")
 
 
-def test_check_mode_tells_and_leaves_it(trial: Trial) -> None:
+def test_check_mode_tells_and_leaves_it(harness: Harness) -> None:
     """The plan names the HUP; nothing is served anew."""
-    old = served(trial)
-    on_disk(trial, issue(CA), FULLCHAIN, KEY)
-    outcome = provision(trial, "certificates", "--check")
+    old = served(harness)
+    on_disk(harness, issue(CA), FULLCHAIN, KEY)
+    outcome = provision(harness, "certificates", "--check")
     assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
-    assert served(trial) == old
-    applied(trial, "certificates")
+    assert served(harness) == old
+    applied(harness, "certificates")
 
 
-def test_the_registry_answers_right_after_the_hup(trial: Trial) -> None:
+def test_the_registry_answers_right_after_the_hup(harness: Harness) -> None:
     """A HUP ends the registry: the run waits until its supervisor has brought it back, and finds nothing to repair."""
-    on_disk(trial, issue(CA), FULLCHAIN, KEY)
-    outcome = applied(trial, "certificates", "registry")
+    on_disk(harness, issue(CA), FULLCHAIN, KEY)
+    outcome = applied(harness, "certificates", "registry")
     assert owed(outcome) == ["hup-certificates"]
     ask = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/"
-    assert trial.lab.inside("gitlab", ask) == "401"
+    assert harness.lab.inside("gitlab", ask) == "401"
 
 
-def test_a_hup_that_was_killed_is_made_good(trial: Trial) -> None:
+def test_a_hup_that_was_killed_is_made_good(harness: Harness) -> None:
     """The debt stands on the host: the next run pays it, though the port serves the right one by then."""
-    trial.lab.inside("gitlab", "printf 'hup-certificates\\tx\\n' > /var/lib/provision/pending")
-    assert owed(applied(trial, "certificates")) == ["hup-certificates"]
-    settled(trial, "server")
+    harness.lab.inside("gitlab", "printf 'hup-certificates\\tx\\n' > /var/lib/provision/pending")
+    assert owed(applied(harness, "certificates")) == ["hup-certificates"]
+    settled(harness, "server")
 
 
-def test_a_key_that_others_can_read_is_closed(trial: Trial) -> None:
+def test_a_key_that_others_can_read_is_closed(harness: Harness) -> None:
     """0644 becomes 0600; nginx needs no word of it."""
-    trial.lab.inside("gitlab", f"chmod 0644 {KEY}")
-    outcome = applied(trial, "certificates")
+    harness.lab.inside("gitlab", f"chmod 0644 {KEY}")
+    outcome = applied(harness, "certificates")
     assert outcome.changes() == [f"set {KEY} to 0600 (was 0644)"]
-    settled(trial, "certificates")
+    settled(harness, "certificates")
 
 
 UNFIT = {
@@ -90,28 +90,28 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("kind", UNFIT)
-def test_unfit_files_are_refused(trial: Trial, kind: str) -> None:
+def test_unfit_files_are_refused(harness: Harness, kind: str) -> None:
     """With the reason and the file's name; what is served stays, and nothing on the host changes."""
     pair, reason = UNFIT[kind]
-    old = served(trial)
-    on_disk(trial, pair, FULLCHAIN, KEY)
-    with untouched(trial, "gitlab", "/etc/gitlab", "/etc/letsencrypt", "/var/lib/provision"):
-        outcome = provision(trial, "server")
+    old = served(harness)
+    on_disk(harness, pair, FULLCHAIN, KEY)
+    with untouched(harness, "gitlab", "/etc/gitlab", "/etc/letsencrypt", "/var/lib/provision"):
+        outcome = provision(harness, "server")
     assert outcome.code == 1
     assert reason in outcome.errors
     assert FULLCHAIN in outcome.errors or KEY in outcome.errors
-    assert served(trial) == old
+    assert served(harness) == old
     good = issue(CA)
-    on_disk(trial, good, FULLCHAIN, KEY)
-    assert owed(applied(trial, "server")) == ["hup-certificates"], "mended, the same command converges"
-    assert served(trial) == leaf(good)
+    on_disk(harness, good, FULLCHAIN, KEY)
+    assert owed(applied(harness, "server")) == ["hup-certificates"], "mended, the same command converges"
+    assert served(harness) == leaf(good)
 
 
-def test_missing_files_are_named(trial: Trial) -> None:
+def test_missing_files_are_named(harness: Harness) -> None:
     """With what to do about it."""
-    trial.lab.inside("gitlab", f"mv {KEY} {KEY}.away")
-    outcome = provision(trial, "certificates")
-    trial.lab.inside("gitlab", f"mv {KEY}.away {KEY}")
+    harness.lab.inside("gitlab", f"mv {KEY} {KEY}.away")
+    outcome = provision(harness, "certificates")
+    harness.lab.inside("gitlab", f"mv {KEY}.away {KEY}")
     assert outcome.code == 1
     assert f"{KEY} is not on the host" in outcome.errors
     assert "local_fullchain" in outcome.errors

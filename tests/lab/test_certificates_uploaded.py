@@ -8,7 +8,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.certificates import (
     FULLCHAIN,
     HOST,
@@ -30,98 +30,98 @@ converged = pytest.mark.usefixtures("first")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two bare hosts; GitLab and its registry both serve the uploaded certificate."""
-    trial = without_s3(trial_factory(*map(LabHost, HOSTS)))
-    trial.inventory["gitlab"]["settings"]["nginx"] = {"ssl_certificate": FULLCHAIN, "ssl_certificate_key": KEY}
-    trial.inventory["registry"]["certificate"] = upload(trial, OLD, issue(OLD))
-    return trial
+    harness = without_s3(harness_factory(*map(LabHost, HOSTS)))
+    harness.inventory["gitlab"]["settings"]["nginx"] = {"ssl_certificate": FULLCHAIN, "ssl_certificate_key": KEY}
+    harness.inventory["registry"]["certificate"] = upload(harness, OLD, issue(OLD))
+    return harness
 
 
 @pytest.fixture(scope="module")
-def first(trial: Trial) -> Outcome:
+def first(harness: Harness) -> Outcome:
     """The first run."""
-    return applied(trial, "all")
+    return applied(harness, "all")
 
 
-def test_bare_hosts_need_one_reconfigure_and_no_hup(trial: Trial, first: Outcome) -> None:
+def test_bare_hosts_need_one_reconfigure_and_no_hup(harness: Harness, first: Outcome) -> None:
     """The upload comes before GitLab is configured: nothing is there yet that could take it over."""
     assert f"put {FULLCHAIN} and {KEY} in place" in first.changes(host="gitlab")
     assert owed(first) == ["reconfigure"]
-    assert reconfigures(trial) == 1
-    settled(trial, "all")
+    assert reconfigures(harness) == 1
+    settled(harness, "all")
 
 
 @converged
-def test_both_files_are_as_they_should_be(trial: Trial) -> None:
+def test_both_files_are_as_they_should_be(harness: Harness) -> None:
     """The key is for root alone; nothing is left beside the two."""
     look = "cd /etc/gitlab/ssl && stat -c '%n %a %U:%G' $(ls -A)"
-    assert trial.lab.inside("gitlab", look).splitlines() == [
+    assert harness.lab.inside("gitlab", look).splitlines() == [
         f"{HOST}.crt 644 root:root",
         f"{HOST}.key 600 root:root",
     ]
 
 
 @converged
-def test_every_consumer_has_the_ca(trial: Trial) -> None:
+def test_every_consumer_has_the_ca(harness: Harness) -> None:
     """The hosts' own trust, Docker, gitlab-runner; programs on the hosts need no option to trust the registry."""
     bundle, own = "/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates/provision-registry.crt"
     docker, runner = f"/etc/docker/certs.d/{HOST}:5555/ca.crt", f"/etc/gitlab-runner/certs/{HOST}.crt"
-    assert trusted(trial, "gitlab", OLD) == [bundle, own]
-    assert trusted(trial, "runner-1", OLD) == [docker, runner, bundle, own]
+    assert trusted(harness, "gitlab", OLD) == [bundle, own]
+    assert trusted(harness, "runner-1", OLD) == [docker, runner, bundle, own]
     for host in HOSTS:
-        assert trial.lab.inside(host, f"curl -s -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
+        assert harness.lab.inside(host, f"curl -s -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
 
 
 @converged
-def test_a_new_certificate_costs_a_hup_and_no_reconfigure(trial: Trial) -> None:
+def test_a_new_certificate_costs_a_hup_and_no_reconfigure(harness: Harness) -> None:
     """The same authority, another certificate: served at once, on both ports."""
-    before, pair = reconfigures(trial), issue(OLD)
-    upload(trial, OLD, pair)
-    outcome = applied(trial, "certificates")
+    before, pair = reconfigures(harness), issue(OLD)
+    upload(harness, OLD, pair)
+    outcome = applied(harness, "certificates")
     assert outcome.changes()[0] == f"put {FULLCHAIN} and {KEY} in place"
     assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
-    assert (served(trial), served(trial, 443)) == (leaf(pair), leaf(pair))
-    assert reconfigures(trial) == before
-    settled(trial, "all")
+    assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
+    assert reconfigures(harness) == before
+    settled(harness, "all")
 
 
 @converged
-def test_rotating_the_ca_updates_all_in_one_run(trial: Trial) -> None:
+def test_rotating_the_ca_updates_all_in_one_run(harness: Harness) -> None:
     """Another authority signs: one run, verified by a push and a pull; the old one is gone everywhere."""
-    before = reconfigures(trial)
-    upload(trial, NEW, issue(NEW))
-    outcome = applied(trial, "all")
+    before = reconfigures(harness)
+    upload(harness, NEW, issue(NEW))
+    outcome = applied(harness, "all")
     assert "push, pull, delete" in outcome.messages()
     for host in HOSTS:
-        assert trusted(trial, host, OLD) == []
-        assert len(trusted(trial, host, NEW)) == (2 if host == "gitlab" else 4)
-    assert reconfigures(trial) == before
-    settled(trial, "all")
+        assert trusted(harness, host, OLD) == []
+        assert len(trusted(harness, host, NEW)) == (2 if host == "gitlab" else 4)
+    assert reconfigures(harness) == before
+    settled(harness, "all")
 
 
 @converged
-def test_two_authorities_at_once_and_one_again(trial: Trial) -> None:
+def test_two_authorities_at_once_and_one_again(harness: Harness) -> None:
     """A file with both is trusted as both, one a file, and leaves nothing behind when one goes."""
-    ca = trial.folder / "ca.pem"
+    ca = harness.folder / "ca.pem"
     ca.write_text(OLD.certificate + NEW.certificate)
-    applied(trial, "certificates")
+    applied(harness, "certificates")
     listing = "ls /usr/local/share/ca-certificates"
-    assert trial.lab.inside("gitlab", listing).split() == ["provision-registry-1.crt", "provision-registry-2.crt"]
+    assert harness.lab.inside("gitlab", listing).split() == ["provision-registry-1.crt", "provision-registry-2.crt"]
     ca.write_text(NEW.certificate)
-    applied(trial, "certificates")
-    assert trial.lab.inside("gitlab", listing).split() == ["provision-registry.crt"]
-    assert trusted(trial, "gitlab", OLD) == []
+    applied(harness, "certificates")
+    assert harness.lab.inside("gitlab", listing).split() == ["provision-registry.crt"]
+    assert trusted(harness, "gitlab", OLD) == []
 
 
 @converged
-def test_a_ca_that_does_not_vouch_is_told(trial: Trial) -> None:
+def test_a_ca_that_does_not_vouch_is_told(harness: Harness) -> None:
     """Clients would refuse the certificate: the reader learns it here."""
     pair = issue(NEW)
-    upload(trial, OLD, pair)
-    outcome = provision(trial, "certificates", "--check")
+    upload(harness, OLD, pair)
+    outcome = provision(harness, "certificates", "--check")
     assert "it is signed by CN=the second CA, which is not in registry.certificate.ca" in outcome.messages()
-    upload(trial, NEW, pair)
+    upload(harness, NEW, pair)
 
 
 GOOD = issue(NEW)
@@ -140,13 +140,13 @@ UNFIT = {
 
 @pytest.mark.parametrize("kind", UNFIT)
 @converged
-def test_unfit_files_never_arrive(trial: Trial, kind: str) -> None:
+def test_unfit_files_never_arrive(harness: Harness, kind: str) -> None:
     """Refused with the reason before any host is contacted, by any command that would use them."""
     pair, reason = UNFIT[kind]
-    certificate = upload(trial, NEW, pair)
-    with untouched(trial, "gitlab", "/etc/gitlab", "/var/lib/provision"):
+    certificate = upload(harness, NEW, pair)
+    with untouched(harness, "gitlab", "/etc/gitlab", "/var/lib/provision"):
         for command in ("certificates", "all"):
-            outcome = provision(trial, command)
+            outcome = provision(harness, command)
             assert outcome.code == 2
             assert reason in outcome.stderr, outcome.stderr
             assert certificate["local_fullchain"] in outcome.stderr
@@ -155,8 +155,8 @@ def test_unfit_files_never_arrive(trial: Trial, kind: str) -> None:
 
 
 @converged
-def test_wildcards_count_and_short_lives_are_told(trial: Trial) -> None:
+def test_wildcards_count_and_short_lives_are_told(harness: Harness) -> None:
     """`*.lab.test` is for the host; what expires in a week is put in place with a note."""
-    upload(trial, NEW, issue(NEW, ["*.lab.test"], days=8))
-    outcome = applied(trial, "certificates")
+    upload(harness, NEW, issue(NEW, ["*.lab.test"], days=8))
+    outcome = applied(harness, "certificates")
     assert f"the certificate for {FULLCHAIN} expires in 7 days" in outcome.messages()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial, changed
+from provision_lab.harness import Harness, changed
 from tests.support.runs import Outcome, applied, provision, without_s3
 
 HOSTS = ("gitlab", "runner-1")
@@ -27,18 +27,18 @@ PER_HOST = {"ok", "changed", "failed", "skipped", "unreachable", "round_trips", 
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two bare hosts, with an inventory that wants everything of them."""
-    return without_s3(trial_factory(*map(LabHost, HOSTS)))
+    return without_s3(harness_factory(*map(LabHost, HOSTS)))
 
 
 # GitLab notes there when a runner last asked it for jobs, which the service on the other host does all the time.
 DATABASE = "var/opt/gitlab/standin/db.json"
 
 
-def look(trial: Trial) -> dict[str, dict[str, str]]:
+def look(harness: Harness) -> dict[str, dict[str, str]]:
     """The whole file system of every host."""
-    seen = {host: trial.snapshot(host) for host in HOSTS}
+    seen = {host: harness.snapshot(host) for host in HOSTS}
     seen["gitlab"].pop(DATABASE, None)
     return seen
 
@@ -49,13 +49,13 @@ def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, st
 
 
 @pytest.fixture(scope="module")
-def bare(trial: Trial) -> tuple[Outcome, dict[str, Any], str]:
+def bare(harness: Harness) -> tuple[Outcome, dict[str, Any], str]:
     """The events of a check on bare hosts, what it changed there, and what people are shown."""
-    before = look(trial)
-    outcome = provision(trial, "all", "--check", "--diff")
-    shown = trial.run("all", "--check", "--diff")
+    before = look(harness)
+    outcome = provision(harness, "all", "--check", "--diff")
+    shown = harness.run("all", "--check", "--diff")
     assert (shown.returncode, shown.stderr) == (0, "")
-    return outcome, differences(before, look(trial)), shown.stdout
+    return outcome, differences(before, look(harness)), shown.stdout
 
 
 def test_bare_hosts_are_left_as_they_were(bare: tuple[Outcome, dict[str, Any], str]) -> None:
@@ -91,30 +91,30 @@ def test_people_are_shown_the_same_plan(bare: tuple[Outcome, dict[str, Any], str
     assert '+  "log-driver": "json-file",' in text
 
 
-def test_no_secret_is_in_the_plan(trial: Trial, bare: tuple[Outcome, dict[str, Any], str]) -> None:
+def test_no_secret_is_in_the_plan(harness: Harness, bare: tuple[Outcome, dict[str, Any], str]) -> None:
     """Tokens and passwords stand neither in the events nor in the text."""
     outcome, _, text = bare
     for name in ("api_token", "registry_password"):
-        assert trial.lab.secret(name) not in text
-        assert trial.lab.secret(name) not in repr(outcome.events)
+        assert harness.lab.secret(name) not in text
+        assert harness.lab.secret(name) not in repr(outcome.events)
 
 
-def test_pending_changes_can_be_told_by_the_exit_code(trial: Trial) -> None:
+def test_pending_changes_can_be_told_by_the_exit_code(harness: Harness) -> None:
     """--fail-on-change: 3."""
-    assert provision(trial, "all", "--check", "--fail-on-change").code == 3
+    assert provision(harness, "all", "--check", "--fail-on-change").code == 3
 
 
-def test_fail_on_change_goes_with_check(trial: Trial) -> None:
+def test_fail_on_change_goes_with_check(harness: Harness) -> None:
     """Without --check it is bad usage (2), and nothing was contacted."""
-    outcome = provision(trial, "all", "--fail-on-change")
+    outcome = provision(harness, "all", "--fail-on-change")
     assert (outcome.code, outcome.events) == (2, ())
     assert "--check" in outcome.stderr
 
 
 @pytest.fixture(scope="module")
-def converged(trial: Trial, bare: object) -> Outcome:  # noqa: ARG001 - bare hosts are looked at before
+def converged(harness: Harness, bare: object) -> Outcome:  # noqa: ARG001 - bare hosts are looked at before
     """The hosts brought about."""
-    return applied(trial, "all")
+    return applied(harness, "all")
 
 
 def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outcome, dict[str, Any], str]) -> None:
@@ -126,24 +126,24 @@ def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outc
 
 
 @pytest.mark.usefixtures("converged")
-def test_converged_hosts_are_left_as_they_were(trial: Trial) -> None:
+def test_converged_hosts_are_left_as_they_were(harness: Harness) -> None:
     """Nothing pending: --fail-on-change exits 0, and no file system differs."""
-    before = look(trial)
-    outcome = provision(trial, "all", "--check", "--fail-on-change")
+    before = look(harness)
+    outcome = provision(harness, "all", "--check", "--fail-on-change")
     assert (outcome.code, outcome.summary["changed"]) == (0, 0)
-    assert differences(before, look(trial)) == {}
+    assert differences(before, look(harness)) == {}
 
 
 @pytest.mark.usefixtures("converged")
-def test_drift_is_found_and_left(trial: Trial) -> None:
+def test_drift_is_found_and_left(harness: Harness) -> None:
     """What somebody changed by hand is shown with its diff (exit code 3), and stays as they left it."""
-    trial.lab.inside("runner-1", "sed -i s/json-file/local/ /etc/docker/daemon.json")
-    trial.lab.inside(
+    harness.lab.inside("runner-1", "sed -i s/json-file/local/ /etc/docker/daemon.json")
+    harness.lab.inside(
         "runner-1",
         "systemctl stop gitlab-runner; sed -i 's/concurrent = 2/concurrent = 9/' /etc/gitlab-runner/config.toml",
     )
-    before = look(trial)
-    outcome = provision(trial, "all", "--check", "--diff", "--fail-on-change")
+    before = look(harness)
+    outcome = provision(harness, "all", "--check", "--diff", "--fail-on-change")
     assert outcome.code == 3
     assert outcome.changes() == [
         "update /etc/docker/daemon.json",
@@ -153,7 +153,7 @@ def test_drift_is_found_and_left(trial: Trial) -> None:
     ]
     assert '-  "log-driver": "local"' in outcome.of("change")[0]["diff"]
     assert "-concurrent = 9\n+concurrent = 2\n" in outcome.of("change", task="register")[0]["diff"]
-    assert differences(before, look(trial)) == {}
+    assert differences(before, look(harness)) == {}
 
 
 def hold(outcome: Outcome) -> None:
@@ -191,10 +191,10 @@ def test_the_events_hold_what_is_promised(converged: Outcome, bare: tuple[Outcom
 
 
 @pytest.mark.usefixtures("converged")
-def test_the_events_of_a_failure_hold_it_too(trial: Trial) -> None:
+def test_the_events_of_a_failure_hold_it_too(harness: Harness) -> None:
     """A host that fails: an error with what, where and the next step; its later tasks are told as skipped."""
-    trial.lab.inside("runner-1", "echo '{ broken' > /etc/docker/daemon.json")
-    outcome = provision(trial, "runners")
+    harness.lab.inside("runner-1", "echo '{ broken' > /etc/docker/daemon.json")
+    outcome = provision(harness, "runners")
     assert outcome.code == 1
     hold(outcome)
     (error,) = outcome.of("error")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
 from tests.support.runs import Outcome, applied, provision, refused, settled, strays, twice, wait_for, without_s3
 
@@ -22,39 +22,39 @@ TOKEN = "the-token-of-the-app"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """An estate with a base image, one image and one app."""
-    trial = without_s3(trial_factory(LabHost("gitlab"), *map(LabHost, RUNNERS)))
-    applied(trial, "all")
-    base_image(trial, "runner-1")
-    write_app(trial)
-    trial.inventory |= {"images": [IMAGE], "apps": [HELLO]}
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab"), *map(LabHost, RUNNERS)))
+    applied(harness, "all")
+    base_image(harness, "runner-1")
+    write_app(harness)
+    harness.inventory |= {"images": [IMAGE], "apps": [HELLO]}
+    return harness
 
 
 @pytest.fixture(scope="module")
-def first(trial: Trial) -> Outcome:
+def first(harness: Harness) -> Outcome:
     """Built, pushed, deployed."""
-    return applied(trial, "image", "deploy")
+    return applied(harness, "image", "deploy")
 
 
 in_order = pytest.mark.usefixtures("first")
 
 
-def test_bare(trial: Trial) -> None:
+def test_bare(harness: Harness) -> None:
     """Check mode says what would be, and nothing is there afterwards."""
-    outcome = applied(trial, "image", "deploy", "--check")
+    outcome = applied(harness, "image", "deploy", "--check")
     assert outcome.changes(task="image") == [BUILD]
     assert outcome.changes(task="deploy") == [f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"] * 2
-    assert names(trial, "runner-1") == []
+    assert names(harness, "runner-1") == []
 
 
-def test_built_pushed_and_deployed(trial: Trial, first: Outcome) -> None:
+def test_built_pushed_and_deployed(harness: Harness, first: Outcome) -> None:
     """The image on one host, the app on both; both tags are the registry's."""
     assert first.changes(host="runner-1") == [BUILD, f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"]
     assert first.changes(host="runner-2") == [f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"]
-    assert [answer(trial, host) for host in RUNNERS] == ["hello world!"] * 2
-    digests = trial.lab.inside(
+    assert [answer(harness, host) for host in RUNNERS] == ["hello world!"] * 2
+    digests = harness.lab.inside(
         "runner-1", f"docker images --digests --format '{{{{.Tag}}}} {{{{.Digest}}}}' {REGISTRY}/root/hello_hapi"
     )
     found = dict(line.split() for line in digests.splitlines())
@@ -73,20 +73,20 @@ def test_one_host_after_the_other(first: Outcome) -> None:
 
 
 @in_order
-def test_again_nothing_is_done(trial: Trial) -> None:
+def test_again_nothing_is_done(harness: Harness) -> None:
     """In seven round trips, and the containers run on."""
-    before = [container(trial, host) for host in RUNNERS]
-    outcome = settled(trial, "image", "deploy")
+    before = [container(harness, host) for host in RUNNERS]
+    outcome = settled(harness, "image", "deploy")
     assert max(one["round_trips"] for one in outcome.summary["hosts"].values()) <= 7
     assert outcome.messages() == ""
-    assert [container(trial, host) for host in RUNNERS] == before
+    assert [container(harness, host) for host in RUNNERS] == before
 
 
 @in_order
-def test_another_text(trial: Trial) -> None:
+def test_another_text(harness: Harness) -> None:
     """Only what changed happens: one build, one replacement on each host."""
-    write_app(trial, "hello beautiful world!")
-    outcome = twice(trial, "image", "deploy")
+    write_app(harness, "hello beautiful world!")
+    outcome = twice(harness, "image", "deploy")
     assert outcome.changes(host="runner-1") == [
         BUILD,
         f"replace hello: another image stands under {REGISTRY}/root/hello_hapi:1.0",
@@ -94,51 +94,51 @@ def test_another_text(trial: Trial) -> None:
     assert outcome.changes(host="runner-2") == [
         f"replace hello: another image stands under {REGISTRY}/root/hello_hapi:1.0"
     ]
-    assert [answer(trial, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
-    assert [names(trial, host) for host in RUNNERS] == [["hello"]] * 2
+    assert [answer(harness, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
+    assert [names(harness, host) for host in RUNNERS] == [["hello"]] * 2
 
 
 @in_order
-def test_a_broken_version_is_rolled_back(trial: Trial) -> None:
+def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
     """The old one answers; the second host is not touched; the failure is not forgotten until it is mended."""
-    write_app(trial, code='print("cannot start: no database", flush=True)\nraise SystemExit(3)\n')
-    second = container(trial, "runner-2")
-    outcome = refused(trial, "image", "deploy")
+    write_app(harness, code='print("cannot start: no database", flush=True)\nraise SystemExit(3)\n')
+    second = container(harness, "runner-2")
+    outcome = refused(harness, "image", "deploy")
     (error,) = outcome.of("error")
     assert (error["host"], error["task"], error["resource"]) == ("runner-1", "deploy", "App hello")
     for words in ("it ended", "cannot start: no database", "the previous container is back in service"):
         assert words in error["text"]
     assert "left as it is, since runner-1 failed before it" in outcome.messages()
-    assert [answer(trial, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
-    assert container(trial, "runner-2") == second
-    assert names(trial, "runner-1") == ["hello"]
-    again = refused(trial, "deploy", "--limit", "runner-1")
+    assert [answer(harness, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
+    assert container(harness, "runner-2") == second
+    assert names(harness, "runner-1") == ["hello"]
+    again = refused(harness, "deploy", "--limit", "runner-1")
     assert "cannot start" in again.errors
-    write_app(trial, "hello again")
-    applied(trial, "image", "deploy")
-    settled(trial, "image", "deploy")
-    assert [answer(trial, host) for host in RUNNERS] == ["hello again"] * 2
-    assert [strays(trial, host) for host in RUNNERS] == [[], []]
+    write_app(harness, "hello again")
+    applied(harness, "image", "deploy")
+    settled(harness, "image", "deploy")
+    assert [answer(harness, host) for host in RUNNERS] == ["hello again"] * 2
+    assert [strays(harness, host) for host in RUNNERS] == [[], []]
 
 
 @in_order
-def test_an_app_that_never_gets_well(trial: Trial) -> None:
+def test_an_app_that_never_gets_well(harness: Harness) -> None:
     """It runs, and answers otherwise: after its time the previous one is back, with the reason told."""
     check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 10}
     outcome = refused(
-        trial, "deploy", "--limit", "runner-1", changes=apps({**HELLO, "check": check, "environment": {"MODE": "x"}})
+        harness, "deploy", "--limit", "runner-1", changes=apps({**HELLO, "check": check, "environment": {"MODE": "x"}})
     )
     assert "not well within 10 s: http://localhost:5001/ answers without the text goodbye" in outcome.errors
     assert "the previous container is back in service" in outcome.errors
-    assert (answer(trial, "runner-1"), answer(trial, "runner-1", "/mode")) == ("hello again", "none 0")
-    assert names(trial, "runner-1") == ["hello"]
-    applied(trial, "deploy", "--limit", "runner-1")
+    assert (answer(harness, "runner-1"), answer(harness, "runner-1", "/mode")) == ("hello again", "none 0")
+    assert names(harness, "runner-1") == ["hello"]
+    applied(harness, "deploy", "--limit", "runner-1")
 
 
 @in_order
-def test_settings(trial: Trial) -> None:
+def test_settings(harness: Harness) -> None:
     """Variables, a secret among them, a volume, a command check and Docker's health check; the image stays."""
-    token = trial.folder / "token"
+    token = harness.folder / "token"
     token.write_text(TOKEN)
     changed = {
         **HELLO,
@@ -148,139 +148,139 @@ def test_settings(trial: Trial) -> None:
         "health": {"command": "python -c 1", "interval": "1s", "retries": 3},
         "check": {"command": ["python", "-c", "import os; assert os.environ['MODE'] == 'lab'"]},
     }
-    outcome = twice(trial, "deploy", "--diff", changes=apps(changed))
+    outcome = twice(harness, "deploy", "--diff", changes=apps(changed))
     assert outcome.changes() == ["replace hello: its settings differ"] * 2
-    assert answer(trial, "runner-1", "/mode") == f"lab {len(TOKEN)}"
+    assert answer(harness, "runner-1", "/mode") == f"lab {len(TOKEN)}"
     assert TOKEN not in str(outcome.events)
     inspect = (
         "docker inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.State.Health.Status}} {{json .Config.Labels}}' hello"
     )
-    seen = trial.lab.inside("runner-1", inspect)
+    seen = harness.lab.inside("runner-1", inspect)
     assert seen.startswith("always healthy")
     assert TOKEN not in seen
     grep = "cat > /dev/shm/p; grep -rlsF -f /dev/shm/p /var/lib/provision /etc /root /home /tmp; rm /dev/shm/p; ls -A /dev/shm"
-    assert trial.lab.inside("runner-1", grep, stdin=TOKEN) == ""
-    applied(trial, "deploy")
-    trial.lab.inside("runner-1", "docker volume rm hello-data")
+    assert harness.lab.inside("runner-1", grep, stdin=TOKEN) == ""
+    applied(harness, "deploy")
+    harness.lab.inside("runner-1", "docker volume rm hello-data")
 
 
 @in_order
 @pytest.mark.parametrize("drift", ["docker stop hello", "docker rm -f hello"])
-def test_drift(trial: Trial, drift: str) -> None:
+def test_drift(harness: Harness, drift: str) -> None:
     """Stopped or removed by hand: noticed, and put right, on that host alone."""
-    trial.lab.inside("runner-2", drift)
-    outcome = twice(trial, "deploy")
+    harness.lab.inside("runner-2", drift)
+    outcome = twice(harness, "deploy")
     assert [(one["host"], one["summary"].split()[0]) for one in outcome.of("change")] in (
         [("runner-2", "start")],
         [("runner-2", "deploy")],
     )
-    assert answer(trial, "runner-2") == "hello again"
+    assert answer(harness, "runner-2") == "hello again"
 
 
 @in_order
-def test_a_tag_moved_by_somebody_else(trial: Trial) -> None:
+def test_a_tag_moved_by_somebody_else(harness: Harness) -> None:
     """Named, the registry is asked: what was pushed from elsewhere is deployed, and `image` puts its own back."""
-    password = trial.lab.secret("registry_password")
+    password = harness.lab.secret("registry_password")
     push = f"""
     export DOCKER_CONFIG=/dev/shm/other; mkdir $DOCKER_CONFIG; docker login -u root --password-stdin {REGISTRY} || exit 1
     printf 'FROM {REGISTRY}/root/hello_hapi:1.0\\nRUN sed -i "s/hello again/hello from elsewhere/" /app.py\\n' | docker build -t {REGISTRY}/root/hello_hapi:1.0 -
     docker push {REGISTRY}/root/hello_hapi:1.0; rm -r $DOCKER_CONFIG
     """
-    trial.lab.inside("runner-2", push, stdin=password)
-    assert len(applied(trial, "deploy").changes()) == 2
-    assert [answer(trial, host) for host in RUNNERS] == ["hello from elsewhere"] * 2
-    assert applied(trial, "image").changes() == [BUILD]
-    assert len(applied(trial, "deploy").changes()) == 2
-    assert [answer(trial, host) for host in RUNNERS] == ["hello again"] * 2
+    harness.lab.inside("runner-2", push, stdin=password)
+    assert len(applied(harness, "deploy").changes()) == 2
+    assert [answer(harness, host) for host in RUNNERS] == ["hello from elsewhere"] * 2
+    assert applied(harness, "image").changes() == [BUILD]
+    assert len(applied(harness, "deploy").changes()) == 2
+    assert [answer(harness, host) for host in RUNNERS] == ["hello again"] * 2
 
 
 @in_order
-def test_the_controller_is_killed_in_the_middle(trial: Trial) -> None:
+def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
     """What was begun is ended by the host itself; the next run finds an app that answers, and converges."""
-    write_app(trial, "hello after all")
-    applied(trial, "image")
-    argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(trial.write())]
+    write_app(harness, "hello after all")
+    applied(harness, "image")
+    argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(harness.write())]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        wait_for(lambda: set(names(trial, "runner-1")) > {"hello"}, "a second container")
+        wait_for(lambda: set(names(harness, "runner-1")) > {"hello"}, "a second container")
         run.send_signal(signal.SIGKILL)
-    wait_for(lambda: names(trial, "runner-1") == ["hello"], "one container")
-    wait_for(lambda: answer(trial, "runner-1").startswith("hello a"), "an answer")
-    wait_for(lambda: provision(trial, "deploy").code == 0, "a run that is let in")
-    settled(trial, "deploy")
-    assert [answer(trial, host) for host in RUNNERS] == ["hello after all"] * 2
+    wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container")
+    wait_for(lambda: answer(harness, "runner-1").startswith("hello a"), "an answer")
+    wait_for(lambda: provision(harness, "deploy").code == 0, "a run that is let in")
+    settled(harness, "deploy")
+    assert [answer(harness, host) for host in RUNNERS] == ["hello after all"] * 2
 
 
 @in_order
-def test_a_script_that_runs_out_of_time(trial: Trial) -> None:
+def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     """Ended from outside while the new container is looked at: it brings the previous one back on its way out."""
     check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 100}
-    before = container(trial, "runner-1").split()[0]
-    path = trial.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
+    before = container(harness, "runner-1").split()[0]
+    path = harness.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
-        wait_for(lambda: answer(trial, "runner-1", "/mode").startswith("x"), "the new container")
-        trial.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 5 1900')")
+        wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container")
+        harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 5 1900')")
         assert run.wait(30) == 1
-    assert container(trial, "runner-1").split()[0] == before
-    wait_for(lambda: answer(trial, "runner-1") == "hello after all", "the previous container's answer")
-    assert names(trial, "runner-1") == ["hello"]
-    assert len(applied(trial, "deploy").changes()) == 1, "it is owed, and tried again"
-    settled(trial, "deploy")
+    assert container(harness, "runner-1").split()[0] == before
+    wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer")
+    assert names(harness, "runner-1") == ["hello"]
+    assert len(applied(harness, "deploy").changes()) == 1, "it is owed, and tried again"
+    settled(harness, "deploy")
 
 
 @in_order
-def test_what_a_killed_host_left(trial: Trial) -> None:
+def test_what_a_killed_host_left(harness: Harness) -> None:
     """Half-way between two containers, as after a power cut: the one that served is known, and all ends well."""
-    trial.lab.inside(
+    harness.lab.inside(
         "runner-1",
         "docker stop hello; docker rename hello hello.provision-old; docker create --name hello --label provision.app=hello "
         + BASE
         + " python",
     )
-    assert applied(trial, "deploy").changes() == [
+    assert applied(harness, "deploy").changes() == [
         f"deploy hello: {REGISTRY}/root/hello_hapi:1.0, which was interrupted before"
     ]
-    settled(trial, "deploy")
-    assert names(trial, "runner-1") == ["hello"]
-    assert answer(trial, "runner-1") == "hello after all"
+    settled(harness, "deploy")
+    assert names(harness, "runner-1") == ["hello"]
+    assert answer(harness, "runner-1") == "hello after all"
 
 
 @in_order
-def test_logs(trial: Trial) -> None:
+def test_logs(harness: Harness) -> None:
     """From each host, with its name; an unknown app is bad usage."""
-    answer(trial, "runner-2", "/from-this-test")
-    both = trial.run("logs", "hello")
+    answer(harness, "runner-2", "/from-this-test")
+    both = harness.run("logs", "hello")
     assert both.returncode == 0
     assert {line.partition(":")[0] for line in both.stdout.splitlines()} == set(RUNNERS)
     assert any(line.startswith("runner-2: ") and "GET /from-this-test" in line for line in both.stdout.splitlines())
-    one = trial.run("logs", "hello", "--limit", "runner-2", "-n", "1")
+    one = harness.run("logs", "hello", "--limit", "runner-2", "-n", "1")
     assert len(one.stdout.splitlines()) == 1
     assert "GET /from-this-test" in one.stdout
-    wrong = trial.run("logs", "helo")
+    wrong = harness.run("logs", "helo")
     assert (wrong.returncode, 'did you mean "hello"?' in wrong.stderr) == (2, True)
 
 
 @in_order
-def test_logs_that_are_followed(trial: Trial) -> None:
+def test_logs_that_are_followed(harness: Harness) -> None:
     """What comes is shown at once; Ctrl-C ends it here and on the host."""
-    argv = [*PROVISION, "logs", "hello", "-f", "-n", "0", "-l", "runner-1", "-i", str(trial.write())]
+    argv = [*PROVISION, "logs", "hello", "-f", "-n", "0", "-l", "runner-1", "-i", str(harness.write())]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        wait_for(lambda: "docker logs" in trial.lab.inside("runner-1", "ps -eo args"), "docker logs on the host")
-        answer(trial, "runner-1", "/followed")
+        wait_for(lambda: "docker logs" in harness.lab.inside("runner-1", "ps -eo args"), "docker logs on the host")
+        answer(harness, "runner-1", "/followed")
         assert "GET /followed" in run.stdout.readline()
         run.send_signal(signal.SIGINT)
         assert run.wait(10) == 130
-    wait_for(lambda: "docker logs" not in trial.lab.inside("runner-1", "ps -eo args"), "its end on the host")
+    wait_for(lambda: "docker logs" not in harness.lab.inside("runner-1", "ps -eo args"), "its end on the host")
 
 
 @in_order
-def test_a_dropped_app_is_removed(trial: Trial) -> None:
+def test_a_dropped_app_is_removed(harness: Harness) -> None:
     """Ours goes, and is said in the plan; another one's container stays."""
-    trial.lab.inside("runner-1", f"docker run -d --name theirs {BASE} python -c 'import time; time.sleep(600)'")
-    planned = applied(trial, "deploy", "--check", changes={"apps": []})
+    harness.lab.inside("runner-1", f"docker run -d --name theirs {BASE} python -c 'import time; time.sleep(600)'")
+    planned = applied(harness, "deploy", "--check", changes={"apps": []})
     assert planned.changes() == ["remove hello: it is no longer in the inventory"] * 2
-    assert twice(trial, "deploy", changes={"apps": []}).changes() == planned.changes()
-    assert [names(trial, host) for host in RUNNERS] == [["theirs"], []]
-    trial.lab.inside("runner-1", "docker rm -f theirs")
-    assert [strays(trial, host) for host in RUNNERS] == [[], []]
+    assert twice(harness, "deploy", changes={"apps": []}).changes() == planned.changes()
+    assert [names(harness, host) for host in RUNNERS] == [["theirs"], []]
+    harness.lab.inside("runner-1", "docker rm -f theirs")
+    assert [strays(harness, host) for host in RUNNERS] == [[], []]

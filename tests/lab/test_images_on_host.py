@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.ignore import CASES, FILES
 from tests.support.images import BASE, HELLO, answer, base_image, names, write_app
 from tests.support.runs import applied, settled, strays, twice, without_registry, without_s3
@@ -20,70 +20,72 @@ NOW = {"prune": {"days": 0}}
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A host with Docker and a base image; no registry anywhere."""
-    trial = without_registry(without_s3(trial_factory(LabHost(HOST))))
-    applied(trial, "docker")
-    base_image(trial, HOST)
-    write_app(trial)
-    return trial
+    harness = without_registry(without_s3(harness_factory(LabHost(HOST))))
+    applied(harness, "docker")
+    base_image(harness, HOST)
+    write_app(harness)
+    return harness
 
 
 @pytest.mark.parametrize(("text", "paths", "left"), CASES)
-def test_dockers_rules_of_dockerignore(trial: Trial, text: str, paths: tuple[str, ...], left: tuple[str, ...]) -> None:
+def test_dockers_rules_of_dockerignore(
+    harness: Harness, text: str, paths: tuple[str, ...], left: tuple[str, ...]
+) -> None:
     """The same table that our own rules are held to, put to `docker build` on the host."""
     assert paths == FILES
-    context = trial.lab.machine(HOST).root / "root/context"
+    context = harness.lab.machine(HOST).root / "root/context"
     for name in FILES:
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         (context / name).write_text("x")
     (context / ".dockerignore").write_bytes(text.encode())
     (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     build = "cd /root/context && docker build -q -t ignored . >/dev/null && docker save ignored | tar -xO --wildcards '*/layer.tar' | tar -t"
-    found = {line for line in trial.lab.inside(HOST, build).splitlines() if not line.endswith("/")}
-    trial.lab.inside(HOST, "docker image rm -f ignored; docker image prune -f; rm -r /root/context")
+    found = {line for line in harness.lab.inside(HOST, build).splitlines() if not line.endswith("/")}
+    harness.lab.inside(HOST, "docker image rm -f ignored; docker image prune -f; rm -r /root/context")
     assert sorted(found & set(FILES)) == sorted(left)
 
 
-def test_an_image_that_is_not_pushed(trial: Trial) -> None:
+def test_an_image_that_is_not_pushed(harness: Harness) -> None:
     """Built, run and replaced on one host, as the tutorial does at first; without any registry."""
-    trial.inventory |= {"images": [LOCAL], "apps": [APP]}
-    twice(trial, "image", "deploy")
-    assert answer(trial, HOST) == "hello world!"
-    write_app(trial, "hello beautiful world!")
-    outcome = twice(trial, "image", "deploy")
+    harness.inventory |= {"images": [LOCAL], "apps": [APP]}
+    twice(harness, "image", "deploy")
+    assert answer(harness, HOST) == "hello world!"
+    write_app(harness, "hello beautiful world!")
+    outcome = twice(harness, "image", "deploy")
     assert outcome.changes() == [
         "build python-hello-world:latest",
         "replace hello: another image stands under python-hello-world:latest",
     ]
-    assert answer(trial, HOST) == "hello beautiful world!"
+    assert answer(harness, HOST) == "hello beautiful world!"
 
 
-def test_an_image_that_was_removed_by_hand_is_built_again(trial: Trial) -> None:
+def test_an_image_that_was_removed_by_hand_is_built_again(harness: Harness) -> None:
     """Nowhere else is one."""
-    trial.lab.inside(HOST, "docker rm -f hello; docker image rm python-hello-world")
-    assert applied(trial, "image").changes() == ["build python-hello-world:latest"]
-    applied(trial, "deploy")
+    harness.lab.inside(HOST, "docker rm -f hello; docker image rm python-hello-world")
+    assert applied(harness, "image").changes() == ["build python-hello-world:latest"]
+    applied(harness, "deploy")
 
 
-def test_a_large_context(trial: Trial, tmp_path: Path) -> None:
+def test_a_large_context(harness: Harness, tmp_path: Path) -> None:
     """Tens of megabytes that cannot be compressed get there whole."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     with Path("/dev/urandom").open("rb") as noise:
         (tmp_path / "data").write_bytes(noise.read(48 << 20))
     image = {"name": "large", "context": str(tmp_path), "push": False}
-    applied(trial, "image", changes={"images": [LOCAL, image]})
-    size = trial.lab.inside(HOST, "docker image inspect -f '{{.Size}}' large")
+    applied(harness, "image", changes={"images": [LOCAL, image]})
+    size = harness.lab.inside(HOST, "docker image inspect -f '{{.Size}}' large")
     assert int(size) >= 48 << 20
-    trial.lab.inside(HOST, "docker image rm large")
+    harness.lab.inside(HOST, "docker image rm large")
 
 
-def images(trial: Trial) -> set[str]:
+def images(harness: Harness) -> set[str]:
     """All tagged images of the host."""
-    return set(trial.lab.inside(HOST, "docker images -f dangling=false --format '{{.Repository}}:{{.Tag}}'").split())
+    return set(harness.lab.inside(HOST, "docker images -f dangling=false --format '{{.Repository}}:{{.Tag}}'").split())
 
 
-def test_pruning(trial: Trial) -> None:
+def test_pruning(harness: Harness) -> None:
     """Old enough and unused: told first, with the space, then gone. Apps, running containers and caches stay."""
     make = f"""
     echo x | docker import - old:1 >/dev/null 2>&1; head -c 2000000 /dev/urandom > /tmp/x; tar -C /tmp -c x | docker import - old:1
@@ -93,32 +95,32 @@ def test_pruning(trial: Trial) -> None:
     docker run -d --name theirs {BASE} python -c 'import time; time.sleep(600)'
     docker volume create runner-abc-cache
     """
-    trial.lab.inside(HOST, make)
-    settled(trial, "prune")
-    before = images(trial)
-    planned = applied(trial, "prune", "--check", "--diff", changes=NOW)
+    harness.lab.inside(HOST, make)
+    settled(harness, "prune")
+    before = images(harness)
+    planned = applied(harness, "prune", "--check", "--diff", changes=NOW)
     (change,) = planned.changes()
     assert change.startswith("remove 1 stopped container (gone) and ")
     assert "old:1" in change
     assert "MB at least" in change
-    assert images(trial) == before
-    assert twice(trial, "prune", changes=NOW).changes() == [change]
-    assert images(trial) == before - {"old:1"}
-    assert names(trial, HOST) == ["hello", "runner-cache", "theirs"]
-    assert "runner-abc-cache" in trial.lab.inside(HOST, "docker volume ls -q")
-    settled(trial, "image", "deploy")
+    assert images(harness) == before
+    assert twice(harness, "prune", changes=NOW).changes() == [change]
+    assert images(harness) == before - {"old:1"}
+    assert names(harness, HOST) == ["hello", "runner-cache", "theirs"]
+    assert "runner-abc-cache" in harness.lab.inside(HOST, "docker volume ls -q")
+    settled(harness, "image", "deploy")
 
 
-def test_the_timer(trial: Trial) -> None:
+def test_the_timer(harness: Harness) -> None:
     """Installed, it does the same; switched off, nothing of it is left."""
     wanted = {"prune": {"days": 0, "timer": True}}
-    twice(trial, "prune", changes=wanted)
-    host = trial.host(HOST)
+    twice(harness, "prune", changes=wanted)
+    host = harness.host(HOST)
     assert host.service("provision-prune.timer").is_enabled
     assert host.service("provision-prune.timer").is_running
-    trial.lab.inside(HOST, "docker rm -f theirs; systemctl start provision-prune.service")
-    assert "old:1" not in images(trial)
-    assert answer(trial, HOST) == "hello beautiful world!"
-    twice(trial, "prune")
+    harness.lab.inside(HOST, "docker rm -f theirs; systemctl start provision-prune.service")
+    assert "old:1" not in images(harness)
+    assert answer(harness, HOST) == "hello beautiful world!"
+    twice(harness, "prune")
     assert not host.file("/usr/local/lib/provision").exists
-    assert strays(trial, HOST) == []
+    assert strays(harness, HOST) == []

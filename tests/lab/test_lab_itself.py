@@ -14,25 +14,25 @@ import pytest
 
 from provision.places import shipped
 from provision_lab import Lab, LabError, LabHost, cgroups, network, processes, state
+from provision_lab.harness import PROVISION, Harness, changed, inventory_of
 from provision_lab.lab import sweep
-from provision_lab.trial import PROVISION, Trial, changed, inventory_of
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 DOCKER = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host; a runner that says it is Ubuntu; one with sshd elsewhere, and sudo that asks."""
-    return trial_factory(
+    return harness_factory(
         LabHost("gitlab"), LabHost("runner-1", ubuntu=True), LabHost("runner-2", sshd_port=2222, sudo="password")
     )
 
 
 @pytest.fixture(scope="module")
-def lab(trial: Trial) -> Lab:
-    """The lab of the trial."""
-    return trial.lab
+def lab(harness: Harness) -> Lab:
+    """The lab of the harness."""
+    return harness.lab
 
 
 def remains(lab: Lab) -> list[str]:
@@ -70,11 +70,11 @@ def test_sudo_asks_where_it_was_told_to(lab: Lab) -> None:
     assert lab.ssh("runner-2", "sudo -k -S -p '' id -u", stdin=lab.secret("sudo_password") + "\n").stdout == "0\n"
 
 
-def test_an_independent_tool_gets_in(trial: Trial) -> None:
+def test_an_independent_tool_gets_in(harness: Harness) -> None:
     """pytest-testinfra sees the systems that hosts say they are."""
-    assert trial.host("gitlab").system_info.codename == "bookworm"
-    assert trial.host("runner-1").system_info.codename == "noble"
-    assert trial.host("runner-2", sudo=False).file("/etc/hosts").contains("gitlab.lab.test")
+    assert harness.host("gitlab").system_info.codename == "bookworm"
+    assert harness.host("runner-1").system_info.codename == "noble"
+    assert harness.host("runner-2", sudo=False).file("/etc/hosts").contains("gitlab.lab.test")
 
 
 def test_secrets_are_the_owners_alone(lab: Lab) -> None:
@@ -110,13 +110,13 @@ def test_the_certificate_is_the_cas(lab: Lab) -> None:
     assert lab.hosts[0].address in _output("openssl", "x509", "-in", str(live / "fullchain.pem"), "-noout", "-text")
 
 
-def test_looking_changes_nothing(trial: Trial) -> None:
+def test_looking_changes_nothing(harness: Harness) -> None:
     """A snapshot is the same after logins, sudo and looks at packages and firewall; and sees a change of one byte."""
-    before = trial.snapshot("gitlab")
-    assert trial.lab.ssh("gitlab", "sudo id; apt-cache policy docker.io; sudo ufw status").returncode == 0
-    assert changed(before, trial.snapshot("gitlab")) == {}
-    trial.lab.inside("gitlab", "chmod 600 /etc/hostname; echo x > /tmp/left; rm /etc/issue")
-    assert list(changed(before, trial.snapshot("gitlab"))) == ["etc/hostname", "etc/issue", "tmp/left"]
+    before = harness.snapshot("gitlab")
+    assert harness.lab.ssh("gitlab", "sudo id; apt-cache policy docker.io; sudo ufw status").returncode == 0
+    assert changed(before, harness.snapshot("gitlab")) == {}
+    harness.lab.inside("gitlab", "chmod 600 /etc/hostname; echo x > /tmp/left; rm /etc/issue")
+    assert list(changed(before, harness.snapshot("gitlab"))) == ["etc/hostname", "etc/issue", "tmp/left"]
     assert len(before) > 10_000
 
 

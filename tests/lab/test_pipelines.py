@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import Server, writes
 from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
 from tests.support.python_image import make as make_python
@@ -55,15 +55,15 @@ PYTHON_PROJECT = {
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Bare hosts; an inventory with a project, whose runner is its own; a token for jobs."""
-    trial = without_s3(trial_factory(LabHost("gitlab"), LabHost(HOST)))
-    seed = trial.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
+    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
+    seed = harness.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
     seed.write_text(
         json.dumps({**json.loads(seed.read_text()), "job_tokens": [{"token": JOB_TOKEN, "project": PROJECT}]})
     )
-    trial.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT}
-    trial.inventory["projects"] = {
+    harness.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT}
+    harness.inventory["projects"] = {
         PROJECT: {
             "shared_runners": False,
             "registry": "private",
@@ -71,38 +71,38 @@ def trial(trial_factory: Callable[..., Trial]) -> Trial:
             "variables": {
                 "DOCKERHUB_REGISTRY": REGISTRY,
                 "DOCKERHUB_USER": "root",
-                "DOCKERHUB_TOKEN": {"value": trial.lab.secret_source("registry_password"), "masked": True},
-                "HIDDEN": {"value": trial.lab.secret_source("s3_secret_key"), "hidden": True},
+                "DOCKERHUB_TOKEN": {"value": harness.lab.secret_source("registry_password"), "masked": True},
+                "HIDDEN": {"value": harness.lab.secret_source("s3_secret_key"), "hidden": True},
             },
             "pipeline": {"template": "registry", "test": "sh /app.sh | grep -q hello && test -s /app.sh"},
         }
     }
-    (trial.folder / "playbooks").mkdir()
-    (trial.folder / "playbooks/delivery.py").write_text(PLAYBOOK)
-    return trial
+    (harness.folder / "playbooks").mkdir()
+    (harness.folder / "playbooks/delivery.py").write_text(PLAYBOOK)
+    return harness
 
 
 @pytest.fixture(scope="module")
-def first(trial: Trial) -> Outcome:
+def first(harness: Harness) -> Outcome:
     """The first run over everything, from bare hosts."""
-    return applied(trial, "delivery")
+    return applied(harness, "delivery")
 
 
 @pytest.fixture(scope="module")
-def images(trial: Trial, first: Outcome) -> None:
+def images(harness: Harness, first: Outcome) -> None:
     """The image that the project's is made from, in its registry; and one for Python jobs."""
     del first
-    push_base(trial, HOST, f"{IMAGE}/base:1")
-    make_python(trial, HOST, "python:3.13-slim")
+    push_base(harness, HOST, f"{IMAGE}/base:1")
+    make_python(harness, HOST, "python:3.13-slim")
 
 
 @pytest.fixture(scope="module")
-def server(trial: Trial) -> Server:
+def server(harness: Harness) -> Server:
     """GitLab."""
-    return Server(trial)
+    return Server(harness)
 
 
-def pipeline(trial: Trial, server: Server, commit: str, branch: str = "main") -> Pipeline:
+def pipeline(harness: Harness, server: Server, commit: str, branch: str = "main") -> Pipeline:
     """The committed pipeline carried out for a commit, with what GitLab sets and what the project has."""
     predefined = {
         "CI_REGISTRY": REGISTRY,
@@ -114,14 +114,14 @@ def pipeline(trial: Trial, server: Server, commit: str, branch: str = "main") ->
         "CI_DEFAULT_BRANCH": "main",
         "CI_PROJECT_DIR": BUILDS,
     }
-    own = json.loads(trial.lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))["variables"]
+    own = json.loads(harness.lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))["variables"]
     values = {one["key"]: one["value"] for one in own}
-    return Pipeline(trial, HOST, committed(server, PROJECT), {**values, **predefined}).run()
+    return Pipeline(harness, HOST, committed(server, PROJECT), {**values, **predefined}).run()
 
 
-def test_check_mode_on_bare_hosts(trial: Trial) -> None:
+def test_check_mode_on_bare_hosts(harness: Harness) -> None:
     """GitLab is not there yet: foreseen, not failed."""
-    outcome = applied(trial, "delivery", "--check")
+    outcome = applied(harness, "delivery", "--check")
     assert f"would compare project {PROJECT} with GitLab" in outcome.messages()
     assert f"would compare the pipeline of project {PROJECT} with GitLab" in outcome.messages()
 
@@ -137,28 +137,28 @@ def test_everything_in_one_run(first: Outcome, server: Server) -> None:
     assert "tags:\n    - docker\n" in committed(server, PROJECT)  # what the runner asks for
 
 
-def test_the_next_run_changes_nothing_and_asks_nothing(trial: Trial, server: Server, first: Outcome) -> None:
+def test_the_next_run_changes_nothing_and_asks_nothing(harness: Harness, server: Server, first: Outcome) -> None:
     """Within the same round trips; no value is where it should not be."""
     del first
     with server.counted() as seen:
-        done = settled(trial, "delivery")
+        done = settled(harness, "delivery")
     assert [asked for asked in seen if "/projects/" in asked or "/runners/all" in asked] == []
     assert done.messages() == ""
     assert max(one["round_trips"] for one in done.summary["hosts"].values()) <= 9
-    state = trial.lab.inside("gitlab", "cat /var/lib/provision/state.json")
+    state = harness.lab.inside("gitlab", "cat /var/lib/provision/state.json")
     for secret in ("registry_password", "s3_secret_key", "api_token"):
-        assert trial.lab.secret(secret) not in state
-    assert strays(trial, "gitlab") == []
+        assert harness.lab.secret(secret) not in state
+    assert strays(harness, "gitlab") == []
 
 
-def test_drift_is_put_right(trial: Trial, server: Server) -> None:
+def test_drift_is_put_right(harness: Harness, server: Server) -> None:
     """By hand, in GitLab: what was changed, and nothing else."""
     server.ask("PUT", PLACE, shared_runners_enabled=True)
     server.ask("PUT", f"{PLACE}/variables/DOCKERHUB_USER", value="anna")
     file = f"{PLACE}/repository/files/.gitlab-ci.yml"
     server.ask("PUT", file, branch="main", commit_message="by hand", content="x: {script: [y]}\n")
     with server.counted() as seen:
-        outcome = twice(trial, "project", "pipeline")
+        outcome = twice(harness, "project", "pipeline")
     assert outcome.changes() == [
         f"set shared_runners_enabled of project {PROJECT}",
         f"set value of variable DOCKERHUB_USER of project {PROJECT}",
@@ -173,74 +173,74 @@ def test_drift_is_put_right(trial: Trial, server: Server) -> None:
     assert "-x: {script: [y]}" in diff
 
 
-def test_a_build_that_does_not_fit_the_runner(trial: Trial) -> None:
+def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
     """Told before anything is contacted."""
     table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "socket"}}}}
-    outcome = provision(trial, "pipeline", changes=table)
+    outcome = provision(harness, "pipeline", changes=table)
     assert outcome.code == 2
     assert "docker-builder does not mount /var/run/docker.sock" in outcome.stderr
 
 
-def test_gitlab_is_down(trial: Trial, server: Server) -> None:
+def test_gitlab_is_down(harness: Harness, server: Server) -> None:
     """Named, so asked: it fails with the reason; the next run is well."""
     with server.down():
-        assert "is not reached from here" in refused(trial, "project").errors
-    settled(trial, "project")
+        assert "is not reached from here" in refused(harness, "project").errors
+    settled(harness, "project")
 
 
 @converged
-def test_the_registry_pipeline(trial: Trial, server: Server) -> None:
+def test_the_registry_pipeline(harness: Harness, server: Server) -> None:
     """Built, tested in the image, released as latest; what is released is what was tested."""
-    checkout(trial, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 1\n"})
-    done = pipeline(trial, server, "1111aaaa")
+    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 1\n"})
+    done = pipeline(harness, server, "1111aaaa")
     assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
     found = tags(server, PROJECT, PROJECT)
     assert found["latest"] == found["1111aaaa"]
     assert JOB_TOKEN not in done.logs
 
 
-def test_a_branch_releases_nothing(trial: Trial, server: Server) -> None:
+def test_a_branch_releases_nothing(harness: Harness, server: Server) -> None:
     """Built and tested only; layers that are as in the last release come from the registry."""
     before = tags(server, PROJECT, PROJECT)["latest"]
-    checkout(trial, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
-    trial.lab.inside(HOST, f"docker image rm -f $(docker images -q {IMAGE}); docker builder prune -af")
-    done = pipeline(trial, server, "2222bbbb", "feature")
+    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
+    harness.lab.inside(HOST, f"docker image rm -f $(docker images -q {IMAGE}); docker builder prune -af")
+    done = pipeline(harness, server, "2222bbbb", "feature")
     assert done.codes == {"build": 0, "test": 0}, done.logs
     assert tags(server, PROJECT, PROJECT)["latest"] == before
     assert re.search(r"#(\d+) \[.*\] RUN cat .*(?:\n#\1 .*)*\n#\1 CACHED", done.jobs[0].log), done.jobs[0].log
 
 
-def test_what_fails_its_test_is_not_released(trial: Trial, server: Server) -> None:
+def test_what_fails_its_test_is_not_released(harness: Harness, server: Server) -> None:
     """The image's own test decides."""
     before = tags(server, PROJECT, PROJECT)["latest"]
-    checkout(trial, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo goodbye\n"})
-    done = pipeline(trial, server, "3333cccc")
+    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo goodbye\n"})
+    done = pipeline(harness, server, "3333cccc")
     assert (done.codes["build"], list(done.codes)) == (0, ["build", "test"]), done.logs
     assert done.codes["test"] != 0
     assert tags(server, PROJECT, PROJECT)["latest"] == before
 
 
 @converged
-def test_the_dockerhub_pipeline(trial: Trial, server: Server) -> None:
+def test_the_dockerhub_pipeline(harness: Harness, server: Server) -> None:
     """Verified, measured, published: the registry that it goes to is a variable of the project."""
-    trial.inventory["projects"][PROJECT]["pipeline"] = dict(HUB)
-    assert twice(trial, "pipeline").changes() == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
-    checkout(trial, HOST, PYTHON_PROJECT)
-    done = pipeline(trial, server, "4444dddd")
+    harness.inventory["projects"][PROJECT]["pipeline"] = dict(HUB)
+    assert twice(harness, "pipeline").changes() == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
+    checkout(harness, HOST, PYTHON_PROJECT)
+    done = pipeline(harness, server, "4444dddd")
     assert done.codes == {"requirements": 0, "tests": 0, "publish": 0}, done.logs
     assert "TOTAL" in done.logs
     assert "100%" in done.logs
     found = tags(server, PROJECT, f"{PROJECT}/hub")
     assert found["latest"] == found["4444dddd"]
-    assert trial.lab.secret("registry_password") not in done.logs
+    assert harness.lab.secret("registry_password") not in done.logs
 
 
-def test_too_little_coverage_is_not_published(trial: Trial, server: Server) -> None:
+def test_too_little_coverage_is_not_published(harness: Harness, server: Server) -> None:
     """A line that no test reaches."""
     before = tags(server, PROJECT, f"{PROJECT}/hub")["latest"]
     more = PYTHON_PROJECT["greeting.py"] + "\n\ndef unused():\n    return 1\n"
-    checkout(trial, HOST, {**PYTHON_PROJECT, "greeting.py": more})
-    done = pipeline(trial, server, "5555eeee")
+    checkout(harness, HOST, {**PYTHON_PROJECT, "greeting.py": more})
+    done = pipeline(harness, server, "5555eeee")
     assert list(done.codes) == ["requirements", "tests"]
     assert "less than fail-under=100" in done.logs
     assert tags(server, PROJECT, f"{PROJECT}/hub")["latest"] == before

@@ -16,7 +16,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import Outcome, provision, settled, strays
 
 HOSTS = ("gitlab", "runner-1", "runner-2")
@@ -26,15 +26,15 @@ converged = pytest.mark.usefixtures("first")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """inventories/lab.toml as it stands, on three bare hosts."""
-    return trial_factory(*map(LabHost, HOSTS))
+    return harness_factory(*map(LabHost, HOSTS))
 
 
 @pytest.fixture(scope="module")
-def first(trial: Trial) -> Outcome:
+def first(harness: Harness) -> Outcome:
     """The first run."""
-    outcome = provision(trial, "all")
+    outcome = provision(harness, "all")
     assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
     return outcome
 
@@ -49,9 +49,9 @@ def test_bare_hosts_converge(first: Outcome) -> None:
 
 
 @converged
-def test_the_next_run_changes_nothing(trial: Trial) -> None:
+def test_the_next_run_changes_nothing(harness: Harness) -> None:
     """0 changes, exit code 0, every task of every host ok, in at most 9 round trips a host."""
-    again = settled(trial, "all")
+    again = settled(harness, "all")
     assert again.statuses("gitlab") == dict.fromkeys(["gitlab", "certificates", "registry", "firewall"], "ok")
     for host in RUNNERS:
         assert again.statuses(host) == dict.fromkeys(["docker", "runner", "register", "verify", "deploy"], "ok")
@@ -61,30 +61,30 @@ def test_the_next_run_changes_nothing(trial: Trial) -> None:
 
 @pytest.mark.parametrize("host", RUNNERS)
 @converged
-def test_docker_logs_in_pushes_and_pulls(trial: Trial, host: str) -> None:
+def test_docker_logs_in_pushes_and_pulls(harness: Harness, host: str) -> None:
     """The Docker CLI in the hands of the plain user, over TLS on 5555; the image's blobs lie in the bucket."""
     image = f"{REGISTRY}/root/hello_hapi:from-{host}"
     layer = f"mkdir -p /tmp/image && hostname > /tmp/image/name && tar -C /tmp/image -c . | docker import - {image}"
     config = "export DOCKER_CONFIG=/tmp/docker-config;"
-    password = trial.lab.secret("registry_password")
-    told = trial.lab.ssh(host, f"{config} docker login -u root --password-stdin {REGISTRY}", stdin=password)
+    password = harness.lab.secret("registry_password")
+    told = harness.lab.ssh(host, f"{config} docker login -u root --password-stdin {REGISTRY}", stdin=password)
     assert told.returncode == 0, told.stderr
-    pushed = trial.lab.ssh(host, f"{config} {layer} && docker push {image} && docker image rm {image}")
+    pushed = harness.lab.ssh(host, f"{config} {layer} && docker push {image} && docker image rm {image}")
     assert pushed.returncode == 0, pushed.stderr
-    pulled = trial.lab.ssh(
+    pulled = harness.lab.ssh(
         host, f"{config} docker pull -q {image} && docker create --name made {image} x && docker cp made:/name -"
     )
     assert pulled.returncode == 0, pulled.stderr
     assert f"{host}\n" in pulled.stdout
     digest = re.search(r"digest: sha256:(\w+)", pushed.stdout)
     assert digest is not None
-    assert any(digest[1] in key and "/blobs/" in key for key in bucket(trial))
-    trial.lab.ssh(host, f"docker rm made; docker image rm {image}; rm -r /tmp/docker-config /tmp/image")
+    assert any(digest[1] in key and "/blobs/" in key for key in bucket(harness))
+    harness.lab.ssh(host, f"docker rm made; docker image rm {image}; rm -r /tmp/docker-config /tmp/image")
 
 
-def bucket(trial: Trial) -> list[str]:
+def bucket(harness: Harness) -> list[str]:
     """The keys of all objects in the lab's bucket."""
-    lab = trial.lab
+    lab = harness.lab
     client = boto3.client(
         "s3",
         endpoint_url=lab.s3_url,
@@ -97,60 +97,60 @@ def bucket(trial: Trial) -> list[str]:
 
 
 @converged
-def test_the_bucket_holds_nothing_of_the_proof_of_the_bucket(trial: Trial) -> None:
+def test_the_bucket_holds_nothing_of_the_proof_of_the_bucket(harness: Harness) -> None:
     """Only what the registry itself wrote is there."""
-    assert {key.partition("/")[0] for key in bucket(trial)} == {"docker"}
+    assert {key.partition("/")[0] for key in bucket(harness)} == {"docker"}
 
 
-def api(trial: Trial, path: str) -> Any:
+def api(harness: Harness, path: str) -> Any:
     """What GitLab's API answers, asked by curl on the GitLab host."""
-    header = f'header = "PRIVATE-TOKEN: {trial.lab.secret("api_token")}"\n'
+    header = f'header = "PRIVATE-TOKEN: {harness.lab.secret("api_token")}"\n'
     url = f"https://gitlab.lab.test/api/v4{path}"
-    return json.loads(trial.lab.inside("gitlab", f"curl -sf --cacert /root/ca.pem -K - '{url}'", stdin=header))
+    return json.loads(harness.lab.inside("gitlab", f"curl -sf --cacert /root/ca.pem -K - '{url}'", stdin=header))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def ca(trial: Trial) -> Path:
+def ca(harness: Harness) -> Path:
     """The lab's CA, laid where `api` finds it."""
-    path = trial.lab.machine("gitlab").root / "root/ca.pem"
-    path.write_bytes(trial.lab.ca.read_bytes())
+    path = harness.lab.machine("gitlab").root / "root/ca.pem"
+    path.write_bytes(harness.lab.ca.read_bytes())
     return path
 
 
 @converged
-def test_no_tag_of_the_proof_stays(trial: Trial) -> None:
+def test_no_tag_of_the_proof_stays(harness: Harness) -> None:
     """What verify pushed is deleted again."""
-    found = api(trial, "/projects/root%2Fhello_hapi/registry/repositories?tags=true")
+    found = api(harness, "/projects/root%2Fhello_hapi/registry/repositories?tags=true")
     tags = [tag["name"] for one in found for tag in one["tags"]]
     assert [tag for tag in tags if tag.startswith("provision")] == []
 
 
 @converged
-def test_one_runner_a_host_is_registered(trial: Trial) -> None:
+def test_one_runner_a_host_is_registered(harness: Harness) -> None:
     """GitLab knows one runner for each host; config.toml has it: privileged, docker executor, a token GitLab takes."""
-    known = {one["id"]: api(trial, f"/runners/{one['id']}") for one in api(trial, "/runners/all")}
+    known = {one["id"]: api(harness, f"/runners/{one['id']}") for one in api(harness, "/runners/all")}
     assert len(known) == 2
     for host in RUNNERS:
-        config = tomllib.loads(trial.lab.inside(host, "cat /etc/gitlab-runner/config.toml"))
+        config = tomllib.loads(harness.lab.inside(host, "cat /etc/gitlab-runner/config.toml"))
         assert config["concurrent"] == 2
         (entry,) = config["runners"]
         assert (entry["name"], entry["executor"]) == ("docker-builder", "docker")
         assert entry["docker"]["privileged"] is True
         assert entry["docker"]["volumes"] == ["/certs/client", "/cache"]
-        listed = trial.lab.inside(host, "gitlab-runner list 2>&1")
+        listed = harness.lab.inside(host, "gitlab-runner list 2>&1")
         assert f"Executor=docker Token={entry['token']} URL=https://gitlab.lab.test" in re.sub(
             r"\x1b\[[\d;]*m", "", listed
         )
-        assert "is valid" in trial.lab.inside(host, "gitlab-runner verify 2>&1")
+        assert "is valid" in harness.lab.inside(host, "gitlab-runner verify 2>&1")
         (mine,) = [one for one in known.values() if f"for {host}:" in one["maintenance_note"]]
         assert (mine["tag_list"], mine["run_untagged"], mine["paused"]) == (["docker"], False, False)
 
 
 @pytest.mark.parametrize("host", RUNNERS)
 @converged
-def test_runner_hosts_are_as_wanted(trial: Trial, host: str) -> None:
+def test_runner_hosts_are_as_wanted(harness: Harness, host: str) -> None:
     """Packages, services, group, CA and daemon.json, as testinfra sees them."""
-    there = trial.host(host)
+    there = harness.host(host)
     for name in ("docker-ce", "containerd.io", "gitlab-runner", "gitlab-runner-helper-images"):
         assert there.package(name).is_installed
     assert there.package("gitlab-runner").version == there.package("gitlab-runner-helper-images").version
@@ -158,54 +158,54 @@ def test_runner_hosts_are_as_wanted(trial: Trial, host: str) -> None:
         assert there.service(name).is_running
         assert there.service(name).is_enabled
     assert "docker" in there.user("ubuntu").groups
-    assert there.file(f"/etc/docker/certs.d/{REGISTRY}/ca.crt").content == trial.lab.ca.read_bytes()
+    assert there.file(f"/etc/docker/certs.d/{REGISTRY}/ca.crt").content == harness.lab.ca.read_bytes()
     daemon = json.loads(there.file("/etc/docker/daemon.json").content_string)
-    assert daemon == trial.inventory["docker"]["daemon"]
+    assert daemon == harness.inventory["docker"]["daemon"]
     assert there.check_output("docker info -f '{{.LoggingDriver}}'") == "json-file"
 
 
 @converged
-def test_the_firewall_lets_in_ssh_and_the_registry(trial: Trial) -> None:
+def test_the_firewall_lets_in_ssh_and_the_registry(harness: Harness) -> None:
     """ufw is on, 5555 and 22 are let in, another port is not; a fresh SSH login works."""
-    status = trial.host("gitlab").check_output("ufw status")
+    status = harness.host("gitlab").check_output("ufw status")
     assert status.startswith("Status: active")
     for port in ("22/tcp", "5555/tcp", "80/tcp", "443/tcp"):
         assert re.search(rf"^{port} +ALLOW +Anywhere", status, re.MULTILINE), status
-    assert trial.lab.ssh("gitlab", "true").returncode == 0
-    trial.lab.inside("gitlab", "systemd-run -q --unit=listener busybox httpd -f -p 8099")
+    assert harness.lab.ssh("gitlab", "true").returncode == 0
+    harness.lab.inside("gitlab", "systemd-run -q --unit=listener busybox httpd -f -p 8099")
     probe = "timeout 2 bash -c 'exec 3<>/dev/tcp/gitlab.lab.test/%d'"
-    assert trial.lab.ssh("runner-1", probe % 5555).returncode == 0
-    assert trial.lab.ssh("runner-1", probe % 8099).returncode != 0
-    trial.lab.inside("gitlab", "systemctl stop listener")
+    assert harness.lab.ssh("runner-1", probe % 5555).returncode == 0
+    assert harness.lab.ssh("runner-1", probe % 8099).returncode != 0
+    harness.lab.inside("gitlab", "systemctl stop listener")
 
 
 @converged
-def test_what_is_secret_is_roots_alone(trial: Trial) -> None:
+def test_what_is_secret_is_roots_alone(harness: Harness) -> None:
     """gitlab.rb, config.toml and our own folder cannot be read by others."""
-    gitlab, runner = trial.host("gitlab"), trial.host("runner-1")
+    gitlab, runner = harness.host("gitlab"), harness.host("runner-1")
     assert (gitlab.file("/etc/gitlab/gitlab.rb").mode, gitlab.file("/etc/gitlab/gitlab.rb").user) == (0o600, "root")
     assert (runner.file("/etc/gitlab-runner/config.toml").mode, runner.file("/etc/gitlab-runner").mode) == (
         0o600,
         0o700,
     )
     for host in HOSTS:
-        there = trial.host(host)
+        there = harness.host(host)
         assert there.file("/var/lib/provision").mode == 0o700
         assert there.file("/var/lib/provision/state.json").mode == 0o600
 
 
 @converged
-def test_apts_keys_and_sources_can_be_read_by_apt(trial: Trial) -> None:
+def test_apts_keys_and_sources_can_be_read_by_apt(harness: Harness) -> None:
     """A key that apt's own user cannot read would make it skip the repository without a word."""
     for host in RUNNERS:
-        modes = trial.lab.inside(host, "stat -c '%a %U %n' /etc/apt/keyrings/*.asc /etc/apt/sources.list.d/*.sources")
+        modes = harness.lab.inside(host, "stat -c '%a %U %n' /etc/apt/keyrings/*.asc /etc/apt/sources.list.d/*.sources")
         assert {line.split()[0] for line in modes.splitlines()} == {"644"}, modes
 
 
 @pytest.mark.parametrize("host", HOSTS)
 @converged
-def test_nothing_of_ours_stays_elsewhere(trial: Trial, host: str) -> None:
+def test_nothing_of_ours_stays_elsewhere(harness: Harness, host: str) -> None:
     """No file of ours outside /var/lib/provision, none in memory, no process, no image, no debt."""
-    assert strays(trial, host) == []
+    assert strays(harness, host) == []
     if host in RUNNERS:
-        assert trial.lab.inside(host, "docker images -qa; docker ps -qa") == ""
+        assert harness.lab.inside(host, "docker images -qa; docker ps -qa") == ""

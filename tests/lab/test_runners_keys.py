@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import provision, refused, twice, untouched, without_registry
 
 HOST = "runner-1"
@@ -18,9 +18,9 @@ KEY = "/etc/apt/keyrings/gitlab-runner.asc"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A bare host."""
-    return without_registry(trial_factory(LabHost(HOST)))
+    return without_registry(harness_factory(LabHost(HOST)))
 
 
 def key(folder: Path, lifetime: str, *, since: str = "") -> Path:
@@ -37,28 +37,28 @@ def key(folder: Path, lifetime: str, *, since: str = "") -> Path:
     return path
 
 
-def test_an_expired_key_is_refused(trial: Trial, tmp_path: Path) -> None:
+def test_an_expired_key_is_refused(harness: Harness, tmp_path: Path) -> None:
     """Named with its date, before anything is changed: apt would skip the repository and take another's package."""
     old = key(tmp_path, "30d", since="20240101T000000")
-    with untouched(trial, HOST, "/etc"):
-        outcome = refused(trial, "runner", changes={"apt": {"runner": {"key": str(old)}}})
+    with untouched(harness, HOST, "/etc"):
+        outcome = refused(harness, "runner", changes={"apt": {"runner": {"key": str(old)}}})
     assert "it expired on 2024-01-31" in outcome.errors
-    assert trial.lab.inside(HOST, "dpkg-query -W gitlab-runner 2>/dev/null || :") == ""
+    assert harness.lab.inside(HOST, "dpkg-query -W gitlab-runner 2>/dev/null || :") == ""
 
 
-def test_an_expired_copy_on_the_host_is_replaced(trial: Trial, tmp_path: Path) -> None:
+def test_an_expired_copy_on_the_host_is_replaced(harness: Harness, tmp_path: Path) -> None:
     """An older key's file, unreadable for apt as well: the good one takes its place, and the runner is installed."""
     old = key(tmp_path, "30d", since="20240101T000000").read_text()
-    trial.lab.inside(HOST, f"umask 077; mkdir -p /etc/apt/keyrings; cat > {KEY}", stdin=old)
-    twice(trial, "runner")
-    there = trial.host(HOST).file(KEY)
-    assert (there.mode, there.content) == (0o644, Path(trial.inventory["apt"]["runner"]["key"]).read_bytes())
-    assert trial.lab.inside(HOST, "dpkg-query -W -f '${Version}' gitlab-runner") == "19.3.0-1"
+    harness.lab.inside(HOST, f"umask 077; mkdir -p /etc/apt/keyrings; cat > {KEY}", stdin=old)
+    twice(harness, "runner")
+    there = harness.host(HOST).file(KEY)
+    assert (there.mode, there.content) == (0o644, Path(harness.inventory["apt"]["runner"]["key"]).read_bytes())
+    assert harness.lab.inside(HOST, "dpkg-query -W -f '${Version}' gitlab-runner") == "19.3.0-1"
 
 
-def test_one_that_expires_soon_is_told(trial: Trial, tmp_path: Path) -> None:
+def test_one_that_expires_soon_is_told(harness: Harness, tmp_path: Path) -> None:
     """With its date, in the plan too."""
     soon = key(tmp_path, "5d")
-    outcome = provision(trial, "runner", "--check", changes={"apt": {"runner": {"key": str(soon)}}})
+    outcome = provision(harness, "runner", "--check", changes={"apt": {"runner": {"key": str(soon)}}})
     assert outcome.code == 0, outcome.errors
     assert "it expires on 20" in outcome.messages()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, URL, Server, config, entries, estate, listed, process, writes
 from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, untouched, wait_for
 
@@ -36,31 +36,31 @@ check_interval = 0
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab and a host; somebody wrote a config.toml with comments and a runner of their own."""
-    trial = estate(trial_factory, HOST)
-    trial.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=FOREIGN)
-    del trial.inventory["runner"]
-    return trial
+    harness = estate(harness_factory, HOST)
+    harness.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=FOREIGN)
+    del harness.inventory["runner"]
+    return harness
 
 
 @pytest.fixture(scope="module")
-def server(trial: Trial) -> Server:
+def server(harness: Harness) -> Server:
     """The GitLab."""
-    return Server(trial)
+    return Server(harness)
 
 
 @pytest.fixture(scope="module")
-def runners(trial: Trial, server: Server) -> list[dict[str, Any]]:
+def runners(harness: Harness, server: Server) -> list[dict[str, Any]]:
     """The inventory's runners, to be changed: one made in the UI and given by its token, two that are to be made."""
     cache = {"Type": "s3", "Shared": True, "s3": {"BucketName": "cache", "SecretKey": "cache-secret-0123"}}
     privileged = {"image": "docker:28", "privileged": True, "volumes": ["/certs/client", "/cache"]}
-    trial.inventory["runners"] = [
+    harness.inventory["runners"] = [
         {"name": "given", "executor": "shell", "token": server.make("given"), "cache": cache},
         {"name": "docker-builder", "executor": "docker", "tags": ["docker", "build"], "docker": privileged},
         {"name": "spare", "executor": "shell", "maximum_timeout": 3600, "locked": True},
     ]
-    return list(trial.inventory["runners"])
+    return list(harness.inventory["runners"])
 
 
 @pytest.fixture
@@ -69,37 +69,37 @@ def by_name(runners: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in runners}
 
 
-def ours(trial: Trial) -> str:
+def ours(harness: Harness) -> str:
     """What stands in the file behind the other team's part, which is as they left it."""
-    text = config(trial, HOST)
+    text = config(harness, HOST)
     assert text.startswith(FOREIGN)
     return text[len(FOREIGN) :]
 
 
-def sections(trial: Trial) -> dict[str, str]:
+def sections(harness: Harness) -> dict[str, str]:
     """Our entries' text by name."""
-    texts = ours(trial).split("[[runners]]")[1:]
+    texts = ours(harness).split("[[runners]]")[1:]
     return {tomllib.loads(one)["name"]: one.rstrip() for one in texts}
 
 
-def settled_after(trial: Trial) -> None:
+def settled_after(harness: Harness) -> None:
     """`register` finds nothing left, and asks GitLab for nothing to be changed."""
-    with Server(trial).counted() as seen:
-        settled(trial, "register")
+    with Server(harness).counted() as seen:
+        settled(harness, "register")
     assert writes(seen) == {}
 
 
-def token_of(trial: Trial, name: str) -> str:
+def token_of(harness: Harness, name: str) -> str:
     """The token of an entry."""
-    (found,) = [one["token"] for one in entries(trial, HOST) if one["name"] == name]
+    (found,) = [one["token"] for one in entries(harness, HOST) if one["name"] == name]
     return str(found)
 
 
 @pytest.mark.usefixtures("runners")
-def test_check_makes_no_runner(trial: Trial, server: Server) -> None:
+def test_check_makes_no_runner(harness: Harness, server: Server) -> None:
     """All of it is said, with the file's diff; GitLab makes nothing, the host is untouched, no secret is shown."""
-    with server.counted() as seen, untouched(trial, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
-        done = trial.run("register", "--check", "--diff")
+    with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
+        done = harness.run("register", "--check", "--diff")
     assert done.returncode == 0, done.stderr
     assert writes(seen) == {}
     assert "create docker-builder, spare in GitLab" in done.stdout
@@ -107,22 +107,22 @@ def test_check_makes_no_runner(trial: Trial, server: Server) -> None:
     assert '+  token = "***"' in done.stdout
     assert '+      BucketName = "cache"' in done.stdout
     said = done.stdout + done.stderr
-    assert [one for one in ("cache-secret-0123", "glrt-", trial.lab.secret("api_token")) if one in said] == []
+    assert [one for one in ("cache-secret-0123", "glrt-", harness.lab.secret("api_token")) if one in said] == []
 
 
-def test_each_is_registered_once(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """One POST for each that is to be made, none for the one that exists; the service goes on as it was."""
-    before = process(trial, HOST)
+    before = process(harness, HOST)
     with server.counted() as seen:
-        outcome = applied(trial, "register")
+        outcome = applied(harness, "register")
     assert writes(seen) == {"POST /user/runners": 2}
-    assert process(trial, HOST) == before
-    settled_after(trial)
-    assert list(sections(trial)) == list(by_name)
-    assert trial.host(HOST).file(CONFIG).mode == 0o600
+    assert process(harness, HOST) == before
+    settled_after(harness)
+    assert list(sections(harness)) == list(by_name)
+    assert harness.host(HOST).file(CONFIG).mode == 0o600
     told = json.dumps(outcome.events) + outcome.stderr
     assert [one for one in ("cache-secret-0123", "glrt-") if one in told] == []
-    assert "glrt-" not in trial.lab.inside(HOST, "cat /var/lib/provision/state.json")
+    assert "glrt-" not in harness.lab.inside(HOST, "cat /var/lib/provision/state.json")
 
 
 def test_gitlab_has_what_the_inventory_says(server: Server) -> None:
@@ -134,133 +134,133 @@ def test_gitlab_has_what_the_inventory_says(server: Server) -> None:
     assert spare["maintenance_note"] == f"made by provision for {HOST}: spare"
 
 
-def test_list_file_and_server_agree(trial: Trial, server: Server) -> None:
+def test_list_file_and_server_agree(harness: Harness, server: Server) -> None:
     """The privileged docker runner: the same token and name everywhere, one machine behind it, which is this host."""
-    (entry,) = [one for one in entries(trial, HOST) if one["name"] == "docker-builder"]
+    (entry,) = [one for one in entries(harness, HOST) if one["name"] == "docker-builder"]
     known = server.runner("docker-builder")
-    assert listed(trial, HOST)["docker-builder"] == entry["token"] == known["token"]
+    assert listed(harness, HOST)["docker-builder"] == entry["token"] == known["token"]
     assert (entry["executor"], entry["url"]) == ("docker", URL)
     assert entry["docker"] == {"image": "docker:28", "privileged": True, "volumes": ["/certs/client", "/cache"]}
-    verified = trial.lab.inside(HOST, "gitlab-runner verify -n docker-builder 2>&1")
+    verified = harness.lab.inside(HOST, "gitlab-runner verify -n docker-builder 2>&1")
     assert "is valid" in verified
-    system = trial.lab.inside(HOST, "cat /etc/gitlab-runner/.runner_system_id").strip()
+    system = harness.lab.inside(HOST, "cat /etc/gitlab-runner/.runner_system_id").strip()
     for name in ("docker-builder", "given"):
         assert [one["system_id"] for one in server.runner(name)["managers"]] == [system]
-    trial.lab.inside(HOST, f"gitlab-runner lint --config {CONFIG}")
+    harness.lab.inside(HOST, f"gitlab-runner lint --config {CONFIG}")
 
 
-def test_a_new_name_is_no_new_runner(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_a_new_name_is_no_new_runner(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """Renamed in the inventory: GitLab's description follows, by one PUT, and so does the file, in one line."""
-    before, old = config(trial, HOST), process(trial, HOST)
+    before, old = config(harness, HOST), process(harness, HOST)
     by_name["given"]["name"] = "renamed"
     with server.counted() as seen:
-        outcome = applied(trial, "register")
+        outcome = applied(harness, "register")
     assert writes(seen) == {f"PUT /runners/{server.runner('renamed')['id']}": 1}
     assert outcome.changes() == ["renamed: set name", "set description of runner renamed in GitLab"]
-    assert config(trial, HOST) == before.replace('"given"', '"renamed"')
+    assert config(harness, HOST) == before.replace('"given"', '"renamed"')
     assert len(server.runners) == 3
-    assert process(trial, HOST) == old
-    settled_after(trial)
+    assert process(harness, HOST) == old
+    settled_after(harness)
 
 
-def test_a_new_name_for_one_that_we_made(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_a_new_name_for_one_that_we_made(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """It is the same runner in GitLab, with the same token."""
-    before, known = config(trial, HOST), server.runner("spare")
+    before, known = config(harness, HOST), server.runner("spare")
     by_name["spare"]["name"] = "reserve"
     with server.counted() as seen:
-        applied(trial, "register")
+        applied(harness, "register")
     assert writes(seen) == {f"PUT /runners/{known['id']}": 1}
     assert server.runner("reserve")["token"] == known["token"]
-    assert config(trial, HOST) == before.replace('"spare"', '"reserve"')
-    settled_after(trial)
+    assert config(harness, HOST) == before.replace('"spare"', '"reserve"')
+    settled_after(harness)
 
 
-def test_a_new_token_changes_one_value(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_a_new_token_changes_one_value(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """Reset in the UI, the inventory given the new one: one value of one entry; all else is byte-identical."""
-    before, old = config(trial, HOST), token_of(trial, "renamed")
+    before, old = config(harness, HOST), token_of(harness, "renamed")
     number = server.runner("renamed")["id"]
     fresh = server.ask("POST", f"/runners/{number}/reset_authentication_token")["token"]
     by_name["renamed"]["token"] = fresh
     with server.counted() as seen:
-        outcome = applied(trial, "register")
+        outcome = applied(harness, "register")
     assert writes(seen) == {}
-    assert config(trial, HOST) == before.replace(old, fresh)
+    assert config(harness, HOST) == before.replace(old, fresh)
     assert fresh not in json.dumps(outcome.events)
-    assert listed(trial, HOST)["renamed"] == fresh
-    settled_after(trial)
+    assert listed(harness, HOST)["renamed"] == fresh
+    settled_after(harness)
 
 
-def test_a_token_of_another_runner_in_its_place(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_a_token_of_another_runner_in_its_place(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """The inventory names another runner of GitLab: still the same entry, with one value changed."""
-    before, old = config(trial, HOST), token_of(trial, "renamed")
+    before, old = config(harness, HOST), token_of(harness, "renamed")
     other = by_name["renamed"]["token"] = server.make("renamed")
     server.ask("DELETE", f"/runners/{server.runners[0]['id']}")
-    applied(trial, "register")
-    assert config(trial, HOST) == before.replace(old, other)
-    settled_after(trial)
+    applied(harness, "register")
+    assert config(harness, HOST) == before.replace(old, other)
+    settled_after(harness)
 
 
-def test_tags_are_one_put(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_tags_are_one_put(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """GitLab keeps them: the host's file stays as it is."""
     by_name["docker-builder"]["tags"] = ["docker", "arm64"]
     number = server.runner("docker-builder")["id"]
-    with server.counted() as seen, untouched(trial, HOST, "/etc/gitlab-runner"):
-        outcome = applied(trial, "register")
+    with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner"):
+        outcome = applied(harness, "register")
     assert writes(seen) == {f"PUT /runners/{number}": 1}
     assert outcome.changes() == ["set tag_list of runner docker-builder in GitLab"]
     assert "-tag_list: build, docker\n+tag_list: docker, arm64" in outcome.of("change")[0]["diff"]
     assert server.runner("docker-builder")["tag_list"] == ["arm64", "docker"]
-    settled_after(trial)
+    settled_after(harness)
 
 
-def test_what_was_changed_in_the_ui_is_noticed(trial: Trial, server: Server) -> None:
+def test_what_was_changed_in_the_ui_is_noticed(harness: Harness, server: Server) -> None:
     """What the inventory says comes back; what it does not mention stays as the UI has it."""
     number = server.runner("docker-builder")["id"]
     server.ask("PUT", f"/runners/{number}", tag_list=["docker"], paused=True)
     with server.counted() as seen:
-        planned = applied(trial, "register", "--check")
+        planned = applied(harness, "register", "--check")
         assert writes(seen) == {}
-        applied(trial, "register")
+        applied(harness, "register")
     assert planned.changes() == ["set tag_list of runner docker-builder in GitLab"]
     assert writes(seen) == {f"PUT /runners/{number}": 1}
     after = server.runner("docker-builder")
     assert (after["tag_list"], after["paused"]) == (["arm64", "docker"], True)
-    settled_after(trial)
+    settled_after(harness)
 
 
-def test_one_that_we_made_and_somebody_deleted(trial: Trial, server: Server) -> None:
+def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server) -> None:
     """It is made anew, said why, and takes its entry's place: its neighbours are byte-identical."""
-    before, old = config(trial, HOST), token_of(trial, "docker-builder")
+    before, old = config(harness, HOST), token_of(harness, "docker-builder")
     number = server.runner("docker-builder")["id"]
     server.delete("docker-builder")
     with server.counted() as seen:
-        outcome = applied(trial, "register")
+        outcome = applied(harness, "register")
     assert writes(seen) == {"POST /user/runners": 1}
     assert f"GitLab at {URL} no longer knows runner docker-builder: it is created anew" in outcome.messages()
     known = server.runner("docker-builder")
-    assert config(trial, HOST).replace(f"id = {known['id']}", f"id = {number}") == before.replace(old, known["token"])
+    assert config(harness, HOST).replace(f"id = {known['id']}", f"id = {number}") == before.replace(old, known["token"])
     assert known["tag_list"] == ["arm64", "docker"]
-    settled_after(trial)
+    settled_after(harness)
 
 
-def test_a_given_one_that_somebody_deleted(trial: Trial, server: Server, by_name: dict[str, Any]) -> None:
+def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
     """Its token is the inventory's: said so, with what to do; nothing is changed on the host or in GitLab."""
     server.delete("renamed")
-    with server.counted() as seen, untouched(trial, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
-        outcome = refused(trial, "register")
+    with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
+        outcome = refused(harness, "register")
     assert writes(seen) == {}
     assert f"GitLab at {URL} refuses the token of runner renamed" in outcome.errors
     assert "it was deleted or reset there" in outcome.errors
     by_name["renamed"]["token"] = server.make("renamed")
-    applied(trial, "register")
-    settled_after(trial)
+    applied(harness, "register")
+    settled_after(harness)
 
 
-def test_check_drops_nothing_and_says_all(trial: Trial, server: Server) -> None:
+def test_check_drops_nothing_and_says_all(harness: Harness, server: Server) -> None:
     """Two runners left out of the inventory: what would be done in GitLab and on the host."""
-    kept = [one for one in trial.inventory["runners"] if one["name"] == "docker-builder"]
-    with server.counted() as seen, untouched(trial, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
-        outcome = applied(trial, "register", "--check", changes={"runners": kept})
+    kept = [one for one in harness.inventory["runners"] if one["name"] == "docker-builder"]
+    with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
+        outcome = applied(harness, "register", "--check", changes={"runners": kept})
     assert writes(seen) == {}
     assert outcome.changes() == [
         f"unregister renamed ({URL}), reserve ({URL}) from GitLab",
@@ -268,44 +268,44 @@ def test_check_drops_nothing_and_says_all(trial: Trial, server: Server) -> None:
     ]
 
 
-def test_dropped_ones_leave_gitlab_and_the_file(trial: Trial, server: Server) -> None:
+def test_dropped_ones_leave_gitlab_and_the_file(harness: Harness, server: Server) -> None:
     """The one that we made is gone from GitLab; of the given one only this host's part; exactly their entries are gone."""
-    before = sections(trial)
-    trial.inventory["runners"] = [one for one in trial.inventory["runners"] if one["name"] == "docker-builder"]
+    before = sections(harness)
+    harness.inventory["runners"] = [one for one in harness.inventory["runners"] if one["name"] == "docker-builder"]
     with server.counted() as seen:
-        applied(trial, "register")
+        applied(harness, "register")
     assert writes(seen) == {"DELETE /runners": 1, "DELETE /runners/managers": 1}
     assert {one["description"] for one in server.runners} == {"renamed", "docker-builder"}
     # The runner itself may have asked for a job between the two, and be entered anew: the request is what counts.
-    assert sections(trial) == {"docker-builder": before["docker-builder"]}
-    settled_after(trial)
+    assert sections(harness) == {"docker-builder": before["docker-builder"]}
+    settled_after(harness)
 
 
-def test_no_runner_at_all(trial: Trial, server: Server) -> None:
+def test_no_runner_at_all(harness: Harness, server: Server) -> None:
     """The last of ours goes too: the other team's file is left, byte by byte."""
-    trial.inventory["runners"] = []
-    applied(trial, "register")
-    assert config(trial, HOST).rstrip("\n") == FOREIGN.rstrip("\n")
+    harness.inventory["runners"] = []
+    applied(harness, "register")
+    assert config(harness, HOST).rstrip("\n") == FOREIGN.rstrip("\n")
     assert [one["description"] for one in server.runners] == ["renamed"]
-    settled_after(trial)
+    settled_after(harness)
 
 
-def test_an_entry_that_was_written_by_hand_is_adopted(trial: Trial, server: Server) -> None:
+def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: Server) -> None:
     """`gitlab-runner register` came first: the inventory's runner of that token is that entry, and none is added."""
     token = server.make("by-hand")
-    trial.lab.inside(HOST, f"gitlab-runner register -n --url {URL} --token {token} --executor shell --name by-hand")
-    before = entries(trial, HOST)
-    trial.inventory["runners"] = [{"name": "by-hand", "executor": "shell", "limit": 2, "token": token}]
+    harness.lab.inside(HOST, f"gitlab-runner register -n --url {URL} --token {token} --executor shell --name by-hand")
+    before = entries(harness, HOST)
+    harness.inventory["runners"] = [{"name": "by-hand", "executor": "shell", "limit": 2, "token": token}]
     with server.counted() as seen:
-        outcome: Outcome = provision(trial, "register")
+        outcome: Outcome = provision(harness, "register")
     assert (outcome.code, outcome.changes()) == (0, ["by-hand: set limit"])
     assert writes(seen) == {}
-    after = entries(trial, HOST)
+    after = entries(harness, HOST)
     assert [{**one, "limit": 2} if one["name"] == "by-hand" else one for one in before] == after
-    settled_after(trial)
+    settled_after(harness)
 
 
-def test_the_command_line_in_the_docs_and_its_inventory_lines(trial: Trial, server: Server) -> None:
+def test_the_command_line_in_the_docs_and_its_inventory_lines(harness: Harness, server: Server) -> None:
     """docs/runners.md: both lead to the same runner; what `register` adds are its defaults."""
     page = Path(__file__).resolve().parents[2].joinpath("docs/runners.md").read_text()
     command, lines = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "toml"))
@@ -313,40 +313,42 @@ def test_the_command_line_in_the_docs_and_its_inventory_lines(trial: Trial, serv
     assert lines is not None
     token = server.make("docker-builder")
     script = command[1].replace("https://gitlab.example.com", URL)
-    trial.lab.inside(HOST, "mkdir /run/by-hand && ln -s /etc/gitlab-runner/certs /run/by-hand/certs")
-    trial.lab.inside(HOST, f"RUNNER_TOKEN={token}; {script.replace(' -n ', ' -n --config /run/by-hand/config.toml ')}")
-    (by_hand,) = tomllib.loads(trial.lab.inside(HOST, "cat /run/by-hand/config.toml"))["runners"]
+    harness.lab.inside(HOST, "mkdir /run/by-hand && ln -s /etc/gitlab-runner/certs /run/by-hand/certs")
+    harness.lab.inside(
+        HOST, f"RUNNER_TOKEN={token}; {script.replace(' -n ', ' -n --config /run/by-hand/config.toml ')}"
+    )
+    (by_hand,) = tomllib.loads(harness.lab.inside(HOST, "cat /run/by-hand/config.toml"))["runners"]
     (wanted,) = tomllib.loads(lines[1])["runners"]
-    applied(trial, "register", changes={"runners": [wanted | {"token": token}]})
-    (ours,) = [one for one in entries(trial, HOST) if one["name"] == "docker-builder"]
+    applied(harness, "register", changes={"runners": [wanted | {"token": token}]})
+    (ours,) = [one for one in entries(harness, HOST) if one["name"] == "docker-builder"]
     docker = by_hand.pop("docker")
     assert ours.pop("docker").items() <= docker.items()
     assert ours.items() <= by_hand.items()
     assert {name for name, value in docker.items() if value} == {"image", "privileged", "volumes"}
 
 
-def test_settings_of_an_entry_while_its_job_runs(trial: Trial, server: Server) -> None:
+def test_settings_of_an_entry_while_its_job_runs(harness: Harness, server: Server) -> None:
     """The same process goes on, knows the new settings, and the job ends well."""
     runner = {"name": "docker-builder", "executor": "docker", "token": server.runner("docker-builder")["token"]}
     runner |= {"docker": {"image": "docker:28", "pull_policy": "if-not-present"}, "limit": 2}
-    jobs, before = "/etc/gitlab-runner-standin", process(trial, HOST)
-    trial.lab.inside(HOST, f"mkdir -p {jobs} && echo 'until [ -e /run/end ]; do sleep 0.1; done' > {jobs}/job")
-    wait_for(lambda: succeeds(trial, HOST, f"test -e {jobs}/job-1.running"), "the job is taken")
-    outcome = applied(trial, "register", changes={"runners": [runner]})
+    jobs, before = "/etc/gitlab-runner-standin", process(harness, HOST)
+    harness.lab.inside(HOST, f"mkdir -p {jobs} && echo 'until [ -e /run/end ]; do sleep 0.1; done' > {jobs}/job")
+    wait_for(lambda: succeeds(harness, HOST, f"test -e {jobs}/job-1.running"), "the job is taken")
+    outcome = applied(harness, "register", changes={"runners": [runner]})
     assert outcome.changes() == [
         "docker-builder: set limit, set docker.pull_policy, remove docker.privileged, remove docker.volumes"
     ]
-    trial.lab.inside(HOST, "touch /run/end")
-    wait_for(lambda: succeeds(trial, HOST, f"test -e {jobs}/job-1.done"), "the job ends")
-    assert trial.lab.inside(HOST, f"cat {jobs}/job-1.done") == "success\n"
-    assert process(trial, HOST) == before
+    harness.lab.inside(HOST, "touch /run/end")
+    wait_for(lambda: succeeds(harness, HOST, f"test -e {jobs}/job-1.done"), "the job ends")
+    assert harness.lab.inside(HOST, f"cat {jobs}/job-1.done") == "success\n"
+    assert process(harness, HOST) == before
 
 
-def test_both_ways_to_build_images_at_once(trial: Trial, server: Server) -> None:
+def test_both_ways_to_build_images_at_once(harness: Harness, server: Server) -> None:
     """docker-in-docker and the host's socket: said, with what to do, and done as it is asked."""
     both = ["/certs/client", "/var/run/docker.sock:/var/run/docker.sock", "/cache"]
     runner = {"name": "docker-builder", "executor": "docker", "token": server.runner("docker-builder")["token"]}
     runner |= {"docker": {"image": "docker:28", "privileged": True, "volumes": both}}
-    outcome = applied(trial, "register", changes={"runners": [runner]})
+    outcome = applied(harness, "register", changes={"runners": [runner]})
     assert "runner docker-builder has docker-in-docker (/certs/client) and the host's socket" in outcome.messages()
-    assert [one["docker"]["volumes"] for one in entries(trial, HOST) if "docker" in one] == [both]
+    assert [one["docker"]["volumes"] for one in entries(harness, HOST) if "docker" in one] == [both]

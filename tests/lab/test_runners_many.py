@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import Server, docker_runner, entries, estate, writes
 from tests.support.runs import applied, settled
 
@@ -17,50 +17,50 @@ HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab and twenty hosts."""
-    trial = estate(trial_factory, *HOSTS, tasks=["gitlab"])
-    trial.inventory["runners"] = [docker_runner("builder", tags=["docker"])]
-    return trial
+    harness = estate(harness_factory, *HOSTS, tasks=["gitlab"])
+    harness.inventory["runners"] = [docker_runner("builder", tags=["docker"])]
+    return harness
 
 
 @pytest.fixture(scope="module")
-def server(trial: Trial) -> Server:
+def server(harness: Harness) -> Server:
     """The GitLab."""
-    return Server(trial)
+    return Server(harness)
 
 
-def test_twenty_hosts_register_at_once(trial: Trial, server: Server) -> None:
+def test_twenty_hosts_register_at_once(harness: Harness, server: Server) -> None:
     """Twenty runners are made; each host holds the token of the one that was made for it."""
     with server.counted() as seen:
-        outcome = applied(trial, "register", "--forks", "20")
+        outcome = applied(harness, "register", "--forks", "20")
     assert writes(seen) == {"POST /user/runners": 20}
     assert outcome.summary["changed"] >= 20
     made = {one["maintenance_note"]: one["token"] for one in server.runners}
-    assert made == {f"made by provision for {host}: builder": entries(trial, host)[0]["token"] for host in HOSTS}
+    assert made == {f"made by provision for {host}: builder": entries(harness, host)[0]["token"] for host in HOSTS}
     assert len(set(made.values())) == 20
 
 
-def test_the_next_run_makes_none(trial: Trial, server: Server) -> None:
+def test_the_next_run_makes_none(harness: Harness, server: Server) -> None:
     """Asked all the same: twenty are known, nothing is changed."""
     with server.counted() as seen:
-        settled(trial, "register", "--forks", "20")
+        settled(harness, "register", "--forks", "20")
     assert writes(seen) == {}
 
 
-def test_a_few_that_are_limited_wait_for_themselves(trial: Trial, server: Server) -> None:
+def test_a_few_that_are_limited_wait_for_themselves(harness: Harness, server: Server) -> None:
     """A second runner for all while GitLab limits requests now and then: each host gets one, and only one."""
-    trial.inventory["runners"] = [*trial.inventory["runners"], docker_runner("second")]
+    harness.inventory["runners"] = [*harness.inventory["runners"], docker_runner("second")]
     limit = {"path": "/api/v4/user/runners", "status": 429, "headers": {"Retry-After": "1"}, "times": 5}
     with server.faults(limit):
-        applied(trial, "register", "--forks", "20")
+        applied(harness, "register", "--forks", "20")
     assert len(server.runners) == 40
-    assert {len(entries(trial, host)) for host in HOSTS} == {2}
+    assert {len(entries(harness, host)) for host in HOSTS} == {2}
 
 
-def test_all_leave_at_once(trial: Trial, server: Server) -> None:
+def test_all_leave_at_once(harness: Harness, server: Server) -> None:
     """Dropped from the inventory: none is left in GitLab, nor on a host."""
-    trial.inventory["runners"] = []
-    applied(trial, "register", "--forks", "20")
+    harness.inventory["runners"] = []
+    applied(harness, "register", "--forks", "20")
     assert server.runners == []
-    assert [entries(trial, host) for host in HOSTS] == [[]] * 20
+    assert [entries(harness, host) for host in HOSTS] == [[]] * 20

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
+from provision_lab.harness import Harness
 from provision_lab.proxy import Proxy
-from provision_lab.trial import Trial
 from tests.support.runs import applied, reconfigures, settled, without_s3
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host on which everything is in force."""
-    trial = without_s3(trial_factory(LabHost("gitlab")))
-    applied(trial, "server")
-    return trial
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def keys(count: int, value: str) -> Mapping[str, Any]:
@@ -27,45 +27,45 @@ def keys(count: int, value: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("count", [1, 30])
-def test_one_reconfigure_whatever_is_set(trial: Trial, count: int) -> None:
+def test_one_reconfigure_whatever_is_set(harness: Harness, count: int) -> None:
     """1 or 30 keys: one edit, one reconfigure; and as many when they are changed, and taken out again."""
     for wanted in (keys(count, "a"), keys(count, "b"), {}):
-        before = reconfigures(trial)
-        outcome = applied(trial, "server", changes=wanted)
+        before = reconfigures(harness)
+        outcome = applied(harness, "server", changes=wanted)
         assert [one.partition(" ")[0] for one in outcome.changes()] == ["set", "reconfigure"], outcome.changes()
-        assert reconfigures(trial) == before + 1
-        settled(trial, "server", changes=wanted)
+        assert reconfigures(harness) == before + 1
+        settled(harness, "server", changes=wanted)
 
 
-def test_two_tasks_edit_and_one_reconfigure_pays(trial: Trial) -> None:
+def test_two_tasks_edit_and_one_reconfigure_pays(harness: Harness) -> None:
     """GitLab's settings and the registry's port both change: two edits, one reconfigure."""
-    before = reconfigures(trial)
+    before = reconfigures(harness)
     changes = {**keys(3, "c"), "registry": {"external_url": "https://gitlab.lab.test:5556"}}
-    outcome = applied(trial, "server", changes=changes)
+    outcome = applied(harness, "server", changes=changes)
     assert sum(one.startswith("set ") for one in outcome.changes()) == 2
-    assert reconfigures(trial) == before + 1
-    settled(trial, "server", changes=changes)
-    applied(trial, "server")
+    assert reconfigures(harness) == before + 1
+    settled(harness, "server", changes=changes)
+    applied(harness, "server")
 
 
-def test_round_trips_when_nothing_is_to_do(trial: Trial) -> None:
+def test_round_trips_when_nothing_is_to_do(harness: Harness) -> None:
     """Counted by a proxy on the way: 9 at most, connecting included, and as many as the run itself counts."""
-    settled(trial, "server")
+    settled(harness, "server")
     # Where a busy machine pauses us between two packets of one message, an answer slips in, and is counted.
-    assert min(cold_round_trips(trial) for _ in range(3)) <= 9
+    assert min(cold_round_trips(harness) for _ in range(3)) <= 9
 
 
-def cold_round_trips(trial: Trial) -> int:
+def cold_round_trips(harness: Harness) -> int:
     """Of a run with nothing to do, as a proxy on the way counts them."""
-    host = trial.lab.machine("gitlab").host
+    host = harness.lab.machine("gitlab").host
     with Proxy(host.address, host.sshd_port, round_trip=0.05) as proxy:
-        key = trial.lab.host_keys["gitlab"].split()
+        key = harness.lab.host_keys["gitlab"].split()
         line = f"[{proxy.address}]:{proxy.port} {key[0]} {key[1]}\n"
-        known = trial.folder / "known"
+        known = harness.folder / "known"
         known.write_text(line)
         table = {"address": proxy.address, "ssh": {"port": proxy.port, "known_hosts": str(known)}}
         changes = {"hosts": {"gitlab": table}}
-        outcome = settled(trial, "server", changes=changes)
+        outcome = settled(harness, "server", changes=changes)
         assert proxy.connections == 1
         assert 0 < outcome.summary["hosts"]["gitlab"]["round_trips"] <= 9
         return proxy.round_trips

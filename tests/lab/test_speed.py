@@ -17,8 +17,8 @@ from statistics import median
 import pytest
 
 from provision_lab import LabHost
+from provision_lab.harness import Harness
 from provision_lab.proxy import Proxy
-from provision_lab.trial import Trial
 
 HOSTS = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
 PROVISION = Path(sys.executable).with_name("provision")
@@ -26,9 +26,9 @@ NOTHING = "Nothing to change on"
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A whole estate of eight hosts, converged."""
-    made = trial_factory(*(LabHost(name) for name in HOSTS))
+    made = harness_factory(*(LabHost(name) for name in HOSTS))
     done = made.run("all", deadline=550)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
@@ -66,14 +66,14 @@ def cost_of(*commands: list[str]) -> Cost:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("host", ["gitlab", "runner-1"])
-def test_a_cold_run_is_nine_round_trips_at_most(trial: Trial, host: str) -> None:
+def test_a_cold_run_is_nine_round_trips_at_most(harness: Harness, host: str) -> None:
     """Counted by a proxy on the way, connection included, whatever the number of tasks."""
-    there = trial.lab.machine(host).host
+    there = harness.lab.machine(host).host
 
     def round_trips() -> int:
         with Proxy(there.address, there.sshd_port, round_trip=0.1) as proxy:
-            reached = {"address": proxy.address, "host_key": trial.lab.host_keys[host], "ssh": {"port": proxy.port}}
-            done = trial.run("all", "--limit", host, changes={"hosts": {host: reached}})
+            reached = {"address": proxy.address, "host_key": harness.lab.host_keys[host], "ssh": {"port": proxy.port}}
+            done = harness.run("all", "--limit", host, changes={"hosts": {host: reached}})
             assert (done.returncode, f"{NOTHING} 1 host" in done.stdout) == (0, True), done.stdout + done.stderr
             assert proxy.connections == 1
             return proxy.round_trips
@@ -82,9 +82,9 @@ def test_a_cold_run_is_nine_round_trips_at_most(trial: Trial, host: str) -> None
     assert min(round_trips() for _ in range(3)) <= 9
 
 
-def test_memory_on_eight_hosts(trial: Trial) -> None:
+def test_memory_on_eight_hosts(harness: Harness) -> None:
     """At its peak, as the kernel counted it; and nothing was changed."""
-    command = [str(PROVISION), "all", "-i", str(trial.write())]
+    command = [str(PROVISION), "all", "-i", str(harness.write())]
     # Started from a small process: what forks has its own size counted as its child's, until the program is replaced.
     measured = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     measured += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
@@ -95,13 +95,13 @@ def test_memory_on_eight_hosts(trial: Trial) -> None:
     assert int(done.stderr.split()[-1]) * 1024 < 120e6
 
 
-def test_beside_saying_hello(trial: Trial) -> None:
+def test_beside_saying_hello(harness: Harness) -> None:
     """All eight hosts looked at, beside `ssh host true` on all at once, in turns.
 
     The processor's time holds on a machine where others are at work too; the clock is compared on a quiet one.
     """
-    ours = [str(PROVISION), "all", "-i", str(trial.write())]
-    hello = [[*trial.lab.ssh_command(name), "true"] for name in HOSTS]
+    ours = [str(PROVISION), "all", "-i", str(harness.write())]
+    hello = [[*harness.lab.ssh_command(name), "true"] for name in HOSTS]
     cost_of(ours)  # Python's compiled files are laid
     quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
     turns = [(cost_of(ours), cost_of(*hello)) for _ in range(7)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import applied, provision, refused, settled, twice, untouched
 
 HALF, BARE, DISTRO = "half", "bare", "distro"
@@ -22,56 +22,56 @@ FOREIGN = {"debug": False, "labels": ["rack=7"]}
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Three hosts, each its own way to Docker."""
-    trial = trial_factory(LabHost(HALF), LabHost(BARE, ubuntu=True), LabHost(DISTRO))
-    trial.inventory["hosts"][DISTRO]["docker"] = {"source": "distro"}
-    return trial
+    harness = harness_factory(LabHost(HALF), LabHost(BARE, ubuntu=True), LabHost(DISTRO))
+    harness.inventory["hosts"][DISTRO]["docker"] = {"source": "distro"}
+    return harness
 
 
 @pytest.fixture(scope="module", autouse=True)
-def half_done(trial: Trial) -> None:
+def half_done(harness: Harness) -> None:
     """What an administrator left: Debian's Docker, an old entry for Docker's repository, a daemon.json of their own."""
-    inside = trial.lab.inside
+    inside = harness.lab.inside
     inside(HALF, "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io")
     inside(HALF, "mkdir -p /usr/share/keyrings && cat > /usr/share/keyrings/docker.gpg", stdin="no longer a key\n")
-    inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=OLD_LIST % trial.lab.apt_url)
+    inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=OLD_LIST % harness.lab.apt_url)
     inside(HALF, f"mkdir -p /etc/docker && cat > {DAEMON} && chmod 640 {DAEMON}", stdin=json.dumps(FOREIGN))
 
 
-def daemon(trial: Trial, host: str) -> dict[str, Any]:
+def daemon(harness: Harness, host: str) -> dict[str, Any]:
     """The daemon.json of a host."""
-    found: dict[str, Any] = json.loads(trial.lab.inside(host, f"cat {DAEMON}"))
+    found: dict[str, Any] = json.loads(harness.lab.inside(host, f"cat {DAEMON}"))
     return found
 
 
-def pid(trial: Trial, host: str) -> str:
+def pid(harness: Harness, host: str) -> str:
     """dockerd's process."""
-    return trial.lab.inside(host, "systemctl show docker -p MainPID --value").strip()
+    return harness.lab.inside(host, "systemctl show docker -p MainPID --value").strip()
 
 
-def installed(trial: Trial, host: str) -> str:
+def installed(harness: Harness, host: str) -> str:
     """docker-ce's version."""
-    return trial.lab.inside(host, "dpkg-query -W -f '${Version}' docker-ce")
+    return harness.lab.inside(host, "dpkg-query -W -f '${Version}' docker-ce")
 
 
-def test_all_three_get_docker(trial: Trial) -> None:
+def test_all_three_get_docker(harness: Harness) -> None:
     """One run, and another that finds nothing left; Docker runs and starts at boot on each."""
-    outcome = applied(trial, "docker")
+    outcome = applied(harness, "docker")
     assert [outcome.statuses(name) for name in (HALF, BARE, DISTRO)] == [{"docker": "changed"}] * 3
-    settled(trial, "docker")
+    settled(harness, "docker")
     for name in (HALF, BARE, DISTRO):
-        there = trial.host(name)
+        there = harness.host(name)
         assert there.service("docker").is_running
         assert there.service("docker").is_enabled
         assert "docker" in there.user("ubuntu").groups
         assert there.check_output("docker info -f '{{.LoggingDriver}}'") == "json-file"
-        assert there.file("/etc/docker/certs.d/gitlab.lab.test:5555/ca.crt").content == trial.lab.ca.read_bytes()
+        assert there.file("/etc/docker/certs.d/gitlab.lab.test:5555/ca.crt").content == harness.lab.ca.read_bytes()
 
 
-def test_docker_com_on_a_half_done_host(trial: Trial) -> None:
+def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
     """Debian's package gave way; the old entry, which made apt fail, was put aside; every package is Docker's own."""
-    there = trial.host(HALF)
+    there = harness.host(HALF)
     for name in ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
         assert there.package(name).is_installed
     assert not there.package("docker.io").is_installed
@@ -79,139 +79,139 @@ def test_docker_com_on_a_half_done_host(trial: Trial) -> None:
     assert there.file("/var/lib/provision/backup/docker.list").exists
     assert there.run("apt-get update").rc == 0
     policy = there.check_output("apt-cache policy docker-ce")
-    assert f"{trial.lab.apt_url}/docker/linux/debian bookworm/stable" in policy
+    assert f"{harness.lab.apt_url}/docker/linux/debian bookworm/stable" in policy
 
 
-def test_daemon_json_keeps_what_is_not_ours(trial: Trial) -> None:
+def test_daemon_json_keeps_what_is_not_ours(harness: Harness) -> None:
     """Foreign keys stay beside ours, and so do the file's mode and owner."""
-    assert daemon(trial, HALF) == FOREIGN | trial.inventory["docker"]["daemon"]
-    assert trial.host(HALF).file(DAEMON).mode == 0o640
+    assert daemon(harness, HALF) == FOREIGN | harness.inventory["docker"]["daemon"]
+    assert harness.host(HALF).file(DAEMON).mode == 0o640
 
 
-def test_ubuntu_gets_ubuntus_packages(trial: Trial) -> None:
+def test_ubuntu_gets_ubuntus_packages(harness: Harness) -> None:
     """A host that calls itself Ubuntu (Debian under an os-release of Ubuntu 24.04) is led to Ubuntu's repository."""
-    there = trial.host(BARE)
-    assert installed(trial, BARE).endswith("ubuntu.24.04~noble")
+    there = harness.host(BARE)
+    assert installed(harness, BARE).endswith("ubuntu.24.04~noble")
     source = there.file("/etc/apt/sources.list.d/docker.sources").content_string
     assert "/docker/linux/ubuntu\nSuites: noble\nComponents: stable\n" in source
     assert there.file("/etc/apt/keyrings/docker.asc").mode == 0o644
 
 
-def test_the_distributions_own_docker(trial: Trial) -> None:
+def test_the_distributions_own_docker(harness: Harness) -> None:
     """source = "distro": docker.io, and no repository of Docker's on the host."""
-    there = trial.host(DISTRO)
+    there = harness.host(DISTRO)
     assert there.package("docker.io").is_installed
     assert not there.package("docker-ce").is_installed
     assert not there.file("/etc/apt/sources.list.d/docker.sources").exists
 
 
-def test_a_pin_moves_to_an_older_version_and_holds_it(trial: Trial) -> None:
+def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
     """docker-ce and its CLI move together, and apt leaves them alone afterwards."""
-    newest = installed(trial, BARE)
+    newest = installed(harness, BARE)
     assert "-2~" in newest
     pinned = {"docker": {"version": "5:20.10.24-1*"}}
-    twice(trial, "docker", "--limit", BARE, changes=pinned)
-    assert installed(trial, BARE) == newest.replace("-2~", "-1~")
-    held = trial.host(BARE).check_output("apt-mark showhold").split()
+    twice(harness, "docker", "--limit", BARE, changes=pinned)
+    assert installed(harness, BARE) == newest.replace("-2~", "-1~")
+    held = harness.host(BARE).check_output("apt-mark showhold").split()
     assert set(held) == {"docker-ce", "docker-ce-cli"}
-    assert "0 upgraded" in trial.lab.inside(BARE, "apt-get -s upgrade")
+    assert "0 upgraded" in harness.lab.inside(BARE, "apt-get -s upgrade")
 
 
-def test_a_newer_pin_upgrades_what_is_held(trial: Trial) -> None:
+def test_a_newer_pin_upgrades_what_is_held(harness: Harness) -> None:
     """The pin is raised: both move although they are held, and are held again; Docker runs."""
-    twice(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
-    assert "-2~" in installed(trial, BARE)
-    there = trial.host(BARE)
+    twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    assert "-2~" in installed(harness, BARE)
+    there = harness.host(BARE)
     assert set(there.check_output("apt-mark showhold").split()) == {"docker-ce", "docker-ce-cli"}
     assert there.service("docker").is_running
 
 
-def test_a_version_that_is_nowhere_changes_nothing(trial: Trial) -> None:
+def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
     """apt's own words, exit code 1, and the version there was."""
-    before = installed(trial, BARE)
-    outcome = refused(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:99.*"}})
+    before = installed(harness, BARE)
+    outcome = refused(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:99.*"}})
     assert "5:99.*" in outcome.errors
-    assert installed(trial, BARE) == before
+    assert installed(harness, BARE) == before
 
 
-def test_another_setting_restarts_docker_once(trial: Trial) -> None:
+def test_another_setting_restarts_docker_once(harness: Harness) -> None:
     """A changed value is in force after one restart, and nothing but daemon.json changed."""
-    before = pid(trial, HALF)
+    before = pid(harness, HALF)
     daemon_table = {"docker": {"daemon": {"log-opts": {"max-size": "20m", "max-file": "3"}}}}
-    outcome = twice(trial, "docker", "--limit", HALF, changes=daemon_table)
+    outcome = twice(harness, "docker", "--limit", HALF, changes=daemon_table)
     assert outcome.changes() == [f"update {DAEMON}", "restart docker"]
-    assert daemon(trial, HALF)["log-opts"]["max-size"] == "20m"
-    after = pid(trial, HALF)
+    assert daemon(harness, HALF)["log-opts"]["max-size"] == "20m"
+    after = pid(harness, HALF)
     assert after != before
-    settled(trial, "docker", "--limit", HALF, changes=daemon_table)
-    assert pid(trial, HALF) == after
+    settled(harness, "docker", "--limit", HALF, changes=daemon_table)
+    assert pid(harness, HALF) == after
 
 
-def test_a_dropped_setting_goes_and_foreign_ones_stay(trial: Trial) -> None:
+def test_a_dropped_setting_goes_and_foreign_ones_stay(harness: Harness) -> None:
     """What the inventory no longer has is taken out again; what others wrote is left."""
-    kept = trial.inventory["docker"]["daemon"].pop("log-opts")
-    twice(trial, "docker", "--limit", HALF)
-    assert daemon(trial, HALF) == FOREIGN | {"log-driver": "json-file"}
-    trial.inventory["docker"]["daemon"]["log-opts"] = kept
-    twice(trial, "docker", "--limit", HALF)
+    kept = harness.inventory["docker"]["daemon"].pop("log-opts")
+    twice(harness, "docker", "--limit", HALF)
+    assert daemon(harness, HALF) == FOREIGN | {"log-driver": "json-file"}
+    harness.inventory["docker"]["daemon"]["log-opts"] = kept
+    twice(harness, "docker", "--limit", HALF)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"), [('{"debug": true,\n}', "line 2: not JSON"), ("[]", "holds no JSON object")]
 )
-def test_a_broken_daemon_json_is_refused_and_left(trial: Trial, text: str, reason: str) -> None:
+def test_a_broken_daemon_json_is_refused_and_left(harness: Harness, text: str, reason: str) -> None:
     """Nobody's file is written over: the line is named, nothing is changed, Docker goes on; mended, the run goes through."""
-    good, before = trial.lab.inside(HALF, f"cat {DAEMON}"), pid(trial, HALF)
-    trial.lab.inside(HALF, f"cat > {DAEMON}", stdin=text)
-    with untouched(trial, HALF, "/etc", "/var/lib/provision"):
-        outcome = refused(trial, "docker", "--limit", HALF)
+    good, before = harness.lab.inside(HALF, f"cat {DAEMON}"), pid(harness, HALF)
+    harness.lab.inside(HALF, f"cat > {DAEMON}", stdin=text)
+    with untouched(harness, HALF, "/etc", "/var/lib/provision"):
+        outcome = refused(harness, "docker", "--limit", HALF)
     assert f"{DAEMON} {reason}" in outcome.errors
-    assert pid(trial, HALF) == before
-    trial.lab.inside(HALF, f"cat > {DAEMON}", stdin=good)
-    settled(trial, "docker", "--limit", HALF)
+    assert pid(harness, HALF) == before
+    harness.lab.inside(HALF, f"cat > {DAEMON}", stdin=good)
+    settled(harness, "docker", "--limit", HALF)
 
 
-def test_settings_that_docker_refuses_are_taken_back(trial: Trial) -> None:
+def test_settings_that_docker_refuses_are_taken_back(harness: Harness) -> None:
     """dockerd's own words, exit code 1, the previous daemon.json back in force and Docker running."""
     wrong = {"docker": {"daemon": {"log-driver": "no-such-driver"}}}
-    with untouched(trial, HALF, DAEMON):
-        outcome = refused(trial, "docker", "--limit", HALF, changes=wrong)
+    with untouched(harness, HALF, DAEMON):
+        outcome = refused(harness, "docker", "--limit", HALF, changes=wrong)
     assert "no-such-driver" in outcome.errors
-    assert trial.host(HALF).service("docker").is_running
-    settled(trial, "docker", "--limit", HALF)
+    assert harness.host(HALF).service("docker").is_running
+    settled(harness, "docker", "--limit", HALF)
 
 
-def test_stopped_and_disabled_it_is_brought_back(trial: Trial) -> None:
+def test_stopped_and_disabled_it_is_brought_back(harness: Harness) -> None:
     """Somebody switched Docker off and took the user out of its group: both are put right, nothing else is touched."""
-    trial.lab.inside(DISTRO, "systemctl disable --now docker docker.socket; gpasswd -d ubuntu docker")
-    outcome = twice(trial, "docker", "--limit", DISTRO)
+    harness.lab.inside(DISTRO, "systemctl disable --now docker docker.socket; gpasswd -d ubuntu docker")
+    outcome = twice(harness, "docker", "--limit", DISTRO)
     assert sorted(outcome.changes()) == ["add ubuntu to group docker", "enable docker at boot", "start docker"]
-    assert trial.host(DISTRO).service("docker").is_running
+    assert harness.host(DISTRO).service("docker").is_running
 
 
-def test_the_ca_is_put_right_without_a_restart(trial: Trial) -> None:
+def test_the_ca_is_put_right_without_a_restart(harness: Harness) -> None:
     """Docker reads certs.d at each connection."""
-    before = pid(trial, BARE)
-    trial.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
-    outcome = twice(trial, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    before = pid(harness, BARE)
+    harness.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
+    outcome = twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
     assert outcome.changes() == ["update /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt"]
-    assert pid(trial, BARE) == before
+    assert pid(harness, BARE) == before
 
 
-def test_a_user_that_is_not_there_is_named(trial: Trial) -> None:
+def test_a_user_that_is_not_there_is_named(harness: Harness) -> None:
     """docker.users is checked before anything is changed."""
-    with untouched(trial, DISTRO, "/etc", "/var/lib/provision"):
-        outcome = refused(trial, "docker", "--limit", DISTRO, changes={"docker": {"users": ["nobody-here"]}})
+    with untouched(harness, DISTRO, "/etc", "/var/lib/provision"):
+        outcome = refused(harness, "docker", "--limit", DISTRO, changes={"docker": {"users": ["nobody-here"]}})
     assert "user 'nobody-here' does not exist" in outcome.errors
 
 
-def test_a_host_that_fails_leaves_the_others_alone(trial: Trial) -> None:
+def test_a_host_that_fails_leaves_the_others_alone(harness: Harness) -> None:
     """A host that fails stops for itself: the others are done, and the exit code is 1."""
-    trial.lab.inside(HALF, f"cp {DAEMON} /root/kept; echo '[' > {DAEMON}")
-    trial.lab.inside(DISTRO, "systemctl stop docker.socket docker")
-    outcome = provision(trial, "docker")
+    harness.lab.inside(HALF, f"cp {DAEMON} /root/kept; echo '[' > {DAEMON}")
+    harness.lab.inside(DISTRO, "systemctl stop docker.socket docker")
+    outcome = provision(harness, "docker")
     assert outcome.code == 1
     assert outcome.statuses(HALF) == {"docker": "failed"}
     assert outcome.statuses(DISTRO) == {"docker": "changed"}
-    trial.lab.inside(HALF, f"cp /root/kept {DAEMON}")
-    settled(trial, "docker")
+    harness.lab.inside(HALF, f"cp /root/kept {DAEMON}")
+    settled(harness, "docker")

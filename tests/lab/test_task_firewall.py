@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import applied, provision, settled, twice, untouched
 
 OWN, OTHER = "own", "other"
@@ -24,76 +24,76 @@ FOREIGN = [
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two hosts of the GitLab kind."""
-    trial = trial_factory(LabHost(OWN, gitlab=True), LabHost(OTHER, gitlab=True, sshd_port=2222))
-    trial.inventory["firewall"] = {"allow": ["80/tcp", "443/tcp"]}
-    return trial
+    harness = harness_factory(LabHost(OWN, gitlab=True), LabHost(OTHER, gitlab=True, sshd_port=2222))
+    harness.inventory["firewall"] = {"allow": ["80/tcp", "443/tcp"]}
+    return harness
 
 
 @pytest.fixture(scope="module", autouse=True)
-def half_done(trial: Trial) -> None:
+def half_done(harness: Harness) -> None:
     """Somebody's rules, of which one is the registry's already."""
-    trial.lab.inside(OWN, " && ".join(FOREIGN))
+    harness.lab.inside(OWN, " && ".join(FOREIGN))
 
 
-def added(trial: Trial, host: str) -> list[str]:
+def added(harness: Harness, host: str) -> list[str]:
     """ufw's rules, as it shows them whether it is on or off."""
-    return trial.lab.inside(host, "ufw show added").splitlines()[1:]
+    return harness.lab.inside(host, "ufw show added").splitlines()[1:]
 
 
-def is_on(trial: Trial, host: str) -> bool:
+def is_on(harness: Harness, host: str) -> bool:
     """Whether ufw filters."""
-    return trial.lab.inside(host, "ufw status").startswith("Status: active")
+    return harness.lab.inside(host, "ufw status").startswith("Status: active")
 
 
-def reaches(trial: Trial, host: str, port: int) -> bool:
+def reaches(harness: Harness, host: str, port: int) -> bool:
     """Whether a connection from the other host is let through (nobody has to answer)."""
-    there = trial.lab.machine(host).host.address
+    there = harness.lab.machine(host).host.address
     probe = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{there}/{port}'; [ $? != 124 ]"
-    return trial.lab.ssh(OTHER if host == OWN else OWN, probe).returncode == 0
+    return harness.lab.ssh(OTHER if host == OWN else OWN, probe).returncode == 0
 
 
-def test_rules_are_added_and_ufw_stays_off(trial: Trial) -> None:
+def test_rules_are_added_and_ufw_stays_off(harness: Harness) -> None:
     """Without firewall.enable a host's ufw is not switched on; the rules are ready, and that is said."""
-    outcome = twice(trial, "firewall")
+    outcome = twice(harness, "firewall")
     assert "ufw is switched off" in outcome.messages()
-    assert not is_on(trial, OWN)
-    assert not is_on(trial, OTHER)
+    assert not is_on(harness, OWN)
+    assert not is_on(harness, OTHER)
     assert outcome.changes(host=OWN) == ["let 22/tcp in", "let 80/tcp in", "let 443/tcp in"]
     assert outcome.changes(host=OTHER) == ["let 2222/tcp in", "let 5555/tcp in", "let 80/tcp in", "let 443/tcp in"]
 
 
-def test_enabled_it_filters_and_lets_us_in(trial: Trial) -> None:
+def test_enabled_it_filters_and_lets_us_in(harness: Harness) -> None:
     """Each host keeps the port of its own sshd open, a fresh login works, and what is not allowed is shut."""
-    trial.inventory["firewall"]["enable"] = True
-    twice(trial, "firewall")
+    harness.inventory["firewall"]["enable"] = True
+    twice(harness, "firewall")
     for host, port in ((OWN, 22), (OTHER, 2222)):
-        assert is_on(trial, host)
-        assert f"ufw allow {port}/tcp comment 'provision: ssh'" in added(trial, host)
-        assert trial.lab.ssh(host, "true").returncode == 0
-        assert reaches(trial, host, port)
-        assert reaches(trial, host, 5555)
-        assert not reaches(trial, host, 8099)
-    assert not reaches(trial, OTHER, 22)
+        assert is_on(harness, host)
+        assert f"ufw allow {port}/tcp comment 'provision: ssh'" in added(harness, host)
+        assert harness.lab.ssh(host, "true").returncode == 0
+        assert reaches(harness, host, port)
+        assert reaches(harness, host, 5555)
+        assert not reaches(harness, host, 8099)
+    assert not reaches(harness, OTHER, 22)
 
 
-def test_somebodys_rules_stay_as_they_are(trial: Trial) -> None:
+def test_somebodys_rules_stay_as_they_are(harness: Harness) -> None:
     """Comments, denials, limits, order: nothing of theirs was touched, and the registry's rule was not added twice."""
-    rules = added(trial, OWN)
+    rules = added(harness, OWN)
     assert rules[:4] == FOREIGN[:1] + FOREIGN[1:]
     assert [rule for rule in rules if "5555" in rule] == ["ufw allow 5555/tcp"]
 
 
-def test_sources_ranges_and_protocols(trial: Trial) -> None:
+def test_sources_ranges_and_protocols(harness: Harness) -> None:
     """An address, a network, IPv6, a range, both protocols: as ufw spells them, and found again."""
-    trial.inventory["firewall"]["allow"] += [
+    harness.inventory["firewall"]["allow"] += [
         "6000:6007/udp",
         "1194",
         {"port": "9187/tcp", "from": ["198.18.0.0/15", "203.0.113.7", "2001:db8::/32"]},
     ]
-    twice(trial, "firewall", "--limit", OWN)
-    rules = added(trial, OWN)
+    twice(harness, "firewall", "--limit", OWN)
+    rules = added(harness, OWN)
     for rule in (
         "allow 6000:6007/udp",
         "allow 1194",
@@ -104,48 +104,50 @@ def test_sources_ranges_and_protocols(trial: Trial) -> None:
         assert f"ufw {rule} comment 'provision'" in rules, "\n".join(rules)
 
 
-def test_dropped_rules_go_and_foreign_ones_stay(trial: Trial) -> None:
+def test_dropped_rules_go_and_foreign_ones_stay(harness: Harness) -> None:
     """What the inventory no longer has is taken out; 5555, which was there before us, is not ours to close."""
-    trial.inventory["firewall"]["allow"] = ["443/tcp"]
-    kept = trial.inventory["registry"]
-    trial.inventory["registry"] = kept | {"external_url": "https://gitlab.lab.test:5556"}
-    twice(trial, "firewall")
-    assert added(trial, OWN) == [
+    harness.inventory["firewall"]["allow"] = ["443/tcp"]
+    kept = harness.inventory["registry"]
+    harness.inventory["registry"] = kept | {"external_url": "https://gitlab.lab.test:5556"}
+    twice(harness, "firewall")
+    assert added(harness, OWN) == [
         *FOREIGN,
         "ufw allow 22/tcp comment 'provision: ssh'",
         "ufw allow 443/tcp comment 'provision'",
         "ufw allow 5556/tcp comment 'provision: registry'",
     ]
-    assert not [rule for rule in added(trial, OTHER) if "5555" in rule or " 80/" in rule]
-    trial.inventory["registry"] = kept
+    assert not [rule for rule in added(harness, OTHER) if "5555" in rule or " 80/" in rule]
+    harness.inventory["registry"] = kept
 
 
-def test_a_rule_taken_away_by_hand_comes_back(trial: Trial) -> None:
+def test_a_rule_taken_away_by_hand_comes_back(harness: Harness) -> None:
     """And ufw switched off by hand is switched on again."""
-    applied(trial, "firewall")
-    trial.lab.inside(OWN, "ufw delete allow 443/tcp; ufw disable")
-    outcome = twice(trial, "firewall", "--limit", OWN)
+    applied(harness, "firewall")
+    harness.lab.inside(OWN, "ufw delete allow 443/tcp; ufw disable")
+    outcome = twice(harness, "firewall", "--limit", OWN)
     assert outcome.changes() == ["let 443/tcp in", "switch ufw on"]
-    assert is_on(trial, OWN)
+    assert is_on(harness, OWN)
 
 
-def test_half_of_a_rule_is_completed(trial: Trial) -> None:
+def test_half_of_a_rule_is_completed(harness: Harness) -> None:
     """Its twin for IPv6 is missing: let in again, once."""
-    trial.lab.inside(OWN, "sed -i '/443/d' /etc/ufw/user6.rules && ufw reload")
-    twice(trial, "firewall", "--limit", OWN)
-    rules = trial.lab.inside(OWN, "ufw status")
+    harness.lab.inside(OWN, "sed -i '/443/d' /etc/ufw/user6.rules && ufw reload")
+    twice(harness, "firewall", "--limit", OWN)
+    rules = harness.lab.inside(OWN, "ufw status")
     assert len(re.findall(r"^443/tcp", rules, re.MULTILINE)) == 2, rules
 
 
-def test_check_mode_changes_nothing(trial: Trial) -> None:
+def test_check_mode_changes_nothing(harness: Harness) -> None:
     """The plan names what it would do."""
-    with untouched(trial, OWN, "/etc/ufw", "/var/lib/provision"):
-        outcome = provision(trial, "firewall", "--check", "--limit", OWN, changes={"firewall": {"allow": ["8443/tcp"]}})
+    with untouched(harness, OWN, "/etc/ufw", "/var/lib/provision"):
+        outcome = provision(
+            harness, "firewall", "--check", "--limit", OWN, changes={"firewall": {"allow": ["8443/tcp"]}}
+        )
     assert outcome.changes() == ["let 8443/tcp in", "stop letting 443/tcp in"]
 
 
-def test_no_longer_enabled_it_is_left_on(trial: Trial) -> None:
+def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
     """enable = false means: not our decision. It is never switched off."""
-    trial.inventory["firewall"]["enable"] = False
-    settled(trial, "firewall")
-    assert is_on(trial, OWN)
+    harness.inventory["firewall"]["enable"] = False
+    settled(harness, "firewall")
+    assert is_on(harness, OWN)

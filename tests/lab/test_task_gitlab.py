@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import (
     applied,
     reconfigures,
@@ -37,20 +37,20 @@ if File.exist?("/etc/gitlab/extra.rb") then from_file "/etc/gitlab/extra.rb" end
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A bare host, and one where GitLab 18.0.0 was installed and configured by hand."""
-    trial = without_registry(
-        trial_factory(LabHost("bare", gitlab=True), LabHost("byhand", gitlab=True, names=("old.lab.test",)))
+    harness = without_registry(
+        harness_factory(LabHost("bare", gitlab=True), LabHost("byhand", gitlab=True, names=("old.lab.test",)))
     )
-    trial.inventory["hosts"]["byhand"]["gitlab"] = {"version": "18.0.0"}
-    return trial
+    harness.inventory["hosts"]["byhand"]["gitlab"] = {"version": "18.0.0"}
+    return harness
 
 
 @pytest.fixture(scope="module", autouse=True)
-def half_done(trial: Trial) -> None:
+def half_done(harness: Harness) -> None:
     """GitLab from a list file of the old kind, and a gitlab.rb in somebody's own hand."""
-    inside, mirror = trial.lab.inside, trial.inventory["apt"]["gitlab"]
-    key = (trial.lab.folder / "gitlab.asc").read_text()
+    inside, mirror = harness.lab.inside, harness.inventory["apt"]["gitlab"]
+    key = (harness.lab.folder / "gitlab.asc").read_text()
     inside("byhand", "cat > /usr/share/keyrings/gitlab.asc", stdin=key)
     source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} bookworm main\n"
     inside("byhand", "cat > /etc/apt/sources.list.d/gitlab_gitlab-ce.list", stdin=source)
@@ -58,39 +58,39 @@ def half_done(trial: Trial) -> None:
     inside("byhand", f"cat > {RB} && gitlab-ctl reconfigure", stdin=BY_HAND)
 
 
-def in_force(trial: Trial, host: str = "bare") -> dict[str, Any]:
+def in_force(harness: Harness, host: str = "bare") -> dict[str, Any]:
     """What GitLab itself makes of its gitlab.rb."""
-    text = trial.lab.inside(host, "gitlab-ctl show-config")
+    text = harness.lab.inside(host, "gitlab-ctl show-config")
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
 
 
-def rb(trial: Trial, host: str = "bare") -> str:
+def rb(harness: Harness, host: str = "bare") -> str:
     """gitlab.rb."""
-    return trial.lab.inside(host, f"cat {RB}")
+    return harness.lab.inside(host, f"cat {RB}")
 
 
-def test_a_bare_host(trial: Trial) -> None:
+def test_a_bare_host(harness: Harness) -> None:
     """Installed and reconfigured once; GitLab answers on its URL; the second run finds nothing to do."""
-    twice(trial, "gitlab", "--limit", "bare")
-    assert reconfigures(trial, "bare") == 1
-    there = trial.host("bare")
+    twice(harness, "gitlab", "--limit", "bare")
+    assert reconfigures(harness, "bare") == 1
+    there = harness.host("bare")
     assert there.package("gitlab-ce").version == "19.3.0-ce.0"
     assert (there.file(RB).mode, there.file(RB).user) == (0o600, "root")
-    wanted = in_force(trial)
+    wanted = in_force(harness)
     assert (wanted["external_url"], wanted["gitlab_rails"]["time_zone"]) == ("https://gitlab.lab.test", "UTC")
     url = "https://gitlab.lab.test/users/sign_in"
     assert there.check_output(f"curl -sk -o /dev/null -w '%{{http_code}}' {url}") == "200"
 
 
-def test_a_host_set_up_by_hand_is_taken_over(trial: Trial) -> None:
+def test_a_host_set_up_by_hand_is_taken_over(harness: Harness) -> None:
     """Its own entry for the repository gives way; the version stays as pinned; every line that is not ours stays."""
-    twice(trial, "gitlab", "--limit", "byhand")
-    there = trial.host("byhand")
+    twice(harness, "gitlab", "--limit", "byhand")
+    there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "18.0.0-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"
     assert not there.file("/etc/apt/sources.list.d/gitlab_gitlab-ce.list").exists
-    assert rb(trial, "byhand").splitlines()[:7] == [
+    assert rb(harness, "byhand").splitlines()[:7] == [
         "# Ask Anna before you touch this.",
         "external_url 'https://gitlab.lab.test'   # was the old name",
         "",
@@ -99,50 +99,50 @@ def test_a_host_set_up_by_hand_is_taken_over(trial: Trial) -> None:
         "puma['worker_processes'] = 2;  puma['per_worker_max_memory_mb'] = 1024",
         'if File.exist?("/etc/gitlab/extra.rb") then from_file "/etc/gitlab/extra.rb" end',
     ]
-    wanted = in_force(trial, "byhand")
+    wanted = in_force(harness, "byhand")
     assert (wanted["gitlab_rails"]["smtp_enable"], wanted["puma"]["worker_processes"]) == (True, 2)
 
 
-def test_settings_are_added_and_changed_by_one_reconfigure(trial: Trial) -> None:
+def test_settings_are_added_and_changed_by_one_reconfigure(harness: Harness) -> None:
     """Three edits, one reconfigure, of which each value is in force."""
-    settings = trial.inventory["gitlab"]["settings"]
+    settings = harness.inventory["gitlab"]["settings"]
     settings["gitlab_rails"] |= {"time_zone": "Europe/Paris", "trusted_proxies": ["198.18.0.0/15", "10.0.0.1"]}
     settings["nginx"]["client_max_body_size"] = "250m"
-    before = reconfigures(trial, "bare")
-    twice(trial, "gitlab", "--limit", "bare")
-    assert reconfigures(trial, "bare") == before + 1
-    wanted = in_force(trial)
+    before = reconfigures(harness, "bare")
+    twice(harness, "gitlab", "--limit", "bare")
+    assert reconfigures(harness, "bare") == before + 1
+    wanted = in_force(harness)
     assert wanted["gitlab_rails"]["time_zone"] == "Europe/Paris"
     assert wanted["gitlab_rails"]["trusted_proxies"] == ["198.18.0.0/15", "10.0.0.1"]
     assert wanted["nginx"]["client_max_body_size"] == "250m"
 
 
-def test_a_dropped_setting_is_taken_out(trial: Trial) -> None:
+def test_a_dropped_setting_is_taken_out(harness: Harness) -> None:
     """What the inventory no longer has goes; a setting of somebody else stays; again one reconfigure."""
-    trial.lab.inside("bare", f"echo \"gitlab_rails['smtp_enable'] = true # mine\" >> {RB}; gitlab-ctl reconfigure")
-    del trial.inventory["gitlab"]["settings"]["gitlab_rails"]["trusted_proxies"]
-    before = reconfigures(trial, "bare")
-    outcome = twice(trial, "gitlab", "--limit", "bare")
-    assert reconfigures(trial, "bare") == before + 1
+    harness.lab.inside("bare", f"echo \"gitlab_rails['smtp_enable'] = true # mine\" >> {RB}; gitlab-ctl reconfigure")
+    del harness.inventory["gitlab"]["settings"]["gitlab_rails"]["trusted_proxies"]
+    before = reconfigures(harness, "bare")
+    outcome = twice(harness, "gitlab", "--limit", "bare")
+    assert reconfigures(harness, "bare") == before + 1
     assert "gitlab_rails['trusted_proxies']" in outcome.changes()[0]
-    assert "trusted_proxies" not in in_force(trial)["gitlab_rails"]
-    assert rb(trial).endswith("gitlab_rails['smtp_enable'] = true # mine\n")
+    assert "trusted_proxies" not in in_force(harness)["gitlab_rails"]
+    assert rb(harness).endswith("gitlab_rails['smtp_enable'] = true # mine\n")
 
 
-def test_a_hand_that_slipped_is_put_right(trial: Trial) -> None:
+def test_a_hand_that_slipped_is_put_right(harness: Harness) -> None:
     """A later line that overrules ours is found, since Ruby's last word counts, and overruled."""
-    trial.lab.inside("bare", f"echo \"gitlab_rails['time_zone'] = 'Mars/Olympus'\" >> {RB}")
-    twice(trial, "gitlab", "--limit", "bare")
-    assert in_force(trial)["gitlab_rails"]["time_zone"] == "Europe/Paris"
+    harness.lab.inside("bare", f"echo \"gitlab_rails['time_zone'] = 'Mars/Olympus'\" >> {RB}")
+    twice(harness, "gitlab", "--limit", "bare")
+    assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
-def test_a_failed_reconfigure_is_taken_back(trial: Trial, switch: str) -> None:
+def test_a_failed_reconfigure_is_taken_back(harness: Harness, switch: str) -> None:
     """Chef's error is told, the exit code is 1, the gitlab.rb of before is in force, nothing is owed; then it goes through."""
-    good, wish = rb(trial), {"gitlab": {"settings": {"gitlab_rails": {"time_zone": f"Etc/{switch.upper()}"}}}}
-    trial.lab.inside("bare", f"echo 'Chef::Exceptions::Exec: the disk is on fire' > /etc/gitlab-standin/{switch}")
-    before = reconfigures(trial, "bare")
-    outcome = refused(trial, "gitlab", "--limit", "bare", changes=wish)
+    good, wish = rb(harness), {"gitlab": {"settings": {"gitlab_rails": {"time_zone": f"Etc/{switch.upper()}"}}}}
+    harness.lab.inside("bare", f"echo 'Chef::Exceptions::Exec: the disk is on fire' > /etc/gitlab-standin/{switch}")
+    before = reconfigures(harness, "bare")
+    outcome = refused(harness, "gitlab", "--limit", "bare", changes=wish)
     (error,) = outcome.of("error")
     assert (error["error"], error["resource"]) == ("ChangeFailed", "reconfigure")
     assert (
@@ -150,68 +150,70 @@ def test_a_failed_reconfigure_is_taken_back(trial: Trial, switch: str) -> None:
         in error["text"]
     )
     assert f"the previous {RB} is back in force" in error["text"]
-    assert rb(trial) == good
-    assert reconfigures(trial, "bare") == before + 2
-    assert in_force(trial)["gitlab_rails"]["time_zone"] == "Europe/Paris"
-    assert not succeeds(trial, "bare", "ls /var/lib/provision/pending /var/lib/provision/rollback")
-    settled(trial, "gitlab", "--limit", "bare")
-    twice(trial, "gitlab", "--limit", "bare", changes=wish)
-    twice(trial, "gitlab", "--limit", "bare")
+    assert rb(harness) == good
+    assert reconfigures(harness, "bare") == before + 2
+    assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"
+    assert not succeeds(harness, "bare", "ls /var/lib/provision/pending /var/lib/provision/rollback")
+    settled(harness, "gitlab", "--limit", "bare")
+    twice(harness, "gitlab", "--limit", "bare", changes=wish)
+    twice(harness, "gitlab", "--limit", "bare")
 
 
-def test_what_was_to_be_dropped_is_not_forgotten_by_a_failure(trial: Trial) -> None:
+def test_what_was_to_be_dropped_is_not_forgotten_by_a_failure(harness: Harness) -> None:
     """The reconfigure failed and brought the dropped setting back: the next run still knows that it is ours to drop."""
-    dropped = trial.inventory["gitlab"]["settings"]["nginx"].pop("client_max_body_size")
-    trial.lab.inside("bare", "echo no > /etc/gitlab-standin/fail-next-reconfigure")
-    refused(trial, "gitlab", "--limit", "bare")
-    assert in_force(trial)["nginx"]["client_max_body_size"] == dropped
-    twice(trial, "gitlab", "--limit", "bare")
-    assert "client_max_body_size" not in in_force(trial)["nginx"]
+    dropped = harness.inventory["gitlab"]["settings"]["nginx"].pop("client_max_body_size")
+    harness.lab.inside("bare", "echo no > /etc/gitlab-standin/fail-next-reconfigure")
+    refused(harness, "gitlab", "--limit", "bare")
+    assert in_force(harness)["nginx"]["client_max_body_size"] == dropped
+    twice(harness, "gitlab", "--limit", "bare")
+    assert "client_max_body_size" not in in_force(harness)["nginx"]
 
 
-def test_a_setting_that_gitlab_refuses_is_taken_back(trial: Trial) -> None:
+def test_a_setting_that_gitlab_refuses_is_taken_back(harness: Harness) -> None:
     """Typed by hand into the inventory: GitLab's own words name it, and what was in force is in force."""
-    good = rb(trial)
-    outcome = refused(trial, "gitlab", "--limit", "bare", changes={"gitlab": {"settings": {"gitlab_rayls": {"x": 1}}}})
+    good = rb(harness)
+    outcome = refused(
+        harness, "gitlab", "--limit", "bare", changes={"gitlab": {"settings": {"gitlab_rayls": {"x": 1}}}}
+    )
     assert "gitlab_rayls" in outcome.errors
-    assert rb(trial) == good
-    settled(trial, "gitlab", "--limit", "bare")
+    assert rb(harness) == good
+    settled(harness, "gitlab", "--limit", "bare")
 
 
-def test_a_broken_gitlab_rb_is_refused_and_left(trial: Trial) -> None:
+def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
     """The line is named, nothing is changed, GitLab goes on; mended, the run goes through."""
-    good = rb(trial)
-    trial.lab.inside("bare", f"printf 'gitlab_rails[\"x\" = {{\\n' >> {RB}")
-    before = reconfigures(trial, "bare")
-    with untouched(trial, "bare", "/etc", "/var/lib/provision", "/var/opt/gitlab/nginx"):
-        outcome = refused(trial, "gitlab", "--limit", "bare")
+    good = rb(harness)
+    harness.lab.inside("bare", f"printf 'gitlab_rails[\"x\" = {{\\n' >> {RB}")
+    before = reconfigures(harness, "bare")
+    with untouched(harness, "bare", "/etc", "/var/lib/provision", "/var/opt/gitlab/nginx"):
+        outcome = refused(harness, "gitlab", "--limit", "bare")
     assert f"{RB}" in outcome.errors
     assert f"line {len(good.splitlines()) + 1}" in outcome.errors
-    assert reconfigures(trial, "bare") == before
-    trial.lab.inside("bare", f"cat > {RB}", stdin=good)
-    settled(trial, "gitlab", "--limit", "bare")
+    assert reconfigures(harness, "bare") == before
+    harness.lab.inside("bare", f"cat > {RB}", stdin=good)
+    settled(harness, "gitlab", "--limit", "bare")
 
 
-def test_a_pin_that_rises_upgrades(trial: Trial) -> None:
+def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
     """18.0.0 to 19.3.0, although it is held; gitlab.rb is as it was, and nothing in it was overwritten."""
-    applied(trial, "gitlab", "--limit", "byhand")
-    with untouched(trial, "byhand", RB):
-        twice(trial, "gitlab", "--limit", "byhand", changes={"hosts": {"byhand": {"gitlab": {"version": "19.3.0"}}}})
-    there = trial.host("byhand")
+    applied(harness, "gitlab", "--limit", "byhand")
+    with untouched(harness, "byhand", RB):
+        twice(harness, "gitlab", "--limit", "byhand", changes={"hosts": {"byhand": {"gitlab": {"version": "19.3.0"}}}})
+    there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "19.3.0-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"
 
 
-def test_somebody_elses_installation_is_only_configured(trial: Trial) -> None:
+def test_somebody_elses_installation_is_only_configured(harness: Harness) -> None:
     """install = false: no source, no package; settings all the same."""
-    trial.inventory["hosts"]["byhand"]["gitlab"] = {"install": False, "settings": {"nginx": {"gzip_enabled": False}}}
-    trial.lab.inside("byhand", "rm /etc/apt/sources.list.d/gitlab.sources")
-    twice(trial, "gitlab", "--limit", "byhand")
-    assert not trial.host("byhand").file("/etc/apt/sources.list.d/gitlab.sources").exists
-    assert in_force(trial, "byhand")["nginx"]["gzip_enabled"] is False
+    harness.inventory["hosts"]["byhand"]["gitlab"] = {"install": False, "settings": {"nginx": {"gzip_enabled": False}}}
+    harness.lab.inside("byhand", "rm /etc/apt/sources.list.d/gitlab.sources")
+    twice(harness, "gitlab", "--limit", "byhand")
+    assert not harness.host("byhand").file("/etc/apt/sources.list.d/gitlab.sources").exists
+    assert in_force(harness, "byhand")["nginx"]["gzip_enabled"] is False
 
 
-def test_both_hosts_at_once(trial: Trial) -> None:
+def test_both_hosts_at_once(harness: Harness) -> None:
     """The whole group, converged together."""
-    applied(trial, "gitlab")
-    settled(trial, "gitlab")
+    applied(harness, "gitlab")
+    settled(harness, "gitlab")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, Server, estate
 from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, twice, untouched, wait_for
 
@@ -33,11 +33,11 @@ check_interval   = 7      # theirs
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab, a host with gitlab-runner, and somebody's config.toml on it; the inventory wants one runner."""
-    trial = estate(trial_factory, HOST)
-    trial.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=BY_HAND)
-    trial.inventory["runners"] = [
+    harness = estate(harness_factory, HOST)
+    harness.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=BY_HAND)
+    harness.inventory["runners"] = [
         {
             "name": "docker-builder",
             "executor": "docker",
@@ -45,182 +45,184 @@ def trial(trial_factory: Callable[..., Trial]) -> Trial:
             "docker": {"image": "docker:28", "privileged": True, "volumes": ["/certs/client", "/cache"]},
         }
     ]
-    return trial
+    return harness
 
 
 @pytest.fixture(scope="module", autouse=True)
-def process(trial: Trial) -> str:
+def process(harness: Harness) -> str:
     """The service's process, which must be the same in the end."""
-    return pid(trial)
+    return pid(harness)
 
 
-def pid(trial: Trial) -> str:
+def pid(harness: Harness) -> str:
     """gitlab-runner's process."""
-    return trial.lab.inside(HOST, "systemctl show gitlab-runner -p MainPID --value").strip()
+    return harness.lab.inside(HOST, "systemctl show gitlab-runner -p MainPID --value").strip()
 
 
-def config(trial: Trial) -> str:
+def config(harness: Harness) -> str:
     """config.toml."""
-    return trial.lab.inside(HOST, f"cat {CONFIG}")
+    return harness.lab.inside(HOST, f"cat {CONFIG}")
 
 
-def ours(trial: Trial) -> dict[str, Any]:
+def ours(harness: Harness) -> dict[str, Any]:
     """Our entry."""
-    (found,) = [one for one in tomllib.loads(config(trial))["runners"] if one["name"] == "docker-builder"]
+    (found,) = [one for one in tomllib.loads(config(harness))["runners"] if one["name"] == "docker-builder"]
     return dict(found)
 
 
-def entry(trial: Trial) -> dict[str, Any]:
+def entry(harness: Harness) -> dict[str, Any]:
     """The inventory's only runner."""
-    table: dict[str, Any] = trial.inventory["runners"][0]
+    table: dict[str, Any] = harness.inventory["runners"][0]
     return table
 
 
-def theirs(trial: Trial) -> str:
+def theirs(harness: Harness) -> str:
     """The other team's lines of the file, from its first comment to its last, without what we set at the top."""
-    text = config(trial)
+    text = config(harness)
     return text[: text.index("# the end\n") + len("# the end\n")].replace("concurrent = 2\n", "")
 
 
-def test_a_runner_beside_somebody_elses(trial: Trial) -> None:
+def test_a_runner_beside_somebody_elses(harness: Harness) -> None:
     """One entry is added, with a token that GitLab takes; the other team's bytes are what they were."""
-    twice(trial, "register")
-    assert theirs(trial).replace("\n\n", "\n") == BY_HAND.replace("\n\n", "\n")
-    found = ours(trial)
+    twice(harness, "register")
+    assert theirs(harness).replace("\n\n", "\n") == BY_HAND.replace("\n\n", "\n")
+    found = ours(harness)
     assert found["url"] == "https://gitlab.lab.test"
     assert found["environment"] == ["A=b", 'Q="quoted"']
-    assert found["docker"] == entry(trial)["docker"]
-    assert trial.host(HOST).file(CONFIG).mode == 0o600
-    assert "Verifying runner... is valid" in verified(trial)
+    assert found["docker"] == entry(harness)["docker"]
+    assert harness.host(HOST).file(CONFIG).mode == 0o600
+    assert "Verifying runner... is valid" in verified(harness)
 
 
-def verified(trial: Trial) -> str:
+def verified(harness: Harness) -> str:
     """What gitlab-runner says of the tokens in the file, without colours."""
-    return trial.lab.inside(HOST, "gitlab-runner verify --name docker-builder 2>&1 | sed 's/\\x1b\\[[0-9;]*m//g'; true")
+    return harness.lab.inside(
+        HOST, "gitlab-runner verify --name docker-builder 2>&1 | sed 's/\\x1b\\[[0-9;]*m//g'; true"
+    )
 
 
-def test_the_service_takes_it_over_by_itself(trial: Trial, process: str) -> None:
+def test_the_service_takes_it_over_by_itself(harness: Harness, process: str) -> None:
     """No restart: the same process reads the file again."""
     loaded = "journalctl -u gitlab-runner | grep -q 'Configuration loaded.*max_builds=2'"
-    wait_for(lambda: succeeds(trial, HOST, loaded), "the new file is loaded")
-    assert pid(trial) == process
+    wait_for(lambda: succeeds(harness, HOST, loaded), "the new file is loaded")
+    assert pid(harness) == process
 
 
-def test_settings_are_reconciled_key_by_key(trial: Trial) -> None:
+def test_settings_are_reconciled_key_by_key(harness: Harness) -> None:
     """Changed, added, one level deeper, and dropped: exactly those lines differ."""
-    wanted = entry(trial)
+    wanted = entry(harness)
     wanted["limit"] = 3
     wanted["docker"] |= {"image": "docker:29", "pull_policy": ["if-not-present"], "services": [{"name": "redis:7"}]}
     del wanted["environment"]
-    before = config(trial).splitlines()
-    outcome = twice(trial, "register")
-    after = config(trial).splitlines()
+    before = config(harness).splitlines()
+    outcome = twice(harness, "register")
+    after = config(harness).splitlines()
     gone, new = [one for one in before if one not in after], [one for one in after if one not in before]
     assert [line.strip() for line in gone] == ['environment = ["A=b", "Q=\\"quoted\\""]', 'image = "docker:28"']
     assert {line.strip() for line in new if line.strip()} >= {'image = "docker:29"', "limit = 3"}
-    assert ours(trial)["docker"] == wanted["docker"]
+    assert ours(harness)["docker"] == wanted["docker"]
     diff = outcome.of("change")[0]["diff"]
     assert '-    image = "docker:28"\n+    image = "docker:29"\n' in diff
-    assert ours(trial)["token"] not in diff
+    assert ours(harness)["token"] not in diff
 
 
-def test_what_was_edited_by_hand_inside_our_entry(trial: Trial) -> None:
+def test_what_was_edited_by_hand_inside_our_entry(harness: Harness) -> None:
     """Our keys are put right; a key that we never set, and a comment, stay."""
     script = f"sed -i 's/limit = 3/limit = 9/; s/^\\( *\\)privileged = true/&  # needed for dind\\n\\1memory = \"2g\"/' {CONFIG}"
-    trial.lab.inside(HOST, script)
-    twice(trial, "register")
-    found = ours(trial)
+    harness.lab.inside(HOST, script)
+    twice(harness, "register")
+    found = ours(harness)
     assert (found["limit"], found["docker"]["memory"]) == (3, "2g")
-    assert "privileged = true  # needed for dind\n" in config(trial)
+    assert "privileged = true  # needed for dind\n" in config(harness)
 
 
-def test_top_level_keys_come_and_go(trial: Trial) -> None:
+def test_top_level_keys_come_and_go(harness: Harness) -> None:
     """Ours are set and, dropped, taken out; check_interval, which we never set, stays."""
-    trial.inventory["runner"] |= {"log_level": "warn", "concurrent": 5}
-    twice(trial, "register")
-    found = tomllib.loads(config(trial))
+    harness.inventory["runner"] |= {"log_level": "warn", "concurrent": 5}
+    twice(harness, "register")
+    found = tomllib.loads(config(harness))
     assert (found["concurrent"], found["log_level"], found["check_interval"]) == (5, "warn", 7)
-    trial.inventory["runner"] = {"concurrent": 2}
-    twice(trial, "register")
-    found = tomllib.loads(config(trial))
+    harness.inventory["runner"] = {"concurrent": 2}
+    twice(harness, "register")
+    found = tomllib.loads(config(harness))
     assert (found["concurrent"], found.get("log_level"), found["check_interval"]) == (2, None, 7)
 
 
-def test_a_running_job_goes_on(trial: Trial, process: str) -> None:
+def test_a_running_job_goes_on(harness: Harness, process: str) -> None:
     """An edit while a job runs neither cancels nor restarts it."""
-    trial.lab.inside(HOST, "mkdir -p /etc/gitlab-runner-standin; echo 'sleep 20' > /etc/gitlab-runner-standin/job")
-    wait_for(lambda: succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.running"), "a job runs")
-    entry(trial)["limit"] = 4
-    twice(trial, "register")
-    assert not succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.done")
-    wait_for(lambda: succeeds(trial, HOST, "test -e /etc/gitlab-runner-standin/job-1.done"), "the job is done", 40)
-    assert trial.lab.inside(HOST, "cat /etc/gitlab-runner-standin/job-1.done") == "success\n"
-    assert pid(trial) == process
+    harness.lab.inside(HOST, "mkdir -p /etc/gitlab-runner-standin; echo 'sleep 20' > /etc/gitlab-runner-standin/job")
+    wait_for(lambda: succeeds(harness, HOST, "test -e /etc/gitlab-runner-standin/job-1.running"), "a job runs")
+    entry(harness)["limit"] = 4
+    twice(harness, "register")
+    assert not succeeds(harness, HOST, "test -e /etc/gitlab-runner-standin/job-1.done")
+    wait_for(lambda: succeeds(harness, HOST, "test -e /etc/gitlab-runner-standin/job-1.done"), "the job is done", 40)
+    assert harness.lab.inside(HOST, "cat /etc/gitlab-runner-standin/job-1.done") == "success\n"
+    assert pid(harness) == process
 
 
-def test_a_refused_token_changes_nothing(trial: Trial) -> None:
+def test_a_refused_token_changes_nothing(harness: Harness) -> None:
     """GitLab says 403: the runner is named, the token is not shown, exit code 1, and no file differs."""
     token = "glrt-nobodyknowsthisone"
-    wrong = [*trial.inventory["runners"], {"name": "second", "executor": "shell", "token": token}]
-    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
-        outcome = refused(trial, "register", changes={"runners": wrong})
+    wrong = [*harness.inventory["runners"], {"name": "second", "executor": "shell", "token": token}]
+    with untouched(harness, HOST, "/etc", "/var/lib/provision"):
+        outcome = refused(harness, "register", changes={"runners": wrong})
     assert "GitLab at https://gitlab.lab.test refuses the token of runner second" in outcome.errors
     assert token not in repr(outcome)
 
 
-def test_gitlab_being_down_is_no_reason_to_forget_runners(trial: Trial) -> None:
+def test_gitlab_being_down_is_no_reason_to_forget_runners(harness: Harness) -> None:
     """Not known is not gone: nothing is changed, the cause is told, exit code 1; when GitLab answers again all is well."""
-    more = [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]
-    trial.lab.inside("gitlab", "gitlab-ctl stop nginx")
+    more = [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]
+    harness.lab.inside("gitlab", "gitlab-ctl stop nginx")
     try:
-        with untouched(trial, HOST, "/etc", "/var/lib/provision"):
+        with untouched(harness, HOST, "/etc", "/var/lib/provision"):
             for changes in ({}, {"runners": more}):
-                outcome = refused(trial, "register", changes=changes)
+                outcome = refused(harness, "register", changes=changes)
                 assert "the connection is refused" in outcome.messages() + outcome.errors
                 assert outcome.changes() == []
     finally:
-        trial.lab.inside("gitlab", "gitlab-ctl start nginx")
-    wait_for(lambda: provision(trial, "register").code == 0, "GitLab answers again")
-    settled(trial, "register")
+        harness.lab.inside("gitlab", "gitlab-ctl start nginx")
+    wait_for(lambda: provision(harness, "register").code == 0, "GitLab answers again")
+    settled(harness, "register")
 
 
-def test_a_broken_config_is_refused_and_left(trial: Trial) -> None:
+def test_a_broken_config_is_refused_and_left(harness: Harness) -> None:
     """Somebody's half-finished edit is nobody's to write over: the line is named; mended, the run goes through."""
-    good = config(trial)
-    trial.lab.inside(HOST, f"sed -i 's/^check_interval.*/check_interval = = 7/' {CONFIG}")
-    line = 1 + next(number for number, text in enumerate(config(trial).splitlines()) if "= =" in text)
-    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
-        outcome = refused(trial, "register")
+    good = config(harness)
+    harness.lab.inside(HOST, f"sed -i 's/^check_interval.*/check_interval = = 7/' {CONFIG}")
+    line = 1 + next(number for number, text in enumerate(config(harness).splitlines()) if "= =" in text)
+    with untouched(harness, HOST, "/etc", "/var/lib/provision"):
+        outcome = refused(harness, "register")
     assert outcome.of("error")[0]["resource"] == f"RunnerEntries {CONFIG}"
     assert f"config.toml is not valid TOML: line {line}" in outcome.errors
-    trial.lab.inside(HOST, f"cat > {CONFIG}", stdin=good)
-    settled(trial, "register")
+    harness.lab.inside(HOST, f"cat > {CONFIG}", stdin=good)
+    settled(harness, "register")
 
 
-def test_a_lost_file_is_written_anew(trial: Trial) -> None:
+def test_a_lost_file_is_written_anew(harness: Harness) -> None:
     """config.toml gone: the runner that we made is made again, one in GitLab and one in the file."""
-    trial.lab.inside(HOST, f"mv {CONFIG} /root/")
-    outcome = twice(trial, "register")
+    harness.lab.inside(HOST, f"mv {CONFIG} /root/")
+    outcome = twice(harness, "register")
     assert "docker-builder" in outcome.changes()[0]
-    assert [one["name"] for one in tomllib.loads(config(trial))["runners"]] == ["docker-builder"]
-    assert trial.host(HOST).file(CONFIG).mode == 0o600
-    assert "is valid" in verified(trial)
+    assert [one["name"] for one in tomllib.loads(config(harness))["runners"]] == ["docker-builder"]
+    assert harness.host(HOST).file(CONFIG).mode == 0o600
+    assert "is valid" in verified(harness)
 
 
-def test_after_all_of_it_the_service_was_never_restarted(trial: Trial, process: str) -> None:
+def test_after_all_of_it_the_service_was_never_restarted(harness: Harness, process: str) -> None:
     """The process is the one it was; GitLab knows exactly one runner of ours that works."""
-    assert pid(trial) == process
-    known = [one for one in Server(trial).runners if one["description"] == "docker-builder"]
-    assert ours(trial)["token"] in [one["token"] for one in known]
+    assert pid(harness) == process
+    known = [one for one in Server(harness).runners if one["description"] == "docker-builder"]
+    assert ours(harness)["token"] in [one["token"] for one in known]
 
 
-def test_check_mode_tells_and_leaves(trial: Trial) -> None:
+def test_check_mode_tells_and_leaves(harness: Harness) -> None:
     """The plan has the diff; neither the file nor GitLab changes."""
-    known = Server(trial).runners
-    more = [*trial.inventory["runners"], {"name": "second", "executor": "shell"}]
-    with untouched(trial, HOST, "/etc", "/var/lib/provision"):
-        outcome: Outcome = provision(trial, "register", "--check", "--diff", changes={"runners": more})
+    known = Server(harness).runners
+    more = [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]
+    with untouched(harness, HOST, "/etc", "/var/lib/provision"):
+        outcome: Outcome = provision(harness, "register", "--check", "--diff", changes={"runners": more})
     assert outcome.code == 0
     assert '+  name = "second"\n' in outcome.of("change")[0]["diff"]
-    assert [one["id"] for one in Server(trial).runners] == [one["id"] for one in known]
-    applied(trial, "register")
+    assert [one["id"] for one in Server(harness).runners] == [one["id"] for one in known]
+    applied(harness, "register")

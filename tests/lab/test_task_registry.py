@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial, changed, inventory_of
+from provision_lab.harness import Harness, changed, inventory_of
 from tests.support.runs import Outcome, applied, reconfigures, refused, settled, twice, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
@@ -23,23 +23,23 @@ OLD = {"gitlab": {"version": "18.0.0"}}
 
 
 @pytest.fixture(scope="module")
-def s3(trial: Trial) -> dict[str, Any]:
+def s3(harness: Harness) -> dict[str, Any]:
     """The lab's [registry.s3], which the inventory does not hold at first."""
-    table: dict[str, Any] = inventory_of(trial.lab)["registry"]["s3"]
+    table: dict[str, Any] = inventory_of(harness.lab)["registry"]["s3"]
     return table
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A bare GitLab host whose registry keeps images on its own disk."""
-    return without_s3(trial_factory(LabHost("gitlab")))
+    return without_s3(harness_factory(LabHost("gitlab")))
 
 
-def answer(trial: Trial, port: int) -> str:
+def answer(harness: Harness, port: int) -> str:
     """What `/v2/` answers on a port, asked from this machine with the lab's CA."""
-    host = trial.lab.machine("gitlab").host.address
+    host = harness.lab.machine("gitlab").host.address
     script = f"curl -s -D - -o /dev/null --max-time 5 --cacert /etc/letsencrypt/live/gitlab.lab.test/fullchain.pem --resolve gitlab.lab.test:{port}:{host} https://gitlab.lab.test:{port}/v2/; true"
-    return trial.lab.inside("gitlab", script)
+    return harness.lab.inside("gitlab", script)
 
 
 def served(headers: str) -> bool:
@@ -47,47 +47,47 @@ def served(headers: str) -> bool:
     return " 401" in headers.partition("\n")[0] and 'realm="https://gitlab.lab.test/jwt/auth"' in headers
 
 
-def ours(trial: Trial) -> list[str]:
+def ours(harness: Harness) -> list[str]:
     """The registry's lines in gitlab.rb that count."""
-    text = trial.lab.inside("gitlab", f"cat {RB}")
+    text = harness.lab.inside("gitlab", f"cat {RB}")
     return [line for line in text.splitlines() if re.match(r"registry\w*( |\[)", line)]
 
 
-def test_a_bare_host_with_an_older_gitlab(trial: Trial) -> None:
+def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
     """Each task named alone, in order: a reconfigure for GitLab, one for the registry; spelt as before 19.2."""
-    applied(trial, *SERVER, changes=OLD)
-    settled(trial, "server", changes=OLD)
-    assert reconfigures(trial) == 2
+    applied(harness, *SERVER, changes=OLD)
+    settled(harness, "server", changes=OLD)
+    assert reconfigures(harness) == 2
     live = "/etc/letsencrypt/live/gitlab.lab.test"
-    assert ours(trial) == [
+    assert ours(harness) == [
         "registry_external_url 'https://gitlab.lab.test:5555'",
         f"registry_nginx['ssl_certificate'] = '{live}/fullchain.pem'",
         f"registry_nginx['ssl_certificate_key'] = '{live}/privkey.pem'",
     ]
-    assert served(answer(trial, 5555))
+    assert served(answer(harness, 5555))
 
 
-def test_an_upgrade_spells_it_anew(trial: Trial) -> None:
+def test_an_upgrade_spells_it_anew(harness: Harness) -> None:
     """From 19.2 on the certificate stands under registry['nginx']: the old spelling is taken out."""
-    trial.inventory["gitlab"]["version"] = "19.3.0"
-    twice(trial, "server")
-    lines = [line.partition(" = ")[0] for line in ours(trial)]
+    harness.inventory["gitlab"]["version"] = "19.3.0"
+    twice(harness, "server")
+    lines = [line.partition(" = ")[0] for line in ours(harness)]
     assert lines[1:] == ["registry['nginx']['ssl_certificate']", "registry['nginx']['ssl_certificate_key']"]
-    notices = trial.lab.inside("gitlab", "cat $(ls -t /var/log/gitlab/reconfigure/*.log | head -n 1)")
+    notices = harness.lab.inside("gitlab", "cat $(ls -t /var/log/gitlab/reconfigure/*.log | head -n 1)")
     assert "registry_nginx" not in notices
-    assert served(answer(trial, 5555))
+    assert served(answer(harness, 5555))
 
 
 @pytest.fixture(scope="module")
-def moved(trial: Trial) -> Moved:
+def moved(harness: Harness) -> Moved:
     """`[registry] external_url` gets another port, and `provision registry firewall` is run: what that did."""
-    trial.inventory["registry"]["external_url"] = "https://gitlab.lab.test:5556"
-    before, count = trial.snapshot("gitlab"), reconfigures(trial)
-    outcome = applied(trial, "registry", "firewall")
-    return outcome, reconfigures(trial) - count, changed(before, trial.snapshot("gitlab"))
+    harness.inventory["registry"]["external_url"] = "https://gitlab.lab.test:5556"
+    before, count = harness.snapshot("gitlab"), reconfigures(harness)
+    outcome = applied(harness, "registry", "firewall")
+    return outcome, reconfigures(harness) - count, changed(before, harness.snapshot("gitlab"))
 
 
-def test_a_new_port_is_one_reconfigure(trial: Trial, moved: Moved) -> None:
+def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
     """One edit, one reconfigure, one rule more and one fewer; then 0 changes; only the new port answers."""
     outcome, count, *_ = moved
     assert outcome.changes(task="registry") == [
@@ -97,10 +97,10 @@ def test_a_new_port_is_one_reconfigure(trial: Trial, moved: Moved) -> None:
     ]
     assert outcome.changes(task="firewall") == ["let 5556/tcp in", "stop letting 5555/tcp in"]
     assert count == 1
-    settled(trial, "registry", "firewall")
-    settled(trial, "server")
-    assert served(answer(trial, 5556))
-    assert answer(trial, 5555) == ""
+    settled(harness, "registry", "firewall")
+    settled(harness, "server")
+    assert served(answer(harness, 5556))
+    assert answer(harness, 5555) == ""
 
 
 def test_only_what_depends_on_the_port_changed(moved: Moved) -> None:
@@ -124,11 +124,11 @@ def test_only_what_depends_on_the_port_changed(moved: Moved) -> None:
     assert {"etc/gitlab/gitlab.rb", "etc/ufw/user.rules"} <= set(differing)
 
 
-def test_only_its_line_of_gitlab_rb_changed(trial: Trial, moved: Moved) -> None:
+def test_only_its_line_of_gitlab_rb_changed(harness: Harness, moved: Moved) -> None:
     """Compared with what was put aside before the edit."""
     del moved
     script = f"diff $(ls -t /var/lib/provision/backup/etc_gitlab_gitlab.rb.* | head -n 1) {RB}; true"
-    lines = [line for line in trial.lab.inside("gitlab", script).splitlines() if line[0] in "<>"]
+    lines = [line for line in harness.lab.inside("gitlab", script).splitlines() if line[0] in "<>"]
     assert lines == [
         "< registry_external_url 'https://gitlab.lab.test:5555'",
         "> registry_external_url 'https://gitlab.lab.test:5556'",
@@ -136,46 +136,46 @@ def test_only_its_line_of_gitlab_rb_changed(trial: Trial, moved: Moved) -> None:
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_registry_that_is_down_is_brought_up(trial: Trial) -> None:
+def test_a_registry_that_is_down_is_brought_up(harness: Harness) -> None:
     """Nothing differs in any file, and yet `/v2/` does not answer: a reconfigure is due, once."""
-    trial.lab.inside("gitlab", "gitlab-ctl stop registry")
-    before = reconfigures(trial)
-    outcome = twice(trial, "registry")
+    harness.lab.inside("gitlab", "gitlab-ctl stop registry")
+    before = reconfigures(harness)
+    outcome = twice(harness, "registry")
     assert "bring https://gitlab.lab.test:5556/v2/ up" in outcome.changes()[0]
-    assert reconfigures(trial) == before + 1
-    assert served(answer(trial, 5556))
+    assert reconfigures(harness) == before + 1
+    assert served(answer(harness, 5556))
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_registry_line_that_was_changed_by_hand_is_put_right(trial: Trial) -> None:
+def test_a_registry_line_that_was_changed_by_hand_is_put_right(harness: Harness) -> None:
     """The administrator's other settings stay."""
     hand = "registry['debug_addr'] = 'localhost:5001' # mine"
-    trial.lab.inside("gitlab", f"sed -i 's/:5556/:7777/' {RB}; echo \"{hand}\" >> {RB}")
-    twice(trial, "registry")
-    assert hand in ours(trial)
-    assert served(answer(trial, 5556))
+    harness.lab.inside("gitlab", f"sed -i 's/:5556/:7777/' {RB}; echo \"{hand}\" >> {RB}")
+    twice(harness, "registry")
+    assert hand in ours(harness)
+    assert served(answer(harness, 5556))
 
 
 @pytest.mark.usefixtures("moved")
-def test_storage_moves_into_s3(trial: Trial, s3: dict[str, Any]) -> None:
+def test_storage_moves_into_s3(harness: Harness, s3: dict[str, Any]) -> None:
     """The bucket is proven from the host, then one reconfigure, and the registry watched; the secret stands in no diff."""
-    trial.inventory["registry"]["s3"] = s3
-    before = reconfigures(trial)
-    outcome = twice(trial, "registry")
-    assert reconfigures(trial) == before + 1
+    harness.inventory["registry"]["s3"] = s3
+    before = reconfigures(harness)
+    outcome = twice(harness, "registry")
+    assert reconfigures(harness) == before + 1
     assert "done: prove bucket registry: put, get and delete an object" in outcome.messages()
-    config = trial.lab.inside("gitlab", "cat /var/opt/gitlab/registry/config.yml")
+    config = harness.lab.inside("gitlab", "cat /var/opt/gitlab/registry/config.yml")
     storage = json.loads(next(line for line in config.splitlines() if line.startswith("storage: "))[9:])
     assert storage["s3"]["bucket"] == "registry"
-    assert storage["s3"]["secretkey"] == trial.lab.secret("s3_secret_key")
-    assert trial.lab.secret("s3_secret_key") not in repr(outcome.events)
-    assert served(answer(trial, 5556))
+    assert storage["s3"]["secretkey"] == harness.lab.secret("s3_secret_key")
+    assert harness.lab.secret("s3_secret_key") not in repr(outcome.events)
+    assert served(answer(harness, 5556))
 
 
 @pytest.mark.usefixtures("moved")
-def test_another_bucket_is_not_taken_silently(trial: Trial) -> None:
+def test_another_bucket_is_not_taken_silently(harness: Harness) -> None:
     """Images in the first one would be lost from sight: what to do about them is told, and nothing is changed."""
-    with untouched(trial, "gitlab", "/etc", "/var/lib/provision"):
-        outcome = refused(trial, "registry", changes={"registry": {"s3": {"bucket": "nowhere"}}})
+    with untouched(harness, "gitlab", "/etc", "/var/lib/provision"):
+        outcome = refused(harness, "registry", changes={"registry": {"s3": {"bucket": "nowhere"}}})
     assert "images in bucket registry would no longer be found" in outcome.errors
-    assert served(answer(trial, 5556))
+    assert served(answer(harness, 5556))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import applied, refused, settled, twice, untouched, without_registry
 
 BARE, OLD, UBUNTU = "bare", "old", "ubuntu"
@@ -18,61 +18,61 @@ PAIR = ("gitlab-runner", "gitlab-runner-helper-images")
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Three hosts; apt on each knows a gitlab-runner 11.2.0 that nobody wants."""
-    return without_registry(trial_factory(LabHost(BARE), LabHost(OLD), LabHost(UBUNTU, ubuntu=True)))
+    return without_registry(harness_factory(LabHost(BARE), LabHost(OLD), LabHost(UBUNTU, ubuntu=True)))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def half_done(trial: Trial) -> None:
+def half_done(harness: Harness) -> None:
     """Somebody installed what the distribution offers."""
-    trial.lab.inside(OLD, "apt-get update -q && apt-get install -qy gitlab-runner")
-    assert versions(trial, OLD) == ["11.2.0+dfsg-2"]
+    harness.lab.inside(OLD, "apt-get update -q && apt-get install -qy gitlab-runner")
+    assert versions(harness, OLD) == ["11.2.0+dfsg-2"]
 
 
-def versions(trial: Trial, host: str) -> list[str]:
+def versions(harness: Harness, host: str) -> list[str]:
     """Versions of the runner and its helper images, as far as they are installed."""
-    return trial.lab.inside(host, f"dpkg-query -W -f '${{Version}}\\n' {' '.join(PAIR)} 2>/dev/null || :").split()
+    return harness.lab.inside(host, f"dpkg-query -W -f '${{Version}}\\n' {' '.join(PAIR)} 2>/dev/null || :").split()
 
 
-def pid(trial: Trial, host: str) -> str:
+def pid(harness: Harness, host: str) -> str:
     """The service's process."""
-    return trial.lab.inside(host, "systemctl show gitlab-runner -p MainPID --value").strip()
+    return harness.lab.inside(host, "systemctl show gitlab-runner -p MainPID --value").strip()
 
 
-def test_a_repository_that_apt_cannot_trust_installs_nothing(trial: Trial) -> None:
+def test_a_repository_that_apt_cannot_trust_installs_nothing(harness: Harness) -> None:
     """With another's key apt says so, and the distribution's 11.2.0 is not taken in its place."""
-    wrong = trial.inventory["apt"]["docker"]["key"]
-    outcome = refused(trial, "runner", "--limit", BARE, changes={"apt": {"runner": {"key": wrong}}})
+    wrong = harness.inventory["apt"]["docker"]["key"]
+    outcome = refused(harness, "runner", "--limit", BARE, changes={"apt": {"runner": {"key": wrong}}})
     assert "NO_PUBKEY" in outcome.errors or "is not signed" in outcome.errors
-    assert versions(trial, BARE) == []
+    assert versions(harness, BARE) == []
 
 
-def test_a_repository_without_it_installs_nothing(trial: Trial) -> None:
+def test_a_repository_without_it_installs_nothing(harness: Harness) -> None:
     """A mirror of something else: what is left is 11.2.0 from elsewhere, and its address is told instead of installing it."""
-    docker = trial.inventory["apt"]["docker"] | {"suite": "bookworm"}
+    docker = harness.inventory["apt"]["docker"] | {"suite": "bookworm"}
     table = {"apt": {"runner": docker}, "runner": {"version": "11.*"}}
-    outcome = refused(trial, "runner", "--limit", BARE, changes=table)
+    outcome = refused(harness, "runner", "--limit", BARE, changes=table)
     assert "gitlab-runner is offered as: 11.2.0+dfsg-2" in outcome.errors
-    assert versions(trial, BARE) == []
+    assert versions(harness, BARE) == []
 
 
-def test_a_mirror_that_does_not_answer_is_named(trial: Trial) -> None:
+def test_a_mirror_that_does_not_answer_is_named(harness: Harness) -> None:
     """apt's own words about the address; nothing is installed."""
-    nowhere = f"{trial.lab.apt_url}/nowhere"
-    outcome = refused(trial, "runner", "--limit", BARE, changes={"apt": {"runner": {"url": nowhere}}})
+    nowhere = f"{harness.lab.apt_url}/nowhere"
+    outcome = refused(harness, "runner", "--limit", BARE, changes={"apt": {"runner": {"url": nowhere}}})
     assert nowhere in outcome.errors
-    assert versions(trial, BARE) == []
+    assert versions(harness, BARE) == []
 
 
-def test_every_host_gets_gitlabs_own_runner(trial: Trial) -> None:
+def test_every_host_gets_gitlabs_own_runner(harness: Harness) -> None:
     """After the failures too: runner and helper images of one version, running, and again nothing is left to do."""
-    outcome = applied(trial, "runner")
+    outcome = applied(harness, "runner")
     assert [outcome.statuses(host) for host in (BARE, OLD, UBUNTU)] == [{"runner": "changed"}] * 3
-    settled(trial, "runner")
+    settled(harness, "runner")
     for host in (BARE, OLD, UBUNTU):
-        assert versions(trial, host) == ["19.3.0-1", "19.3.0-1"]
-        there = trial.host(host)
+        assert versions(harness, host) == ["19.3.0-1", "19.3.0-1"]
+        there = harness.host(host)
         assert there.service("gitlab-runner").is_running
         assert there.service("gitlab-runner").is_enabled
         assert "Version:      19.3.0" in there.check_output("gitlab-runner --version")
@@ -80,99 +80,99 @@ def test_every_host_gets_gitlabs_own_runner(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(("host", "system", "suite"), [(OLD, "debian", "bookworm"), (UBUNTU, "ubuntu", "noble")])
-def test_it_comes_from_gitlabs_repository(trial: Trial, host: str, system: str, suite: str) -> None:
+def test_it_comes_from_gitlabs_repository(harness: Harness, host: str, system: str, suite: str) -> None:
     """The repository of the system that the host says it is, pinned above everything else; the trap is still there."""
-    policy = trial.host(host).check_output("apt-cache policy gitlab-runner")
-    assert f"*** 19.3.0-1 1001\n        500 {trial.lab.apt_url}/runner/gitlab-runner/{system} {suite}/main" in policy
+    policy = harness.host(host).check_output("apt-cache policy gitlab-runner")
+    assert f"*** 19.3.0-1 1001\n        500 {harness.lab.apt_url}/runner/gitlab-runner/{system} {suite}/main" in policy
     assert "11.2.0+dfsg-2" in policy
-    assert trial.host(host).file("/etc/apt/keyrings/gitlab-runner.asc").mode == 0o644
+    assert harness.host(host).file("/etc/apt/keyrings/gitlab-runner.asc").mode == 0o644
 
 
-def test_no_images_were_pruned(trial: Trial) -> None:
+def test_no_images_were_pruned(harness: Harness) -> None:
     """The package would clean up Docker's images as it is installed: it is told not to."""
     for host in (BARE, OLD, UBUNTU):
-        assert not trial.host(host).file("/var/log/gitlab-runner-docker-prune.log").exists
+        assert not harness.host(host).file("/var/log/gitlab-runner-docker-prune.log").exists
 
 
-def test_a_pin_moves_both_and_holds_them(trial: Trial) -> None:
+def test_a_pin_moves_both_and_holds_them(harness: Harness) -> None:
     """To the older version, in one go, and apt leaves them there."""
     pinned = {"runner": {"version": "19.2.0"}}
-    twice(trial, "runner", "--limit", BARE, changes=pinned)
-    assert versions(trial, BARE) == ["19.2.0-1", "19.2.0-1"]
-    assert set(trial.host(BARE).check_output("apt-mark showhold").split()) == set(PAIR)
-    assert trial.host(BARE).service("gitlab-runner").is_running
-    assert versions(trial, UBUNTU) == ["19.3.0-1", "19.3.0-1"]
+    twice(harness, "runner", "--limit", BARE, changes=pinned)
+    assert versions(harness, BARE) == ["19.2.0-1", "19.2.0-1"]
+    assert set(harness.host(BARE).check_output("apt-mark showhold").split()) == set(PAIR)
+    assert harness.host(BARE).service("gitlab-runner").is_running
+    assert versions(harness, UBUNTU) == ["19.3.0-1", "19.3.0-1"]
 
 
-def test_another_pin_moves_what_is_held(trial: Trial) -> None:
+def test_another_pin_moves_what_is_held(harness: Harness) -> None:
     """Up again; held again; the configuration is as it was."""
-    trial.lab.inside(BARE, "printf 'concurrent = 7 # mine\\n' > /etc/gitlab-runner/config.toml")
-    with untouched(trial, BARE, "/etc/gitlab-runner/config.toml"):
-        twice(trial, "runner", "--limit", BARE, changes={"runner": {"version": "19.3.0"}})
-    assert versions(trial, BARE) == ["19.3.0-1", "19.3.0-1"]
-    assert set(trial.host(BARE).check_output("apt-mark showhold").split()) == set(PAIR)
+    harness.lab.inside(BARE, "printf 'concurrent = 7 # mine\\n' > /etc/gitlab-runner/config.toml")
+    with untouched(harness, BARE, "/etc/gitlab-runner/config.toml"):
+        twice(harness, "runner", "--limit", BARE, changes={"runner": {"version": "19.3.0"}})
+    assert versions(harness, BARE) == ["19.3.0-1", "19.3.0-1"]
+    assert set(harness.host(BARE).check_output("apt-mark showhold").split()) == set(PAIR)
 
 
-def test_a_version_that_is_nowhere_changes_nothing(trial: Trial) -> None:
+def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
     """The version is named, both packages stay, the service goes on."""
-    before = pid(trial, BARE)
-    outcome = refused(trial, "runner", "--limit", BARE, changes={"runner": {"version": "20.1.0"}})
+    before = pid(harness, BARE)
+    outcome = refused(harness, "runner", "--limit", BARE, changes={"runner": {"version": "20.1.0"}})
     assert "Version '20.1.0-*' for 'gitlab-runner' was not found" in outcome.errors
     assert "gitlab-runner is offered as: 19.3.0-1, 19.2.0-1, 11.2.0+dfsg-2" in outcome.errors
-    assert versions(trial, BARE) == ["19.3.0-1", "19.3.0-1"]
-    assert pid(trial, BARE) == before
+    assert versions(harness, BARE) == ["19.3.0-1", "19.3.0-1"]
+    assert pid(harness, BARE) == before
 
 
-def test_the_hold_goes_with_the_pin(trial: Trial) -> None:
+def test_the_hold_goes_with_the_pin(harness: Harness) -> None:
     """Without a version in the inventory both stay at theirs, and apt may move them again."""
-    outcome = twice(trial, "runner", "--limit", BARE)
+    outcome = twice(harness, "runner", "--limit", BARE)
     assert outcome.changes() == ["let go of the hold on gitlab-runner, gitlab-runner-helper-images"]
-    assert trial.host(BARE).check_output("apt-mark showhold") == ""
-    assert versions(trial, BARE) == ["19.3.0-1", "19.3.0-1"]
+    assert harness.host(BARE).check_output("apt-mark showhold") == ""
+    assert versions(harness, BARE) == ["19.3.0-1", "19.3.0-1"]
 
 
-def test_nothing_to_do_restarts_nothing(trial: Trial) -> None:
+def test_nothing_to_do_restarts_nothing(harness: Harness) -> None:
     """A run that changes nothing leaves the service's process alone."""
-    before = pid(trial, OLD)
-    settled(trial, "runner")
-    assert pid(trial, OLD) == before
+    before = pid(harness, OLD)
+    settled(harness, "runner")
+    assert pid(harness, OLD) == before
 
 
-def test_what_was_undone_by_hand_is_brought_back(trial: Trial) -> None:
+def test_what_was_undone_by_hand_is_brought_back(harness: Harness) -> None:
     """The service stopped and disabled, the key unreadable for apt, the pin's file gone."""
-    trial.lab.inside(
+    harness.lab.inside(
         OLD,
         "systemctl disable --now gitlab-runner; chmod 600 /etc/apt/keyrings/gitlab-runner.asc; "
         "rm /etc/apt/preferences.d/gitlab-runner.pref",
     )
-    outcome = twice(trial, "runner", "--limit", OLD)
+    outcome = twice(harness, "runner", "--limit", OLD)
     assert outcome.changes() == [
         "set /etc/apt/keyrings/gitlab-runner.asc to 0644 root:root (was 0600 root:root)",
         "create /etc/apt/preferences.d/gitlab-runner.pref",
         "enable gitlab-runner at boot",
         "start gitlab-runner",
     ]
-    assert trial.host(OLD).service("gitlab-runner").is_running
+    assert harness.host(OLD).service("gitlab-runner").is_running
 
 
-def test_a_missing_half_is_completed(trial: Trial) -> None:
+def test_a_missing_half_is_completed(harness: Harness) -> None:
     """The helper images forced away: the next run puts the pair right."""
-    trial.lab.inside(OLD, "dpkg --remove --force-depends gitlab-runner-helper-images")
-    twice(trial, "runner", "--limit", OLD)
-    assert versions(trial, OLD) == ["19.3.0-1", "19.3.0-1"]
-    assert "0 not upgraded" in trial.lab.inside(OLD, "apt-get check -q && apt-get -s upgrade")
+    harness.lab.inside(OLD, "dpkg --remove --force-depends gitlab-runner-helper-images")
+    twice(harness, "runner", "--limit", OLD)
+    assert versions(harness, OLD) == ["19.3.0-1", "19.3.0-1"]
+    assert "0 not upgraded" in harness.lab.inside(OLD, "apt-get check -q && apt-get -s upgrade")
 
 
-def test_a_masked_service_is_somebodys_decision(trial: Trial) -> None:
+def test_a_masked_service_is_somebodys_decision(harness: Harness) -> None:
     """systemctl refuses to start it: its words, exit code 1, and it stays masked."""
-    trial.lab.inside(
+    harness.lab.inside(
         UBUNTU,
         "systemctl stop gitlab-runner; mv /etc/systemd/system/gitlab-runner.service /root; systemctl mask gitlab-runner",
     )
-    outcome = refused(trial, "runner", "--limit", UBUNTU)
+    outcome = refused(harness, "runner", "--limit", UBUNTU)
     assert "masked" in outcome.errors
-    trial.lab.inside(
+    harness.lab.inside(
         UBUNTU,
         "systemctl unmask gitlab-runner; mv /root/gitlab-runner.service /etc/systemd/system/; systemctl daemon-reload",
     )
-    twice(trial, "runner", "--limit", UBUNTU)
+    twice(harness, "runner", "--limit", UBUNTU)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -102,24 +102,24 @@ def test_init_starts_an_estate(program: Path, elsewhere: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trial(trial_factory: Callable[..., Trial]) -> Trial:
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two bare hosts."""
-    return trial_factory(LabHost("gitlab"), LabHost("runner-1"))
+    return harness_factory(LabHost("gitlab"), LabHost("runner-1"))
 
 
-def test_it_plans_on_real_hosts(program: Path, trial: Trial, elsewhere: Path) -> None:
+def test_it_plans_on_real_hosts(program: Path, harness: Harness, elsewhere: Path) -> None:
     """`provision all --check --diff` from a folder of one's own: a whole plan, with files rendered from shipped templates."""
-    inventory = str(trial.write())
+    inventory = str(harness.write())
     text = run(str(program), "all", "--check", "--diff", "-i", inventory, cwd=elsewhere)
     for words in ("install gitlab-ce", "install docker-ce", "reconfigure GitLab", "+Types: deb"):
         assert words in text
     assert list(elsewhere.iterdir()) == []
 
 
-def test_it_applies_and_is_the_same_as_the_checkout(program: Path, trial: Trial, elsewhere: Path) -> None:
+def test_it_applies_and_is_the_same_as_the_checkout(program: Path, harness: Harness, elsewhere: Path) -> None:
     """A task is carried out with the installed program; the checkout's finds nothing left to do."""
-    inventory = str(trial.write())
+    inventory = str(harness.write())
     first = run(str(program), "firewall", "--json", "-i", inventory, cwd=elsewhere)
     assert json.loads(first.splitlines()[-1])["changed"] > 0
-    again = trial.run("firewall", "--json")
+    again = harness.run("firewall", "--json")
     assert (again.returncode, json.loads(again.stdout.splitlines()[-1])["changed"]) == (0, 0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab.certificates import Authority
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import wait_for
 
 _NAME = "acme.lab.test"
@@ -33,11 +33,11 @@ class Pebble:
 
 
 @contextmanager
-def pebble(trial: Trial, folder: Path) -> Iterator[Pebble]:
+def pebble(harness: Harness, folder: Path) -> Iterator[Pebble]:
     """Runs it until the block ends. It looks for the challenge where a real authority does: on port 80."""
     if not shutil.which("pebble") or not shutil.which("pebble-challtestsrv"):
         pytest.skip("pebble is not installed: apt-get install pebble")
-    address, tls = trial.lab.gateway, Authority("the ACME server's CA")
+    address, tls = harness.lab.gateway, Authority("the ACME server's CA")
     pair = tls.issue([_NAME], [address])
     files = {"certificate": pair.fullchain, "privateKey": pair.key}
     for name, text in files.items():
@@ -55,7 +55,7 @@ def pebble(trial: Trial, folder: Path) -> Iterator[Pebble]:
     config.write_text(json.dumps({"pebble": settings}))
     dns = ["pebble-challtestsrv", "-dns01", f"{address}:{_DNS}", "-management", f"{address}:14055"]
     dns += ["-http01", "", "-https01", "", "-tlsalpn01", ""]
-    dns += ["-defaultIPv4", trial.lab.machine("gitlab").host.address, "-defaultIPv6", ""]
+    dns += ["-defaultIPv4", harness.lab.machine("gitlab").host.address, "-defaultIPv6", ""]
     server = ["pebble", "-config", str(config), "-dnsserver", f"{address}:{_DNS}"]
     quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
     with ExitStack() as stack:

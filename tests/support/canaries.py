@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 
 _SAMPLER = Path(__file__).with_name("sampler.py")
 
@@ -39,9 +39,9 @@ def forms(text: str) -> set[bytes]:
 
 
 @contextmanager
-def watched(trial: Trial, canaries: Canaries) -> Iterator[None]:
+def watched(harness: Harness, canaries: Canaries) -> Iterator[None]:
     """Reads every process's argv and environment while it lasts."""
-    spaces = {os.readlink(f"/proc/{machine.leader}/ns/pid") for machine in trial.lab.machines}  # noqa: PTH115
+    spaces = {os.readlink(f"/proc/{machine.leader}/ns/pid") for machine in harness.lab.machines}  # noqa: PTH115
     argv = [sys.executable, str(_SAMPLER)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sampler:
         assert sampler.stdin is not None

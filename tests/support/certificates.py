@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from provision_lab.certificates import Authority, Pair
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import Outcome
 
 HOST = "gitlab.lab.test"
@@ -22,20 +22,20 @@ def issue(authority: Authority, names: Sequence[str] = (HOST,), **options: int) 
     return authority.issue(list(names), [], **options)
 
 
-def upload(trial: Trial, authority: Authority, pair: Pair) -> dict[str, Any]:
+def upload(harness: Harness, authority: Authority, pair: Pair) -> dict[str, Any]:
     """Lays a pair and its CA beside the inventory; the tables that name them."""
     files = {"ca": authority.certificate, "local_fullchain": pair.fullchain, "local_key": pair.key}
     certificate = {}
     for name, text in files.items():
-        path = trial.folder / f"{name}.pem"
+        path = harness.folder / f"{name}.pem"
         path.write_text(text)
         certificate[name] = str(path)
     return certificate
 
 
-def on_disk(trial: Trial, pair: Pair, fullchain: str, key: str, mode: int = 0o600) -> None:
+def on_disk(harness: Harness, pair: Pair, fullchain: str, key: str, mode: int = 0o600) -> None:
     """Puts a pair where it is served from, as somebody else's certbot would: GitLab is told nothing."""
-    root = trial.lab.machine("gitlab").root
+    root = harness.lab.machine("gitlab").root
     for path, text, bits in ((fullchain, pair.fullchain, 0o644), (key, pair.key, mode)):
         target = root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,16 +67,16 @@ def locked(key: str) -> str:
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
 
 
-def served(trial: Trial, port: int = PORT) -> str:
+def served(harness: Harness, port: int = PORT) -> str:
     """The certificate that a port of the GitLab host serves, asked from here with Python's own TLS."""
-    return ssl.get_server_certificate((trial.lab.machine("gitlab").host.address, port), timeout=10)
+    return ssl.get_server_certificate((harness.lab.machine("gitlab").host.address, port), timeout=10)
 
 
-def trusted(trial: Trial, host: str, authority: Authority) -> list[str]:
+def trusted(harness: Harness, host: str, authority: Authority) -> list[str]:
     """The files of the host that hold this authority's certificate."""
     body = authority.certificate.splitlines()[3]
     look = f"grep -rlsF -e '{body}' /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt /etc/docker/certs.d /etc/gitlab-runner/certs | sort"
-    return trial.lab.inside(host, look).split()
+    return harness.lab.inside(host, look).split()
 
 
 def owed(outcome: Outcome, host: str = "gitlab") -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provision_lab.trial import PROVISION, Trial
+from provision_lab.harness import PROVISION, Harness
 from tests.support.runs import Outcome, provision, succeeds, wait_for
 
 PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
@@ -20,18 +20,18 @@ GATE = "/run/gate"
 GREETING = "/etc/greeting"
 
 
-def with_playbooks(trial: Trial) -> Trial:
-    """The trial with this project's test playbooks beside its inventory."""
-    shutil.copytree(PLAYBOOKS, trial.folder / "playbooks", ignore=shutil.ignore_patterns("__pycache__"))
-    return trial
+def with_playbooks(harness: Harness) -> Harness:
+    """The harness with this project's test playbooks beside its inventory."""
+    shutil.copytree(PLAYBOOKS, harness.folder / "playbooks", ignore=shutil.ignore_patterns("__pycache__"))
+    return harness
 
 
-def greeters(trial: Trial) -> Trial:
+def greeters(harness: Harness) -> Harness:
     """The same, with nothing in its inventory but hosts, each of them greeting already."""
     for unused in ("gitlab", "registry", "runners", "docker", "apt", "firewall", "runner"):
-        del trial.inventory[unused]
-    assert provision(with_playbooks(trial), "greet", env={"GREETING": "hello\n"}).code == 0
-    return trial
+        del harness.inventory[unused]
+    assert provision(with_playbooks(harness), "greet", env={"GREETING": "hello\n"}).code == 0
+    return harness
 
 
 class Live:
@@ -39,12 +39,12 @@ class Live:
 
     def __init__(
         self,
-        trial: Trial,
+        harness: Harness,
         *arguments: str,
         changes: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        argv = [*PROVISION, *arguments, "--json", "-i", str(trial.write(changes))]
+        argv = [*PROVISION, *arguments, "--json", "-i", str(harness.write(changes))]
         self.events: list[dict[str, Any]] = []
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the run
         self.process = subprocess.Popen(
@@ -90,8 +90,8 @@ class Live:
 class Gate:
     """Holds whoever runs the task `hold` on a host, until `open`."""
 
-    def __init__(self, trial: Trial, host: str) -> None:
-        self._path = f"/proc/{trial.lab.machine(host).leader}/root{GATE}"
+    def __init__(self, harness: Harness, host: str) -> None:
+        self._path = f"/proc/{harness.lab.machine(host).leader}/root{GATE}"
         self._writer: int | None = None
         Path(self._path).unlink(missing_ok=True)
         os.mkfifo(self._path)
@@ -117,27 +117,27 @@ class Gate:
         return True
 
 
-def wait_until_free(trial: Trial, host: str) -> None:
+def wait_until_free(harness: Harness, host: str) -> None:
     """Waits until no run holds the host's lock any more."""
-    wait_for(lambda: succeeds(trial, host, "flock -n /var/lib/provision true"), f"{host} is free", 30)
+    wait_for(lambda: succeeds(harness, host, "flock -n /var/lib/provision true"), f"{host} is free", 30)
 
 
-def pending(trial: Trial, host: str) -> list[str]:
+def pending(harness: Harness, host: str) -> list[str]:
     """The names of the work that is owed on a host."""
-    text = trial.lab.inside(host, "cat /var/lib/provision/pending 2>/dev/null || true")
+    text = harness.lab.inside(host, "cat /var/lib/provision/pending 2>/dev/null || true")
     return [line.partition("\t")[0] for line in text.splitlines()]
 
 
-def fact(trial: Trial, host: str, script: str) -> str:
+def fact(harness: Harness, host: str, script: str) -> str:
     """What a script says on a host, without the last line break."""
-    return trial.lab.inside(host, script).rstrip("\n")
+    return harness.lab.inside(host, script).rstrip("\n")
 
 
 @contextmanager
-def on_host(trial: Trial, host: str, before: str, after: str) -> Iterator[None]:
+def on_host(harness: Harness, host: str, before: str, after: str) -> Iterator[None]:
     """Breaks something on a host with one script, and mends it with another."""
-    trial.lab.inside(host, before)
+    harness.lab.inside(host, before)
     try:
         yield
     finally:
-        trial.lab.inside(host, after)
+        harness.lab.inside(host, after)

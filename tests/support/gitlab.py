@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from provision_lab import LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.runs import applied
 
 URL = "https://gitlab.lab.test"
@@ -23,22 +23,24 @@ _REQUEST = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<statu
 Record = dict[str, Any]
 
 
-def estate(trial_factory: Callable[..., Trial], *hosts: str, tasks: Sequence[str] = ("gitlab", "runner")) -> Trial:
+def estate(
+    harness_factory: Callable[..., Harness], *hosts: str, tasks: Sequence[str] = ("gitlab", "runner")
+) -> Harness:
     """A GitLab without a registry and hosts with gitlab-runner; the inventory has no runners, and knows GitLab's CA."""
-    trial = trial_factory(LabHost("gitlab"), *map(LabHost, hosts))
-    registry = trial.inventory.pop("registry")
-    del trial.inventory["runners"]
+    harness = harness_factory(LabHost("gitlab"), *map(LabHost, hosts))
+    registry = harness.inventory.pop("registry")
+    del harness.inventory["runners"]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda task: applied(trial, task), tasks))
-    trial.inventory["registry"] = {name: registry[name] for name in ("external_url", "certificate")}
-    return trial
+        list(pool.map(lambda task: applied(harness, task), tasks))
+    harness.inventory["registry"] = {name: registry[name] for name in ("external_url", "certificate")}
+    return harness
 
 
 class Server:
     """The lab's GitLab."""
 
-    def __init__(self, trial: Trial) -> None:
-        self._lab = trial.lab
+    def __init__(self, harness: Harness) -> None:
+        self._lab = harness.lab
 
     @property
     def runners(self) -> list[Record]:
@@ -115,19 +117,19 @@ def writes(seen: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def config(trial: Trial, host: str) -> str:
+def config(harness: Harness, host: str) -> str:
     """The host's config.toml."""
-    return trial.lab.inside(host, f"cat {CONFIG}")
+    return harness.lab.inside(host, f"cat {CONFIG}")
 
 
-def entries(trial: Trial, host: str) -> list[Record]:
+def entries(harness: Harness, host: str) -> list[Record]:
     """The `[[runners]]` of the host's config.toml."""
-    return list(tomllib.loads(config(trial, host)).get("runners", []))
+    return list(tomllib.loads(config(harness, host)).get("runners", []))
 
 
-def listed(trial: Trial, host: str) -> dict[str, str]:
+def listed(harness: Harness, host: str) -> dict[str, str]:
     """What `gitlab-runner list` says: tokens by name."""
-    said = trial.lab.inside(host, "gitlab-runner list 2>&1")
+    said = harness.lab.inside(host, "gitlab-runner list 2>&1")
     return dict(re.findall(r"^(\S+) +Executor=\S+ Token=(\S+) URL=", plain(said), re.MULTILINE))
 
 
@@ -136,9 +138,9 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def process(trial: Trial, host: str, service: str = "gitlab-runner") -> str:
+def process(harness: Harness, host: str, service: str = "gitlab-runner") -> str:
     """The service's main process."""
-    return trial.lab.inside(host, f"systemctl show {service} -p MainPID --value").strip()
+    return harness.lab.inside(host, f"systemctl show {service} -p MainPID --value").strip()
 
 
 def docker_runner(name: str, **fields: Any) -> Record:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 
 REGISTRY = "gitlab.lab.test:5555"
 BASE = "python:3.10.5"  # as the tutorial's Dockerfile calls it; in it is the host's own Python
@@ -66,10 +66,10 @@ HELLO = {
 }
 
 
-def base_image(trial: Trial, *hosts: str) -> None:
+def base_image(harness: Harness, *hosts: str) -> None:
     """Makes the base image on hosts that have Docker."""
     for host in hosts:
-        with tarfile.open(trial.lab.machine(host).root / "root/flask.tar", "w") as tar:
+        with tarfile.open(harness.lab.machine(host).root / "root/flask.tar", "w") as tar:
             for name in FLASK:
                 spec = find_spec(name)
                 assert spec is not None
@@ -77,25 +77,25 @@ def base_image(trial: Trial, *hosts: str) -> None:
                 folder = Path(spec.origin).parent
                 for path in (folder, *folder.parent.glob(f"{name}-*.dist-info")):
                     tar.add(path, path.name, filter=_pure)
-        trial.lab.inside(host, _BASE)
+        harness.lab.inside(host, _BASE)
 
 
 def _pure(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in entry.name or entry.name.endswith(".so") else entry
 
 
-def write_app(trial: Trial, text: str = "hello world!", code: str = "") -> Path:
+def write_app(harness: Harness, text: str = "hello world!", code: str = "") -> Path:
     """The app beside the inventory; `code` stands at its begin."""
-    folder = trial.folder / "hello"
+    folder = harness.folder / "hello"
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / "app.py").write_text(code + APP.replace("hello world!", text))
     return folder
 
 
-def answer(trial: Trial, host: str, path: str = "/", port: int = 5001) -> str:
+def answer(harness: Harness, host: str, path: str = "/", port: int = 5001) -> str:
     """What the app answers, asked from this machine."""
-    address = trial.lab.machine(host).host.address
+    address = harness.lab.machine(host).host.address
     return _get(f"http://{address}:{port}{path}")
 
 
@@ -110,15 +110,15 @@ def _get(url: str) -> str:
         return f"no answer: {error}"
 
 
-def container(trial: Trial, host: str, name: str = "hello") -> str:
+def container(harness: Harness, host: str, name: str = "hello") -> str:
     """The container's id and since when it runs; "" when there is none."""
     form = "{{.Id}} {{.State.StartedAt}} {{.State.Running}}"
-    return trial.lab.inside(host, f"docker container inspect -f '{form}' {name} 2>/dev/null || true").strip()
+    return harness.lab.inside(host, f"docker container inspect -f '{form}' {name} 2>/dev/null || true").strip()
 
 
-def names(trial: Trial, host: str) -> list[str]:
+def names(harness: Harness, host: str) -> list[str]:
     """All containers by name, stopped ones too."""
-    return sorted(trial.lab.inside(host, "docker ps -a --format '{{.Names}}'").split())
+    return sorted(harness.lab.inside(host, "docker ps -a --format '{{.Names}}'").split())
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:

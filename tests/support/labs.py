@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from provision_lab import Lab, LabHost
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 
 _numbers = itertools.count(1)
-TrialFactory = Callable[..., Trial]
+HarnessFactory = Callable[..., Harness]
 
 
 def mark_as_lab(items: Sequence[pytest.Item], folder: Path) -> None:
@@ -44,10 +44,10 @@ def lab_factory() -> Iterator[Callable[..., Lab]]:
 
 
 @pytest.fixture(scope="module")
-def trial_factory(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> TrialFactory:
-    """The same with an inventory and the program to run on it: `trial.run("all", "--check")`, `trial.host("gitlab")`."""
+def harness_factory(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> HarnessFactory:
+    """The same with an inventory and the program to run on it: `harness.run("all", "--check")`, `harness.host("gitlab")`."""
 
-    def boot(*hosts: LabHost, **options: object) -> Trial:
-        return Trial(lab_factory(*hosts, **options), tmp_path_factory.mktemp("trial"))
+    def boot(*hosts: LabHost, **options: object) -> Harness:
+        return Harness(lab_factory(*hosts, **options), tmp_path_factory.mktemp("harness"))
 
     return boot

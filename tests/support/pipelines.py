@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import yaml
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 from tests.support.gitlab import Server
 
 BUILDS = "/builds/project"
@@ -37,7 +37,7 @@ class Job:
 class Pipeline:
     """A `.gitlab-ci.yml` on a host, with a checkout in /builds/project. `variables`: predefined and the project's."""
 
-    trial: Trial
+    harness: Harness
     host: str
     text: str
     variables: Mapping[str, str]
@@ -87,7 +87,7 @@ class Pipeline:
         return Job(name, done.returncode, done.stdout)
 
     def _shell(self, command: str, stdin: str) -> subprocess.CompletedProcess[str]:
-        leader = str(self.trial.lab.machine(self.host).leader)
+        leader = str(self.harness.lab.machine(self.host).leader)
         argv = ["nsenter", "-t", leader, "-a", "sh", "-c", command]
         return subprocess.run(
             argv,
@@ -121,11 +121,11 @@ def committed(server: Server, project: str) -> str:
     return base64.b64decode(found["content"]).decode()
 
 
-def checkout(trial: Trial, host: str, files: dict[str, str]) -> None:
+def checkout(harness: Harness, host: str, files: dict[str, str]) -> None:
     """The project's files on the host."""
-    trial.lab.inside(host, f"rm -rf {BUILDS} && mkdir -p {BUILDS}")
+    harness.lab.inside(host, f"rm -rf {BUILDS} && mkdir -p {BUILDS}")
     for name, text in files.items():
-        trial.lab.inside(host, f"cat > {BUILDS}/{name}", stdin=text)
+        harness.lab.inside(host, f"cat > {BUILDS}/{name}", stdin=text)
 
 
 def tags(server: Server, project: str, image: str) -> dict[str, str]:
@@ -137,11 +137,11 @@ def tags(server: Server, project: str, image: str) -> dict[str, str]:
     return {one["name"]: server.ask("GET", f"{place}/{one['name']}")["digest"] for one in found["tags"]}
 
 
-def push_base(trial: Trial, host: str, name: str) -> None:
+def push_base(harness: Harness, host: str, name: str) -> None:
     """An image with a shell and little more, pushed to its registry, and no longer on the host."""
     registry = name.partition("/")[0]
     login = f"docker login -u root --password-stdin {registry} && docker push -q {name} && docker logout {registry}"
     layer = "mkdir -p /tmp/base/bin && cp /bin/busybox /tmp/base/bin/ && for one in sh grep test cat; do ln -s busybox /tmp/base/bin/$one; done"
-    trial.lab.inside(host, f"{layer} && tar -C /tmp/base -c . | docker import - {name} && rm -r /tmp/base")
-    trial.lab.inside(host, login, stdin=trial.lab.secret("registry_password"))
-    trial.lab.inside(host, f"docker image rm -f {name}")
+    harness.lab.inside(host, f"{layer} && tar -C /tmp/base -c . | docker import - {name} && rm -r /tmp/base")
+    harness.lab.inside(host, login, stdin=harness.lab.secret("registry_password"))
+    harness.lab.inside(host, f"docker image rm -f {name}")

@@ -8,7 +8,7 @@ import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-from provision_lab.trial import Trial
+from provision_lab.harness import Harness
 
 _PACKAGES = "usr/local/lib/python3.11/dist-packages"
 _PIP = "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"
@@ -23,9 +23,9 @@ cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude 
 """
 
 
-def make(trial: Trial, host: str, name: str) -> None:
+def make(harness: Harness, host: str, name: str) -> None:
     """Makes the image on the host."""
-    top = trial.lab.machine(host).root / "opt/python-image"
+    top = harness.lab.machine(host).root / "opt/python-image"
     (top / "usr/local/bin").mkdir(parents=True)
     (top / "etc").mkdir()
     (top / "etc/pip.conf").write_text(_CONFIG)
@@ -39,7 +39,7 @@ def make(trial: Trial, host: str, name: str) -> None:
         shutil.copytree(source / folder, top / _PACKAGES / folder, ignore=ignore)
     (top / "wheels").mkdir()
     _wheel("coverage", top / "wheels")
-    trial.lab.inside(host, _IMPORT % name, deadline=300)
+    harness.lab.inside(host, _IMPORT % name, deadline=300)
 
 
 def _wheel(name: str, folder: Path) -> None:

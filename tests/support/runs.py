@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from provision_lab.harness import Harness
 from provision_lab.run import LabError
-from provision_lab.trial import Trial
 
 Tables = Mapping[str, Any]
 
@@ -51,57 +51,57 @@ class Outcome:
 
 
 def provision(
-    trial: Trial, *arguments: str, changes: Tables | None = None, env: Mapping[str, str] | None = None
+    harness: Harness, *arguments: str, changes: Tables | None = None, env: Mapping[str, str] | None = None
 ) -> Outcome:
     """One run with `--json`, however it ends."""
-    done = trial.run(*arguments, "--json", changes=changes, env=env)
+    done = harness.run(*arguments, "--json", changes=changes, env=env)
     return Outcome(done.returncode, tuple(json.loads(line) for line in done.stdout.splitlines()), done.stderr)
 
 
-def applied(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+def applied(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must succeed."""
-    outcome = provision(trial, *arguments, changes=changes)
+    outcome = provision(harness, *arguments, changes=changes)
     assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
     return outcome
 
 
-def settled(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+def settled(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must find nothing to change."""
-    outcome = applied(trial, *arguments, changes=changes)
+    outcome = applied(harness, *arguments, changes=changes)
     assert outcome.changes() == []
     assert outcome.summary["changed"] == 0
     return outcome
 
 
-def twice(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+def twice(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must change something and succeed, and the same again that must change nothing; the first one."""
-    outcome = applied(trial, *arguments, changes=changes)
+    outcome = applied(harness, *arguments, changes=changes)
     assert outcome.changes(), outcome.events
-    settled(trial, *arguments, changes=changes)
+    settled(harness, *arguments, changes=changes)
     return outcome
 
 
-def refused(trial: Trial, *arguments: str, changes: Tables | None = None) -> Outcome:
+def refused(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must fail on a host (exit code 1)."""
-    outcome = provision(trial, *arguments, changes=changes)
+    outcome = provision(harness, *arguments, changes=changes)
     assert outcome.code == 1, outcome.events or outcome.stderr
     return outcome
 
 
-def without_s3(trial: Trial) -> Trial:
-    """The trial with images on the GitLab host's own disk: the registry's storage is not what is tried."""
-    del trial.inventory["registry"]["s3"]
-    return trial
+def without_s3(harness: Harness) -> Harness:
+    """The harness with images on the GitLab host's own disk: the registry's storage is not what is tried."""
+    del harness.inventory["registry"]["s3"]
+    return harness
 
 
-def without_registry(trial: Trial) -> Trial:
-    """The trial with nothing but GitLab itself."""
-    del trial.inventory["registry"]
-    return trial
+def without_registry(harness: Harness) -> Harness:
+    """The harness with nothing but GitLab itself."""
+    del harness.inventory["registry"]
+    return harness
 
 
 @contextmanager
-def untouched(trial: Trial, host: str, *paths: str) -> Iterator[None]:
+def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
     """These files and folders of the host are afterwards what they were: names, owners, modes, times, bytes."""
     places = " ".join(paths)
     # The lock says who holds the host now; a folder's own time says no more than the names in it.
@@ -110,10 +110,10 @@ def untouched(trial: Trial, host: str, *paths: str) -> Iterator[None]:
     find {places} -type f -not -path /var/lib/provision/lock -exec sha256sum {{}} + 2>/dev/null
     true
     """
-    before = set(trial.lab.inside(host, script).splitlines())
+    before = set(harness.lab.inside(host, script).splitlines())
     assert before
     yield
-    assert sorted(set(trial.lab.inside(host, script).splitlines()) ^ before) == []
+    assert sorted(set(harness.lab.inside(host, script).splitlines()) ^ before) == []
 
 
 def wait_for(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
@@ -124,21 +124,21 @@ def wait_for(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
         time.sleep(0.1)
 
 
-def succeeds(trial: Trial, host: str, script: str) -> bool:
+def succeeds(harness: Harness, host: str, script: str) -> bool:
     """Whether a script succeeds as root on the host."""
     try:
-        trial.lab.inside(host, script)
+        harness.lab.inside(host, script)
     except LabError:
         return False
     return True
 
 
-def reconfigures(trial: Trial, host: str = "gitlab") -> int:
+def reconfigures(harness: Harness, host: str = "gitlab") -> int:
     """How often GitLab was reconfigured, by the logs that each run of it leaves."""
-    return len(list((trial.lab.machine(host).root / "var/log/gitlab/reconfigure").glob("*.log")))
+    return len(list((harness.lab.machine(host).root / "var/log/gitlab/reconfigure").glob("*.log")))
 
 
-def strays(trial: Trial, host: str) -> list[str]:
+def strays(harness: Harness, host: str) -> list[str]:
     """What carries our name on the host and does not stand where it should."""
     look = """
     find / /run /tmp /var/tmp /dev/shm /etc -xdev \\( -name '*provision*' -o -name '.docker' -o -name '*.new' \\) \
@@ -149,4 +149,4 @@ def strays(trial: Trial, host: str) -> list[str]:
     ps -eo args | grep -F /var/lib/provision | grep -vF grep
     true
     """
-    return trial.lab.inside(host, look).splitlines()
+    return harness.lab.inside(host, look).splitlines()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from provision_lab import Lab, LabError, LabHost, kernel, network, processes, state
+from provision_lab.harness import changed
 from provision_lab.image import Image
 from provision_lab.server import Server
 from provision_lab.state import Record
-from provision_lab.trial import changed
 
 
 @pytest.fixture(autouse=True)

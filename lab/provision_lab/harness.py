@@ -21,7 +21,7 @@ _OUTSIDE = {"proc", "sys", "dev", "run"}  # not on the host's disk
 _NOISE = ("var/log/", "var/lib/systemd/", "tmp/systemd-private-", "var/tmp/systemd-private-", "var/lib/sudo/")
 
 
-class Trial:
+class Harness:
     """A lab with an inventory for it: `inventory` is its tables, as in inventories/lab.toml, to be changed at will."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
