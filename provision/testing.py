@@ -162,9 +162,17 @@ class LocalSession:
 
     folders      stand in for the host's: `{"/var/lib/provision": tmp_path}` makes every script use that folder instead
     environment  besides PATH, HOME and LC_ALL
+    shell        the command line of the shell that runs the scripts
     """
 
-    def __init__(self, folders: Mapping[str, Path], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        environment: Mapping[str, str] | None = None,
+        *,
+        shell: Sequence[str] = ("/bin/sh",),
+    ) -> None:
+        self._shell = tuple(shell)
         self._folders = {old: str(new) for old, new in folders.items()}
         self._environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -207,7 +215,7 @@ class LocalSession:
     def _run(self, command: Command, deadline: float) -> Result:
         # As on a host: `eval` in a subshell, so that traps and `exit` end the command and nothing else.
         process = subprocess.Popen(
-            ["/bin/sh", "-c", '(eval "$1")', "sh", self.here(command.script)],
+            [*self._shell, "-c", '(eval "$1")', "sh", self.here(command.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,9 +1,10 @@
 #!/bin/sh
-# What must hold before each commit, in under a minute. Argument: the environment's bin folder.
+# What must pass before each commit, in under a minute. Argument: the environment's bin folder.
 set -eu
 bin=$1
 "$bin/ruff" format --check --quiet .
 "$bin/ruff" check --quiet .
+"$bin/shellcheck" --check-sourced scripts/*.sh provision/host/scripts/*.sh
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
 # More workers than cores: many of these tests wait for a process.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the lab and the tests need from the distribution. Run as root.
 set -eu
-packages="mmdebstrap systemd-container dpkg-dev apt-utils gnupg openssh-server openssh-client nftables iproute2 ruby curl openssl pebble"
+packages="mmdebstrap systemd-container dpkg-dev apt-utils gnupg openssh-server openssh-client nftables iproute2 ruby curl openssl pebble busybox"
 say() { printf '%s\n' "$*" >&2; }
 
 [ "$(uname -s)" = Linux ] || { say "this needs Linux: hosts are booted with systemd-nspawn"; exit 1; }

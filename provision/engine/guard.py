@@ -11,20 +11,17 @@ from collections.abc import Callable
 from typing import Final
 
 from provision.errors import ChangeFailed, ProvisionError
+from provision.host.scripts import script
 from provision.resources.base import Guard
 from provision.shell import Command, sh
 from provision.ssh.session import Session
 
-_ARM = """
-systemctl stop %s.timer %s.service 2>/dev/null; systemctl reset-failed %s.service 2>/dev/null
-systemd-run --quiet --collect --unit=%s --on-active=%s --timer-property=AccuracySec=1s /bin/sh -c %s || exit $?
-"""
 _DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
 
 
 def armed(command: Command, guard: Guard) -> Command:
     """The command, run only after the timer that undoes it is armed."""
-    arm = sh(_ARM, *[Guard.UNIT] * 4, guard.seconds, guard.undo.script)
+    arm = script("arm_guard", Guard.UNIT, guard.seconds, guard.undo.script)
     return Command(f"{arm.script}{command.script}", command.stdin)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.shell import Command, sh
 
 HOME: Final = "/var/lib/provision"
@@ -25,37 +26,7 @@ BACKUP: Final = f"{HOME}/backup"
 ASK_PENDING: Final = sh("test ! -e %s || cat %s", PENDING, PENDING)
 ASK_STATE: Final = sh("test ! -e %s || cat %s", STATE, STATE)
 
-_MAKE_HOME: Final = f"mkdir -p -m 0700 {HOME}"
-
 CHANGED_MEANWHILE: Final = 79  # an exit code that programs leave alone
-
-# The new file stands beside the old one under a fixed name, so that a killed run leaves at most that one
-# name, and the next run writes over it. `sync FILE` is coreutils >= 8.24.
-_REPLACE: Final = """
-set -e
-path=%s mode=%s owner=%s check=%s keep=%s expected=%s
-path=$(readlink -m -- "$path")
-dir=$(dirname -- "$path") new=$(dirname -- "$path")/.$(basename -- "$path").provision
-mkdir -p -- "$dir"
-trap 'rm -f -- "$new"' EXIT
-(umask 077; cat > "$new")
-chown -- "$owner" "$new"; chmod -- "$mode" "$new"
-if [ "$keep" = yes ] && [ -e "$path" ]; then chown --reference="$path" -- "$new"; chmod --reference="$path" -- "$new"; fi
-if [ -n "$check" ]; then export new; eval "$check"; fi
-sync -- "$new"
-if [ -n "$expected" ] && [ "$(cat -- "$path" 2>/dev/null | sha256sum)" != "$expected  -" ]; then
-  echo "$path was changed by somebody else meanwhile" >&2
-  exit %s
-fi
-if [ -e "$path" ]; then
-  backup=%s/$(printf '%%s' "${path#/}" | tr / _)
-  mkdir -p -m 0700 %s
-  (umask 077; cp -- "$path" "$backup.$(date -u +%%Y%%m%%dT%%H%%M%%S.%%N)")
-  ls -1r -- "$backup".[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]T* | tail -n +11 | while IFS= read -r old; do rm -f -- "$old"; done
-fi
-mv -f -- "$new" "$path"
-sync -- "$dir"
-"""
 
 
 def replace(
@@ -67,43 +38,28 @@ def replace(
     check: str = "",
     keep: bool = False,
     seen: bytes | None = None,
+    rollback: str = "",
 ) -> Command:
-    """Replaces a file atomically: same folder, checked, fsynced, the previous one backed up, renamed.
+    """A command that replaces a file atomically: same folder, checked, fsynced, the previous one backed up, renamed.
 
-    check   shell text that judges the new file, named `$new`; non-zero refuses it
-    keep    keep the owner and mode of a file that is there
-    seen    what the file held when it was looked at: if it holds something else now, nothing is replaced, and the
-            script ends with CHANGED_MEANWHILE; None replaces whatever is there
+    check     shell text that checks the new file, named `$new`; non-zero refuses it
+    keep      keep the owner and mode of a file that exists
+    seen      what the file held when it was observed: if it holds something else now, nothing is replaced, and the
+              script ends with CHANGED_MEANWHILE; None replaces any content
+    rollback  where the file is copied to before its first change whose handler has not run yet; "" for nowhere
     A symlink is followed. The content travels on standard input.
     """
     expected = hashlib.sha256(seen).hexdigest() if seen is not None else ""
-    command = sh(
-        _REPLACE, path, mode, owner, check, "yes" if keep else "no", expected, CHANGED_MEANWHILE, BACKUP, BACKUP
-    )
-    return command.reading(content)
+    kept = "yes" if keep else "no"
+    return script("replace_file", path, mode, owner, check, kept, expected, BACKUP, rollback).reading(content)
 
 
-# Written through cat: on a full disk the shell's own printf says "I/O error", and cat what it is.
 def journal(handlers: tuple[Handler, ...]) -> str:
-    """Shell text that writes owed work down, before the change that owes it; "" when nothing is owed."""
-    lines = [
-        sh(
-            "cut -f1 -- %s 2>/dev/null | grep -qxF -e %s || printf '%%s\\n' %s | cat >> %s",
-            PENDING,
-            one.name,
-            f"{one.name}\t{one.summary}",
-            PENDING,
-        )
-        for one in handlers
-    ]
-    lines += [
-        sh("test ! -d %s || touch %s/stale", job_folder(one.name), job_folder(one.name))
-        for one in handlers
-        if one.detached
-    ]
-    if not lines:
+    """Shell text that writes handlers to the list of pending ones; "" for none."""
+    if not handlers:
         return ""
-    return "\n".join([_MAKE_HOME, *(line.script for line in lines), sh("sync -- %s", PENDING).script])
+    fields = [[one.name, one.summary, job_folder(one.name) if one.detached else ""] for one in handlers]
+    return script("add_pending", PENDING, *(one for group in fields for one in group)).script
 
 
 def job_folder(name: str) -> str:
@@ -112,30 +68,13 @@ def job_folder(name: str) -> str:
 
 
 def settle(handler: Handler) -> str:
-    """Shell text that strikes paid work off `pending`."""
-    return sh(
-        "if [ -e %s ]; then awk -F '\\t' -v name=%s '$1 != name' %s > %s.new || exit; "
-        "if [ -s %s.new ]; then mv -f %s.new %s; else rm -f %s %s.new; fi; fi",
-        PENDING, handler.name, *[PENDING] * 7,
-    ).script  # fmt: skip
+    """Shell text that removes a handler from the list of pending ones."""
+    return script("clear_pending", PENDING, handler.name).script
 
 
 def remember(state: Mapping[str, Any]) -> str:
     """Shell text that replaces `state.json`."""
-    text = json.dumps(state, indent=1, sort_keys=True)
-    return "\n".join(
-        [
-            _MAKE_HOME,
-            sh(
-                "(umask 077; printf '%%s\\n' %s | cat > %s.new) && sync -- %s.new && mv -f %s.new %s",
-                text,
-                STATE,
-                STATE,
-                STATE,
-                STATE,
-            ).script,
-        ]
-    )
+    return script("write_state", STATE, json.dumps(state, indent=1, sort_keys=True)).script
 
 
 def read_state(text: str) -> dict[str, Any]:

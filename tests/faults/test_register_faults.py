@@ -273,7 +273,7 @@ def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
     ):
         before = process(harness, HOST)
         outcome = applied(harness, "register", changes={"runner": {"concurrent": 8}})
-        assert "changed by somebody else meanwhile: looking again" in outcome.messages()
+        assert "changed by another program in the meantime: looking again" in outcome.messages()
         assert config(harness, HOST).startswith("# rotated\n")
         assert "concurrent = 8" in config(harness, HOST)
         assert process(harness, HOST) == before

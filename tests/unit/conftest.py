@@ -1,18 +1,21 @@
-"""What several folders of tests use: a real HTTP server on loopback that says what it is told to."""
+"""What several folders of tests use: an HTTP server on loopback, and this machine as a host."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from provision import secret
+from provision.testing import LocalSession
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,25 @@ def serve() -> Iterator[Callable[..., Web]]:
 def reply() -> type[Reply]:
     """`reply(401, headers={…})`."""
     return Reply
+
+
+SHELLS: Final = {"dash": ("dash",), "bash": ("bash", "--posix"), "busybox": ("busybox", "sh")}
+Local = Callable[..., LocalSession]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """A shell's command line: Debian's /bin/sh, the one of other distributions, and a small one."""
+    command = SHELLS[request.param]
+    assert shutil.which(command[0]), f"{command[0]} is missing: make system installs it"
+    return command
+
+
+@pytest.fixture
+def local(shell: tuple[str, ...]) -> Local:
+    """Makes a session that runs scripts with this shell; arguments as for LocalSession."""
+
+    def make(folders: Mapping[str, Path], environment: Mapping[str, str] | None = None) -> LocalSession:
+        return LocalSession(folders, environment, shell=shell)
+
+    return make

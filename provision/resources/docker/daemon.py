@@ -20,18 +20,10 @@ from provision.errors import ProbeFailed, Refused
 from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
 from provision.host.files import ASK_STATE, HOME, PENDING, read_state, replace
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import ask_file, read_file
 from provision.shell import Command, sh
-
-_ASIDE = """
-aside=%s path=%s
-if [ ! -e "$aside" ] && [ ! -e "$aside.none" ]; then
-  mkdir -p -m 0700 -- "$(dirname -- "$aside")" || exit $?
-  if [ -e "$path" ]; then cp -p -- "$path" "$aside.new" && sync -- "$aside.new" && mv -- "$aside.new" "$aside" || exit $?
-  else : > "$aside.none" || exit $?; fi
-fi
-"""
 
 
 @dataclass(frozen=True)
@@ -73,12 +65,11 @@ class JsonSettings(Resource):
         if _same(after, now) and (found.content is not None or not after):
             return
         text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
-        write = replace(self.path, text, mode="0644", owner="root:root", check=self.check, keep=True)
         owed = self._owed(now, after)
-        aside = sh(_ASIDE, self.aside, self.path).script if self.aside and owed == self.notify else ""
+        copy = self.aside if owed == self.notify else ""
         yield Change(
             f"{'create' if found.content is None else 'update'} {self.path}",
-            Command(f"{aside}{write.script}", write.stdin),
+            replace(self.path, text, mode="0644", owner="root:root", check=self.check, keep=True, rollback=copy),
             "create" if found.content is None else "update",
             unified(self.path, before.decode("utf-8", "replace"), text),
             owed,
@@ -114,39 +105,6 @@ def _same(one: Any, other: Any) -> bool:
 DAEMON_JSON: Final = "/etc/docker/daemon.json"
 ASIDE: Final = f"{HOME}/rollback/daemon.json"
 
-# What Docker says when it does not start is in its journal, not on our terminal.
-_SCRIPT = """
-path=%s aside=%s owed=%s
-restart() {
-  systemctl reset-failed docker 2>/dev/null
-  systemctl restart docker && docker version >/dev/null
-}
-drop_aside() { rm -f -- "$aside" "$aside.none"; rmdir -- "$(dirname -- "$aside")" 2>/dev/null; :; }
-strike() {
-  [ -e "$owed" ] && awk -F '\\t' '$1 != "restart-docker"' "$owed" > "$owed.new" || return 0
-  if [ -s "$owed.new" ]; then mv -f -- "$owed.new" "$owed"; else rm -f -- "$owed" "$owed.new"; fi
-}
-put_back() {
-  if [ -e "$aside" ]; then cp -p -- "$aside" "$path.new" && sync -- "$path.new" && mv -f -- "$path.new" "$path"
-  else rm -f -- "$path"; fi
-}
-since=$(date '+%%F %%T')
-if restart; then drop_aside; exit 0; fi
-journalctl -u docker --since "$since" --no-pager -o cat | grep -v '^docker.service: \\|^Start' | tail -n 5 >&2
-if [ ! -e "$aside" ] && [ ! -e "$aside.none" ]; then
-  echo "$path is as it was edited: there is no earlier one to put back" >&2
-elif ! put_back; then
-  rm -f -- "$path.new"
-  echo "the previous $path could not be put back: it is kept as $aside" >&2
-elif restart; then
-  drop_aside; strike
-  echo "the previous $path is back in force" >&2
-else
-  echo "the previous $path is back in place, but Docker does not start with it either" >&2
-fi
-exit 1
-"""
-
 # What dockerd takes over on SIGHUP; all else needs a restart.  Source: dockerd(8), "configuration reload behavior".
 RELOADED: Final = frozenset(
     {
@@ -162,12 +120,11 @@ RELOAD: Final = Handler(
 
 def restart(*, now: bool = False) -> Handler:
     """The restart. Containers end with it, so it waits until no CI job runs on the host, unless it is to be `now`."""
-    script = sh(_SCRIPT, DAEMON_JSON, ASIDE, PENDING)
     waiting = "" if now else wait_for_jobs()
     return Handler(
         "restart-docker",
         "restart docker",
-        Command(f"{waiting}{script.script}"),
+        Command(f"{waiting}{script('restart_docker', DAEMON_JSON, ASIDE, PENDING).script}"),
         deadline=300.0 + (0 if now else LIMIT_SECONDS),
         takes_back=True,
     )

@@ -18,7 +18,7 @@ from provision.host.files import ASK_STATE, HOME, read_state, replace
 from provision.host.pending import Handler
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret
-from provision.shell import Command, sh
+from provision.shell import sh
 
 if TYPE_CHECKING:
     from provision.editing.ruby.edit import Edit
@@ -41,11 +41,6 @@ REMOVED: Final = {
 }
 
 Path = tuple[str, ...]
-_ASIDE = """
-if [ ! -e %s ] && [ -e %s ]; then
-  mkdir -p -m 0700 -- "$(dirname -- %s)" && cp -p -- %s %s.new && sync -- %s.new && mv -- %s.new %s || exit $?
-fi
-"""
 
 
 def gitlab_version(packages: Mapping[str, Installed]) -> str:
@@ -110,11 +105,9 @@ class RubySettings(Resource):
                 f"{GITLAB_RB} would hold settings that GitLab {version} refuses to be reconfigured with: {'; '.join(removed)}",
                 hint="take them out of [gitlab.settings] or by hand, as the release notes of that version say, and run again",
             )
-        aside = sh(_ASIDE, ROLLBACK, GITLAB_RB, ROLLBACK, GITLAB_RB, ROLLBACK, ROLLBACK, ROLLBACK, ROLLBACK)
-        write = replace(GITLAB_RB, edited.text, mode="0600", owner="root:root", check=SYNTAX, keep=True)
         yield Change(
             f"set {', '.join(dict.fromkeys(_spell(one.path) for one in edited.changes))} in {GITLAB_RB}",
-            Command(f"{aside.script}{write.script}", write.stdin),
+            replace(GITLAB_RB, edited.text, mode="0600", owner="root:root", check=SYNTAX, keep=True, rollback=ROLLBACK),
             "update" if text is not None else "create",
             masked_diff(text or b"", edited.text, _secrets(list(wanted.values()))),
             self.notify,

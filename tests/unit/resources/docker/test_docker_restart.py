@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: 
 class Docker:
     """A host with Docker; its daemon starts when daemon.json does not say `broken`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, local: Callable[..., LocalSession]) -> None:
         self.folder = folder
         for name in ("bin", "docker", "home/rollback"):
             (folder / name).mkdir(parents=True)
@@ -34,7 +34,7 @@ class Docker:
         self.program("systemctl", f'[ "$1" = restart ] || exit 0; ! grep -qs broken {self.file}')
         self.program("docker", "exit 0")
         self.program("journalctl", "echo 'Starting docker'; echo 'failed to start daemon: the cause'")
-        self.session = LocalSession(
+        self.session = local(
             {
                 "/var/lib/provision": folder / "home",
                 "/etc/docker": folder / "docker",
@@ -59,9 +59,9 @@ class Docker:
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Docker:
+def docker(tmp_path: Path, local: Callable[..., LocalSession]) -> Docker:
     """A host."""
-    return Docker(tmp_path)
+    return Docker(tmp_path, local)
 
 
 class TestRestart:
@@ -81,7 +81,7 @@ class TestRestart:
         docker.aside.write_text("old")
         result = docker.restart()
         assert result.code == 1
-        assert result.errors == (f"failed to start daemon: the cause\nthe previous {docker.file} is back in force\n")
+        assert result.errors == (f"failed to start daemon: the cause\nrolled back to the previous {docker.file}\n")
         assert docker.file.read_text() == "old"
         assert not docker.aside.parent.exists()
         assert docker.pending.read_text() == "other\tx\nmy-restart-docker\ty\n"
@@ -98,7 +98,7 @@ class TestRestart:
         """Said so; the debt stays."""
         docker.file.write_text("broken")
         result = docker.restart()
-        assert "is as it was edited: there is no earlier one to put back" in result.errors
+        assert "there is no earlier version of" in result.errors
         assert "restart-docker\t" in docker.pending.read_text()
 
     def test_the_old_one_does_not_start_either(self, docker: Docker) -> None:
@@ -106,14 +106,14 @@ class TestRestart:
         docker.file.write_text("broken")
         docker.aside.write_text("broken too")
         result = docker.restart()
-        assert "is back in place, but Docker does not start with it either" in result.errors
+        assert "but Docker does not start with it either" in result.errors
         assert docker.aside.exists()
         assert "restart-docker\t" in docker.pending.read_text()
 
     def test_it_waits_for_jobs_unless_it_is_to_be_now(self) -> None:
         """And has the time for it."""
-        assert "wait_for_jobs" in restart().run.script
-        assert "wait_for_jobs" not in restart(now=True).run.script
+        assert "wait_for_ci_jobs" in restart().run.script
+        assert "wait_for_ci_jobs" not in restart(now=True).run.script
         assert restart().deadline > restart(now=True).deadline + 1000
         assert restart().takes_back
 

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ import pytest
 from provision.host.files import CHANGED_MEANWHILE, replace
 from provision.shell import Command, Result
 from provision.testing import LocalSession
+
+Local = Callable[..., LocalSession]
 
 ME = f"{os.getuid()}:{os.getgid()}"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or gives files away")
@@ -26,9 +28,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(home: Path) -> LocalSession:
+def host(home: Path, local: Local) -> LocalSession:
     """This machine as a host."""
-    return LocalSession({"/var/lib/provision": home})
+    return local({"/var/lib/provision": home})
 
 
 @pytest.fixture
@@ -204,9 +206,11 @@ class TestReplace:
         assert [one.name for one in small_disk.iterdir()] == ["file"]
 
     @needs_root
-    def test_a_full_disk_under_the_backups_leaves_the_old_file(self, small_disk: Path, tmp_path: Path) -> None:
+    def test_a_full_disk_under_the_backups_leaves_the_old_file(
+        self, small_disk: Path, tmp_path: Path, local: Local
+    ) -> None:
         """Nothing is replaced that could not be kept."""
-        host = LocalSession({"/var/lib/provision": small_disk / "home"})
+        host = local({"/var/lib/provision": small_disk / "home"})
         target = tmp_path / "file"
         target.write_text("old" * 50_000)
         result = write(host, target, "new\n")
@@ -260,7 +264,7 @@ class TestRaces:
         result = self.write(host, tmp_path / "file", b"old\n")
         assert (result.code, result.errors) == (
             CHANGED_MEANWHILE,
-            f"{tmp_path}/file was changed by somebody else meanwhile\n",
+            f"{tmp_path}/file was changed by another program in the meantime\n",
         )
         assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "theirs\n")]
         assert not home.exists()

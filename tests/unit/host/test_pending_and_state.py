@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from provision.host.files import ASK_PENDING, ASK_STATE, journal, read_pending, 
 from provision.host.pending import Handler
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
+
+Local = Callable[..., LocalSession]
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
@@ -29,9 +31,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(home: Path) -> LocalSession:
+def host(home: Path, local: Local) -> LocalSession:
     """This machine as a host."""
-    return LocalSession({"/var/lib/provision": home})
+    return local({"/var/lib/provision": home})
 
 
 @pytest.fixture
@@ -106,18 +108,18 @@ class TestDebts:
         assert [one.name for one in home.iterdir()] == ["pending"]
 
     @needs_root
-    def test_a_debt_that_cannot_be_written_stops_the_change(self, small_disk: Path) -> None:
+    def test_a_debt_that_cannot_be_written_stops_the_change(self, small_disk: Path, local: Local) -> None:
         """With `set -e`, as the engine runs it, what would follow does not run."""
         (small_disk / "filler").write_bytes(b"x" * 65536)
-        host = LocalSession({"/var/lib/provision": small_disk / "home"})
+        host = local({"/var/lib/provision": small_disk / "home"})
         result = text_of(host, f"set -e\n{journal((RELOAD,))}\necho changed")
         assert result.code != 0
         assert b"changed" not in result.stdout
 
     @needs_root
-    def test_debts_survive_a_full_disk(self, small_disk: Path) -> None:
+    def test_debts_survive_a_full_disk(self, small_disk: Path, local: Local) -> None:
         """Paying one on a full disk fails; it does not forget the others."""
-        host = LocalSession({"/var/lib/provision": small_disk})
+        host = local({"/var/lib/provision": small_disk})
         text_of(host, journal((RELOAD, DETACHED)))
         (small_disk / "filler").write_bytes(b"x" * (65536 - 4096))
         assert text_of(host, settle(RELOAD)).code != 0

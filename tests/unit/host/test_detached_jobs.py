@@ -20,6 +20,8 @@ from provision.host.pending import Handler
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 
+Local = Callable[..., LocalSession]
+
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")
 SLOW = sh("echo begun >&2; echo one; until [ -e /etc/go ]; do sleep 0.02; done; echo two; exit 3")
@@ -34,10 +36,10 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(home: Path, tmp_path: Path) -> LocalSession:
+def host(home: Path, tmp_path: Path, local: Local) -> LocalSession:
     """This machine as a host."""
     (tmp_path / "etc").mkdir()
-    return LocalSession({"/var/lib/provision": home, "/etc": tmp_path / "etc"})
+    return local({"/var/lib/provision": home, "/etc": tmp_path / "etc"})
 
 
 def here(host: LocalSession, command: Command) -> Command:
@@ -77,11 +79,11 @@ class Job(NamedTuple):
 
 
 @pytest.fixture
-def broken_off(host: LocalSession, home: Path) -> Iterator[Job]:
+def broken_off(host: LocalSession, home: Path, shell: tuple[str, ...]) -> Iterator[Job]:
     """A connection that broke while SLOW was running: the folder of its job. The job is let go in the end."""
     follower = detach("slow work", here(host, SLOW))
     process = subprocess.Popen(
-        ["/bin/sh", "-c", host.here(follower.script)],
+        [*shell, "-c", host.here(follower.script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -129,7 +131,7 @@ def test_a_running_step_is_picked_up(host: LocalSession, home: Path, broken_off:
     """The next run sees all of its output and its result; it is not started a second time."""
     go(home)
     result = follow(host, sh("echo never"))
-    assert result.text.startswith("picking up: it is already running since ") or "it ended while" in result.text
+    assert result.text.startswith("resuming: the step has been running since ") or "the step ended while" in result.text
     assert result.text.endswith("one\ntwo\n")
     assert (result.errors, result.code) == ("begun\n", 3)
     assert not broken_off.folder.exists()
@@ -139,7 +141,7 @@ def test_an_ended_step_is_picked_up(host: LocalSession, home: Path, broken_off: 
     """It ended while nobody was connected: its result counts."""
     broken_off.end(home)
     result = follow(host, sh("echo never"))
-    assert result.text == "picking up: it ended while nobody was connected\none\ntwo\n"
+    assert result.text == "resuming: the step ended while no run was connected\none\ntwo\n"
     assert result.code == 3
 
 
@@ -151,7 +153,10 @@ def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, ho
     result = follow(host, sh("echo anew"))
     assert "never" not in result.text
     assert result.text.endswith("anew\n")
-    assert (result.text.replace("waiting for one that began before the last change\n", ""), result.code) == (
+    assert (
+        result.text.replace("waiting for an earlier run of this step, which began before the last change\n", ""),
+        result.code,
+    ) == (
         "anew\n",
         0,
     )
@@ -176,22 +181,22 @@ def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) 
     assert follow(host, sh("echo anew")).text == "anew\n"
 
 
-def test_a_step_that_was_killed_is_a_failure(host: LocalSession, broken_off: Job) -> None:
+def test_a_step_that_was_killed_is_a_failure(host: LocalSession, broken_off: Job, shell: tuple[str, ...]) -> None:
     """Killed from outside while it is followed: said so, with code 143."""
     follower = detach("slow work", here(host, SLOW))
     process = subprocess.Popen(
-        ["/bin/sh", "-c", host.here(follower.script)],
+        [*shell, "-c", host.here(follower.script)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert b"picking up" in process.stdout.readline()
+    assert b"resuming" in process.stdout.readline()
     assert process.stdout.readline() == b"one\n"
     os.killpg(broken_off.pid, signal.SIGKILL)
     out, errors = process.communicate(timeout=20)
     assert out == b""
-    assert errors == b"it was ended from outside\nbegun\n"
+    assert errors == b"the step was killed\nbegun\n"
     assert process.returncode == 143
 
 
@@ -202,14 +207,14 @@ def test_the_job_survives_in_a_session_of_its_own(broken_off: Job) -> None:
 
 
 @needs_root
-def test_a_full_disk_fails_at_once(tmp_path: Path) -> None:
+def test_a_full_disk_fails_at_once(tmp_path: Path, local: Local) -> None:
     """A step that cannot be started is told, and not waited for."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
     try:
         (small / "filler").write_bytes(b"x" * 65536)
-        host = LocalSession({"/var/lib/provision": small})
+        host = local({"/var/lib/provision": small})
         started = time.monotonic()
         result = host.run(detach("slow work", sh("echo never")), deadline=5)
         assert time.monotonic() - started < 3

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Runs a command so that it outlives the connection, and follows it.
+# Argument: the job's folder. Standard input: the command's script.
+# Prints the command's output as it comes; when it fails, its standard error once more. Ends with its code.
+#
+# The command runs in a session of its own. When the connection breaks, it goes on; the next run finds it running or
+# ended, and takes its output and result instead of starting it again.
+#   script, out, why   the command, its output, its standard error
+#   pid, boot          its process, and the id of the boot in which that number is valid
+#   done               its exit code; renamed into place, so it is whole or absent
+#   room               space kept free for `done` and `why`, as the command may fill the disk
+#   stale              the job began before the last change: its result does not count
+job=$1
+boot=$(cat /proc/sys/kernel/random/boot_id)
+alive() { [ -s "$job/pid" ] && [ "$(cat "$job/boot")" = "$boot" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null; }
+if [ -e "$job/stale" ]; then
+  if alive; then
+    echo "waiting for an earlier run of this step, which began before the last change"
+    tail -n 0 -s 0.2 -f --pid="$(cat "$job/pid")" -- "$job/out" >/dev/null
+  fi
+  rm -rf -- "$job"
+fi
+if alive; then
+  echo "resuming: the step has been running since $(date -u -r "$job/pid" +%FT%TZ)"
+elif [ -s "$job/done" ]; then
+  echo "resuming: the step ended while no run was connected"
+else
+  # What an earlier boot or a full disk left is no result of this step.
+  rm -rf -- "$job"
+  mkdir -p -m 0700 -- "$job" && cat > "$job/script" && cat /proc/sys/kernel/random/boot_id > "$job/boot" &&
+    head -c 65536 /dev/zero > "$job/room" || { rm -rf -- "$job"; exit 1; }
+  # shellcheck disable=SC2016 # the inner shell expands this
+  setsid sh -c 'cd / && echo $$ > "$1/pid" && {
+    said=$({ sh "$1/script" 2>&1 > "$1/out" < /dev/null; printf "\n%s" "$?"; } | tee "$1/why"); code=${said##*[!0-9]}
+    rm -f "$1/room"; printf %s "${said%?"$code"}" > "$1/why"; echo "$code" > "$1/code"; mv "$1/code" "$1/done"; }' sh "$job" </dev/null >/dev/null 2>&1 &
+  until [ -s "$job/pid" ]; do
+    kill -0 "$!" 2>/dev/null || [ -s "$job/pid" ] || { echo "the step could not be started" >&2; rm -rf -- "$job"; exit 1; }
+    sleep 0.05
+  done
+fi
+touch -- "$job/out"
+tail -n +1 -s 0.2 -f --pid="$(cat "$job/pid")" -- "$job/out"
+if [ -s "$job/done" ]; then code=$(cat "$job/done"); else echo "the step was killed" >&2; code=143; fi
+[ "$code" = 0 ] || cat -- "$job/why" >&2
+rm -rf -- "$job"
+rmdir -- "${job%/*}" 2>/dev/null
+exit "$code"
