@@ -19,8 +19,7 @@ from provision.host.jobs import detach
 from provision.host.pending import Handler
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
-
-Local = Callable[..., LocalSession]
+from tests.unit.conftest import Local
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")

@@ -16,8 +16,7 @@ from provision.host.files import ASK_PENDING, ASK_STATE, journal, read_pending, 
 from provision.host.pending import Handler
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
-
-Local = Callable[..., LocalSession]
+from tests.unit.conftest import Local
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from provision.resources.base import Change
 from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
 from provision.resources.system.firewall import published
 from provision.shell import Command, sh
-from provision.testing import NO_FILE, LocalSession, file_is, look, observe, planned, state_is
+from provision.testing import NO_FILE, file_is, look, observe, planned, state_is
+from tests.unit.conftest import Local
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 
@@ -25,7 +26,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: 
 class Docker:
     """A host with Docker; its daemon starts when daemon.json does not say `broken`."""
 
-    def __init__(self, folder: Path, local: Callable[..., LocalSession]) -> None:
+    def __init__(self, folder: Path, local: Local) -> None:
         self.folder = folder
         for name in ("bin", "docker", "home/rollback"):
             (folder / name).mkdir(parents=True)
@@ -59,7 +60,7 @@ class Docker:
 
 
 @pytest.fixture
-def docker(tmp_path: Path, local: Callable[..., LocalSession]) -> Docker:
+def docker(tmp_path: Path, local: Local) -> Docker:
     """A host."""
     return Docker(tmp_path, local)
 
