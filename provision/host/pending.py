@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provision.shell import Command
+from provision.shell import Command, sh
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,22 @@ class Handler:
     deadline: float = 300.0
     detached: bool = False
     takes_back: bool = False
+
+    @classmethod
+    def restart(cls, unit: str) -> Handler:
+        """Restarts a systemd unit: `notify=Handler.restart("nginx")`."""
+        name = unit.removesuffix(".service")
+        # A unit that failed too often refuses to start until its counter is reset.
+        run = sh("systemctl reset-failed -- %s 2>/dev/null; systemctl restart -- %s", name, name)
+        return cls(f"restart-{name}", f"restart {name}", run)
+
+    @classmethod
+    def reload(cls, unit: str) -> Handler:
+        """Has a running unit read its configuration again, or restarts one that cannot; starts none that is stopped."""
+        name = unit.removesuffix(".service")
+        return cls(f"reload-{name}", f"reload {name}", sh("systemctl try-reload-or-restart -- %s", name))
+
+
+def handlers_of(notify: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
+    """The handlers that a resource's `notify` names: one, or several."""
+    return (notify,) if isinstance(notify, Handler) else tuple(notify)

@@ -21,16 +21,19 @@ from provision.resources.gitlab.served_certificate import ServedCertificate
 from provision.resources.runner.entries import RunnerEntries, RunnerEntry
 from provision.resources.runner.settings import RunnerSettings
 from provision.resources.system.apt_source import AptSource
-from provision.resources.system.file import Absent, File
+from provision.resources.system.download import Download
+from provision.resources.system.file import Absent, Directory, File
 from provision.resources.system.firewall import Firewall, Rule
+from provision.resources.system.fragment import ConfigFragment
 from provision.resources.system.packages import Packages
-from provision.resources.system.service import Service
+from provision.resources.system.systemd import AbsentUnit, Service, Unit
 from provision.resources.system.trusted_ca import TrustedCa
-from provision.resources.system.user import GroupMember
+from provision.resources.system.user import GroupMember, User
 from provision.shell import Result
 
 __all__ = [
     "Absent",
+    "AbsentUnit",
     "AcmeCertificate",
     "AptSource",
     "Ask",
@@ -38,7 +41,10 @@ __all__ = [
     "Call",
     "CertificatePair",
     "Change",
+    "ConfigFragment",
     "Deployment",
+    "Directory",
+    "Download",
     "DroppedApps",
     "File",
     "Firewall",
@@ -69,8 +75,10 @@ __all__ = [
     "Service",
     "Trial",
     "TrustedCa",
+    "Unit",
     "UnusedImages",
     "UploadedPair",
+    "User",
     "WantedProject",
     "WantedVariable",
 ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from provision.errors import ApiFailed
-from provision.host.pending import Handler
+from provision.host.pending import Handler, handlers_of
 from provision.shell import Command, Result
 
 Action = Literal["create", "update", "delete", "run"]
@@ -146,12 +146,13 @@ class Resource(ABC):
     @property
     def handlers(self) -> tuple[Handler, ...]:
         """The work that its changes may owe: what stands in its field `notify`, where it has one."""
-        return tuple(getattr(self, "notify", ()))
+        return handlers_of(getattr(self, "notify", ()))
 
     @property
-    @abstractmethod
     def label(self) -> str:
-        """How it is called in plans and events: `File /etc/docker/daemon.json`."""
+        """Its name in plans and events: by default its class and its first field, `File /etc/docker/daemon.json`."""
+        first = list(getattr(self, "__dataclass_fields__", ()))[:1]
+        return " ".join([type(self).__name__, *(str(getattr(self, name)) for name in first)])
 
     @abstractmethod
     def probe(self) -> Probe:

@@ -80,10 +80,6 @@ class AptSource(Resource):
     pin: tuple[str, ...] = ()
 
     @property
-    def label(self) -> str:
-        return f"AptSource {self.name}"
-
-    @property
     def key_path(self) -> str:
         """Where the key is on the host."""
         return f"/etc/apt/keyrings/{self.name}.asc"

@@ -1,4 +1,4 @@
-"""A file with its content, owner and mode.  Sources: stat(1), install(1)."""
+"""Files and directories with their owner and mode.  Sources: stat(1), install(1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from provision.editing.diff import unified
-from provision.errors import ProbeFailed
+from provision.errors import ProbeFailed, Refused
 from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
@@ -17,7 +17,7 @@ from provision.shell import Command, Result, sh
 
 @dataclass(frozen=True)
 class FileSeen:
-    """A file as it was found; `content` is None when there is none."""
+    """A file as it was observed; `content` is None when it does not exist. `mode` has four digits."""
 
     content: bytes | None
     mode: str = ""
@@ -26,18 +26,18 @@ class FileSeen:
 
 @dataclass(frozen=True)
 class AskFile(Together):
-    """A look at a file, for two processes whatever the number of files; only plain files are looked at together."""
+    """Asks for one file; the regular files of a host are read by two processes, whatever their number."""
 
     path: str = ""
 
     @classmethod
     def join(cls, questions: Sequence[AskFile]) -> Command:
-        """First a word for each, then a line of stat for each that is there, then all contents."""
+        """One command that prints a word for each file, then stat's line for each that exists, then all contents."""
         return sh(_ASK_FILES, [one.path for one in questions])
 
     @classmethod
     def split(cls, questions: Sequence[AskFile], result: Result) -> list[Result] | None:
-        """Cut by the sizes that stat told; None when something was odd, or changed between the two."""
+        """Cuts the contents by their sizes; None for files that are not regular, or that changed while they were read."""
         *words, rest = result.stdout.split(b"\n", len(questions))
         if result.code != 0 or len(words) != len(questions) or b"odd" in words:
             return None
@@ -67,17 +67,17 @@ done
 
 
 def ask_file(path: str) -> Command:
-    """A look at a file: mode, owner and content; a symlink is followed."""
+    """Asks for a file's mode, owner and content; a symlink is followed. `read_file` reads the answer."""
     alone = "if [ -e %s ]; then stat -L -c '%%04a %%U:%%G' -- %s && cat -- %s; else echo absent; fi"
     return AskFile(sh(alone, path, path, path).script, path=path)
 
 
 def read_file(path: str, observation: Observation, name: str = Probe.ONLY) -> FileSeen:
-    """The answer to `ask_file`. Raises ProbeFailed when it could not be read."""
+    """Reads the answer to `ask_file`. Raises ProbeFailed when the file cannot be read."""
     result = observation[name]
     if result.code != 0:
         raise ProbeFailed(
-            f"{path} cannot be read: {result.errors.strip()}", hint=f"look at it on the host: ls -ld {path}"
+            f"{path} cannot be read: {result.errors.strip()}", hint=f"check it on the host: ls -ld {path}"
         )
     head, _, content = result.stdout.partition(b"\n")
     if head == b"absent":
@@ -88,10 +88,13 @@ def read_file(path: str, observation: Observation, name: str = Probe.ONLY) -> Fi
 
 @dataclass(frozen=True)
 class File(Resource):
-    """A file holds exactly this.
+    """A file has exactly this content, mode and owner.
 
-    check   shell text that judges the new file, named `$new`, before it takes the old one's place
-    notify  what is owed when the content changed; owner and mode owe nothing
+    content  text, bytes, or a Secret, which is not shown in diffs
+    mode     octal digits: "0644"
+    owner    "user:group"
+    check    shell text that tests the new file, named `$new`, before it replaces the old one
+    notify   handlers that run because the content changed; a change of mode or owner notifies none
     """
 
     path: str
@@ -99,11 +102,7 @@ class File(Resource):
     mode: str = "0644"
     owner: str = "root:root"
     check: str = ""
-    notify: tuple[Handler, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return f"File {self.path}"
+    notify: Handler | tuple[Handler, ...] = ()
 
     def probe(self) -> Probe:
         return Probe.of(ask_file(self.path))
@@ -112,18 +111,16 @@ class File(Resource):
         found = read_file(self.path, seen)
         content = self._bytes()
         if found.content != content:
+            verb = "create" if found.content is None else "update"
             yield Change(
-                f"{'create' if found.content is None else 'update'} {self.path}",
+                f"{verb} {self.path}",
                 replace(self.path, content, mode=self.mode, owner=self.owner, check=self.check),
                 "create" if found.content is None else "update",
                 self._diff(found.content or b"", content),
-                self.notify,
+                self.handlers,
             )
-        elif (found.mode, found.owner) != (self.mode, self.owner):
-            yield Change(
-                f"set {self.path} to {self.mode} {self.owner} (was {found.mode} {found.owner})",
-                sh("chown -- %s %s && chmod -- %s %s", self.owner, self.path, self.mode, self.path),
-            )
+        else:
+            yield from set_access(self.path, self.mode, self.owner, found.mode, found.owner)
 
     def _bytes(self) -> bytes:
         if isinstance(self.content, Secret):
@@ -138,12 +135,22 @@ class File(Resource):
         return unified(self.path, before.decode("utf-8", "backslashreplace"), after.decode("utf-8", "backslashreplace"))
 
 
+def set_access(path: str, mode: str, owner: str, found_mode: str, found_owner: str) -> Iterator[Change]:
+    """The change that sets mode ("0755") and owner ("user:group", or "user") of an existing path, where they differ."""
+    same_owner = found_owner == owner or (":" not in owner and found_owner.partition(":")[0] == owner)
+    if not same_owner or found_mode != mode.zfill(4):
+        yield Change(
+            f"set {path} to {mode} {owner} (was {found_mode} {found_owner})",
+            sh("chown -- %s %s && chmod -- %s %s", owner, path, mode, path),
+        )
+
+
 @dataclass(frozen=True)
 class Absent(Resource):
-    """A file is not there."""
+    """A file does not exist."""
 
     path: str
-    notify: tuple[Handler, ...] = ()
+    notify: Handler | tuple[Handler, ...] = ()
 
     @property
     def label(self) -> str:
@@ -154,4 +161,46 @@ class Absent(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if seen.code != 0:
-            yield Change(f"delete {self.path}", sh("rm -f -- %s", self.path), "delete", notify=self.notify)
+            yield Change(f"delete {self.path}", sh("rm -f -- %s", self.path), "delete", notify=self.handlers)
+
+
+@dataclass(frozen=True)
+class Directory(Resource):
+    """A directory exists with this mode ("0755") and owner ("user:group"). Missing parents are root's, with 0755.
+
+    A symlink to a directory counts. Raises Refused for a path that is something else.
+    """
+
+    path: str
+    mode: str = "0755"
+    owner: str = "root:root"
+    notify: Handler | tuple[Handler, ...] = ()
+
+    def probe(self) -> Probe:
+        path = self.path
+        return Probe.of(
+            sh(
+                "if [ -d %s ]; then stat -L -c '%%04a %%U:%%G' -- %s; "
+                "elif [ -e %s ] || [ -L %s ]; then stat -c '- %%F' -- %s; fi",
+                path, path, path, path, path,
+            )
+        )  # fmt: skip
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen.code != 0:
+            raise ProbeFailed(
+                f"{self.path} cannot be read: {seen.only.errors.strip()}",
+                hint=f"check it on the host: ls -ld {self.path}",
+            )
+        mode, _, owner = seen.text.strip().partition(" ")
+        if mode == "-":
+            raise Refused(
+                f"{self.path} is a {owner}, not a directory", hint="move it away on the host, or use another path"
+            )
+        if mode:
+            yield from set_access(self.path, self.mode, self.owner, mode, owner)
+            return
+        user, _, group = self.owner.partition(":")
+        owners = ["-o", user, *(["-g", group] if group else [])]
+        create = sh("umask 022; install -d -m %s %s -- %s", self.mode, owners, self.path)
+        yield Change(f"create the directory {self.path}", create, "create", notify=self.handlers)

@@ -49,10 +49,6 @@ class TrustedCa(Resource):
     name: str
     pem: bytes
 
-    @property
-    def label(self) -> str:
-        return f"TrustedCa {self.name}"
-
     def probe(self) -> Probe:
         # A line of the signature stands for the whole certificate.
         lines = [max(one.splitlines()[-3:-1], key=len) for one in self._wanted().values()]

@@ -10,7 +10,7 @@ import pytest
 from provision.engine.observe import Eyes
 from provision.resources.base import Ask
 from provision.resources.system.file import AskFile, ask_file
-from provision.resources.system.service import AskUnit, Service
+from provision.resources.system.systemd import AskUnit, Service
 from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
 from pathlib import Path
 
 import pytest
@@ -14,10 +11,10 @@ from provision.resources import Absent, File, Handler, Result
 from provision.secret import Secret
 from provision.shell import sh
 from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+from tests.support.resources import ME, apply
 
 RELOAD = Handler("reload", "reload it", sh("systemctl reload it"))
 MOTD = File("/etc/motd", "hello\n", notify=(RELOAD,))
-ME = f"{pwd.getpwuid(os.getuid()).pw_name}:{grp.getgrgid(os.getgid()).gr_name}"
 
 
 def test_bare() -> None:
@@ -115,29 +112,19 @@ def host(tmp_path: Path) -> LocalSession:
     return LocalSession({"/var/lib/provision": tmp_path / "home", "/etc": tmp_path / "etc"})
 
 
-def carry_out(resource: File | Absent, host: LocalSession) -> list[str]:
-    """Looks, does what is planned, and says what that was."""
-    changes = planned(resource, look(resource, host))
-    for change in changes:
-        assert not callable(change.run)
-        result = host.run(change.run, deadline=10)  # type: ignore[arg-type]
-        assert result.code == 0, result.errors
-    return [change.summary for change in changes]
-
-
-def test_carried_out_it_converges(host: LocalSession, tmp_path: Path) -> None:
+def test_applied_it_converges(host: LocalSession, tmp_path: Path) -> None:
     """Created, then mended when content or mode drift, and otherwise left alone."""
     wanted = File("/etc/conf d/it's", "50%\n\\n $HOME `x`\n", mode="0640", owner=ME)
     target = tmp_path / "etc" / "conf d" / "it's"
-    assert carry_out(wanted, host) == ["create /etc/conf d/it's"]
+    assert apply(wanted, host) == ["create /etc/conf d/it's"]
     assert target.read_text() == "50%\n\\n $HOME `x`\n"
-    assert carry_out(wanted, host) == []
+    assert apply(wanted, host) == []
     target.chmod(0o600)
-    assert carry_out(wanted, host) == [f"set /etc/conf d/it's to 0640 {ME} (was 0600 {ME})"]
-    assert carry_out(wanted, host) == []
+    assert apply(wanted, host) == [f"set /etc/conf d/it's to 0640 {ME} (was 0600 {ME})"]
+    assert apply(wanted, host) == []
     target.write_text("drift")
-    assert carry_out(wanted, host) == ["update /etc/conf d/it's"]
-    assert carry_out(wanted, host) == []
+    assert apply(wanted, host) == ["update /etc/conf d/it's"]
+    assert apply(wanted, host) == []
 
 
 def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
@@ -145,12 +132,12 @@ def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
     gone = Absent("/etc/old.list", notify=(RELOAD,))
     folder = tmp_path / "etc"
     folder.mkdir()
-    assert carry_out(gone, host) == []
+    assert apply(gone, host) == []
     (folder / "old.list").write_text("x")
     (change,) = planned(gone, look(gone, host))
     assert (change.action, change.notify, gone.handlers) == ("delete", (RELOAD,), (RELOAD,))
-    assert carry_out(gone, host) == ["delete /etc/old.list"]
+    assert apply(gone, host) == ["delete /etc/old.list"]
     (folder / "old.list").symlink_to("/nowhere/at/all")
-    assert carry_out(gone, host) == ["delete /etc/old.list"]
-    assert carry_out(gone, host) == []
+    assert apply(gone, host) == ["delete /etc/old.list"]
+    assert apply(gone, host) == []
     assert list(folder.iterdir()) == []

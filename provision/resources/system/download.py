@@ -1,0 +1,133 @@
+"""A file that the host fetches from a web server.  Sources: curl(1), sha256sum(1), tar(1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from provision.errors import ProbeFailed, Refused, UsageError
+from provision.host.pending import Handler
+from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.system.file import set_access
+from provision.resources.system.packages import LOCK_SECONDS, apt
+from provision.shell import sh
+
+_SECONDS: Final = 900.0
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+# Prints the file's kind; of a regular file also `MODE OWNER` and its SHA-256; then what is missing to fetch it.
+_PROBE: Final = """
+path=%s
+if [ -f "$path" ]; then echo file; stat -L -c '%%04a %%U:%%G' -- "$path" && sha256sum < "$path"
+elif [ -e "$path" ]; then echo other; else echo absent; fi || exit
+command -v curl >/dev/null || echo 'missing curl'
+[ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'missing ca-certificates'
+"""
+# Written beside the old file, under a name that is created anew: a symlink that somebody left there is not followed.
+_FETCH: Final = """
+set -e
+url=%s path=%s sha256=%s mode=%s owner=%s member=%s protocols=%s
+dir=$(dirname -- "$path")
+archive=$dir/.$(basename -- "$path").download new=$dir/.$(basename -- "$path").provision
+mkdir -p -- "$dir"
+rm -f -- "$archive" "$new"
+trap 'rm -f -- "$archive" "$new"' EXIT
+umask 077
+set -C
+curl -fsSL --proto "=$protocols" --retry 3 --connect-timeout 10 -- "$url" > "$archive"
+found=$(sha256sum < "$archive")
+found=${found%%%% *}
+if [ "$found" != "$sha256" ]; then
+  echo "$url has the SHA-256 $found, expected $sha256: nothing was replaced" >&2
+  exit 1
+fi
+if [ -n "$member" ]; then tar -xOf "$archive" -- "$member" > "$new"; else mv -- "$archive" "$new"; fi
+chown -- "$owner" "$new"
+chmod -- "$mode" "$new"
+sync -- "$new"
+mv -f -- "$new" "$path"
+sync -- "$dir"
+"""
+
+
+@dataclass(frozen=True)
+class Download(Resource):
+    """A file fetched by the host itself, and only ever replaced by one with the given checksum.
+
+    url      https://…, which no redirect turns into http; or http://…
+    path     where the file is put
+    sha256   the checksum of what the URL serves, 64 hexadecimal digits
+    extract  a member of the archive that the URL serves ("node_exporter-1.9.1/node_exporter"): it alone is put at
+             `path`. tar must be able to read the archive: .tar.gz always, .tar.xz where xz is installed
+    notify   handlers that run because the file was replaced
+
+    A host without curl gets it from its package sources. Raises UsageError for a URL or checksum that is neither, and
+    Refused for a path that is no regular file.
+    """
+
+    url: str
+    path: str
+    sha256: str
+    mode: str = "0755"
+    owner: str = "root:root"
+    extract: str = ""
+    notify: Handler | tuple[Handler, ...] = ()
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise UsageError(f"{self.label}: {self.url!r} is no URL to fetch", hint="give https://HOST/PATH")
+        if parts.username is not None:
+            raise UsageError(
+                f"{self.label}: the URL holds a login", hint="processes of the host can see it: use a URL without one"
+            )
+        if not _SHA256.fullmatch(self.sha256):
+            raise UsageError(
+                f"{self.label}: sha256 {self.sha256!r} is not a checksum",
+                hint="give the 64 hexadecimal digits, in small letters, that the publisher's list of checksums has",
+            )
+
+    @property
+    def label(self) -> str:
+        return f"Download {self.path}"
+
+    def probe(self) -> Probe:
+        return Probe.of(sh(_PROBE, self.path))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        lines = seen.text.splitlines()
+        if seen.code != 0 or not lines:
+            raise ProbeFailed(
+                f"{self.path} cannot be read: {seen.only.errors.strip()}",
+                hint=f"check it on the host: ls -ld {self.path}",
+            )
+        if lines[0] == "other":
+            raise Refused(f"{self.path} is not a regular file", hint="move it away on the host, or use another path")
+        exists = lines[0] == "file"
+        access, digest = (lines[1], lines[2].partition(" ")[0]) if exists else ("", "")
+        if digest == self.sha256:
+            mode, _, owner = access.partition(" ")
+            yield from set_access(self.path, self.mode, self.owner, mode, owner)
+            return
+        missing = [line.removeprefix("missing ") for line in lines if line.startswith("missing ")]
+        needed = [one for one in missing if one == "curl" or self._is_https]
+        if needed:
+            install = "apt-get -q update\nwait_for_apt\napt-get -q install -y -o DPkg::Lock::Timeout=%s -- %s"
+            yield Change(
+                f"install {', '.join(needed)}", apt(install, LOCK_SECONDS, needed), "create", deadline=_SECONDS
+            )
+        protocols = "https" if self._is_https else "http,https"
+        yield Change(
+            f"{'replace' if exists else 'fetch'} {self.path} {'by' if exists else 'from'} {self.url}",
+            sh(_FETCH, self.url, self.path, self.sha256, self.mode, self.owner, self.extract, protocols),
+            "update" if exists else "create",
+            notify=self.handlers,
+            deadline=_SECONDS,
+        )
+
+    @property
+    def _is_https(self) -> bool:
+        return urlsplit(self.url).scheme == "https"

@@ -1,0 +1,81 @@
+"""A file of ours in a folder that a program reads as part of its configuration: /etc/sudoers.d, /etc/nginx/conf.d."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from provision.editing.diff import unified
+from provision.host.files import replace
+from provision.host.pending import Handler
+from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.system.file import ask_file, read_file, set_access
+from provision.shell import Command, sh
+
+# The old file is kept as a second link, so that it can be restored as it was: content, owner, mode and time.
+_BEFORE: Final = """
+set -e
+path=$(readlink -m -- %s) check=%s
+old=$(dirname -- "$path")/.$(basename -- "$path").provision-old
+rm -f -- "$old"
+[ ! -e "$path" ] || ln -- "$path" "$old"
+roll_back() { if [ -e "$old" ]; then mv -f -- "$old" "$path"; else rm -f -- "$path"; fi; rm -f -- "$old"; }
+trap roll_back EXIT
+trap 'exit 143' HUP TERM
+(
+"""
+_AFTER: Final = """
+)
+if ! output=$( (eval "$check") 2>&1 ); then
+  printf '%s\\n' "$output" >&2
+  exit 1
+fi
+trap - EXIT
+rm -f -- "$old"
+"""
+
+
+@dataclass(frozen=True)
+class ConfigFragment(Resource):
+    """A configuration fragment has this content, and the program that reads it has accepted it.
+
+    check    shell text that tests it. With `$new` in it (`visudo -cf "$new"`) it tests the new file before that
+             replaces the old one. Without (`nginx -t`) it tests the whole configuration with the new file in place;
+             when it fails the old file is restored, or the new one deleted
+    notify   handlers that have the program read it: `Handler.reload("nginx")`
+    """
+
+    path: str
+    content: str
+    check: str = ""
+    notify: Handler | tuple[Handler, ...] = ()
+    mode: str = "0644"
+    owner: str = "root:root"
+
+    def probe(self) -> Probe:
+        return Probe.of(ask_file(self.path))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        found = read_file(self.path, seen)
+        wanted = self.content if self.content.endswith("\n") else f"{self.content}\n"
+        if found.content == wanted.encode():
+            yield from set_access(self.path, self.mode, self.owner, found.mode, found.owner)
+            return
+        verb = "create" if found.content is None else "update"
+        before = (found.content or b"").decode("utf-8", "backslashreplace")
+        yield Change(
+            f"{verb} {self.path}",
+            self._write(wanted),
+            "create" if found.content is None else "update",
+            unified(self.path, before, wanted),
+            self.handlers,
+        )
+
+    def _write(self, content: str) -> Command:
+        needs_the_file = "$new" in self.check or "${new}" in self.check
+        check = self.check if needs_the_file else ""
+        write = replace(self.path, content, mode=self.mode, owner=self.owner, check=check)
+        if check == self.check:
+            return write
+        return Command(f"{sh(_BEFORE, self.path, self.check).script}{write.script}{_AFTER}", write.stdin)
