@@ -10,47 +10,13 @@ from urllib.parse import urlsplit
 
 from provision.errors import ProbeFailed, Refused, UsageError
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import set_access
 from provision.resources.system.packages import LOCK_SECONDS, apt
-from provision.shell import sh
 
 _SECONDS: Final = 900.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-
-# Prints the file's kind; of a regular file also `MODE OWNER` and its SHA-256; then what is missing to fetch it.
-_PROBE: Final = """
-path=%s
-if [ -f "$path" ]; then echo file; stat -L -c '%%04a %%U:%%G' -- "$path" && sha256sum < "$path"
-elif [ -e "$path" ]; then echo other; else echo absent; fi || exit
-command -v curl >/dev/null || echo 'missing curl'
-[ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'missing ca-certificates'
-"""
-# Written beside the old file, under a name that is created anew: a symlink that somebody left there is not followed.
-_FETCH: Final = """
-set -e
-url=%s path=%s sha256=%s mode=%s owner=%s member=%s protocols=%s
-dir=$(dirname -- "$path")
-archive=$dir/.$(basename -- "$path").download new=$dir/.$(basename -- "$path").provision
-mkdir -p -- "$dir"
-rm -f -- "$archive" "$new"
-trap 'rm -f -- "$archive" "$new"' EXIT
-umask 077
-set -C
-curl -fsSL --proto "=$protocols" --retry 3 --connect-timeout 10 -- "$url" > "$archive"
-found=$(sha256sum < "$archive")
-found=${found%%%% *}
-if [ "$found" != "$sha256" ]; then
-  echo "$url has the SHA-256 $found, expected $sha256: nothing was replaced" >&2
-  exit 1
-fi
-if [ -n "$member" ]; then tar -xOf "$archive" -- "$member" > "$new"; else mv -- "$archive" "$new"; fi
-chown -- "$owner" "$new"
-chmod -- "$mode" "$new"
-sync -- "$new"
-mv -f -- "$new" "$path"
-sync -- "$dir"
-"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +61,7 @@ class Download(Resource):
         return f"Download {self.path}"
 
     def probe(self) -> Probe:
-        return Probe.of(sh(_PROBE, self.path))
+        return Probe.of(script("observe_download", self.path))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         lines = seen.text.splitlines()
@@ -122,7 +88,7 @@ class Download(Resource):
         protocols = "https" if self._is_https else "http,https"
         yield Change(
             f"{'replace' if exists else 'fetch'} {self.path} {'by' if exists else 'from'} {self.url}",
-            sh(_FETCH, self.url, self.path, self.sha256, self.mode, self.owner, self.extract, protocols),
+            script("download", self.url, self.path, self.sha256, self.mode, self.owner, self.extract, protocols),
             "update" if exists else "create",
             notify=self.handlers,
             deadline=_SECONDS,

@@ -4,36 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from provision.editing.diff import unified
-from provision.host.files import replace
+from provision.host.files import BACKUP, replace
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import ask_file, read_file, set_access
-from provision.shell import Command, sh
-
-# The old file is kept as a second link, so that it can be restored as it was: content, owner, mode and time.
-_BEFORE: Final = """
-set -e
-path=$(readlink -m -- %s) check=%s
-old=$(dirname -- "$path")/.$(basename -- "$path").provision-old
-rm -f -- "$old"
-[ ! -e "$path" ] || ln -- "$path" "$old"
-roll_back() { if [ -e "$old" ]; then mv -f -- "$old" "$path"; else rm -f -- "$path"; fi; rm -f -- "$old"; }
-trap roll_back EXIT
-trap 'exit 143' HUP TERM
-(
-"""
-_AFTER: Final = """
-)
-if ! output=$( (eval "$check") 2>&1 ); then
-  printf '%s\\n' "$output" >&2
-  exit 1
-fi
-trap - EXIT
-rm -f -- "$old"
-"""
+from provision.shell import Command
 
 
 @dataclass(frozen=True)
@@ -73,9 +51,6 @@ class ConfigFragment(Resource):
         )
 
     def _write(self, content: str) -> Command:
-        needs_the_file = "$new" in self.check or "${new}" in self.check
-        check = self.check if needs_the_file else ""
-        write = replace(self.path, content, mode=self.mode, owner=self.owner, check=check)
-        if check == self.check:
-            return write
-        return Command(f"{sh(_BEFORE, self.path, self.check).script}{write.script}{_AFTER}", write.stdin)
+        if "$new" in self.check or "${new}" in self.check or not self.check:
+            return replace(self.path, content, mode=self.mode, owner=self.owner, check=self.check)
+        return script("write_fragment", self.path, self.mode, self.owner, self.check, BACKUP).reading(content)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from provision.editing.diff import unified
 from provision.errors import ProbeFailed, UsageError
-from provision.host.files import replace
+from provision.host.files import BACKUP
 from provision.host.pending import Handler, handlers_of
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
 from provision.resources.system.file import ask_file, read_file
 from provision.shell import Command, Result, sh
@@ -187,10 +188,9 @@ class Unit(Resource):
         notify = self.handlers if state.is_running else self.notify
         if found.content is None or before != self.content:
             verb = "create" if found.content is None else "update"
-            write = replace(self.path, self.content, mode="0644", owner="root:root")
             yield Change(
                 f"{verb} {self.path}",
-                Command(f"{write.script}\nsystemctl daemon-reload\n", write.stdin),
+                script("write_unit", self.path, BACKUP).reading(self.content),
                 "create" if found.content is None else "update",
                 unified(self.path, before, self.content),
                 notify,
@@ -201,15 +201,6 @@ class Unit(Resource):
             yield _enable(self.name)
         if self.running and not state.is_running:
             yield _start(self.name)
-
-
-_REMOVE: Final = """
-set -e
-systemctl disable --quiet --now -- %s || [ ! -e %s ]
-rm -f -- %s
-systemctl daemon-reload
-systemctl reset-failed -- %s 2>/dev/null || :
-"""
 
 
 @dataclass(frozen=True)
@@ -230,7 +221,7 @@ class AbsentUnit(Resource):
         if seen.code != 0:
             name, path = unit_name(self.name), self._path
             yield Change(
-                f"remove the unit {name}", sh(_REMOVE, name, path, path, name), "delete", deadline=_START_SECONDS
+                f"remove the unit {name}", script("remove_unit", name, path), "delete", deadline=_START_SECONDS
             )
 
     @property

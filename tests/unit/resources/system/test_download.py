@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused, UsageError
+from provision.host.scripts import script
 from provision.resources import Download, Handler, Result
-from provision.shell import Command
 from provision.testing import LocalSession, observe, planned
 from tests.support.resources import ME, apply, refuse
+from tests.unit.conftest import Local
 
 CONTENT = b"#!/bin/sh\necho 1.9.1\n"
 GOOD, OTHER = hashlib.sha256(CONTENT).hexdigest(), "0" * 64
@@ -67,8 +68,7 @@ def test_protocols(scheme: str, protocols: str) -> None:
     """A redirect cannot turn https into http."""
     one = Download(URL.replace("https", scheme), "/tool", GOOD)
     (change,) = planned(one, observe(one, "absent\n"))
-    assert isinstance(change.run, Command)
-    assert f"protocols={protocols}\n" in change.run.script
+    assert change.run == script("download", one.url, "/tool", GOOD, "0755", "root:root", "", protocols)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ class TestApplied:
     """With a real sh, curl and tar."""
 
     @pytest.fixture
-    def host(self, tmp_path: Path) -> LocalSession:
+    def host(self, tmp_path: Path, local: Local) -> LocalSession:
         """This machine, with its folders elsewhere."""
-        return LocalSession({"/opt": tmp_path / "opt", "/var/lib/provision": tmp_path / "home"})
+        return local({"/opt": tmp_path / "opt", "/var/lib/provision": tmp_path / "home"})
 
     def test_it_converges(self, host: LocalSession, tmp_path: Path, serve: Callable[..., Any], reply: Any) -> None:
         """Fetched once; another version replaces it; a symlink planted under the temporary name is not followed."""
@@ -136,9 +136,7 @@ class TestApplied:
         assert [one.name for one in file.parent.iterdir()] == ["tool"]
         assert not (tmp_path / "victim").exists()
 
-    def test_another_checksum(
-        self, host: LocalSession, tmp_path: Path, serve: Callable[..., Any], reply: Any
-    ) -> None:
+    def test_another_checksum(self, host: LocalSession, tmp_path: Path, serve: Callable[..., Any], reply: Any) -> None:
         """What the server has is not what was expected: the old file stays, nothing else is left."""
         web = serve(lambda _: reply(200, b"something else"))
         file = tmp_path / "opt/tool"

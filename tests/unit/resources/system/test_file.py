@@ -61,7 +61,7 @@ def test_broken() -> None:
     seen = observe(MOTD, Result(b"0755 root:root\n", b"cat: /etc/motd: Is a directory\n", 1))
     with pytest.raises(ProbeFailed, match="/etc/motd cannot be read: cat: /etc/motd: Is a directory") as caught:
         planned(MOTD, seen)
-    assert caught.value.hint == "look at it on the host: ls -ld /etc/motd"
+    assert caught.value.hint == "check it on the host: ls -ld /etc/motd"
 
 
 def test_binary_content_is_compared_byte_by_byte() -> None:

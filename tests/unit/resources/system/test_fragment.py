@@ -9,6 +9,7 @@ import pytest
 from provision.resources import ConfigFragment, Handler
 from provision.testing import NO_FILE, LocalSession, file_is, observe, planned
 from tests.support.resources import ME, apply, refuse
+from tests.unit.conftest import Local
 
 RELOAD = Handler.reload("nginx")
 SITE = ConfigFragment("/etc/nginx/conf.d/app.conf", "server {}", check="nginx -t", notify=RELOAD)
@@ -29,9 +30,9 @@ def test_bare_half_done_and_converged() -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> LocalSession:
+def host(tmp_path: Path, local: Local) -> LocalSession:
     """This machine, with its folders elsewhere."""
-    return LocalSession({"/etc": tmp_path, "/var/lib/provision": tmp_path / "home"})
+    return local({"/etc": tmp_path, "/var/lib/provision": tmp_path / "home"})
 
 
 def fragment(content: str, check: str) -> ConfigFragment:

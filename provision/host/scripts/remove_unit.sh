@@ -1,0 +1,8 @@
+#!/bin/sh
+# Stops and disables a systemd unit and deletes its file.
+# Arguments: NAME PATH
+systemctl disable --quiet --now -- "$1" || [ ! -e "$2" ] || exit
+rm -f -- "$2" || exit
+systemctl daemon-reload || exit
+systemctl reset-failed -- "$1" 2>/dev/null
+:
