@@ -15,6 +15,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 say "making the environment in $venv (about half a minute)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e ./lab || {
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]' -e ./lab || {
   say "packages could not be installed: is the network, or a mirror in pip's configuration, there?"; exit 1; }
 touch "$venv/.ready"

@@ -5,7 +5,7 @@ carries its name; `Lab.down` takes all of it away again.
 """
 
 from provision_lab.host import LabHost
-from provision_lab.lab import Lab
+from provision_lab.lab import INVENTORY, Lab
 from provision_lab.run import LabError, LabUnavailable
 
-__all__ = ["Lab", "LabError", "LabHost", "LabUnavailable"]
+__all__ = ["INVENTORY", "Lab", "LabError", "LabHost", "LabUnavailable"]

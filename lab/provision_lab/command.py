@@ -35,15 +35,13 @@ def lab() -> None:
 def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool, suite: str, mirror: str) -> None:
     """Boots the hosts, with an apt repository, S3 and a certificate authority around them."""
     from provision.errors import UsageError
-    from provision.places import shipped
-    from provision_lab import Lab, rehearsal
+    from provision_lab import INVENTORY, Lab, rehearsal
     from provision_lab.image import Image
     from provision_lab.run import write_private
 
     if real and not inventories:
         raise UsageError("--real goes with --inventory", hint="inventories/lab.toml names the lab's own repositories")
-    own = shipped("inventories") / "lab.toml"
-    paths = inventories or (own,)
+    paths = inventories or (INVENTORY,)
     called = name or ("lab" if not inventories else _called(inventories[0]))
     hosts, server = rehearsal.plan(paths, ubuntu=ubuntu)
     there = Lab(called, hosts, server=server, image=Image(suite, mirror), internet=real)
@@ -148,5 +146,8 @@ def _others() -> str:
 
 
 def _short(path: Path) -> Path:
-    """The path as one would type it here."""
+    """The path as the user would type it in the current folder."""
+    linked = Path("inventories", path.name)
+    if linked.exists() and linked.samefile(path):  # a checkout's link to the lab's own inventory
+        return linked
     return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path

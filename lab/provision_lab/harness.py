@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provision_lab.host import LabHost
-from provision_lab.lab import Lab
+from provision_lab.lab import INVENTORY, Lab
 from provision_lab.machine import Machine
 
 _OUTSIDE = {"proc", "sys", "dev", "run"}  # not on the host's disk
@@ -83,9 +83,7 @@ PROVISION = [sys.executable, "-c", "from provision.cli import main; main()"]
 
 def inventory_of(lab: Lab) -> dict[str, Any]:
     """The tables of inventories/lab.toml, turned to this lab and its hosts."""
-    from provision.places import shipped
-
-    text = (shipped("inventories") / "lab.toml").read_text("utf-8")
+    text = INVENTORY.read_text("utf-8")
     text = text.replace("198.18.0.", lab.gateway.removesuffix("1")).replace(
         "/var/lib/provision-lab/lab/", f"{lab.folder}/"
     )

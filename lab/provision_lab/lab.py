@@ -20,6 +20,7 @@ from provision_lab.machine import wipe
 from provision_lab.run import LabError, require
 from provision_lab.server import Server
 
+INVENTORY = Path(__file__).with_name("lab.toml")  # the inventory of the lab called `lab`
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
 
 
@@ -99,13 +100,9 @@ class Lab(Facts):
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Nobody else brings this lab up or down; the state's root goes with the last lab."""
-        try:
-            with locked(state.root() / f"{self.name}.lock"):
-                yield
-        finally:
-            with contextlib.suppress(OSError):  # other labs are there
-                state.root().rmdir()
+        """One process at a time brings this lab up or down."""
+        with _locked_in_root(f"{self.name}.lock"):
+            yield
 
     def _make(self, say: Callable[[str], None]) -> None:
         image = self._record.image
@@ -191,11 +188,32 @@ def _same(there: state.Record, asked: state.Record) -> bool:
 
 
 def sweep() -> list[str]:
-    """Takes down the labs whose owner is dead; their names. Never one that has no owner or a living one."""
+    """Takes down the labs whose owner is dead and returns their names. Labs without an owner are never touched.
+
+    One process sweeps at a time: a second one would wait for the first one's labs only to find nothing.
+    """
+    if not any(_is_orphan(name) for name in state.names()):
+        return []
     swept = []
-    for name in state.names():
-        record = state.load(name)
-        if record and record.owner and not record.owner.is_alive and (lab := Lab.find(name)):
-            lab.down()
-            swept.append(name)
+    with _locked_in_root(".sweep.lock"):
+        for name in filter(_is_orphan, state.names()):
+            if lab := Lab.find(name):
+                lab.down()
+                swept.append(name)
     return swept
+
+
+def _is_orphan(name: str) -> bool:
+    record = state.load(name)
+    return record is not None and record.owner is not None and not record.owner.is_alive
+
+
+@contextlib.contextmanager
+def _locked_in_root(name: str) -> Iterator[None]:
+    """Holds a lock file in the state root; the root is removed with the last lab."""
+    try:
+        with locked(state.root() / name):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # other labs are in it
+            state.root().rmdir()

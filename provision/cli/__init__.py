@@ -48,14 +48,14 @@ def _guarded(given: list[str]) -> int:
     from provision.secret import mask
 
     verb = given[0] if given else ""
-    command = _verb(verb)
-    if command is None:
-        from provision.cli.run import run
-
-        command = run
-    else:
-        given = given[1:]
     try:
+        command = _verb(verb)
+        if command is None:
+            from provision.cli.run import run
+
+            command = run
+        else:
+            given = given[1:]
         name = "provision" if command.name == "provision" else f"provision {verb}"
         with command.make_context(name, given) as context:
             code = command.invoke(context)
@@ -96,4 +96,13 @@ def _verb(name: str) -> click.Command | None:
         return None
     from importlib.metadata import entry_points
 
-    return next((one.load() for one in entry_points(group=ENTRY_POINTS, name=name)), None)
+    for found in entry_points(group=ENTRY_POINTS, name=name):
+        return found.load()  # type: ignore[no-any-return]
+    if name == "lab":
+        from provision.errors import UsageError
+
+        raise UsageError(
+            "`provision lab` is not installed: it is in a package of its own, provision-lab",
+            hint="install it beside provision; in a checkout: pip install ./lab",
+        )
+    return None
