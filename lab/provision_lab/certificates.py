@@ -49,7 +49,7 @@ class Authority:
         key = _new_key()
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-        builder = _builder(_name(names[0]), self._certificate.subject, key, days=days, start=start)
+        builder = _builder(_name((names or addresses)[0]), self._certificate.subject, key, days=days, start=start)
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

@@ -40,13 +40,13 @@ def server_of(settings: Settings) -> Server:
     """What the GitLab host needs to have so that these settings hold."""
     gitlab, registry = settings.gitlab, settings.registry
     plain = Server()
-    names = [table.host for table in (gitlab, registry) if table]
+    names = [table.external_url.host for table in (gitlab, registry) if table]
     if registry is None:
         return Server(tuple(names) or plain.names, "", "")
     certificate, login, s3 = registry.certificate, registry.login, registry.s3
     uploads = certificate is not None and certificate.local_fullchain is not None
-    fullchain = (certificate and certificate.fullchain) or f"/etc/gitlab/ssl/{registry.host}.crt"
-    key = (certificate and certificate.key) or f"/etc/gitlab/ssl/{registry.host}.key"
+    fullchain = (certificate and certificate.fullchain) or f"/etc/gitlab/ssl/{registry.external_url.bracketed_host}.crt"
+    key = (certificate and certificate.key) or f"/etc/gitlab/ssl/{registry.external_url.bracketed_host}.key"
     return Server(
         tuple(dict.fromkeys(names)),
         "" if uploads else fullchain,

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from provision.secret import Secret, reveal
+from provision.url import Url
 
 _BUCKET_SECONDS = 300  # S3 takes requests up to 15 minutes old; equal requests of one look stay equal
 
@@ -31,8 +32,12 @@ class Signer:
         """The headers to send with the request; they hold a signature, not the key."""
         moment = datetime.datetime.fromtimestamp(now.timestamp() // _BUCKET_SECONDS * _BUCKET_SECONDS, datetime.UTC)
         stamp, day = f"{moment:%Y%m%dT%H%M%SZ}", f"{moment:%Y%m%d}"
-        parts = urlsplit(url)
-        signed = {"host": parts.netloc, "x-amz-content-sha256": hashlib.sha256(body).hexdigest(), "x-amz-date": stamp}
+        parts = Url.parse(url, request=True)
+        signed = {
+            "host": parts.authority,
+            "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
+            "x-amz-date": stamp,
+        }
         if self.session_token:
             signed["x-amz-security-token"] = reveal(self.session_token)
         query = "&".join(

@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 
 from provision.errors import ApiFailed
 from provision.secret import Secret
+from provision.url import Url, bracketed
 
 if TYPE_CHECKING:
     from gitlab import Gitlab
@@ -31,7 +32,7 @@ class ByAddress(HTTPAdapter):
     """Connects to `address`; TLS asks for and checks `name`, and so does the Host header."""
 
     def __init__(self, name: str, address: str) -> None:
-        self._name, self._address = name, f"[{address}]" if ":" in address else address
+        self._name, self._address = name, bracketed(address)
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
@@ -52,7 +53,7 @@ _SECONDS = 30
 _PATIENCE = 60
 # Who did not answer in time is not waited for again at once: ten projects would be ten times thirty seconds.
 _SILENCE = 5
-_silent: dict[str, float] = {}
+_silent: dict[Url, float] = {}
 _AT_ONCE: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
 
@@ -60,7 +61,7 @@ _AT_ONCE: Final[dict[str, Any]] = {"obey_rate_limit": False}
 class Api:
     """Where the API is and what opens it. `fallback` is the address to use when the name is not resolved here."""
 
-    url: str
+    url: Url
     token: Secret
     ca: Path | None = None
     fallback: str = field(default="", compare=False)
@@ -153,7 +154,7 @@ class Api:
 
         verify: bool | str = str(self.ca) if self.ca else True
         return gitlab.Gitlab(
-            self.url,
+            str(self.url),
             private_token=self.token.reveal(),
             ssl_verify=verify,
             timeout=_SECONDS,
@@ -167,13 +168,12 @@ class Api:
         session = requests.Session()
         # Proxies are for the world outside; what ~/.netrc says must not replace the token.
         session.trust_env = False
-        parts = urlsplit(self.url)
-        if self.fallback and not _resolves(parts.hostname or ""):
-            session.mount(f"{parts.scheme}://{parts.netloc}", ByAddress(parts.hostname or "", self.fallback))
+        if self.fallback and not _resolves(self.url.host):
+            session.mount(self.url.origin, ByAddress(self.url.host, self.fallback))
         return session
 
 
-def explain(url: str, path: str, error: Exception) -> ApiFailed:
+def explain(url: Url, path: str, error: Exception) -> ApiFailed:
     """GitLab's refusal in words, with what to do about it."""
     code = getattr(error, "response_code", None)
     hints = {

@@ -6,12 +6,12 @@ the distribution API, "Token authentication" and "HEAD manifest".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from provision.image_name import HUB, Reference
 from provision.secret import Secret
+from provision.url import Url
 
 # Shell text: `digest_of BASE REPOSITORY TAG USER PASSWORD` prints the digest, `absent`, or `? REASON`.
 DIGEST_OF: Final = r"""
@@ -49,18 +49,20 @@ _HUB_API: Final = "https://registry-1.docker.io"
 
 @dataclass(frozen=True)
 class Registry:
-    """Where an image is pushed to, or an app's image pulled from. `url` is "" where there is none."""
+    """Where an image is pushed to, or an app's image pulled from. `url` is its origin, "" where there is none."""
 
     url: str = ""
     user: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
 
 
-def api_of(reference: Reference, own: Mapping[str, str]) -> str:
-    """Where a reference's registry answers; `own`: URLs by registry name that the inventory knows. "" for no registry."""
+def api_of(reference: Reference, own: Url | None) -> str:
+    """Where a reference's registry answers; `own` is the registry of the inventory. "" for a reference without registry."""
     if not reference.domain:
         return ""
     if reference.domain == HUB:
         return _HUB_API
-    plain = reference.domain.partition(":")[0] == "localhost"  # Docker takes these without TLS, too
-    return own.get(reference.domain) or f"{'http' if plain else 'https'}://{reference.domain}"
+    if own is not None and reference.domain == own.authority:
+        return own.origin
+    url = Url.parse(f"https://{reference.domain}")
+    return f"http://{reference.domain}" if url.host == "localhost" else url.origin  # Docker takes it without TLS

@@ -17,6 +17,7 @@ from provision.inventory.tables.base import Table
 from provision.inventory.tables.firewall import Allow
 from provision.inventory.tree import dotted
 from provision.secret import MASK
+from provision.url import Url
 
 if TYPE_CHECKING:
     from provision.inventory.tables.settings import Settings
@@ -110,7 +111,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Url) else value
 
 
 def _masked(value: Any) -> Any:

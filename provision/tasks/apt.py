@@ -8,7 +8,7 @@ from provision.inventory.tables.apt import Mirror
 
 def address(mirror: Mirror | None, upstream: str) -> str:
     """The mirror's URL, or upstream's."""
-    return mirror.url if mirror else upstream
+    return str(mirror.url) if mirror else upstream
 
 
 def key_text(mirror: Mirror | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import Refused, UsageError
-from provision.inventory.tables.registry import Certificate, Registry
+from provision.inventory.tables.registry import Certificate
 from provision.resources import (
     AcmeCertificate,
     CertificatePair,
@@ -23,7 +23,7 @@ from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
 from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.tasks.base import Host, task
-from provision.tasks.registry_address import ca_bytes
+from provision.url import Url
 
 _OMNIBUS = "omnibus"
 
@@ -32,20 +32,21 @@ def paths(host: Host) -> tuple[str, str]:
     """Certificate and key on the GitLab host: as the inventory names them, else where their maker leaves them."""
     registry, gitlab = host.settings.registry, host.settings.gitlab
     certificate = registry.certificate if registry else None
-    name = registry.host if registry else ""
+    # Omnibus names the files after the URL's host as it stands there: an IPv6 address in brackets.
+    name = registry.external_url.bracketed_host if registry else ""
     if certificate and certificate.fullchain and certificate.key:
         return certificate.fullchain, certificate.key
     if certificate and certificate.acme and certificate.acme.client == "certbot":
         return f"/etc/letsencrypt/live/{name}/fullchain.pem", f"/etc/letsencrypt/live/{name}/privkey.pem"
     if certificate and certificate.acme and gitlab:  # one certificate for all names, called by the first
-        name = gitlab.host
+        name = gitlab.external_url.bracketed_host
     return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
 
 
 def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
     """What gitlab.rb says of the registry's certificate; nothing for a registry without TLS."""
     registry, gitlab = host.settings.registry, host.settings.gitlab
-    if registry is None or not registry.external_url.startswith("https://"):
+    if registry is None or not registry.external_url.tls:
         return {}
     fullchain, key = paths(host)
     wanted: dict[tuple[str, ...], Any] = {
@@ -56,8 +57,8 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
     if acme and acme.client == _OMNIBUS:
         wanted[("letsencrypt", "enable")] = True
         wanted[("letsencrypt", "contact_emails")] = [acme.email]
-        if gitlab and gitlab.host != registry.host:
-            wanted[("letsencrypt", "alt_names")] = [registry.host]
+        if gitlab and gitlab.external_url.host != registry.external_url.host:
+            wanted[("letsencrypt", "alt_names")] = [registry.external_url.host]
         own = gitlab.settings.get("letsencrypt", {}) if gitlab else {}
         twice = [path[1] for path in wanted if path[0] == "letsencrypt" and isinstance(own, dict) and path[1] in own]
         if twice:
@@ -71,37 +72,37 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
 @task(on="gitlab")
 def certificates(host: Host) -> Iterator[Resource]:
     """The registry's certificate and key fit each other and the host name, hold, and are what is served; its CA is trusted."""
-    ca = ca_bytes(host)
-    yield TrustedCa("registry", ca)
     registry = host.settings.registry
-    if registry is None or not registry.external_url.startswith("https://"):
+    ca = registry.ca if registry else b""
+    yield TrustedCa("registry", ca)
+    if registry is None or not registry.external_url.tls:
         return
-    certificate = registry.certificate
+    url, certificate = registry.external_url, registry.certificate
     acme = certificate.acme if certificate else None
     fullchain, key = paths(host)
-    pair = CertificatePair(fullchain, key, registry.host, coming=acme is not None and acme.client == _OMNIBUS, ca=ca)
+    pair = CertificatePair(fullchain, key, url.host, coming=acme is not None and acme.client == _OMNIBUS, ca=ca)
     if certificate and certificate.local_fullchain:
-        yield _uploaded(certificate, registry, pair)
+        yield _uploaded(certificate, url, pair)
     elif acme and acme.client == "certbot":
         yield Packages(("certbot",))
         for path, text in HOOKS.items():
             yield File(path, text, mode="0755")
-        yield AcmeCertificate(registry.host, acme.email, acme.directory or LETS_ENCRYPT, pair, registry.port)
+        yield AcmeCertificate(url.host, acme.email, str(acme.directory or LETS_ENCRYPT), pair, url.port)
         yield Service("certbot.timer")
     else:
         yield pair
-    yield ServedCertificate(fullchain, registry.host, registry.port)
+    yield ServedCertificate(fullchain, url.host, url.port)
 
 
-def _uploaded(certificate: Certificate, registry: Registry, pair: CertificatePair) -> UploadedPair:
+def _uploaded(certificate: Certificate, url: Url, pair: CertificatePair) -> UploadedPair:
     """The pair from this machine. Raises UsageError, before anything is contacted, for one that is unfit."""
     chain, key = _read(certificate.local_fullchain), Secret(_read(certificate.local_key).decode("utf-8", "replace"))
     try:
-        left = judge(chain, key, registry.host)
+        left = judge(chain, key, url.host)
     except Refused as error:
         text = f"{certificate.local_fullchain} with {certificate.local_key}: {error.text}"
         raise UsageError(f"registry.certificate: {text}", hint=error.hint) from error
-    return UploadedPair(pair.fullchain, pair.key, chain, key, left, registry.host, registry.port, pair.ca)
+    return UploadedPair(pair.fullchain, pair.key, chain, key, left, url.host, url.port, pair.ca)
 
 
 def _read(path: Path | None) -> bytes:

@@ -96,4 +96,6 @@ def _trial(one: App) -> Trial:
     check = one.check
     if check is None:
         return Trial()
-    return Trial(check.url or "", check.status, check.contains or "", check.command or (), check.seconds)
+    return Trial(
+        check.url.text if check.url else "", check.status, check.contains or "", check.command or (), check.seconds
+    )

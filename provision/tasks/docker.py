@@ -15,7 +15,6 @@ from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOAD
 from provision.secret import Secret
 from provision.tasks.apt import address, key_text
 from provision.tasks.base import Host, task
-from provision.tasks.registry_address import ca_bytes, certs_folder
 
 _URL = "https://download.docker.com/linux/{id}"
 _PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
@@ -87,10 +86,11 @@ def docker(host: Host) -> Iterator[Resource]:
     )
     if wanted.buildkit is not None:
         yield File("/etc/buildkit/buildkitd.toml", _toml(resolve(wanted.buildkit)))
-    ca = ca_bytes(host)
-    if ca:
+    registry = host.settings.registry
+    ca = registry.ca if registry else b""
+    if registry and ca:
         yield Packages(("ca-certificates",))
-        yield File(f"{certs_folder(host)}/ca.crt", ca)
+        yield File(f"{registry.certs_folder}/ca.crt", ca)
     yield TrustedCa("registry", ca)
     for name, trust in wanted.registries.items():
         yield from _trusted(name, trust)

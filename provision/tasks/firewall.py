@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.resources import Firewall, Packages, Resource, Rule
-from provision.tasks import registry_address
 from provision.tasks.base import Host, task
 
 
@@ -14,8 +13,9 @@ def firewall(host: Host) -> Iterator[Resource]:
     """ufw lets in SSH's own port, the registry's and the allowed ones."""
     wanted = host.settings.firewall
     rules: dict[Rule, str] = {}
-    if registry_address.url(host) and "gitlab" in host.groups:
-        rules[Rule(str(registry_address.port(host)))] = "provision: registry"
+    registry = host.settings.registry
+    if registry is not None and "gitlab" in host.groups:
+        rules[Rule(str(registry.external_url.port))] = "provision: registry"
     for allowed in wanted.allow:
         for source in allowed.sources or ("any",):
             rules.setdefault(Rule(allowed.ports, allowed.protocol or "any", _as_ufw(source)), "provision")

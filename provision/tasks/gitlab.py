@@ -8,7 +8,6 @@ from typing import Any
 from provision.inventory import resolve
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
 from provision.resources.gitlab.reconfigure import reconfigure
-from provision.tasks import registry_address
 from provision.tasks.apt import address, key_text
 from provision.tasks.base import Host, task
 
@@ -18,7 +17,14 @@ _KEY = "https://packages.gitlab.com/gpgkey/gpg.key"
 
 def owed(host: Host) -> Handler:
     """The reconfigure that every edit of gitlab.rb owes, with what must answer after it."""
-    return reconfigure(registry_address.url(host), registry_address.realm(host))
+    registry = host.settings.registry
+    return reconfigure(registry.external_url if registry else None, realm(host))
+
+
+def realm(host: Host) -> str:
+    """Where the registry sends clients for a token; "" when the inventory does not name GitLab."""
+    gitlab = host.settings.gitlab
+    return f"{gitlab.external_url}/jwt/auth" if gitlab else ""
 
 
 @task(on="gitlab")
@@ -47,8 +53,7 @@ def gitlab(host: Host) -> Iterator[Resource]:
             origin=_start(address(mirror, _URL.format(edition=wanted.edition))),
         )
     settings: dict[tuple[str, ...], Any] = dict(_flat(resolve(wanted.settings)))
-    if wanted.external_url:
-        settings[("external_url",)] = wanted.external_url
+    settings[("external_url",)] = str(wanted.external_url)
     yield RubySettings("gitlab", settings, notify=(owed(host),))
 
 

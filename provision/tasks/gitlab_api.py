@@ -6,15 +6,15 @@ from provision.errors import UsageError
 from provision.gitlab.api import Api
 from provision.secret import Secret
 from provision.tasks.base import Host
+from provision.url import Url
 
 
-def connection(host: Host, url: str = "") -> Api:
-    """The API at `url` (gitlab.external_url by default), with gitlab.api_token where there is one."""
+def connection(host: Host, url: Url) -> Api:
+    """The API at `url`, with gitlab.api_token where there is one."""
     gitlab, registry = host.settings.gitlab, host.settings.registry
     token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
     ca = registry.certificate.ca if registry and registry.certificate else None
-    url = url or (gitlab.external_url if gitlab else "")
-    return Api(url.rstrip("/"), token, ca, next(iter(host.peers.get("gitlab", ())), ""))
+    return Api(url, token, ca, next(iter(host.peers.get("gitlab", ())), ""))
 
 
 def required(host: Host, what: str) -> Api:
@@ -25,7 +25,7 @@ def required(host: Host, what: str) -> Api:
             f"{what}: this is done through GitLab's API, and gitlab.{'external_url' if gitlab is None else 'api_token'} is not given",
             hint='give [gitlab] external_url and api_token = { env = "GITLAB_TOKEN" }, with scope api',
         )
-    return connection(host)
+    return connection(host, gitlab.external_url)
 
 
 def remembers(host: Host) -> bool:

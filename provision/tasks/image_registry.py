@@ -7,13 +7,13 @@ from provision.host.image_registry import Registry, api_of
 from provision.image_name import Reference
 from provision.inventory.tables.images import RegistryLogin
 from provision.secret import Secret
-from provision.tasks import registry_address
 from provision.tasks.base import Host
 
 
 def full(host: Host, reference: Reference, what: str, *, needed: bool) -> Reference:
     """The reference with the own registry where it names none. Raises UsageError where one is needed and there is none."""
-    own = registry_address.authority(host)
+    registry = host.settings.registry
+    own = registry.external_url.authority if registry else ""
     if needed and not reference.domain and not own:
         raise UsageError(
             f"{what}: {reference} names no registry, and the inventory has none",
@@ -24,8 +24,8 @@ def full(host: Host, reference: Reference, what: str, *, needed: bool) -> Refere
 
 def registry_of(host: Host, reference: Reference, login: RegistryLogin | None, what: str, *, writes: bool) -> Registry:
     """Where it answers, and with whose login; `writes` takes one in the own registry and on Docker Hub."""
-    own = registry_address.authority(host)
     settings = host.settings.registry
+    own = settings.external_url.authority if settings else ""
     user, password = (login.username, login.password) if login else ("", None)
     if login is None and reference.domain == own and settings is not None and settings.login is not None:
         user, password = settings.login.username, settings.login.password
@@ -34,5 +34,5 @@ def registry_of(host: Host, reference: Reference, login: RegistryLogin | None, w
             f"{what}: no login to push to {reference.domain} with",
             hint="give it a login, or registry.login for the own registry",
         )
-    url = api_of(reference, {own: registry_address.url(host)})
+    url = api_of(reference, settings.external_url if settings else None)
     return Registry(url, user, password.resolve() if password is not None else Secret(""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from provision.errors import UsageError
 from provision.gitlab.runners import RunnerMaker
@@ -12,8 +11,9 @@ from provision.inventory import resolve
 from provision.inventory.tables.runners import Runner
 from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
 from provision.resources.runner.settings import settings_fingerprint
-from provision.tasks import gitlab_api, registry_address
+from provision.tasks import gitlab_api
 from provision.tasks.base import Host, task
+from provision.url import Url
 
 _KEPT_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
 
@@ -22,32 +22,36 @@ _KEPT_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_
 def register(host: Host) -> Iterator[Resource]:
     """Each runner of the inventory is in config.toml with a token that GitLab accepts; nothing restarts."""
     gitlab = host.settings.gitlab
-    entries = []
+    entries: list[RunnerEntry] = []
+    urls: list[Url] = []
     for one in host.settings.runners:
-        url = (one.url or (gitlab.external_url if gitlab else "")).rstrip("/")
-        if not url:
+        url = one.url or (gitlab.external_url if gitlab else None)
+        if url is None:
             raise UsageError(
                 f"runner {one.name}: no GitLab to register it with",
                 hint="give gitlab.external_url, or the runner's url",
             )
         token = one.token.resolve() if one.token else None
         agreed = settings_fingerprint(_kept(one))
-        entries.append(RunnerEntry(one.name, url, resolve(one.config), token, _maker(host, one, url), agreed))
-    ca = registry_address.ca_bytes(host)
-    # gitlab-runner looks there by itself for the authority of a server; the name has no port.
-    for name in dict.fromkeys(urlsplit(one.url).hostname for one in entries) if ca else ():
+        urls.append(url)
+        entries.append(RunnerEntry(one.name, str(url), resolve(one.config), token, _maker(host, one, url), agreed))
+    registry = host.settings.registry
+    ca = registry.ca if registry else b""
+    # gitlab-runner looks there by itself for a server's authority. It cuts the name at the first colon, in an IPv6
+    # address too.  Source: gitlab-runner's network/client.go, strings.Split(url.Host, ":")[0]
+    for name in dict.fromkeys(url.bracketed_host.partition(":")[0] for url in urls) if ca else ():
         yield File(f"/etc/gitlab-runner/certs/{name}.crt", ca)
     written = RunnerEntries(tuple(entries), resolve(host.settings.runner.config))
     yield written
     if gitlab is not None and gitlab.api_token is not None:
-        for one, entry in zip(host.settings.runners, entries, strict=True):
+        for one, entry, url in zip(host.settings.runners, entries, urls, strict=True):
             always = "register" in host.named
             yield RunnerSettings(
-                one.name, gitlab_api.connection(host, entry.url), _kept(one), entry.token, always, written.records
+                one.name, gitlab_api.connection(host, url), _kept(one), entry.token, always, written.records
             )
 
 
-def _maker(host: Host, one: Runner, url: str) -> RunnerMaker | None:
+def _maker(host: Host, one: Runner, url: Url) -> RunnerMaker | None:
     gitlab = host.settings.gitlab
     if one.token is not None or gitlab is None or not (gitlab.api_token or one.registration_token):
         return None

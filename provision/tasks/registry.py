@@ -7,10 +7,9 @@ from typing import Any
 
 from provision.inventory import resolve
 from provision.resources import RegistryAnswer, RegistryStorage, Resource, RubySettings, S3Bucket
-from provision.tasks import registry_address
 from provision.tasks.base import Host, task
 from provision.tasks.certificates import certificate_settings
-from provision.tasks.gitlab import owed
+from provision.tasks.gitlab import owed, realm
 
 
 @task(on="gitlab")
@@ -19,7 +18,7 @@ def registry(host: Host) -> Iterator[Resource]:
     wanted = host.settings.registry
     if wanted is None:
         return
-    settings: dict[tuple[str, ...], Any] = {("registry_external_url",): wanted.external_url}
+    settings: dict[tuple[str, ...], Any] = {("registry_external_url",): str(wanted.external_url)}
     settings |= certificate_settings(host)
     if wanted.s3 is not None:
         driver = resolve(wanted.s3.parameters)
@@ -28,7 +27,7 @@ def registry(host: Host) -> Iterator[Resource]:
             yield S3Bucket(
                 driver["bucket"],
                 driver["region"],
-                driver.get("regionendpoint") or "",
+                wanted.s3.regionendpoint,
                 driver["accesskey"],
                 driver["secretkey"],
                 driver.get("sessiontoken") or "",
@@ -38,4 +37,4 @@ def registry(host: Host) -> Iterator[Resource]:
             storage["redirect"] = {"disable": True}
         settings[("registry", "storage")] = storage
     yield RubySettings("registry", settings, notify=(owed(host),))
-    yield RegistryAnswer(wanted.external_url.rstrip("/"), registry_address.realm(host), owed(host))
+    yield RegistryAnswer(wanted.external_url, realm(host), owed(host))

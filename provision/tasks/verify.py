@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 
 from provision.resources import ImageProof, Resource
-from provision.tasks import registry_address
 from provision.tasks.base import Host, task
 
 
@@ -18,13 +17,13 @@ def verify(host: Host) -> Iterator[Resource]:
         return
     login = registry.login
     storage = registry.s3.parameters if registry.s3 else {}
-    context = f"{storage.get('bucket')} {storage.get('regionendpoint')} {hashlib.sha256(registry_address.ca_bytes(host)).hexdigest()}"
+    context = f"{storage.get('bucket')} {storage.get('regionendpoint')} {hashlib.sha256(registry.ca).hexdigest()}"
     yield ImageProof(
-        registry_address.url(host),
+        registry.external_url,
         login.username,
         login.password.resolve(),
         login.image,
-        f"{registry_address.certs_folder(host)}/ca.crt",
+        f"{registry.certs_folder}/ca.crt",
         always="verify" in host.named or host.estate_changed,
         context=context,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from provision.resources.gitlab import reconfigure as module
+from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
@@ -79,7 +80,7 @@ def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch
     harness.lab.inside(
         "gitlab", f"mkdir -p $(dirname {ASIDE}) && cp -p {RB} {ASIDE} && cat >> {RB}", stdin=f"\n{line}\n"
     )
-    done = harness.lab.ssh("gitlab", "sudo sh -s", stdin=module.reconfigure(URL, REALM).run.script)
+    done = harness.lab.ssh("gitlab", "sudo sh -s", stdin=module.reconfigure(Url.parse(URL), REALM).run.script)
     assert done.returncode == 1
     assert "waiting until GitLab's services are up" in done.stdout
     assert words in done.stderr

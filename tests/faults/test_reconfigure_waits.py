@@ -13,6 +13,7 @@ import pytest
 
 from provision.host.pending import Handler
 from provision.resources.gitlab.reconfigure import reconfigure
+from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
@@ -90,7 +91,9 @@ def test_one_that_does_not_end(harness: Harness) -> None:
     before, old = reconfigures(harness), fact(harness, "gitlab", f"cat {RB}")
     harness.lab.inside("gitlab", EDIT)
     with another(harness):
-        done = pay(harness, reconfigure("https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth", limit=2))
+        done = pay(
+            harness, reconfigure(Url.parse("https://gitlab.lab.test:5555"), "https://gitlab.lab.test/jwt/auth", limit=2)
+        )
     assert done.returncode == 1
     assert "will wait for it" in done.stdout
     assert done.stderr.splitlines() == [

@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.image_name import parse
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, split_url
+from provision.inventory.tables.base import Table, Wrong
 from provision.inventory.tables.images import RegistryLogin
+from provision.url import Url, UrlField
 
 _PORT = re.compile(
     r"(?:(?P<address>\[[0-9A-Fa-f:]+\]|[0-9.]+):)?(?P<host>\d{1,5}):(?P<container>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
@@ -62,7 +63,7 @@ class Health(Table):
 class Check(Table):
     """What must be so before a new container takes the old one's place for good."""
 
-    url: str | None = None
+    url: Annotated[Url, UrlField("http://localhost:5001/", request=True)] | None = None
     """Asked on the host: http://localhost:5001/."""
     status: int = Field(default=200, ge=100, le=599)
     """The HTTP status that it answers."""
@@ -79,11 +80,6 @@ class Check(Table):
             raise Wrong("expected url or command, one of them", "url" if self.url is None else "command")
         if self.command == ():
             raise Wrong("expected a program and its arguments", "command")
-        parts = split_url(self.url) if self.url is not None else None
-        if self.url is not None and (
-            parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", self.url)
-        ):
-            raise Wrong(f'expected a URL such as "http://localhost:5001/", got {self.url!r}', "url")
         return self
 
 

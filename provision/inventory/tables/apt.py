@@ -1,26 +1,23 @@
 """[apt]: mirrors of the package repositories."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import field_validator
 
-from provision.inventory.tables.base import Table, base_url
+from provision.inventory.tables.base import Table
+from provision.url import Url, UrlField
 
 
 class Mirror(Table):
     """A mirror of one publisher's package repository."""
 
-    url: str
+    url: Annotated[Url, UrlField("https://mirror.example.com/docker")]
     """The repository's address: what stands behind `URIs:`."""
     key: Path | None = None
     """The repository's public key, a local file. Default: the publisher's own, fetched by the host."""
     suite: str | None = None
     """What stands behind `Suites:`. Default: the host's release, such as noble."""
-
-    @field_validator("url")
-    @classmethod
-    def _url(cls, text: str) -> str:
-        return base_url(text, path=True, example="https://mirror.example.com/docker")
 
     @field_validator("suite")
     @classmethod

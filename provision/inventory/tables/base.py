@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,32 +31,6 @@ def version(text: str | None) -> str | None:
     if text is not None and (text.startswith("-") or not re.fullmatch(r"[A-Za-z0-9.+:~*-]+", text)):
         raise ValueError(f'expected a package version such as "19.3.0" or "5:29.*", got {text!r}')
     return text
-
-
-def base_url(text: str, *, path: bool, example: str) -> str:
-    """An http(s) URL without user, query and closing slash; with or without a path."""
-    parts = split_url(text)
-    ok = parts is not None and parts.hostname and parts.scheme in ("http", "https") and not re.search(r"\s", text)
-    if parts is None or not ok or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f'expected a URL with its scheme, such as "{example}", got {text!r}')
-    if not path and parts.path.strip("/"):
-        raise ValueError(f'expected a URL without a path, such as "{example}", got {text!r}')
-    return text.rstrip("/")
-
-
-def split_url(text: str) -> SplitResult | None:
-    """The URL's parts, or None when it is malformed."""
-    try:
-        parts = urlsplit(text)
-        return parts if parts.port is None or parts.port > 0 else None
-    except ValueError:
-        return None
-
-
-def port_of(url: str) -> int:
-    """The port of a checked URL, the scheme's own by default."""
-    parts = urlsplit(url)
-    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def host_path(text: str) -> str:

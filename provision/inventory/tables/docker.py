@@ -62,7 +62,7 @@ class Docker(Table):
     @classmethod
     def _registries(cls, registries: dict[str, RegistryTrust]) -> dict[str, RegistryTrust]:
         for name in registries:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", name):
+            if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", name):
                 raise Wrong(f"expected HOST or HOST:PORT, got {name!r}", name)
         return registries
 

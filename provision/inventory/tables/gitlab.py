@@ -1,12 +1,12 @@
 """[gitlab]: the server itself."""
 
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, base_url, plain_data, port_of, version
+from provision.inventory.tables.base import Table, Wrong, plain_data, version
+from provision.url import Url, UrlField
 
 _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
 
@@ -14,7 +14,7 @@ _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": 
 class Gitlab(Table):
     """The GitLab server: what is installed, where it answers, and its gitlab.rb."""
 
-    external_url: str
+    external_url: Annotated[Url, UrlField("https://gitlab.example.com")]
     """Where people and runners reach GitLab: scheme and host, a port and a path where wanted."""
     edition: Literal["ce", "ee"] = "ce"
     """The package: gitlab-ce or gitlab-ee."""
@@ -26,21 +26,6 @@ class Gitlab(Table):
     """A token for GitLab's API, with scope api (creating runners alone: create_runner) (a secret)."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
-
-    @property
-    def host(self) -> str:
-        """The host name in external_url."""
-        return urlsplit(self.external_url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """The port of external_url."""
-        return port_of(self.external_url)
-
-    @field_validator("external_url")
-    @classmethod
-    def _url(cls, text: str) -> str:
-        return base_url(text, path=True, example="https://gitlab.example.com")
 
     @field_validator("version")
     @classmethod

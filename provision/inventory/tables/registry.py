@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from provision.errors import UsageError
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, base_url, host_path, port_of, split_url
+from provision.inventory.tables.base import Table, Wrong, host_path
+from provision.url import Url, UrlField
 
 
 class S3(Table):
@@ -23,7 +24,7 @@ class S3(Table):
     """The bucket's name. It must exist."""
     region: str
     """The bucket's region; with `regionendpoint`, whatever that service calls it."""
-    regionendpoint: str | None = None
+    regionendpoint: Annotated[Url, UrlField("https://nyc3.example.com")] | None = None
     """Where a service other than AWS answers, with its scheme."""
     accesskey: SecretSource | None = None
     """The access key (a secret). Both keys absent: the machine's IAM role."""
@@ -75,22 +76,15 @@ class S3(Table):
     @property
     def parameters(self) -> dict[str, Any]:
         """The driver's parameters as given, in this order; secrets are SecretSource: see `resolve`."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        # As it was written: a slash at its end is no reason to reconfigure, or to ask whether images move.
+        return {name: value.text if isinstance(value, Url) else value for name, value in given.items()}
 
     @field_validator("bucket", "region")
     @classmethod
     def _named(cls, text: str) -> str:
         if not text or any(letter.isspace() or letter == "/" for letter in text):
             raise ValueError(f"expected a name, got {text!r}")
-        return text
-
-    @field_validator("regionendpoint")
-    @classmethod
-    def _uri(cls, text: str | None) -> str | None:
-        parts = split_url(text) if text is not None else None
-        if text is not None and (parts is None or parts.scheme not in ("http", "https") or not parts.hostname):
-            # from GitLab 19.0 on the driver takes nothing else
-            raise ValueError(f'expected a URI with its scheme, such as "https://nyc3.example.com", got {text!r}')
         return text
 
     @model_validator(mode="after")
@@ -111,7 +105,7 @@ class Acme(Table):
     """Who asks for it: certbot, installed on the host, or GitLab's own integration."""
     email: str
     """Whom the authority writes to."""
-    directory: str | None = None
+    directory: Annotated[Url, UrlField("https://acme.example.com/directory")] | None = None
     """The authority's ACME directory, for certbot. Default: Let's Encrypt."""
 
     @field_validator("email")
@@ -120,11 +114,6 @@ class Acme(Table):
         if not re.fullmatch(r"[^@\s,-][^@\s,]*@[^@\s,]+", text):
             raise ValueError(f'expected one e-mail address, such as "ops@example.com", got {text!r}')
         return text
-
-    @field_validator("directory")
-    @classmethod
-    def _directory(cls, text: str | None) -> str | None:
-        return text if text is None else base_url(text, path=True, example="https://acme.example.com/directory")
 
     @model_validator(mode="after")
     def _only_certbot_asks_elsewhere(self) -> Acme:
@@ -193,7 +182,7 @@ class Login(Table):
 class Registry(Table):
     """GitLab's container registry. Without this table no registry is set up."""
 
-    external_url: str
+    external_url: Annotated[Url, UrlField("https://gitlab.example.com:5555", path=False)]
     """Where the registry answers: scheme and host, a port where wanted, no path."""
     certificate: Certificate | None = None
     """The certificate. Default: /etc/gitlab/ssl/HOST.crt and .key, which is where GitLab looks."""
@@ -207,21 +196,21 @@ class Registry(Table):
     """For `verify`."""
 
     @property
-    def host(self) -> str:
-        """The host name in external_url."""
-        return urlsplit(self.external_url).hostname or ""
+    def certs_folder(self) -> str:
+        """Where Docker looks for the registry's authority on a host. Source: dockerd, "Verify repository client with certificates"."""
+        return f"/etc/docker/certs.d/{self.external_url.authority}"
 
     @property
-    def port(self) -> int:
-        """The port of external_url."""
-        return port_of(self.external_url)
+    def ca(self) -> bytes:
+        """The declared authority's certificate, read from its local file; b"" when none was declared.
 
-    @property
-    def name(self) -> str:
-        """What images and certs.d folders are called by: host, with the port where it is not 443."""
-        return self.host if self.port == 443 else f"{self.host}:{self.port}"
-
-    @field_validator("external_url")
-    @classmethod
-    def _url(cls, text: str) -> str:
-        return base_url(text, path=False, example="https://gitlab.example.com:5555")
+        Raises UsageError when the file cannot be read.
+        """
+        if self.certificate is None or self.certificate.ca is None:
+            return b""
+        try:
+            return self.certificate.ca.read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"registry.certificate.ca: {error}", hint="name a file on this machine: every consumer is given it"
+            ) from error

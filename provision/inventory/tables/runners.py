@@ -9,12 +9,13 @@ Source: gitlab-runner 19.3.0, the flags of `register` and common/config.go.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, base_url, plain_data, version
+from provision.inventory.tables.base import Table, Wrong, plain_data, version
+from provision.url import Url, UrlField
 
 
 class RunnerProgram(Table):
@@ -83,7 +84,7 @@ class RunnerConfig(Table):
         "virtualbox",
     ]
     """What runs the jobs."""
-    url: str | None = None
+    url: Annotated[Url, UrlField("https://gitlab.example.com")] | None = None
     """The GitLab it works for. Default: gitlab.external_url."""
     limit: int | None = Field(default=None, ge=0)
     """Jobs at once for this runner; 0: no limit but `concurrent`."""
@@ -109,7 +110,7 @@ class RunnerConfig(Table):
     """Where builds lie, as the executor sees it."""
     cache_dir: str | None = None
     """Where caches lie, as the executor sees it."""
-    clone_url: str | None = None
+    clone_url: Annotated[Url, UrlField("https://gitlab.example.com")] | None = None
     """Where to clone from, when it is not `url`."""
     environment: tuple[str, ...] | None = Field(default=None, strict=False)
     """Variables for all jobs: ["NAME=value"]."""
@@ -180,13 +181,9 @@ class RunnerConfig(Table):
         for name, field in RunnerConfig.model_fields.items():
             if name in self.model_fields_set:
                 value = getattr(self, name)
+                value = str(value) if isinstance(value, Url) else value
                 found[field.alias or name] = list(value) if isinstance(value, tuple) else value
         return found
-
-    @field_validator("url", "clone_url")
-    @classmethod
-    def _url(cls, text: str | None) -> str | None:
-        return text if text is None else base_url(text, path=True, example="https://gitlab.example.com")
 
     @field_validator(
         *("feature_flags", "monitoring", "custom_build_dir", "referees", "cache", "docker", "ssh", "kubernetes"),

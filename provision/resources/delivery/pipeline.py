@@ -265,7 +265,7 @@ class PipelineFile(Resource):
     @property
     def _wish(self) -> str:
         mark = self.content if isinstance(self.content, str) else self.content.mark
-        parts = [self.api.url, mark, self.branch or "", self.ours]
+        parts = [str(self.api.url), mark, self.branch or "", self.ours]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def _ask(self, there: Result | None) -> Result:

@@ -76,7 +76,7 @@ class ProjectSettings(Resource):
         yield Change(text, Call(make, "PUT /projects/:id"), diff="\n".join([*head, *lines]))
 
     def _wish(self, state: Mapping[str, Any]) -> str:
-        return keyed(key_in(state), [self.api.url, self.wanted.wish])
+        return keyed(key_in(state), [str(self.api.url), self.wanted.wish])
 
     def _ask(self, there: Result | None) -> Result:
         state = read_state(there.text if there else "")

@@ -19,6 +19,7 @@ from provision.host.files import PENDING
 from provision.host.pending import Handler
 from provision.resources.gitlab.ruby_settings import GITLAB_RB, ROLLBACK
 from provision.shell import sh
+from provision.url import Url
 
 SETTLE_SECONDS: Final = 35
 _ANSWER_SECONDS: Final = 90
@@ -26,7 +27,7 @@ _LIMIT_SECONDS: Final = 1500
 _CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
 
 _SCRIPT = """
-url=%s realm=%s port=%s name=%s rb=%s aside=%s owed=%s config=%s limit=%s patience=%s settle=%s
+url=%s realm=%s rb=%s aside=%s owed=%s config=%s limit=%s patience=%s settle=%s
 sum() { cat "$config" 2>/dev/null | cksum; }
 size() { cat "/var/log/gitlab/$1/current" 2>/dev/null | wc -c; }
 since() { [ "$(size "$1")" -ge "$2" ] && from=$2 || from=0; tail -c "+$((from + 1))" "/var/log/gitlab/$1/current" 2>/dev/null; }
@@ -49,7 +50,7 @@ down() {
     case " $idle " in *" ${service%%%%:*} "*) ;; *) printf '%%s\\n' "$line" ;; esac
   done
 }
-ask() { curl -sk --max-time 5 --resolve "$name:$port:127.0.0.1" "$@" -- "$url/v2/"; }
+ask() { curl -sk --max-time 5 --connect-to ::127.0.0.1: "$@" -- "$url/v2/"; }
 answer() {
   ask -o /dev/null -D - | tr -d '\\r' > "$log"
   status=$(sed -n '1s/^[^ ]* \\([0-9]*\\).*/\\1/p' "$log")
@@ -139,17 +140,13 @@ exit 1
 """
 
 
-def reconfigure(registry_url: str = "", realm: str = "", *, limit: int = _LIMIT_SECONDS) -> Handler:
+def reconfigure(registry: Url | None = None, realm: str = "", *, limit: int = _LIMIT_SECONDS) -> Handler:
     """The handler.
 
-    registry_url, realm  what must answer afterwards; "" for an estate without a registry
-    limit                seconds for one `gitlab-ctl reconfigure`, waiting for another one included
+    registry, realm  what must answer afterwards; None for an estate without a registry
+    limit            seconds for one `gitlab-ctl reconfigure`, waiting for another one included
     """
-    url = registry_url.rstrip("/")
-    name, _, port = url.partition("://")[2].partition(":")
-    if url and not port:
-        port = "443" if url.startswith("https") else "80"
     places = (GITLAB_RB, ROLLBACK, PENDING, _CONFIG)
-    script = sh(_SCRIPT, url, realm, port, name, *places, limit, _ANSWER_SECONDS, SETTLE_SECONDS)
+    script = sh(_SCRIPT, str(registry or ""), realm, *places, limit, _ANSWER_SECONDS, SETTLE_SECONDS)
     deadline = 2.0 * limit + 300
     return Handler("reconfigure", "reconfigure GitLab", script, deadline, detached=True, takes_back=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from provision.errors import Refused
 from provision.host.facts import ASK_PACKAGES, read_packages
@@ -21,13 +20,14 @@ from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.gitlab.ruby_settings import ASK_GITLAB_RB, gitlab_version, read_gitlab_rb
 from provision.secret import reveal
 from provision.shell import sh
+from provision.url import Url
 
 
 @dataclass(frozen=True)
 class RegistryAnswer(Resource):
     """Asked on the GitLab host itself, so that no firewall or DNS stands between. One that does not answer owes a reconfigure."""
 
-    url: str
+    url: Url
     realm: str
     repair: Handler
 
@@ -40,13 +40,8 @@ class RegistryAnswer(Resource):
         return f"RegistryAnswer {self.url}"
 
     def probe(self) -> Probe:
-        parts = urlsplit(self.url)
-        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-        ask = sh(
-            "curl -sk -o /dev/null -D - --max-time 10 --resolve %s -- %s",
-            f"{parts.hostname}:{port}:127.0.0.1",
-            f"{self.url.rstrip('/')}/v2/",
-        )
+        # `--resolve` takes no IPv6 address as the name; this connects to the host itself whatever the URL names.
+        ask = sh("curl -sk -o /dev/null -D - --max-time 10 --connect-to ::127.0.0.1: -- %s", f"{self.url}/v2/")
         return Probe({"answer": ask, "packages": ASK_PACKAGES})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:

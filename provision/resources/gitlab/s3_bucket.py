@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 from provision.errors import NotReady, Refused
 from provision.formats.sigv4 import Signer, curl_config
@@ -19,6 +18,7 @@ from provision.host.files import ASK_STATE, read_state
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result
+from provision.url import Url
 
 _STATE = "s3"
 _PROBE_KEY = "provision-probe"
@@ -51,13 +51,13 @@ done
 class S3Bucket(Resource):
     """A bucket that these keys may list, put to, get from and delete from.
 
-    endpoint  with its scheme; "" is Amazon's own of the region
+    endpoint  None is Amazon's own of the region
     Without keys (IAM) only the registry itself can tell: nothing is asked.
     """
 
     bucket: str
     region: str
-    endpoint: str
+    endpoint: Url | None
     access_key: str | Secret
     secret_key: str | Secret
     session_token: str | Secret = ""
@@ -68,19 +68,15 @@ class S3Bucket(Resource):
         return f"S3Bucket {self.bucket}"
 
     @property
-    def url(self) -> str:
+    def url(self) -> Url:
         """The bucket's address, path style."""
-        return f"{self.endpoint.rstrip('/') or f'https://s3.{self.region}.amazonaws.com'}/{self.bucket}"
+        return (self.endpoint or Url.parse(f"https://s3.{self.region}.amazonaws.com")) / self.bucket
 
     def probe(self) -> Probe:
         look = Command(_LOOK).reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
         return Probe({"list": look, "state": ASK_STATE})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        if not urlsplit(self.url).scheme:
-            raise Refused(
-                f"registry.s3.regionendpoint {self.endpoint!r} has no scheme", hint="write https:// before it"
-            )
         problem = diagnose(seen["list"], self)
         if problem is not None:
             raise problem
@@ -109,7 +105,7 @@ class S3Bucket(Resource):
 
     def _fingerprint(self) -> str:
         # The secret key is long and random, so its digest tells nothing.
-        text = "\0".join([self.url, self.region, reveal(self.access_key), reveal(self.secret_key)])
+        text = "\0".join([str(self.url), self.region, reveal(self.access_key), reveal(self.secret_key)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

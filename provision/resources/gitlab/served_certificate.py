@@ -14,6 +14,7 @@ from provision.host.pending import Handler
 from provision.resources.base import Change, Note, Observation, Probe, Question, Resource
 from provision.resources.system.file import ask_file, read_file
 from provision.shell import sh
+from provision.url import bracketed, is_ip
 
 _PATIENCE_SECONDS = 30
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -22,10 +23,10 @@ _NGINX = "/var/opt/gitlab/nginx/conf"
 
 # A HUP ends the registry, and its supervisor starts it again: until then it must not be taken for broken.
 _TAKE_OVER = """
-fullchain=%s host=%s port=%s patience=%s nginx=%s
+fullchain=%s name=%s port=%s url=%s patience=%s nginx=%s
 now() { date +%%s; }
-served() { timeout 5 openssl s_client -connect "127.0.0.1:$port" -servername "$host" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
-status() { curl -sk -o /dev/null -w '%%{http_code}' --max-time 5 --resolve "$host:$port:127.0.0.1" -- "https://$host:$port/v2/"; }
+served() { timeout 5 openssl s_client -connect "127.0.0.1:$port" ${name:+-servername "$name"} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
+status() { curl -sk -o /dev/null -w '%%{http_code}' --max-time 5 --connect-to ::127.0.0.1: -- "$url"; }
 process() { gitlab-ctl status registry 2>/dev/null | sed -n 's/^run: registry: (pid \\([0-9]*\\)).*/\\1/p'; }
 wanted=$(openssl x509 -noout -fingerprint -sha256 -in "$fullchain") || exit 1
 if [ -z "$(served)" ] || ! grep -rqsF -e "$fullchain" -- "$nginx"; then
@@ -68,7 +69,8 @@ done
 
 def take_over(fullchain: str, host: str, port: int) -> Handler:
     """The HUP after which `fullchain` is served at host:port: owed when a certificate's content changed; no reconfigure."""
-    script = sh(_TAKE_OVER, fullchain, host, port, _PATIENCE_SECONDS, _NGINX)
+    url = f"https://{bracketed(host)}:{port}/v2/"
+    script = sh(_TAKE_OVER, fullchain, _server_name(host), port, url, _PATIENCE_SECONDS, _NGINX)
     return Handler("hup-certificates", "have nginx and the registry take the certificate over", script, deadline=180)
 
 
@@ -76,11 +78,16 @@ def ask_served(fullchain: str, host: str, port: int) -> dict[str, Question]:
     """A look at what is served (PEM, in order; nothing when no TLS answers), and at whether it is served from `fullchain`."""
     # Nothing is verified here: reading the system's authorities would take four times as long as all else.
     served = sh(
-        "timeout 5 openssl s_client -no-CAfile -no-CApath -connect %s -servername %s -showcerts </dev/null 2>/dev/null | sed -n '/^-----BEGIN CERT/,/^-----END CERT/p'",
+        "timeout 5 openssl s_client -no-CAfile -no-CApath -connect %s %s -showcerts </dev/null 2>/dev/null | sed -n '/^-----BEGIN CERT/,/^-----END CERT/p'",
         f"127.0.0.1:{port}",
-        host,
+        ["-servername", _server_name(host)] if _server_name(host) else [],
     )
     return {"served": served, "configured": sh("grep -rqsF -e %s -- %s && echo yes || :", fullchain, _NGINX)}
+
+
+def _server_name(host: str) -> str:
+    """What TLS names the server: "" for an IP address, which RFC 6066 (section 3) does not allow there."""
+    return "" if is_ip(host) else host
 
 
 def is_served(seen: Observation) -> bool:
@@ -111,7 +118,7 @@ class ServedCertificate(Resource):
 
     @property
     def label(self) -> str:
-        return f"ServedCertificate {self.host}:{self.port}"
+        return f"ServedCertificate {bracketed(self.host)}:{self.port}"
 
     def probe(self) -> Probe:
         return Probe({"fullchain": ask_file(self.fullchain), **ask_served(self.fullchain, self.host, self.port)})
@@ -122,7 +129,7 @@ class ServedCertificate(Resource):
         # OpenSSL may add a root that it knows to what the file holds.
         if there and is_served(seen) and served[: len(there)] != there:
             yield Change(
-                f"have {self.host}:{self.port} serve the certificate that is now in {self.fullchain}",
+                f"have {bracketed(self.host)}:{self.port} serve the certificate that is now in {self.fullchain}",
                 sh(":"),
                 "run",
                 notify=self.handlers,

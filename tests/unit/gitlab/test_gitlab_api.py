@@ -15,6 +15,7 @@ import pytest
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
 from provision.secret import Secret
+from provision.url import Url
 
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
@@ -35,7 +36,7 @@ class TestAsking:
     def test_201(self, serve: Serve, reply: Any) -> None:
         """The token goes in a header, the answer's JSON comes back."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
-        assert Api(web.url, TOKEN).post("/user/runners", {"description": "x", "locked": True}) == {
+        assert Api(Url.parse(web.url), TOKEN).post("/user/runners", {"description": "x", "locked": True}) == {
             "id": 7,
             "token": "glrt-x",
         }
@@ -62,7 +63,7 @@ class TestAsking:
         """Where, what, GitLab's own words, what to do; the status for those who decide by it. Asked once."""
         web = serve(lambda _: reply(status, body))
         with pytest.raises(ApiFailed) as caught:
-            Api(web.url, TOKEN).post("/user/runners", {})
+            Api(Url.parse(web.url), TOKEN).post("/user/runners", {})
         assert caught.value.text.startswith(f"GitLab at {web.url} refused /user/runners: {status} ")
         assert words in caught.value.text
         assert hint in caught.value.hint
@@ -74,7 +75,7 @@ class TestAsking:
         """429 with Retry-After: asked again then, with the same data; a minute in all."""
         answers = iter([reply(429, {"message": "slow"}, {"Retry-After": "1"}), reply(201, {"id": 1})])
         web = serve(lambda _: next(answers))
-        assert Api(web.url, TOKEN).post("/user/runners", {"description": "x"}) == {"id": 1}
+        assert Api(Url.parse(web.url), TOKEN).post("/user/runners", {"description": "x"}) == {"id": 1}
         assert [json.loads(one.body) for one in web.asked] == [{"description": "x"}] * 2
 
     @pytest.mark.parametrize("told", ["61", "7200", "soon"])
@@ -82,27 +83,27 @@ class TestAsking:
         """Told at once."""
         web = serve(lambda _: reply(429, {"message": "slow"}, {"Retry-After": told}))
         with pytest.raises(ApiFailed, match="429 slow"):
-            Api(web.url, TOKEN).get("/version")
+            Api(Url.parse(web.url), TOKEN).get("/version")
         assert len(web.asked) == 1
 
     def test_no_json(self, serve: Serve, reply: Any) -> None:
         """Something else listens there."""
         web = serve(lambda _: reply(200, b"<html>hello</html>", {"Content-Type": "text/html"}))
         with pytest.raises(ApiFailed):
-            Api(web.url, TOKEN).get("/metadata")
+            Api(Url.parse(web.url), TOKEN).get("/metadata")
 
     def test_no_object(self, serve: Serve, reply: Any) -> None:
         """JSON of another shape."""
         web = serve(lambda _: reply(200, [1, 2]))
         with pytest.raises(ApiFailed, match=r"answered no JSON object"):
-            Api(web.url, TOKEN).get("/metadata")
+            Api(Url.parse(web.url), TOKEN).get("/metadata")
 
     def test_nobody_listens(self, serve: Serve, reply: Any) -> None:
         """The innermost reason, and where it was asked from."""
         web = serve(lambda _: reply(200, {}))
         web.close()
         with pytest.raises(ApiFailed, match=r"is not reached from here: .*refused") as caught:
-            Api(web.url, TOKEN).get("/metadata")
+            Api(Url.parse(web.url), TOKEN).get("/metadata")
         assert "asked from this machine" in caught.value.hint
         assert caught.value.status == 0
 
@@ -116,24 +117,24 @@ class TestAsking:
         started = time.monotonic()
         for _ in range(20):
             with pytest.raises(ApiFailed, match="is not reached from here") as caught:
-                Api(web.url, TOKEN).get("/metadata")
+                Api(Url.parse(web.url), TOKEN).get("/metadata")
         hung.set()
         assert caught.value.status == 0
         assert time.monotonic() - started < 4
         assert len(web.asked) == 1
         assert Api(serve(lambda _: reply(200, {"id": 1})).url, TOKEN).get("/metadata") == {"id": 1}
         monkeypatch.setattr("provision.gitlab.api._SILENCE", 0)
-        assert Api(web.url, TOKEN).get("/metadata") == {}
+        assert Api(Url.parse(web.url), TOKEN).get("/metadata") == {}
 
     def test_a_name_that_is_not_resolved(self) -> None:
         """Without another address."""
         with pytest.raises(ApiFailed, match="is not reached from here"):
-            Api(f"http://{NAME}", TOKEN).get("/metadata")
+            Api(Url.parse(f"http://{NAME}"), TOKEN).get("/metadata")
 
     def test_get_and_put(self, serve: Serve, reply: Any) -> None:
         """The other methods."""
         web = serve(lambda asked: reply(200, {"method": asked.method}))
-        api = Api(web.url, TOKEN)
+        api = Api(Url.parse(web.url), TOKEN)
         assert api.get("/runners/7") == {"method": "GET"}
         assert api.put("/runners/7", {"paused": True}) == {"method": "PUT"}
         api.delete("/runners/7", {"filter[environment_scope]": "a b"})
@@ -150,9 +151,9 @@ class TestAsking:
         web = serve(lambda _: reply(status, {"id": 1, "message": "no"}))
         if status == 403:
             with pytest.raises(ApiFailed, match="403"):
-                Api(web.url, TOKEN).find("/projects/x", {"ref": "main"})
+                Api(Url.parse(web.url), TOKEN).find("/projects/x", {"ref": "main"})
         else:
-            found = Api(web.url, TOKEN).find("/projects/x", {"ref": "main"})
+            found = Api(Url.parse(web.url), TOKEN).find("/projects/x", {"ref": "main"})
             assert (found is None) == (status == 404)
         assert web.asked[0].path == "/api/v4/projects/x?ref=main"
 
@@ -165,13 +166,13 @@ class TestAsking:
             return reply(200, [{"id": page}], {"Link": more} if page < 3 else {})
 
         web = serve(answer)
-        assert [one["id"] for one in Api(web.url, TOKEN).list("/runners", {"status": "online"})] == [1, 2, 3]
+        assert [one["id"] for one in Api(Url.parse(web.url), TOKEN).list("/runners", {"status": "online"})] == [1, 2, 3]
         assert "status=online" in web.asked[0].path
 
     def test_a_number_by_its_path(self, serve: Serve, reply: Any) -> None:
         """The path is one escaped word."""
         web = serve(lambda _: reply(200, {"id": 42}))
-        assert Api(web.url, TOKEN).number("projects", "sammy/hello world") == 42
+        assert Api(Url.parse(web.url), TOKEN).number("projects", "sammy/hello world") == 42
         assert web.asked[0].path == "/api/v4/projects/sammy%2Fhello%20world"
 
     def test_neither_netrc_nor_proxies_come_between(
@@ -183,6 +184,6 @@ class TestAsking:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         web = serve(lambda _: reply(200, {}))
-        Api(web.url, TOKEN).get("/metadata")
+        Api(Url.parse(web.url), TOKEN).get("/metadata")
         assert web.asked[0].headers["private-token"] == "glpat-the-api-token"
         assert "authorization" not in web.asked[0].headers

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
 from provision.secret import Secret
+from provision.url import Url
 
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
@@ -81,14 +82,14 @@ class TestByAddress:
     def test_plain_http(self, serve: Serve, reply: Any) -> None:
         """The Host header has the name and the port."""
         web = serve(lambda _: reply(200, {"ok": True}))
-        api = Api(f"http://{NAME}:{web.port}", TOKEN, fallback="127.0.0.1")
+        api = Api(Url.parse(f"http://{NAME}:{web.port}"), TOKEN, fallback="127.0.0.1")
         assert api.get("/metadata") == {"ok": True}
         assert web.asked[0].headers["host"] == f"{NAME}:{web.port}"
 
     def test_tls_is_checked_for_the_name(self, serve: Serve, reply: Any, authority: Authority) -> None:
         """With the declared authority."""
         web = serve(lambda _: reply(200, {"ok": True}), authority.context(NAME))
-        api = Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1")
+        api = Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1")
         assert api.get("/metadata") == {"ok": True}
         assert api.get("/metadata") == {"ok": True}
         assert web.asked[0].headers["host"] == f"{NAME}:{web.port}"
@@ -99,7 +100,7 @@ class TestByAddress:
         with pytest.raises(
             ApiFailed, match=r"is not reached from here: hostname .* doesn't match 'other\.example\.com'"
         ):
-            Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1").get("/metadata")
+            Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1").get("/metadata")
         assert web.asked == []
 
     def test_a_certificate_for_the_address_alone_is_refused(
@@ -108,19 +109,19 @@ class TestByAddress:
         """The name counts, not where it is."""
         web = serve(lambda _: reply(200, {}), authority.context("127.0.0.1"))
         with pytest.raises(ApiFailed):
-            Api(f"https://{NAME}:{web.port}", TOKEN, authority.file, "127.0.0.1").get("/metadata")
+            Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1").get("/metadata")
         assert web.asked == []
 
     def test_an_authority_that_was_not_declared(self, serve: Serve, reply: Any, authority: Authority) -> None:
         """Told with the setting that would help."""
         web = serve(lambda _: reply(200, {}), authority.context(NAME))
         with pytest.raises(ApiFailed, match="is not reached from here") as caught:
-            Api(f"https://{NAME}:{web.port}", TOKEN, None, "127.0.0.1").get("/metadata")
+            Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, None, "127.0.0.1").get("/metadata")
         assert "registry.certificate.ca" in caught.value.hint
         assert web.asked == []
 
     def test_a_name_that_is_resolved_is_used(self, serve: Serve, reply: Any, authority: Authority) -> None:
         """The other address is only a way out."""
         web = serve(lambda _: reply(200, {"ok": True}), authority.context("localhost"))
-        api = Api(f"https://localhost:{web.port}", TOKEN, authority.file, "192.0.2.1")
+        api = Api(Url.parse(f"https://localhost:{web.port}"), TOKEN, authority.file, "192.0.2.1")
         assert api.get("/metadata") == {"ok": True}

@@ -13,6 +13,7 @@ from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
 from provision.secret import Secret
+from provision.url import Url
 
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
@@ -33,7 +34,9 @@ class TestMaking:
     def test_by_the_api(self, serve: Serve, reply: Any) -> None:
         """Only the fields that are set, and the type."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
-        made = RunnerMaker(Api(web.url, TOKEN), {"description": "b", "tag_list": None, "run_untagged": False}).make()
+        made = RunnerMaker(
+            Api(Url.parse(web.url), TOKEN), {"description": "b", "tag_list": None, "run_untagged": False}
+        ).make()
         assert (made.id, made.token) == (7, Secret("glrt-x"))
         assert "glrt-x" not in repr(made)
         assert sent(web.asked[0]) == {"description": "b", "run_untagged": False, "runner_type": "instance_type"}
@@ -53,13 +56,15 @@ class TestMaking:
         web = serve(
             lambda asked: reply(200, {"id": 42}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
         )
-        RunnerMaker(Api(web.url, TOKEN), {}, scope, owner).make()
+        RunnerMaker(Api(Url.parse(web.url), TOKEN), {}, scope, owner).make()
         assert sent(web.asked[-1]) == {"runner_type": scope, **expected}
 
     def test_with_a_registration_token(self, serve: Serve, reply: Any) -> None:
         """The legacy way."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "t"}))
-        RunnerMaker(Api(web.url, Secret("")), {"description": "b"}, registration_token=Secret("GR13-legacy")).make()
+        RunnerMaker(
+            Api(Url.parse(web.url), Secret("")), {"description": "b"}, registration_token=Secret("GR13-legacy")
+        ).make()
         assert web.asked[0].path == "/api/v4/runners"
         assert sent(web.asked[0]) == {"description": "b", "token": "GR13-legacy"}
 
@@ -67,14 +72,14 @@ class TestMaking:
         """410: what to do instead."""
         web = serve(lambda _: reply(410, {"message": "410 Gone - runner registration disallowed"}))
         with pytest.raises(ApiFailed, match="410") as caught:
-            RunnerMaker(Api(web.url, Secret("")), {}, registration_token=Secret("GR13")).make()
+            RunnerMaker(Api(Url.parse(web.url), Secret("")), {}, registration_token=Secret("GR13")).make()
         assert "gitlab.api_token" in caught.value.hint
 
     def test_an_answer_without_a_token(self, serve: Serve, reply: Any) -> None:
         """Its keys are told, not its values."""
         web = serve(lambda _: reply(201, {"id": 7, "secret": "value"}))
         with pytest.raises(ChangeFailed, match=r"told no token: \['id', 'secret'\]") as caught:
-            RunnerMaker(Api(web.url, TOKEN), {}).make()
+            RunnerMaker(Api(Url.parse(web.url), TOKEN), {}).make()
         assert "value" not in caught.value.text
 
 
@@ -85,7 +90,9 @@ class TestOrphans:
 
     def maker(self, url: str) -> RunnerMaker:
         """With a marker."""
-        return RunnerMaker(Api(url, TOKEN), {"description": "builder", "maintenance_note": "ask ops"}, marker=self.MARK)
+        return RunnerMaker(
+            Api(Url.parse(url), TOKEN), {"description": "builder", "maintenance_note": "ask ops"}, marker=self.MARK
+        )
 
     def test_it_is_taken_over(self, serve: Serve, reply: Any) -> None:
         """Found by the marker among those that never contacted; it gets a new token, and no second one is made."""

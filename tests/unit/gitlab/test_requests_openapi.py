@@ -30,6 +30,7 @@ from provision.resources.base import Call, Change
 from provision.resources.runner.accounts import ask_tokens, unregister
 from provision.secret import Secret
 from provision.testing import LocalSession, look, planned
+from provision.url import Url
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.data import DATA
 
@@ -72,7 +73,7 @@ class Between:
     @property
     def api(self) -> Api:
         """A connection through it."""
-        return Api(self.url, Secret("T"))
+        return Api(Url.parse(self.url), Secret("T"))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ MISTAKES = [
     (APP + 'restart = "sometimes"\n', 11, "apps[0].restart", "unless-stopped"),
     (APP + 'health = {command = "x", interval = "30"}\n', 11, "apps[0].health.interval", "expected a duration"),
     (APP + "check = {seconds = 5}\n", 11, "apps[0].check", "url or command"),
-    (APP + 'check = {url = "x", command = ["y"]}\n', 11, "apps[0].check.command", "one of them"),
+    (APP + 'check = {url = "http://x", command = ["y"]}\n', 11, "apps[0].check.command", "one of them"),
     (APP + 'check = {url = "localhost:5001"}\n', 11, "apps[0].check.url", "expected a URL"),
     (APP + 'check = {url = "http://x", seconds = 0}\n', 11, "apps[0].check.seconds", "at least 1"),
     (APP + APP, 12, "apps[1].name", "apps[0] is called 'hello' too"),

@@ -64,7 +64,7 @@ MISTAKES = [
         "registry.certificate.local_fullchain",
         "not both",
     ),
-    ("[registry.s3]\nregionendpoint = 'a.b'\n", 9, "registry.s3.regionendpoint", "expected a URI with its scheme"),
+    ("[registry.s3]\nregionendpoint = 'a.b'\n", 9, "registry.s3.regionendpoint", "expected a URL with its scheme"),
     (
         "[registry.s3]\nbucket='b'\nregion='r'\naccesskey={env='A'}\n",
         11,

@@ -102,7 +102,7 @@ def test_set(write: Callable[..., Path], overrides: list[str], user: str, jump: 
 VALUES = [
     (
         "registry.external_url=https://r.example.com:5555",
-        lambda s: s.registry.external_url,
+        lambda s: str(s.registry.external_url),
         "https://r.example.com:5555",
     ),
     ("firewall.enable=true", lambda s: s.firewall.enable, True),

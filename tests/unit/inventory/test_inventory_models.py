@@ -13,7 +13,9 @@ URLS = [
     ("https://g.example.com:5555", "g.example.com", 5555, "g.example.com:5555"),
     ("https://g.example.com", "g.example.com", 443, "g.example.com"),
     ("https://g.example.com:443/", "g.example.com", 443, "g.example.com"),
-    ("http://g.example.com", "g.example.com", 80, "g.example.com:80"),
+    ("http://g.example.com", "g.example.com", 80, "g.example.com"),
+    ("https://[2001:db8::1]:5555", "2001:db8::1", 5555, "[2001:db8::1]:5555"),
+    ("https://[2001:db8::1]", "2001:db8::1", 443, "[2001:db8::1]"),
 ]
 
 
@@ -22,8 +24,10 @@ def test_registry_address(url: str, host: str, port: int, name: str) -> None:
     """Host, port, and the name that images and certs.d folders bear."""
     registry = Settings.model_validate({"registry": {"external_url": url}}).registry
     assert registry is not None
-    assert (registry.host, registry.port, registry.name) == (host, port, name)
-    assert not registry.external_url.endswith("/")
+    parsed = registry.external_url
+    assert (parsed.host, parsed.port, parsed.authority) == (host, port, name)
+    assert registry.certs_folder == f"/etc/docker/certs.d/{name}"
+    assert not str(parsed).endswith("/")
 
 
 ALLOWED = [

@@ -7,6 +7,7 @@ import pytest
 import tomlkit
 
 from provision.inventory import load
+from provision.url import Url
 from provision_lab import Lab, LabHost, rehearsal, state
 from provision_lab.server import Server
 
@@ -102,9 +103,9 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert git.settings.gitlab is not None
     assert git.settings.registry is not None
     assert git.settings.registry.s3 is not None
-    assert git.settings.gitlab.external_url == "https://git.example.com"
+    assert str(git.settings.gitlab.external_url) == "https://git.example.com"
     assert git.settings.registry.s3.bucket == "images"
-    assert git.settings.registry.s3.regionendpoint == lab.s3_url
+    assert git.settings.registry.s3.regionendpoint == Url.parse(lab.s3_url)
     assert runners[0].settings.docker.daemon == {"debug": True}
     assert runners[0].settings.ssh.port == 22
     assert runners[0].settings.apt.docker is not None

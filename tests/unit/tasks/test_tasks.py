@@ -160,7 +160,7 @@ class TestVerify:
     def test_when_it_is_asked_for_by_name(self, wants: Wants) -> None:
         """Else only after a change on the estate, or when it was never proven."""
         proof = only(wants("verify", REGISTRY + S3 + LOGIN), ImageProof)
-        assert (proof.url, proof.image, proof.always) == ("https://gitlab.example.com:5555", "sammy/hello", False)
+        assert (str(proof.url), proof.image, proof.always) == ("https://gitlab.example.com:5555", "sammy/hello", False)
         assert only(wants("verify", REGISTRY + LOGIN, named=frozenset({"verify"})), ImageProof).always
         assert not only(wants("verify", REGISTRY + LOGIN, named=frozenset({"all"})), ImageProof).always
         assert only(wants("verify", REGISTRY + LOGIN, estate_changed=True), ImageProof).always

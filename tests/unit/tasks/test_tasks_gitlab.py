@@ -81,7 +81,7 @@ class TestRegistry:
         assert settings[("registry", "storage")]["s3"]["secretkey"] == Secret("the-secret-key")
         assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/gitlab.example.com.crt"
         answer = only(found, RegistryAnswer)
-        assert (answer.url, answer.realm) == (
+        assert (str(answer.url), answer.realm) == (
             "https://gitlab.example.com:5555",
             "https://gitlab.example.com/jwt/auth",
         )

@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 
 from provision.resources.gitlab.reconfigure import reconfigure
+from provision.url import Url
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "shown"),
     [
-        ("https://gitlab.example.com:5555", "port=5555 name=gitlab.example.com"),
-        ("https://registry.example.com/", "port=443 name=registry.example.com"),
-        ("http://registry.example.com", "port=80 name=registry.example.com"),
-        ("", "port='' name=''"),
+        ("https://gitlab.example.com:5555", "url=https://gitlab.example.com:5555 "),
+        ("https://registry.example.com/", "url=https://registry.example.com "),
+        ("https://[2001:db8::1]:5555", "url='https://[2001:db8::1]:5555' "),
+        ("", "url='' "),
     ],
 )
-def test_where_the_registry_is_asked(url: str, place: str) -> None:
-    """Its port, the scheme's own without one."""
-    assert place in reconfigure(url).run.script
+def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
+    """By its URL, connecting to loopback: an IPv6 address as well as a name."""
+    script = reconfigure(Url.parse(url) if url else None).run.script
+    assert shown in script
+    assert '--connect-to ::127.0.0.1: "$@" -- "$url/v2/"' in script
 
 
 def test_it_outlives_the_connection() -> None:

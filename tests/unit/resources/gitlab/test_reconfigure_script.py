@@ -14,6 +14,7 @@ import pytest
 from provision.resources.gitlab import reconfigure as module
 from provision.shell import Result
 from provision.testing import LocalSession
+from provision.url import Url
 
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"
@@ -43,7 +44,10 @@ class Gitlab:
             {old: folder / new for old, new in names.items()} | {"/var/log/gitlab": folder / "log"},
             {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
         )
-        done = session.run(module.reconfigure(self.url, REALM if self.url else "", limit=limit).run, deadline=60)
+        done = session.run(
+            module.reconfigure(Url.parse(self.url) if self.url else None, REALM if self.url else "", limit=limit).run,
+            deadline=60,
+        )
         assert list((folder / "run").iterdir()) == []
         return done
 

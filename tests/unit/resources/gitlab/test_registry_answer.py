@@ -17,10 +17,11 @@ from provision.resources.gitlab.registry import judge
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import LocalSession, look, observe, packages_are, planned, state_is
+from provision.url import Url
 
 REALM = "https://gitlab.example.com/jwt/auth"
 REPAIR = Handler("reconfigure", "reconfigure GitLab", sh("true"))
-REGISTRY = RegistryAnswer("https://gitlab.example.com:5555", REALM, REPAIR)
+REGISTRY = RegistryAnswer(Url.parse("https://gitlab.example.com:5555"), REALM, REPAIR)
 Serve = Callable[..., Any]
 
 
@@ -91,32 +92,35 @@ def test_broken_reading() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "resolve"),
+    ("url", "asked"),
     [
-        ("https://gitlab.example.com:5555", "gitlab.example.com:5555:127.0.0.1"),
-        ("https://registry.example.com", "registry.example.com:443:127.0.0.1"),
-        ("http://registry.example.com/", "registry.example.com:80:127.0.0.1"),
+        ("https://gitlab.example.com:5555", "https://gitlab.example.com:5555/v2/"),
+        ("http://registry.example.com/", "http://registry.example.com/v2/"),
+        ("https://[2001:db8::1]:5555", "'https://[2001:db8::1]:5555/v2/'"),
     ],
 )
-def test_it_is_asked_on_the_host_itself(url: str, resolve: str) -> None:
-    """Whatever DNS says."""
-    question = dataclasses.replace(REGISTRY, url=url).probe()["answer"]
+def test_it_is_asked_on_the_host_itself(url: str, asked: str) -> None:
+    """Whatever DNS says, and whatever the URL names."""
+    question = dataclasses.replace(REGISTRY, url=Url.parse(url)).probe()["answer"]
     assert isinstance(question, Command)
-    assert f"--resolve {resolve} -- {url.rstrip('/')}/v2/" in question.script
+    assert question.script.endswith(f"--connect-to ::127.0.0.1: -- {asked}")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_a_real_answer(serve: Serve, reply: Any) -> None:
-    """By real curl, under a name that is nowhere resolved."""
+@pytest.mark.parametrize("host", ["registry.invalid", "[2001:db8::1]"])
+def test_a_real_answer(serve: Serve, reply: Any, host: str) -> None:
+    """By real curl, under a name that is nowhere resolved, and under an address that is not this machine's."""
     web = serve(lambda _: reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'}))
-    registry = dataclasses.replace(REGISTRY, url=f"http://registry.invalid:{web.port}")
+    registry = dataclasses.replace(REGISTRY, url=Url.parse(f"http://{host}:{web.port}"))
     seen = look(registry, LocalSession({}, {"PATH": "/usr/bin:/bin"}))
     assert judge(seen["answer"].text, REALM) == ""
     assert web.asked[0].path == "/v2/"
-    assert web.asked[0].headers["host"] == f"registry.invalid:{web.port}"
+    assert web.asked[0].headers["host"] == f"{host}:{web.port}"
 
 
-PROOF = ImageProof("https://gitlab.example.com:5555", "sammy", Secret("the-password"), "sammy/hello", "/etc/ca.crt")
+PROOF = ImageProof(
+    Url.parse("https://gitlab.example.com:5555"), "sammy", Secret("the-password"), "sammy/hello", "/etc/ca.crt"
+)
 
 
 def prove(proof: ImageProof, code: int = 0, state: dict[str, Any] | None = None) -> list[Change]:
@@ -153,14 +157,22 @@ class TestImageProof:
         codes = []
         for address in (f"127.0.0.1:{web.port}", "127.0.0.1:1", "registry.invalid:5000"):
             seen = look(
-                dataclasses.replace(PROOF, url=f"https://{address}"), LocalSession({}, {"PATH": "/usr/bin:/bin"})
+                dataclasses.replace(PROOF, url=Url.parse(f"https://{address}")),
+                LocalSession({}, {"PATH": "/usr/bin:/bin"}),
             )
             codes.append(seen["look"].code)
         assert codes == [0, 1, 1]
 
     @pytest.mark.parametrize(
         "change",
-        [{"url": "https://g:1"}, {"user": "x"}, {"image": "y"}, {"ca": "/z"}, {"context": "bucket"}, {"always": True}],
+        [
+            {"url": Url.parse("https://g:1")},
+            {"user": "x"},
+            {"image": "y"},
+            {"ca": "/z"},
+            {"context": "bucket"},
+            {"always": True},
+        ],
     )
     def test_other_settings_are_proven_anew(self, change: dict[str, Any]) -> None:
         """And when it is asked for."""

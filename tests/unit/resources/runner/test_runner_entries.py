@@ -18,6 +18,7 @@ from provision.resources.runner.entries import RESTART, STATE
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import NO_FILE, file_is, notes, observe, planned, state_is
+from provision.url import Url
 
 URL = "https://gitlab.example.com"
 OTHERS = """# kept by hand
@@ -40,7 +41,7 @@ def entry(name: str = "builder", token: str | None = "glrt-mine", **settings: An
 
 def maker(url: str = URL) -> RunnerMaker:
     """What makes runners there."""
-    return RunnerMaker(Api(url, Secret("glpat-x")), {"description": "builder"})
+    return RunnerMaker(Api(Url.parse(url), Secret("glpat-x")), {"description": "builder"})
 
 
 def section(

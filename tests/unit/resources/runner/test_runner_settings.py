@@ -17,6 +17,7 @@ from provision.resources.base import Call, Change
 from provision.resources.runner.settings import settings_key
 from provision.secret import Secret
 from provision.testing import LocalSession, look, notes, planned
+from provision.url import Url
 
 Serve = Callable[..., Any]
 FIELDS = {"description": "builder", "tag_list": ["docker", "big"], "paused": False}
@@ -53,7 +54,7 @@ class Host:
         """The resource."""
         return RunnerSettings(
             "builder",
-            Api(self.web.url, Secret("glpat-x")),
+            Api(Url.parse(self.web.url), Secret("glpat-x")),
             {**FIELDS, **fields},
             Secret(token) if token else None,
             always,

@@ -1,0 +1,144 @@
+"""A registry at `https://[2001:db8::1]:5555`: what every task that names it gives to the programs on the hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.image_name import parse
+from provision.resources import (
+    BuiltImage,
+    CertificatePair,
+    Deployment,
+    File,
+    Firewall,
+    ImageProof,
+    RegistryAnswer,
+    Resource,
+    RubySettings,
+    Rule,
+    ServedCertificate,
+    UploadedPair,
+)
+from provision.shell import Command
+from provision.testing import observe, planned, state_is
+from provision_lab.certificates import Authority
+
+URL = "https://[2001:db8::1]:5555"
+NAME = "[2001:db8::1]:5555"
+CA = Authority("a CA")
+ESTATE = f"""
+[hosts.gitlab]
+address = "2001:db8::1"
+groups = ["gitlab"]
+[hosts.runner-1]
+address = "2001:db8::11"
+groups = ["runners"]
+[gitlab]
+external_url = "https://[2001:db8::1]"
+[registry]
+external_url = "{URL}"
+[registry.certificate]
+ca = "ca.pem"
+[registry.login]
+username = "sammy"
+password = "the-login-password"
+image = "sammy/hello"
+"""
+Wants = Callable[..., tuple[Resource, ...]]
+
+
+@pytest.fixture
+def by_address(wants: Wants, tmp_path: Path) -> Wants:
+    """What a task wants of the estate above."""
+    (tmp_path / "ca.pem").write_text(CA.certificate)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return lambda name, text="": wants(name, text, base=ESTATE)
+
+
+def only(resources: tuple[Resource, ...], kind: type) -> Any:
+    """The one resource of a kind."""
+    (found,) = [one for one in resources if isinstance(one, kind)]
+    return found
+
+
+def files(resources: tuple[Resource, ...]) -> set[str]:
+    """The paths of the files."""
+    return {one.path for one in resources if isinstance(one, File)}
+
+
+def test_gitlab_rb_has_the_url_as_it_was_written(by_address: Wants) -> None:
+    """And the certificate's paths as Omnibus builds them: with the brackets of the URL's host."""
+    settings = only(by_address("registry"), RubySettings).settings
+    assert settings[("registry_external_url",)] == URL
+    assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/[2001:db8::1].crt"
+
+
+def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
+    """It connects to the host itself: `curl --resolve` takes no address as a name."""
+    answer = only(by_address("registry"), RegistryAnswer)
+    assert answer.realm == "https://[2001:db8::1]/jwt/auth"
+    assert f"url='{URL}' " in answer.repair.run.script
+    assert "--resolve" not in answer.repair.run.script
+    question = answer.probe()["answer"]
+    assert question.script.endswith(f"--connect-to ::127.0.0.1: -- '{URL}/v2/'")
+
+
+def test_docker_trusts_the_authority_under_the_registrys_name(by_address: Wants) -> None:
+    """In the folder that Docker looks into; a registry of docker.registries may be an address, too."""
+    assert f"/etc/docker/certs.d/{NAME}/ca.crt" in files(by_address("docker"))
+    more = '[docker.registries."[2001:db8::2]:5000"]\nca = "ca.pem"\n'
+    assert "/etc/docker/certs.d/[2001:db8::2]:5000/ca.crt" in files(by_address("docker", more))
+
+
+def test_gitlab_runner_finds_the_authority_of_gitlab(by_address: Wants) -> None:
+    """Where it looks: it cuts `[2001:db8::1]` at the first colon."""
+    runner = '[[runners]]\nname = "b"\nexecutor = "shell"\ntoken = "glrt-x"\n'
+    assert files(by_address("register", runner)) == {"/etc/gitlab-runner/certs/[2001.crt"}
+
+
+def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path: Path) -> None:
+    """By its subject alternative name of kind IP, and asked for without SNI."""
+    found = by_address("certificates")
+    assert only(found, CertificatePair).host == "2001:db8::1"
+    served = only(found, ServedCertificate)
+    script = served.probe()["served"].script
+    assert "-connect 127.0.0.1:5555" in script
+    assert "-servername" not in script
+    (handler,) = served.handlers
+    assert f"name='' port=5555 url='{URL}/v2/'" in handler.run.script
+    pair = CA.issue([], ["2001:db8::1"])
+    (tmp_path / "chain.pem").write_text(pair.fullchain)
+    (tmp_path / "key.pem").write_text(pair.key)
+    text = '[hosts.gitlab.registry.certificate]\nlocal_fullchain = "chain.pem"\nlocal_key = "key.pem"\n'
+    uploaded = only(by_address("certificates", text), UploadedPair)
+    assert (uploaded.host, uploaded.left.days) == ("2001:db8::1", 89)
+
+
+def test_the_firewall_opens_its_port(by_address: Wants) -> None:
+    """The URL's port, not a part of the address."""
+    assert only(by_address("firewall"), Firewall).allow == ((Rule("5555"), "provision: registry"),)
+
+
+def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:
+    """The address without brackets for connecting, with them for Docker and curl."""
+    check = only(by_address("verify"), ImageProof)
+    assert check.probe()["look"].script.endswith(" 2001:db8::1 5555")
+    (change,) = planned(check, observe(check, {"look": 0, "state": state_is({})}))
+    assert isinstance(change.run, Command)
+    assert f"host=2001:db8::1 port=5555 base='{URL}' registry='{NAME}' user=sammy" in change.run.script
+    assert 'getent ahosts "$host"' in change.run.script  # `getent hosts` would look for the address's name
+
+
+def test_images_and_apps_are_in_it(by_address: Wants) -> None:
+    """Image names with brackets; the login is the registry's own."""
+    image = only(by_address("image", '[[images]]\nname = "sammy/hello"\ncontext = "."\n'), BuiltImage)
+    assert str(image.image) == f"{NAME}/sammy/hello"
+    assert (image.registry.url, image.registry.user) == (URL, "sammy")
+    app = f'[[apps]]\nname = "hello"\nimage = "{NAME}/sammy/hello:1.0"\n'
+    deployed = only(by_address("deploy", app), Deployment)
+    assert deployed.image == parse(f"{NAME}/sammy/hello:1.0")
+    assert (deployed.registry.url, deployed.registry.user) == (URL, "sammy")
