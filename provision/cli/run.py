@@ -70,7 +70,7 @@ def run(
     # Start-up makes half a million objects that stay: looking for garbage among them is for nothing.
     gc.disable()
     from provision.engine.assemble import Wishes, assemble
-    from provision.report.console import listeners
+    from provision.report.listeners import listeners
 
     wishes = Wishes(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
     chosen, warnings = assemble(wishes)

@@ -1,33 +1,124 @@
-"""Which reports a run gets, by its options."""
+"""Where reports are written: a rich console, on a stream whose failure does not end the run.
+
+rich decides about width, styles and colours, from the stream and from NO_COLOR, FORCE_COLOR, TERM, COLUMNS,
+TTY_COMPATIBLE and TTY_INTERACTIVE. Source: https://rich.readthedocs.io/en/stable/console.html
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TextIO
+import os
+import sys
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
-from provision.engine.events import Listener
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The eight basic colours: terminals show them in the colours of the user's own theme.
+STYLES: Final = {
+    "heading": "bold",
+    "soft": "dim",
+    "host": "cyan",
+    "good": "green",
+    "warning": "yellow",
+    "bad": "bold red",
+    "action": "blue",
+    "diff.header": "bold",
+    "diff.hunk": "cyan",
+    "diff.added": "green",
+    "diff.removed": "red",
+    "diff.context": "none",
+}
 
 
-def listeners(
-    *, json: bool, diff: bool, verbose: int, stats: bool, report: Path | None, stdout: TextIO, stderr: TextIO
-) -> list[Listener]:
-    """The reports on stdout (JSON lines, or for people) and, where asked for, the page.
+def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | None = None) -> Console:
+    """A console that writes to `stream`. `terminal` and `width` replace what rich detects (for tests).
 
-    Raises UsageError when the page could not be written, before anything is contacted.
+    Text is never taken for rich's markup: what hosts send may contain anything.
     """
-    # Each is imported when it is wanted: a run pays for no report but its own.
-    chosen: list[Listener] = []
-    if json:
-        from provision.report.jsonlines import JsonLines
+    from rich.console import Console
+    from rich.theme import Theme
 
-        chosen.append(JsonLines(stdout))
-    else:
-        from provision.report.layout import Taste
-        from provision.report.terminal import Terminal
+    return Console(
+        file=cast("TextIO", SafeStream(stream)),
+        force_terminal=terminal,
+        width=width,
+        theme=Theme(STYLES),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
-        chosen.append(Terminal(stdout, Taste(diff=diff, verbose=verbose, stats=stats)))
-    if report is not None:
-        from provision.report.html import Html
 
-        chosen.append(Html(report, stderr))
-    return chosen
+def is_rich(console: Console) -> bool:
+    """Whether the output gets styles and is wrapped. Otherwise it is plain text, one fact a line, for files and pipes."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def is_animated(console: Console) -> bool:
+    """Whether lines may be redrawn: on a terminal that a person watches.
+
+    FORCE_COLOR makes rich take a CI job's log for a terminal; redrawn lines would fill such a log.
+    """
+    return is_rich(console) and console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+
+
+class SafeStream:
+    """A text stream that drops what it can no longer write, so that the run goes on to its end.
+
+    A run that stopped between two changes because `provision … | head` closed the pipe would leave hosts half done.
+    The first failure is reported on stderr. Characters that the stream's encoding lacks are written as `?`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._failed = False
+
+    @property
+    def encoding(self) -> str:
+        """The stream's encoding; rich asks for it."""
+        return self._stream.encoding or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Writes the text, or drops it if an earlier write failed."""
+        if not self._failed:
+            try:
+                self._write(text)
+            except OSError as error:
+                self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream; a closed pipe is often noticed only here."""
+        if not self._failed:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._fail(error)
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The stream's file descriptor."""
+        return self._stream.fileno()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+
+    def _fail(self, error: OSError) -> None:
+        self._failed = True
+        closed = isinstance(error, BrokenPipeError)
+        reason = "stdout was closed" if closed else f"cannot write to stdout: {error.strerror or error}"
+        print(f"provision: {reason}; the run continues", file=sys.stderr)
+        # At exit, the interpreter flushes what is still buffered. That would fail again, so it goes to /dev/null.
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, self._stream.fileno())
+        except OSError:
+            pass  # not a real file: nothing is flushed at exit
+        finally:
+            os.close(null)

@@ -1,148 +1,94 @@
-"""What happened alike on many hosts, told once.
-
-What a run has told so far, kept for those who report at the end.
-"""
+"""Equal results of many hosts, joined: names folded to `runner-[01:20]`, changes, messages and errors shown once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary, TaskDone
-from provision.report.text import fold
 
-HOST = "\0"  # stands for a host's own name in a text, while texts are compared
-
-
-@dataclass(frozen=True)
-class ChangeGroup:
-    """Changes of one task that the same hosts share, in order; `seconds` is the slowest host's, per change."""
-
-    task: str
-    hosts: tuple[str, ...]
-    changes: tuple[ChangeSeen, ...]
-    seconds: tuple[float, ...]
+_NUMBER = re.compile(r"[0-9]+")
+_Affixes = tuple[str, ...]  # the text before and after a number; for a name without a number, only the name
 
 
-@dataclass(frozen=True)
-class ErrorGroup:
-    """An error that several hosts share. `alike`: the texts differ in numbers; the first one's is shown."""
+def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
+    """Names with consecutive numbers folded to the inventory's ranges, in order of first appearance.
 
-    hosts: tuple[str, ...]
-    error: ErrorSeen
-    alike: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """Hosts whose counts are equal, with the quickest's and the slowest's seconds."""
-
-    hosts: tuple[str, ...]
-    counts: HostSummary
-    quickest: float
-    slowest: float
-
-
-def fold_changes(ledger: Ledger, *, diffs: bool) -> list[ChangeGroup]:
-    """Changes by task, then by the hosts that share them; with `diffs`, only those of equal diffs are alike."""
-    shared: dict[ChangeSeen, dict[str, float]] = {}
-    for change in ledger.changes:
-        kind = replace(change, host="", seconds=0.0, diff=change.diff if diffs else "")
-        shared.setdefault(kind, {})[change.host] = change.seconds
-    groups: dict[str, dict[tuple[str, ...], list[ChangeSeen]]] = {}
-    for kind, hosts in shared.items():
-        groups.setdefault(kind.task, {}).setdefault(tuple(ledger.in_order(set(hosts))), []).append(kind)
-    return [
-        ChangeGroup(task, hosts, tuple(kinds), tuple(max(shared[kind].values()) for kind in kinds))
-        for task, by_hosts in groups.items()
-        for hosts, kinds in by_hosts.items()
-    ]
-
-
-def fold_messages(ledger: Ledger) -> list[tuple[tuple[str, ...], Message]]:
-    """Each message once, with the hosts it came from."""
-    shared: dict[Message, set[str]] = {}
-    for message in ledger.messages:
-        shared.setdefault(replace(message, host=""), set()).add(message.host)
-    return [(tuple(ledger.in_order(hosts)), message) for message, hosts in shared.items()]
-
-
-def fold_errors(ledger: Ledger, *, each: bool = False) -> list[ErrorGroup]:
-    """Each error once, with the hosts that met it: equal but for the host's own name, or but for numbers (addresses).
-
-    `each` keeps apart those that differ in numbers.
+    With `limit` > 0, at most that many folded parts are shown and the other names are counted: `a, b and 7 more`.
     """
-    shared: dict[ErrorSeen, list[ErrorSeen]] = {}
-    for error in ledger.errors:
-        kind = _nameless(error)
-        if not each:
-            kind = replace(kind, text=_numberless(kind.text), hint=_numberless(kind.hint))
-        shared.setdefault(kind, []).append(error)
-    return [_error_group(ledger, errors) for errors in shared.values()]
+    names = list(dict.fromkeys(names))
+    groups: dict[_Affixes, dict[str, str]] = {}
+    shared = Counter(affixes for name in names for affixes, _ in _readings(name))
+    for name in names:
+        readings = list(_readings(name))
+        if not readings:
+            groups[name,] = {name: ""}
+            continue
+        # A name with several numbers joins the largest group: web1.eu2 goes with web2.eu2, not with web1.eu3.
+        affixes, number = max(readings, key=lambda one: shared[one[0]])
+        groups.setdefault(affixes, {})[name] = number
+    parts = [(_folded(affixes, members), len(members)) for affixes, members in groups.items()]
+    if limit and len(parts) > limit:
+        rest = sum(count for _, count in parts[limit:])
+        return ", ".join(text for text, _ in parts[:limit]) + f" and {rest} more"
+    return ", ".join(text for text, _ in parts)
 
 
-def _error_group(ledger: Ledger, errors: list[ErrorSeen]) -> ErrorGroup:
-    hosts = tuple(ledger.in_order({one.host for one in errors}))
-    first = errors[0]
-    if len(hosts) == 1:
-        return ErrorGroup(hosts, first)
-    kinds = {_nameless(one) for one in errors}
-    if len(kinds) > 1:
-        return ErrorGroup(hosts, first, alike=True)
-    kind, name = kinds.pop(), fold(hosts, limit=3)
-    return ErrorGroup(hosts, replace(kind, text=kind.text.replace(HOST, name), hint=kind.hint.replace(HOST, name)))
+def _readings(name: str) -> Iterator[tuple[_Affixes, str]]:
+    """Each number in a name, with the text around it; the last number first."""
+    for match in reversed(list(_NUMBER.finditer(name))):
+        yield (name[: match.start()], name[match.end() :]), match.group()
 
 
-def _nameless(error: ErrorSeen) -> ErrorSeen:
-    own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])") if error.host else re.compile(r"(?!)")
-    return replace(error, host="", text=own.sub(HOST, error.text), hint=own.sub(HOST, error.hint))
+def _folded(affixes: _Affixes, members: dict[str, str]) -> str:
+    if len(members) == 1:
+        return next(iter(members))
+    before, after = affixes
+    return f"{before}[{','.join(_ranges(list(members.values())))}]{after}"
 
 
-def _numberless(text: str) -> str:
-    return re.sub(r"[0-9]+", "#", text)
-
-
-def fold_rows(ledger: Ledger, hosts: dict[str, HostSummary], *, at: int) -> list[Row]:
-    """A row per host; from more than `at` hosts on, a row per equal counts."""
-    rows: dict[object, list[str]] = {}
-    for name in ledger.in_order(set(hosts)):
-        one = hosts[name]
-        counts = (one.ok, one.changed, one.failed, one.skipped, one.unreachable)
-        rows.setdefault(counts if len(hosts) > at else name, []).append(name)
-    return [_row(names, hosts) for names in rows.values()]
-
-
-def _row(names: Sequence[str], hosts: dict[str, HostSummary]) -> Row:
-    seconds = [hosts[name].seconds for name in names]
-    return Row(tuple(names), hosts[names[0]], min(seconds), max(seconds))
+def _ranges(numbers: list[str]) -> Iterator[str]:
+    """`01`, `02`, `03`, `07` as `01:03`, `07`. Numbers of different width share a range only if none is padded."""
+    widths = {len(one) for one in numbers if one.startswith("0") and len(one) > 1}
+    padded = sorted(one for one in numbers if len(one) in widths)
+    unpadded = sorted((one for one in numbers if len(one) not in widths), key=int)
+    for batch in (padded, unpadded):
+        start = 0
+        for index, one in enumerate(batch):
+            follower = batch[index + 1] if index + 1 < len(batch) else ""
+            if not follower or int(follower) != int(one) + 1 or (batch is padded and len(follower) != len(one)):
+                yield one if index == start else f"{batch[start]}:{one}"
+                start = index + 1
 
 
 @dataclass
-class Ledger:
-    """Events by kind, in order of arrival; hosts in inventory order."""
+class RunLog:
+    """The events of a run so far, by type, in order of arrival; `hosts` are in inventory order."""
 
     names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     check: bool = False
-    done: dict[tuple[str, str], TaskDone] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], TaskDone] = field(default_factory=dict)
     headlines: dict[str, str] = field(default_factory=dict)
     changes: list[ChangeSeen] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     errors: list[ErrorSeen] = field(default_factory=list)
     summary: Summary | None = None
 
-    def note(self, event: Event) -> None:
-        """Takes an event in; those of the live view alone are not kept."""
+    def add(self, event: Event) -> None:
+        """Keeps an event. Events that matter only while the run goes on are not kept."""
         match event:
             case Start():
                 self.names, self.hosts, self.check = event.names, event.hosts, event.check
             case TaskDone():
-                self.done[event.host, event.task] = event
+                self.tasks[event.host, event.task] = event
                 self.headlines.setdefault(event.task, event.headline)
             case ChangeSeen():
                 self.changes.append(event)
-            case Message():
+            case Message() if event.kind != "stopping":  # "stopping after …" is history when the run has ended
                 self.messages.append(event)
             case ErrorSeen():
                 self.errors.append(event)
@@ -152,11 +98,124 @@ class Ledger:
                 pass
 
     @property
-    def quiet(self) -> bool:
-        """Nothing happened that a reader must see: no change, message or error."""
+    def is_empty(self) -> bool:
+        """Whether the run had no change, no message and no error."""
         return not (self.changes or self.messages or self.errors)
 
+    @property
+    def rerun(self) -> list[str]:
+        """The hosts to rerun after a fix: those with errors, in order. Empty if that would be none or all hosts."""
+        hosts = self.in_order({one.host for one in self.errors if one.host})
+        return hosts if len(hosts) < len(self.hosts) else []
+
     def in_order(self, hosts: set[str]) -> list[str]:
-        """These hosts in inventory order; names that are not in the inventory last."""
-        place = {name: index for index, name in enumerate(self.hosts)}
-        return sorted(hosts, key=lambda name: (place.get(name, len(place)), name))
+        """These hosts in inventory order; names that are not in the inventory come last."""
+        position = {name: index for index, name in enumerate(self.hosts)}
+        return sorted(hosts, key=lambda name: (position.get(name, len(position)), name))
+
+
+@dataclass(frozen=True)
+class ChangeGroup:
+    """Changes of one task that the same hosts share, in order. `seconds`: of the slowest host, per change."""
+
+    task: str
+    hosts: tuple[str, ...]
+    changes: tuple[ChangeSeen, ...]
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ErrorGroup:
+    """An error that several hosts share. `similar`: the texts differ in numbers, and `error` is the first host's."""
+
+    hosts: tuple[str, ...]
+    error: ErrorSeen
+    similar: bool = False
+
+
+@dataclass(frozen=True)
+class CountsGroup:
+    """Hosts with equal counts, and the seconds of the fastest and the slowest of them."""
+
+    hosts: tuple[str, ...]
+    counts: HostSummary
+    fastest: float
+    slowest: float
+
+
+def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
+    """Changes by task, then by the hosts that share them. With `diffs`, only changes with equal diffs are equal."""
+    shared: dict[ChangeSeen, dict[str, float]] = {}
+    for change in log.changes:
+        common = replace(change, host="", seconds=0.0, diff=change.diff if diffs else "")
+        shared.setdefault(common, {})[change.host] = change.seconds
+    groups: dict[str, dict[tuple[str, ...], list[ChangeSeen]]] = {}
+    for common, hosts in shared.items():
+        groups.setdefault(common.task, {}).setdefault(tuple(log.in_order(set(hosts))), []).append(common)
+    return [
+        ChangeGroup(task, hosts, tuple(changes), tuple(max(shared[one].values()) for one in changes))
+        for task, by_hosts in groups.items()
+        for hosts, changes in by_hosts.items()
+    ]
+
+
+def fold_messages(log: RunLog) -> list[tuple[tuple[str, ...], Message]]:
+    """Each message once, with the hosts that share it."""
+    shared: dict[Message, set[str]] = {}
+    for message in log.messages:
+        shared.setdefault(replace(message, host=""), set()).add(message.host)
+    return [(tuple(log.in_order(hosts)), message) for message, hosts in shared.items()]
+
+
+def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
+    """Each error once, with the hosts that share it. Errors are equal if they differ only in the host's own name.
+
+    Errors that differ only in numbers (addresses, ports) are joined as well, unless `each` is set.
+    """
+    shared: dict[ErrorSeen, list[ErrorSeen]] = {}
+    for error in log.errors:
+        common = _without_host(error)
+        if not each:
+            common = replace(common, text=_without_numbers(common.text), hint=_without_numbers(common.hint))
+        shared.setdefault(common, []).append(error)
+    return [_error_group(log, errors) for errors in shared.values()]
+
+
+_HOST: Final = "\0"  # replaces a host's own name in a text while texts are compared
+
+
+def _error_group(log: RunLog, errors: list[ErrorSeen]) -> ErrorGroup:
+    hosts = tuple(log.in_order({one.host for one in errors}))
+    first = errors[0]
+    if len(hosts) == 1:
+        return ErrorGroup(hosts, first)
+    variants = {_without_host(one) for one in errors}
+    if len(variants) > 1:
+        return ErrorGroup(hosts, first, similar=True)
+    common, name = variants.pop(), fold_names(hosts, limit=3)
+    text, hint = (one.replace(_HOST, name) for one in (common.text, common.hint))
+    return ErrorGroup(hosts, replace(common, text=text, hint=hint))
+
+
+def _without_host(error: ErrorSeen) -> ErrorSeen:
+    own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])") if error.host else re.compile(r"(?!)")
+    return replace(error, host="", text=own.sub(_HOST, error.text), hint=own.sub(_HOST, error.hint))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[0-9]+", "#", text)
+
+
+def fold_counts(log: RunLog, hosts: dict[str, HostSummary], *, above: int) -> list[CountsGroup]:
+    """A group for each host; with more than `above` hosts, a group for all hosts with equal counts."""
+    groups: dict[object, list[str]] = {}
+    for name in log.in_order(set(hosts)):
+        one = hosts[name]
+        counts = (one.ok, one.changed, one.failed, one.skipped, one.unreachable)
+        groups.setdefault(counts if len(hosts) > above else name, []).append(name)
+    return [_counts_group(names, hosts) for names in groups.values()]
+
+
+def _counts_group(names: Sequence[str], hosts: dict[str, HostSummary]) -> CountsGroup:
+    seconds = [hosts[name].seconds for name in names]
+    return CountsGroup(tuple(names), hosts[names[0]], min(seconds), max(seconds))

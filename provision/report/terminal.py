@@ -1,99 +1,280 @@
-"""The report for people: progress while it runs, then what changed, the counts, what failed, and a verdict."""
+"""The report for people: progress while the run goes on, then changes, notes, counts, failures and the result.
+
+On a terminal, changes stand under a heading per task, in colour, wrapped to the width. Elsewhere each change is one
+plain line that names host and task, so that a log can be searched for it.
+"""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from provision.engine.events import Event, Summary
-from provision.report import layout
-from provision.report import layout as tables
-from provision.report.folding import Ledger
-from provision.report.layout import Line, Out, Taste, colour, is_terminal, plain
-from provision.report.live import PlainProgress
-from provision.report.text import safe
+from rich.table import Table
+from rich.text import Text
+
+from provision.engine.events import Event, HostSummary, Summary
+from provision.report.console import is_animated, is_rich
+from provision.report.folding import (
+    ChangeGroup,
+    ErrorGroup,
+    RunLog,
+    fold_changes,
+    fold_counts,
+    fold_errors,
+    fold_messages,
+    fold_names,
+)
+from provision.report.progress import MAX_NAMES, PlainProgress
+from provision.report.text import diff_lines, mask_event, printable, printable_lines
+from provision.report.wording import describe_change, describe_result, duration, failure_label, place, size
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from provision.report.live import LiveView
+
+SLOW: Final = 1.0  # seconds from which a change's duration is shown
+FOLD_COUNTS_ABOVE: Final = 10  # hosts; up to there, each has its own row in the table of counts
+MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": ("-", "bad"), "run": (">", "action")}
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the user asked for: `--diff`, the number of `-v`, `--stats`."""
+
+    diff: bool = False
+    verbose: int = 0
+    stats: bool = False
 
 
 class Terminal:
-    """Listens to a run and tells it on a stream: with colours and a live view on a terminal, else in plain lines.
-
-    NO_COLOR, TERM=dumb and a stream that is no terminal make it plain; `fancy` decides instead of them, and
-    `ticking=False` leaves out what depends on time passing (for tests).
-    """
+    """Reports a run on a console. `animated` replaces what is detected; `ticking=False` leaves out timers (for tests)."""
 
     def __init__(
         self,
-        stream: TextIO,
-        taste: Taste | None = None,
+        console: Console,
+        options: ReportOptions | None = None,
         *,
-        fancy: bool | None = None,
+        animated: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         ticking: bool = True,
     ) -> None:
-        self._out = Out(stream)
-        self._fancy = is_terminal(stream) and not os.environ.get("NO_COLOR") if fancy is None else fancy
-        self._taste = replace(taste or Taste(), grouped=self._fancy)
-        self._ledger = Ledger()
-        self._told = False
-        verbose = self._taste.verbose
+        self._console = console
+        self._options = options or ReportOptions()
+        self._log = RunLog()
+        self._has_reported = False
+        verbose = self._options.verbose
         self._progress: LiveView | PlainProgress
-        if self._fancy and ticking:
-            from provision.report.live import LiveView  # plain runs do without it
+        if is_animated(console) if animated is None else animated:
+            from provision.report.live import LiveView
 
-            self._progress = LiveView(self._out, verbose=verbose, clock=clock)
+            self._progress = LiveView(console, verbose=verbose, clock=clock)
         else:
-            self._progress = PlainProgress(self._out, verbose=verbose, clock=clock, ticking=ticking)
+            self._progress = PlainProgress(console, verbose=verbose, clock=clock, ticking=ticking)
 
     def on(self, event: Event) -> None:
-        """Takes an event; the summary ends the progress and brings the report."""
-        event = safe(event)
-        self._ledger.note(event)
+        """Takes an event; the summary ends the progress and prints the final report."""
+        event = mask_event(event)
+        self._log.add(event)
         if isinstance(event, Summary):
-            self._tell()
+            self._report()
         else:
             self._progress.on(event)
 
     def close(self) -> None:
-        """Tells what is known, when the run broke off before its summary."""
-        if not self._told:
-            self._tell()
+        """Prints what is known if the run broke off before its summary."""
+        if not self._has_reported:
+            self._report()
 
-    def _tell(self) -> None:
-        self._told = True
-        self._progress.close()
-        if self._fancy and not self._taste.width:
-            self._taste = replace(self._taste, width=self._out.width())
-        lines = ending(self._ledger, self._taste)
-        if self._progress.said:
-            lines.insert(0, [])
-        self._out.lines([(colour if self._fancy else plain)(line) for line in lines])
+    def _report(self) -> None:
+        self._has_reported = True
+        try:
+            self._progress.close()
+        finally:
+            report = FinalReport(self._log, self._options, self._console)
+            report.print(blank_line_first=self._progress.has_printed)
 
 
-def ending(ledger: Ledger, taste: Taste) -> list[Line]:
-    """The whole report at the end: blocks with an empty line between; what failed comes last but for the verdict."""
-    blocks = [layout.changes(ledger, taste), layout.messages(ledger, taste)]
-    summary = ledger.summary
-    if summary is not None:
-        # A log of many runs with nothing to do holds a line for each.
-        if summary.hosts and (taste.grouped or taste.verbose or not ledger.quiet):
-            blocks.append(tables.counts(ledger, summary, taste))
-        if taste.stats:
-            blocks.append(tables.costs(ledger, summary))
-    blocks.append(layout.failures(ledger, taste))
-    if summary is not None:
-        blocks.append([layout.last_word(ledger, summary)])
-    elif ledger.hosts:
-        blocks.append([[("The run broke off before its end", "bad")]])
-    lines: list[Line] = []
-    for block in blocks:
-        while block and not block[-1]:
-            block.pop()
-        if block:
-            lines += [*([[]] if lines else []), *block]
-    return lines
+@dataclass(frozen=True)
+class FinalReport:
+    """The report at the end, in sections with an empty line between them. What needs action comes last."""
+
+    log: RunLog
+    options: ReportOptions
+    console: Console
+
+    def print(self, *, blank_line_first: bool = False) -> None:
+        """Prints all sections that have something to show."""
+        sections: list[Sequence[Text | Table]] = [self._changes(), self._messages(), *self._tables()]
+        sections += [self._failures(), self._result()]
+        for section in sections:
+            if not section:
+                continue
+            if blank_line_first:
+                self.console.print()
+            blank_line_first = True
+            for item in section:
+                self._print_item(item)
+
+    def _print_item(self, item: Text | Table) -> None:
+        # Text is wrapped before it comes here. A table that is not for a terminal is as wide as its content.
+        if isinstance(item, Text):
+            self.console.print(item, soft_wrap=True)
+        elif is_rich(self.console):
+            self.console.print(item)
+        else:
+            self.console.print(item, width=10_000, crop=False)
+
+    def _changes(self) -> list[Text | Table]:
+        """What changed or would change: under a heading per task and hosts, or a line each."""
+        lines: list[Text | Table] = []
+        headlined: set[str] = set()
+        for group in fold_changes(self.log, diffs=self.options.diff):
+            if is_rich(self.console):
+                lines += [Text()] if lines else []
+                lines.append(self._heading(group, with_headline=group.task not in headlined))
+                headlined.add(group.task)
+            lines += self._change_group(group)
+        return lines
+
+    def _heading(self, group: ChangeGroup, *, with_headline: bool) -> Text:
+        line = Text.assemble((self._names(group.hosts), "host"), ": ", (group.task, "heading"))
+        if with_headline and (headline := printable(self.log.headlines.get(group.task, ""))):
+            line.append(f"  {headline}", "soft")
+            line.truncate(self.console.width, overflow="ellipsis")
+        return line
+
+    def _change_group(self, group: ChangeGroup) -> Iterable[Text]:
+        for change, seconds in zip(group.changes, group.seconds, strict=True):
+            text = Text(printable(describe_change(change, check=self.log.check)))
+            if change.predicted:
+                text.stylize("soft")
+            if self.options.verbose and change.resource:
+                text.append(f"  [{printable(change.resource)}]", "soft")
+            if seconds >= SLOW:
+                text.append(f"  ({duration(seconds)})", "soft")
+            if is_rich(self.console):
+                yield from self._wrapped(Text.assemble("  ", MARKS.get(change.action, MARKS["update"]), " "), text)
+            else:
+                yield Text.assemble(f"{place(self._names(group.hosts), group.task)}: ", text)
+            if self.options.diff:
+                yield from (Text(f"    {line}", f"diff.{kind}") for kind, line in diff_lines(change.diff))
+
+    def _messages(self) -> list[Text]:
+        """What the reader should know, each once."""
+        lines: list[Text] = []
+        for hosts, message in fold_messages(self.log):
+            first, *others = printable_lines(message.text)
+            where = place(self._names(hosts), message.task)
+            lines += self._wrapped(Text("note  ", "action"), Text.assemble((f"{where}: ", "host"), first))
+            for line in others:
+                lines += self._wrapped(Text("      "), Text(line))
+        return lines
+
+    def _tables(self) -> Iterable[list[Table]]:
+        summary = self.log.summary
+        if summary is None or not summary.hosts:
+            return
+        # A log of many runs with nothing to do has one line for each run.
+        if is_rich(self.console) or self.options.verbose or not self.log.is_empty:
+            yield [self._counts(summary)]
+        if self.options.stats:
+            yield [self._costs(summary)]
+
+    def _counts(self, summary: Summary) -> Table:
+        """Per host: tasks that ended well, changes, tasks that failed or were skipped, and seconds."""
+        table = _table(
+            "host", "ok", "pending" if summary.check else "changed", "failed", "skipped", "unreachable", "seconds"
+        )
+        above = len(summary.hosts) if self.options.verbose else FOLD_COUNTS_ABOVE
+        for group in fold_counts(self.log, summary.hosts, above=above):
+            one = group.counts
+            fastest, slowest = f"{group.fastest:.1f}", f"{group.slowest:.1f}"
+            table.add_row(
+                Text(self._names(group.hosts), "bad" if one.failed or one.unreachable else "host"),
+                _number(one.ok, "good"),
+                _number(one.changed, "warning"),
+                _number(one.failed, "bad"),
+                _number(one.skipped, ""),
+                Text("yes", "bad") if one.unreachable else Text("-", "soft"),
+                Text(slowest if fastest == slowest else f"{fastest}–{slowest}"),
+            )
+        return table
+
+    def _costs(self, summary: Summary) -> Table:
+        """Per host: round trips, bytes sent and received, seconds; and the total."""
+        table = _table("host", "round trips", "sent", "received", "seconds")
+        for name in self.log.in_order(set(summary.hosts)):
+            one = summary.hosts[name]
+            table.add_row(Text(printable(name), "host"), *_cost(one))
+        if len(summary.hosts) > 1:
+            hosts = summary.hosts.values()
+            total = HostSummary(
+                round_trips=sum(one.round_trips for one in hosts),
+                bytes_sent=sum(one.bytes_sent for one in hosts),
+                bytes_received=sum(one.bytes_received for one in hosts),
+                seconds=summary.seconds,
+            )
+            table.add_row("total", *_cost(total), style="soft")
+        return table
+
+    def _failures(self) -> list[Text]:
+        """Each error with its place, text and next step; then how to rerun only the hosts concerned."""
+        lines: list[Text] = []
+        for group in fold_errors(self.log, each=bool(self.options.verbose)):
+            lines += [Text()] if lines else []
+            lines += self._failure(group)
+        if hosts := self.log.rerun:
+            limit = (f"--limit {','.join(hosts)}", "heading")
+            lines += [Text(), Text.assemble("After the fix, rerun only these hosts with: ", limit)]
+        return lines
+
+    def _failure(self, group: ErrorGroup) -> Iterable[Text]:
+        error = group.error
+        headline = Text(place(self._names(group.hosts), error.task, printable(error.resource)), "heading")
+        if self.options.verbose:
+            headline.append(f"  [{error.error}]", "soft")
+        label = Text(f"{failure_label(error)} ", "bad")
+        yield from self._wrapped(label, headline)
+        for line in printable_lines(error.text):
+            yield from self._wrapped(Text("  "), Text(line))
+        if group.similar:
+            note = f"(showing 1 of {len(group.hosts)}; the others differ only in numbers; -v shows all)"
+            yield from self._wrapped(Text("  "), Text(note, "soft"))
+        for index, line in enumerate(printable_lines(error.hint) if error.hint else []):
+            yield from self._wrapped(Text("    ") if index else Text("  → ", "action"), Text(line))
+
+    def _result(self) -> list[Text]:
+        if self.log.summary is None and not self.log.hosts:
+            return []  # nothing was begun, and the error that ended the run is printed elsewhere
+        return [Text(*describe_result(self.log))]
+
+    def _names(self, hosts: tuple[str, ...]) -> str:
+        return printable(fold_names(hosts, limit=0 if self.options.verbose else MAX_NAMES))
+
+    def _wrapped(self, first: Text, text: Text) -> Sequence[Text]:
+        """The text behind `first`, wrapped to a terminal's width; further lines are indented like the first one."""
+        if not is_rich(self.console):
+            return [Text.assemble(first, text)]
+        indent = Text(" " * first.cell_len)
+        lines = text.wrap(self.console, max(self.console.width - first.cell_len, 20))
+        return [Text.assemble(indent if index else first, line) for index, line in enumerate(lines)]
+
+
+def _table(first: str, *others: str) -> Table:
+    """Columns without borders: the first aligned to the left, numbers to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="soft")
+    table.add_column(first, overflow="fold")
+    for head in others:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _number(number: int, style: str) -> Text:
+    return Text(str(number), style if number else "soft")
+
+
+def _cost(one: HostSummary) -> tuple[str, str, str, str]:
+    return str(one.round_trips), size(one.bytes_sent), size(one.bytes_received), f"{one.seconds:.1f}"

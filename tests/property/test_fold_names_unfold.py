@@ -1,4 +1,4 @@
-"""Folded host names mean the same hosts."""
+"""Folded host names stand for the same hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.report.text import fold
+from provision.report.folding import fold_names
 
 NAMES = st.lists(
     st.from_regex(r"\A(?:[ab]-?)?[0-9]{1,3}(?:\.[xy][0-9]{0,2})?\Z|\A[a-c]\Z", fullmatch=True), unique=True, max_size=30
@@ -16,7 +16,7 @@ NAMES = st.lists(
 
 
 def unfold(text: str) -> Iterator[str]:
-    """The reverse, written apart from what it tests."""
+    """The reverse, written independently of the code under test."""
     for piece in text.split(", ") if text else []:
         match = re.fullmatch(r"(.*)\[(.*)\](.*)", piece)
         if not match:
@@ -32,4 +32,4 @@ def unfold(text: str) -> Iterator[str]:
 @given(NAMES)
 def test_unfolds_to_the_same_names(names: list[str]) -> None:
     """No name is lost, added or changed by folding."""
-    assert sorted(unfold(fold(names))) == sorted(names)
+    assert sorted(unfold(fold_names(names))) == sorted(names)

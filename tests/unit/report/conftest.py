@@ -1,4 +1,4 @@
-"""Fake runs for the reports' tests."""
+"""Fake runs and expected texts for the tests of the reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from provision.engine.events import Event
 
 HERE = Path(__file__).parent
-Tell = Callable[[str], list[Event]]
+EventsOf = Callable[[str], list[Event]]
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +22,8 @@ def script() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tell(script: Path) -> Tell:
-    """`tell("first")`: the events of a fake run."""
+def events_of(script: Path) -> EventsOf:
+    """`events_of("first")`: the events of a fake run."""
     spec = importlib.util.spec_from_file_location("fake_runs", script)
     assert spec is not None
     assert spec.loader is not None
@@ -34,7 +34,7 @@ def tell(script: Path) -> Tell:
 
 @pytest.fixture
 def expected() -> Callable[[str, str], None]:
-    """`expected("first.txt", text)` compares with the text kept in `expected/`; PROVISION_KEEP=1 keeps the new one."""
+    """`expected("first.txt", text)` compares with the file in `expected/`; PROVISION_KEEP=1 replaces that file."""
 
     def compare(name: str, text: str) -> None:
         path = HERE / "expected" / name

@@ -1,8 +1,8 @@
-"""Runs as the engine would tell them, for the reports' tests and for eyes.
+"""Fake runs: the events that the engine would send, for the tests of the reports and for looking at reports.
 
     python tests/unit/report/fake_runs.py first|noop|failed|many|check|interrupted [--html FILE] [--json] [--diff] [-v]
 
-plays one at its own pace on the terminal.
+plays one in real time on the terminal.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from provision.engine.events import (
 Timed = tuple[float, Event]  # seconds since the event before, event
 
 HEADLINES = {
-    "docker": "Docker Engine runs, starts at boot, and trusts our registry.",
-    "runner": "gitlab-runner and its helper images come from GitLab's repository, and the service runs.",
-    "register": "Each [[runners]] of the inventory is one entry of config.toml that GitLab accepts.",
-    "gitlab": "GitLab is installed, and its settings are in force.",
-    "certificates": "Certificate and key match each other and the registry's name.",
-    "registry": "The container registry answers over TLS and keeps its images in S3.",
-    "firewall": "ufw lets in SSH, the registry and what is allowed.",
-    "verify": "An image can be pushed and pulled from here.",
+    "docker": "Install Docker Engine, configure it and start it",
+    "runner": "Install gitlab-runner and its helper images from GitLab's repository and start the service",
+    "register": "Register each [[runners]] of the inventory and keep its settings in config.toml",
+    "gitlab": "Install GitLab and apply its settings",
+    "certificates": "Check that certificate and key match each other and the registry's name",
+    "registry": "Set up the container registry over TLS, with its images in S3",
+    "firewall": "Allow SSH, the registry and the listed ports in ufw",
+    "verify": "Verify that an image can be pushed and pulled",
 }
 DAEMON = """\
 --- /etc/docker/daemon.json
@@ -92,21 +92,21 @@ FIREWALL = [("Firewall", "update", "allow 5555/tcp", "", "")]
 def play(
     host: str, task: str, changes: list[tuple[str, str, str, str, str]], *, check: bool = False, pace: float = 1.0
 ) -> Iterator[Timed]:
-    """A task on a host that makes these changes."""
-    yield 0.01, Step(host, task, "looking")
-    for resource, action, summary, diff, said in changes:
+    """The events of a task on a host that makes these changes."""
+    yield 0.01, Step(host, task, "observing", "observing")
+    for resource, action, summary, diff, output in changes:
         if not check:
             yield 0.05, Step(host, task, summary)
-            if said:
-                yield pace, Output(host, task, said + "\n")
-        seconds = 0.0 if check else (2.4 if said else 0.1)
+            if output:
+                yield pace, Output(host, task, output + "\n")
+        seconds = 0.0 if check else (2.4 if output else 0.1)
         yield pace, ChangeSeen(host, task, resource, action, summary, diff, not check, seconds=seconds)
     status: Status = "changed" if changes else "ok"
     yield 0.0, TaskDone(host, task, status, pace * len(changes), len(changes), HEADLINES[task])
 
 
-def together(*streams: Iterator[Timed]) -> Iterator[Timed]:
-    """Hosts side by side: by turns."""
+def interleave(*streams: Iterator[Timed]) -> Iterator[Timed]:
+    """Hosts at the same time: one event of each in turn."""
     rest = list(streams)
     while rest:
         for one in list(rest):
@@ -121,14 +121,14 @@ def first(*, check: bool = False) -> Iterator[Timed]:
     """A first run over a GitLab host and two runners."""
     hosts = ("gitlab", "runner-1", "runner-2")
     yield 0.0, Start(("all",), hosts, check)
-    yield from together(
-        *(iter([(0.3, Step(host, "", "connecting")), (0.2, Step(host, "", "looking"))]) for host in hosts)
+    yield from interleave(
+        *(iter([(0.3, Step(host, "", "connecting", "connecting")), (0.2, Step(host, "", "observing", "observing"))]) for host in hosts)
     )
     server = {"gitlab": [], "certificates": [], "registry": REGISTRY, "firewall": FIREWALL}
     for task, changes in server.items():
         yield from play("gitlab", task, changes, check=check)
     for task, changes in {"docker": DOCKER, "runner": RUNNER, "register": REGISTER}.items():
-        yield from together(*(play(host, task, changes, check=check) for host in hosts[1:]))
+        yield from interleave(*(play(host, task, changes, check=check) for host in hosts[1:]))
     for host in hosts[1:]:
         if check:
             change = ChangeSeen(
@@ -146,11 +146,11 @@ def first(*, check: bool = False) -> Iterator[Timed]:
 
 
 def noop() -> Iterator[Timed]:
-    """A run that finds all as it should be."""
+    """A run that finds nothing to change."""
     hosts = ("gitlab", "runner-1", "runner-2")
     yield 0.0, Start(("all",), hosts, False)
     for host in hosts:
-        yield 0.1, Step(host, "", "connecting")
+        yield 0.1, Step(host, "", "connecting", "connecting")
     for host in hosts:
         for task in ("firewall",) if host == "gitlab" else ("docker", "runner"):
             yield 0.0, TaskDone(host, task, "ok", 0.01, 0, HEADLINES[task])
@@ -177,8 +177,8 @@ def failed(*, interrupted: bool = False) -> Iterator[Timed]:
             "ChangeFailed",
             "install docker-ce 5:29.1.0: E: Version '5:29.1.0' for 'docker-ce' was not found\n"
             "E: Unable to correct problems, you have held broken packages.",
-            "look at `apt-cache madison docker-ce` on the host, and choose one of these as [docker] version; "
-            "or leave the pin out to take the newest one",
+            "run `apt-cache madison docker-ce` on the host and set [docker] version to one of these; "
+            "or remove [docker] version to get the newest one",
         ),
     )
     yield 0.0, TaskDone("runner-1", "docker", "failed", 4.2, 0, HEADLINES["docker"])
@@ -187,13 +187,14 @@ def failed(*, interrupted: bool = False) -> Iterator[Timed]:
     yield (
         0.3,
         ErrorSeen(
-            "runner-2", "docker", "", "Unreachable", text, "is the host up, and its address right? try: ssh runner-2"
+            "runner-2", "docker", "", "Unreachable", text, "check that the host is up and its address is right: ssh runner-2"
         ),
     )
     yield 0.0, TaskDone("runner-2", "docker", "unreachable", 10.0, 0, HEADLINES["docker"])
     yield 0.0, TaskDone("runner-2", "runner", "skipped", 0.0, 0, HEADLINES["runner"])
     if interrupted:
-        yield 0.2, Message("gitlab", "registry", "stopping after: reconfigure GitLab (Ctrl-C again abandons it)")
+        yield 0.2, Message("gitlab", "registry", "stopping after: reconfigure GitLab (Ctrl-C again abandons it)", "stopping")
+        yield 0.4, Message("gitlab", "registry", "stopped after: reconfigure GitLab")
     counts = {
         "gitlab": HostSummary(1, 2, round_trips=6, bytes_sent=9_000, bytes_received=4_000, seconds=5.0),
         "runner-1": HostSummary(0, 0, 1, 1, round_trips=4, bytes_sent=8_000, bytes_received=3_500, seconds=4.5),
@@ -207,17 +208,17 @@ def many(size: int = 60) -> Iterator[Timed]:
     hosts = ("gitlab", *(f"runner-{number:02}" for number in range(1, size)))
     yield 0.0, Start(("runners",), hosts, False)
     away = set(hosts[20:23])
-    yield from together(*(iter([(2.0, Step(host, "", "connecting"))]) for host in hosts))
+    yield from interleave(*(iter([(2.0, Step(host, "", "connecting", "connecting"))]) for host in hosts))
     for number, host in enumerate(hosts):
         if host in away:
             text = f"{host} (10.0.0.{number}:22): connection refused"
-            yield 0.1, ErrorSeen(host, "docker", "", "Unreachable", text, f"is sshd running there? try: ssh {host}")
+            yield 0.1, ErrorSeen(host, "docker", "", "Unreachable", text, f"check that sshd is running: ssh {host}")
             yield 0.0, TaskDone(host, "docker", "unreachable", 1.0, 0, HEADLINES["docker"])
     odd = [*DOCKER[:2], (*DOCKER[2][:3], DAEMON.replace("10m", "50m"), ""), DOCKER[3]]
     workers = [host for host in hosts[1:] if host not in away]
-    yield from together(*(play(host, "docker", odd if host == "runner-07" else DOCKER, pace=8.0) for host in workers))
-    text = "/etc/gitlab-runner/config.toml: line 7: a key without a value"
-    yield 0.0, ErrorSeen("runner-33", "register", "RunnerConfig", "ProbeFailed", text, "mend the file, then run again")
+    yield from interleave(*(play(host, "docker", odd if host == "runner-07" else DOCKER, pace=8.0) for host in workers))
+    text = "/etc/gitlab-runner/config.toml: line 7: the key has no value"
+    yield 0.0, ErrorSeen("runner-33", "register", "RunnerConfig", "ProbeFailed", text, "fix the file, then rerun the command")
     yield 0.0, TaskDone("runner-33", "register", "failed", 0.1, 0, HEADLINES["register"])
     counts = {"gitlab": HostSummary(1, seconds=0.4, round_trips=3)}
     for number, host in enumerate(hosts[1:]):
@@ -238,8 +239,8 @@ RUNS: dict[str, Callable[[], Iterator[Timed]]] = {
 
 
 def main() -> None:
-    """Plays a run before one's eyes."""
-    from provision.report.console import listeners
+    """Plays a run in real time."""
+    from provision.report.listeners import listeners
 
     parser = argparse.ArgumentParser()
     parser.add_argument("run", choices=RUNS)
@@ -250,7 +251,7 @@ def main() -> None:
     parser.add_argument("--stats", action="store_true")
     parser.add_argument("-v", action="count", default=0)
     args = parser.parse_args()
-    ears = listeners(
+    chosen = listeners(
         json=args.json,
         diff=args.diff,
         verbose=args.v,
@@ -261,10 +262,10 @@ def main() -> None:
     )
     for delay, event in RUNS[args.run]():
         time.sleep(delay * args.pace)
-        for ear in ears:
-            ear.on(event)
-    for ear in ears:
-        ear.close()
+        for listener in chosen:
+            listener.on(event)
+    for listener in chosen:
+        listener.close()
 
 
 if __name__ == "__main__":

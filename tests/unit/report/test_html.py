@@ -1,4 +1,4 @@
-"""The page of a run: whole, self-contained, harmless."""
+"""The page of a run is complete and self-contained, and untrusted text in it is escaped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Start, Summary
 from provision.errors import UsageError
-from provision.report.html import Html
+from provision.report.html import HtmlReport
 from provision.secret import Secret
 from provision.templating import use_templates_of
 
-Tell = Callable[[str], list[Event]]
+EventsOf = Callable[[str], list[Event]]
 VOID = {"meta", "input", "br", "link", "img"}
 
 
 class Page(HTMLParser):
-    """A page's structure: what is open when, its attributes and its texts."""
+    """A parsed page: tags with their attributes, the text, and the tags that are still open."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 def page(events: Sequence[Event], folder: Path) -> Page:
     """The page written for these events."""
-    listener = Html(folder / "report.html", io.StringIO())
+    listener = HtmlReport(folder / "report.html", io.StringIO())
     for event in events:
         listener.on(event)
     listener.close()
@@ -64,36 +64,37 @@ def page(events: Sequence[Event], folder: Path) -> Page:
 
 
 @pytest.mark.parametrize("run", ["first", "check", "noop", "failed", "interrupted", "many"])
-def test_page_needs_nothing_else(run: str, tell: Tell, tmp_path: Path) -> None:
+def test_page_needs_nothing_else(run: str, events_of: EventsOf, tmp_path: Path) -> None:
     """No address to fetch from, for any kind of run; and the elements close in order."""
-    parsed = page(tell(run), tmp_path)
+    parsed = page(events_of(run), tmp_path)
     for tag, attrs in parsed.tags:
         assert tag not in ("link", "img", "iframe", "object")
         assert not {"src", "href", "srcset"} & set(attrs)
 
 
-def test_failed_run(tell: Tell, tmp_path: Path) -> None:
-    """Errors come first with their hints; the matrix has a cell per host and task."""
-    parsed = page(tell("failed"), tmp_path)
+def test_errors_come_first_and_each_host_has_a_cell_per_task(events_of: EventsOf, tmp_path: Path) -> None:
+    """Each error with its hint, and the option to rerun only the hosts concerned."""
+    parsed = page(events_of("failed"), tmp_path)
     assert parsed.text.index("What failed") < parsed.text.index("Hosts and tasks") < parsed.text.index("What changed")
     assert "look at `apt-cache madison docker-ce` on the host" in parsed.text
+    assert "After the fix, rerun only these hosts with: --limit runner-1,runner-2" in parsed.text
     assert sum("data-bad" in attrs for tag, attrs in parsed.tags if tag == "tr") == 2
     cells = {status: parsed.count("span", class_=status) for status in ("failed", "unreachable", "skipped")}
     # a cell each, one more in the legend; what ran has a bar too
     assert cells == {"failed": 3, "unreachable": 3, "skipped": 3}
 
 
-def test_changes_with_diffs_are_folded(tell: Tell, tmp_path: Path) -> None:
-    """Each change is told once, its diff in a part that opens."""
-    parsed = page(tell("many"), tmp_path)
+def test_changes_with_diffs_are_folded(events_of: EventsOf, tmp_path: Path) -> None:
+    """Each change is shown once; its diff can be opened."""
+    parsed = page(events_of("many"), tmp_path)
     assert parsed.text.count("restart docker") == 1
     assert parsed.text.count("write /etc/docker/daemon.json") == 2
     assert parsed.count("details") == 2
     assert parsed.count("tr") == 61
 
 
-def test_texts_are_escaped(tmp_path: Path) -> None:
-    """What hosts say cannot become part of the page."""
+def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
+    """Text from hosts cannot become part of the page's structure."""
     evil = "</pre><script>alert(1)</script>\"'"
     events: list[Event] = [
         Start(("t",), ("h",), False),
@@ -106,31 +107,31 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert parsed.text.count(evil) == 6
 
 
-def test_no_secret_and_odd_bytes(tmp_path: Path) -> None:
-    """Secrets are blanked; bytes that are no text, and escapes, are shown as such."""
+def test_secrets_are_masked_and_unprintable_characters_shown(tmp_path: Path) -> None:
+    """Escape sequences are removed; bytes that are not text are shown as escapes."""
     canary = Secret("canary-93c1").reveal()
     parsed = page([Start(("t",), ("h",), False), Message("h", "t", f"{canary} \udcff \x1b]0;x\x07 \x00")], tmp_path)
     assert "canary" not in parsed.text
     assert "*** \\udcff  \\x00" in parsed.text
 
 
-def test_run_that_broke_off(tell: Tell, tmp_path: Path) -> None:
-    """A page is written all the same, and says so."""
-    parsed = page([event for event in tell("first") if not isinstance(event, Summary)], tmp_path)
+def test_run_that_broke_off_has_a_page(events_of: EventsOf, tmp_path: Path) -> None:
+    """It shows what is known, and that the run broke off."""
+    parsed = page([event for event in events_of("first") if not isinstance(event, Summary)], tmp_path)
     assert "The run broke off before its end" in parsed.text
     assert "reconfigure GitLab" in parsed.text
 
 
-def test_run_that_never_began(tmp_path: Path) -> None:
-    """Without any event there is still a page."""
+def test_run_that_never_began_has_a_page(tmp_path: Path) -> None:
+    """Without any event, the page says that the run broke off."""
     assert "The run broke off" in page([], tmp_path).text
 
 
-def test_written_whole_with_the_usual_mode(tmp_path: Path, tell: Tell) -> None:
-    """Nothing is there before the end, nothing beside it after; the mode follows the umask."""
+def test_page_is_written_at_once_with_the_mode_of_the_umask(tmp_path: Path, events_of: EventsOf) -> None:
+    """There is no file before the end, and no temporary file afterwards."""
     path = tmp_path / "report.html"
-    listener = Html(path, io.StringIO())
-    for event in tell("noop"):
+    listener = HtmlReport(path, io.StringIO())
+    for event in events_of("noop"):
         listener.on(event)
     assert list(tmp_path.iterdir()) == []
     before = os.umask(0o027)
@@ -142,8 +143,8 @@ def test_written_whole_with_the_usual_mode(tmp_path: Path, tell: Tell) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_broken_template_leaves_the_old_page(tmp_path: Path, tell: Tell) -> None:
-    """A page that cannot be made is told on stderr, and what was there stays."""
+def test_broken_template_leaves_the_earlier_page_unchanged(tmp_path: Path, events_of: EventsOf) -> None:
+    """A page that cannot be rendered is reported on stderr."""
     path = tmp_path / "report.html"
     path.write_text("yesterday")
     mine = tmp_path / "templates"
@@ -152,8 +153,8 @@ def test_broken_template_leaves_the_old_page(tmp_path: Path, tell: Tell) -> None
     stderr = io.StringIO()
     use_templates_of([mine])
     try:
-        listener = Html(path, stderr)
-        for event in tell("noop"):
+        listener = HtmlReport(path, stderr)
+        for event in events_of("noop"):
             listener.on(event)
         listener.close()
     finally:
@@ -165,6 +166,6 @@ def test_broken_template_leaves_the_old_page(tmp_path: Path, tell: Tell) -> None
 
 @pytest.mark.parametrize("where", ["missing/report.html", "."])
 def test_impossible_path_is_refused_at_once(where: str, tmp_path: Path) -> None:
-    """A path that cannot be written is refused before anything is contacted."""
+    """The user learns it before anything is contacted."""
     with pytest.raises(UsageError, match="--report"):
-        Html(tmp_path / where, io.StringIO())
+        HtmlReport(tmp_path / where, io.StringIO())

@@ -13,12 +13,12 @@ from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, M
 from provision.report.jsonlines import JsonLines
 from provision.secret import Secret
 
-Tell = Callable[[str], list[Event]]
+EventsOf = Callable[[str], list[Event]]
 FIELDS = {
     "start": "names hosts check",
     "task": "host task status seconds",
     "change": "host task resource action summary diff applied predicted",
-    "message": "host task text",
+    "message": "host task text kind",
     "error": "host task resource error text hint",
     "summary": "check changed failed unreachable seconds hosts",
 }
@@ -35,9 +35,9 @@ def lines(events: list[Event]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("run", ["first", "check", "noop", "failed", "interrupted", "many"])
-def test_every_line_has_exactly_the_contracted_fields(run: str, tell: Tell) -> None:
-    """Nothing missing, nothing more; `schema` on the first line alone; the summary last."""
-    first, *rest = lines(tell(run))
+def test_every_line_has_exactly_the_contracted_fields(run: str, events_of: EventsOf) -> None:
+    """No field is missing or added; only the first line has `schema`; the summary comes last."""
+    first, *rest = lines(events_of(run))
     assert first.pop("schema") == 1
     assert first["type"] == "start"
     assert rest[-1]["type"] == "summary"
@@ -45,8 +45,8 @@ def test_every_line_has_exactly_the_contracted_fields(run: str, tell: Tell) -> N
         assert set(one) == {"type", *FIELDS[one["type"]].split()}
 
 
-def test_values() -> None:
-    """Each event's values, as they are written."""
+def test_each_event_is_written_with_its_values() -> None:
+    """Floats are rounded to milliseconds; fields that only people need are left out."""
     counts = HostSummary(5, 3, 0, 0, False, 4, 10, 20, 3.94444)
     assert lines(
         [
@@ -70,7 +70,7 @@ def test_values() -> None:
             "applied": True,
             "predicted": False,
         },
-        {"type": "message", "host": "gitlab", "task": "registry", "text": "é"},
+        {"type": "message", "host": "gitlab", "task": "registry", "text": "é", "kind": "note"},
         {"type": "task", "host": "gitlab", "task": "registry", "status": "changed", "seconds": 1.235},
         {
             "type": "error",
@@ -104,7 +104,7 @@ def test_values() -> None:
 
 
 def test_secrets_are_masked_and_names_are_kept() -> None:
-    """A secret that got into any free text is blanked; one that is worded like a host leaves the keys whole."""
+    """Secrets in free texts are masked. A secret that equals a host's name does not change that name."""
     canary = Secret('canary-"7f3a\n').reveal()
     Secret("gitlab-host")
     (one, two) = lines(
@@ -118,7 +118,7 @@ def test_secrets_are_masked_and_names_are_kept() -> None:
     assert one["host"] == two["host"] == "gitlab-host"
 
 
-def test_odd_bytes_survive() -> None:
-    """Bytes that are not UTF-8 (surrogates) and newlines in texts break no line."""
+def test_bytes_that_are_not_utf8_and_newlines_keep_one_line() -> None:
+    """They are written as JSON escapes."""
     (one,) = lines([Message("h", "t", "a\udcff\n\x1b[31mb\u2028")])
     assert one["text"] == "a\udcff\n\x1b[31mb\u2028"

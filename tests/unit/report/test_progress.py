@@ -1,39 +1,39 @@
-"""Progress in plain lines, by a clock that the test moves."""
+"""Progress in plain lines, with a clock that the test moves."""
 
 from __future__ import annotations
 
 import io
 
 from provision.engine.events import ErrorSeen, Event, Message, Output, Start, Step, TaskDone
-from provision.report.layout import Out
-from provision.report.live import PlainProgress
+from provision.report.console import open_console
+from provision.report.progress import PlainProgress
 
 HOSTS = ("runner-1", "runner-2", "runner-3")
 
 
 class Bench:
-    """A progress with its stream and a clock that stands until it is moved."""
+    """A PlainProgress with its stream and a clock that stands still until it is moved."""
 
     def __init__(self, *, verbose: int = 0, check: bool = False) -> None:
         self.now = 0.0
         self.stream = io.StringIO()
-        self.progress = PlainProgress(Out(self.stream), verbose=verbose, clock=lambda: self.now, ticking=False)
+        self.progress = PlainProgress(open_console(self.stream), verbose=verbose, clock=lambda: self.now, ticking=False)
         self.progress.on(Start(("docker",), HOSTS, check))
 
     def after(self, seconds: float, *events: Event) -> list[str]:
-        """The lines said when these events came and so many seconds went by."""
+        """The lines printed after these events and this many seconds."""
         for event in events:
             self.progress.on(event)
         self.now += seconds
         self.progress.tick()
-        said = self.stream.getvalue().splitlines()
+        lines = self.stream.getvalue().splitlines()
         self.stream.seek(0)
         self.stream.truncate()
-        return said
+        return lines
 
 
-def test_what_ended_is_folded() -> None:
-    """Tasks that ended alike between two looks share a line; those that changed nothing have none."""
+def test_equal_tasks_share_a_line() -> None:
+    """Tasks that ended between two ticks with equal results; those that changed nothing are left out."""
     done: list[Event] = [TaskDone(host, "docker", "changed", 3.0 + index, 4) for index, host in enumerate(HOSTS)]
     bench = Bench()
     assert bench.after(2, *done, TaskDone("runner-1", "runner", "ok", 0.1)) == [
@@ -42,45 +42,45 @@ def test_what_ended_is_folded() -> None:
     assert bench.after(2) == []
 
 
-def test_check_mode_says_pending() -> None:
-    """In check mode nothing was changed, and nothing says so."""
+def test_check_mode_reports_pending_changes() -> None:
+    """In check mode nothing was changed, and no line may read as if it was."""
     assert Bench(check=True).after(2, TaskDone("runner-1", "docker", "changed", 0.5, 1)) == [
         "runner-1: docker: 1 change pending, 0.5 s"
     ]
 
 
-def test_errors_are_said_soon() -> None:
-    """An error's first line comes with the next look, not only at the end."""
+def test_errors_are_printed_before_the_final_report() -> None:
+    """An error's first line is printed at the next tick."""
     error = ErrorSeen("runner-2", "docker", "", "LoginRefused", "refused\nmore", "hint")
     assert Bench().after(2, error) == ["runner-2: docker: UNREACHABLE: refused"]
 
 
-def test_long_steps_are_named_and_named_again() -> None:
-    """A step is named after ten seconds, then once a minute, so that no pipeline thinks us dead."""
+def test_long_steps_are_named_after_ten_seconds_and_every_minute() -> None:
+    """Some pipelines end a job that prints nothing for minutes."""
     bench = Bench()
     steps = [Step(host, "docker", "install docker-ce") for host in HOSTS[:2]]
     assert bench.after(9, *steps) == []
-    assert bench.after(2) == ["runner-[1:2]: docker: install docker-ce … 11.0 s so far"]
+    assert bench.after(2) == ["runner-[1:2]: docker: install docker-ce: running for 11.0 s"]
     assert bench.after(50) == []
-    assert bench.after(10) == ["runner-[1:2]: docker: install docker-ce … 1 min 11 s so far"]
+    assert bench.after(10) == ["runner-[1:2]: docker: install docker-ce: running for 1 min 11 s"]
 
 
-def test_waiting_for_others_is_no_work() -> None:
-    """A host that waits at a barrier is not reported as busy."""
-    assert Bench().after(100, Step("runner-1", "", "waiting for the hosts before")) == []
+def test_waiting_hosts_are_not_reported_as_busy() -> None:
+    """The kind of the step decides, not its text."""
+    assert Bench().after(100, Step("runner-1", "", "in the queue", "waiting")) == []
 
 
-def test_verbose_says_steps_and_whole_lines() -> None:
-    """With -v steps come at once, and output when a line is whole, its escapes taken out."""
+def test_verbose_prints_steps_and_whole_lines_of_output() -> None:
+    """Steps at once; output when a line is complete, without escape sequences."""
     bench = Bench(verbose=1)
-    said = bench.after(
+    lines = bench.after(
         0,
         Step("runner-1", "docker", "install docker-ce"),
         Output("runner-1", "docker", "Get:1 \x1b[31mdoc"),
         Output("runner-2", "docker", "other\n"),
         Output("runner-1", "docker", "ker-ce\nUnpack"),
     )
-    assert said == [
+    assert lines == [
         "runner-1: docker: install docker-ce …",
         "runner-2: | other",
         "runner-1: | Get:1 docker-ce",
@@ -90,22 +90,28 @@ def test_verbose_says_steps_and_whole_lines() -> None:
 
 
 def test_routine_steps_need_more_verbosity() -> None:
-    """A host that connects and looks is news with -vv alone."""
-    steps = (Step("runner-1", "", "connecting"), Step("runner-1", "docker", "looking again"))
+    """Connecting and observing, which every task does, are shown with -vv only."""
+    steps = (Step("runner-1", "", "connecting", "connecting"), Step("runner-1", "docker", "observing again", "observing"))
     assert Bench(verbose=1).after(0, *steps) == []
-    assert Bench(verbose=2).after(0, *steps) == ["runner-1: connecting …", "runner-1: docker: looking again …"]
+    assert Bench(verbose=2).after(0, *steps) == ["runner-1: connecting …", "runner-1: docker: observing again …"]
 
 
-def test_ctrl_c_is_answered_at_once() -> None:
-    """Whoever pressed Ctrl-C sees at once what is being finished."""
+def test_answers_to_ctrl_c_are_printed_at_once() -> None:
+    """The kind of the message decides, not its text."""
     bench = Bench()
-    bench.progress.on(Message("runner-1", "docker", "stopping after: install docker-ce (Ctrl-C again abandons it)"))
-    assert bench.stream.getvalue().startswith("runner-1: stopping after: install docker-ce")
+    bench.progress.on(Message("runner-1", "docker", "install docker-ce is being finished", "stopping"))
+    bench.progress.on(Message("runner-1", "docker", "stopping after: nothing"))
+    assert bench.stream.getvalue() == "runner-1: install docker-ce is being finished\n"
 
 
-def test_a_step_that_waits_says_for_what() -> None:
-    """The host's own words, once it has said that it waits."""
+def test_long_steps_show_their_last_output() -> None:
+    """What the step waits for, for example. With several hosts, the output of the one that began first."""
     waiting = "waiting for the CI jobs on this host to end: container build-1"
     bench = Bench()
-    step, said = Step("runner-1", "docker", "restart docker"), Output("runner-1", "docker", f"{waiting}\n")
-    assert bench.after(10, step, said) == [f"runner-1: docker: restart docker ({waiting}) … 10.0 s so far"]
+    bench.after(0, Step("runner-1", "docker", "restart docker"), Output("runner-1", "docker", f"{waiting}\n"))
+    assert bench.after(10) == [f"runner-1: docker: restart docker: running for 10.0 s, last output: {waiting}"]
+    bench.after(0, Step("runner-2", "docker", "restart docker"))
+    assert bench.after(60) == [
+        "runner-[1:2]: docker: restart docker: running for 1 min 10 s, "
+        f"last output of runner-1: {waiting}"
+    ]
