@@ -8,10 +8,14 @@ Events reach listeners one at a time, in the order in which they happened.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from provision.secret import mask
 
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 
@@ -141,20 +145,38 @@ class Listener(Protocol):
 
 
 class Bus:
-    """Hands each event to every listener; safe to call from any thread."""
+    """Hands each event to every listener; safe to call from any thread.
+
+    An exception in a listener does not end the run: the first one of each listener is printed on stderr.
+    """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
+        self._failed: set[int] = set()
         self._lock = threading.Lock()
 
     def tell(self, event: Event) -> None:
         """Delivers one event."""
         with self._lock:
-            for listener in self._listeners:
-                listener.on(event)
+            for index, listener in enumerate(self._listeners):
+                with self._contained(index):
+                    listener.on(event)
 
     def close(self) -> None:
-        """Lets each listener finish (write its file, leave its screen)."""
+        """Lets each listener finish (write its file, restore the terminal)."""
         with self._lock:
-            for listener in self._listeners:
-                listener.close()
+            for index, listener in enumerate(self._listeners):
+                with self._contained(index):
+                    listener.close()
+
+    @contextmanager
+    def _contained(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if index in self._failed:
+                return
+            self._failed.add(index)
+            name, reason = type(self._listeners[index]).__name__, mask(f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # stderr may be closed
+                print(f"provision: the report {name} failed: {reason}; the run continues", file=sys.stderr)

@@ -113,12 +113,19 @@ class SafeStream:
         self._failed = True
         closed = isinstance(error, BrokenPipeError)
         reason = "stdout was closed" if closed else f"cannot write to stdout: {error.strerror or error}"
-        print(f"provision: {reason}; the run continues", file=sys.stderr)
-        # At exit, the interpreter flushes what is still buffered. That would fail again, so it goes to /dev/null.
-        null = os.open(os.devnull, os.O_WRONLY)
+        _discard(self._stream)
         try:
-            os.dup2(null, self._stream.fileno())
-        except OSError:
-            pass  # not a real file: nothing is flushed at exit
-        finally:
-            os.close(null)
+            print(f"provision: {reason}; the run continues", file=sys.stderr, flush=True)
+        except OSError:  # `2>&1 | head`: stderr was closed as well
+            _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what is still buffered to /dev/null: the interpreter flushes it at exit, which would fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    except OSError:
+        pass  # not a real file: nothing is flushed at exit
+    finally:
+        os.close(null)

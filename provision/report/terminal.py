@@ -260,6 +260,8 @@ class FinalReport:
             return [Text.assemble(first, text)]
         indent = Text(" " * first.cell_len)
         lines = text.wrap(self.console, max(self.console.width - first.cell_len, 20))
+        for line in lines:
+            line.rstrip()
         return [Text.assemble(indent if index else first, line) for index, line in enumerate(lines)]
 
 

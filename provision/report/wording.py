@@ -79,18 +79,18 @@ def _sentence(summary: Summary, predicted: int) -> str:
         return ", ".join([f"Interrupted after {took}: {_changes(summary, predicted)}", *problems])
     if problems:
         problems[0] = problems[0].replace(" ", f" of {hosts} ", 1)
-        return ", ".join([*problems, _changes(summary, predicted), took])
+        return ", ".join([*problems, _changes(summary, predicted, of_all=False), took])
     if not summary.changed:
         return f"Nothing to change on {hosts}, {took}"
     return f"{_changes(summary, predicted)}, {took}"
 
 
-def _changes(summary: Summary, predicted: int) -> str:
+def _changes(summary: Summary, predicted: int, *, of_all: bool = True) -> str:
     """`17 changes on 2 of 3 hosts`; in check mode `19 changes pending on 3 hosts (2 predicted), nothing was changed`."""
     if not summary.changed:
         return "no changes"
-    changed, hosts = len([one for one in summary.hosts.values() if one.changed]), count(len(summary.hosts), "host")
-    where = hosts if changed == len(summary.hosts) else f"{changed} of {hosts}"
+    changed, hosts = len([one for one in summary.hosts.values() if one.changed]), len(summary.hosts)
+    where = f"{changed} of {hosts} hosts" if of_all and changed < hosts else count(changed, "host")
     if not summary.check:
         return f"{count(summary.changed, 'change')} on {where}"
     note = f" ({predicted} predicted)" if predicted else ""

@@ -19,7 +19,7 @@ FIELDS = {
     "start": {"type", "schema", "names", "hosts", "check"},
     "task": {"type", "host", "task", "status", "seconds"},
     "change": {"type", "host", "task", "resource", "action", "summary", "diff", "applied", "predicted"},
-    "message": {"type", "host", "task", "text"},
+    "message": {"type", "host", "task", "text", "kind"},
     "error": {"type", "host", "task", "resource", "error", "text", "hint"},
     "summary": {"type", "check", "changed", "failed", "unreachable", "seconds", "hosts"},
 }

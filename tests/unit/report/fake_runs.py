@@ -122,7 +122,10 @@ def first(*, check: bool = False) -> Iterator[Timed]:
     hosts = ("gitlab", "runner-1", "runner-2")
     yield 0.0, Start(("all",), hosts, check)
     yield from interleave(
-        *(iter([(0.3, Step(host, "", "connecting", "connecting")), (0.2, Step(host, "", "observing", "observing"))]) for host in hosts)
+        *(
+            iter([(0.3, Step(host, "", "connecting", "connecting")), (0.2, Step(host, "", "observing", "observing"))])
+            for host in hosts
+        )
     )
     server = {"gitlab": [], "certificates": [], "registry": REGISTRY, "firewall": FIREWALL}
     for task, changes in server.items():
@@ -187,13 +190,21 @@ def failed(*, interrupted: bool = False) -> Iterator[Timed]:
     yield (
         0.3,
         ErrorSeen(
-            "runner-2", "docker", "", "Unreachable", text, "check that the host is up and its address is right: ssh runner-2"
+            "runner-2",
+            "docker",
+            "",
+            "Unreachable",
+            text,
+            "check that the host is up and its address is right: ssh runner-2",
         ),
     )
     yield 0.0, TaskDone("runner-2", "docker", "unreachable", 10.0, 0, HEADLINES["docker"])
     yield 0.0, TaskDone("runner-2", "runner", "skipped", 0.0, 0, HEADLINES["runner"])
     if interrupted:
-        yield 0.2, Message("gitlab", "registry", "stopping after: reconfigure GitLab (Ctrl-C again abandons it)", "stopping")
+        yield (
+            0.2,
+            Message("gitlab", "registry", "stopping after: reconfigure GitLab (Ctrl-C again abandons it)", "stopping"),
+        )
         yield 0.4, Message("gitlab", "registry", "stopped after: reconfigure GitLab")
     counts = {
         "gitlab": HostSummary(1, 2, round_trips=6, bytes_sent=9_000, bytes_received=4_000, seconds=5.0),
@@ -218,7 +229,10 @@ def many(size: int = 60) -> Iterator[Timed]:
     workers = [host for host in hosts[1:] if host not in away]
     yield from interleave(*(play(host, "docker", odd if host == "runner-07" else DOCKER, pace=8.0) for host in workers))
     text = "/etc/gitlab-runner/config.toml: line 7: the key has no value"
-    yield 0.0, ErrorSeen("runner-33", "register", "RunnerConfig", "ProbeFailed", text, "fix the file, then rerun the command")
+    yield (
+        0.0,
+        ErrorSeen("runner-33", "register", "RunnerConfig", "ProbeFailed", text, "fix the file, then rerun the command"),
+    )
     yield 0.0, TaskDone("runner-33", "register", "failed", 0.1, 0, HEADLINES["register"])
     counts = {"gitlab": HostSummary(1, seconds=0.4, round_trips=3)}
     for number, host in enumerate(hosts[1:]):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -59,7 +60,7 @@ def test_run_continues_when_the_pipe_is_closed(stderr: str) -> None:
     if child.stderr is not None:
         assert child.stderr.read() == "provision: stdout was closed; the run continues\n"
         child.stderr.close()
-    assert child.wait(timeout=20) == 0 or stderr != "open"
+    assert child.wait(timeout=20) == 0
 
 
 def test_run_continues_when_the_disk_is_full() -> None:
@@ -68,7 +69,7 @@ def test_run_continues_when_the_disk_is_full() -> None:
         "import sys\nfrom provision.report.console import SafeStream\nout = SafeStream(sys.stdout)\n"
         "for number in range(3): out.write('x\\n'); out.flush()"
     )
-    with open("/dev/full", "w", encoding="utf-8") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20)
     assert done.stderr == "provision: cannot write to stdout: No space left on device; the run continues\n"
     assert done.returncode == 0

@@ -57,7 +57,9 @@ def test_changes_of_the_same_hosts_form_a_group() -> None:
     log = log_of(
         change("web2", "write x", seconds=2.0), change("web1", "write x", seconds=1.0), change("web1", "write y")
     )
-    groups = [(group.hosts, [one.summary for one in group.changes], group.seconds) for group in fold_changes(log, diffs=False)]
+    groups = [
+        (group.hosts, [one.summary for one in group.changes], group.seconds) for group in fold_changes(log, diffs=False)
+    ]
     assert groups == [(("web1", "web2"), ["write x"], (2.0,)), (("web1",), ["write y"], (0.0,))]
 
 

@@ -76,7 +76,7 @@ def test_errors_come_first_and_each_host_has_a_cell_per_task(events_of: EventsOf
     """Each error with its hint, and the option to rerun only the hosts concerned."""
     parsed = page(events_of("failed"), tmp_path)
     assert parsed.text.index("What failed") < parsed.text.index("Hosts and tasks") < parsed.text.index("What changed")
-    assert "look at `apt-cache madison docker-ce` on the host" in parsed.text
+    assert "run `apt-cache madison docker-ce` on the host" in parsed.text
     assert "After the fix, rerun only these hosts with: --limit runner-1,runner-2" in parsed.text
     assert sum("data-bad" in attrs for tag, attrs in parsed.tags if tag == "tr") == 2
     cells = {status: parsed.count("span", class_=status) for status in ("failed", "unreachable", "skipped")}

@@ -91,7 +91,10 @@ def test_verbose_prints_steps_and_whole_lines_of_output() -> None:
 
 def test_routine_steps_need_more_verbosity() -> None:
     """Connecting and observing, which every task does, are shown with -vv only."""
-    steps = (Step("runner-1", "", "connecting", "connecting"), Step("runner-1", "docker", "observing again", "observing"))
+    steps = (
+        Step("runner-1", "", "connecting", "connecting"),
+        Step("runner-1", "docker", "observing again", "observing"),
+    )
     assert Bench(verbose=1).after(0, *steps) == []
     assert Bench(verbose=2).after(0, *steps) == ["runner-1: connecting …", "runner-1: docker: observing again …"]
 
@@ -112,6 +115,5 @@ def test_long_steps_show_their_last_output() -> None:
     assert bench.after(10) == [f"runner-1: docker: restart docker: running for 10.0 s, last output: {waiting}"]
     bench.after(0, Step("runner-2", "docker", "restart docker"))
     assert bench.after(60) == [
-        "runner-[1:2]: docker: restart docker: running for 1 min 10 s, "
-        f"last output of runner-1: {waiting}"
+        f"runner-[1:2]: docker: restart docker: running for 1 min 10 s, last output of runner-1: {waiting}"
     ]

@@ -35,12 +35,16 @@ def test_sizes_use_decimal_units(number: int, text: str) -> None:
         (Summary(False, 1, 0, 0, 1, ONE), "1 change on 1 host, 1.0 s", "good"),
         (Summary(False, 0, 0, 0, 0.8, dict.fromkeys("abc", NONE)), "Nothing to change on 3 hosts, 0.8 s", "good"),
         (Summary(True, 0, 0, 0, 0.8, dict.fromkeys("abc", NONE)), "Nothing to change on 3 hosts, 0.8 s", "good"),
-        (Summary(True, 14, 0, 0, 1, THREE), "14 changes pending on 2 of 3 hosts, nothing was changed, 1.0 s", "warning"),
+        (
+            Summary(True, 14, 0, 0, 1, THREE),
+            "14 changes pending on 2 of 3 hosts, nothing was changed, 1.0 s",
+            "warning",
+        ),
         (Summary(False, 0, 2, 0, 1, THREE), "2 of 3 hosts failed, no changes, 1.0 s", "bad"),
         (Summary(False, 0, 0, 1, 1, THREE), "1 of 3 hosts unreachable, no changes, 1.0 s", "bad"),
         (
             Summary(True, 5, 1, 1, 1, THREE),
-            "1 of 3 hosts failed, 1 unreachable, 5 changes pending on 2 of 3 hosts, nothing was changed, 1.0 s",
+            "1 of 3 hosts failed, 1 unreachable, 5 changes pending on 2 hosts, nothing was changed, 1.0 s",
             "bad",
         ),
         (Summary(False, 4, 0, 0, 9, THREE, True), "Interrupted after 9.0 s: 4 changes on 2 of 3 hosts", "bad"),
