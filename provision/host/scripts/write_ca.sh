@@ -1,0 +1,25 @@
+#!/bin/sh
+# Replaces our files of one CA in the folder of local CAs and has update-ca-certificates renew the trust store.
+# Arguments: FOLDER COUNT NAME CONTENT … OLD…
+#   COUNT: how many pairs NAME CONTENT follow. OLD: names of files to remove.
+# A file is renamed to NAME.gone before the trust store is renewed, and deleted after it: a run that was killed in
+# between leaves a file that tells the next run to do this again.
+command -v update-ca-certificates >/dev/null || { echo 'the package ca-certificates is not installed' >&2; exit 1; }
+mkdir -p -- "$1" && cd -- "$1" || exit
+count=$2
+shift 2
+while [ "$count" -gt 0 ]; do
+  (umask 022; printf '%s' "$2" > "$1.new") && sync -- "$1.new" && mv -f -- "$1.new" "$1" || exit
+  shift 2
+  count=$((count - 1))
+done
+for old; do
+  case $old in
+    *.gone) ;;
+    *) mv -f -- "$old" "$old.gone" || exit ;;
+  esac
+done
+update-ca-certificates || exit
+for old; do
+  rm -f -- "${old%.gone}.gone" || exit
+done
