@@ -1,8 +1,8 @@
-"""Shell commands as values, with their arguments quoted by construction.
+"""Shell commands and their results, as values. Arguments are quoted by construction.
 
-`sh("install -d -- %s", path)` is the only way that a script is put together: the template is a
-literal, each `%s` takes one argument and quotes it. A `Secret` is refused as an argument, since what
-stands in a script may stand in an argv: secrets travel on standard input.
+`sh("install -d -- %s", path)` is the only way to build a script: the template is a literal, and each `%s` takes one
+argument and quotes it. A `Secret` is refused as an argument, since a script may end up in an argv: secrets travel on
+standard input.
 """
 
 from __future__ import annotations
@@ -18,22 +18,41 @@ Argument = str | int | PurePath | list[str] | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Command:
-    """A script for `/bin/sh` and what it reads: `stdin` may hold secrets and is never shown."""
+    """A script for `/bin/sh`, and its standard input. `stdin` may contain secrets and is never printed."""
 
     script: str
     stdin: bytes = field(default=b"", repr=False)
 
     def reading(self, stdin: str | bytes | Secret) -> Command:
-        """The same script with `stdin` on its standard input."""
+        """The same script with `stdin` as its standard input."""
         if isinstance(stdin, Secret):
             stdin = stdin.reveal()
         return Command(self.script, stdin.encode() if isinstance(stdin, str) else stdin)
 
 
-def sh(template: str, *arguments: Argument) -> Command:
-    """A command from a template: every `%s` is one quoted argument (a list: several), `%%` a percent sign.
+@dataclass(frozen=True)
+class Result:
+    """A command's exit code and its outputs, byte by byte."""
 
-    Raises TypeError for a Secret and for a count that does not fit.
+    stdout: bytes = b""
+    stderr: bytes = b""
+    code: int = 0
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bytes that are not UTF-8 become surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def errors(self) -> str:
+        """stderr as text; bytes that are not UTF-8 are replaced."""
+        return self.stderr.decode("utf-8", "replace")
+
+
+def sh(template: str, *arguments: Argument) -> Command:
+    """A command from a template: each `%s` is one quoted argument (a list: several), `%%` a percent sign.
+
+    Raises TypeError for a Secret, and when the number of arguments does not match.
     """
     quoted = tuple(_quote(argument) for argument in arguments)
     return Command(template % quoted)
@@ -43,24 +62,5 @@ def _quote(argument: Argument) -> str:
     if isinstance(argument, list | tuple):
         return " ".join(_quote(one) for one in argument)
     if isinstance(argument, Secret) or not isinstance(argument, str | int | PurePath):
-        raise TypeError(f"{type(argument).__name__} cannot be a shell argument: give it on standard input")
+        raise TypeError(f"{type(argument).__name__} cannot be a shell argument: pass it on standard input")
     return shlex.quote(str(argument))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left: exit code and both outputs, binary-safe."""
-
-    stdout: bytes = b""
-    stderr: bytes = b""
-    code: int = 0
-
-    @property
-    def text(self) -> str:
-        """stdout as text; bytes that are not UTF-8 survive as surrogates."""
-        return self.stdout.decode("utf-8", "surrogateescape")
-
-    @property
-    def errors(self) -> str:
-        """stderr as text."""
-        return self.stderr.decode("utf-8", "replace")

@@ -140,7 +140,7 @@ class FakeSession:
         results = []
         for command in commands:
             if self.aborted:
-                raise ConnectionLost("stopped from here")
+                raise ConnectionLost("the connection was closed by this run")
             result = _result(self._find(command), command)
             self.traffic.bytes_sent += len(command.script.encode()) + len(command.stdin)
             self.traffic.bytes_received += len(result.stdout) + len(result.stderr)

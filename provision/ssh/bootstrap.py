@@ -1,34 +1,41 @@
-"""From a login to a root shell that speaks the frame language (frame.py), with a constant argv.
+"""Starting the root shell: the script that a login runs, and the greeting that it answers with.
 
-The script stands in single quotes on a command line that the user's own login shell reads, be it bash,
-dash, zsh, fish or csh: so it is one line without quotes, backslashes or exclamation marks.
+The script turns a login into a root shell that reads batches (frame.py). Its argv is constant. It stands in single
+quotes on a command line that the user's own login shell reads, be it bash, dash, zsh, fish or csh: therefore it is one
+line without quotes, backslashes or exclamation marks.
 
-What happens there, in order:
-1.  `provision-ready UID` on stdout: sudo is past its password, and will eat no more of our input.
-2.  Lines are dropped until `provision-nonce NONCE LOCK HOLDER…`; a password that a NOPASSWD sudo
-    left unread is one of them.
-3.  With LOCK = lock: flock on the directory /var/lib/provision, without waiting. The kernel frees it when
-    this shell ends; a step still running when the connection breaks keeps the shell, and so the
-    lock, until that step ends or its deadline comes. Without it nothing on the disk is touched.
-4.  `NONCE hello UID LOCKSTATE [HOLDER…]` on stdout, `NONCE hello` on stderr.
-5.  Batches, until the input ends.
+It does the following, in this order:
+1.  It prints `provision-ready UID` on stdout: sudo has read its password and consumes no more of our input.
+2.  It drops lines until `provision-nonce NONCE LOCK HOLDER…` arrives. A password that a NOPASSWD sudo left unread is
+    one of the dropped lines.
+3.  With LOCK = lock it takes flock on the directory /var/lib/provision, without waiting. The kernel releases the lock
+    when this shell ends. A step that still runs when the connection breaks keeps the shell, and so the lock, until it
+    ends or its deadline comes. Without LOCK = lock nothing is written to the disk.
+4.  It prints `NONCE greeting UID LOCKSTATE [HOLDER…]` on stdout and `NONCE greeting` on stderr.
+5.  It runs batches until its input ends.
 """
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, field
 
-READY = b"provision-ready "
+from provision.errors import BecomeError, HostFailed, Locked, ProvisionError
+from provision.secret import mask
+
 STATE_DIR = "/var/lib/provision"
+GREETING = "greeting"
+_STARTED = b"provision-ready "
+_OUTPUT_KEPT = 4000  # bytes for each stream of what is printed before the greeting: login banners, sudo's messages
 
-_OPENING = (
+_PROLOGUE = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; SSH_CONNECTION=$1; "
     "export PATH LC_ALL SSH_CONNECTION; unset ENV CDPATH LANGUAGE; umask 022; cd /; "
     "u=$(id -u); echo provision-ready $u; "
     "while read -r k m l w; do case $k in provision-nonce) break;; esac; done; "
     "case $k in provision-nonce) ;; *) exit 76;; esac; "
 )
-# States: none, held, and those that end here: unprivileged, busy (somebody else's), failed (see stderr).
+# Lock states: none, held, and those that end the shell: unprivileged, busy (held by another run), failed (see stderr).
 _LOCK = (
     "d=/var/lib/provision; x=none; h=; "
     "case $u.$l in 0.lock) x=failed; "
@@ -36,11 +43,11 @@ _LOCK = (
     "case $? in 0) x=held; { echo host-pid $$ $w >$d/lock; } 2>/dev/null;; "
     "1) x=busy; [ -r $d/lock ] && read -r h <$d/lock;; esac; fi;; "
     "0.*) ;; *) x=unprivileged;; esac; "
-    'echo "$m hello $u $x $h"; echo "$m hello" >&2; '
+    'echo "$m greeting $u $x $h"; echo "$m greeting" >&2; '
     "case $x in none|held) ;; *) exit 75;; esac; "
 )
-# `dd` with fullblock and count_bytes takes exactly n bytes off a pipe (some `head -c` read ahead). The trailer
-# proves that the whole script arrived. 9>&- : no child inherits the lock.
+# `dd` with fullblock and count_bytes takes exactly n bytes from a pipe (some `head -c` read ahead). The trailer shows
+# that the whole script has arrived. 9>&-: no child inherits the lock.
 _LOOP = (
     "while read -r b d n; do "
     "s=$(dd bs=65536 iflag=fullblock,count_bytes count=$n status=none 9>&-); "
@@ -49,16 +56,136 @@ _LOOP = (
     'echo "$m $b.end $r"; echo "$m $b.end $r" >&2; done; '
     "case $x in held) rm -f /var/lib/provision/lock;; esac; exit 0"
 )
-SCRIPT = _OPENING + _LOCK + _LOOP
+SCRIPT = _PROLOGUE + _LOCK + _LOOP
 
 
 def command_line(*, sudo: bool, password: bool) -> str:
-    """What is given to sshd to execute. `$SSH_CONNECTION` is handed through, since sudo drops it."""
+    """The command for sshd to execute. `$SSH_CONNECTION` is passed as an argument, since sudo removes it."""
     become = ("sudo -k -S -p '' -- " if password else "sudo -n -- ") if sudo else ""
     return f'{become}/bin/sh -c {shlex.quote(SCRIPT)} provision "$SSH_CONNECTION"'
 
 
-def opening_line(nonce: str, *, lock: bool, holder: str) -> bytes:
-    """The first line for the shell; `holder` is what a refused run is told about this one."""
+def first_line(nonce: str, *, lock: bool, holder: str) -> bytes:
+    """The line that the script waits for. `holder` describes this run to others that find the lock taken."""
     clean = "".join(letter if letter.isprintable() else " " for letter in holder)
-    return f"provision-nonce {nonce} {'lock' if lock else 'look'} {clean}\n".encode("utf-8", "replace")
+    return f"provision-nonce {nonce} {'lock' if lock else 'nolock'} {clean}\n".encode("utf-8", "replace")
+
+
+@dataclass
+class Handshake:
+    """What the script has answered so far on stdout (stream 0) and stderr (stream 1), and the error when it failed.
+
+    It is checked when the first results arrive, so that it costs no round trip of its own.
+
+    host, user   for messages
+    nonce        see frame.py
+    sudo         whether sudo starts the shell
+    password     whether sudo is given a password
+    """
+
+    host: str
+    user: str
+    nonce: str
+    sudo: bool
+    password: bool
+    _greeted: set[int] = field(default_factory=set)
+    _lock_state: str = ""
+    _uid: str = ""
+    _holder: str = ""
+    _output: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+
+    def add_output(self, stream: int, piece: bytes) -> None:
+        """Bytes before the greeting: kept for an error message, never read as a result."""
+        self._output[stream].extend(piece)
+        del self._output[stream][:-_OUTPUT_KEPT]
+
+    def add_greeting(self, stream: int, rest: str) -> None:
+        """The greeting has arrived on a stream; `rest` is the line after the word."""
+        self._greeted.add(stream)
+        if stream == 0:
+            self._uid, _, rest = rest.partition(" ")
+            self._lock_state, _, self._holder = rest.partition(" ")
+
+    def greeted_on(self, stream: int) -> bool:
+        """Whether bytes on this stream are the output of commands from now on."""
+        return stream in self._greeted
+
+    @property
+    def shell_started(self) -> bool:
+        """Whether the root shell has started: sudo has read its password."""
+        return _STARTED in self._output[0]
+
+    @property
+    def stderr_size(self) -> int:
+        """How many bytes of stderr are kept; it grows while sudo prints messages."""
+        return len(self._output[1])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the greeting has arrived on both streams."""
+        return len(self._greeted) == 2
+
+    @property
+    def failed(self) -> bool:
+        """Whether the greeting reports that the shell has ended."""
+        return self.complete and self._lock_state not in ("none", "held")
+
+    def check(self) -> None:
+        """Raise the error that the greeting reports: Locked, BecomeError or HostFailed."""
+        if not self.failed:
+            return
+        if self._lock_state == "busy":
+            holder = self._holder.strip() or "its details are not recorded"
+            raise Locked(
+                f"{self.host}: another run holds the host's lock ({holder})",
+                hint="wait for it to end; if its controller is gone, kill that host-pid on the host",
+            )
+        if self._lock_state == "unprivileged":
+            raise BecomeError(
+                f"{self.host}: {self.user} has user id {self._uid}, but root is required",
+                hint="set become = true in [ssh] to use sudo, or log in as root",
+            )
+        raise HostFailed(
+            f"{self.host}: the lock on {STATE_DIR} cannot be taken: {self._last_lines() or 'no output'}",
+            hint="check that /var/lib is writable and not full, and that flock (util-linux) is installed",
+        )
+
+    def exited(self, code: int | None) -> ProvisionError:
+        """The error for a shell that ended before its greeting: sudo refused, or the user has no usable shell."""
+        output = f": {self._last_lines()}" if self._last_lines() else ""
+        if self.sudo and self.password:
+            return self.wrong_password()
+        if self.sudo and code == 127:
+            return BecomeError(f"{self.host}: sudo is not installed{output}", hint="install sudo, or log in as root")
+        if self.sudo:
+            return BecomeError(
+                f"{self.host}: sudo does not give {self.user} a root shell without a password{output}",
+                hint="give the password with -K or become_password, or allow NOPASSWD in sudoers",
+            )
+        return BecomeError(
+            f"{self.host}: the login shell of {self.user} exited at once (exit code {code}){output}",
+            hint="check that this user can run a command: ssh USER@HOST true",
+        )
+
+    def wrong_password(self) -> BecomeError:
+        """The error for a sudo that read the password and started no shell."""
+        output = f" (output: {self._last_lines()})" if self._last_lines() else ""
+        return BecomeError(
+            f"{self.host}: sudo refused the password for {self.user}{output}",
+            hint="give the correct password with -K or become_password, or allow NOPASSWD in sudoers",
+        )
+
+    def timed_out(self, seconds: float) -> BecomeError:
+        """The error for a greeting that did not arrive in time."""
+        return BecomeError(
+            f"{self.host}: no root shell within {seconds:g} s", hint="check on the host what sudo waits for"
+        )
+
+    def _last_lines(self) -> str:
+        """The end of what was printed instead of the greeting: of stderr, else of stdout."""
+        for output in (self._output[1], self._output[0]):
+            lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith(_STARTED.decode())]
+            if lines:
+                return mask(" / ".join(lines[-3:]))
+        return ""

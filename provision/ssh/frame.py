@@ -1,21 +1,21 @@
-"""The language spoken with the root shell: batches of commands in, framed results out. Pure.
+"""The protocol of the root shell: batches of commands in, framed results out. Pure functions and values.
 
 In, on the shell's standard input:
 
     BATCH DEADLINE LENGTH\\n     then LENGTH bytes of script, which end in `#NONCE`
 
-The shell reads all of it before it starts anything, so a connection that breaks in the middle never
-runs half a script or feeds half a file. It then pipes the script into `timeout -k 5 DEADLINE /bin/sh`:
-constant argv, a process group of its own that ends with the deadline.
+The shell reads the whole script before it starts anything: a connection that breaks in the middle never runs half a
+script or feeds half a file. Then it pipes the script into `timeout -k 5 DEADLINE /bin/sh`: a constant argv, and a
+process group of its own that ends with the deadline.
 
-Out, on standard output and standard error alike, after the bytes of each command:
+Out, on standard output and on standard error, after the bytes of each command:
 
     NONCE BATCH.INDEX CODE\\n    and at the end of the batch    NONCE BATCH.end CODE\\n
 
-The nonce is 128 random bits that travel on standard input only, so no output holds it by chance or by
-will; whatever stands between two marks is a command's output, byte by byte. A command's standard
-input stands in the script as a quoted word that the shell's builtin printf feeds to it: not in an
-argv, not in the environment, not in a file.
+The nonce is 128 random bits that travel on standard input only, so no output contains it, neither by chance nor on
+purpose. What stands between two markers is the output of one command, byte by byte. A command's standard input stands
+in the script as a quoted word that the shell's builtin printf feeds to it: not in an argv, not in the environment, not
+in a file.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ from typing import NamedTuple
 from provision.shell import Command, Result
 
 END = "end"
-_PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh takes in a quoted word
+_PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh accepts in a quoted word
 
 
 def new_nonce() -> str:
-    """128 random bits in hexadecimal, behind a letter that is no digit.
+    """128 random bits in hexadecimal, after a letter that is no hexadecimal digit.
 
-    So no beginning of it is also an end of it, and output that ends in a part of it is not taken for a mark.
+    Therefore no beginning of the nonce is also an end of it, and output that ends in a part of it is not mistaken for a
+    marker.
     """
     return f"n{secrets.token_hex(16)}"
 
 
-# Hundreds of small writes are hundreds of packets for both ends to encrypt: dd gathers them into blocks (fullblock,
-# since the dd of uutils up to 0.8 garbles short reads otherwise). At the deadline it, and the shells that wait for
-# it, outlive TERM for as long as it takes to pass on what it holds.
+# Hundreds of small writes would be hundreds of packets to encrypt and decrypt: dd gathers them into blocks (fullblock,
+# since the dd of uutils up to 0.8 garbles short reads otherwise). At the deadline dd, and the shells that wait for it,
+# ignore TERM, so that what dd has gathered still arrives.
 _DD = b'(trap "" TERM; exec dd bs=262144 iflag=fullblock status=none)'
-_STOP = b"trap 'exit 143' TERM\n"  # not before the step has ended: one that ignores TERM must still meet the KILL
+_STOP = b"trap 'exit 143' TERM\n"  # runs after the step has ended: a step that ignores TERM is still killed
 _GATHER = b"exec 3>&1 4>&2; trap : TERM\n{ trap : TERM; {\n" + _STOP
 _GATHERED = b"} 2>&1 1>&5 5>&- 3>&- 4>&- | " + _DD + b" >&4 3>&- 4>&- 5>&-; } 5>&1 | " + _DD + b" >&3 3>&- 4>&-\n"
 
@@ -54,8 +55,8 @@ _GATHERED = b"} 2>&1 1>&5 5>&- 3>&- 4>&- | " + _DD + b" >&4 3>&- 4>&- 5>&-; } 5>
 def encode(batch: int, commands: Sequence[Command], nonce: str, *, deadline: float, gather: bool = False) -> bytes:
     """The bytes that make the shell run `commands` in order within `deadline` seconds.
 
-    `gather`: outputs arrive in blocks, when all have ended, instead of at once. A child that a command leaves
-    behind with its output open then holds the batch up.
+    `gather`: outputs arrive in blocks when all commands have ended, instead of at once. A background process that a
+    command starts and that keeps its output open then delays the whole batch. Raises ValueError for a NUL in a script.
     """
     marker = f'm(){{ echo "{nonce} {batch}.$1 $2"; echo "{nonce} {batch}.$1 $2" >&2; }}\n'
     steps = [part for index, command in enumerate(commands) for part in (_step(command), b"m %d $?\n" % index)]
@@ -65,14 +66,14 @@ def encode(batch: int, commands: Sequence[Command], nonce: str, *, deadline: flo
 
 
 def _step(command: Command) -> bytes:
-    # `eval` of a quoted word: a syntax error ends its own subshell, and no quote left open reaches a neighbour.
+    # `eval` of a quoted word: a syntax error or an open quote ends its own subshell only.
     script = command.script.encode("utf-8", "surrogateescape")
     if b"\0" in script:
         raise ValueError("a shell script cannot hold a NUL byte")
     step = b"(eval " + _quoted(script) + b")"
     if not command.stdin:
         return step + b" </dev/null\n"
-    # A reader that stops early breaks the pipe: where SIGPIPE is ignored the builtin would complain on stderr.
+    # A reader that stops early breaks the pipe: where SIGPIPE is ignored, printf would report that on stderr.
     if _PLAIN.fullmatch(command.stdin):
         return b"printf %s " + _quoted(command.stdin) + b" 2>/dev/null | " + step + b"\n"
     encoded = base64.b64encode(command.stdin)
@@ -83,8 +84,8 @@ def _quoted(word: bytes) -> bytes:
     return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
-class Mark(NamedTuple):
-    """What a marker line says: which command (or END, or a word of the opening) and the rest of the line."""
+class Marker(NamedTuple):
+    """A marker line: its key (`BATCH.INDEX`, `BATCH.end`, or GREETING of bootstrap.py) and the rest of the line."""
 
     key: str
     rest: str
@@ -92,33 +93,33 @@ class Mark(NamedTuple):
 
 @dataclass
 class Splitter:
-    """One stream taken apart: bytes between marks, and marks. Linear in the stream's length.
+    """Splits one stream into markers and the bytes between them, in time linear in the stream's length.
 
-    `feed` calls `on_bytes` with bytes as they come, and `on_mark` at each mark. Bytes that may be the
-    beginning of a nonce are held back until the next piece decides.
+    `feed` calls `on_bytes` with bytes as they arrive, and `on_marker` at each marker. Bytes that may be the beginning
+    of a nonce are held back until the next piece arrives.
     """
 
     nonce: bytes
     on_bytes: Callable[[bytes], None]
-    on_mark: Callable[[Mark], None]
+    on_marker: Callable[[Marker], None]
     _held: bytes = b""
-    _in_mark: bool = False
+    _in_marker: bool = False
 
     def feed(self, piece: bytes) -> None:
-        """Takes the next piece of the stream."""
+        """Process the next piece of the stream."""
         data = self._held + piece
         self._held = b""
         start = 0
         while True:
-            if self._in_mark:
+            if self._in_marker:
                 newline = data.find(b"\n", start)
                 if newline < 0:
                     self._held = data[start:]
                     return
                 key, _, rest = data[start:newline].decode("utf-8", "replace").strip().partition(" ")
-                self._in_mark = False
+                self._in_marker = False
                 start = newline + 1
-                self.on_mark(Mark(key, rest))
+                self.on_marker(Marker(key, rest))
                 continue
             found = data.find(self.nonce, start)
             if found < 0:
@@ -126,14 +127,14 @@ class Splitter:
             if found > start:
                 self.on_bytes(data[start:found])
             start = found + len(self.nonce)
-            self._in_mark = True
-        keep = self._tail_to_hold(data, start)
-        if keep > start:
-            self.on_bytes(data[start:keep])
-        self._held = data[keep:]
+            self._in_marker = True
+        end = self._end_of_output(data, start)
+        if end > start:
+            self.on_bytes(data[start:end])
+        self._held = data[end:]
 
-    def _tail_to_hold(self, data: bytes, start: int) -> int:
-        """Where a beginning of the nonce stands at the end of `data`; its length when there is none."""
+    def _end_of_output(self, data: bytes, start: int) -> int:
+        """The index from which the end of `data` equals a beginning of the nonce; its length when there is none."""
         for size in range(min(len(self.nonce) - 1, len(data) - start), 0, -1):
             if data.endswith(self.nonce[:size]):
                 return len(data) - size
@@ -142,7 +143,10 @@ class Splitter:
 
 @dataclass
 class Answers:
-    """The results of one batch as they arrive. Feed `stdout` and `stderr` marks and bytes until `done`."""
+    """The results of one batch as they arrive: add output and markers of both streams until `done`.
+
+    `stream` is 0 for stdout and 1 for stderr. `end_code` is the exit code of the shell that ran the batch.
+    """
 
     batch: int
     count: int
@@ -152,20 +156,20 @@ class Answers:
     _finished: tuple[list[tuple[bytes, int]], list[tuple[bytes, int]]] = field(default_factory=lambda: ([], []))
     _ended: set[int] = field(default_factory=set)
 
-    def bytes_of(self, stream: int, piece: bytes) -> None:
-        """Output of the command that runs now; `stream` is 0 for stdout, 1 for stderr."""
+    def add_output(self, stream: int, piece: bytes) -> None:
+        """Add output of the running command."""
         self._parts[stream].append(piece)
 
-    def mark_of(self, stream: int, mark: Mark) -> None:
-        """A command of this batch, or the batch, has ended on this stream. Marks of others are passed over."""
-        batch, _, index = mark.key.partition(".")
+    def add_marker(self, stream: int, marker: Marker) -> None:
+        """Record that a command of this batch, or the batch, has ended on this stream. Ignore other batches."""
+        batch, _, index = marker.key.partition(".")
         if batch != str(self.batch):
             return
         if index == END:
             self._ended.add(stream)
-            self.end_code = int(mark.rest)
+            self.end_code = int(marker.rest)
             return
-        self._finished[stream].append((b"".join(self._parts[stream]), int(mark.rest)))
+        self._finished[stream].append((b"".join(self._parts[stream]), int(marker.rest)))
         self._parts[stream].clear()
         while len(self.results) < min(len(self._finished[0]), len(self._finished[1])):
             (stdout, code), (stderr, _) = (side[len(self.results)] for side in self._finished)
@@ -173,17 +177,17 @@ class Answers:
 
     @property
     def done(self) -> bool:
-        """Whether both streams have reached the end of the batch."""
+        """Whether the end of the batch has arrived on both streams."""
         return len(self._ended) == 2
 
     @property
     def partial(self) -> Result:
-        """What the command that did not end had printed so far."""
+        """The output so far of the command that did not end."""
         return Result(b"".join(self._parts[0]), b"".join(self._parts[1]), self.end_code or 0)
 
 
-def shown(command: Command, limit: int = 80) -> str:
-    """A command's first line, for messages; it never holds a secret, since those travel on standard input."""
+def describe(command: Command, limit: int = 80) -> str:
+    """A command's first line, for messages. It holds no secret, since those travel on standard input."""
     lines = [line.strip() for line in command.script.splitlines() if line.strip()]
     first = lines[0] if lines else "an empty script"
     return shlex.quote(first) if len(first) <= limit and len(lines) == 1 else f"{first[:limit]}…"

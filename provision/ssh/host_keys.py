@@ -1,9 +1,9 @@
-"""known_hosts files: who is known by which keys. Format: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
+"""Checking host keys, and the known_hosts files. Format: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
 
-paramiko reads these too, but passes `@revoked` over and knows no wildcards, and writing rewrites the whole
-file without its comments. Here a file is read as OpenSSH reads it, and only ever appended to.
+A host with an unknown key is refused unless host_keys = "accept-new"; a host with a changed key is always refused.
 
-Whether a host's key is the right one. Strict: what is not known is refused, what has changed always.
+paramiko reads known_hosts files too, but it ignores `@revoked`, supports no wildcards, and rewrites the whole file
+without its comments. Here a file is read as OpenSSH reads it, and only appended to.
 """
 
 from __future__ import annotations
@@ -23,40 +23,45 @@ from typing import Literal
 from provision.errors import HostKeyError, InventoryError
 from provision.ssh.session import HostKeys
 
-Marker = Literal["", "@revoked", "@cert-authority"]
+KeyMarker = Literal["", "@revoked", "@cert-authority"]
 _DEFAULT_PORT = 22
 _USER, _SYSTEM = "~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"
 
 
 @dataclass(frozen=True)
 class KnownKey:
-    """One line of a file that speaks of the host asked for."""
+    """One line of a known_hosts file that matches a host.
+
+    kind       the key type, such as ssh-ed25519
+    blob       the public key, in SSH's wire format
+    location   file and line, for messages
+    """
 
     kind: str
     blob: bytes
-    place: str
-    marker: Marker = ""
+    location: str
+    marker: KeyMarker = ""
 
 
 def fingerprint(blob: bytes) -> str:
-    """A key as OpenSSH shows it: `SHA256:` and unpadded base64."""
+    """A key's fingerprint as OpenSSH prints it: `SHA256:` and unpadded base64."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def host_label(host: str, port: int) -> str:
-    """How a host and port are written in the files."""
+def known_hosts_name(host: str, port: int) -> str:
+    """A host and port as they are written in known_hosts files."""
     return host if port == _DEFAULT_PORT else f"[{host}]:{port}"
 
 
 class KnownHosts:
-    """Several files read as one; the first is the one that `add` appends to."""
+    """Several known_hosts files, read in order. `add` appends to the first."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
 
     @classmethod
     def of(cls, file: str | Path | None, ssh_config: Mapping[str, str]) -> KnownHosts:
-        """The inventory's file alone, or the user's and the system's, which ~/.ssh/config may name."""
+        """The inventory's file alone, else the user's and the system's files, which ~/.ssh/config may name."""
         if file is not None:
             return cls([Path(file).expanduser()])
         user = ssh_config.get("userknownhostsfile", _USER)
@@ -64,25 +69,25 @@ class KnownHosts:
         return cls([Path(one).expanduser() for names in (user, system) for one in names.split() if one != "none"])
 
     def lookup(self, host: str, port: int) -> list[KnownKey]:
-        """Every line that speaks of `host` at `port`, in order, revoked and authority lines included."""
-        label = host_label(host.lower(), port)
-        return [key for file in self.files for key in _keys_of(file, label)]
+        """Every line that matches `host` at `port`, in order, @revoked and @cert-authority lines included."""
+        name = known_hosts_name(host.lower(), port)
+        return [key for file in self.files for key in _keys_of(file, name)]
 
     def add(self, host: str, port: int, kind: str, blob: bytes) -> list[KnownKey]:
-        """Appends a line, unless another run has meanwhile noted one: then returns what it noted instead."""
+        """Append a line for the host. If another run has recorded keys for it meanwhile, return those instead."""
         if not self.files:
-            return []  # ~/.ssh/config says that there is none: known for this time only
+            return []  # ~/.ssh/config names no file: the key is accepted for this connection only
         file = self.files[0]
-        label = host_label(host.lower(), port)
+        name = known_hosts_name(host.lower(), port)
         if not file.parent.is_dir():
             file.parent.mkdir(mode=0o700, parents=True)
         with file.open("a+b") as out:
             fcntl.flock(out, fcntl.LOCK_EX)
-            if noted := _keys_of(file, label):
-                return list(noted)
+            if recorded := _keys_of(file, name):
+                return list(recorded)
             if out.tell() == 0:
                 file.chmod(0o600)
-            line = f"{label} {kind} {base64.b64encode(blob).decode()}\n"
+            line = f"{name} {kind} {base64.b64encode(blob).decode()}\n"
             out.write((b"" if _ends_line(file) else b"\n") + line.encode())
         return []
 
@@ -95,71 +100,71 @@ def _ends_line(file: Path) -> bool:
         return text.read(1) == b"\n"
 
 
-def _keys_of(file: Path, label: str) -> tuple[KnownKey, ...]:
+def _keys_of(file: Path, name: str) -> tuple[KnownKey, ...]:
     try:
         status = file.stat()
     except FileNotFoundError:
         return ()
-    return _scan(file, (status.st_mtime_ns, status.st_size), label)
+    return _scan(file, (status.st_mtime_ns, status.st_size), name)
 
 
 @lru_cache(maxsize=8)
 def _lines(file: Path, version: tuple[int, int]) -> list[tuple[int, str]]:  # noqa: ARG001  keys the cache
-    """The file's numbered lines without comments, read once for all hosts of a run."""
+    """The file's numbered lines without comments, read once for all hosts."""
     text = file.read_text(encoding="utf-8", errors="replace")
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
     return [(n, line) for n, line in lines if line and not line.startswith("#")]
 
 
 @lru_cache(maxsize=1024)
-def _scan(file: Path, version: tuple[int, int], label: str) -> tuple[KnownKey, ...]:
-    """The lines that speak of a host; a hashed name costs a hash to compare, so not twice for one host."""
+def _scan(file: Path, version: tuple[int, int], name: str) -> tuple[KnownKey, ...]:
+    """The lines that match a host. Cached, since each hashed name in the file costs a hash."""
     found = []
     for number, line in _lines(file, version):
         fields = line.split()
-        marker: Marker = ""
+        marker: KeyMarker = ""
         if fields[0] == "@revoked" or fields[0] == "@cert-authority":
             marker = fields.pop(0)  # type: ignore[assignment]
-        if len(fields) < 3 or not _speaks_of(fields[0], label):
+        if len(fields) < 3 or not _matches_any(fields[0], name):
             continue
         try:
             blob = base64.b64decode(fields[2], validate=True)
         except (binascii.Error, ValueError):
-            continue  # OpenSSH passes a damaged line over as well
+            continue  # OpenSSH skips a damaged line too
         found.append(KnownKey(fields[1], blob, f"{file} line {number}", marker))
     return tuple(found)
 
 
-def _speaks_of(names: str, label: str) -> bool:
+def _matches_any(names: str, name: str) -> bool:
     if names.startswith("|1|"):
-        return _is_hash_of(names, label)
-    hit = False
+        return _is_hash_of(names, name)
+    matched = False
     for pattern in names.lower().split(","):
         negated = pattern.startswith("!")
-        if _matches(label, pattern.removeprefix("!")):
+        if _matches(name, pattern.removeprefix("!")):
             if negated:
                 return False
-            hit = True
-    return hit
+            matched = True
+    return matched
 
 
-def _matches(label: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     if "*" not in pattern and "?" not in pattern:
-        return label == pattern
-    # Only * and ? are wild in these files; [ opens a port's brackets, not a set.
-    return fnmatch.fnmatchcase(label, pattern.replace("[", "[[]"))
+        return name == pattern
+    # Only * and ? are wildcards in these files; [ encloses a name that has a port.
+    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
-def _is_hash_of(field: str, label: str) -> bool:
+def _is_hash_of(field: str, name: str) -> bool:
     try:
         _, _, salt, digest = field.split("|")
-        wanted = hmac.new(base64.b64decode(salt), label.encode(), hashlib.sha1).digest()
+        wanted = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
         return hmac.compare_digest(wanted, base64.b64decode(digest))
     except (ValueError, binascii.Error):
         return False
 
 
-# In the order of preference where nothing is known: as OpenSSH has it.
+# Key types and their signature algorithms, in OpenSSH's order of preference.
 _ALGORITHMS = {
     "ssh-ed25519": ("ssh-ed25519",),
     "ecdsa-sha2-nistp256": ("ecdsa-sha2-nistp256",),
@@ -170,17 +175,20 @@ _ALGORITHMS = {
 
 
 class OtherKeyPinned(HostKeyError):
-    """The key seen is not the pinned one; a key of another type might still be."""
+    """The host presented another key than the pinned one. Its key of another type may still be the pinned one."""
 
 
 @dataclass(frozen=True)
 class HostKeyRule:
-    """What is demanded of one host's key, a gateway's included.
+    """Which keys are accepted from one host or gateway.
 
-    `inventory_name` is empty for a gateway, which has no entry to pin a key in.
+    label            names the host in messages
+    host, port       as known_hosts files name it
+    pin              the only accepted key, from the inventory
+    inventory_name   empty for a gateway, which has no entry to pin a key in
     """
 
-    what: str
+    label: str
     host: str
     port: int
     known: KnownHosts
@@ -189,9 +197,9 @@ class HostKeyRule:
     inventory_name: str = ""
 
     def algorithms(self, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Host key algorithms to offer, best first; key types in `without` were tried already.
+        """Host key algorithms to offer, best first, without the key types that were tried already.
 
-        Types that the host is known by come first: else a host known by one type looks unknown by another.
+        The types recorded for the host come first: otherwise the host may present a key of a type that is not recorded.
         """
         if pinned := self._pinned_type():
             return _ALGORITHMS.get(pinned, (pinned,))
@@ -199,18 +207,23 @@ class HostKeyRule:
         kinds = sorted((kind for kind in _ALGORITHMS if kind not in without), key=lambda kind: kind not in known)
         return tuple(algorithm for kind in kinds for algorithm in _ALGORITHMS[kind])
 
+    @property
+    def pins_unknown_type(self) -> bool:
+        """Whether the pin is a fingerprint, so that the pinned key may be of another type than the presented one."""
+        return self.pin is not None and self.pin.startswith("SHA256:")
+
     def check(self, kind: str, blob: bytes) -> None:
-        """Raises HostKeyError unless this key may be trusted; notes it where accept-new says so."""
+        """Raise HostKeyError unless this key is accepted. Record a new key when the policy is accept-new."""
         keys = self._keys()
-        seen = f"{kind} {fingerprint(blob)}"
+        presented = f"{kind} {fingerprint(blob)}"
         for key in keys:
             if key.marker == "@revoked" and key.blob == blob:
                 raise HostKeyError(
-                    f"{self.what}: its key {seen} is revoked by {key.place}",
-                    hint="do not connect: give the host a new key, then note that one",
+                    f"{self.label}: the host key {presented} is revoked by {key.location}",
+                    hint="do not connect: generate a new key on the host, then record that one in known_hosts",
                 )
         if self.pin is not None:
-            self._check_pin(blob, seen)
+            self._check_pin(blob, presented)
             return
         plain = [key for key in keys if not key.marker]
         if any(key.blob == blob for key in plain):
@@ -220,14 +233,14 @@ class HostKeyRule:
             if not plain or any(key.blob == blob for key in plain):
                 return
         if plain:
-            raise self._changed(kind, seen, plain)
-        raise self._unknown(kind, blob, seen, keys)
+            raise self._changed(kind, presented, plain)
+        raise self._unknown(kind, blob, presented, keys)
 
     def _keys(self) -> list[KnownKey]:
         return self.known.lookup(self.host, self.port)
 
     def _pinned_type(self) -> str | None:
-        """The type of the pinned key, where the pin or a known_hosts line tells it."""
+        """The type of the pinned key, if the pin or a known_hosts line contains it."""
         if self.pin is None:
             return None
         if not self.pin.startswith("SHA256:"):
@@ -235,54 +248,52 @@ class HostKeyRule:
         same = (key.kind for key in self._keys() if fingerprint(key.blob) == self.pin.strip().rstrip("="))
         return next(same, None)
 
-    def _check_pin(self, blob: bytes, seen: str) -> None:
+    def _check_pin(self, blob: bytes, presented: str) -> None:
         assert self.pin is not None
-        wanted = self.pin.strip().rstrip("=") if self.pin.startswith("SHA256:") else fingerprint(_key_of(self.pin))
-        if wanted == fingerprint(blob):
+        pinned = self.pin.strip().rstrip("=") if self.pin.startswith("SHA256:") else fingerprint(_blob_of(self.pin))
+        if pinned == fingerprint(blob):
             return
         raise OtherKeyPinned(
-            f"{self.what}: its key is {seen}, and the inventory pins {wanted}",
-            hint=f"if the host was set up anew, check the fingerprint on its console, then change host_key in"
-            f" [hosts.{self.inventory_name}]; if not, somebody may stand in between",
+            f"{self.label}: the host key is {presented}, but the inventory pins {pinned}",
+            hint=f"if the host was reinstalled, compare the fingerprint on its console, then change host_key in"
+            f" [hosts.{self.inventory_name}]; otherwise the connection may be intercepted",
         )
 
-    def _changed(self, kind: str, seen: str, known: list[KnownKey]) -> HostKeyError:
+    def _changed(self, kind: str, presented: str, known: list[KnownKey]) -> HostKeyError:
         same = [key for key in known if key.kind == kind] or known
-        old = " and ".join(f"{key.kind} {fingerprint(key.blob)} ({key.place})" for key in same)
+        old = " and ".join(f"{key.kind} {fingerprint(key.blob)} ({key.location})" for key in same)
         return HostKeyError(
-            f"{self.what}: its key has changed: it shows {seen}, and is known by {old}",
-            hint=f"if the host was set up anew, check the fingerprint on its console, then take the old key out with"
-            f" `ssh-keygen -R '{host_label(self.host, self.port)}' -f {self._file(same[0])}`; if not, somebody may"
-            " stand in between",
+            f"{self.label}: the host key has changed: the host presents {presented}, recorded is {old}",
+            hint=f"if the host was reinstalled, compare the fingerprint on its console, then remove the old key with"
+            f" `ssh-keygen -R '{known_hosts_name(self.host, self.port)}' -f {_file_of(same[0])}`; otherwise the connection"
+            " may be intercepted",
         )
 
-    def _unknown(self, kind: str, blob: bytes, seen: str, keys: list[KnownKey]) -> HostKeyError:
+    def _unknown(self, kind: str, blob: bytes, presented: str, keys: list[KnownKey]) -> HostKeyError:
         files = " or ".join(str(file) for file in self.known.files) or "any file (~/.ssh/config names none)"
-        authority = next((key.place for key in keys if key.marker == "@cert-authority"), "")
-        by = f" ({authority} trusts an authority for it: host certificates are not supported)" if authority else ""
+        authority = next((key.location for key in keys if key.marker == "@cert-authority"), "")
+        note = (
+            f" ({authority} trusts an authority for it, but host certificates are not supported)" if authority else ""
+        )
         scan = f"ssh-keyscan -t {kind.removeprefix('ssh-').partition('-')[0]} -p {self.port} {self.host}"
         ways = ['set host_keys = "accept-new" in [ssh]']
         if self.known.files:
-            ways.insert(0, f"note it (`{scan} >> {self.known.files[0]}`)")
+            ways.insert(0, f"record it (`{scan} >> {self.known.files[0]}`)")
         if self.inventory_name:
             ways.insert(0, f'pin it (host_key = "{fingerprint(blob)}" in [hosts.{self.inventory_name}])')
         return HostKeyError(
-            f"{self.what}: its key {seen} is not known in {files}{by}",
-            hint=f"compare the fingerprint with the host's own (`ssh-keygen -lf` there), then {', or '.join(ways)}",
+            f"{self.label}: the host key {presented} is not known in {files}{note}",
+            hint="compare the fingerprint with the host's own (run `ssh-keygen -lf /etc/ssh/ssh_host_…_key.pub` there),"
+            f" then {', or '.join(ways)}",
         )
 
-    def _file(self, key: KnownKey) -> str:
-        return key.place.rpartition(" line ")[0]
+
+def _file_of(key: KnownKey) -> str:
+    return key.location.rpartition(" line ")[0]
 
 
-def check_pin_syntax(pin: str) -> None:
-    """Raises InventoryError for a `host_key` that is neither a fingerprint nor a public key."""
-    if pin.startswith("SHA256:") and len(pin.strip().rstrip("=")) == len("SHA256:") + 43:
-        return
-    _key_of(pin)
-
-
-def _key_of(pin: str) -> bytes:
+def _blob_of(pin: str) -> bytes:
+    """The key of a pin "TYPE BASE64". Raises InventoryError."""
     fields = pin.split()
     try:
         if len(fields) >= 2 and (blob := base64.b64decode(fields[1], validate=True)):
@@ -290,5 +301,6 @@ def _key_of(pin: str) -> bytes:
     except (binascii.Error, ValueError):
         pass
     raise InventoryError(
-        f"host_key {pin!r} is no key", hint='expected "SHA256:…" or "ssh-ed25519 AAAA…", as ssh-keyscan prints it'
+        f"host_key {pin!r} is not a public key",
+        hint='expected "SHA256:…" or "ssh-ed25519 AAAA…", as ssh-keyscan prints it',
     )

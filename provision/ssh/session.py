@@ -1,8 +1,7 @@
-"""Where a session goes: what the inventory says of a host, before ~/.ssh/config is asked.
+"""The interface of a session, and the description of the host to connect to.
 
-The one way to a host that the engine knows: a session with a root shell on it.
-
-`provision.testing.FakeSession` is the other implementation; the engine cannot tell them apart.
+The engine works with `Session` only. Implementations: `provision.ssh.shell_session.ShellSession` on real hosts, and
+`FakeSession` and `LocalSession` of `provision.testing`.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ HostKeys = Literal["strict", "accept-new"]
 
 @dataclass(frozen=True)
 class Target:
-    """One host to reach. What is None is left to ~/.ssh/config, then to ssh's own defaults.
+    """One host to connect to. A value of None is taken from ~/.ssh/config, else from ssh's own defaults.
 
     name              the inventory's name, used in messages
-    address           what is looked up in ~/.ssh/config and then connected to
-    proxy_jump        `user@host:port`, several separated by commas; "none" switches one of ~/.ssh/config off
-    known_hosts       read, and appended to, instead of ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+    address           looked up in ~/.ssh/config, then connected to
+    proxy_jump        `user@host:port`, several separated by commas; "none" ignores the one of ~/.ssh/config
+    known_hosts       read and appended to, instead of ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
     connect_timeout   seconds for the TCP connection, and again for the handshake
-    host_keys         "accept-new" notes the key of a host never seen; a changed key is always refused
-    host_key          the only key that will do: "SHA256:…" or "ssh-ed25519 AAAA…"
-    become            sudo, unless the user is root
-    become_password   called when the password is needed; None: sudo must not ask for one
+    host_keys         "accept-new" records the key of a host seen for the first time; a changed key is always refused
+    host_key          the only accepted key: "SHA256:…" or "ssh-ed25519 AAAA…"
+    become            use sudo, unless the user is root
+    become_password   called when the password is needed; None: sudo must not require one
     """
 
     name: str
@@ -49,7 +48,7 @@ class Target:
 
 @dataclass
 class Traffic:
-    """What a session cost so far: turns from sending to receiving, and bytes on the wire."""
+    """What a session has cost so far: round trips that were waited for, and bytes of the connection."""
 
     round_trips: int = 0
     bytes_sent: int = 0
@@ -57,22 +56,25 @@ class Traffic:
 
 
 class Session(Protocol):
-    """An open, privileged, framed shell. Not thread-safe: one worker owns it."""
+    """An open root shell on one host. Not thread-safe: one thread uses it, except for `abort`."""
 
     traffic: Traffic
 
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
-        """Runs all in one round trip, each in a subshell of its own, in order; all run whatever their codes."""
+        """Run all commands in one round trip, in order, each in its own subshell, whatever their exit codes.
+
+        `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost.
+        """
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Runs one, feeding its stdin; `on_output` is given pieces of stdout and stderr as they come.
+        """Run one command with its standard input; `on_output` receives pieces of stdout and stderr as they arrive.
 
-        Raises DeadlineExceeded when it does not end within `deadline` seconds (it is then stopped on the
-        host), ConnectionLost when the session breaks.
+        Raises DeadlineExceeded when it does not end within `deadline` seconds (it is then stopped on the host), and
+        ConnectionLost when the connection breaks.
         """
 
     def close(self) -> None:
-        """Ends the session; the host's lock is free after it."""
+        """End the session and release the host's lock."""
 
     def abort(self) -> None:
-        """Breaks the session off at once; callable from any thread."""
+        """Close the connection at once. May be called from any thread."""

@@ -1,6 +1,6 @@
-"""From an address to a session: connect, start the shell, hand sudo its password.
+"""The session that the engine works through: one root shell over one connection.
 
-The session that the engine works through: one root shell over one connection.
+`open_session` connects, starts the shell through sudo and gives sudo its password; `ShellSession` runs commands.
 """
 
 from __future__ import annotations
@@ -10,135 +10,268 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn
 
+import paramiko
 from paramiko.ssh_exception import SSHException
 
 from provision.errors import BecomeError, ConnectionLost, DeadlineExceeded, ProbeFailed
 from provision.secret import mask
 from provision.shell import Command, Result
-from provision.ssh import connection as opening
 from provision.ssh import frame
-from provision.ssh.bootstrap import command_line, opening_line
-from provision.ssh.connection import HostConnection, Opening, resolve
-from provision.ssh.frame import Answers, Mark, Splitter
-from provision.ssh.session import Target, Traffic
-from provision.ssh.streams import Bell, ChannelEnded, OutOfTime, Pump
-from provision.ssh.transport import QuickTransport
+from provision.ssh.bootstrap import GREETING, Handshake, command_line, first_line
+from provision.ssh.connection import HostConnection, resolve
+from provision.ssh.frame import Answers, Marker, Splitter
+from provision.ssh.paramiko_internals import request_refused, wait_for_exit
+from provision.ssh.session import Target
+from provision.ssh.streams import ChannelEnded, Pump, TransferTimeout
 
 _EXEC_TIMEOUT = 30.0  # seconds for sshd to start a program
-_REFUSAL_SILENCE = 4.0  # seconds of silence after sudo said something: it waits for another password
-_SUDO_PATIENCE = 15.0  # seconds for sudo to take a password without a word
+_PASSWORD_TIMEOUT = 15.0  # seconds for sudo to read the password and start the shell
+_REFUSAL_SILENCE = 4.0  # seconds of silence after sudo has printed something: it waits for another password
+_KILL_AFTER = 5.0  # seconds between TERM and KILL; see `timeout -k` in bootstrap.py
+_ANSWER_TIMEOUT = 10.0  # seconds for the results to arrive after that
+_CLOSE_TIMEOUT = 2.0  # seconds for the remote shell to end and release its lock
+_TIMED_OUT, _KILLED = 124, 137  # exit codes of `timeout`
+_GATHER_ABOVE = 4  # commands in a batch; fewer outputs do not justify two processes that gather them
 
-# paramiko reports failures to its log as well as by raising; without a handler Python prints them.
+# paramiko logs failures in addition to raising them; without a handler Python would print them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-
-class SshLine:
-    """A channel with a root shell behind it, and the connection under it."""
-
-    def __init__(self, host: str, connection: HostConnection, channel: Any) -> None:
-        self.host = host
-        self.traffic: Traffic = connection.wire.traffic
-        self.exit_code: int | None = None
-        self._connection = connection
-        self._channel = channel
-
-    def hang_up(self, *, wait: float) -> None:
-        """Ends the shell's input, waits up to `wait` seconds for it to end, and closes everything."""
-        if wait and self._connection.transport is not None and self._connection.transport.is_active():
-            self._channel.shutdown_write()
-            self._connection.wire.mute()
-            self._channel.status_event.wait(wait)
-            self._connection.wire.turn()
-            if self._channel.exit_status >= 0:
-                self.exit_code = self._channel.exit_status
-        self._close_all()
-
-    @property
-    def refusal(self) -> ConnectionLost | None:
-        """That the host started no program at all, once that is known."""
-        if self._channel.event_ready or not self._channel.closed:
-            return None
-        return no_shell(self._connection.hop.what, "it starts no program for us")
-
-    def cut(self) -> None:
-        """Closes at once, from any thread."""
-        self._close_all()
-
-    def _close_all(self) -> None:
-        connection = self._connection
-        connection.wire.close()
-        connection.client.close()
-        while isinstance(connection.gateway, HostConnection):
-            connection = connection.gateway
-            connection.wire.close()
-            connection.client.close()
 
 
 def open_session(target: Target, *, lock: bool, who: str) -> ShellSession:
     """See `provision.ssh.connect`."""
     connection = resolve(target)
-    connection.open()
     sudo = target.become and connection.user != "root"
     password = target.become_password if sudo else None
-    transport: QuickTransport = connection.client.get_transport()
+    handshake = Handshake(target.name, connection.user, frame.new_nonce(), sudo, password is not None)
     try:
-        channel = transport.open_session(timeout=_EXEC_TIMEOUT)
-        bell = Bell()
-        channel.in_buffer.set_event(bell)
-        channel.in_stderr_buffer.set_event(bell)
-        connection.wire.turn()
-        transport.execute(channel, command_line(sudo=sudo, password=password is not None))
-    except (SSHException, EOFError, OSError) as error:
-        connection.wire.close()
-        connection.client.close()
-        raise no_shell(connection.hop.what, str(error) or type(error).__name__) from error
-    line = SshLine(target.name, connection, channel)
-    pump = Pump(channel, bell, connection.wire, transport.ping, connection.hop.what)
-    opening = Opening(target.name, connection.user, frame.new_nonce(), sudo, password is not None)
-    session = ShellSession(line, pump, opening)
-    try:
+        connection.open()
+        channel = _start_shell(connection, command_line(sudo=sudo, password=password is not None))
+        session = ShellSession(target.name, connection, channel, handshake)
         if password is not None:
-            _give_password(session, pump, opening, password().reveal())
+            session.give_password(password().reveal())
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        hello = opening_line(opening.nonce, lock=lock, holder=f"since {since} by {who}")
-        session.listen()
-        pump.run(hello, None, seconds=_EXEC_TIMEOUT)
-    except ChannelEnded as error:
-        session.explain_end(error)
+        session.start(first_line(handshake.nonce, lock=lock, holder=f"since {since} by {who}"))
     except BaseException:
-        line.cut()
+        connection.close()
         raise
     return session
 
 
-def no_shell(what: str, why: str) -> ConnectionLost:
-    """A host that lets in and starts nothing."""
+def _start_shell(connection: HostConnection, command: str) -> paramiko.Channel:
+    try:
+        channel = connection.transport.open_session(timeout=_EXEC_TIMEOUT)
+        connection.wire.count_round_trips()
+        connection.transport.execute(channel, command)
+    except (SSHException, EOFError, OSError) as error:
+        raise _no_shell(connection.label, str(error) or type(error).__name__) from error
+    return channel
+
+
+def _no_shell(label: str, reason: str) -> ConnectionLost:
+    """The error for a host that accepts the login and starts no program."""
     return ConnectionLost(
-        f"{what}: no shell: {why}",
-        hint="is MaxSessions in its sshd_config 0, or the account limited to another command?",
+        f"{label}: the host accepts the login but starts no shell: {reason}",
+        hint="check MaxSessions and ForceCommand in its sshd_config, and whether the account is restricted",
     )
 
 
-def _give_password(session: ShellSession, pump: Pump, opening: Opening, password: str) -> None:
-    """Sends the password, and nothing else until the shell says that it is the shell that reads.
+class ShellSession:
+    """Implements `provision.ssh.session.Session`. One thread uses it; only `abort` may be called from others.
 
-    A refusal is told by silence and the exit code, never by the words of a prompt: sudo-rs has others.
+    `name` is the inventory's name of the host, for messages.
     """
-    if "\n" in password or "\0" in password:
-        raise BecomeError(f"{opening.host}: the sudo password holds a line break", hint="check become_password")
-    session.listen()
-    refused = _Silence(lambda: len(opening.words_of_stderr))
-    with contextlib.suppress(OutOfTime, ConnectionLost):  # either way there was no READY
-        pump.run(f"{password}\n".encode(), lambda: opening.ready or refused(), seconds=_SUDO_PATIENCE)
-    if not opening.ready:
-        session.close()
-        raise opening.wrong_password()
+
+    def __init__(self, name: str, connection: HostConnection, channel: paramiko.Channel, handshake: Handshake) -> None:
+        self.traffic = connection.wire.traffic
+        self._name = name
+        self._connection = connection
+        self._channel = channel
+        self._handshake = handshake
+        self._batch = 0
+        self._aborted = False
+        self._seconds = 0.0  # how long the last batch took
+        self._answers: Answers | None = None
+        self._on_output: Callable[[bytes], None] | None = None
+        nonce = handshake.nonce.encode()
+        stdout, stderr = (
+            Splitter(nonce, partial(self._receive_output, stream), partial(self._receive_marker, stream))
+            for stream in (0, 1)
+        )
+        ping = connection.transport.ping
+        self._pump = Pump(channel, connection.wire, ping, (stdout.feed, stderr.feed), connection.label)
+
+    # -- the Session protocol --------------------------------------------------------------------
+
+    def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
+        """Run all commands in one round trip, in order, each in its own subshell, whatever their exit codes.
+
+        `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost.
+        """
+        if not commands:
+            return []
+        answers = self._run_batch(commands, deadline, None)
+        if len(answers.results) < len(commands):
+            raise self._unfinished(commands, answers, deadline)
+        return answers.results
+
+    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
+        """Run one command; `on_output` receives pieces of stdout and stderr as they arrive."""
+        answers = self._run_batch([command], deadline, on_output)
+        if not answers.results:
+            raise self._unfinished([command], answers, deadline)
+        return answers.results[0]
+
+    def close(self) -> None:
+        """End the session. Waits briefly for the remote shell to end, so that the host's lock is released."""
+        if not self._aborted:
+            self._end_shell()
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Close the connection at once, from any thread: a pending `ask` or `run` raises ConnectionLost.
+
+        The running command continues on the host until it ends or its deadline comes, and keeps the lock until then.
+        """
+        self._aborted = True
+        self._connection.close()
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def give_password(self, password: str) -> None:
+        """Send sudo its password, and nothing else until the root shell has started. Raises BecomeError.
+
+        A refusal is recognised by silence and by the exit code, never by the text of a prompt: sudo-rs prints others.
+        """
+        if "\n" in password or "\0" in password:
+            raise BecomeError(
+                f"{self._name}: the sudo password contains a line break or NUL", hint="check become_password"
+            )
+        handshake = self._handshake
+        refused = _SilenceAfterOutput(lambda: handshake.stderr_size)
+        with contextlib.suppress(TransferTimeout, ConnectionLost):  # in both cases the shell has not started
+            self._pump.run(
+                f"{password}\n".encode(), lambda: handshake.shell_started or refused(), seconds=_PASSWORD_TIMEOUT
+            )
+        if not handshake.shell_started:
+            self._end_shell()
+            raise handshake.wrong_password()
+
+    def start(self, line: bytes) -> None:
+        """Send the line that the bootstrap script waits for. Its greeting is awaited with the first results."""
+        try:
+            self._pump.run(line, None, seconds=_EXEC_TIMEOUT)
+        except ChannelEnded as error:
+            self._raise_cause(error)
+
+    def ready(self, *, deadline: float = 30.0) -> None:
+        """Wait until the root shell has started and, if requested, holds the host's lock.
+
+        Optional: the first `ask` or `run` does the same without a round trip of its own.
+        Raises BecomeError, Locked, HostFailed.
+        """
+        try:
+            self._pump.run(b"", lambda: self._handshake.complete, seconds=deadline)
+        except TransferTimeout:
+            self._connection.close()
+            raise self._handshake.timed_out(deadline) from None
+        except ConnectionLost as error:
+            self._raise_cause(error)
+        self._handshake.check()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _run_batch(
+        self, commands: Sequence[Command], deadline: float, on_output: Callable[[bytes], None] | None
+    ) -> Answers:
+        self._batch += 1
+        answers = self._answers = Answers(self._batch, len(commands))
+        self._on_output = on_output
+        gather = len(commands) > _GATHER_ABOVE
+        data = frame.encode(self._batch, commands, self._handshake.nonce, deadline=deadline, gather=gather)
+        started = time.monotonic()
+        try:
+            self._pump.run(
+                data,
+                lambda: answers.done or self._handshake.failed,
+                seconds=deadline + _KILL_AFTER + _ANSWER_TIMEOUT,
+            )
+        except TransferTimeout:
+            self._connection.close()
+            raise DeadlineExceeded(
+                f"{self._name}: no result within {deadline:g} s, and the command could not be stopped;"
+                " the connection was closed",
+                hint=f"check on the host what blocks: {frame.describe(commands[len(answers.results)])}",
+            ) from None
+        except ConnectionLost as error:
+            self._raise_cause(error)
+        finally:
+            self._seconds = time.monotonic() - started
+            self._answers = self._on_output = None
+        self._handshake.check()
+        return answers
+
+    def _receive_output(self, stream: int, piece: bytes) -> None:
+        if not self._handshake.greeted_on(stream):
+            self._handshake.add_output(stream, piece)
+        elif self._answers is not None:
+            self._answers.add_output(stream, piece)
+            if self._on_output is not None:
+                self._on_output(piece)
+
+    def _receive_marker(self, stream: int, marker: Marker) -> None:
+        if marker.key == GREETING:
+            self._handshake.add_greeting(stream, marker.rest)
+        elif self._answers is not None:
+            self._answers.add_marker(stream, marker)
+
+    def _end_shell(self) -> int | None:
+        """End the shell's input and wait briefly for its exit code; None when it is not known."""
+        if not self._connection.is_open:
+            return None
+        self._channel.shutdown_write()
+        self._connection.wire.discard_output()
+        code = wait_for_exit(self._channel, _CLOSE_TIMEOUT)
+        self._connection.wire.count_round_trips()
+        return code
+
+    def _raise_cause(self, error: ConnectionLost) -> NoReturn:
+        """Raise why the connection ended: an abort, a failed bootstrap, a refused shell, or `error` itself."""
+        if self._aborted:
+            raise ConnectionLost(f"{self._name}: the connection was closed by this run") from error
+        if self._handshake.complete or not isinstance(error, ChannelEnded):
+            self._handshake.check()
+            self._connection.close()
+            raise error
+        refused = request_refused(self._channel)
+        code = self._end_shell()
+        self._connection.close()
+        if refused:
+            raise _no_shell(self._connection.label, "the request was refused") from error
+        raise self._handshake.exited(code) from error
+
+    def _unfinished(self, commands: Sequence[Command], answers: Answers, deadline: float) -> Exception:
+        """Why the first command without a result has none."""
+        command = frame.describe(commands[len(answers.results)])
+        lines = [line.strip() for line in f"{answers.partial.errors}\n{answers.partial.text}".splitlines()]
+        lines = [line for line in lines if line and line not in ("Terminated", "Killed")]
+        output = f"; last output: {mask(lines[-1])[-300:]}" if lines else ""
+        if answers.end_code == _KILLED and len(commands) > _GATHER_ABOVE:
+            command, output = f"one of {len(commands)} commands, which ignored SIGTERM", ""
+        if answers.end_code in (_TIMED_OUT, _KILLED) and self._seconds >= deadline:
+            return DeadlineExceeded(
+                f"{self._name}: stopped after {deadline:g} s: {command}{output}",
+                hint="the command did not end within its deadline; check on the host what it waits for",
+            )
+        return ProbeFailed(
+            f"{self._name}: the shell ended with code {answers.end_code} during {command}{output}",
+            hint="check on the host whether it was killed (out of memory), and that sh, timeout and dd are installed",
+        )
 
 
-class _Silence:
-    """True once something was said and then nothing for a while."""
+class _SilenceAfterOutput:
+    """True once `size` has grown and then stayed the same for _REFUSAL_SILENCE seconds."""
 
     def __init__(self, size: Callable[[], int]) -> None:
         self._size = size
@@ -149,175 +282,3 @@ class _Silence:
         if (now := self._size()) != self._last:
             self._last, self._since = now, time.monotonic()
         return self._last > 0 and time.monotonic() - self._since > _REFUSAL_SILENCE
-
-
-_KILL_GRACE = 5.0  # seconds that `timeout -k` waits between TERM and KILL
-_ANSWER_GRACE = 10.0  # seconds more for the answer to arrive
-_TIMED_OUT, _KILLED = 124, 137  # how `timeout` says so
-_FEW = 4  # commands whose outputs are not worth two processes to gather them
-_CLOSE_GRACE = 2.0  # seconds for the remote shell to end, so that its lock is free
-
-
-class Line(Protocol):
-    """The connection under a session."""
-
-    host: str
-    traffic: Traffic
-    exit_code: int | None
-
-    @property
-    def refusal(self) -> ConnectionLost | None:
-        """That the host started no program at all, once that is known."""
-
-    def hang_up(self, *, wait: float) -> None:
-        """Ends the shell's input, waits up to `wait` seconds for it to end, and closes everything."""
-
-    def cut(self) -> None:
-        """Closes at once, from any thread."""
-
-
-class ShellSession:
-    """Implements `provision.ssh.session.Session`. One worker owns it; only `abort` may come from elsewhere."""
-
-    def __init__(self, line: Line, pump: Pump, start: opening.Opening) -> None:
-        self.traffic = line.traffic
-        self._line = line
-        self._pump = pump
-        self._opening = start
-        self._batch = 0
-        self._aborted = False
-        self._took = 0.0
-        self._answers: Answers | None = None
-        self._on_output: Callable[[bytes], None] | None = None
-        nonce = start.nonce.encode()
-        self._splitters = tuple(
-            Splitter(nonce, partial(self._heard, stream), partial(self._marked, stream)) for stream in (0, 1)
-        )
-
-    # -- the Session protocol --------------------------------------------------------------------
-
-    def ready(self, *, deadline: float = 30.0) -> None:
-        """Waits until the root shell is there and, when asked for, the host's lock is held.
-
-        Optional: the first `ask` or `run` does the same without costing a round trip of its own.
-        Raises BecomeError, Locked, HostFailed.
-        """
-        self.listen()
-        try:
-            self._pump.run(b"", lambda: self._opening.settled, seconds=deadline)
-        except OutOfTime:
-            self._line.cut()
-            raise self._opening.no_answer(deadline) from None
-        except ConnectionLost as error:
-            self.explain_end(error)
-        self._opening.check()
-
-    def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
-        """Runs all in one round trip, each in a subshell of its own, in order; all run whatever their codes.
-
-        `deadline` is for all of them together, in seconds. Raises DeadlineExceeded naming the one that hung.
-        """
-        if not commands:
-            return []
-        answers = self._converse(commands, deadline, None)
-        if len(answers.results) < len(commands):
-            raise self._unfinished(commands, answers, deadline)
-        return answers.results
-
-    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Runs one; `on_output` is given pieces of stdout and stderr as they come."""
-        answers = self._converse([command], deadline, on_output)
-        if not answers.results:
-            raise self._unfinished([command], answers, deadline)
-        return answers.results[0]
-
-    def close(self) -> None:
-        """Ends the session; waits briefly for the remote shell to end, so that the lock is free."""
-        self._line.hang_up(wait=0.0 if self._aborted else _CLOSE_GRACE)
-
-    def abort(self) -> None:
-        """Closes at once, from any thread: whoever waits in `ask` or `run` gets ConnectionLost.
-
-        What runs on the host goes on to its end or its deadline, and keeps the lock until then.
-        """
-        self._aborted = True
-        self._line.cut()
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _converse(
-        self, commands: Sequence[Command], deadline: float, on_output: Callable[[bytes], None] | None
-    ) -> Answers:
-        self._batch += 1
-        answers = self._answers = Answers(self._batch, len(commands))
-        self._on_output = on_output
-        data = frame.encode(self._batch, commands, self._opening.nonce, deadline=deadline, gather=len(commands) > _FEW)
-        self.listen()
-        started = time.monotonic()
-        try:
-            self._pump.run(
-                data,
-                lambda: answers.done or self._opening.refused,
-                seconds=deadline + _KILL_GRACE + _ANSWER_GRACE,
-            )
-        except OutOfTime:
-            self._line.cut()
-            raise DeadlineExceeded(
-                f"{self._line.host}: no answer within {deadline:g} s, nor after it was to be stopped; connection closed",
-                hint=f"look on the host at what hangs: {frame.shown(commands[len(answers.results)])}",
-            ) from None
-        except ConnectionLost as error:
-            self.explain_end(error)
-        finally:
-            self._took = time.monotonic() - started
-            self._answers = self._on_output = None
-        self._opening.check()
-        return answers
-
-    def listen(self) -> None:
-        """Takes what the channel brings from now on."""
-        self._pump.listeners = (self._splitters[0].feed, self._splitters[1].feed)
-
-    def _heard(self, stream: int, piece: bytes) -> None:
-        if not self._opening.settled_on(stream):
-            self._opening.noise(stream, piece)
-        elif self._answers is not None:
-            self._answers.bytes_of(stream, piece)
-            if self._on_output is not None:
-                self._on_output(piece)
-
-    def _marked(self, stream: int, mark: Mark) -> None:
-        if mark.key == "hello":
-            self._opening.hello(stream, mark.rest)
-        elif self._answers is not None:
-            self._answers.mark_of(stream, mark)
-
-    def explain_end(self, error: ConnectionLost) -> NoReturn:
-        """A channel that ended before the shell said hello was refused; raises what fits best."""
-        if self._aborted:
-            raise ConnectionLost(f"{self._line.host}: stopped from here") from error
-        if self._opening.settled or not isinstance(error, ChannelEnded):
-            self._opening.check()
-            self._line.cut()
-            raise error
-        refusal = self._line.refusal
-        self._line.hang_up(wait=_CLOSE_GRACE)
-        raise refusal or self._opening.ended(self._line.exit_code) from error
-
-    def _unfinished(self, commands: Sequence[Command], answers: Answers, deadline: float) -> Exception:
-        """Why the first command without a result has none."""
-        command = frame.shown(commands[len(answers.results)])
-        words = [line.strip() for line in f"{answers.partial.errors}\n{answers.partial.text}".splitlines()]
-        words = [line for line in words if line and line not in ("Terminated", "Killed")]
-        said = f"; its last words: {mask(words[-1])[-300:]}" if words else ""
-        if answers.end_code == _KILLED and len(commands) > _FEW:
-            command, said = f"one of {len(commands)} commands, which would not be stopped", ""
-        if answers.end_code in (_TIMED_OUT, _KILLED) and self._took >= deadline:
-            return DeadlineExceeded(
-                f"{self._line.host}: stopped after {deadline:g} s: {command}{said}",
-                hint="it did not end in its time; look at what it waits for on the host",
-            )
-        return ProbeFailed(
-            f"{self._line.host}: the shell ended with code {answers.end_code} in {command}{said}",
-            hint="was it killed (out of memory), and are sh, timeout and dd there on the host?",
-        )

@@ -1,14 +1,13 @@
-"""~/.ssh/config and /etc/ssh/ssh_config, parsed once for all hosts.
+"""~/.ssh/config and /etc/ssh/ssh_config, parsed once for all hosts. Format: ssh_config(5).
 
-paramiko parses them but knows no Include, which Debian's own file begins with: included text is put
-in its place before parsing. Format: ssh_config(5).
+paramiko parses them but does not support Include, which Debian's own file begins with: included text is inserted
+before parsing.
 """
 
 from __future__ import annotations
 
 import glob
 import re
-import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,26 +15,21 @@ from typing import TYPE_CHECKING
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
-    from fabric import Config  # type: ignore[import-untyped]
+    from paramiko import SSHConfig
 
 _USER = Path("~/.ssh/config")
 _SYSTEM = Path("/etc/ssh/ssh_config")
-_DEPTH = 16  # as deep as OpenSSH follows
+_MAX_DEPTH = 16  # of nested includes, as in OpenSSH
 _KEYWORD = re.compile(r"^\s*(\w+)(?:\s*=\s*|\s+)(.*?)\s*$")
-_building = threading.Lock()
 
 
-def shared_config() -> Config:
-    """fabric's configuration holding both files. Nothing else of fabric's (its fabric.yml) has a say.
-
-    Raises UsageError for a file that is not understood.
-    """
-    with _building:
-        return _build(str(_USER.expanduser()))
+def load_ssh_config() -> SSHConfig:
+    """Both files, parsed. Raises UsageError for a file with a syntax error."""
+    return _parse(str(_USER.expanduser()))
 
 
 def proxy_command(host: str, *, port: int, user: str) -> str:
-    """A host's ProxyCommand with its tokens filled in by the port and user that are really used."""
+    """The ProxyCommand of a host, its tokens replaced by the port and user that are really used."""
     from paramiko import SSHConfig
 
     forced = f"Host *\nPort {port}\nUser {user}\n"
@@ -44,40 +38,29 @@ def proxy_command(host: str, *, port: int, user: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _build(user_file: str) -> Config:
-    from fabric import Config
+def _parse(user_file: str) -> SSHConfig:
     from paramiko import SSHConfig
     from paramiko.ssh_exception import ConfigParseError
 
     try:
-        return Config(lazy=True, ssh_config=SSHConfig.from_text(_text(user_file)))
+        return SSHConfig.from_text(_text(user_file))
     except ConfigParseError as error:
         raise UsageError(
-            f"{user_file} or {_SYSTEM} cannot be read: {error}",
-            hint="`ssh -G HOST` tells the line, if OpenSSH minds it too",
+            f"{user_file} or {_SYSTEM} cannot be parsed: {error}", hint="`ssh -G HOST` names the line with the error"
         ) from error
 
 
-def lines() -> list[str]:
-    """What both files say, with includes in place."""
-    return list(_lines(str(_USER.expanduser())))
-
-
 @lru_cache(maxsize=4)
-def _lines(user_file: str) -> tuple[str, ...]:
-    files = (Path(user_file), _SYSTEM)
-    return tuple(line for file in files for line in expand(file, file.parent, top="Host *"))
-
-
 def _text(user_file: str) -> str:
-    return "\n".join(_lines(user_file))
+    files = (Path(user_file), _SYSTEM)
+    return "\n".join(line for file in files for line in expand(file, file.parent, top="Host *"))
 
 
 def expand(file: Path, relative_to: Path, *, top: str = "", depth: int = 0) -> list[str]:
-    """The lines of `file` with its includes in place; no file, no lines.
+    """The lines of `file` with its includes inserted. No lines for a file that does not exist.
 
-    `top` is the block line under which the file begins. It is said again after each include, whose own
-    Host and Match lines hold for itself only.
+    `top` is the Host line that the file begins under. The current Host or Match line is repeated after each include,
+    whose own Host and Match lines apply to the included text only.
     """
     try:
         lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -90,7 +73,7 @@ def expand(file: Path, relative_to: Path, *, top: str = "", depth: int = 0) -> l
         keyword = found[1].lower() if found else ""
         if keyword in ("host", "match"):
             block = line
-        if found is None or keyword != "include" or depth >= _DEPTH:
+        if found is None or keyword != "include" or depth >= _MAX_DEPTH:
             out.append(line)
             continue
         for pattern in re.findall(r'"([^"]*)"|(\S+)', found[2]):

@@ -157,7 +157,7 @@ FAULTS = [
         changed_key,
         4,
         "HostKeyError",
-        ("its key has changed", "{good_key}", "{locked_key}", "{address}", "ssh-keygen -R"),
+        ("the host key has changed", "{good_key}", "{locked_key}", "{address}", "ssh-keygen -R"),
     ),
     Fault(
         "unknown host key",
@@ -181,7 +181,7 @@ FAULTS = [
         nobody,
         4,
         "LoginRefused",
-        ("does not let nobody-here in", "id_ed25519", "authorized_keys"),
+        ("refused the login of nobody-here", "id_ed25519", "authorized_keys"),
     ),
     Fault("port refused", "locked", refusing, 4, "Unreachable", ("port 2 of {address} refused the connection", "sshd")),
     Fault(

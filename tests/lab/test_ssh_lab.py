@@ -1,4 +1,4 @@
-"""Sessions on real hosts: sudo in all its moods, the lock under kill -9, frozen and unreachable hosts, round trips."""
+"""Sessions on real hosts: sudo with and without a password, the lock after kill -9, frozen and unreachable hosts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WRONG = "not the password, canary-0815"
 
 @pytest.fixture(scope="module")
 def lab(lab_factory: Callable[..., Lab]) -> Lab:
-    """A host whose sudo asks for nothing, on a port of its own, and one whose sudo asks for the password."""
+    """A host whose sudo needs no password, with sshd on another port, and a host whose sudo needs one."""
     return lab_factory(LabHost("open", sshd_port=2222), LabHost("asks", sudo="password"))
 
 
 def target(lab: Lab, name: str = "open", **changes: object) -> Target:
-    """A target that works, changed."""
+    """A target that can be connected to, with some fields changed."""
     host = lab.machine(name).host
     password = Secret(lab.secret("sudo_password"))
     base = Target(
@@ -55,8 +55,8 @@ def session(where: Target, *, lock: bool = False, who: str = "test") -> Iterator
         opened.close()
 
 
-def said(opened: ShellSession, script: str) -> str:
-    """What a script prints."""
+def output_of(opened: ShellSession, script: str) -> str:
+    """The stdout of a script, stripped."""
     return opened.ask([sh(script)], deadline=20)[0].text.strip()
 
 
@@ -76,57 +76,59 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 @pytest.mark.parametrize("name", ["open", "asks"])
 @pytest.mark.parametrize("lock", [True, False])
 def test_root_through_sudo(lab: Lab, name: str, lock: bool) -> None:
-    """With and without a password we are root, without a terminal, and stdin is ours again after the password."""
+    """With and without a password the shell is root's and has no terminal; after the password, stdin is the commands'."""
     with session(target(lab, name), lock=lock) as opened:
-        assert said(opened, "id -u; id -un; tty; umask").split("\n") == ["0", "root", "not a tty", "0022"]
+        assert output_of(opened, "id -u; id -un; tty; umask").split("\n") == ["0", "root", "not a tty", "0022"]
         assert opened.run(Command("cat", b"\0bytes\xff"), deadline=10).stdout == b"\0bytes\xff"
-        assert said(opened, 'echo "$SSH_CONNECTION"').endswith(f" {target(lab, name).port}")
+        assert output_of(opened, 'echo "$SSH_CONNECTION"').endswith(f" {target(lab, name).port}")
 
 
-def test_a_password_nobody_asks_for_does_no_harm(lab: Lab) -> None:
-    """A NOPASSWD sudo leaves the password unread: the shell drops the line."""
+def test_a_password_that_sudo_does_not_read_is_dropped(lab: Lab) -> None:
+    """A NOPASSWD sudo leaves the password unread: the bootstrap script drops the line."""
     with session(target(lab, "open", become_password=lambda: Secret("unread words"))) as opened:
         assert opened.ask([sh("echo one"), sh("id -u")], deadline=10)[1].text == "0\n"
 
 
-def test_wrong_password(lab: Lab) -> None:
-    """A refused password: said within seconds, shown nowhere, tried once and not with lines of a script."""
+def test_a_wrong_password_is_tried_once(lab: Lab) -> None:
+    """The refusal is reported within seconds, without the password; lines of the script are not tried as passwords."""
     before = lab.inside("asks", "journalctl -q -b --no-pager | grep -c 'authentication failure' || true")
     started = time.monotonic()
-    with pytest.raises(BecomeError) as told:
+    with pytest.raises(BecomeError) as error:
         connect(target(lab, "asks", become_password=lambda: Secret(WRONG)), lock=True, who="test")
     assert time.monotonic() - started < 15
-    assert f"sudo refused the password for {lab.user}" in told.value.text
-    assert "-K" in told.value.hint
-    assert WRONG not in str(told.value)
+    assert f"sudo refused the password for {lab.user}" in error.value.text
+    assert "-K" in error.value.hint
+    assert WRONG not in str(error.value)
     after = lab.inside("asks", "journalctl -q -b --no-pager | grep -c 'authentication failure' || true")
     assert int(after) - int(before) <= 1
     assert lab.inside("asks", "ls -A /var/lib/provision 2>/dev/null || true") == ""
 
 
-def test_no_password_where_one_is_needed(lab: Lab) -> None:
-    """sudo wants a password and none was given: said with the three ways out."""
-    with pytest.raises(BecomeError) as told, session(target(lab, "asks", become_password=None)) as opened:
+def test_a_missing_password_is_reported(lab: Lab) -> None:
+    """sudo requires a password and none was given: the hint names three solutions."""
+    with pytest.raises(BecomeError) as error, session(target(lab, "asks", become_password=None)) as opened:
         opened.ask([sh("echo")], deadline=10)
     for way in ("-K", "become_password", "NOPASSWD"):
-        assert way in told.value.hint
+        assert way in error.value.hint
 
 
 def test_no_root_without_sudo(lab: Lab) -> None:
-    """become = false as an ordinary user: refused before anything runs."""
-    with pytest.raises(BecomeError) as told, session(target(lab, "open", become=False), lock=True) as opened:
+    """become = false as an ordinary user is refused before a command runs."""
+    with pytest.raises(BecomeError) as error, session(target(lab, "open", become=False), lock=True) as opened:
         opened.ask([sh("touch /tmp/never")], deadline=10)
-    assert "has user id 1000" in told.value.text
+    assert "has user id 1000" in error.value.text
     assert lab.inside("open", "ls /tmp/never 2>/dev/null || true") == ""
 
 
-def test_the_password_is_seen_nowhere(lab: Lab) -> None:
-    """While the session lives: no argv, environment, file or journal of the host holds the password or the nonce."""
+def test_the_password_is_in_no_argv_environment_or_file(lab: Lab) -> None:
+    """During a session, no argv, environment, file or journal of the host contains the password."""
     secret = lab.secret("sudo_password").strip()
     with session(target(lab, "asks"), lock=True) as opened:
-        seen = said(opened, "for p in /proc/[0-9]*; do cat $p/cmdline $p/environ; done 2>/dev/null | tr '\\0' '\\n'")
-        assert "provision-ready" in seen, "the bootstrap itself is in an argv"
-        assert secret not in seen
+        processes = output_of(
+            opened, "for p in /proc/[0-9]*; do cat $p/cmdline $p/environ; done 2>/dev/null | tr '\\0' '\\n'"
+        )
+        assert "provision-ready" in processes, "the bootstrap script itself is in an argv"
+        assert secret not in processes
         left = opened.run(
             Command(
                 'read -r word; grep -rlsF -- "$word" /var/lib/provision /var/log /tmp /run/log', secret.encode() + b"\n"
@@ -139,20 +141,20 @@ def test_the_password_is_seen_nowhere(lab: Lab) -> None:
 # -- the lock ----------------------------------------------------------------------------------------
 
 
-def test_two_runs_at_once(lab: Lab) -> None:
-    """The second is told who holds the host since when; check mode looks on; afterwards the host is free."""
+def test_a_second_run_is_refused(lab: Lab) -> None:
+    """The message names the holder of the lock; a session without the lock works; afterwards the lock is free."""
     with session(target(lab), lock=True, who="alice@laptop, pid 7") as first:
         first.ready()
         with session(target(lab), lock=True) as second, pytest.raises(Locked, match="by alice@laptop, pid 7"):
             second.ask([sh("echo")], deadline=10)
-        with session(target(lab)) as looking:
-            assert said(looking, "echo looks") == "looks"
+        with session(target(lab)) as observer:
+            assert output_of(observer, "echo ok") == "ok"
     with session(target(lab), lock=True) as third:
-        assert said(third, "ls -A /var/lib/provision") == "lock"
+        assert output_of(third, "ls -A /var/lib/provision") == "lock"
 
 
-def test_the_lock_outlives_no_kill(lab: Lab) -> None:
-    """kill -9 of a controller: the kernel closes its connection, and the lock is free."""
+def test_the_lock_is_released_after_kill_9(lab: Lab) -> None:
+    """kill -9 of a controller closes its connection, which releases the lock."""
     where = target(lab)
     script = (
         "import sys\nfrom provision.ssh import Target, connect\n"
@@ -179,8 +181,8 @@ def test_the_lock_outlives_no_kill(lab: Lab) -> None:
     assert eventually(free)
 
 
-def test_looking_changes_nothing(lab: Lab) -> None:
-    """A session without the lock leaves the disk as it was, logs and login records aside."""
+def test_a_session_without_the_lock_writes_nothing(lab: Lab) -> None:
+    """No file of the host changes, except logs and login records."""
     script = (
         "find / -xdev -type f -newer /tmp/mark ! -path '/var/log/*' ! -path '/run/*' ! -path '/proc/*' "
         "! -path '/var/lib/sudo/*' ! -path '/var/lib/systemd/*' ! -name lastlog ! -name 'wtmp*' ! -name 'btmp*'"
@@ -194,8 +196,8 @@ def test_looking_changes_nothing(lab: Lab) -> None:
 # -- hosts that do not answer ------------------------------------------------------------------------
 
 
-def test_black_hole(lab: Lab) -> None:
-    """An address whose packets are dropped: given up after connect_timeout."""
+def test_a_host_that_drops_packets_times_out(lab: Lab) -> None:
+    """The attempt ends after connect_timeout."""
     lab.inside("open", "iptables -I INPUT -p tcp --dport 2222 -j DROP")
     try:
         started = time.monotonic()
@@ -206,18 +208,18 @@ def test_black_hole(lab: Lab) -> None:
         lab.inside("open", "iptables -D INPUT -p tcp --dport 2222 -j DROP")
 
 
-def test_wrong_port_and_wrong_key(lab: Lab) -> None:
-    """A port nobody listens on, and a pin of another host's key."""
+def test_a_wrong_port_and_a_wrong_host_key(lab: Lab) -> None:
+    """A port on which nothing listens, and a pin of another host's key."""
     with pytest.raises(Unreachable, match=r"port 23 of .* refused"):
         connect(target(lab, port=23), lock=False, who="test")
     with pytest.raises(HostKeyError, match="the inventory pins"):
         connect(target(lab, host_key=lab.host_keys["asks"]), lock=False, who="test")
     with session(target(lab, host_key=lab.host_keys["open"], known_hosts="/nowhere/known")) as opened:
-        assert said(opened, "hostname") == "open"
+        assert output_of(opened, "hostname") == "open"
 
 
-def test_frozen_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process of sshd is stopped while a step runs: the watchdog gives up, long before the deadline."""
+def test_a_frozen_host_is_detected_before_the_deadline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process of sshd is stopped while a step runs: the watchdog ends the session long before the deadline."""
     monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
     monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
@@ -226,15 +228,15 @@ def test_frozen_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         lab.inside("open", f"kill -STOP {' '.join(pids)}")
         try:
             started = time.monotonic()
-            with pytest.raises(ConnectionLost, match="went silent"):
+            with pytest.raises(ConnectionLost, match="stopped answering"):
                 opened.run(sh("sleep 1; echo x"), deadline=120)
             assert time.monotonic() - started < 10
         finally:
             lab.inside("open", f"kill -CONT {' '.join(pids)}")
 
 
-def test_cable_pulled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's packets stop in the middle of an upload: given up in the same way."""
+def test_a_disconnected_host_is_detected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's network goes down during an upload: the session ends, and no half file is left."""
     monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
     monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
@@ -246,11 +248,11 @@ def test_cable_pulled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
                 opened.run(Command("cat >/tmp/half && mv /tmp/half /tmp/whole", b"x" * 20_000_000), deadline=120)
         finally:
             lab.inside("open", "ip link set host0 up")
-    assert lab.inside("open", "ls /tmp/half /tmp/whole 2>/dev/null || true") == "", "half a file is none"
+    assert lab.inside("open", "ls /tmp/half /tmp/whole 2>/dev/null || true") == "", "a partial upload is not run"
 
 
-def test_reboot_under_a_step(lab: Lab) -> None:
-    """sshd goes away under a running step: told at once as a lost connection."""
+def test_sshd_ends_during_a_step(lab: Lab) -> None:
+    """sshd ends while a step runs: ConnectionLost is raised at once."""
     with session(target(lab)) as opened:
         opened.ready()
         with pytest.raises(ConnectionLost):
@@ -262,8 +264,8 @@ def test_reboot_under_a_step(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("name", "trips"), [("open", 7), ("asks", 8)])
-def test_round_trips(lab: Lab, name: str, trips: int) -> None:
-    """Connect, lock, a hundred questions, leave: seven round trips, eight with a password, by the clock too."""
+def test_connecting_and_one_batch_take_seven_round_trips(lab: Lab, name: str, trips: int) -> None:
+    """Connect, lock, run a hundred commands, close: seven round trips, eight with a password, as counted and measured."""
     there = target(lab, name)
     pin = lab.host_keys[name]
     with Proxy(there.address, there.port or 22, round_trip=0.1) as line:

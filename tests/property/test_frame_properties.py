@@ -1,4 +1,4 @@
-"""The frame language against a real /bin/sh running the real bootstrap: whatever goes in, every byte comes back."""
+"""The frame protocol against a real /bin/sh that runs the real bootstrap script: every byte sent is returned."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.shell import Command, Result, sh
-from provision.ssh.bootstrap import SCRIPT, opening_line
-from provision.ssh.frame import Answers, Mark, Splitter, encode, new_nonce
+from provision.ssh.bootstrap import GREETING, SCRIPT, first_line
+from provision.ssh.frame import Answers, Marker, Splitter, encode, new_nonce
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the bootstrap serves root only")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the bootstrap script requires root")
 
 
 class LocalShell:
-    """The remote loop in a local process, spoken to over pipes."""
+    """The bootstrap script in a local process, connected by pipes."""
 
     def __init__(self, shell: str) -> None:
         self.nonce = new_nonce()
-        self.hello: list[Mark] = []
+        self.greetings: list[Marker] = []
         self._batch = 0
         self._answers: Answers | None = None
         self._process = subprocess.Popen(
@@ -38,15 +38,15 @@ class LocalShell:
         )
         assert self._process.stdin is not None
         self._process.stdin.write(
-            b"a password that nobody read\n" + opening_line(self.nonce, lock=False, holder="test")
+            b"a password that sudo did not read\n" + first_line(self.nonce, lock=False, holder="test")
         )
         self._splitters = [
-            Splitter(self.nonce.encode(), partial(self._bytes, stream), partial(self._mark, stream))
+            Splitter(self.nonce.encode(), partial(self._receive_output, stream), partial(self._receive_marker, stream))
             for stream in (0, 1)
         ]
 
     def ask(self, commands: Sequence[Command], *, gather: bool, deadline: float = 20) -> list[Result]:
-        """Sends one batch while draining both outputs, as the pump does."""
+        """Send one batch while draining both outputs, as the pump does."""
         self._batch += 1
         answers = self._answers = Answers(self._batch, len(commands))
         data = memoryview(encode(self._batch, commands, self.nonce, deadline=deadline, gather=gather))
@@ -61,7 +61,7 @@ class LocalShell:
             selector.register(stderr, selectors.EVENT_READ, 1)
             selector.register(stdin, selectors.EVENT_WRITE)
             while not answers.done:
-                assert time.monotonic() < give_up, f"no end after {answers.results!r}"
+                assert time.monotonic() < give_up, f"no result after {answers.results!r}"
                 for key, _ in selector.select(1):
                     if key.fileobj is stdin:
                         data = data[os.write(stdin.fileno(), data[:65536]) :]
@@ -74,28 +74,28 @@ class LocalShell:
         return answers.results
 
     def close(self) -> int:
-        """Ends the input; the shell's exit code."""
+        """End the input and return the shell's exit code."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self._process.wait(10)
 
-    def _bytes(self, stream: int, piece: bytes) -> None:
-        if self._answers is not None and len(self.hello) == 2:
-            self._answers.bytes_of(stream, piece)
+    def _receive_output(self, stream: int, piece: bytes) -> None:
+        if self._answers is not None and len(self.greetings) == 2:
+            self._answers.add_output(stream, piece)
 
-    def _mark(self, stream: int, mark: Mark) -> None:
-        if mark.key == "hello":
-            self.hello.append(mark)
+    def _receive_marker(self, stream: int, marker: Marker) -> None:
+        if marker.key == GREETING:
+            self.greetings.append(marker)
         elif self._answers is not None:
-            self._answers.mark_of(stream, mark)
+            self._answers.add_marker(stream, marker)
 
 
 @pytest.fixture(scope="module", params=["dash", "bash"])
 def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalShell]:
-    """One shell for all examples of a test: an example that leaves it out of step breaks the next one."""
+    """One shell for all examples of a test: an example that breaks the framing fails the next one."""
     program = shutil.which(request.param)
     if program is None:
-        pytest.skip(f"no {request.param} here")
+        pytest.skip(f"{request.param} is not installed")
     link = tmp_path_factory.mktemp("shell") / "sh"
     link.symlink_to(program)
     running = LocalShell(str(link))
@@ -104,10 +104,10 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert running.close() == 0
 
 
-def words(nonce: str) -> st.SearchStrategy[bytes]:
-    """Bytes of any kind, pieces of the nonce included."""
-    likeness = st.integers(1, 32).map(lambda size: nonce[:size].encode())
-    return st.lists(st.one_of(st.binary(max_size=200), likeness, st.just(b"\n"), st.just(b"'"), st.just(b"\0"))).map(
+def any_bytes(nonce: str) -> st.SearchStrategy[bytes]:
+    """Any bytes, including beginnings of the nonce."""
+    beginning = st.integers(1, 32).map(lambda size: nonce[:size].encode())
+    return st.lists(st.one_of(st.binary(max_size=200), beginning, st.just(b"\n"), st.just(b"'"), st.just(b"\0"))).map(
         b"".join
     )
 
@@ -135,15 +135,15 @@ TRICKS = [
 
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_byte_comes_back(shell: LocalShell, data: st.DataObject) -> None:
-    """Any bytes on stdin come back from stdout or stderr, between commands that do all kinds of odd things."""
+def test_every_byte_is_returned(shell: LocalShell, data: st.DataObject) -> None:
+    """Any bytes on stdin are returned on stdout or stderr, between commands that do unusual things."""
     commands: list[Command] = []
     expected: list[Result] = []
     for _ in range(data.draw(st.integers(1, 7))):
         if data.draw(st.booleans()):
             command, result = data.draw(st.sampled_from(TRICKS))
         else:
-            text, code = data.draw(words(shell.nonce)), data.draw(st.integers(0, 255))
+            text, code = data.draw(any_bytes(shell.nonce)), data.draw(st.integers(0, 255))
             on_stderr = data.draw(st.booleans())
             command = Command(f"cat {'>&2' if on_stderr else ''}; exit {code}", text)
             result = Result(b"" if on_stderr else text, text if on_stderr else b"", code)
@@ -154,24 +154,24 @@ def test_every_byte_comes_back(shell: LocalShell, data: st.DataObject) -> None:
 
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), code=st.integers(0, 255))
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_quoted_arguments_arrive_as_they_are(shell: LocalShell, text: str, code: int) -> None:
-    """An argument of `sh()` reaches the program unchanged, whatever characters it has."""
+def test_quoted_arguments_arrive_unchanged(shell: LocalShell, text: str, code: int) -> None:
+    """An argument of `sh()` reaches the program unchanged, whatever characters it contains."""
     command = sh("printf '%%s' %s; exit %s", text, code)
     assert shell.ask([command], gather=False) == [Result(text.encode(), b"", code)]
 
 
 @given(text=st.text(st.sampled_from("'\"\\()`$;&|<>\n #{}aif")))
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_broken_scripts_stay_by_themselves(shell: LocalShell, text: str) -> None:
-    """A script that is no shell, quotes and brackets left open included, harms no neighbour."""
+def test_a_syntax_error_does_not_affect_other_commands(shell: LocalShell, text: str) -> None:
+    """A script with open quotes or brackets fails alone; the commands before and after it run."""
     guarded = Command(f"exit 9\n{text}")
     results = shell.ask([sh("echo before"), guarded, sh("echo after")], gather=False)
     assert (results[0], results[2]) == (Result(b"before\n"), Result(b"after\n"))
-    assert results[1].code in (9, 2), "it stops at our exit, or its syntax is refused before"
+    assert results[1].code in (9, 2), "it ends at our exit, or sh reports a syntax error"
 
 
-def test_a_child_left_behind_does_not_hold_the_result(shell: LocalShell) -> None:
-    """The step ends when its main process does, though a daemon still holds its outputs."""
+def test_a_background_process_does_not_delay_the_result(shell: LocalShell) -> None:
+    """A command ends when its main process does, although a background process keeps its outputs open."""
     started = time.monotonic()
     results = shell.ask([Command("sleep 5 & echo started; exit 0")], gather=False)
     assert results == [Result(b"started\n")]
@@ -179,15 +179,15 @@ def test_a_child_left_behind_does_not_hold_the_result(shell: LocalShell) -> None
 
 
 def test_the_nonce_is_in_no_variable(shell: LocalShell) -> None:
-    """Neither `set` nor the environment nor any argv shows the nonce: only our own marks do."""
+    """Neither a shell variable nor the environment nor an argv contains the nonce."""
     script = "set; env; for p in /proc/[0-9]*; do cat $p/cmdline $p/environ; done 2>/dev/null; exit 0"
     (result,) = shell.ask([Command(script)], gather=False)
     assert b"PATH=" in result.stdout
     assert shell.nonce.encode() not in result.stdout + result.stderr
 
 
-def test_the_deadline_ends_the_group_and_not_the_session(shell: LocalShell) -> None:
-    """What overruns is stopped with its children; what ended before has its result; the next batch works."""
+def test_the_deadline_ends_the_process_group_and_not_the_session(shell: LocalShell) -> None:
+    """A command that exceeds the deadline is stopped with its children; earlier commands have results; the shell goes on."""
     for gather in (False, True):
         results = shell.ask(
             [sh("echo one"), sh("sleep %s | cat", f"61.{os.getpid()}"), sh("echo three")], gather=gather, deadline=0.3
@@ -198,7 +198,7 @@ def test_the_deadline_ends_the_group_and_not_the_session(shell: LocalShell) -> N
 
 
 def test_large_payloads_are_linear(shell: LocalShell) -> None:
-    """Eight megabytes in and out again within seconds: nothing is quadratic."""
+    """Eight megabytes are sent and returned within seconds: no step is quadratic."""
     blob = bytes(range(256)) * 32_768
     started = time.monotonic()
     assert shell.ask([Command("cat", blob)], gather=False) == [Result(blob)]
@@ -206,8 +206,8 @@ def test_large_payloads_are_linear(shell: LocalShell) -> None:
 
 
 @given(stream=st.lists(st.binary(max_size=40)), cuts=st.lists(st.integers(0, 60)))
-def test_splitting_does_not_depend_on_the_pieces(stream: list[bytes], cuts: list[int]) -> None:
-    """However the network cuts a stream, the same bytes and marks come out."""
+def test_splitting_does_not_depend_on_how_the_stream_is_cut(stream: list[bytes], cuts: list[int]) -> None:
+    """The same bytes and markers result, however the network cuts the stream."""
     nonce = b"0123456789abcdef0123456789abcdef"
     whole = b"".join(part + nonce + b" 1.%d 0\n" % index for index, part in enumerate(stream))
     out: list[bytes] = [b""]

@@ -75,7 +75,7 @@ def test_paths_are_words(parts: list[str]) -> None:
 def test_a_secret_is_refused_everywhere(text: str) -> None:
     """Alone, in a list, in a list of lists."""
     for arguments in ([Secret(text)], [[Secret(text)]], [("a", Secret(text))]):
-        with pytest.raises(TypeError, match="give it on standard input"):
+        with pytest.raises(TypeError, match="pass it on standard input"):
             sh("echo %s", *arguments)
 
 

@@ -44,7 +44,7 @@ def test_a_count_that_does_not_fit(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("value", [Secret("x"), None, 1.5, b"bytes", {"a": 1}, object()])
 def test_what_is_no_argument(value: Any) -> None:
     """Secrets above all; and nothing is turned into text by chance."""
-    with pytest.raises(TypeError, match=r"cannot be a shell argument: give it on standard input"):
+    with pytest.raises(TypeError, match=r"cannot be a shell argument: pass it on standard input"):
         sh("echo %s", value)
 
 

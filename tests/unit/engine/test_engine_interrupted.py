@@ -65,7 +65,7 @@ class TestInterrupt:
             assert stopping.wait(30)
             os.kill(os.getpid(), signal.SIGINT)
             assert aborted.wait(30)
-            raise ConnectionLost("stopped from here")
+            raise ConnectionLost("the connection was closed by this run")
 
         stopping = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A real sshd on a loopback port, with keys and a known_hosts of its own."""
+"""A real sshd on a loopback port, with its own keys and known_hosts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from provision.ssh import Target
-from provision.ssh.host_keys import host_label
+from provision.ssh.host_keys import known_hosts_name
 
 
 @dataclasses.dataclass
 class Sshd:
-    """One running sshd and what a client needs to enter it."""
+    """One running sshd and what a client needs to log in."""
 
     port: int
     folder: Path
@@ -27,7 +27,7 @@ class Sshd:
 
     @property
     def key(self) -> Path:
-        """The private key that lets root in."""
+        """The private key that root's login accepts."""
         return self.folder / "user_key"
 
     def public(self, kind: str = "ed25519") -> str:
@@ -35,14 +35,14 @@ class Sshd:
         return " ".join((self.folder / f"host_{kind}.pub").read_text().split()[:2])
 
     def known(self, *lines: str) -> Path:
-        """A known_hosts file; `{key}` in a line stands for the ed25519 host key, `{at}` for host and port."""
+        """A known_hosts file; in a line `{key}` stands for the ed25519 host key and `{at}` for host and port."""
         file = self.folder / f"known_{len(list(self.folder.glob('known_*')))}"
-        at = host_label("127.0.0.1", self.port)
+        at = known_hosts_name("127.0.0.1", self.port)
         file.write_text("".join(line.format(key=self.public(), at=at) + "\n" for line in lines or ["{at} {key}"]))
         return file
 
     def target(self, **changes: object) -> Target:
-        """A target that works; fields may be changed."""
+        """A target that can be connected to, with some fields changed."""
         base = Target(
             name="web1",
             address="127.0.0.1",
@@ -57,7 +57,7 @@ class Sshd:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -66,7 +66,7 @@ def free_port() -> int:
 def start_sshd(
     folder: Path, *options: str, kinds: tuple[str, ...] = ("ed25519", "ecdsa", "rsa"), var_lib: str = "size=64m"
 ) -> Sshd:
-    """Starts an sshd in `folder` and waits until it listens; `var_lib` are mount options of its /var/lib."""
+    """Start an sshd in `folder` and wait until it listens; `var_lib` are the mount options of its /var/lib."""
     if shutil.which("sshd", path="/usr/sbin:/usr/bin") is None or os.geteuid() != 0:
         pytest.skip("needs openssh-server and root (make test installs it)")
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -88,12 +88,12 @@ def start_sshd(
         "KbdInteractiveAuthentication no",
         "UsePAM no",
         "MaxStartups 200",
-        f"SetEnv HOME={folder}",  # no .bashrc of the developer's
+        f"SetEnv HOME={folder}",  # not the developer's .bashrc
         *options,
     ]
     (folder / "sshd_config").write_text("\n".join(config) + "\n")
     log = (folder / "sshd.log").open("wb")
-    # In a mount namespace with a /var/lib of its own: locks and state are not this machine's.
+    # In a mount namespace with its own /var/lib: locks and state are not those of this machine.
     start = f"mount -t tmpfs -o {var_lib} tmpfs /var/lib && exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
     process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", start], stderr=log)
     deadline = time.monotonic() + 10
@@ -109,7 +109,7 @@ def start_sshd(
 
 @pytest.fixture
 def sshd_factory(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    """Starts an sshd of a test's own: `sshd_factory("ForceCommand …", var_lib="ro")`."""
+    """Starts an sshd for one test: `sshd_factory("ForceCommand …", var_lib="ro")`."""
     started: list[Sshd] = []
 
     def start(*options: str, var_lib: str = "size=64m") -> Sshd:
@@ -134,11 +134,11 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(autouse=True)
-def no_user_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tests see an empty home and no agent: what the developer has there is not theirs."""
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder and no agent, so that the developer's own ssh configuration has no effect."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    monkeypatch.setattr("provision.ssh.connection._PAUSE", (0.01, 0.02))
+    monkeypatch.setattr("provision.ssh.connection._RETRY_PAUSE", (0.01, 0.02))
     return home

@@ -1,4 +1,4 @@
-"""The session against a real sshd: results, deadlines, the lock, and every way to lose the other side."""
+"""A session on a real sshd: results, deadlines, the lock, and every way to lose the connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provision.errors import ConnectionLost, DeadlineExceeded, HostFailed, Locke
 from provision.shell import Command, Result, sh
 from provision.ssh import connect
 from provision.ssh.bootstrap import SCRIPT
-from provision.ssh.host_keys import host_label
+from provision.ssh.host_keys import known_hosts_name
 from provision.ssh.shell_session import ShellSession
 from provision_lab.proxy import Proxy
 
@@ -47,15 +47,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
 
 
 def text(opened: ShellSession, script: str, *arguments: str | int) -> str:
-    """What a script prints."""
+    """The stdout of a script."""
     return opened.ask([sh(script, *arguments)], deadline=10)[0].text
 
 
-# -- what it is like in there ------------------------------------------------------------------------
+# -- running commands ------------------------------------------------------------------------
 
 
-def test_results_in_order(sshd: Sshd) -> None:
-    """All commands run whatever their codes, each on its own, in order."""
+def test_results_are_in_the_order_of_the_commands(sshd: Sshd) -> None:
+    """All commands run in order, whatever their exit codes, each in its own subshell."""
     with session(sshd) as opened:
         assert opened.ask(
             [sh("x=1; cd /tmp; exit 3"), sh('echo "${x-none}" $(pwd)'), Command("cat; echo >&2", b"\0\xff"), sh("(")],
@@ -64,11 +64,11 @@ def test_results_in_order(sshd: Sshd) -> None:
         assert opened.ask([], deadline=1) == []
 
 
-def test_surroundings(sshd: Sshd) -> None:
-    """Root, a sane PATH, umask 022, LC_ALL=C, /, no terminal, nothing to read, and the connection's address."""
+def test_the_environment_of_commands(sshd: Sshd) -> None:
+    """Root, a fixed PATH, umask 022, LC_ALL=C, folder /, no terminal, empty stdin, and SSH_CONNECTION."""
     with session(sshd) as opened:
-        said = text(opened, 'id -u; echo "$PATH"; umask; echo "$LC_ALL"; pwd; tty; cat; echo "$SSH_CONNECTION"; env')
-    lines = said.splitlines()
+        output = text(opened, 'id -u; echo "$PATH"; umask; echo "$LC_ALL"; pwd; tty; cat; echo "$SSH_CONNECTION"; env')
+    lines = output.splitlines()
     assert lines[:6] == [
         "0",
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -80,16 +80,16 @@ def test_surroundings(sshd: Sshd) -> None:
     assert lines[6].endswith(f"127.0.0.1 {sshd.port}")
 
 
-def test_no_descriptor_is_inherited(sshd: Sshd) -> None:
-    """Commands see three open files: neither the lock nor anything else of ours."""
+def test_no_file_descriptor_is_inherited(sshd: Sshd) -> None:
+    """Commands have three open files; neither the lock nor another descriptor of the shell is passed to them."""
     with session(sshd, lock=True) as opened:
         for count in (1, 9):
             assert opened.ask([sh("ls /proc/self/fd")] * count, deadline=10)[-1].text.split() == ["0", "1", "2", "3"]
         assert opened.run(sh("ls /proc/self/fd"), deadline=10).text.split() == ["0", "1", "2", "3"]
 
 
-def test_run_streams_and_returns(sshd: Sshd) -> None:
-    """`run` hands out pieces as they come, from both streams, and the whole at the end."""
+def test_run_streams_output_and_returns_it(sshd: Sshd) -> None:
+    """`run` passes on pieces of both streams as they arrive, and returns everything at the end."""
     pieces: list[tuple[float, bytes]] = []
     with session(sshd) as opened:
         opened.ready()
@@ -105,8 +105,8 @@ def test_run_streams_and_returns(sshd: Sshd) -> None:
     assert sorted(b"".join(piece for _, piece in pieces)) == sorted(b"one\ntwo\nstdin")
 
 
-def test_daemons_do_not_hold_a_step(sshd: Sshd) -> None:
-    """A step that leaves a child with its outputs open ends when its main process does; so does `close`."""
+def test_background_processes_do_not_delay_a_step(sshd: Sshd) -> None:
+    """A step ends when its main process does, although a child keeps its outputs open; `close` does not wait either."""
     with session(sshd) as opened:
         started = time.monotonic()
         result = opened.run(sh("sleep 20 & echo $!"), deadline=10)
@@ -116,8 +116,8 @@ def test_daemons_do_not_hold_a_step(sshd: Sshd) -> None:
         os.kill(int(result.text), signal.SIGKILL)
 
 
-def test_four_megabytes_are_linear(sshd: Sshd) -> None:
-    """4 MB out in a fraction of a second (invoke: 1.6 to 3.1 s), 4 MB of anything in, and both at once."""
+def test_large_transfers_are_linear(sshd: Sshd) -> None:
+    """4 MB of output take less than a second (invoke: 1.6 to 3.1 s); 4 MB of input; both outputs at once."""
     blob = os.urandom(4_000_000)
     with session(sshd) as opened:
         opened.ready()
@@ -130,8 +130,8 @@ def test_four_megabytes_are_linear(sshd: Sshd) -> None:
         assert (len(result.stdout), len(result.stderr)) == (3_000_000, 6_000_000)
 
 
-def test_large_batches(sshd: Sshd) -> None:
-    """Hundreds of questions, and megabytes of script, in one round trip."""
+def test_large_batches_take_one_round_trip(sshd: Sshd) -> None:
+    """Hundreds of commands, and megabytes of script, take one round trip."""
     with session(sshd) as opened:
         opened.ready()
         before = opened.traffic.round_trips
@@ -142,16 +142,16 @@ def test_large_batches(sshd: Sshd) -> None:
         assert opened.traffic.round_trips == before + 2
 
 
-def test_secrets_stay_on_stdin(sshd: Sshd) -> None:
-    """What is on standard input is in no argv, no environment and no file while a step runs."""
+def test_stdin_is_in_no_argv_environment_or_file(sshd: Sshd) -> None:
+    """While a step runs, no argv, environment or file contains its standard input."""
     canary = "canary-4711-secret"
-    look = (
+    script = (
         "read -r secret; [ ${#secret} = 18 ] || exit 9\n"
         "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; tr '\\0' ' ' <$p/environ; done 2>/dev/null\n"
         "grep -rls canary-4711 /tmp/provision* /var/lib /run 2>/dev/null; exit 0"
     )
     with session(sshd) as opened:
-        result = opened.run(Command(look, f"{canary}\n".encode()), deadline=20)
+        result = opened.run(Command(script, f"{canary}\n".encode()), deadline=20)
     assert result.code == 0
     assert "PATH=" in result.text
     assert canary not in result.text.replace("grep -rls canary-4711", "")
@@ -160,23 +160,25 @@ def test_secrets_stay_on_stdin(sshd: Sshd) -> None:
 # -- round trips -------------------------------------------------------------------------------------
 
 
-def test_seven_round_trips_cold(sshd: Sshd) -> None:
-    """Connect, take the lock, ask a hundred questions and leave: seven round trips, by count and by the clock.
+def test_connecting_and_one_batch_take_seven_round_trips(sshd: Sshd) -> None:
+    """Connect, lock, run a hundred commands and close: seven round trips, as counted and as measured.
 
-    Once of three times at least: others are at work on this machine too.
+    The best of three attempts counts, since other processes use this machine too.
     """
     costs: list[tuple[int, float]] = []
     while len(costs) < 3 and min(costs, default=(9, 9.0)) > (7, 1.4):
-        costs.append(_cold(sshd))
+        costs.append(_cost_of_one_batch(sshd))
     trips, seconds = min(costs)
     assert trips == 7
-    assert seconds < 7 * 0.1 + 0.7, "the clock says the same, the time of computing aside"
+    assert seconds < 7 * 0.1 + 0.7, "each round trip takes 0.1 s; the rest is computing time"
 
 
-def _cold(sshd: Sshd) -> tuple[int, float]:
-    """Round trips and seconds of one such session."""
+def _cost_of_one_batch(sshd: Sshd) -> tuple[int, float]:
+    """Round trips and seconds of a session with one batch."""
     with Proxy("127.0.0.1", sshd.port, round_trip=0.1) as line:
-        target = sshd.target(port=line.port, known_hosts=sshd.known(f"{host_label('127.0.0.1', line.port)} {{key}}"))
+        target = sshd.target(
+            port=line.port, known_hosts=sshd.known(f"{known_hosts_name('127.0.0.1', line.port)} {{key}}")
+        )
         started = time.monotonic()
         opened = connect(target, lock=True, who="test")
         assert len(opened.ask([sh("echo")] * 100, deadline=20)) == 100
@@ -185,8 +187,8 @@ def _cold(sshd: Sshd) -> tuple[int, float]:
         return opened.traffic.round_trips, time.monotonic() - started
 
 
-def test_one_round_trip_each_from_then_on(sshd: Sshd) -> None:
-    """Each further batch or step is one round trip."""
+def test_each_further_batch_takes_one_round_trip(sshd: Sshd) -> None:
+    """A batch on an open session takes one round trip."""
     with session(sshd) as opened:
         opened.ready()
         for _ in range(3):
@@ -199,21 +201,21 @@ def test_one_round_trip_each_from_then_on(sshd: Sshd) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 10])
-def test_a_deadline_names_who_overran_and_leaves_a_session(sshd: Sshd, count: int) -> None:
-    """What hangs is stopped on the host and named; the session goes on."""
+def test_a_command_that_exceeds_the_deadline_is_stopped_and_named(sshd: Sshd, count: int) -> None:
+    """The command is stopped on the host, and the session remains usable."""
     nap = f"sleep 4242.{os.getpid()}{count}"
     with session(sshd) as opened:
-        with pytest.raises(DeadlineExceeded) as told:
+        with pytest.raises(DeadlineExceeded) as error:
             opened.ask([*[sh("echo fine")] * count, sh("echo half; " + nap), sh("echo late")], deadline=0.3)
-        assert f"echo half; {nap}" in told.value.text
-        assert "stopped after 0.3 s" in told.value.text
+        assert f"echo half; {nap}" in error.value.text
+        assert "stopped after 0.3 s" in error.value.text
         assert text(opened, "ps -eo args | grep '[s]leep 4242.%s'; echo none left", os.getpid()) == "none left\n"
-        with pytest.raises(DeadlineExceeded, match="its last words: half"):
+        with pytest.raises(DeadlineExceeded, match="last output: half"):
             opened.run(sh("echo half; " + nap), deadline=0.2)
 
 
-def test_a_step_that_ignores_being_stopped_is_killed(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TERM ignored: KILL follows (here sooner than after five seconds) and reaches the whole group."""
+def test_a_step_that_ignores_sigterm_is_killed(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL follows (here after 0.3 s instead of 5 s) and reaches the whole process group."""
     monkeypatch.setattr("provision.ssh.bootstrap.SCRIPT", SCRIPT.replace("timeout -k 5 ", "timeout -k 0.3 "))
     with session(sshd) as opened:
         with pytest.raises(DeadlineExceeded):
@@ -221,8 +223,8 @@ def test_a_step_that_ignores_being_stopped_is_killed(sshd: Sshd, monkeypatch: py
         assert text(opened, "ps -eo args | grep '[s]leep 4343.%s'; echo none left", os.getpid()) == "none left\n"
 
 
-def test_exit_codes_that_look_like_a_deadline_are_not_one(sshd: Sshd) -> None:
-    """A step's own 124 or 137 is its result; a shell that was killed is told as that."""
+def test_a_steps_own_exit_code_124_or_137_is_no_deadline(sshd: Sshd) -> None:
+    """Exit codes 124 and 137 of a step are results; a shell that was killed is reported as such."""
     with session(sshd) as opened:
         assert [opened.run(sh("exit %s", code), deadline=5).code for code in (124, 137)] == [124, 137]
         with pytest.raises(ProbeFailed, match="ended with code 137"):
@@ -233,36 +235,36 @@ def test_exit_codes_that_look_like_a_deadline_are_not_one(sshd: Sshd) -> None:
 # -- the lock ----------------------------------------------------------------------------------------
 
 
-def test_lock_is_held_once_and_says_by_whom(sshd: Sshd) -> None:
-    """The second run is refused and told who holds it since when; nothing of its commands ran."""
+def test_a_second_run_is_refused_and_named_the_holder_of_the_lock(sshd: Sshd) -> None:
+    """The message names the holder and the time; none of the second run's commands has run."""
     with session(sshd, lock=True, who="alice@laptop, pid 7") as first:
         first.ready()
-        with session(sshd, lock=True) as second, pytest.raises(Locked) as told:
+        with session(sshd, lock=True) as second, pytest.raises(Locked) as error:
             second.ask([sh("touch /tmp/never")], deadline=5)
-        assert "by alice@laptop, pid 7" in told.value.text
-        assert f"since {time.strftime('%Y-%m-%dT', time.gmtime())}" in told.value.text
+        assert "by alice@laptop, pid 7" in error.value.text
+        assert f"since {time.strftime('%Y-%m-%dT', time.gmtime())}" in error.value.text
         assert text(first, "ls -a /var/lib/provision; stat -c %%a /var/lib/provision") == ".\n..\nlock\n700\n"
     assert not Path("/tmp/never").exists()
     with session(sshd, lock=True) as third:
         assert text(third, "echo in") == "in\n"
     with session(sshd) as fourth:
-        assert text(fourth, "ls -A /var/lib/provision") == "", "nothing stays behind"
+        assert text(fourth, "ls -A /var/lib/provision") == "", "the lock file is removed"
 
 
-def test_looking_takes_no_lock_and_writes_nothing(sshd: Sshd) -> None:
-    """Without the lock the host's disk is not touched, and a held lock does not matter."""
+def test_without_the_lock_nothing_is_written(sshd: Sshd) -> None:
+    """A session without the lock writes nothing to the host's disk, and works while another run holds the lock."""
     with session(sshd) as opened:
         text(opened, "rm -rf /var/lib/provision")
     with session(sshd) as opened:
         assert text(opened, "ls -A /var/lib") == ""
     with session(sshd, lock=True) as holder:
         holder.ready()
-        with session(sshd) as looker:
-            assert text(looker, "echo looked") == "looked\n"
+        with session(sshd) as observer:
+            assert text(observer, "echo observed") == "observed\n"
 
 
-def test_a_broken_connection_frees_the_lock(sshd: Sshd) -> None:
-    """The controller is gone without a goodbye: the lock is free as soon as the host knows."""
+def test_a_broken_connection_releases_the_lock(sshd: Sshd) -> None:
+    """The lock is released as soon as the host notices that the connection is gone."""
     broken = connect(sshd.target(), lock=True, who="gone")
     broken.ready()
     broken.abort()
@@ -279,11 +281,11 @@ def test_a_broken_connection_frees_the_lock(sshd: Sshd) -> None:
 
 
 def test_a_running_step_keeps_the_lock(sshd: Sshd) -> None:
-    """What still runs after the connection broke holds the lock until it ends, and not longer."""
+    """A step that still runs after the connection broke keeps the lock until it ends."""
     broken = connect(sshd.target(), lock=True, who="gone")
     broken.ready()
     nap = f"sleep 25.000{os.getpid()}"
-    worker = threading.Thread(target=lambda: _swallow(lambda: broken.run(sh(nap + "; echo x"), deadline=30)))
+    worker = threading.Thread(target=lambda: _expect_loss(lambda: broken.run(sh(nap + "; echo x"), deadline=30)))
     worker.start()
     assert eventually(lambda: _running(nap))
     broken.abort()
@@ -305,51 +307,51 @@ def _is_free(sshd: Sshd) -> bool:
 
 
 def _running(args: str) -> list[int]:
-    """The processes that run exactly this."""
+    """The processes with exactly this command line."""
     listing = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     pairs = [line.strip().partition(" ") for line in listing.splitlines()]
-    return [int(process) for process, _, said in pairs if said.strip() == args]
+    return [int(process) for process, _, command in pairs if command.strip() == args]
 
 
-def _swallow(work: Callable[[], object]) -> None:
+def _expect_loss(work: Callable[[], object]) -> None:
     with pytest.raises(ConnectionLost):
         work()
 
 
 @pytest.mark.parametrize(("var_lib", "locks"), [("ro", False), ("size=8k", True)])
-def test_disk_that_cannot_be_written(sshd_factory: Callable[..., Sshd], var_lib: str, locks: bool) -> None:
-    """A full disk costs the holder's name and not the lock; one that takes no folder is told as that."""
+def test_a_full_or_read_only_disk(sshd_factory: Callable[..., Sshd], var_lib: str, locks: bool) -> None:
+    """On a full disk the lock is held without the holder's name; a read-only disk is reported."""
     other = sshd_factory(var_lib=var_lib)
     with session(other) as opened:
         text(opened, "mkdir /var/lib/provision; head -c 100000 /dev/zero >/var/lib/full")
     with session(other, lock=True) as opened:
         if locks:
             assert text(opened, "cat /var/lib/provision/lock") == ""
-            with session(other, lock=True) as again, pytest.raises(Locked, match="which left no name"):
+            with session(other, lock=True) as again, pytest.raises(Locked, match="its details are not recorded"):
                 again.ready()
         else:
             with pytest.raises(HostFailed, match=r"cannot be taken: .*Read-only file system"):
                 opened.ask([sh("echo")], deadline=5)
 
 
-# -- losing the other side ---------------------------------------------------------------------------
+# -- losing the connection ---------------------------------------------------------------------------
 
 
-def test_abort_from_another_thread(sshd: Sshd) -> None:
-    """Whoever waits is let go at once with ConnectionLost; closing afterwards does nothing more."""
+def test_abort_from_another_thread_ends_a_pending_run(sshd: Sshd) -> None:
+    """The pending `run` raises ConnectionLost at once; later calls raise it too."""
     with session(sshd) as opened:
         opened.ready()
         threading.Timer(0.2, opened.abort).start()
         started = time.monotonic()
-        with pytest.raises(ConnectionLost, match="stopped from here"):
+        with pytest.raises(ConnectionLost, match="closed by this run"):
             opened.run(sh("sleep 5"), deadline=10)
         assert time.monotonic() - started < 1
         with pytest.raises(ConnectionLost):
             opened.ask([sh("echo")], deadline=5)
 
 
-def test_the_shell_is_killed(sshd: Sshd) -> None:
-    """The remote shell dies under us: told as a lost connection, at once."""
+def test_a_killed_shell_is_a_lost_connection(sshd: Sshd) -> None:
+    """The remote shell is killed during a step: ConnectionLost is raised at once."""
     with session(sshd) as opened:
         opened.ready()
         with pytest.raises(ConnectionLost):
@@ -365,8 +367,8 @@ def _sshd_children(sshd: Sshd) -> list[int]:
     return sorted(found - {sshd.process.pid})
 
 
-def test_sshd_is_killed(sshd: Sshd) -> None:
-    """sshd's process for us dies: told at once."""
+def test_a_killed_sshd_is_a_lost_connection(sshd: Sshd) -> None:
+    """The sshd process of this connection is killed: ConnectionLost is raised at once."""
     with session(sshd) as opened:
         opened.ready()
         threading.Timer(0.1, lambda: [os.kill(pid, signal.SIGKILL) for pid in _sshd_children(sshd)]).start()
@@ -375,8 +377,10 @@ def test_sshd_is_killed(sshd: Sshd) -> None:
 
 
 @pytest.mark.parametrize("uploading", [False, True])
-def test_frozen_host(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: bool) -> None:
-    """A peer whose kernel answers and whose sshd does not: asked, and given up long before the deadline."""
+def test_a_frozen_host_is_detected_before_the_deadline(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: bool
+) -> None:
+    """The host's kernel answers and its sshd does not: it is pinged, then counted as lost."""
     monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.2)
     monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.8)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
@@ -396,16 +400,16 @@ def test_frozen_host(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: boo
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_silent_steps_are_not_dead(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step may say nothing for longer than the limit: the host answers when it is asked."""
+def test_a_silent_step_is_not_a_lost_connection(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may print nothing for longer than the limit: the host answers pings."""
     monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.1)
     monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.5)
     with session(sshd) as opened:
         assert opened.run(sh("sleep 1.5; echo awake"), deadline=10).text == "awake\n"
 
 
-def test_many_sessions_at_once(sshd: Sshd) -> None:
-    """Forty sessions: each answers, and each costs one thread."""
+def test_forty_sessions_at_once(sshd: Sshd) -> None:
+    """Each session runs its command, and each costs one thread."""
     before = threading.active_count()
     opened: list[ShellSession] = []
     guard = threading.Lock()

@@ -1,0 +1,158 @@
+"""Everything here that depends on paramiko's private or undocumented attributes. Read in paramiko 5.1.0.
+
+No other module of the product uses such an attribute. tests/unit/ssh/test_paramiko_internals.py checks that rule, and
+each assumption that this file makes: when it fails after an upgrade, read the named function in paramiko again.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import paramiko
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
+from paramiko.message import Message
+from paramiko.ssh_exception import SSHException
+
+
+class EagerAuthHandler(AuthHandler):
+    """Sends the authentication request right behind the request for the authentication service (RFC 4252, section 4).
+
+    paramiko waits for the service to be accepted first, which costs a round trip. The server answers both requests in
+    order. Relies on: `_request_auth` sends the service request, and `_parse_service_accept` sends the authentication
+    request for the service that the given message names.
+    """
+
+    def _request_auth(self) -> None:
+        super()._request_auth()  # type: ignore[misc]
+        accepted = Message()
+        accepted.add_string("ssh-userauth")
+        accepted.rewind()
+        super()._parse_service_accept(accepted)  # type: ignore[misc]
+
+    def _parse_service_accept(self, m: Message) -> None:
+        """The authentication request has been sent already."""
+
+
+class SessionTransport(paramiko.Transport):
+    """The transport of one connection.
+
+    host_key_algorithms   what is offered to the host, best first
+    handshake_timeout     seconds for the key exchange
+    """
+
+    def __init__(
+        self, sock: Any, *, host_key_algorithms: tuple[str, ...], handshake_timeout: float, **options: Any
+    ) -> None:
+        super().__init__(sock, **options)
+        self._host_key_algorithms = host_key_algorithms
+        self.handshake_timeout = handshake_timeout  # undocumented; paramiko's default is 15
+
+    @property
+    def preferred_ciphers(self) -> tuple[str, ...]:
+        """GCM first: one call into OpenSSL for each packet, instead of two and an HMAC in Python."""
+        gcm = [one for one in super().preferred_ciphers if "-gcm@" in one]
+        return (*gcm, *(one for one in super().preferred_ciphers if one not in gcm))
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """Only the given algorithms. paramiko adds the certificate types, which host_keys.py does not support.
+
+        `_key_info` maps the algorithms that paramiko can verify to their key classes.
+        """
+        return tuple(one for one in self._host_key_algorithms if one in self._key_info)  # type: ignore[attr-defined]
+
+    def auth_publickey(self, username: str, key: paramiko.PKey, event: Any = None) -> list[str]:
+        """Authenticate as paramiko does, with the eager handler. Raises SSHException and its subclasses.
+
+        paramiko's own method creates an AuthHandler by name, so the method is repeated here.
+        """
+        if not self.is_active() or not self.initial_kex_done:
+            raise SSHException("No existing session")
+        answered = event or threading.Event()
+        self.auth_handler = EagerAuthHandler(self)
+        self.auth_handler.auth_publickey(username, key, answered)
+        if event is not None:
+            return []
+        answer: list[str] = self.auth_handler.wait_for_response(answered)
+        return answer
+
+    def ping(self) -> None:
+        """Request any answer from the host, without waiting for it. A refusal is an answer too.
+
+        The public `global_request` either waits for the answer or asks for none.
+        """
+        request = Message()
+        request.add_byte(cMSG_GLOBAL_REQUEST)
+        request.add_string("keepalive@openssh.com")
+        request.add_boolean(True)
+        self._send_user_message(request)  # type: ignore[attr-defined]
+
+    def execute(self, channel: paramiko.Channel, command: str) -> None:
+        """`Channel.exec_command` without waiting for its answer: data sent afterwards is read by the program.
+
+        The server answers requests in order. One that refuses closes the channel (see `request_refused`).
+        """
+        request = Message()
+        request.add_byte(cMSG_CHANNEL_REQUEST)
+        request.add_int(channel.remote_chanid)
+        request.add_string("exec")
+        request.add_boolean(True)
+        request.add_string(command)
+        channel._event_pending()  # type: ignore[attr-defined]
+        self._send_user_message(request)  # type: ignore[attr-defined]
+
+
+class SocketState:
+    """The private attribute that paramiko reads from the socket under a transport.
+
+    `Transport.stop_thread` polls `sock._closed` while it waits for its reader thread to end.
+    """
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def mark_closed(self) -> None:
+        """Tell paramiko not to wait for its reader thread any longer."""
+        self._closed = True
+
+
+class DataEvent(threading.Event):
+    """Set when a channel has received data, or has ended.
+
+    Both buffers of a channel share it. paramiko's `BufferedPipe` clears its event when that one buffer becomes empty,
+    although the other may hold data: `clear` does nothing here. The reader calls `reset` before it drains both.
+    """
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    def reset(self) -> None:
+        """Clear the event."""
+        super().clear()
+
+
+def notify_on_data(channel: paramiko.Channel, event: DataEvent) -> None:
+    """Set `event` whenever stdout or stderr of the channel receives data or ends."""
+    channel.in_buffer.set_event(event)
+    channel.in_stderr_buffer.set_event(event)
+
+
+def output_ended(channel: paramiko.Channel) -> bool:
+    """Whether the channel will receive no more data. Data that arrived before may still wait in its buffers."""
+    return bool(channel.closed or channel.eof_received)
+
+
+def request_refused(channel: paramiko.Channel) -> bool:
+    """Whether the server closed the channel instead of accepting `SessionTransport.execute`."""
+    return bool(channel.closed and not channel.event_ready)
+
+
+def wait_for_exit(channel: paramiko.Channel, seconds: float) -> int | None:
+    """The exit code of the channel's program; None when it is not known after `seconds`.
+
+    The public `recv_exit_status` has no timeout.
+    """
+    channel.status_event.wait(seconds)
+    return channel.exit_status if channel.exit_status >= 0 else None
