@@ -109,7 +109,7 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert runners[0].settings.docker.daemon == {"debug": True}
     assert runners[0].settings.ssh.port == 22
     assert runners[0].settings.apt.docker is not None
-    assert runners[0].settings.apt.docker.url.startswith(lab.apt_url)
+    assert str(runners[0].settings.apt.docker.url).startswith(lab.apt_url)
 
 
 def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
