@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,23 +18,6 @@ if TYPE_CHECKING:
     from provision.shell import Command
     from provision.ssh.session import Session
 
-_LOGS: Final = """
-docker container inspect %s >/dev/null || exit 1
-exec docker logs --tail %s %s
-"""
-# Following ends with the connection: the nearest sshd above us is its end on the host, and nothing else would tell.
-_FOLLOW: Final = """
-docker container inspect %s >/dev/null || exit 1
-sshd=$$
-while read -r name < "/proc/$sshd/comm"; do
-  case $name in sshd*) break ;; esac
-  sshd=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$sshd/status")
-done
-docker logs --tail %s -f %s & logs=$!
-trap 'kill "$logs" 2>/dev/null' EXIT
-trap 'exit 143' TERM
-while [ -e "/proc/$sshd" ] && kill -0 "$logs" 2>/dev/null; do sleep 1; done
-"""
 _AT_ONCE, _MONTH = 60.0, 30 * 86400.0  # seconds
 
 
@@ -50,12 +33,12 @@ def logs(
 ) -> int:
     """Shows what APP's containers say: docker logs of each host, with the host's name where there are several."""
     from provision.engine.assemble import opener
+    from provision.host.scripts import script
     from provision.inventory import load
-    from provision.shell import sh
 
     loaded = load(inventory, settings)
     hosts = _hosts(loaded, app, limit)
-    command = sh(_FOLLOW if follow else _LOGS, app, lines, app)
+    command = script("follow_logs" if follow else "show_logs", app, lines)
     return _Show(hosts, opener(hosts), command, _MONTH if follow else _AT_ONCE).run()
 
 

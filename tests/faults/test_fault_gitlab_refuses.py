@@ -43,7 +43,7 @@ def test_a_failing_reconfigure_takes_itself_back(harness: Harness, switch: str) 
     (error,) = outcome.of("error")
     assert (outcome.code, error["error"], error["resource"]) == (1, "ChangeFailed", "reconfigure")
     assert "the disk of the database is gone" in error["text"]
-    assert "the previous /etc/gitlab/gitlab.rb is back in force" in error["text"]
+    assert "rolled back to the previous /etc/gitlab/gitlab.rb" in error["text"]
     assert error["hint"]
     assert outcome.statuses("gitlab")["firewall"] == "skipped"
     assert (in_force(harness), pending(harness, "gitlab")) == (now, [])

@@ -46,18 +46,18 @@ class Fault:
 LISTEN = "systemd-run -q --unit=listener busybox httpd -f -p 5002"
 NEVER_WELL = {"command": "false", "interval": "1s", "retries": 2}
 FAULTS = [
-    Fault("port held by a program", "deploy", ("port 5002: busybox (process ", ") holds it"), LISTEN, "systemctl stop listener", app={"ports": ["5002:5000"]}),
+    Fault("port held by a program", "deploy", ("port 5002: busybox (process ", ") uses it"), LISTEN, "systemctl stop listener", app={"ports": ["5002:5000"]}),
     Fault("port held on one address", "deploy", ("port 5002: busybox",), LISTEN, "systemctl stop listener", app={"ports": ["127.0.0.1:5002:5000"]}),
     Fault(
-        "port held by a container", "deploy", ("port 5003: the container theirs (python:3.10.5) holds it",),
+        "port held by a container", "deploy", ("port 5003: the container theirs (python:3.10.5) uses it",),
         "docker run -d --name theirs -p 5003:80 python:3.10.5 python -c 'import time; time.sleep(600)'", "docker rm -f theirs",
         app={"ports": ["5003:5000"]},
     ),
-    Fault("udp port held", "deploy", ("port 5004: ", "holds it"), "systemd-run -q --unit=listener python3 -c \"import socket, time; one = socket.socket(2, 2); one.bind(('', 5004)); time.sleep(600)\"", "systemctl stop listener", app={"ports": ["5004:5000/udp"]}),
-    Fault("health never up", "deploy", ("its health check fails", "the previous container is back in service"), app={"health": NEVER_WELL}),
-    Fault("check never up", "deploy", ("not well within 6 s: http://localhost:5001/gone answers 404 instead of 200", "back in service"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 6}}),
-    Fault("check by command", "deploy", ("not well within 2 s: false says: ", "back in service"), app={"environment": {"A": "b"}, "check": {"command": ["false"], "seconds": 2}}),
-    Fault("a program that is not there", "deploy", ("it cannot be started", "serve", "back in service"), app={"command": ["serve"]}),
+    Fault("udp port held", "deploy", ("port 5004: ", "uses it"), "systemd-run -q --unit=listener python3 -c \"import socket, time; one = socket.socket(2, 2); one.bind(('', 5004)); time.sleep(600)\"", "systemctl stop listener", app={"ports": ["5004:5000/udp"]}),
+    Fault("health never up", "deploy", ("its health check fails", "rolled back: the previous container runs again"), app={"health": NEVER_WELL}),
+    Fault("check never up", "deploy", ("not healthy within 6 s: http://localhost:5001/gone answers 404 instead of 200", "the previous container runs again"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 6}}),
+    Fault("check by command", "deploy", ("not healthy within 2 s: false fails: ", "the previous container runs again"), app={"environment": {"A": "b"}, "check": {"command": ["false"], "seconds": 2}}),
+    Fault("a program that is not there", "deploy", ("it cannot be started", "serve", "the previous container runs again"), app={"command": ["serve"]}),
     Fault("a volume that cannot be", "deploy", ("docker create hello: ", "what served still does"), app={"volumes": ["data:/data:sometimes"]}),
     Fault("a tag that is not there", "deploy", (f"docker pull {REGISTRY}/root/hello_hapi:9.9: ", "provision image"), app={"image": "root/hello_hapi:9.9"}),
     Fault("login refused", "deploy", (f"login to {REGISTRY} as root: ", "check the login"), app={"environment": {"A": "b"}, "login": {"username": "root", "password": "not-the-password"}}),

@@ -100,6 +100,6 @@ def test_cut_short_and_then_unreadable(harness: Harness) -> None:
     harness.lab.inside("gitlab", "echo \"raise 'the vault is sealed'\" >> /etc/gitlab/gitlab.rb")
     outcome = Live(harness, "registry", changes=zone(name)).end()
     assert (outcome.code, "the vault is sealed" in outcome.errors) == (1, True), outcome.errors
-    assert "is back in force" in outcome.errors
+    assert "rolled back to the previous " in outcome.errors
     assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (old, [], before + 2)
     converges(harness, name, at_most=3, before=before)

@@ -97,8 +97,8 @@ def test_one_that_does_not_end(harness: Harness) -> None:
     assert done.returncode == 1
     assert "will wait for it" in done.stdout
     assert done.stderr.splitlines() == [
-        "another reconfigure is under way, and did not end within 2 s",
-        f"the previous {RB} is back in place, and is reconfigured by the next run",
+        "another reconfigure is running, and did not end within 2 s",
+        f"rolled back to the previous {RB}; the next run reconfigures GitLab with it",
     ]
     assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before)
     assert pending(harness, "gitlab") == ["reconfigure"]
@@ -119,7 +119,7 @@ def test_our_own_that_does_not_end(harness: Harness) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "gitlab-ctl reconfigure did not end within 4 s",
-        f"the previous {RB} is back in force",
+        f"rolled back to the previous {RB}",
     ]
     assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before + 2)
     assert pending(harness, "gitlab") == []

@@ -56,9 +56,9 @@ def taken_back(harness: Harness) -> Iterator[Callable[[Outcome], str]]:
 
     with untouched_content(harness, "/etc/gitlab/gitlab.rb", "/var/opt/gitlab/registry/config.yml"):
         yield note
-    assert "the registry came up and broke down again, its storage cannot be used: " in told[0]
+    assert "the registry came up and failed again, its storage cannot be used: " in told[0]
     assert "answers 503 instead of 401" in told[0]
-    assert told[0].endswith("the previous /etc/gitlab/gitlab.rb is back in force")
+    assert told[0].endswith("rolled back to the previous /etc/gitlab/gitlab.rb")
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before + 2, [])
     assert fact(harness, "gitlab", ASK) == "401"
 

@@ -106,7 +106,7 @@ def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
     outcome = refused(harness, "image", "deploy")
     (error,) = outcome.of("error")
     assert (error["host"], error["task"], error["resource"]) == ("runner-1", "deploy", "App hello")
-    for words in ("it ended", "cannot start: no database", "the previous container is back in service"):
+    for words in ("it ended", "cannot start: no database", "the previous container runs again"):
         assert words in error["text"]
     assert "left as it is, since runner-1 failed before it" in outcome.messages()
     assert [answer(harness, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
@@ -128,8 +128,8 @@ def test_an_app_that_never_gets_well(harness: Harness) -> None:
     outcome = refused(
         harness, "deploy", "--limit", "runner-1", changes=apps({**HELLO, "check": check, "environment": {"MODE": "x"}})
     )
-    assert "not well within 10 s: http://localhost:5001/ answers without the text goodbye" in outcome.errors
-    assert "the previous container is back in service" in outcome.errors
+    assert "not healthy within 10 s: the answer of http://localhost:5001/ does not contain goodbye" in outcome.errors
+    assert "the previous container runs again" in outcome.errors
     assert (answer(harness, "runner-1"), answer(harness, "runner-1", "/mode")) == ("hello again", "none 0")
     assert names(harness, "runner-1") == ["hello"]
     applied(harness, "deploy", "--limit", "runner-1")

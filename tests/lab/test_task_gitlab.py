@@ -149,7 +149,7 @@ def test_a_failed_reconfigure_is_taken_back(harness: Harness, switch: str) -> No
         "There was an error running gitlab-ctl reconfigure:\nChef::Exceptions::Exec: the disk is on fire"
         in error["text"]
     )
-    assert f"the previous {RB} is back in force" in error["text"]
+    assert f"rolled back to the previous {RB}" in error["text"]
     assert rb(harness) == good
     assert reconfigures(harness, "bare") == before + 2
     assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"

@@ -38,5 +38,13 @@ def source(name: str) -> str:
     return _HEADER.sub("", (FOLDER / f"{name}.sh").read_text(encoding="utf-8"))
 
 
+def file_text(name: str) -> str:
+    """The script's whole text, for a file on the host. Raises ValueError for one that includes a library."""
+    text = (FOLDER / f"{name}.sh").read_text(encoding="utf-8")
+    if _INCLUDE.search(text):
+        raise ValueError(f"{name}.sh includes a library: it cannot stand alone on a host")
+    return text
+
+
 def _set(arguments: tuple[Argument, ...]) -> str:
     return sh(" ".join(["set --", *("%s" for _ in arguments)]), *arguments).script

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.docker_steps import OURS
-from provision.host.files import ASK_PENDING, ASK_STATE, STATE, journal, read_pending, read_state, settle
-from provision.host.image_registry import DIGEST_OF, Registry
+from provision.host.files import ASK_PENDING, ASK_STATE, PENDING, STATE, read_pending, read_state
+from provision.host.image_registry import Registry
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.image_name import Reference
 from provision.inventory.tables.apps import PublishedPort
 from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.delivery.deploy_script import DEPLOY
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result, sh
 
@@ -37,20 +36,9 @@ _RECORD: Final = "app "
 _FORMAT: Final = "|".join(
     ["{{.Names}}", "{{.State}}", *(f'{{{{.Label "{label}"}}}}' for label in (APP, SETTINGS, IMAGE)), "{{.Image}}"]
 )
-_ASK: Final = """
-command -v docker >/dev/null || { echo 'docker: is not there'; exit; }
-timeout 20 docker ps -a --no-trunc --format %s 2>&1 || echo 'docker: does not answer'
-"""
-_REMOVE: Final = """
-app=%s
-for one in %s; do
-  ! is_ours "$one" || { docker stop -- "$one" && docker rm -f -- "$one"; } >/dev/null || exit 1
-done
-"""
-
-ASK_CONTAINERS: Final = sh(_ASK, _FORMAT)
+ASK_CONTAINERS: Final = script("list_containers", _FORMAT, "yes")
 # Where no app is wanted, Docker is asked only if there once was one: its CLI takes 30 ms.
-ASK_LEFT: Final = sh(f"grep -qF -e %s %s 2>/dev/null || exit 0{_ASK}", f'"{_RECORD}', STATE, _FORMAT)
+ASK_LEFT: Final = script("list_containers", _FORMAT, "no", STATE, f'"{_RECORD}')
 
 
 @dataclass(frozen=True)
@@ -93,8 +81,7 @@ def debt(name: str) -> Handler:
 
 def remove(names: list[str], app: str) -> Command:
     """Stops and removes containers, if they are this app's; nothing is owed for it any more."""
-    removal = sh(_REMOVE, app, names)
-    return Command(f"{OURS}{removal.script}{settle(debt(app))}")
+    return script("remove_app", app, PENDING, names)
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,6 @@ class DroppedApps(Resource):
             )
 
 
-_ASK_REGISTRY: Final = DIGEST_OF + 'IFS= read -r password; digest_of %s %s %s %s "$password"'
 _ASK_HERE: Final = "command -v docker >/dev/null || exit 0; timeout 20 docker image inspect -f '{{.Id}}' %s 2>/dev/null"
 
 
@@ -168,7 +154,7 @@ class Deployment(Resource):
             questions["image"] = sh(_ASK_HERE, str(self.image))
         elif self.always and not self.image.digest:
             tag = self.image.tag or "latest"
-            ask = sh(_ASK_REGISTRY, self.registry.url, self.image.path, tag, self.registry.user)
+            ask = script("find_digest", self.registry.url, self.image.path, tag, self.registry.user)
             questions["image"] = ask.reading(self.registry.password.reveal() + "\n")
         return questions
 
@@ -190,7 +176,7 @@ class Deployment(Resource):
             yield self._change(f"deploy {self.name}: {self.image}, which was interrupted before")
         elif found is None:
             yield self._change(f"deploy {self.name}: {self.image}")
-        elif found.settings != self._print:
+        elif found.settings != self.fingerprint:
             yield self._change(f"replace {self.name}: its settings differ")
         elif answer.startswith("sha256:") and answer != found.digest:
             yield self._change(f"replace {self.name}: another image stands under {self.image}")
@@ -205,7 +191,7 @@ class Deployment(Resource):
             yield Change(f"ask the registry for {self.image}", say, "run", leaves=False)
 
     @property
-    def _print(self) -> str:
+    def fingerprint(self) -> str:
         """A name for the settings. Whoever may read it on the container may read its variables there, too."""
         parts = [
             str(self.image),
@@ -228,24 +214,24 @@ class Deployment(Resource):
     def _script(self) -> Command:
         ports = " ".join(f"{one.address}|{one.host}|{one.protocol}" for one in self.ports)
         trial = self.trial
-        command = sh(
-            DEPLOY,
+        command = script(
+            "deploy_app",
             self.name,
             str(self.image),
             "yes" if self.pull else "no",
             self.image.domain,
             self.registry.user,
-            self._print,
+            self.fingerprint,
             ports,
             trial.url,
             trial.status,
             trial.contains,
             trial.seconds,
+            sh("%s", trial.command).script,
+            PENDING,
             self.options,
+            str(self.image),
             self.command,
-            trial.command,
         )
         lines = [self.registry.password.reveal(), *(f"{name}={reveal(value)}" for name, value in self.environment)]
-        owed = debt(self.name)
-        command = Command(f"(\n{journal((owed,))}\n) </dev/null\nsettled() {{\n{settle(owed)}\n}}\n{command.script}")
         return command.reading("".join(f"{line}\n" for line in lines))

@@ -15,45 +15,14 @@ from typing import Any
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
-from provision.host.docker_steps import LOGIN, TOLD, WORK
 from provision.host.files import ASK_STATE, STATE, read_state
-from provision.host.image_registry import DIGEST_OF, Registry
+from provision.host.image_registry import Registry
+from provision.host.scripts import script
 from provision.image_name import Reference
 from provision.resources.base import Call, Change, Json, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
 _LABEL = "provision.build"
-_ASK = """
-print=%s push=%s always=%s base=%s repository=%s user=%s
-tags=%s
-set -- %s
-if [ "$push$always" = yesno ] && grep -qF -e "$print" %s 2>/dev/null; then echo recorded; exit; fi
-IFS= read -r password
-command -v docker >/dev/null || { echo 'docker is not there'; exit; }
-said=$(timeout 20 docker image inspect -f '{{with .Config.Labels}}{{with index . "provision.build"}}{{.}}{{end}}{{end}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
-case $? in
-  0) printf '%%s\\n' "$said" | sed 's/^/local /' ;;
-  *) case $said in *[Nn]o\\ such\\ image*) ;; *) echo "docker does not answer: $said"; exit ;; esac ;;
-esac
-[ "$push" = yes ] || exit 0
-case $always$said in *"$print"*|yes*) for tag in $tags; do echo "tag $tag $(digest_of "$base" "$repository" "$tag" "$user" "$password")"; done ;; esac
-"""
-_BUILD = (
-    WORK
-    + LOGIN
-    + TOLD
-    + """
-domain=%s user=%s push=%s
-IFS= read -r password
-login "$domain" "$user"
-told docker build %s - || fail 'docker build' "$(cat "$work/last")" 'mend the Dockerfile or what it copies, then run again'
-[ "$push" = yes ] || exit 0
-for reference in %s; do
-  told docker push "$reference" ||
-    fail "docker push $reference" "$(tail -n 3 "$work/last")" 'may this user push there, and can the registry write its storage (is its disk full)?'
-done
-"""
-)
 
 
 @dataclass(frozen=True)
@@ -75,40 +44,41 @@ class BuiltImage(Resource):
         return f"Image {self.image.name}"
 
     def probe(self) -> Probe:
-        script = DIGEST_OF + _ASK
-        ask = sh(
-            script,
-            self._print,
+        ask = script(
+            "inspect_image",
+            self.fingerprint,
             _yes(self.push),
             _yes(self.always),
             self.registry.url,
             self.image.path,
             self.registry.user,
+            STATE,
             " ".join(self.tags),
             self._references,
-            STATE,
         )
         return Probe({"image": ask.reading(self.registry.password.reveal() + "\n"), "state": ASK_STATE})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         known = read_state(seen["state"].text).get(self._key, {})
         lines = seen["image"].text.splitlines()
-        if lines == ["recorded"] and known.get("made") == self._print:
+        if lines == ["recorded"] and known.get("made") == self.fingerprint:
             return
         trouble = next((line for line in lines if line.startswith("docker ")), "")
-        ours = [line.split()[2:] for line in lines if line.startswith(f"local {self._print} ")]
+        ours = [line.split()[2:] for line in lines if line.startswith(f"local {self.fingerprint} ")]
         tags = {tag: what for tag, _, what in (line[4:].partition(" ") for line in lines if line.startswith("tag "))}
         if not self.push:
             if len(ours) == len(self.tags):
                 return
         elif (digest := _one(tags, self.tags)) and not trouble:
-            found = {"made": self._print, "digest": digest}
+            found = {"made": self.fingerprint, "digest": digest}
             if known == found:
                 return
             if ours and any(one.endswith(f"@{digest}") for one in ours[0][1:]):
                 yield self._noted(found)
                 return
-        if known.get("made") == self._print and (reason := next((one for one in tags.values() if one[:1] == "?"), "")):
+        if known.get("made") == self.fingerprint and (
+            reason := next((one for one in tags.values() if one[:1] == "?"), "")
+        ):
             yield self._unknown(reason[2:])
             return
         yield Change(
@@ -131,7 +101,7 @@ class BuiltImage(Resource):
         return [str(self.image.tagged(tag)) for tag in self.tags]
 
     @property
-    def _print(self) -> str:
+    def fingerprint(self) -> str:
         """A name for all that decides what is built and where it stands."""
         parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, self.arguments]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -141,13 +111,15 @@ class BuiltImage(Resource):
         if digest != self.digest:
             raise Refused(f"{self.context.folder} was changed while this ran", hint="nothing was built: run again")
         # Without it the classic builder leaves the container of a step that failed.
-        build = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self._print}"]
+        build = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self.fingerprint}"]
         for reference in self._references:
             build += ["-t", reference]
         for name, value in self.arguments:
             build += ["--build-arg", f"{name}={value}"]
         build += ["--target", self.target] if self.target else []
-        command = sh(_BUILD, self.image.domain, self.registry.user, _yes(self.push), build, self._references)
+        references = self._references
+        push = _yes(self.push)
+        command = script("build_image", self.image.domain, self.registry.user, push, len(references), references, build)
         return command.reading(self.registry.password.reveal().encode() + b"\n" + packed), {}
 
     def _noted(self, found: Mapping[str, str]) -> Change:
@@ -161,7 +133,7 @@ class BuiltImage(Resource):
 
     def _diff(self, known: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         before = [f"made of: {known.get('made', 'nothing yet')}", *(f"{tag}: {what}" for tag, what in tags.items())]
-        after = [f"made of: {self._print}"]
+        after = [f"made of: {self.fingerprint}"]
         lines = [f"--- {self.image.name} (now)", f"+++ {self.image.name} (wanted)"]
         return "\n".join([*lines, *(f"-{line}" for line in before), *(f"+{line}" for line in after)]) + "\n"
 

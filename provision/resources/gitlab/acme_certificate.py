@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from provision.errors import Refused
 from provision.host.pending import Handler
+from provision.host.scripts import file_text, script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.gitlab.certificates import CertificatePair
 from provision.resources.gitlab.served_certificate import ask_served, is_served, take_over
@@ -22,32 +23,7 @@ from provision.shell import sh
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 _ETC = "/etc/letsencrypt"
-HOOKS = {
-    f"{_ETC}/renewal-hooks/pre/gitlab": (
-        "#!/bin/sh\n"
-        "# certbot answers on port 80 itself: GitLab's nginx, if it is there, makes room for that moment.\n"
-        "[ -z \"$(ss -Hltn 'sport = :80')\" ] || gitlab-ctl stop nginx\n"
-    ),
-    f"{_ETC}/renewal-hooks/post/gitlab": (
-        "#!/bin/sh\n"
-        "# The other half of pre/gitlab.\n"
-        "[ ! -e /opt/gitlab/service/nginx ] || gitlab-ctl status nginx >/dev/null || gitlab-ctl start nginx\n"
-    ),
-    f"{_ETC}/renewal-hooks/deploy/gitlab": (
-        "#!/bin/sh\n"
-        "# GitLab serves the renewed certificate: no reconfigure is needed.\n"
-        "[ ! -e /opt/gitlab/service/nginx ] || { gitlab-ctl hup nginx && gitlab-ctl hup registry; }\n"
-    ),
-}
-
-_OBTAIN = """
-hooks=%s host=%s email=%s server=%s again=%s
-trap '"$hooks/post/gitlab"' EXIT
-"$hooks/pre/gitlab" || exit 1
-set -- --cert-name "$host" -d "$host" --email "$email" --server "$server"
-[ -z "$again" ] || set -- "$@" --force-renewal
-certbot certonly --standalone --non-interactive --agree-tos --no-eff-email "$@"
-"""
+HOOKS = {f"{_ETC}/renewal-hooks/{hook}/gitlab": file_text(f"acme_hook_{hook}") for hook in ("pre", "post", "deploy")}
 
 
 @dataclass(frozen=True)
@@ -92,7 +68,7 @@ class AcmeCertificate(Resource):
         again = "yes" if fullchain is not None else ""
         yield Change(
             f"get a certificate for {self.host} from {self.directory}: {reason}",
-            sh(_OBTAIN, f"{_ETC}/renewal-hooks", self.host, self.email, self.directory, again),
+            script("obtain_certificate", f"{_ETC}/renewal-hooks", self.host, self.email, self.directory, again),
             "update" if again else "create",
             notify=self.handlers if is_served(seen) else (),
             deadline=300,

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from provision.editing.diff import unified
 from provision.errors import Refused
-from provision.host.files import replace
+from provision.host.files import BACKUP
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.gitlab.served_certificate import ask_served, is_served, take_over
 from provision.resources.system.file import FileSeen, ask_file, read_file
@@ -183,28 +184,6 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "openssl said nothing"
 
 
-# A link to the old certificate needs no room on the disk: where the key cannot be written, the certificate goes back.
-_KEEP_OLD = """
-fullchain=$(readlink -m -- %s)
-before=$fullchain.before
-rm -f -- "$before"
-[ ! -e "$fullchain" ] || ln -- "$fullchain" "$before" || exit 1
-printf %%s %s | base64 -d | ("""
-# Not `&&`: it would take the force from `set -e` in what stands between.
-_THEN_THE_KEY = """)
-code=$?
-if [ "$code" = 0 ]; then
-("""
-_OR_NEITHER = """)
-code=$?
-fi
-if [ "$code" = 0 ]; then rm -f -- "$before"
-elif [ -e "$before" ]; then mv -f -- "$before" "$fullchain"
-else rm -f -- "$fullchain"; fi
-exit "$code"
-"""
-
-
 def judge(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
     """The time until a pair on this machine expires. Raises Refused for one that is unfit for `host`, with the reason."""
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -285,11 +264,8 @@ class UploadedPair(Resource):
         return self.private.reveal().encode()
 
     def _both(self) -> Command:
-        first = replace(self.fullchain, self.certificate, mode="0644", owner="root:root")
-        second = replace(self.key, self._private, mode="0600", owner="root:root")
-        head = sh(_KEEP_OLD, self.fullchain, base64.b64encode(self.certificate).decode())
-        script = "".join([head.script, first.script, _THEN_THE_KEY, second.script, _OR_NEITHER])
-        return Command(script, second.stdin)
+        certificate = base64.b64encode(self.certificate).decode()
+        return script("replace_certificate", self.fullchain, self.key, BACKUP, certificate).reading(self._private)
 
     def _diff(self, chain: FileSeen) -> str:
         before, after = (one.decode("utf-8", "backslashreplace") for one in (chain.content or b"", self.certificate))

@@ -15,6 +15,7 @@ from provision.errors import NotReady, Refused
 from provision.formats.sigv4 import Signer, curl_config
 from provision.host.curl import FAILURES
 from provision.host.files import ASK_STATE, read_state
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result
@@ -25,26 +26,6 @@ _PROBE_KEY = "provision-probe"
 # The host's time and the answer's headers go to stderr: the registry signs by the host's clock.
 _LOOK = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
 _SKEW_SECONDS = 300  # S3 refuses requests that are 15 minutes off; from 5 on it is a matter of time
-# One configuration a request, parted by lines of `--`; the first that is not answered with 2xx ends it.
-_PROVE = """
-step() {
-  said=$(printf '%s\\n' "$config" | curl -K - -w '\\n%{http_code}\\n' 2>&1)
-  case $(printf '%s' "$said" | tail -n 1) in 2??) return 0;; esac
-  case $(printf '%s' "$config" | sed -n 's/^request = "\\(.*\\)"/\\1/p') in
-    PUT) verb=put right=PutObject ;; GET) verb=get right=GetObject ;; *) verb=delete right=DeleteObject ;;
-  esac
-  case $said in
-    *'<Code>AccessDenied</Code>'*) echo "these keys may not $verb an object (AccessDenied): allow s3:$right in the bucket's policy" ;;
-    *) printf 'S3 does not %s an object: %s\\n' "$verb" "$said" ;;
-  esac >&2
-  exit 1
-}
-config=
-while IFS= read -r line; do
-  case $line in --) step; config= ;; *) config="$config
-$line" ;; esac
-done
-"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class S3Bucket(Resource):
             self._request("GET", target),
             self._request("DELETE", target),
         ]
-        prove = Command(_PROVE).reading("".join(f"{one}--\n" for one in requests))
+        prove = script("check_bucket").reading("".join(f"{one}--\n" for one in requests))
         yield Change(
             f"prove bucket {self.bucket}: put, get and delete an object",
             prove,

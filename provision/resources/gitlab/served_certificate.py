@@ -11,67 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Question, Resource
 from provision.resources.system.file import ask_file, read_file
 from provision.shell import sh
 from provision.url import bracketed, is_ip
 
-_PATIENCE_SECONDS = 30
+_LIMIT_SECONDS = 30
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 # Omnibus's nginx, whatever the version calls the files below.
 _NGINX = "/var/opt/gitlab/nginx/conf"
-
-# A HUP ends the registry, and its supervisor starts it again: until then it must not be taken for broken.
-_TAKE_OVER = """
-fullchain=%s name=%s port=%s url=%s patience=%s nginx=%s
-now() { date +%%s; }
-served() { timeout 5 openssl s_client -connect "127.0.0.1:$port" ${name:+-servername "$name"} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
-status() { curl -sk -o /dev/null -w '%%{http_code}' --max-time 5 --connect-to ::127.0.0.1: -- "$url"; }
-process() { gitlab-ctl status registry 2>/dev/null | sed -n 's/^run: registry: (pid \\([0-9]*\\)).*/\\1/p'; }
-wanted=$(openssl x509 -noout -fingerprint -sha256 -in "$fullchain") || exit 1
-if [ -z "$(served)" ] || ! grep -rqsF -e "$fullchain" -- "$nginx"; then
-  echo "$fullchain is not what GitLab serves with yet: it is read when that is so"
-  exit 0
-fi
-answered=$(status) before=$(process) ends=$(( $(now) + patience ))
-late() { [ "$(now)" -ge "$ends" ]; }
-hup() {
-  until said=$(gitlab-ctl hup "$1" 2>&1); do
-    if late; then printf 'gitlab-ctl hup %%s fails: %%s\\n' "$1" "$said" >&2; exit 1; fi
-    sleep 0.5
-  done
-}
-# certbot's hook may have been here before.
-if [ "$(served)" != "$wanted" ]; then
-  hup nginx; hup registry
-  until [ "$(served)" = "$wanted" ]; do
-    if late; then
-      echo "GitLab still serves another certificate than $fullchain, $patience s after gitlab-ctl hup nginx" >&2
-      cat /var/log/gitlab/nginx/current /var/log/gitlab/nginx/error.log 2>/dev/null | grep -F emerg | tail -n 2 >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-  soon=$(( $(now) + 5 ))
-  while [ -n "$before" ] && [ "$(process)" = "$before" ] && [ "$(now)" -lt "$soon" ]; do sleep 0.2; done
-fi
-case $answered in 401 | 502) ;; *) exit 0 ;; esac  # whatever else it has is not the certificate's doing
-until [ "$(status)" = 401 ]; do
-  if late; then
-    [ "$answered" = 401 ] || exit 0
-    echo "the registry does not come back after gitlab-ctl hup registry: /v2/ answers $(status) instead of 401" >&2
-    exit 1
-  fi
-  sleep 0.2
-done
-"""
 
 
 def take_over(fullchain: str, host: str, port: int) -> Handler:
     """The HUP after which `fullchain` is served at host:port: owed when a certificate's content changed; no reconfigure."""
     url = f"https://{bracketed(host)}:{port}/v2/"
-    script = sh(_TAKE_OVER, fullchain, _server_name(host), port, url, _PATIENCE_SECONDS, _NGINX)
-    return Handler("hup-certificates", "have nginx and the registry take the certificate over", script, deadline=180)
+    run = script("reload_certificate", fullchain, _server_name(host), port, url, _LIMIT_SECONDS, _NGINX)
+    return Handler("hup-certificates", "reload the certificate in nginx and the registry", run, deadline=180)
 
 
 def ask_served(fullchain: str, host: str, port: int) -> dict[str, Question]:

@@ -43,7 +43,7 @@ def image(folder: Path, **more: Any) -> BuiltImage:
 
 def made(wanted: BuiltImage) -> str:
     """The fingerprint that the probe is asked about."""
-    return str(wanted.probe()["image"].script).partition("print=")[2].partition(" ")[0]  # type: ignore[union-attr]
+    return wanted.fingerprint
 
 
 def summaries(wanted: BuiltImage, image: str, state: dict[str, Any]) -> list[str]:
@@ -59,7 +59,7 @@ RECORD = {KEY: {"made": "PRINT", "digest": DIGEST}}
 
 CASES = [
     # bare: no Docker yet, no image yet
-    ("docker is not there\n", {}, False, [BUILD]),
+    ("docker is not installed\n", {}, False, [BUILD]),
     ("", {}, False, [BUILD, PROVE]),
     # half done: built and not pushed, one tag pushed, pushed and not on record
     (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", {}, False, [BUILD, PROVE]),
@@ -99,7 +99,7 @@ def test_an_image_that_is_not_pushed(folder: Path, seen: str, wanted: list[str])
 def test_without_docker_it_waits_for_it(folder: Path) -> None:
     """Check mode predicts it on a bare host."""
     wanted = image(folder)
-    (change,) = planned(wanted, observe(wanted, {"image": "docker is not there\n"}))
+    (change,) = planned(wanted, observe(wanted, {"image": "docker is not installed\n"}))
     assert change.waits_for == "docker"
 
 
@@ -114,7 +114,7 @@ def test_what_is_sent(folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(stream))) as tar:
         assert tar.getnames() == ["Dockerfile"]
     assert "the-push-password" not in command.script
-    assert "--build-arg 'VERSION=1 0' --target release -" in command.script
+    assert "--build-arg 'VERSION=1 0' --target release\n" in command.script
     assert "-t r.example.com/sammy/hello:1.0 -t r.example.com/sammy/hello:latest" in command.script
     assert memory == {}, "it is on record once the registry showed it"
 

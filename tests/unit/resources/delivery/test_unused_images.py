@@ -26,7 +26,7 @@ def test_what_would_go() -> None:
     )
     assert change.action == "delete"
     assert "-image old:1 old:2 41.06MB\n" in change.diff
-    assert str(wanted.probe()[""].script).startswith("set -- list 14 hello:1\n")  # type: ignore[union-attr]
+    assert str(wanted.probe()[""].script).startswith("# prune_docker.sh\nset -- list 14 hello:1\n")  # type: ignore[union-attr]
 
 
 def test_many_are_not_all_named() -> None:

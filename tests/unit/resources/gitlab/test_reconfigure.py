@@ -11,16 +11,16 @@ from provision.url import Url
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("https://gitlab.example.com:5555", "url=https://gitlab.example.com:5555 "),
-        ("https://registry.example.com/", "url=https://registry.example.com "),
-        ("https://[2001:db8::1]:5555", "url='https://[2001:db8::1]:5555' "),
-        ("", "url='' "),
+        ("https://gitlab.example.com:5555", "https://gitlab.example.com:5555 "),
+        ("https://registry.example.com/", "https://registry.example.com "),
+        ("https://[2001:db8::1]:5555", "'https://[2001:db8::1]:5555' "),
+        ("", "'' "),
     ],
 )
 def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
     """By its URL, connecting to loopback: an IPv6 address as well as a name."""
     script = reconfigure(Url.parse(url) if url else None).run.script
-    assert shown in script
+    assert f"set -- {shown}" in script
     assert '--connect-to ::127.0.0.1: "$@" -- "$url/v2/"' in script
 
 

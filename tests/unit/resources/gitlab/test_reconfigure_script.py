@@ -13,8 +13,8 @@ import pytest
 
 from provision.resources.gitlab import reconfigure as module
 from provision.shell import Result
-from provision.testing import LocalSession
 from provision.url import Url
+from tests.unit.conftest import Local
 
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"
@@ -28,6 +28,7 @@ class Gitlab:
     """A host with a gitlab.rb that was edited and not reconfigured yet, and a `gitlab-ctl` made of small scripts."""
 
     folder: Path
+    local: Local
     answers: list[tuple[int, str]]  # what the registry answers one by one, the last for ever: status, realm
     url: str = ""
     new: str = NEW
@@ -40,7 +41,7 @@ class Gitlab:
         """Runs the script to its end."""
         folder = self.folder
         names = {"/etc/gitlab": "etc", "/var/lib/provision": "home", "/var/opt/gitlab": "var", "/run": "run"}
-        session = LocalSession(
+        session = self.local(
             {old: folder / new for old, new in names.items()} | {"/var/log/gitlab": folder / "log"},
             {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
         )
@@ -81,10 +82,10 @@ case $1 in reconfigure) n=$(($(ls $top/seen | wc -l) + 1)); cp $top/etc/gitlab.r
 
 
 @pytest.fixture
-def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gitlab:
+def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Local) -> Gitlab:
     """All is well with it; it does not wait for services, and watches the registry for 1 s."""
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0)
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 1)
+    monkeypatch.setattr(module, "_UP_SECONDS", 0)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 1)
     for name in ("bin", "does", "etc", "home/rollback", "log/registry", "log/nginx", "run", "seen", "var/registry"):
         (tmp_path / name).mkdir(parents=True)
     ctl = tmp_path / "bin/gitlab-ctl"
@@ -93,7 +94,7 @@ def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gitlab:
     (tmp_path / "etc/gitlab.rb").write_text(NEW)
     (tmp_path / "home/rollback/gitlab.rb").write_text(OLD)
     (tmp_path / "home/pending").write_text("reconfigure\treconfigure GitLab\nreload\treload it\n")
-    return Gitlab(tmp_path, [])
+    return Gitlab(tmp_path, local, [])
 
 
 @pytest.fixture
@@ -184,8 +185,8 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
     assert done.code == 1
     assert [word for word in fault.words if word not in done.errors] == []
     unreadable = fault.name == "unreadable"  # found before anything was reconfigured
-    ending = "back in place; nothing had been reconfigured" if unreadable else "back in force"
-    assert done.errors.endswith(f"/etc/gitlab.rb is {ending}\n")
+    ending = "; nothing was reconfigured" if unreadable else ""
+    assert done.errors.endswith(f"rolled back to the previous {gitlab.folder}/etc/gitlab.rb{ending}\n")
     assert (tuple(gitlab.in_force), gitlab.now, gitlab.owed) == (fault.seen, OLD, ["reload"])
     assert not gitlab.aside.parent.exists()
 
@@ -203,8 +204,8 @@ def test_another_one_that_does_not_end(gitlab: Gitlab) -> None:
     gitlab.says("reconfigure", WAITS)
     done = gitlab.pay(limit=1)
     assert done.code == 1
-    assert "another reconfigure is under way, and did not end within 1 s" in done.errors
-    assert done.errors.endswith("is back in place, and is reconfigured by the next run\n")
+    assert "another reconfigure is running, and did not end within 1 s" in done.errors
+    assert done.errors.endswith("; the next run reconfigures GitLab with it\n")
     assert (gitlab.in_force, gitlab.now, gitlab.owed) == ([NEW], OLD, ["reconfigure", "reload"])
 
 
@@ -238,7 +239,7 @@ def test_the_old_one_fails_too(gitlab: Gitlab) -> None:
     done = gitlab.pay()
     assert done.code == 1
     assert "no such database" in done.errors
-    assert "cannot be reconfigured either" in done.errors
+    assert "cannot be reconfigured with it either" in done.errors
     assert "no such disk" in done.errors
     assert (gitlab.now, gitlab.owed, gitlab.aside.read_text()) == (OLD, ["reconfigure", "reload"], OLD)
 
@@ -248,13 +249,13 @@ def test_there_was_none_before(gitlab: Gitlab) -> None:
     gitlab.aside.unlink()
     gitlab.says("reconfigure", CHEF)
     done = gitlab.pay()
-    assert done.errors.endswith("is as it was edited: there is no earlier one to put back\n")
+    assert done.errors.endswith("to restore: it keeps the new settings\n")
     assert (gitlab.in_force, gitlab.now, gitlab.owed) == ([NEW], NEW, ["reconfigure", "reload"])
 
 
 def test_the_registry_answers(registry: Gitlab, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may take a moment; its configuration is as before, so that it is not watched."""
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 5)
+    monkeypatch.setattr(module, "_UP_SECONDS", 5)
     registry.answers = [(502, ""), (401, REALM)]
     done = registry.pay()
     assert (done.code, done.text, registry.now) == (0, "waiting until GitLab's services are up\n", registry.new)
@@ -301,7 +302,7 @@ def test_far_storage_is_watched(registry: Gitlab) -> None:
     done = registry.pay()
     assert (done.code, done.text) == (
         0,
-        "the registry answers; watching it for 1 s, as wrong storage shows only then\n",
+        "the registry answers; watching it for 1 s, since wrong storage shows only then\n",
     )
 
 
@@ -322,7 +323,7 @@ def test_the_registry_breaks_down_while_it_is_watched(registry: Gitlab) -> None:
     registry.answers = [(401, REALM), (503, "")]
     done = registry.pay()
     assert done.code == 1
-    assert done.errors.startswith("the registry came up and broke down again, its storage cannot be used: ")
+    assert done.errors.startswith("the registry came up and failed again, its storage cannot be used: ")
     assert "health check failed" in done.errors
     assert "the storage http://127.0.0.1:9 cannot be reached from the host: curl: (7)" in done.errors
     assert "s3: connection refused" in done.errors

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Builds an image and pushes it under its references.
+# Arguments: DOMAIN USER PUSH COUNT, then COUNT references, then the arguments of `docker build`. PUSH: yes or no.
+# Standard input: the password, one line; then the packed context. Prints Docker's output.
+. ./lib/docker.sh
+use_temporary_login
+domain=$1 user=$2 push=$3 count=$4
+shift 4
+references=
+while [ "$count" -gt 0 ]; do references="$references $1"; shift; count=$((count - 1)); done
+IFS= read -r password
+login "$domain" "$user" "$password"
+show docker build "$@" - ||
+  fail 'docker build' "$(cat "$work/last")" 'fix the Dockerfile or what it copies, then run again'
+[ "$push" = yes ] || exit 0
+for reference in $references; do
+  show docker push "$reference" ||
+    fail "docker push $reference" "$(tail -n 3 "$work/last")" 'may this user push there, and can the registry write its storage (is its disk full)?'
+done

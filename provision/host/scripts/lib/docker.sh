@@ -1,0 +1,36 @@
+#!/bin/sh
+# Steps of the Docker CLI: a login that leaves nothing behind, and one message for a failure.
+
+# fail WHAT CAUSE [REMEDY]: prints them on standard error and ends the script with 1.
+fail() {
+  printf '%s: %s\n' "$1" "$2" >&2
+  [ -z "$3" ] || printf '%s\n' "$3" >&2
+  exit 1
+}
+
+# use_temporary_login: makes the folder "$work" for Docker's login and our own files, deleted with the shell. Docker keeps
+# logins in clear text, so the folder is on a memory file system.
+use_temporary_login() {
+  work=$(mktemp -d /dev/shm/provision-docker.XXXXXX) || exit 1
+  export DOCKER_CONFIG="$work"
+  trap 'rm -rf -- "$work"' EXIT
+  trap 'exit 143' TERM
+}
+
+# login REGISTRY USER PASSWORD: without a USER nothing happens.
+login() {
+  [ -n "$2" ] || return 0
+  output=$(printf '%s' "$3" | docker login -u "$2" --password-stdin "$1" 2>&1) ||
+    fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" 'check the login in the inventory, and that the host reaches the registry'
+}
+
+# show COMMAND…: runs it and shows its output as it comes; the last lines are in "$work/last" afterwards.
+show() {
+  { { "$@"; echo $? > "$work/code"; } 2>&1 | { tee /dev/fd/3 | tail -n 12 > "$work/last"; } 3>&1; }
+  return "$(cat "$work/code")"
+}
+
+# belongs_to CONTAINER APP: the container exists and has the app's label.
+belongs_to() {
+  [ "$(docker container inspect -f '{{with .Config.Labels}}{{with index . "provision.app"}}{{.}}{{end}}{{end}}' "$1" 2>/dev/null)" = "$2" ]
+}

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installed by provision. Lists or removes stopped containers and unused images that are older than DAYS.
+# Arguments: MODE DAYS, then images to keep. MODE: list or remove.
+# Prints a line for each: container|ID|SIZE|NAME, image|ID|SIZE|NAMES. Sizes are printed by list only.
+#
+# Apps' containers and images stay, and so do GitLab Runner's containers and helper images, and all volumes. The age of
+# an image is that of its last pull, build or tag on this host: an image that was built years ago may have come today.
+# Sources: docker-ps(1), docker-image(1).
+mode=$1 days=$2
+shift 2
+command -v docker >/dev/null || exit 0
+limit=$(($(date +%s) - days * 86400))
+# seconds_of TIME: as Docker prints times; 0 for none, and never old for one that date cannot read.
+seconds_of() {
+  case $1 in
+    '' | *0001-01-01*) echo 0 ;;
+    *) date -d "$(printf %s "$1" | tr -d '"')" +%s || echo "$limit"1 ;;
+  esac
+}
+newer() { [ "$(seconds_of "$1")" -gt "$limit" ] || [ "$(seconds_of "$2")" -gt "$limit" ]; }
+stopped=$(docker ps -aq --no-trunc -f status=exited -f status=created -f status=dead) || exit 1
+containers=$(
+  # shellcheck disable=SC2086 # one argument for each line
+  [ -z "$stopped" ] || docker container inspect -f '{{.Id}}|{{.Created}}|{{.State.FinishedAt}}|{{with .Config.Labels}}{{with index . "provision.app"}}{{.}}{{end}}{{end}}|{{with .Config.Labels}}{{with index . "com.gitlab.gitlab-runner.type"}}{{.}}{{end}}{{end}}|{{.Name}}' $stopped |
+    while IFS='|' read -r id created ended app kind name; do
+      case $app$kind in '') newer "$created" "$ended" || echo "$id|${name#/}" ;; esac
+    done
+)
+leaving=$(printf '%s\n' "$containers" | cut -d '|' -f 1)
+staying=$(docker ps -aq --no-trunc | grep -vxF -e "$leaving")
+used=$(
+  # shellcheck disable=SC2086 # one argument for each line
+  [ -z "$staying" ] || docker container inspect -f '{{.Image}}' $staying
+  [ $# = 0 ] || docker image inspect -f '{{.Id}}' "$@" 2>/dev/null
+)
+all=$(docker images -q --no-trunc | sort -u)
+images=$(
+  # shellcheck disable=SC2086 # one argument for each line
+  [ -z "$all" ] || docker image inspect -f '{{.Id}}|{{.Created}}|{{json .Metadata.LastTagTime}}|{{range .RepoTags}}{{.}} {{end}}' $all |
+    while IFS='|' read -r id created tagged names; do
+      case $names in *gitlab-runner-helper*) continue ;; esac
+      case $used in *"$id"*) ;; *) newer "$created" "$tagged" || echo "$id|$names" ;; esac
+    done
+)
+[ "$containers$images" ] || exit 0
+if [ "$mode" = list ]; then
+  sizes=$(docker system df -v --format '{{range .Images}}{{.ID}} {{.UniqueSize}}{{println}}{{end}}{{range .Containers}}{{.ID}} {{.Size}}{{println}}{{end}}' | cut -d ' ' -f 1,2)
+fi
+size() { printf '%s\n' "$sizes" | while read -r id size; do case $1 in "$id"*) echo "$size"; break ;; esac; done; }
+[ -z "$containers" ] || printf '%s\n' "$containers" | while IFS='|' read -r id name; do
+  [ "$mode" = list ] || docker rm "$id" >/dev/null || continue
+  echo "container|$id|$(size "$id")|$name"
+done
+[ -z "$images" ] || printf '%s\n' "$images" | while IFS='|' read -r id names; do
+  # shellcheck disable=SC2086 # one argument for each name
+  [ "$mode" = list ] || docker image rm ${names:-"$id"} >/dev/null || continue
+  echo "image|$id|$(size "$id")|$names"
+done

@@ -1,0 +1,143 @@
+#!/bin/sh
+# Reconfigures GitLab and checks that it comes up. Otherwise the previous gitlab.rb is restored, and GitLab reconfigured
+# with that if the reconfigure had begun: the host ends in the new state or in the old one.
+# Arguments: URL REALM RB COPY PENDING CONFIG LIMIT UP WATCH
+#   URL, REALM   the registry and the address that it sends clients to for tokens; "" for an estate without a registry
+#   RB, COPY     gitlab.rb and its rollback copy. COPY.begun: a reconfigure with RB has begun
+#   PENDING      the list of pending handlers
+#   CONFIG       the registry's own configuration
+#   LIMIT        seconds for a reconfigure, waiting for another program's included
+#   UP, WATCH    seconds until all must be up; seconds for which the registry's storage is watched
+# Prints GitLab's output. On failure the cause and the outcome are on standard error.
+. ./lib/pending.sh
+. ./lib/rollback.sh
+url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 watch=$9
+checksum() { cat "$config" 2>/dev/null | cksum; }
+log_size() { cat "/var/log/gitlab/$1/current" 2>/dev/null | wc -c; }
+logged_since() {
+  [ "$(log_size "$1")" -ge "$2" ] && from=$2 || from=0
+  tail -c "+$((from + 1))" "/var/log/gitlab/$1/current" 2>/dev/null
+}
+# A registry that gitlab.rb does not configure yet cannot answer after this reconfigure.
+grep -s '^[[:space:]]*registry_external_url' "$rb" | grep -qF -- "$url" || url=
+log=/run/provision-reconfigure
+(umask 077; : > "$log") || exit 1
+trap 'rm -f -- "$log"' EXIT
+now() { date +%s; }
+reconfigure() {
+  timeout -k 60 "$limit" gitlab-ctl reconfigure > "$log" 2>&1 &
+  tail -n +1 -s 0.2 -f --pid=$! -- "$log" 2>/dev/null
+  wait $!
+}
+# Whether this reconfigure only waited for another one.
+only_waited() {
+  grep -q 'is running, will wait for it' "$log" && ! grep -qE '^(Converging|Recipe:|Starting .*Client)' "$log"
+}
+# The services that are down now and were not before.
+services_down() {
+  gitlab-ctl status 2>/dev/null | sed -n '/^down: /s/;.*//p' | while IFS= read -r line; do
+    service=${line#down: }
+    case " $down_before " in *" ${service%%:*} "*) ;; *) printf '%s\n' "$line" ;; esac
+  done
+}
+ask_registry() { curl -sk --max-time 5 --connect-to ::127.0.0.1: "$@" -- "$url/v2/"; }
+registry_answers() {
+  ask_registry -o /dev/null -D - | tr -d '\r' > "$log"
+  status=$(sed -n '1s/^[^ ]* \([0-9]*\).*/\1/p' "$log")
+  [ "$status" = 401 ] && { [ -z "$realm" ] || grep -qiF "realm=\"$realm\"" "$log"; }
+}
+all_up() { [ -z "$(services_down)" ] || return 1; [ -z "$url" ] || registry_answers; }
+problems() {
+  services=$(services_down)
+  if [ -n "$services" ]; then
+    printf '%s\n' "$services"
+  else
+    if [ "$status" = 401 ]; then
+      echo "$url/v2/ does not send clients to $realm, but: $(grep -i '^www-authenticate:' "$log")"
+    else
+      printf '%s\n' "$url/v2/ answers ${status:-nothing} instead of 401"
+      [ -z "$status" ] || ask_registry | head -c 300 | grep .
+    fi
+    endpoint=$(sed -n 's/^storage:.*"regionendpoint":"\([^"]*\)".*/\1/p' "$config" 2>/dev/null)
+    if [ -n "$endpoint" ]; then
+      output=$(curl -kSs -o /dev/null --max-time 5 -- "$endpoint" 2>&1) ||
+        echo "the storage $endpoint cannot be reached from the host: $output"
+    fi
+  fi
+  logged_since nginx "$nginx_logged" | grep -F emerg | tail -n 1
+  logged_since registry "$registry_logged" |
+    grep -E '(level=|"level":")(error|fatal|panic)|^panic' | cut -c -400 | tail -n 3
+}
+# With wrong S3 keys or a missing bucket the registry answers at first. Its storage check runs every 10 s and gives up
+# after 3. Images on the host's own disk need no watching: without it the registry does not start.
+check_health() {
+  waiting=
+  until all_up; do
+    if [ "$(now)" -ge "$deadline" ]; then cause="GitLab was reconfigured, but does not come up: $(problems)"; return 1; fi
+    [ -n "$waiting" ] || echo "waiting until GitLab's services are up"
+    waiting=yes
+    sleep 0.5
+  done
+  [ -n "$url" ] && [ "$config_before" != "$(checksum)" ] || return 0
+  ! grep -qs '^storage:.*"filesystem":' "$config" || return 0
+  echo "the registry answers; watching it for $watch s, since wrong storage shows only then"
+  deadline=$(($(now) + watch))
+  while [ "$(now)" -lt "$deadline" ]; do
+    registry_answers || { cause="the registry came up and failed again, its storage cannot be used: $(problems)"; return 1; }
+    sleep 1
+  done
+}
+reconfigure_error() {
+  sed -n '/There was an error running gitlab-ctl reconfigure/,$p' "$log" | sed '/^[[:space:]]*$/d' | head -n 12
+}
+begun=no other=no down_before='' config_before=$(checksum)
+nginx_logged=$(log_size nginx) registry_logged=$(log_size registry)
+# An attempt that a reboot interrupted has begun to use the new file, too.
+[ ! -e "$copy.begun" ] || begun=yes
+# Services that were down before are no fault of this reconfigure.
+[ "$begun" = yes ] || down_before=$(services_down | sed 's/^down: //; s/:.*//' | tr '\n' ' ')
+attempt() {
+  if ! gitlab-ctl show-config > "$log" 2>&1; then
+    cause="GitLab cannot read $rb: $(tail -n 4 "$log")"
+    return 1
+  fi
+  if [ -e "$copy" ] && ! cause=$(touch -- "$copy.begun" 2>&1); then return 1; fi
+  begun_before=$begun begun=yes
+  reconfigure
+  code=$?
+  if [ "$code" = 0 ]; then
+    deadline=$(($(now) + up))
+    check_health
+    return
+  fi
+  cause=$(reconfigure_error)
+  case $code in 124 | 137) late=yes ;; *) late=no ;; esac
+  if [ "$late" = yes ] && only_waited; then
+    begun=$begun_before other=yes
+    cause="another reconfigure is running, and did not end within $limit s"
+  elif [ "$late" = yes ]; then
+    cause="gitlab-ctl reconfigure did not end within $limit s"
+  elif [ -z "$cause" ]; then
+    cause="gitlab-ctl reconfigure failed with code $code: $(tail -n 5 "$log")"
+  fi
+  return 1
+}
+if attempt; then drop_copy "$copy"; exit 0; fi
+if [ ! -e "$copy" ]; then
+  outcome="there is no earlier version of $rb to restore: it keeps the new settings"
+elif ! restore_copy "$rb" "$copy"; then
+  outcome="the previous $rb could not be restored: it is kept as $copy"
+elif [ "$other" = yes ]; then
+  # It is not known which of the two files the other reconfigure has read: ours stays pending.
+  outcome="rolled back to the previous $rb; the next run reconfigures GitLab with it"
+  drop_copy "$copy"
+elif [ "$begun" = yes ] && ! reconfigure > /dev/null; then
+  outcome="rolled back to the previous $rb, but GitLab cannot be reconfigured with it either: $(reconfigure_error | head -n 3)"
+else
+  outcome="rolled back to the previous $rb"
+  [ "$begun" = yes ] || outcome="$outcome; nothing was reconfigured"
+  drop_copy "$copy"
+  clear_pending "$pending" reconfigure
+fi
+printf '%s\n%s\n' "$cause" "$outcome" >&2
+exit 1
