@@ -81,7 +81,7 @@ def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
     """It connects to the host itself: `curl --resolve` takes no address as a name."""
     answer = only(by_address("registry"), RegistryAnswer)
     assert answer.realm == "https://[2001:db8::1]/jwt/auth"
-    assert f"url='{URL}' " in answer.repair.run.script
+    assert f"set -- '{URL}' " in answer.repair.run.script
     assert "--resolve" not in answer.repair.run.script
     question = answer.probe()["answer"]
     assert question.script.endswith(f"--connect-to ::127.0.0.1: -- '{URL}/v2/'")
@@ -109,7 +109,7 @@ def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path:
     assert "-connect 127.0.0.1:5555" in script
     assert "-servername" not in script
     (handler,) = served.handlers
-    assert f"name='' port=5555 url='{URL}/v2/'" in handler.run.script
+    assert f" '' 5555 '{URL}/v2/' " in handler.run.script
     pair = CA.issue([], ["2001:db8::1"])
     (tmp_path / "chain.pem").write_text(pair.fullchain)
     (tmp_path / "key.pem").write_text(pair.key)
@@ -129,7 +129,7 @@ def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:
     assert check.probe()["look"].script.endswith(" 2001:db8::1 5555")
     (change,) = planned(check, observe(check, {"look": 0, "state": state_is({})}))
     assert isinstance(change.run, Command)
-    assert f"host=2001:db8::1 port=5555 base='{URL}' registry='{NAME}' user=sammy" in change.run.script
+    assert f"set -- 2001:db8::1 5555 '{URL}' '{NAME}' sammy " in change.run.script
     assert 'getent ahosts "$host"' in change.run.script  # `getent hosts` would look for the address's name
 
 
