@@ -1,9 +1,7 @@
-"""HTTP to a given address under a given name: what /etc/hosts would do, for one session only.
+"""A client of GitLab's REST API, on python-gitlab.
 
-A connection to GitLab's REST API.
-
-GitLab's name may not be resolved where the tool runs (a rehearsal, a split DNS): then the address that the
-inventory gives its host is used, with TLS still checked for the name.
+The machine that runs this program may not resolve GitLab's name (a rehearsal, split DNS). Then the client connects to the
+address that the inventory gives the GitLab host, and still checks the certificate for the name.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from requests import PreparedRequest, Response
@@ -27,16 +25,177 @@ if TYPE_CHECKING:
     from gitlab import Gitlab
     from requests import Session
 
+TIMEOUT_SECONDS: Final = 30.0
+# Without it ten projects would wait ten times for a server that does not answer.
+OUTAGE_SECONDS: Final = 5.0
+# Where GitLab limits requests, its Retry-After is obeyed, for a minute in all: python-gitlab would wait for hours.
+RATE_LIMIT_SECONDS: Final = 60
+_OWN_RATE_LIMIT: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
-class ByAddress(HTTPAdapter):
-    """Connects to `address`; TLS asks for and checks `name`, and so does the Host header."""
+_HINTS: Final = {
+    401: "gitlab.api_token is not valid: create a new one",
+    403: "the token's owner may not do this: it takes an owner of the project or group (an administrator for instance "
+    "runners) and a token with scope api or create_runner",
+    404: "check the project or group, and that the token may see it",
+    410: "registration tokens are off (the default since GitLab 17.0): remove registration_token and give gitlab.api_token",
+    429: "GitLab limits requests: wait a minute and rerun the command",
+}
+_SERVER_HINT: Final = "GitLab itself reports an error: check `gitlab-ctl tail` on its host"
+
+
+@dataclass
+class _Outage:
+    """A server that did not answer in time; it is not asked again until `ends`, on the monotonic clock."""
+
+    ends: float = 0.0
+
+    def begin(self) -> None:
+        self.ends = time.monotonic() + OUTAGE_SECONDS
+
+    @property
+    def lasts(self) -> bool:
+        return time.monotonic() < self.ends
+
+
+@dataclass(frozen=True)
+class Api:
+    """GitLab's API at one URL, used with one token; safe to share between threads.
+
+    url       GitLab's external URL
+    token     a personal, group or project access token; empty where a registration token is used
+    ca        a file with the CA that signed GitLab's certificate; None for the system's trust store
+    fallback  the address to connect to when the URL's name is not resolved here; "" for none
+
+    Every method raises ApiFailed with GitLab's own reason, its HTTP status, or 0 when there was no answer. A server that
+    did not answer in time is not asked again for some seconds: many requests then cost one wait.
+
+    Source: docs.gitlab.com/api/rest.
+    """
+
+    url: Url
+    token: Secret
+    ca: Path | None = None
+    fallback: str = field(default="", compare=False)
+    _outage: _Outage = field(default_factory=_Outage, init=False, compare=False, repr=False)
+
+    def get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object at a path below /api/v4."""
+        return self._object(path, lambda client: client.http_get(path, query_data=query, **_OWN_RATE_LIMIT))
+
+    def find(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The same, or None where it does not exist (404)."""
+        try:
+            return self.get(path, query)
+        except ApiFailed as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def get_list(self, path: str, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """All pages of a list."""
+
+        def send(client: Gitlab) -> list[dict[str, Any]]:
+            return [dict(one) for one in client.http_list(path, query_data=query, get_all=True, **_OWN_RATE_LIMIT)]
+
+        pages: list[dict[str, Any]] = self._request(path, send)
+        return pages
+
+    def post(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Sends a POST and returns the answer's JSON object."""
+        return self._object(path, lambda client: client.http_post(path, post_data=data, **_OWN_RATE_LIMIT))
+
+    def put(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Sends a PUT and returns the answer's JSON object."""
+        return self._object(path, lambda client: client.http_put(path, post_data=data, **_OWN_RATE_LIMIT))
+
+    def delete(self, path: str, query: dict[str, Any] | None = None) -> None:
+        """Sends a DELETE."""
+        self._request(path, lambda client: client.http_delete(path, query_data=query or {}, **_OWN_RATE_LIMIT))
+
+    def id_of(self, kind: Literal["projects", "groups"], path: str) -> int:
+        """The number of a project or group by its path, such as "sammy/hello"."""
+        return int(self.get(f"/{kind}/{quote(path, safe='')}")["id"])
+
+    def _object(self, path: str, send: Callable[[Gitlab], Any]) -> dict[str, Any]:
+        answer = self._request(path, send)
+        if not isinstance(answer, dict):
+            raise ApiFailed(
+                f"{path} at {self.url} returned no JSON object", hint="check that GitLab answers at this URL"
+            )
+        return answer
+
+    def _request(self, path: str, send: Callable[[Gitlab], Any]) -> Any:
+        import gitlab
+        import requests
+
+        if self._outage.lasts:
+            raise self._unreachable("it did not answer in time a moment ago")
+        try:
+            return self._within_rate_limit(send)
+        except gitlab.exceptions.GitlabError as error:
+            raise _refusal(self.url, path, error) from error
+        except requests.exceptions.RequestException as error:
+            if isinstance(error, requests.exceptions.Timeout):
+                self._outage.begin()
+            raise self._unreachable(_innermost_reason(error)) from error
+
+    def _unreachable(self, reason: str) -> ApiFailed:
+        return ApiFailed(
+            f"GitLab at {self.url} cannot be reached from this machine: {reason}",
+            hint="the API is called from this machine: check name, route and certificate (registry.certificate.ca) here",
+        )
+
+    def _within_rate_limit(self, send: Callable[[Gitlab], Any]) -> Any:
+        from gitlab.exceptions import GitlabHttpError
+
+        client = self._client()
+        pauses: list[str] = []
+        client.session.hooks["response"].append(
+            lambda answer, **_: pauses.append(answer.headers.get("Retry-After", ""))
+        )
+        left = RATE_LIMIT_SECONDS
+        while True:
+            try:
+                return send(client)
+            except GitlabHttpError as error:
+                pause = int(pauses[-1]) if pauses and pauses[-1].isdecimal() else left + 1
+                if error.response_code != 429 or pause > left:
+                    raise
+                left -= max(pause, 1)
+                time.sleep(pause)
+
+    def _client(self) -> Gitlab:
+        import gitlab
+
+        return gitlab.Gitlab(
+            str(self.url),
+            private_token=self.token.reveal(),
+            ssl_verify=str(self.ca) if self.ca else True,
+            timeout=TIMEOUT_SECONDS,
+            session=self._session(),
+            retry_transient_errors=False,
+        )
+
+    def _session(self) -> Session:
+        import requests
+
+        session = requests.Session()
+        # Neither a proxy for the internet nor ~/.netrc may come between the token and GitLab.
+        session.trust_env = False
+        if self.fallback and not _is_resolved(self.url.host):
+            session.mount(self.url.origin, _ByAddress(self.url.host, self.fallback))
+        return session
+
+
+class _ByAddress(HTTPAdapter):
+    """Connects to `address`, and checks the certificate and sets the Host header for `name`: an /etc/hosts of its own."""
 
     def __init__(self, name: str, address: str) -> None:
         self._name, self._address = name, bracketed(address)
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """Makes connections that offer and check the name instead of the address."""
+        """Makes connections that request and check the name instead of the address."""
         super().init_poolmanager(*arguments, server_hostname=self._name, assert_hostname=self._name, **options)
 
     def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
@@ -48,149 +207,15 @@ class ByAddress(HTTPAdapter):
         return super().send(request, *arguments, **options)
 
 
-_SECONDS = 30
-# A limit on requests is waited for as GitLab tells it, for a minute in all: python-gitlab would wait for hours.
-_PATIENCE = 60
-# Who did not answer in time is not waited for again at once: ten projects would be ten times thirty seconds.
-_SILENCE = 5
-_silent: dict[Url, float] = {}
-_AT_ONCE: Final[dict[str, Any]] = {"obey_rate_limit": False}
+def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:
+    """The error for a refusal of GitLab's: its own reason, and what to do about it."""
+    status = getattr(error, "response_code", None) or 0
+    reason = getattr(error, "error_message", error)
+    hint = _HINTS.get(status, _SERVER_HINT if status >= 500 else "")
+    return ApiFailed(f"GitLab at {url} refused {path}: {status or None} {reason}", hint=hint, status=status)
 
 
-@dataclass(frozen=True)
-class Api:
-    """Where the API is and what opens it. `fallback` is the address to use when the name is not resolved here."""
-
-    url: Url
-    token: Secret
-    ca: Path | None = None
-    fallback: str = field(default="", compare=False)
-
-    def post(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
-        """One POST below /api/v4; the answer's JSON. Raises ApiFailed with GitLab's own reason."""
-        return self._ask(path, lambda client: client.http_post(path, post_data=data, **_AT_ONCE))
-
-    def list(self, path: str, query: dict[str, Any]) -> list[dict[str, Any]]:
-        """All pages of a GET below /api/v4 that answers a list."""
-        answer = self._ask(
-            path, lambda client: {"all": list(client.http_list(path, query_data=query, get_all=True, **_AT_ONCE))}
-        )
-        return [dict(one) for one in answer["all"]]
-
-    def get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One GET below /api/v4."""
-        return self._ask(path, lambda client: client.http_get(path, query_data=query, **_AT_ONCE))
-
-    def find(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The same, or None where there is no such thing (404)."""
-        try:
-            return self.get(path, query)
-        except ApiFailed as error:
-            if error.status == 404:
-                return None
-            raise
-
-    def put(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
-        """One PUT below /api/v4."""
-        return self._ask(path, lambda client: client.http_put(path, post_data=data, **_AT_ONCE))
-
-    def delete(self, path: str, query: dict[str, Any] | None = None) -> None:
-        """One DELETE below /api/v4, which answers nothing."""
-
-        def ask(client: Gitlab) -> dict[str, Any]:
-            client.http_delete(path, query_data=query or {}, **_AT_ONCE)
-            return {}
-
-        self._ask(path, ask)
-
-    def number(self, kind: str, path: str) -> int:
-        """The id of a project or group (`kind`: projects, groups) by its path."""
-        place = f"/{kind}/{quote(path, safe='')}"
-        return int(self.get(place)["id"])
-
-    def _ask(self, path: str, question: Callable[[Gitlab], Any]) -> dict[str, Any]:
-        import gitlab
-        import requests
-
-        if time.monotonic() - _silent.get(self.url, -_SILENCE) < _SILENCE:
-            raise self._unreached("it did not answer in time a moment ago")
-        try:
-            answer = self._patiently(question)
-        except gitlab.exceptions.GitlabError as error:
-            raise explain(self.url, path, error) from error
-        except requests.exceptions.RequestException as error:
-            if isinstance(error, requests.exceptions.Timeout):
-                _silent[self.url] = time.monotonic()
-            raise self._unreached(_reason(error)) from error
-        if not isinstance(answer, dict):
-            raise ApiFailed(f"{path} at {self.url} answered no JSON object", hint="is it GitLab that answers there?")
-        return answer
-
-    def _unreached(self, reason: str) -> ApiFailed:
-        return ApiFailed(
-            f"GitLab at {self.url} is not reached from here: {reason}",
-            hint="the API is asked from this machine: check its name, route and certificate (registry.certificate.ca)",
-        )
-
-    def _patiently(self, question: Callable[[Gitlab], Any]) -> Any:
-        from gitlab.exceptions import GitlabHttpError
-
-        client = self._client()
-        told: list[str] = []
-        client.session.hooks["response"].append(lambda answer, **_: told.append(answer.headers.get("Retry-After", "")))
-        patience = _PATIENCE
-        while True:
-            try:
-                return question(client)
-            except GitlabHttpError as error:
-                pause = int(told[-1]) if told and told[-1].isdecimal() else patience + 1
-                if error.response_code != 429 or pause > patience:
-                    raise
-                patience -= max(pause, 1)
-                time.sleep(pause)
-
-    def _client(self) -> Gitlab:
-        import gitlab
-
-        verify: bool | str = str(self.ca) if self.ca else True
-        return gitlab.Gitlab(
-            str(self.url),
-            private_token=self.token.reveal(),
-            ssl_verify=verify,
-            timeout=_SECONDS,
-            session=self._session(),
-            retry_transient_errors=False,
-        )
-
-    def _session(self) -> Session:
-        import requests
-
-        session = requests.Session()
-        # Proxies are for the world outside; what ~/.netrc says must not replace the token.
-        session.trust_env = False
-        if self.fallback and not _resolves(self.url.host):
-            session.mount(self.url.origin, ByAddress(self.url.host, self.fallback))
-        return session
-
-
-def explain(url: Url, path: str, error: Exception) -> ApiFailed:
-    """GitLab's refusal in words, with what to do about it."""
-    code = getattr(error, "response_code", None)
-    hints = {
-        401: "gitlab.api_token is not valid: make a new one",
-        403: "the token's owner may not do this: it takes an owner of the project or group (an administrator for instance "
-        "runners) and a token with scope api or create_runner",
-        404: "check the project or group, and that the token may see it",
-        410: "registration tokens are off (the default since GitLab 17.0): leave registration_token out and give gitlab.api_token",
-        429: "GitLab limits requests: wait a minute and run again",
-    }
-    hint = hints.get(code or 0, "GitLab itself is in trouble: look at gitlab-ctl tail" if (code or 0) >= 500 else "")
-    return ApiFailed(
-        f"GitLab at {url} refused {path}: {code} {getattr(error, 'error_message', error)}", hint=hint, status=code or 0
-    )
-
-
-def _resolves(name: str) -> bool:
+def _is_resolved(name: str) -> bool:
     try:
         socket.getaddrinfo(name, None)
     except OSError:
@@ -198,8 +223,8 @@ def _resolves(name: str) -> bool:
     return True
 
 
-def _reason(error: BaseException) -> str:
-    # The innermost reason is the one that a person can act on.
+def _innermost_reason(error: BaseException) -> str:
+    """What the innermost exception says: it names the cause that a reader can fix."""
     while True:
         inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         if not isinstance(inner, BaseException):

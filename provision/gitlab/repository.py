@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 from provision.errors import ApiFailed, ChangedMeanwhile
@@ -17,10 +16,25 @@ from provision.gitlab.api import Api
 
 @dataclass(frozen=True)
 class Content:
-    """A file on a branch; `last_commit_id` is the commit that touched it last."""
+    """A file on a branch; `last_commit_id` is the commit that changed it last."""
 
     text: str
     last_commit_id: str
+
+
+@dataclass(frozen=True)
+class Lint:
+    """What GitLab's CI lint reports about a pipeline. Without errors it is valid."""
+
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """An open merge request; `web_url` is its page."""
+
+    web_url: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Repository:
     address: str
 
     def file(self, path: str, branch: str) -> Content | None:
-        """A file; None where the file, the branch or any commit is missing."""
+        """A file; None where the file or the branch does not exist, or nothing was ever committed."""
         found = self.api.find(self._file(path), {"ref": branch})
         if found is None:
             return None
@@ -39,7 +53,7 @@ class Repository:
         return Content(text, str(found["last_commit_id"]))
 
     def has_branch(self, name: str) -> bool:
-        """Whether there is a branch of that name."""
+        """Whether a branch of that name exists."""
         return self.api.find(self._branch(name)) is not None
 
     def delete_branch(self, name: str) -> None:
@@ -47,10 +61,11 @@ class Repository:
         self.api.delete(self._branch(name))
 
     def commit(self, path: str, text: str, seen: Content | None, target: Mapping[str, str], message: str) -> None:
-        """One commit with a file: a new one, or a change of what was `seen`.
+        """Makes one commit that creates a file, or replaces the content that was `seen`.
 
-        target  `branch`, and where that is new `start_branch`
-        Raises ChangedMeanwhile when somebody else committed to the file since it was seen.
+        target  the API's own fields: `branch`, and for a new branch `start_branch`
+
+        Raises ChangedMeanwhile when somebody else committed to the file since it was read.
         """
         data = {**target, "commit_message": message, "content": text}
         try:
@@ -60,20 +75,23 @@ class Repository:
                 self.api.put(self._file(path), {**data, "last_commit_id": seen.last_commit_id})
         except ApiFailed as error:
             if error.status == 400 and self.file(path, target.get("start_branch") or target["branch"]) != seen:
-                raise ChangedMeanwhile(f"somebody else committed to {path} meanwhile") from error
+                raise ChangedMeanwhile(f"somebody else committed to {path} in the meantime") from error
             raise
 
-    def lint(self, number: int, text: str) -> dict[str, Any]:
-        """GitLab's judgement of a pipeline in this project: `valid`, `errors`, `warnings`. `number`: the project's id."""
-        return self.api.post(f"/projects/{number}/ci/lint", {"content": text})
+    def lint(self, project_id: int, text: str) -> Lint:
+        """Has GitLab check a pipeline's text as if it were this project's."""
+        answer = self.api.post(f"/projects/{project_id}/ci/lint", {"content": text})
+        errors = [] if answer.get("valid") else answer.get("errors") or ["invalid, without a reason"]
+        return Lint(tuple(map(str, errors)), tuple(map(str, answer.get("warnings") or ())))
 
-    def merge_request(self, source: str, target: str) -> dict[str, Any] | None:
-        """The open merge request of these branches."""
+    def merge_request(self, source: str, target: str) -> MergeRequest | None:
+        """The open merge request from one branch into another; None where there is none."""
         query = {"state": "opened", "source_branch": source, "target_branch": target}
-        return next(iter(self.api.list(f"{self.address}/merge_requests", query)), None)
+        found = self.api.get_list(f"{self.address}/merge_requests", query)
+        return MergeRequest(str(found[0]["web_url"])) if found else None
 
     def open_merge_request(self, source: str, target: str, title: str) -> None:
-        """Opens a merge request; its branch goes once it is merged."""
+        """Opens a merge request that deletes its source branch once it is merged."""
         data = {"source_branch": source, "target_branch": target, "title": title, "remove_source_branch": True}
         self.api.post(f"{self.address}/merge_requests", data)
 

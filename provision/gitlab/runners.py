@@ -70,7 +70,7 @@ class RunnerMaker:
         """
         path = "/runners/all" if self.scope == "instance_type" else "/runners"
         try:
-            for one in self.api.list(path, {"status": "never_contacted", "type": self.scope}):
+            for one in self.api.get_list(path, {"status": "never_contacted", "type": self.scope}):
                 if one.get("description") != self.fields.get("description"):
                     continue
                 note = str(self.api.get(f"/runners/{one['id']}").get("maintenance_note") or "")
@@ -82,8 +82,10 @@ class RunnerMaker:
         return None
 
     def _owner(self) -> dict[str, int]:
-        kind = {"project_type": "project", "group_type": "group"}.get(self.scope)
-        if kind is None or self.owner is None:
+        if self.owner is None:
             return {}
-        number = self.owner if isinstance(self.owner, int) else self.api.number(f"{kind}s", self.owner)
-        return {f"{kind}_id": number}
+        if self.scope == "project_type":
+            return {"project_id": self.owner if isinstance(self.owner, int) else self.api.id_of("projects", self.owner)}
+        if self.scope == "group_type":
+            return {"group_id": self.owner if isinstance(self.owner, int) else self.api.id_of("groups", self.owner)}
+        return {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 from provision.errors import UsageError
 from provision.gitlab.api import Api
 from provision.secret import Secret
@@ -14,7 +17,13 @@ def connection(host: Host, url: Url) -> Api:
     gitlab, registry = host.settings.gitlab, host.settings.registry
     token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
     ca = registry.certificate.ca if registry and registry.certificate else None
-    return Api(url, token, ca, next(iter(host.peers.get("gitlab", ())), ""))
+    return _client(url, token, ca, next(iter(host.peers.get("gitlab", ())), ""))
+
+
+@cache
+def _client(url: Url, token: Secret, ca: Path | None, fallback: str) -> Api:
+    """One client for each server: a server that does not answer is waited for once, whatever the number of hosts."""
+    return Api(url, token, ca, fallback)
 
 
 def required(host: Host, what: str) -> Api:

@@ -188,7 +188,7 @@ def refusals(harness: Harness) -> dict[str, tuple[Mapping[str, Any], Broken, tup
         "GitLab fails": (
             {"runners": runners},
             on_host(harness, "gitlab", f"{fault} > {faults}", f"rm -f {faults}"),
-            ("500", "GitLab itself is in trouble"),
+            ("500", "GitLab itself reports an error"),
         ),
     }
 

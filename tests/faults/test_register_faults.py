@@ -115,10 +115,10 @@ def test_an_odd_answer_is_not_gone(
         ({"status": 403}, ("refused /user/runners: 403", "takes an owner of the project or group")),
         ({"status": 404}, ("refused /user/runners: 404", "check the project or group")),
         ({"status": 422, "body": {"message": "422 Tags are odd"}}, ("422 422 Tags are odd",)),
-        ({"status": 500}, ("refused /user/runners: 500", "GitLab itself is in trouble")),
-        ({"status": 503, "body": "<html>maintenance</html>"}, ("503", "GitLab itself is in trouble")),
+        ({"status": 500}, ("refused /user/runners: 500", "GitLab itself reports an error")),
+        ({"status": 503, "body": "<html>maintenance</html>"}, ("503", "GitLab itself reports an error")),
         ({"status": 201, "body": {}}, ("made a runner but told no token",)),
-        ({"drop": True}, ("refused /user/runners: 502", "GitLab itself is in trouble")),
+        ({"drop": True}, ("refused /user/runners: 502", "GitLab itself reports an error")),
     ],
     ids=["401", "403", "404", "422", "500", "503", "no token", "dropped"],
 )

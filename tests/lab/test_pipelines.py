@@ -184,7 +184,7 @@ def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
 def test_gitlab_is_down(harness: Harness, server: Server) -> None:
     """Named, so asked: it fails with the reason; the next run is well."""
     with server.down():
-        assert "is not reached from here" in refused(harness, "project").errors
+        assert "cannot be reached from this machine" in refused(harness, "project").errors
     settled(harness, "project")
 
 

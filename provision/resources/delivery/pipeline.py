@@ -124,16 +124,15 @@ def look(repository: Repository, text: str, branch: str | None, ours: str | None
         proposed = found["proposed"]
         if found["request"] and proposed is not None and proposed.text == text:
             return There(**found)
-    said = repository.lint(int(project["id"]), text)
-    errors = () if said.get("valid") else tuple(map(str, said.get("errors") or ["invalid, without a reason"]))
-    return There(**found, errors=errors, warnings=tuple(map(str, said.get("warnings") or ())))
+    lint = repository.lint(int(project["id"]), text)
+    return There(**found, errors=lint.errors, warnings=lint.warnings)
 
 
 def _proposal(repository: Repository, path: str, ours: str, target: str) -> dict[str, Any]:
     proposed = repository.file(path, ours)
     branched = proposed is not None or repository.has_branch(ours)
     request = repository.merge_request(ours, target) if branched else None
-    return {"proposed": proposed, "branched": branched, "request": str(request["web_url"]) if request else ""}
+    return {"proposed": proposed, "branched": branched, "request": request.web_url if request else ""}
 
 
 def _path(text: str) -> str:

@@ -148,7 +148,7 @@ def look(api: Api, wanted: WantedProject, ours: Collection[tuple[str, str]]) -> 
     if project is None:
         return {}
     concerned = {(one.key, one.scope) for one in wanted.variables} | set(ours)
-    variables = api.list(f"{wanted.address}/variables", {"per_page": 100}) if concerned else []
+    variables = api.get_list(f"{wanted.address}/variables", {"per_page": 100}) if concerned else []
     return {
         "project": {name: project.get(name) for name, _ in wanted.settings},
         "variables": [one for one in variables if (one["key"], one["environment_scope"]) in concerned],
@@ -174,11 +174,11 @@ def _all_runners(api: Api) -> list[dict[str, Any]]:
     """All that the token may see: an administrator's sees all, others' those of their own projects and groups."""
     query = {"per_page": 100}
     try:
-        return api.list("/runners/all", query)
+        return api.get_list("/runners/all", query)
     except ApiFailed as error:
         if error.status != 403:
             raise
-        return api.list("/runners", query)
+        return api.get_list("/runners", query)
 
 
 Found = Mapping[str, Any]

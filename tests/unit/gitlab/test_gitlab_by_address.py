@@ -98,7 +98,7 @@ class TestByAddress:
         """The token is not sent."""
         web = serve(lambda _: reply(200, {}), authority.context("other.example.com"))
         with pytest.raises(
-            ApiFailed, match=r"is not reached from here: hostname .* doesn't match 'other\.example\.com'"
+            ApiFailed, match=r"cannot be reached from this machine: hostname .* doesn't match 'other\.example\.com'"
         ):
             Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1").get("/metadata")
         assert web.asked == []
@@ -115,7 +115,7 @@ class TestByAddress:
     def test_an_authority_that_was_not_declared(self, serve: Serve, reply: Any, authority: Authority) -> None:
         """Told with the setting that would help."""
         web = serve(lambda _: reply(200, {}), authority.context(NAME))
-        with pytest.raises(ApiFailed, match="is not reached from here") as caught:
+        with pytest.raises(ApiFailed, match="cannot be reached from this machine") as caught:
             Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, None, "127.0.0.1").get("/metadata")
         assert "registry.certificate.ca" in caught.value.hint
         assert web.asked == []

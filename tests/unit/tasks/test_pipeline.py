@@ -131,7 +131,7 @@ class TestCommit:
         estate.before = meddle
         told = estate.run("pipeline", TEXT)
         assert (told.code, told.changes) == (0, [COMMIT])
-        assert "somebody else committed to .gitlab-ci.yml meanwhile: looking again" in told.messages
+        assert "somebody else committed to .gitlab-ci.yml in the meantime: looking again" in told.messages
         assert "-theirs: {script: [x]}" in told.diffs  # what is overwritten was seen
         assert "npm test" in estate.committed()
 
@@ -253,7 +253,7 @@ class TestRefused:
     def test_gitlab_is_not_reached(self, estate: Estate) -> None:
         """Foreseen in check mode; else a failed run."""
         assert estate.run("pipeline", TEXT, check=True, url="http://127.0.0.1:9").code == 0
-        assert "is not reached" in estate.run("pipeline", TEXT, url="http://127.0.0.1:9").error.text
+        assert "cannot be reached" in estate.run("pipeline", TEXT, url="http://127.0.0.1:9").error.text
 
 
 class TestBadInput:

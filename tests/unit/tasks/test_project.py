@@ -340,7 +340,7 @@ def test_gitlab_is_not_reached(estate: Estate) -> None:
     assert estate.run("project", variables('A = "1"'), check=True, **options).code == 0  # type: ignore[arg-type]
     told = estate.run("project", variables('A = "1"'), **options)  # type: ignore[arg-type]
     assert told.code == 1
-    assert "is not reached from here" in told.error.text
+    assert "cannot be reached from this machine" in told.error.text
 
 
 def test_refused_in_the_middle(estate: Estate) -> None:
