@@ -10,7 +10,7 @@ from provision.resources.delivery.image_check import ImageProof
 from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
 from provision.resources.delivery.project import ProjectSettings
 from provision.resources.delivery.project_parts import WantedProject, WantedVariable
-from provision.resources.delivery.prune import PruneTimer, UnusedImages
+from provision.resources.delivery.prune import UnusedImages
 from provision.resources.docker.daemon import JsonSettings
 from provision.resources.gitlab.acme_certificate import AcmeCertificate
 from provision.resources.gitlab.certificates import CertificatePair, UploadedPair
@@ -59,7 +59,6 @@ __all__ = [
     "PipelineFile",
     "Probe",
     "ProjectSettings",
-    "PruneTimer",
     "Recipe",
     "RegistryAnswer",
     "RegistryStorage",

@@ -1,28 +1,42 @@
-"""The task `prune`."""
+"""The task `prune`, and the systemd timer that does the same every night.  Source: systemd.timer(5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from provision.host.scripts import file_text
 from provision.image_name import parse, parse_name
-from provision.resources import PruneTimer, Resource, UnusedImages
+from provision.resources import Absent, AbsentUnit, File, Resource, Unit, UnusedImages
 from provision.tasks.base import Host, task
 from provision.tasks.deploy import apps_of, concerns
 from provision.tasks.image import builds
 from provision.tasks.image_registry import full
 
+_SCRIPT: Final = "/usr/local/lib/provision/prune"
+_SERVICE: Final = "provision-prune.service"
+_TIMER: Final = "provision-prune.timer"
+
 
 @task(on="all", where=lambda host: concerns(host) or builds(host))
 def prune(host: Host) -> Iterator[Resource]:
-    """Stopped containers and images that no app and no container uses are gone, once they are old enough."""
+    """Remove old stopped containers and unused images, but those of apps."""
     wanted = host.settings.prune
     keep = _keep(host)
     yield UnusedImages(wanted.days, keep)
-    yield PruneTimer(wanted.timer, wanted.days, keep)
+    if wanted.timer:
+        command = " ".join([_SCRIPT, "remove", str(wanted.days), *keep])
+        yield File(_SCRIPT, file_text("prune_docker"), mode="0755")
+        yield Unit(_SERVICE, f"{_SERVICE}.j2", command=command, enabled=False, running=False)
+        yield Unit(_TIMER, f"{_TIMER}.j2")
+    else:
+        yield AbsentUnit(_TIMER)
+        yield AbsentUnit(_SERVICE)
+        yield Absent(_SCRIPT)
 
 
 def _keep(host: Host) -> tuple[str, ...]:
-    """The images of its apps, and those that are nowhere else."""
+    """Images that stay: those of the host's apps, and those that are in no registry."""
     references = [full(host, parse(one.image), f"app {one.name}", needed=one.pull) for one in apps_of(host)]
     for one in host.settings.images:
         if not one.push:

@@ -14,18 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import ProbeFailed
-from provision.host.files import ASK_STATE, read_state
-from provision.host.scripts import file_text, script
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.system.file import ask_file, read_file
-from provision.shell import Command, sh
+from provision.shell import Command
 
 _UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _NAMES: Final = 10  # how many are named in one line
-_SCRIPT: Final = "/usr/local/lib/provision/prune"
-_SERVICE: Final = "/etc/systemd/system/provision-prune.service"
-_TIMER: Final = "/etc/systemd/system/provision-prune.timer"
-_STATE: Final = "prune timer"
 
 
 @dataclass(frozen=True)
@@ -62,57 +56,6 @@ class UnusedImages(Resource):
 
     def _script(self, mode: str) -> Command:
         return script("prune_docker", mode, self.days, self.keep)
-
-
-@dataclass(frozen=True)
-class PruneTimer(Resource):
-    """The same every night, by a script of ours and a systemd timer; or nothing of that, where we once installed it."""
-
-    wanted: bool
-    days: int
-    keep: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return "PruneTimer"
-
-    def probe(self) -> Probe:
-        questions = Probe({"state": ASK_STATE})
-        if self.wanted:
-            questions["unit"] = sh(
-                "systemctl is-enabled provision-prune.timer; systemctl is-active provision-prune.timer"
-            )
-            questions |= {path: ask_file(path) for path in self._files()}
-        return questions
-
-    def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        ours = read_state(seen["state"].text).get(_STATE)
-        if not self.wanted:
-            if ours:
-                yield Change(
-                    "remove the prune timer",
-                    script("remove_prune_timer", _SCRIPT, _SERVICE, _TIMER),
-                    "delete",
-                    remember={_STATE: None},
-                )
-            return
-        files = self._files()
-        wrong = [path for path, text in files.items() if read_file(path, seen, path).content != text.encode()]
-        if wrong or seen["unit"].text.split() != ["enabled", "active"] or not ours:
-            arguments = [one for path, text in files.items() for one in (path, text)]
-            yield Change(
-                "install the prune timer", script("install_prune_timer", *arguments), "update", remember={_STATE: True}
-            )
-
-    def _files(self) -> dict[str, str]:
-        start = " ".join([_SCRIPT, "remove", str(self.days), *self.keep])
-        return {
-            _SCRIPT: file_text("prune_docker"),
-            _SERVICE: f"[Unit]\nDescription=Remove containers and images that nobody uses\nAfter=docker.service\n\n"
-            f"[Service]\nType=oneshot\nExecStart={start}\n",
-            _TIMER: "[Unit]\nDescription=Remove containers and images that nobody uses, every night\n\n[Timer]\n"
-            "OnCalendar=daily\nRandomizedDelaySec=1h\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n",
-        }
 
 
 def bytes_of(size: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.resources import Deployment, DroppedApps
+from provision.resources import Deployment, DroppedApps, UnusedImages
 from provision.secret import Secret
 
 Wants = Callable[..., Any]
@@ -87,3 +87,27 @@ def test_one_port_on_two_addresses(wants: Wants) -> None:
     """They don't meet."""
     text = REGISTRY + APP + 'ports = ["10.0.0.1:80:1"]\n' + OTHER + 'ports = ["10.0.0.2:80:2", "80:53/udp"]\n'
     assert len(wants("deploy", text)) == 3
+
+
+PRUNED = REGISTRY + APP + "[prune]\ndays = 3\n"
+
+
+def test_the_prune_timer(wants: Wants) -> None:
+    """A script, its service with days and the images that stay, and the timer that starts it."""
+    unused, script, service, timer = wants("prune", f"{PRUNED}timer = true\n")
+    image = "gitlab.example.com:5555/sammy/hello"
+    assert unused == UnusedImages(3, (image,))
+    assert (script.path, script.mode) == ("/usr/local/lib/provision/prune", "0755")
+    assert f"ExecStart={script.path} remove 3 {image}\n" in service.content
+    assert (service.running, service.enabled, timer.running, timer.enabled) == (False, False, True, True)
+    assert "OnCalendar=daily\n" in timer.content
+
+
+def test_no_prune_timer(wants: Wants) -> None:
+    """The timer stops before what it starts is removed."""
+    _, *removed = wants("prune", PRUNED)
+    assert [one.label for one in removed] == [
+        "Unit provision-prune.timer",
+        "Unit provision-prune.service",
+        "File /usr/local/lib/provision/prune",
+    ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from provision.errors import ProbeFailed
-from provision.resources import PruneTimer, Result, UnusedImages
+from provision.resources import Result, UnusedImages
 from provision.resources.delivery.prune import bytes_of, human
-from provision.testing import file_is, observe, planned, state_is
+from provision.testing import observe, planned
 
 IDENTITY = "sha256:" + "1" * 64
 LINES = (
@@ -62,38 +60,3 @@ def test_sizes(text: str, number: float, told: str) -> None:
     """As Docker writes them."""
     assert bytes_of(text) == pytest.approx(number)
     assert human(bytes_of(text)) == told
-
-
-def seen_of(timer: PruneTimer, **more: Any) -> dict[str, Any]:
-    """A host on which all is as it should be, but for `more`."""
-    files = {path: file_is(text) for path, text in timer._files().items()}
-    return {"state": state_is({"prune timer": True}), "unit": "enabled\nactive\n", **files, **more}
-
-
-TIMER = PruneTimer(True, 14, ("hello:1",))
-CASES = [
-    ({}, []),
-    ({"unit": "disabled\ninactive\n"}, ["install the prune timer"]),
-    ({"state": state_is({})}, ["install the prune timer"]),
-    ({"/usr/local/lib/provision/prune": file_is("old")}, ["install the prune timer"]),
-    ({"/etc/systemd/system/provision-prune.service": Result(b"absent\n")}, ["install the prune timer"]),
-]
-
-
-@pytest.mark.parametrize(("more", "wanted"), CASES)
-def test_the_timer(more: dict[str, Any], wanted: list[str]) -> None:
-    """Converged, switched off by hand, not ours yet, another script, half installed."""
-    assert [one.summary for one in planned(TIMER, observe(TIMER, seen_of(TIMER, **more)))] == wanted
-
-
-def test_the_timer_is_removed_where_it_is_ours() -> None:
-    """And only there."""
-    off = PruneTimer(False, 14)
-    assert planned(off, observe(off, {"state": state_is({})})) == []
-    (change,) = planned(off, observe(off, {"state": state_is({"prune timer": True})}))
-    assert (change.summary, change.remember) == ("remove the prune timer", {"prune timer": None})
-
-
-def test_the_timers_settings_are_in_its_unit() -> None:
-    """Days, and the images that stay."""
-    assert "/usr/local/lib/provision/prune remove 14 hello:1\n" in "".join(TIMER._files().values())
