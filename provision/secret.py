@@ -1,9 +1,9 @@
-"""A secret is a type that does not print itself.
+"""Secrets: the type that does not print itself, the names that announce a secret, and masking of text.
 
-`str()`, `repr()`, formatting, pickling into a log or a traceback: all show `***`. Whoever needs the
-text says `reveal()`, and the only callers are those that write it to a command's standard input, to a
-file meant to hold it, or to an API. `mask` blanks every secret revealed so far out of a text that
-came from elsewhere (a program's output, a diff).
+`str()`, `repr()`, formatting and pickling of a `Secret` give `***`. `reveal()` returns the text. Only code that writes
+it to a command's standard input, to a file that is meant to hold it, or to an API calls it. `mask` replaces every
+secret of this process in text from elsewhere (a program's output, a diff). `is_secret_name` is the only list of key
+names whose values are treated as secrets: the inventory, the diffs and the messages use it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ import base64
 import json
 import re
 import threading
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 from urllib.parse import quote
 
 MASK: Final = "***"
-_SHORTEST_MASKED: Final = 4  # masking shorter texts would blank innocent letters everywhere
+_SHORTEST_MASKED: Final = 4  # characters; masking shorter texts would hide unrelated letters everywhere
 
 
 class Secret:
-    """Text that must not be shown. Equal to another by content; hashable; falsy when empty."""
+    """Text that must not be shown. Two secrets are equal when their texts are; an empty one is false."""
 
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
         self._text = text
-        _remember(text)
+        _register(text)
 
     def reveal(self) -> str:
-        """The text itself: for standard input, files meant to hold it, and APIs."""
+        """Return the text: for standard input, for files that are meant to hold it, and for APIs."""
         return self._text
 
     def __repr__(self) -> str:
@@ -54,39 +55,112 @@ class Secret:
 
 
 def reveal(value: str | Secret) -> str:
-    """The text of a secret, or the plain text itself."""
+    """Return the text of a secret, or the plain text itself."""
     return value.reveal() if isinstance(value, Secret) else value
+
+
+def secret_texts(value: Any) -> set[str]:
+    """Return the texts of all secrets inside nested mappings, lists and tuples."""
+    if isinstance(value, Secret):
+        return {value.reveal()}
+    if isinstance(value, Mapping):
+        return {text for item in value.values() for text in secret_texts(item)}
+    if isinstance(value, list | tuple):
+        return {text for item in value for text in secret_texts(item)}
+    return set()
+
+
+def revealed(value: Any) -> Any:
+    """Return the same nested data with each secret replaced by its text: mappings as dicts, tuples as lists."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Mapping):
+        return {key: revealed(item) for key, item in value.items()}
+    return [revealed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _known: set[str] = set()
 _known_lock = threading.Lock()
 
 
-def _remember(text: str) -> None:
-    """Notes the forms in which a secret may come back in a program's output."""
+def _register(text: str) -> None:
+    """Record the forms in which a secret may appear in a program's output."""
     forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), base64.b64encode(text.encode()).decode()}
-    forms |= {line for line in text.splitlines() if len(line) >= 16}  # a key's lines, one by one
+    forms |= {line for line in text.splitlines() if len(line) >= 16}  # the single lines of a key
     with _known_lock:
         _known.update(form for form in forms if len(form) >= _SHORTEST_MASKED)
 
 
-def mask(text: str) -> str:
-    """`text` with every secret that this process knows replaced by `***`."""
+def mask(text: str, *, keep_lines: bool = False) -> str:
+    """Return `text` with every secret of this process replaced by `***`.
+
+    With `keep_lines`, a secret of several lines becomes one `***` on each of them, so that the lines keep their numbers.
+    """
     with _known_lock:
         known = sorted(_known, key=len, reverse=True)
     for form in known:
         if form in text:
-            text = text.replace(form, MASK)
+            text = text.replace(form, "\n".join([MASK] * (form.count("\n") + 1)) if keep_lines else MASK)
     return text
 
 
-_SECRET_NAME = re.compile(
-    r"(?:token|password|passwd|passphrase|secret|secret_?key|access_?key|access_?key_?id|api_?key"
-    r"|private_?key|account_?key|signing_?key|key_base|sentry_dsn)$",
-    re.IGNORECASE,
+_SECRET_WORD = (
+    r"(?:tokens?|passw(?:or)?ds?|passphrases?|secrets?|credentials?|authorization|auth_?config|key_?base|sentry_?dsn"
+    r"|(?:(?<=[_-])|(?<![^\W\d_]))salt"
+    r"|(?:access|secret|api|private|account|shared|signing|encryption|internal)_?keys?(?:_?id)?)"
+)
+_SECRET_NAME = re.compile(rf"{_SECRET_WORD}(?:_?(?:value|text|string|json|pem|hash|base64|\d+))?\Z", re.IGNORECASE)
+_NOT_SECRET: Final = frozenset({"server_tokens"})  # NGINX: whether it shows its version
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether the value under this key is treated as a secret.
+
+    The name must end in a word such as token, password, secret, credentials or private_key, in any case, with `-` or
+    `_` or nothing between the words. Names of things about a secret are not secret: token_expires_at, secret_file,
+    password_min_length, ssl_certificate_key (a path).
+    """
+    name = name.replace("-", "_")
+    return _SECRET_NAME.search(name) is not None and name.lower() not in _NOT_SECRET
+
+
+_WORD_IN_TEXT = re.compile(_SECRET_WORD.replace("_?", "[_-]?"), re.IGNORECASE)
+_NAME_LETTER = re.compile(r"[\w-]")
+_VALUE_BEHIND = re.compile(
+    r"""\\?["']?\]?(?:[ \t]*+(?:=>|[=:])[ \t]++|=>|(?P<tight>[=:])|[ \t]++(?=\\?["']))"""
+    r"""(?:\\"(?P<escaped>[^"\n]*?)(?=\\"|\n|\Z)|"(?P<double>(?:\\.|[^"\\\n])*)|'(?P<single>[^'\n]*)"""
+    r"""|(?!(?:true|false|nil|null)\b|[{\[])(?P<plain>(?(tight)[^\s"']|[^\n"])+))"""
 )
 
 
-def is_secret_name(key: str) -> bool:
-    """Whether a string under this key is taken for a secret."""
-    return _SECRET_NAME.search(key) is not None
+def secret_values(text: str) -> Iterator[tuple[int, int]]:
+    """Find values behind secret-looking names in free text: comments, scripts, YAML in strings, broken files.
+
+    Yields (start, end) of each value without its quotes. It reads `NAME=value`, `name: value`, `name = value`,
+    `'name' => 'value'` and `name "value"`. An unquoted value behind `NAME=` or `name:` ends at white space; after
+    `name: ` or `name = ` it ends with the line.
+    """
+    done = 0
+    for word in _WORD_IN_TEXT.finditer(text):
+        if word.start() < done:
+            continue
+        start, end = word.span()
+        while start > done and _NAME_LETTER.match(text, start - 1):
+            start -= 1
+        while _NAME_LETTER.match(text, end):
+            end += 1
+        found = _VALUE_BEHIND.match(text, end) if is_secret_name(text[start:end]) else None
+        if found is not None:
+            done = found.end()
+            first, last = found.span(str(found.lastgroup))
+            if first < last:
+                yield first, last
+
+
+def mask_secret_values(text: str) -> str:
+    """Return free text with the values behind secret-looking names replaced by `***`; see `secret_values`."""
+    pieces, at = [], 0
+    for start, end in secret_values(text):
+        pieces += [text[at:start], MASK]
+        at = end
+    return "".join([*pieces, text[at:]])

@@ -1,22 +1,122 @@
-"""Unified diffs of whole files, secrets masked inside them."""
+"""The masked diff: what changes in a file, with `***` in place of secrets.
+
+The lines are compared as they are and masked when they are printed. A changed secret is therefore visible as two lines
+that look alike. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's tokens
+by their prefix. A format adds what its own `find_secrets` finds.
+"""
 
 from __future__ import annotations
 
-import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
+from typing import Final, TypeAlias
 
-from provision.secret import mask
+from provision.secret import MASK, mask
 
-_LONGEST = 400  # lines; a diff beyond is a wall that nobody reads
+Span: TypeAlias = tuple[int, int]
+"""The offsets of the first byte of a secret and of the byte behind it."""
+FindSecrets: TypeAlias = Callable[[bytes], Iterable[Span]]
+"""Finds the secrets of one format in a content, valid or not, in any order; overlaps are allowed."""
+
+_CONTEXT: Final = 3  # lines around a change, as `diff -u` prints
+_LONGEST: Final = 400  # lines; nobody reads a longer diff
+_MANY_LINES: Final = 2000  # from here on difflib may ignore the most frequent lines
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@'\"]*:)[^@/\s'\"]+(?=@)")
+# Source: GitLab's documentation, "Token overview", token prefixes; GR1348941 is the registration token's.
+_GITLAB_TOKEN = re.compile(
+    r"\bgl(?:agent|cbt|dt|ffct|ft|imt|oas|pat|ptt|rtr?|soat|wt)-[\w.=-]{6,}|\bGR1348941[\w-]{6,}"
+)
+_PRIVATE_KEY = re.compile(r"(?P<begin>-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n)(?P<body>(?:(?!-----END ).+\n?)+)")
+_LINE = re.compile(r".+")
 
 
-def unified(path: str, before: str, after: str) -> str:
-    """`diff -u` of two texts under one path, every known secret as `***`; "" when they are equal."""
-    lines = difflib.unified_diff(
-        mask(before).splitlines(), mask(after).splitlines(), f"{path} (now)", f"{path} (wanted)", lineterm=""
-    )
-    shown = list(lines)
-    if before != after and not shown:
-        shown = [f"--- {path} (now)", f"+++ {path} (wanted)", "(they differ in secrets or line ends)"]
-    if len(shown) > _LONGEST:
-        shown = [*shown[:_LONGEST], f"… {len(shown) - _LONGEST} more lines"]
-    return "\n".join(shown)
+def no_secrets(_: bytes) -> Iterable[Span]:
+    """For files of unknown format: only what every diff masks."""
+    return ()
+
+
+def masked_diff(path: str, before: bytes | str, after: bytes | str, find_secrets: FindSecrets = no_secrets) -> str:
+    """Return `diff -u` of two contents, at most 400 lines, without a newline at the end; "" when they are equal.
+
+    The headers are `PATH (now)` and `PATH (wanted)`. A carriage return at the end of a line is not printed. When the two
+    contents look alike after masking, the last line says so.
+    """
+    old_content, new_content = _bytes(before), _bytes(after)
+    if old_content == new_content:
+        return ""
+    old, new = old_content.split(b"\n"), new_content.split(b"\n")
+    printed_old, printed_new = _masked(old_content, find_secrets), _masked(new_content, find_secrets)
+    head = _common_head(old, new)
+    matcher = SequenceMatcher(None, old[head:], new[head:], autojunk=len(new) - head > _MANY_LINES)
+    lines = [f"--- {path} (now)", f"+++ {path} (wanted)"]
+    for group in matcher.get_grouped_opcodes(_CONTEXT):
+        moved = [(tag, i1 + head, i2 + head, j1 + head, j2 + head) for tag, i1, i2, j1, j2 in group]
+        lines += _hunk(moved, printed_old, printed_new)
+    if len(lines) > _LONGEST:
+        lines = [*lines[:_LONGEST], f"… {len(lines) - _LONGEST} more lines"]
+    if printed_old == printed_new:
+        lines.append("(the lines differ in secrets or line endings)")
+    return "\n".join(lines)
+
+
+def masked_text(content: bytes, find_secrets: FindSecrets = no_secrets) -> str:
+    """Return a content with every secret in it replaced by `***`; the number of lines stays."""
+    pieces, at = [], 0
+    for start, end in sorted(find_secrets(content)):
+        start = max(start, at)
+        if start < end:
+            hidden = b"\n".join([MASK.encode()] * (content.count(b"\n", start, end) + 1))
+            pieces += [content[at:start], hidden]
+            at = end
+    text = b"".join([*pieces, content[at:]]).decode(errors="replace")
+    text = _PRIVATE_KEY.sub(lambda key: key["begin"] + _LINE.sub(MASK, key["body"]), text)
+    text = _GITLAB_TOKEN.sub(MASK, _PASSWORD_IN_URL.sub(rf"\1{MASK}", text))
+    return mask(text, keep_lines=True)
+
+
+def _masked(content: bytes, find_secrets: FindSecrets) -> list[str]:
+    return [line.removesuffix("\r") for line in masked_text(content, find_secrets).split("\n")]
+
+
+def _bytes(content: bytes | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _common_head(old: list[bytes], new: list[bytes]) -> int:
+    """How many lines both begin with, less the context: most of a long file is equal and need not be compared."""
+    count = 0
+    for one, other in zip(old, new, strict=False):
+        if one != other:
+            break
+        count += 1
+    return max(count - _CONTEXT, 0)
+
+
+def _hunk(group: list[tuple[str, int, int, int, int]], old: list[str], new: list[str]) -> Iterator[str]:
+    first, last = group[0], group[-1]
+    yield f"@@ -{_range(first[1], last[2], old)} +{_range(first[3], last[4], new)} @@"
+    for tag, i1, i2, j1, j2 in group:
+        if tag == "equal":
+            yield from _printed(" ", old, i1, i2)
+        else:
+            yield from _printed("-", old, i1, i2)
+            yield from _printed("+", new, j1, j2)
+
+
+def _printed(sign: str, lines: list[str], start: int, end: int) -> Iterator[str]:
+    """Lines `start` to `end`. The empty piece behind the last newline is no line; without that newline it says so."""
+    for number in range(start, end):
+        if number < len(lines) - 1:
+            yield sign + lines[number]
+        elif lines[number]:
+            yield sign + lines[number]
+            yield "\\ No newline at end of file"
+
+
+def _range(start: int, end: int, lines: list[str]) -> str:
+    """Line numbers as `diff -u` prints them: `FIRST,COUNT`, or `FIRST` for one line."""
+    if end == len(lines) and not lines[-1]:
+        end = max(end - 1, start)
+    count = end - start
+    return f"{start + 1 if count else start},{count}" if count != 1 else f"{start + 1}"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
+from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.locate import effective
-from provision.editing.ruby.masking import masked_diff
-from provision.editing.ruby.syntax import spell
+from provision.editing.ruby.masking import diff
+from provision.editing.ruby.source import statement
 from provision.editing.ruby.values import MISSING, NotLiteral
 from provision.editing.ruby.values import render as render_value
 from provision.errors import Refused
@@ -40,7 +40,7 @@ def omnibus() -> Iterator[Any]:
 
 def edited(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:
     """Edits, and holds the outcome to its promises; returns the new text."""
-    after = edit(before, wanted, remove).text
+    after = edit(before, wanted, remove).content
     check_edit(omnibus, before, after, wanted, remove)
     return after
 
@@ -99,7 +99,7 @@ def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) 
     names = {path[0] for path in leaves(tree, without=[])} | set(tree)
     wanted = {path: value for path, value in wanted.items() if path[0] not in names}
     assume(wanted)
-    assert edit(edit(before, wanted).text, {}, list(wanted)).text == before
+    assert edit(edit(before, wanted).content, {}, list(wanted)).content == before
 
 
 @many
@@ -122,7 +122,7 @@ def test_values(omnibus: Any, value: Any) -> None:
     """Any value comes out of Ruby as it went in, and is read back from the source without Ruby."""
     for indent, inline, ascii_only in ((0, False, False), (4, False, True), (0, True, False)):
         source = render_value(value, indent=indent, inline=inline, ascii_only=ascii_only)
-        text = (spell(("external_url",), source) + "\n" + spell(("nginx", "x"), source) + "\n").encode()
+        text = (statement(("external_url",), source) + "\n" + statement(("nginx", "x"), source) + "\n").encode()
         tree = omnibus.evaluate(text)
         assert typed(tree["external_url"]) == typed(value)
         assert typed(tree["nginx"]["x"]) == typed(value)
@@ -158,8 +158,8 @@ def test_masked(document: Any, key: str, secret: str) -> None:
     except Refused:
         event("refused")
         return
-    diff = masked_diff(before, done.text, [secret])
-    assert secret not in diff
-    assert render_value(secret)[1:-1] not in diff
+    printed = diff(before, done.content, [secret])
+    assert secret not in printed
+    assert render_value(secret)[1:-1] not in printed
     assert secret not in repr(done)
-    assert "***" in diff
+    assert "***" in printed

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.locate import effective
-from provision.editing.ruby.syntax import Path as Setting
+from provision.editing.ruby.source import Path as Setting
 
 RUBY = shutil.which("ruby")
 
@@ -115,5 +115,5 @@ def check_edit(
     ours = [*wanted, *remove]
     assert leaves(new, without=ours) == leaves(old, without=ours), after
     again = edit(after, wanted, remove)
-    assert again.text == after
+    assert again.content == after
     assert again.changes == []

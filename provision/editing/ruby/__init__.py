@@ -1,34 +1,41 @@
-"""gitlab.rb, edited by its syntax tree: every byte that is not ours stays.
+"""gitlab.rb, edited in its syntax tree.
 
-GitLab's configuration is Ruby. A setting is addressed by a path: `("external_url",)` is the call
-`external_url '…'`, `("registry", "nginx", "ssl_certificate")` the assignment
-`registry['nginx']['ssl_certificate'] = '…'`. The last assignment counts. Everything here is a pure function
-of the file's bytes; Ruby itself is never run.
+GitLab's configuration is Ruby. A setting is addressed by a path: `("external_url",)` is the call `external_url '…'`, and
+`("registry", "nginx", "ssl_certificate")` is the assignment `registry['nginx']['ssl_certificate'] = '…'`. The last
+assignment counts. Ruby itself is never run.
+
+    source       the syntax tree, and paths in Ruby notation
+    values       values, and how they are written in Ruby
+    literals     values of literals in the tree
+    assignments  the statements that set a setting, and the value they give it
+    placement    where a new line goes
+    draft        the planned edits as splices
+    settings     setting or removing one setting
+    edit         the whole edit, with the read-back check
+    masking      secrets in the file, and the masked diff
 
 Source: omnibus-gitlab's files/gitlab-config-template/gitlab.rb.template and its `Gitlab` settings module.
 """
 
 from __future__ import annotations
 
-from provision.editing.ruby.edit import Change, Edit, edit
-from provision.editing.ruby.locate import effective
-from provision.editing.ruby.masking import masked_diff, secrets_in
-from provision.editing.ruby.syntax import Path, nginx_path, spell
-from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Value, render
+from provision.editing.ruby.assignments import effective
+from provision.editing.ruby.edit import EditedRuby, SettingChange, edit
+from provision.editing.ruby.masking import diff, secret_strings
+from provision.editing.ruby.source import Path, nginx_path
+from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Value
 
 __all__ = [
     "MISSING",
-    "Change",
-    "Edit",
+    "EditedRuby",
     "Missing",
     "NotLiteral",
     "Path",
+    "SettingChange",
     "Value",
+    "diff",
     "edit",
     "effective",
-    "masked_diff",
     "nginx_path",
-    "render",
-    "secrets_in",
-    "spell",
+    "secret_strings",
 ]

@@ -1,194 +1,111 @@
-"""Secrets blanked out of gitlab.rb's text, line for line: known ones, and what stands under a telling name.
-
-The unified diff of two gitlab.rb texts that people may see.
-"""
+"""Secrets in gitlab.rb, and its masked diff."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from provision.editing.ruby.syntax import Document, evaluate, parse, parse_once
+from provision.editing.diff import Span, masked_diff
+from provision.editing.ruby.literals import evaluate
+from provision.editing.ruby.source import RubyDocument, parse
 from provision.editing.ruby.values import render_string
-from provision.secret import MASK, Secret, mask, reveal
+from provision.secret import Secret, is_secret_name, reveal, secret_values
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-
-_TELLING = (
-    r"passw(?:or)?d|passphrase|secret|token|access_?key|private|credential|authorization|key_base|encryption_key|_salt"
-)
-_TELLS = re.compile(_TELLING, re.IGNORECASE)
-_BY_NAME = re.compile(
-    rf"(?P<keep>[\w'\":\[\]-]*(?:{_TELLING})[\w'\"\]-]*\s*(?:=>|=|:|\s(?=['\"]))\s*)(?P<value>[^\s{{\[].*)",
-    re.IGNORECASE,
-)
-_IN_URL = re.compile(r"(://[^/\s:@'\"]*:)[^@/\s'\"]+(?=@)")
-_LITERALS = (
+_LITERALS: Final = (
     "[(string) (integer) (float) (heredoc_beginning) (string_array) (delimited_symbol) (chained_string)] @literal"
 )
-_GIVEN = re.compile(
-    rf"(?:{_TELLING})[\w'\"\]-]*\s*(?:=>|=|:|\s)\s*(?:'(?P<single>[^'\n]+)'|\"(?P<double>[^\"\n]+)\")", re.IGNORECASE
-)
-_SHORTEST_SEEN = 8  # what is shorter, or an address, is as likely no secret, and masking it would blank innocent words
-_SHORTEST = 4  # shorter secrets are found as whole literals only
+_SHORTEST_STRING: Final = 8  # what is shorter, an address or a path is more likely no secret
+_SHORTEST_FORM: Final = 4  # shorter secrets are only found as whole literals
+_NAMED_BY: Final = {"pair": "key", "assignment": "left", "operator_assignment": "left", "call": "method"}
 
 
-def secrets_in(text: bytes) -> list[str]:
-    """What stands under a telling name in lines that count, to be masked in what programs say of the file.
+def diff(
+    before: bytes, after: bytes, secrets: Collection[str | Secret] = (), path: str = "/etc/gitlab/gitlab.rb"
+) -> str:
+    """Return the masked diff of two gitlab.rb contents; see `find_secrets` for what is masked."""
+    texts = frozenset(reveal(secret) for secret in secrets)
+    return masked_diff(path, before, after, lambda content: find_secrets(content, texts))
 
-    Judged line by line, without parsing: it is asked in every run.
+
+def secret_strings(content: bytes) -> list[str]:
+    """Return the string literals behind secret-looking names, so that they can be masked in programs' output.
+
+    It reads line by line, without parsing, since every run calls it. Comments are left out, and strings that are short,
+    an address or a path.
     """
-    lines = (line for line in text.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("#"))
-    found = (one["single"] or one["double"] for line in lines for one in _GIVEN.finditer(line))
-    return [one for one in found if len(one) >= _SHORTEST_SEEN and "://" not in one and not one.startswith("/")]
+    lines = [line for line in content.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("#")]
+    text = "\n".join(lines)
+    strings = [text[start:end] for start, end in secret_values(text) if text[start - 1] in "'\""]
+    return [one for one in strings if len(one) >= _SHORTEST_STRING and "://" not in one and not one.startswith("/")]
 
 
-def mask_source(source: str, secrets: Collection[str]) -> str:
-    """A statement's source for people."""
-    lines = MaskedLines(parse_once(source.encode()), secrets)
-    return "\n".join(lines[number] for number in range(len(lines)))
+def find_secrets(content: bytes, secrets: Collection[str] = ()) -> Iterator[Span]:
+    """Find what a diff of gitlab.rb must not print.
 
-
-class MaskedLines:
-    """The text's lines without their ends, `***` in place of secrets; as many as `text.split(b"\\n")`.
-
-    Masked are literals under names that speak of secrets, literals that equal one of `secrets`, passwords in URLs,
-    and, in comments, heredocs and broken Ruby, whatever follows such a name on its line.
+    These are literals under secret-looking names (of a hash's key, a setting's part or a method), literals that equal
+    one of `secrets`, and the text of `secrets` anywhere. In comments, in heredocs, inside other strings and in a file
+    that is not valid Ruby these are the values behind secret-looking names.
     """
+    document = parse(content)
+    for form in {form for secret in secrets for form in _forms(secret)}:
+        yield from (found.span() for found in re.finditer(re.escape(form.encode()), content))
+    if document.error_line is not None:  # where literals begin and end is uncertain
+        yield from _values_in(content, 0, len(content))
+        return
+    for node in document.captured("(comment) @comment"):
+        yield from _values_in(content, node.start_byte, node.end_byte)
+    for node in document.captured(_LITERALS):
+        start, end = _inner(document, node)
+        if _has_secret_name(document, node) or (secrets and _equals(document, node, secrets)):
+            yield start, end
+        elif node.type in ("string", "heredoc_beginning"):
+            yield from _values_in(content, start, end)
 
-    def __init__(self, document: Document, secrets: Collection[str]) -> None:
-        text, pieces, at = document.text, [], 0
-        for start, end in _spans(document, frozenset(secrets)):
-            if end > at:
-                hidden = b"\n".join([MASK.encode()] * (text.count(b"\n", max(start, at), end) + 1))
-                pieces += [text[at : max(start, at)], hidden]
-                at = end
-        self._lines = b"".join([*pieces, text[at:]]).split(b"\n")
-        self._loose = _loose_lines(document)
-        self._known = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, number: int) -> str:
-        line = self._lines[number].decode(errors="replace").rstrip("\r")
-        if (number in self._loose or line.lstrip().startswith("#")) and _TELLS.search(line):
-            line = _BY_NAME.sub(lambda found: found["keep"] + MASK, line)
-        for form in self._known:
-            line = line.replace(form, MASK)
-        return mask(_IN_URL.sub(rf"\1{MASK}", line))
+def _values_in(content: bytes, start: int, end: int) -> Iterator[Span]:
+    text = content[start:end].decode("latin-1")  # one letter for each byte, so that offsets are those of the content
+    yield from ((start + first, start + last) for first, last in secret_values(text))
 
 
 def _forms(secret: str) -> Iterator[str]:
+    """How a secret may be written: as it is, with Ruby's escapes, line by line."""
     for form in (secret, render_string(secret)[1:-1], *secret.splitlines()):
-        if len(form) >= _SHORTEST:
+        if len(form) >= _SHORTEST_FORM:
             yield form
 
 
-def _loose_lines(document: Document) -> set[int]:
-    """The 0-based rows that are judged by the line: heredocs' texts, and all of a file that is not Ruby."""
-    if document.error_line is not None:
-        return set(range(document.text.count(b"\n") + 1))
-    if b"<<" not in document.text:
-        return set()
-    return {row for body in document.heredocs.values() for row in range(body.start_point.row, body.end_point.row + 1)}
+def _inner(document: RubyDocument, node: Node) -> Span:
+    """The bytes of a literal's value: inside the quotes, the lines of a heredoc, else the whole literal."""
+    if node.type == "string":
+        return node.children[0].end_byte, node.children[-1].start_byte
+    if node.type != "heredoc_beginning":
+        return node.start_byte, node.end_byte
+    body = document.heredocs.get(node.start_byte)
+    if body is None or not body.children:
+        return node.end_byte, node.end_byte
+    return document.line_end(body.start_byte), max(body.children[-1].start_byte - 1, 0)
 
 
-def _spans(document: Document, secrets: frozenset[str]) -> list[tuple[int, int]]:
-    """The bytes to hide, in order."""
-    spans: list[tuple[int, int]] = []
-    if document.error_line is not None:
-        return spans  # where literals begin and end is anyone's guess: its lines are judged one by one
-    for node in document.captured(_LITERALS):
-        if not _told(document, node) and not (secrets and _equals(document, node, secrets)):
-            continue
-        if node.type == "heredoc_beginning":
-            body = document.heredocs.get(node.start_byte)
-            if body is not None and body.children:
-                spans.append((document.line_end(body.start_byte), max(body.children[-1].start_byte - 1, 0)))
-        elif node.type == "string":
-            spans.append((node.children[0].end_byte, node.children[-1].start_byte))
-        else:
-            spans.append((node.start_byte, node.end_byte))
-    return sorted(span for span in spans if span[0] < span[1])
-
-
-def _equals(document: Document, node: Node, secrets: frozenset[str]) -> bool:
+def _equals(document: RubyDocument, node: Node, secrets: Collection[str]) -> bool:
     value = evaluate(document, node)
     return any(item in secrets for item in (value if isinstance(value, list) else [value]) if isinstance(item, str))
 
 
-def _told(document: Document, node: Node) -> bool:
-    """A name above the literal speaks of secrets: a hash's key, a setting's part, a method."""
+def _has_secret_name(document: RubyDocument, node: Node) -> bool:
+    """Whether a name around the literal announces a secret: a hash's key, a part of a setting, a method."""
     child, parent = node, node.parent
     while parent is not None and parent.type != "program":
-        name = {"pair": "key", "assignment": "left", "operator_assignment": "left", "call": "method"}.get(parent.type)
-        named = parent.child_by_field_name(name) if name else None
-        if named is not None and named.id != child.id:
-            text = document.source(named).decode(errors="replace")
-            if _TELLS.search(text) and child.type != "block":
+        field = _NAMED_BY.get(parent.type)
+        name = parent.child_by_field_name(field) if field else None
+        if name is not None and name.id != child.id:
+            words = re.findall(r"[\w-]+", document.source(name).decode(errors="replace"))
+            if child.type != "block" and any(map(is_secret_name, words)):
                 return True
-        elif parent.type == "element_reference" or named is not None:
+        elif parent.type == "element_reference" or name is not None:
             return False  # the literal is a key itself
         child, parent = parent, parent.parent
     return False
-
-
-_CONTEXT = 3  # lines around a change, as diff -u shows
-
-
-def masked_diff(
-    before: bytes, after: bytes, secrets: Collection[str | Secret] = (), path: str = "/etc/gitlab/gitlab.rb"
-) -> str:
-    """`diff -u` of the two, labelled `path`, with `***` for secrets on changed and context lines alike; "" when equal.
-
-    A secret that changed shows as two lines that look alike: the comparison is made before the masking.
-    """
-    if before == after:
-        return ""
-    hidden = {reveal(secret) for secret in secrets}
-    # Only the differing middle is compared: the rest of thousands of lines is common.
-    old, new = before.split(b"\n"), after.split(b"\n")
-    limit, head = min(len(old), len(new)), 0
-    while head < limit and old[head] == new[head]:
-        head += 1
-    head = max(head - _CONTEXT, 0)
-    shown_old, shown_new = MaskedLines(parse(before), hidden), MaskedLines(parse(after), hidden)
-    matcher = SequenceMatcher(None, old[head:], new[head:])
-    lines = [f"--- {path}", f"+++ {path}"]
-    for group in matcher.get_grouped_opcodes(_CONTEXT):
-        lines += _hunk(group, head, shown_old, shown_new)
-    return "\n".join(lines) + "\n"
-
-
-def _hunk(group: list[tuple[str, int, int, int, int]], head: int, old: MaskedLines, new: MaskedLines) -> Iterator[str]:
-    first, last = group[0], group[-1]
-    body: list[str] = []
-    for tag, i1, i2, j1, j2 in group:
-        if tag == "equal":
-            body += [" " + line for line in _real(old, i1 + head, i2 + head)]
-            continue
-        body += ["-" + line for line in _real(old, i1 + head, i2 + head)]
-        body += ["+" + line for line in _real(new, j1 + head, j2 + head)]
-    yield f"@@ -{_range(first[1] + head, last[2] + head, old)} +{_range(first[3] + head, last[4] + head, new)} @@"
-    yield from body
-
-
-def _real(lines: MaskedLines, start: int, end: int) -> Iterator[str]:
-    """Lines `start` to `end`; the empty piece after the final newline is none, and a missing one is told."""
-    for number in range(start, end):
-        if number < len(lines) - 1:
-            yield lines[number]
-        elif lines[number]:
-            yield f"{lines[number]}\n\\ No newline at end of file"
-
-
-def _range(start: int, end: int, lines: MaskedLines) -> str:
-    if end == len(lines) and not lines[len(lines) - 1]:
-        end = max(end - 1, start)
-    count = end - start
-    return f"{start + 1 if count else start},{count}" if count != 1 else f"{start + 1}"

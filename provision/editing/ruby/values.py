@@ -1,8 +1,7 @@
-"""What a setting holds: plain values, and the two answers that are none.
+"""What a gitlab.rb setting holds, and values as Ruby source.
 
-What a Ruby string literal says. Source: Ruby's doc/syntax/literals.rdoc.
-
-Values as Ruby source, the way an ops person would write them, safe whatever they hold.
+A value that Ruby would hold is plain data: str, Symbol, bool, int, float, None, list, dict. Two more answers exist:
+`MISSING` (nothing in the file sets it) and `NotLiteral` (only Ruby can compute it).
 """
 
 from __future__ import annotations
@@ -16,28 +15,38 @@ from typing import Any, Final, TypeAlias
 from provision.errors import Refused
 from provision.secret import Secret
 
-# Any: the nesting is recursive, and callers hand in whatever their inventory's models hold.
+# Any: the nesting is recursive, and callers pass whatever their inventory's models hold.
 Value: TypeAlias = str | Secret | bool | int | float | Sequence[Any] | Mapping[str, Any] | None
+"""A wanted value; secrets may stand anywhere in it."""
 Plain: TypeAlias = Any
-"""A value as Ruby would hold it: str, Symbol, bool, int, float, None, list, dict; NotLiteral inside where unknown."""
+"""A value as Ruby would hold it; `NotLiteral` stands inside where a part is computed."""
 
 
 class Symbol(str):
-    """A Ruby symbol as a value (`:debug`). It reads as its name, and differs from the string of that name."""
+    """A Ruby symbol as a value (`:debug`). Its text is its name; it differs from the string of that name."""
 
     __slots__ = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NotLiteral:
-    """Something is set, and only Ruby knows what: `line` (1-based) and the reason, for the message."""
+    """Something is set, and only Ruby can compute what. It is equal to nothing, itself included.
+
+    line  the line in the file, from 1
+    why   the reason, for messages
+    """
 
     line: int
     why: str = "computed by Ruby"
 
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]  # what equals nothing is no key
+
 
 class Missing:
-    """Nothing in the file sets it."""
+    """The type of `MISSING`: nothing in the file sets it."""
 
     __slots__ = ()
 
@@ -52,9 +61,9 @@ MISSING: Final = Missing()
 
 
 def plain(value: Value, where: str) -> Plain:
-    """`value` with secrets revealed, as str, bool, int, float, None, list and dict only.
+    """Return `value` as plain data, with secrets revealed.
 
-    Raises Refused, naming `where`, for what gitlab.rb cannot say: dates, infinities, broken unicode.
+    Raises Refused, naming `where`, for what gitlab.rb cannot hold: dates, infinities, half of a UTF-16 pair.
     """
     if isinstance(value, Secret):
         value = value.reveal()
@@ -78,30 +87,8 @@ def plain(value: Value, where: str) -> Plain:
     )
 
 
-def secrets_in(value: Value) -> set[str]:
-    """The texts of all secrets inside `value`."""
-    if isinstance(value, Secret):
-        return {value.reveal()}
-    if isinstance(value, Mapping):
-        return {text for item in value.values() for text in secrets_in(item)}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return {text for item in value for text in secrets_in(item)}
-    return set()
-
-
-def same(one: Plain, other: Plain) -> bool:
-    """Equal to Ruby: `1`, `1.0` and `true` differ, the order of keys does not count."""
-    if isinstance(one, NotLiteral) or isinstance(other, NotLiteral) or type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(item, other[key]) for key, item in one.items())
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return repr(one) == repr(other) if isinstance(one, float) else bool(one == other)  # -0.0 is not 0.0
-
-
 def lookup(value: Plain, keys: Sequence[str]) -> Plain:
-    """What stands under `keys` inside `value`: MISSING where nothing does, NotLiteral where it cannot be known."""
+    """Return what stands under `keys` in nested hashes: MISSING where nothing does, NotLiteral where it is computed."""
     for key in keys:
         if isinstance(value, NotLiteral):
             return value
@@ -111,69 +98,7 @@ def lookup(value: Plain, keys: Sequence[str]) -> Plain:
     return value
 
 
-_CONTROL = {"n": "\n", "t": "\t", "s": " ", "r": "\r", "e": "\x1b", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
-_ESCAPE = re.compile(
-    r"\\(?:u\{\s*(?P<many>[0-9A-Fa-f]+(?:\s+[0-9A-Fa-f]+)*)\s*\}|u(?P<four>[0-9A-Fa-f]{4})"
-    r"|x(?P<hex>[0-9A-Fa-f]{1,2})|(?P<octal>[0-7]{1,3})|(?P<odd>[cCMux])|(?P<other>.))",
-    re.DOTALL,
-)
-_CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
-
-
-class Unreadable(Exception):
-    """The literal holds what is left to Ruby: bytes that are no text, control notation."""
-
-
-def quoted(opening: str, inner: str) -> str:
-    """The text of a literal that begins with `opening` (`'`, `"`, `%q(`, `%|` …). Raises Unreadable."""
-    inner = inner.replace("\r\n", "\n")  # as Ruby's lexer does
-    delimiter = opening[-1]
-    if opening == "'" or opening.startswith("%q"):
-        ends = re.escape(delimiter + _CLOSING.get(delimiter, delimiter) + "\\")
-        return re.sub(rf"\\([{ends}])", r"\1", inner)
-    return unescape(inner)
-
-
-def unescape(inner: str) -> str:
-    """Double-quoted text with its escapes resolved. Raises Unreadable."""
-    return _ESCAPE.sub(_resolve, inner) if "\\" in inner else inner
-
-
-def _resolve(found: re.Match[str]) -> str:
-    if found["many"] or found["four"]:
-        try:
-            return "".join(chr(int(code, 16)) for code in (found["many"] or found["four"]).split()).encode().decode()
-        except (ValueError, OverflowError) as error:
-            raise Unreadable from error
-    if found["hex"] or found["octal"]:
-        code = int(found["hex"], 16) if found["hex"] else int(found["octal"], 8)
-        if code > 127:
-            raise Unreadable
-        return chr(code)
-    if found["odd"]:
-        raise Unreadable
-    other = found["other"]
-    return "" if other == "\n" else _CONTROL.get(other, other)
-
-
-def heredoc(opening: str, body: str) -> str:
-    """The text of a heredoc: `opening` is `<<~'EOS'` and the like, `body` its whole lines. Raises Unreadable."""
-    body = body.replace("\r\n", "\n")
-    raw = "'" in opening
-    if not raw and re.search(r"(?<!\\)(?:\\\\)*\\\n", body):
-        raise Unreadable  # a continued line: left to Ruby
-    if opening.startswith("<<~"):
-        if "\t" in body or (not raw and set(body) & set("\\#")):
-            raise Unreadable  # tabs count as columns; escapes and `#` bend Ruby's idea of the margin
-        lines = body.split("\n")
-        if any(line and not line.strip(" ") for line in lines):
-            raise Unreadable  # Ruby 3.1 counts the line after one of blanks alone wrongly
-        margin = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip(" ")), default=0)
-        body = "\n".join(line[min(margin, len(line) - len(line.lstrip(" "))) :] for line in lines)
-    return body if raw else unescape(body)
-
-
-_WIDTH = 100  # an array longer than this goes on lines of its own
+_WIDTH = 100  # columns; a longer array is written one element a line
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
 _INTERPOLATES = re.compile(r"#(?=[{$@])")
 
@@ -220,7 +145,7 @@ def _block(opening: str, lines: list[str], closing: str, indent: int) -> str:
 
 
 def render_string(text: str, *, ascii_only: bool = False) -> str:
-    """A Ruby string literal, on one line: single quotes where nothing needs an escape, else double ones."""
+    """Return a Ruby string literal on one line: in single quotes where nothing needs an escape, else in double ones."""
     printable = text.isprintable() and (text.isascii() or not ascii_only)
     if printable and "'" not in text and "\\" not in text:
         return f"'{text}'"

@@ -1,124 +1,114 @@
-"""A unified diff of two config.toml texts with the secrets blanked inside the lines.
+"""Secrets in config.toml, and its masked diff.
 
-The lines are compared as they are and masked when shown, so a swapped token is seen to change. The scan knows
-strings, comments and keys; it needs no valid TOML, since a broken file must not leak either.
+The scan knows strings, comments and keys. It does not need valid TOML, since the diff of a broken file must not print
+secrets either.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
-from provision.secret import MASK
+from provision.editing.diff import Span, masked_diff
+from provision.secret import is_secret_name, secret_values
 
-_SECRET_KEY = re.compile(
-    r"token(?!_obtained_at|_expires_at)|passw|secret|access_?key|account_?key|private_?key|credential|auth_config|"
-    r"sentry_dsn|sharedkey|^environment$",
-    re.IGNORECASE,
-)
-_LOOSE = re.compile(
-    r"""([\w-]*(?:token(?!_obtained_at|_expires_at)|passw|secret|access_?key|private_?key|auth_config)[\w-]*"""
-    r"""\\?["']?[ \t]*[=:][ \t]*)(\\?"[^"\n]*"?|'[^'\n]*'?|[^\s"',}\]]+)""",
-    re.IGNORECASE,
-)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TOKEN = re.compile(r"\bgl[a-z]{1,6}-[\w.=-]{6,}|\bGR1348941[\w-]+")
-_LEXEMES = re.compile(
-    r'''(?P<comment>\#[^\n]*)|(?P<text>"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)|\'\'\'.*?(?:'{3,5}|\Z)'''
+_ENVIRONMENT: Final = "environment"  # `NAME=value` for jobs: any of them may be a secret, whatever its name
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_TOKEN = re.compile(
+    r'''(?P<comment>\#[^\n]*)|(?P<string>"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)|\'\'\'.*?(?:'{3,5}|\Z)'''
     r"""|"(?:\\.|[^"\\\n])*(?:"|(?=\n)|\Z)|'[^'\n]*(?:'|(?=\n)|\Z))"""
     r"""|(?P<word>[A-Za-z0-9_+:-]+)|(?P<sign>[=\[\]{},.])|(?P<newline>\n)|(?P<rest>.)""",
     re.DOTALL,
 )
 
 
-def diff(before: str, after: str, path: str = "/etc/gitlab-runner/config.toml", context: int = 3) -> str:
-    """A unified diff, "" when nothing differs. Values of token-like and password-like keys show as ***."""
-    import difflib
-
-    old, new = _lines(before), _lines(after)
-    shown_old, shown_new = _lines(masked(before)), _lines(masked(after))
-    out: list[str] = []
-    for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(context):
-        (_, old_start, _, new_start, _), (_, _, old_end, _, new_end) = group[0], group[-1]
-        out.append(f"@@ -{_span(old_start, old_end)} +{_span(new_start, new_end)} @@")
-        for tag, i, j, k, m in group:
-            if tag == "equal":
-                out += [f" {line}" for line in shown_old[i:j]]
-                continue
-            out += [f"-{line}" for line in shown_old[i:j]] + [f"+{line}" for line in shown_new[k:m]]
-    return "\n".join([f"--- {path}", f"+++ {path}", *out, ""]) if out else ""
+def diff(before: str, after: str, path: str = "/etc/gitlab-runner/config.toml") -> str:
+    """Return the masked diff of two config.toml texts; see `find_secrets` for what is masked."""
+    return masked_diff(path, before, after, find_secrets)
 
 
-def _lines(text: str) -> list[str]:
-    *lines, rest = text.split("\n")
-    return [*lines, f"{rest}\n\\ No newline at end of file"] if rest else lines
+def find_secrets(content: bytes) -> Iterator[Span]:
+    """Find the values of secret-looking keys, of keys in tables with such a name, and all values of `environment`.
+
+    In comments and in strings these are the values behind secret-looking names. Of `NAME=value` in a secret string the
+    name is printed.
+    """
+    text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content
+    scan = _Scan()
+    for token in _TOKEN.finditer(text):
+        kind, part = token.lastgroup or "", token.group()
+        secret = scan.is_secret_value(kind, part)
+        if secret and kind == "word":
+            yield token.span()
+        elif secret:
+            yield _inner(token)
+        elif kind in ("comment", "string"):
+            yield from ((token.start() + first, token.start() + last) for first, last in secret_values(part))
+        scan.advance(kind, part)
 
 
-def _span(start: int, end: int) -> str:
-    return f"{start + (end > start)},{end - start}"
-
-
-def masked(text: str) -> str:
-    """The text, line for line, with the values of secret keys and everything token-like as ***."""
-    return _TOKEN.sub(MASK, "".join(_scan(text)))
-
-
-def _scan(text: str) -> Iterator[str]:
-    """The text piece by piece, secret values replaced. Newlines are kept, so lines stay where they are."""
-    inherited = False  # the header's name, or an enclosing table's key, is a secret's
-    secret = False  # so is the key whose value is being read
-    reading_key, in_header = True, False
-    name: list[str] = []  # the words of this line or of this pair
-    outer: list[tuple[str, bool, bool]] = []  # open brackets: which, `inherited` and `secret` before
-    for found in _LEXEMES.finditer(text):
-        kind, part = found.lastgroup or "", found.group()
-        if kind == "comment":
-            yield _loosely(part)
-        elif kind in ("text", "word"):
-            name.append(part.strip("\"'"))
-            shown = in_header or reading_key or not secret or part in ("true", "false")
-            yield (_loosely(part) if kind == "text" else part) if shown else _hidden(part, kind)
-        else:
-            if part == "=" and not in_header:
-                if not reading_key:
-                    outer.clear()  # no TOML: an array was left open, and the next pair begins
-                reading_key, secret = False, inherited or _is_secret(name)
-            elif part == "[" and reading_key and not outer:
-                in_header, name = True, []
-            elif part in ("[", "{") and not in_header:
-                outer.append((part, inherited, secret))
-                if part == "{":
-                    inherited, reading_key, name = secret, True, []
-            elif part in ("]", "}") and outer and not in_header:
-                _, inherited, secret = outer.pop()
-                reading_key = False
-            elif part == "," and outer and outer[-1][0] == "{":
-                reading_key, name = True, []
-            elif kind == "newline":
-                if in_header:
-                    in_header, inherited = False, _is_secret(name)
-                if not outer:
-                    reading_key = True
-                name = []
-            yield part
-
-
-def _is_secret(name: list[str]) -> bool:
-    return any(_SECRET_KEY.search(part) for part in name)
-
-
-def _hidden(part: str, kind: str) -> str:
-    """A value blanked, in its quotes; of `NAME=value` the name is left."""
-    if kind == "word":
-        return MASK
+def _inner(string: re.Match[str]) -> Span:
+    """The span of a string's value: without its quotes, and without the name in `NAME=value`."""
+    part = string.group()
     quote = part[:3] if part[:3] in ('"""', "'''") else part[:1]
-    closing = quote if len(part) >= 2 * len(quote) and part.endswith(quote) else ""
-    inner = part[len(quote) : len(part) - len(closing)]
-    head, equals, _ = inner.partition("=")
-    kept = head + equals if equals and _VARIABLE.fullmatch(head) else ""
-    return quote + kept + (MASK if inner else "") + "\n" * inner.count("\n") + closing
+    closed = len(part) >= 2 * len(quote) and part.endswith(quote)
+    start, end = string.start() + len(quote), string.end() - (len(quote) if closed else 0)
+    name = _VARIABLE.match(string.string, start, end)
+    return (name.end() if name else start), end
 
 
-def _loosely(text: str) -> str:
-    """`token = …` and `export PASSWORD=…` in comments and scripts."""
-    return _LOOSE.sub(lambda found: found[1] + MASK, text)
+@dataclass
+class _Scan:
+    """Where the scan is: in a header, in a key or in a value, and whether that value is a secret's.
+
+    inherited  the name of the header, or the key of an enclosing table, is a secret's
+    secret     so is the key whose value is being read
+    names      the words of the current header or key
+    outer      open brackets: which, and `inherited` and `secret` before it
+    """
+
+    inherited: bool = False
+    secret: bool = False
+    in_key: bool = True
+    in_header: bool = False
+    names: list[str] = field(default_factory=list)
+    outer: list[tuple[str, bool, bool]] = field(default_factory=list)
+
+    def is_secret_value(self, kind: str, part: str) -> bool:
+        """Whether this token is a value to mask."""
+        readable = self.in_header or self.in_key or not self.secret or part in ("true", "false")
+        return kind in ("string", "word") and not readable
+
+    def advance(self, kind: str, part: str) -> None:
+        """Take one token."""
+        if kind in ("string", "word"):
+            self.names.append(part.strip("\"'"))
+        elif part == "=" and not self.in_header:
+            if not self.in_key:
+                self.outer.clear()  # not TOML: an array was left open, and the next pair begins
+            self.in_key, self.secret = False, self.inherited or self._has_secret_name()
+        elif part == "[" and self.in_key and not self.outer:
+            self.in_header, self.names = True, []
+        elif part in ("[", "{") and not self.in_header:
+            self.outer.append((part, self.inherited, self.secret))
+            if part == "{":
+                self.inherited, self.in_key, self.names = self.secret, True, []
+        elif part in ("]", "}") and self.outer and not self.in_header:
+            _, self.inherited, self.secret = self.outer.pop()
+            self.in_key = False
+        elif part == "," and self.outer and self.outer[-1][0] == "{":
+            self.in_key, self.names = True, []
+        elif kind == "newline":
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self.in_header:
+            self.in_header, self.inherited = False, self._has_secret_name()
+        if not self.outer:
+            self.in_key = True
+        self.names = []
+
+    def _has_secret_name(self) -> bool:
+        return any(is_secret_name(name) or name == _ENVIRONMENT for name in self.names)

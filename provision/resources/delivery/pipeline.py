@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangeFailed, HostFailed, Refused, UsageError
 from provision.gitlab.api import Api
 from provision.gitlab.repository import Content, Repository
@@ -203,7 +203,7 @@ class PipelineFile(Resource):
             f"commit {there.path} to branch {there.branch} of project {self.project}",
             Call(lambda: self._commit(there, there.now, target), "/projects/:id/repository/files"),
             "update" if there.now else "create",
-            diff=unified(there.path, before, self.text),
+            diff=masked_diff(there.path, before, self.text),
         )
 
     def _propose(self, there: There) -> Change | None:
@@ -222,7 +222,7 @@ class PipelineFile(Resource):
             else "open a merge request with {} from branch {}"
         )
         text = f"{what.format(there.path, self.ours)} to {there.branch} of project {self.project}"
-        diff = unified(there.path, current.text if current else "", self.text)
+        diff = masked_diff(there.path, current.text if current else "", self.text)
         return Change(text, Call(lambda: self._request(there), "/projects/:id/merge_requests"), "create", diff=diff)
 
     def _request(self, there: There) -> tuple[Command, Mapping[str, Json]]:
@@ -314,7 +314,7 @@ class LocalPipeline(Resource):
             f"write {self.path} on this machine",
             Call(self._write, "a local file"),
             "update" if there else "create",
-            diff=unified(str(self.path), seen.text if there else "", self.text),
+            diff=masked_diff(str(self.path), seen.text if there else "", self.text),
         )
 
     def _read(self, _: Result | None) -> Result:

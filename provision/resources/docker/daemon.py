@@ -10,13 +10,11 @@ Docker does not come up with the new daemon.json, the one of before the first un
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provision.editing.diff import unified
-from provision.errors import ProbeFailed, Refused
+from provision.editing.json import diff, edit
 from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
 from provision.host.files import ASK_STATE, HOME, PENDING, read_state, replace
 from provision.host.pending import Handler
@@ -59,47 +57,21 @@ class JsonSettings(Resource):
         if not self.wanted and not ours:
             return
         before = found.content or b""
-        now = self._parse(before)
-        after = {key: value for key, value in now.items() if key in self.wanted or key not in ours}
-        after.update(self.wanted)
-        if _same(after, now) and (found.content is not None or not after):
+        edited = edit(before, self.wanted, remove=ours, name=self.path)
+        if not edited.changed:
             return
-        text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
-        owed = self._owed(now, after)
+        owed = (self.reload,) if self.reload and edited.changed <= self.reloaded else self.notify
         copy = self.aside if owed == self.notify else ""
         yield Change(
             f"{'create' if found.content is None else 'update'} {self.path}",
-            replace(self.path, text, mode="0644", owner="root:root", check=self.check, keep=True, rollback=copy),
+            replace(
+                self.path, edited.content, mode="0644", owner="root:root", check=self.check, keep=True, rollback=copy
+            ),
             "create" if found.content is None else "update",
-            unified(self.path, before.decode("utf-8", "replace"), text),
+            diff(before, edited.content, self.path),
             owed,
             remember={self.path: sorted(self.wanted) or None},
         )
-
-    def _owed(self, now: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Handler, ...]:
-        touched = {key for key in {*now, *after} if not _same(now.get(key), after.get(key))}
-        return (self.reload,) if self.reload and touched <= self.reloaded else self.notify
-
-    def _parse(self, content: bytes) -> dict[str, Any]:
-        if not content.strip():
-            return {}
-        try:
-            value = json.loads(content)
-        except UnicodeDecodeError as error:
-            raise ProbeFailed(f"{self.path} is not UTF-8: {error}", hint="mend it by hand first") from error
-        except json.JSONDecodeError as error:
-            raise Refused(
-                f"{self.path} line {error.lineno}: not JSON: {error.msg}",
-                hint="mend it by hand first: it is not written over",
-            ) from error
-        if not isinstance(value, dict):
-            raise Refused(f"{self.path} holds no JSON object", hint="mend it by hand first: it is not written over")
-        return value
-
-
-def _same(one: Any, other: Any) -> bool:
-    # Compared as JSON, since Python holds `true` and `1` equal, and dockerd does not.
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 DAEMON_JSON: Final = "/etc/docker/daemon.json"

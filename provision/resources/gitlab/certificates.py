@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.errors import Refused
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
@@ -271,5 +271,5 @@ class UploadedPair(Resource):
         before, after = (one.decode("utf-8", "backslashreplace") for one in (chain.content or b"", self.certificate))
         digest = hashlib.sha256(self._private).hexdigest()[:8]
         key = f"--- {self.key} (now)\n+++ {self.key} (wanted)\n(a secret, sha256 {digest}…: not shown)"
-        certificate = unified(self.fullchain, before, after) if before != after else ""
+        certificate = masked_diff(self.fullchain, before, after) if before != after else ""
         return f"{certificate}\n{key}".lstrip()

@@ -120,7 +120,7 @@ class RegistryStorage(Resource):
 
 def _left_behind(text: bytes, wanted: Mapping[str, Any], folder: str, repository: str) -> str:
     """What would no longer be found after the switch; "" when nothing would, or there is no switch."""
-    from provision.editing.ruby.locate import effective
+    from provision.editing.ruby.assignments import effective
     from provision.editing.ruby.values import MISSING, NotLiteral
 
     now = effective(text, ("registry", "storage"))

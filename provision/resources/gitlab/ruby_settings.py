@@ -21,7 +21,7 @@ from provision.secret import Secret
 from provision.shell import sh
 
 if TYPE_CHECKING:
-    from provision.editing.ruby.edit import Edit
+    from provision.editing.ruby.edit import EditedRuby
 
 GITLAB_RB: Final = "/etc/gitlab/gitlab.rb"
 ROLLBACK: Final = f"{HOME}/rollback/gitlab.rb"
@@ -84,10 +84,10 @@ class RubySettings(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         from provision.editing.ruby.edit import edit
-        from provision.editing.ruby.masking import masked_diff, secrets_in
+        from provision.editing.ruby.masking import diff, secret_strings
 
         text = read_gitlab_rb(seen)
-        for one in secrets_in(text or b""):
+        for one in secret_strings(text or b""):
             Secret(one)  # those of other tasks and people: from now on masked, should a reconfigure speak of them
         version = gitlab_version(read_packages(seen["packages"]))
         wanted = {spelt(path, version): value for path, value in self.settings.items()}
@@ -100,23 +100,25 @@ class RubySettings(Resource):
             return
         if text is None and not version:
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
-        elif removed := removed_settings(edited.text, version):
+        elif removed := removed_settings(edited.content, version):
             raise Refused(
                 f"{GITLAB_RB} would hold settings that GitLab {version} refuses to be reconfigured with: {'; '.join(removed)}",
                 hint="take them out of [gitlab.settings] or by hand, as the release notes of that version say, and run again",
             )
         yield Change(
             f"set {', '.join(dict.fromkeys(_spell(one.path) for one in edited.changes))} in {GITLAB_RB}",
-            replace(GITLAB_RB, edited.text, mode="0600", owner="root:root", check=SYNTAX, keep=True, rollback=ROLLBACK),
+            replace(
+                GITLAB_RB, edited.content, mode="0600", owner="root:root", check=SYNTAX, keep=True, rollback=ROLLBACK
+            ),
             "update" if text is not None else "create",
-            masked_diff(text or b"", edited.text, _secrets(list(wanted.values()))),
+            diff(text or b"", edited.content, _secrets(list(wanted.values()))),
             self.notify,
             remember={key: sorted(list(path) for path in _ours(wanted, before, edited)) or None},
             waits_for="" if text is not None or version else "gitlab",
         )
 
 
-def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: Edit) -> Iterator[Path]:
+def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> Iterator[Path]:
     """The wanted settings that we set, now or earlier; one that stood there already is somebody else's."""
     touched = [one.path for one in edited.changes]
     for path in wanted:
@@ -145,7 +147,7 @@ def spelt(path: Path, version: str) -> Path:
 
     `registry_nginx['x']` is `registry['nginx']['x']` from GitLab 19.2 on; before it the new form is silently ignored.
     """
-    from provision.editing.ruby.syntax import nginx_path
+    from provision.editing.ruby.source import nginx_path
 
     return (*nginx_path(version or NEWEST), *path[1:]) if path[0] == "registry_nginx" else path
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused
 from provision.host.files import replace
 from provision.host.pending import Handler
@@ -132,7 +132,9 @@ class File(Resource):
             digest = hashlib.sha256(after).hexdigest()[:8]
             return f"--- {self.path} (now)\n+++ {self.path} (wanted)\n(a secret, sha256 {digest}…: not shown)"
         # Bytes that are no text are shown by number: two that differ must not look alike.
-        return unified(self.path, before.decode("utf-8", "backslashreplace"), after.decode("utf-8", "backslashreplace"))
+        return masked_diff(
+            self.path, before.decode("utf-8", "backslashreplace"), after.decode("utf-8", "backslashreplace")
+        )
 
 
 def set_access(path: str, mode: str, owner: str, found_mode: str, found_owner: str) -> Iterator[Change]:

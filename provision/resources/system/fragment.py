@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.host.files import BACKUP, replace
 from provision.host.pending import Handler
 from provision.host.scripts import script
@@ -46,7 +46,7 @@ class ConfigFragment(Resource):
             f"{verb} {self.path}",
             self._write(wanted),
             "create" if found.content is None else "update",
-            unified(self.path, before, wanted),
+            masked_diff(self.path, before, wanted),
             self.handlers,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, UsageError
 from provision.host.files import BACKUP
 from provision.host.pending import Handler, handlers_of
@@ -192,7 +192,7 @@ class Unit(Resource):
                 f"{verb} {self.path}",
                 script("write_unit", self.path, BACKUP).reading(self.content),
                 "create" if found.content is None else "update",
-                unified(self.path, before, self.content),
+                masked_diff(self.path, before, self.content),
                 notify,
             )
         elif state.outdated:

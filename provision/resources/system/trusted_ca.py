@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provision.editing.diff import unified
+from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed
 from provision.host.scripts import script
 from provision.resources.base import Action, Change, Note, Observation, Probe, Resource
@@ -43,7 +43,7 @@ class TrustedCa(Resource):
         if found == wanted and not incomplete:
             return
         diffs = [
-            unified(f"{_FOLDER}/{name}", found.get(name, ""), wanted.get(name, ""))
+            masked_diff(f"{_FOLDER}/{name}", found.get(name, ""), wanted.get(name, ""))
             for name in sorted(found.keys() | wanted.keys())
         ]
         action: Action

@@ -259,14 +259,14 @@ class TestOptions:
         """A secret inside a file shows as ***; without -D no diff is shown."""
         estate.playbook(
             "secret.py",
-            "from provision.resources.base import *\nfrom provision.editing.diff import unified\n"
+            "from provision.resources.base import *\nfrom provision.editing.diff import masked_diff\n"
             "from provision.secret import Secret\nfrom provision.shell import sh\nfrom provision.tasks import task\n"
             "class Thing(Resource):\n"
             "    label = 'Thing'\n"
             "    def probe(self): return Probe.of(sh('thing'))\n"
             "    def plan(self, seen):\n"
             "        Secret('canary-7f3a')\n"
-            "        yield Change('write', sh('write'), diff=unified('/x', 'a\\n', 'a\\nkey = canary-7f3a\\n'))\n"
+            "        yield Change('write', sh('write'), diff=masked_diff('/x', 'a\\n', 'a\\nkey = canary-7f3a\\n'))\n"
             "@task()\ndef secret(host):\n    'A thing is written.'\n    yield Thing()\n",
         )
         shown = provision("secret", "-i", estate.inventory, "-C", "-D", "-l", "web1")

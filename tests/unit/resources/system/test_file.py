@@ -94,9 +94,9 @@ def test_a_known_secret_inside_a_file_is_masked_in_its_diff() -> None:
 
 
 def test_line_ends_and_secrets_that_differ_are_told() -> None:
-    """A diff of a change is never empty."""
+    """Lines that look alike are explained."""
     (change,) = planned(MOTD, observe(MOTD, file_is("hello\r\n")))
-    assert change.diff.splitlines()[-1] == "(they differ in secrets or line ends)"
+    assert change.diff.splitlines()[3:] == ["-hello", "+hello", "(the lines differ in secrets or line endings)"]
 
 
 def test_a_long_diff_is_cut() -> None:

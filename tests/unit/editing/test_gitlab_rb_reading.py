@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.locate import effective
-from provision.editing.ruby.syntax import nginx_path, spell
+from provision.editing.ruby.source import nginx_path, statement
 from provision.editing.ruby.values import MISSING, NotLiteral, render
 from provision.errors import Refused
 from provision.secret import Secret
@@ -80,7 +80,7 @@ def test_nginx_path(version: str, path: tuple[str, ...]) -> None:
 
 def test_nginx_path_of_no_version() -> None:
     """Anything else is refused."""
-    with pytest.raises(Refused, match="no GitLab version"):
+    with pytest.raises(Refused, match="is not a GitLab version"):
         nginx_path("latest")
 
 
@@ -113,8 +113,8 @@ def test_render(value: Any, source: str) -> None:
 
 def test_spell() -> None:
     """One part is a call, more are an assignment; keys are quoted like values."""
-    assert spell(("external_url",), "'x'") == "external_url 'x'"
-    assert spell(("a", "it's", "b"), "1") == "a[\"it's\"]['b'] = 1"
+    assert statement(("external_url",), "'x'") == "external_url 'x'"
+    assert statement(("a", "it's", "b"), "1") == "a[\"it's\"]['b'] = 1"
 
 
 REMOVED = {
@@ -137,8 +137,8 @@ def test_removed(case: str) -> None:
     """The setting goes and nothing else; doing it again changes nothing."""
     before, after = REMOVED[case]
     done = edit(before.encode(), {}, [("registry", "x")])
-    assert done.text.decode() == after
-    assert edit(done.text, {}, [("registry", "x")]).changes == []
+    assert done.content.decode() == after
+    assert edit(done.content, {}, [("registry", "x")]).changes == []
     assert [change.action for change in done.changes] == (["delete"] if before != after else [])
 
 
@@ -146,27 +146,27 @@ def test_removed_key_of_a_hash() -> None:
     """A key goes out of a hash that sets more, lines and comments of others staying."""
     before = b"registry['storage'] = {\n  's3' => { 'a' => 1 },\n  # ours\n  'redirect' => { 'disable' => true }\n}\n"
     done = edit(before, {}, [("registry", "storage", "redirect")])
-    assert done.text == b"registry['storage'] = {\n  's3' => { 'a' => 1 }\n  # ours\n}\n"
-    assert done.changes[0].action == "update"
+    assert done.content == b"registry['storage'] = {\n  's3' => { 'a' => 1 }\n  # ours\n}\n"
+    assert done.changes[0].action == "delete"
 
 
 def test_removed_twice_over() -> None:
     """Several keys of one hash, and a setting with a part of itself."""
     before = b"registry['x'] = { 'a' => 1, 'b' => 2, 'c' => 3 }\n"
     done = edit(before, {}, [("registry", "x", "a"), ("registry", "x", "b")])
-    assert effective(done.text, ("registry", "x")) == {"c": 3}
-    assert edit(before, {}, [("registry", "x"), ("registry", "x", "a")]).text == b""
+    assert effective(done.content, ("registry", "x")) == {"c": 3}
+    assert edit(before, {}, [("registry", "x"), ("registry", "x", "a")]).content == b""
 
 
 def test_left_behind_is_told() -> None:
     """What cannot be taken out safely is named with its line."""
     done = edit(b"registry['x'] = 1\nregistry['x'] = 2 unless true\n", {}, [("registry", "x")])
-    assert done.text == b"registry['x'] = 2 unless true\n"
-    assert done.notes == ["line 2 also sets registry['x'], in `unless`: left as it is"]
+    assert done.content == b"registry['x'] = 2 unless true\n"
+    assert done.notes == ["line 2 also sets registry['x'], in `unless`: unchanged"]
     chain = edit(b"registry['x'] = nginx['a'] = []\nregistry['x'] << 1\n", {}, [("registry", "x")])
     assert chain.notes == [
-        "line 1 also sets registry['x'], in one statement with more: left as it is",
-        "line 2 also sets registry['x'], in a change in place: left as it is",
+        "line 1 also sets registry['x'], in a statement that does more: unchanged",
+        "line 2 also sets registry['x'], in a change in place: unchanged",
     ]
 
 
@@ -174,7 +174,7 @@ def test_wanted_under_removed() -> None:
     """What is wanted stays when something wider goes."""
     before = b"registry['nginx']['a'] = 1\nregistry['nginx']['b'] = 2\n"
     done = edit(before, {("registry", "nginx", "a"): 1}, [("registry", "nginx")])
-    assert done.text == b"registry['nginx']['a'] = 1\n"
+    assert done.content == b"registry['nginx']['a'] = 1\n"
 
 
 def test_tree_sitter_is_imported_late() -> None:

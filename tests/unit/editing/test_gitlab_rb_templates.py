@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.syntax import nginx_path
+from provision.editing.ruby.source import nginx_path
 from provision.errors import Refused
 from tests.support.data import DATA
 from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit
@@ -46,8 +46,8 @@ def test_template(version: str, omnibus: Any) -> None:
         ("gitlab_rails", "time_zone"): "UTC",
     }
     done = edit(before, wanted)
-    check_edit(omnibus, before, done.text, wanted)
-    lines = done.text.split(b"\n")
+    check_edit(omnibus, before, done.content, wanted)
+    lines = done.content.split(b"\n")
     at = {
         text: lines.index(text)
         for text in (b"registry_external_url 'https://gitlab.example.com:5555'", b"letsencrypt['enable'] = false")
@@ -57,10 +57,10 @@ def test_template(version: str, omnibus: Any) -> None:
         b"# letsencrypt['enable'] = nil",
     ]
     assert lines[lines.index(b"registry['storage'] = {") - 1] == b"# }"
-    section = done.text[done.text.index(b"\n## Registry NGINX\n") : done.text.index(b"\n## Prometheus\n")]
+    section = done.content[done.content.index(b"\n## Registry NGINX\n") : done.content.index(b"\n## Prometheus\n")]
     assert section.count(b"['ssl_certificate") == 2
     ours = [path for path in wanted if path != ("external_url",)]
-    assert edit(done.text, {("external_url",): "GENERATED_EXTERNAL_URL"}, ours).text == before
+    assert edit(done.content, {("external_url",): "GENERATED_EXTERNAL_URL"}, ours).content == before
 
 
 REFUSED = {
@@ -80,13 +80,13 @@ REFUSED = {
     "changed in place": ("roles ['a']\nroles << 'b'\n", {("roles",): ["c"]}, "line 2", "in place"),
     "deleted": ("gitlab_rails['time_zone'] = 'UTC'\ngitlab_rails.delete('time_zone')\n", ZONE, "line 2", "in place"),
     "no hash": ("registry['storage'] = nil\n", BUCKET, "line 1", "no hash"),
-    "holder by or-equals": ("registry['storage'] ||= {}\n", BUCKET, "line 1", "was before"),
+    "holder by or-equals": ("registry['storage'] ||= {}\n", BUCKET, "line 1", "on its earlier value"),
     "shadowed": ("gitlab_rails = {}\n", ZONE, "line 1", "local variable"),
     "unfinished": ("nginx['x'] = 1\nregistry['storage'] = {\n", URL, "line 2", "ruby -c"),
     "unfinished heredoc": ("nginx['x'] = <<EOS\nfoo\n", URL, "line 1", "ruby -c"),
     "no Ruby": ("external_url 'https://x\n", URL, "line 1", "ruby -c"),
     "overlapping": ("", {**STORAGE, **BUCKET}, "registry['storage']", "both wanted"),
-    "no name": ("", {("Foo",): 1}, "Foo", "no name"),
+    "is not the name": ("", {("Foo",): 1}, "Foo", "is not the name"),
     "infinite": ("", {("nginx", "x"): float("inf")}, "nginx['x']", "float"),
     "half a pair": ("", {("nginx", "x"): "\ud800"}, "nginx['x']", "UTF-16"),
 }

@@ -205,7 +205,7 @@ ROWS = [
     Row("__END__", "nginx['a'] = 1\n__END__\nexternal_url 'x'\n", URL,
         "nginx['a'] = 1\nexternal_url 'https://new.example.com'\n__END__\nexternal_url 'x'\n"),
     Row("from_file after it", "gitlab_rails['time_zone'] = 'UTC'\nfrom_file '/etc/gitlab/more.rb'\n", ZONE,
-        "gitlab_rails['time_zone'] = 'UTC'\nfrom_file '/etc/gitlab/more.rb'\n", "line 2 takes in other Ruby"),
+        "gitlab_rails['time_zone'] = 'UTC'\nfrom_file '/etc/gitlab/more.rb'\n", "line 2 includes other Ruby"),
     Row("computed keys", "%w[a b].each { |key| gitlab_rails[key] = true }\n", ZONE,
         "%w[a b].each { |key| gitlab_rails[key] = true }\ngitlab_rails['time_zone'] = 'UTC'\n", "line 1 may change"),
     Row("a condition that agrees", "gitlab_rails['time_zone'] = 'CET'\nif true\n  gitlab_rails['time_zone'] = 'UTC'\nend\n", ZONE,
@@ -230,7 +230,7 @@ ROWS = [
 def test_row(row: Row, omnibus: Any) -> None:
     """The file becomes the expected one; to Ruby ours are as wanted and all others as before; once more is no change."""
     done = edit(row.before.encode(), row.wanted)
-    assert done.text.decode() == row.after
+    assert done.content.decode() == row.after
     assert row.note in "\n".join(done.notes)
     assert bool(done.changes) == (row.before != row.after)
-    check_edit(omnibus, row.before.encode(), done.text, row.wanted)
+    check_edit(omnibus, row.before.encode(), done.content, row.wanted)

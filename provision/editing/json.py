@@ -1,0 +1,204 @@
+"""A JSON file whose top-level keys have several owners: `/etc/docker/daemon.json`. Source: dockerd(8), RFC 8259.
+
+Values are replaced, added and removed member by member. The order of keys, the indentation and all other members stay.
+An empty file counts as an empty object, as dockerd takes it. A key that stands there twice has its last value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from provision.editing.diff import Span, masked_diff
+from provision.editing.document import Document, Splice, check_read_back, same
+from provision.errors import ProbeFailed, Refused
+from provision.secret import is_secret_name, revealed, secret_values
+
+
+@dataclass(frozen=True)
+class EditedJson:
+    """An edited file: its new bytes with secrets in clear, and the top-level keys whose value changed.
+
+    `content` is the very bytes given when nothing had to change.
+    """
+
+    content: bytes = field(repr=False)
+    changed: frozenset[str] = frozenset()
+
+
+def edit(content: bytes, wanted: Mapping[str, Any], remove: Collection[str] = (), *, name: str) -> EditedJson:
+    """Return the file with each key of `wanted` at its value and the keys of `remove` that are not wanted gone.
+
+    content  the bytes of the file; b"" when there is none
+    wanted   top-level keys and their values; `Secret` values are revealed
+    name     the path, for messages
+
+    Raises ProbeFailed for a file that is not UTF-8, and Refused for one that holds no JSON object.
+    """
+    document = Document(content)
+    now = _object(document, name)
+    planned = {key: value for key, value in now.items() if key in wanted or key not in remove}
+    planned |= revealed(wanted)
+    changed = frozenset(key for key in {*now, *planned} if not _same_member(now, planned, key))
+    if not changed:
+        return EditedJson(content)
+    new = document.splice(_splices(document, now, planned, changed))
+    check_read_back(
+        name, new, lambda result: _object(Document(result), name), planned, "write the file as one plain JSON object"
+    )
+    return EditedJson(new, changed)
+
+
+def diff(before: bytes, after: bytes, path: str) -> str:
+    """Return the masked diff of two JSON files; the values of secret-looking keys are `***`, nested ones too."""
+    return masked_diff(path, before, after, find_secrets)
+
+
+_TOKEN = re.compile(
+    r'(?P<string>"(?:\\.|[^"\\\n])*(?:"|(?=\n)|\Z))(?P<colon>\s*:)?|(?P<sign>[\[\]{},])|[^\s"\[\]{},:]+'
+)
+
+
+def find_secrets(content: bytes) -> Iterator[Span]:
+    """Find the values of secret-looking keys, also in JSON that is not valid, and `NAME=value` inside strings."""
+    text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content
+    inherited = secret = False  # whether the enclosing value's key, and this value's key, is a secret's
+    outer: list[bool] = []
+    for token in _TOKEN.finditer(text):
+        if token["colon"]:
+            secret = inherited or is_secret_name(_key(token["string"]))
+        elif token["sign"] in ("{", "["):
+            outer.append(inherited)
+            inherited = secret
+        elif token["sign"]:
+            if token["sign"] != "," and outer:
+                inherited = outer.pop()
+            secret = inherited
+        elif token["string"]:
+            start, end = token.start() + 1, token.end() - token["string"][1:].endswith('"')
+            if secret:
+                yield start, end
+            else:
+                yield from ((start + first, start + last) for first, last in secret_values(text[start:end]))
+        elif secret and token.group() not in ("true", "false", "null"):
+            yield token.span()
+
+
+def _key(source: str) -> str:
+    try:
+        return str(json.loads(source))
+    except ValueError:
+        return source.strip('"')
+
+
+def _object(document: Document, name: str) -> dict[str, Any]:
+    """The data of the file. Raises ProbeFailed and Refused as `edit` does."""
+    hint = "fix the file by hand first: it is not written over"
+    content = document.content[document.start :]
+    if not content.strip():
+        return {}
+    try:
+        value = json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ProbeFailed(f"{name} is not UTF-8: {error}", hint=hint) from error
+    except json.JSONDecodeError as error:
+        raise Refused(f"{name} line {error.lineno}: not JSON: {error.msg}", hint=hint) from error
+    if not isinstance(value, dict):
+        raise Refused(f"{name} holds no JSON object", hint=hint)
+    return value
+
+
+def _same_member(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return key in one and key in other and same(one[key], other[key])
+
+
+class _Member(NamedTuple):
+    """A `"key": value` of the top-level object, as offsets of bytes."""
+
+    key: str
+    start: int
+    value: int
+    end: int
+
+
+def _members(document: Document) -> list[_Member]:
+    """The members of a valid object, in order."""
+    text = document.content[document.start :].decode()
+    decoder = json.JSONDecoder()
+
+    def skip(at: int, signs: str = "") -> int:
+        while at < len(text) and text[at] in " \t\r\n" + signs:
+            at += 1
+        return at
+
+    def offset(at: int) -> int:
+        return document.start + len(text[:at].encode())
+
+    members: list[_Member] = []
+    at = skip(0, "{")
+    while text[at] != "}":
+        key, behind = decoder.raw_decode(text, at)
+        value = skip(behind, ":")
+        _, end = decoder.raw_decode(text, value)
+        members.append(_Member(key, offset(at), offset(value), offset(end)))
+        at = skip(end, ",")
+    return members
+
+
+def _splices(
+    document: Document, now: Mapping[str, Any], planned: Mapping[str, Any], changed: Collection[str]
+) -> list[Splice]:
+    members = _members(document) if now else []
+    last = {member.key: member for member in members}
+    kept = [
+        member
+        for member in members
+        if member.key not in changed or (member.key in planned and member is last[member.key])
+    ]
+    if not kept:
+        new = json.dumps(planned, indent=2, ensure_ascii=False) + "\n"
+        return [Splice(document.start, len(document.content), document.encode(new))]
+    splices = [
+        Splice(member.value, member.end, _value(document, member, planned[member.key]))
+        for member in kept
+        if member.key in changed
+    ]
+    for before, member, after in zip([None, *members], members, [*members[1:], None], strict=False):
+        if member in kept:
+            continue
+        if any(one.start > member.start for one in kept):
+            assert after is not None
+            splices.append(Splice(member.start, after.start))
+        else:
+            assert before is not None
+            splices.append(Splice(before.end, member.end))
+    end = kept[-1].end
+    for key in planned:
+        if key not in now:
+            splices.append(Splice(end, end, _member(document, kept[-1], key, planned[key])))
+    return splices
+
+
+def _on_own_line(document: Document, member: _Member) -> bool:
+    return (
+        document.indentation(member.start)
+        == document.content[document.line_start(member.start) : member.start].decode()
+    )
+
+
+def _value(document: Document, member: _Member, value: Any) -> bytes:
+    """A value as JSON: indented like the file where the member begins a line, else on one line."""
+    if not _on_own_line(document, member):
+        return json.dumps(value, ensure_ascii=False).encode()
+    indentation = document.indentation(member.start)
+    text = json.dumps(value, indent=indentation or 2, ensure_ascii=False)
+    return document.encode(text.replace("\n", "\n" + indentation))
+
+
+def _member(document: Document, sibling: _Member, key: str, value: Any) -> bytes:
+    """A new member with the comma before it, laid out like its sibling."""
+    newline = "\n" + document.indentation(sibling.start) if _on_own_line(document, sibling) else " "
+    return document.encode(f",{newline}{json.dumps(key, ensure_ascii=False)}: ") + _value(document, sibling, value)

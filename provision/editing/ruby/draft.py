@@ -1,0 +1,178 @@
+"""The edits planned for one gitlab.rb: replaced values, new lines and removed statements, as splices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from provision.editing.document import Splice, same
+from provision.editing.ruby.literals import Pair, evaluate, pairs
+from provision.editing.ruby.source import Path, statement
+from provision.editing.ruby.values import Plain, render, render_string
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from provision.editing.ruby.assignments import Assignment
+    from provision.editing.ruby.source import RubyDocument
+
+Action: TypeAlias = Literal["create", "update", "delete"]
+
+
+class Draft:
+    """Collects edits of one document. `content()` is the result.
+
+    notes    what the reader should know of the file
+    changes  each changed setting, in order, and what happens to it
+    """
+
+    def __init__(self, document: RubyDocument) -> None:
+        self.document = document
+        self.notes: list[str] = []
+        self.changes: dict[Path, Action] = {}
+        self._splices: list[Splice] = []
+
+    def content(self) -> bytes:
+        """Return the new bytes."""
+        return self.document.splice(self._splices)
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def add_line(self, path: Path, at: int, setting: Path, value: Plain) -> None:
+        """Insert a line at byte `at`, the start of a line, that sets `setting`; it is a part of the wanted `path`."""
+        document = self.document
+        source = statement(setting, render(value, ascii_only=not document.utf8))
+        first = not any(splice.start == splice.end == at for splice in self._splices)
+        unended = at > document.start and document.content[at - 1 : at] != b"\n" and first
+        self._splices.append(Splice(at, at, document.encode(("\n" if unended else "") + source + "\n")))
+        self._record(path, "create")
+
+    def replace_value(self, path: Path, node: Node, value: Plain) -> None:
+        """Make the literal or expression `node` evaluate to `value`, inside hashes with the fewest bytes."""
+        self._splices += _replace_value(self.document, node, value)
+        self._record(path, "update")
+
+    def replace_statement(self, path: Path, assignment: Assignment, value: Plain) -> None:
+        """Write the whole assignment anew, for `||=` and for calls with several arguments."""
+        source = statement(assignment.path, render(value, ascii_only=not self.document.utf8))
+        self._splices += _replace_node(self.document, assignment.node, source)
+        self._record(path, "update")
+
+    def remove_key(self, path: Path, node: Node, rest: dict[str, Plain]) -> None:
+        """Reduce the hash literal `node` to `rest`: the last key of `path` is not in it."""
+        self._splices += _replace_value(self.document, node, rest)
+        self._record(path, "delete")
+
+    def remove_statement(self, path: Path, assignment: Assignment) -> None:
+        """Remove the statement of `assignment`; its line too, with a comment behind it, when nothing else is on it."""
+        self._record(path, "delete")
+        document, node = self.document, assignment.statement
+        start, end = document.line_start(node.start_byte), document.line_end(node.end_byte)
+        behind = document.content[node.end_byte : end].strip().removeprefix(b";").lstrip()
+        if not document.content[start : node.start_byte].strip() and (not behind or behind.startswith(b"#")):
+            self._splices.append(Splice(start, document.next_line(node.end_byte - 1)))
+            return
+        after, before = node.next_sibling, node.prev_sibling
+        start, end = node.start_byte, node.end_byte
+        if after is not None and after.type == ";":
+            end = after.end_byte
+            end += len(document.content[end:]) - len(document.content[end:].lstrip(b" \t"))
+        elif before is not None and before.type == ";":
+            start = before.start_byte
+        self._splices += [Splice(start, end), *_remove_heredoc_bodies(document, node)]
+
+    def _record(self, path: Path, action: Action) -> None:
+        self.changes[path] = action if self.changes.get(path, action) == action else "update"
+
+
+def _replace_node(document: RubyDocument, node: Node, source: str) -> list[Splice]:
+    """Replace `node` by Ruby source; the bodies of heredocs that began in it are removed."""
+    return [
+        Splice(node.start_byte, node.end_byte, document.encode(source)),
+        *_remove_heredoc_bodies(document, node),
+    ]
+
+
+def _remove_heredoc_bodies(document: RubyDocument, node: Node) -> list[Splice]:
+    """Remove the heredoc bodies whose `<<MARK` is in `node` and that lie behind it."""
+    if b"<<" not in document.source(node):
+        return []
+    return [
+        Splice(body.start_byte, body.end_byte)
+        for start, body in document.heredocs.items()
+        if node.start_byte <= start < node.end_byte <= body.start_byte
+    ]
+
+
+def _replace_value(document: RubyDocument, node: Node, wanted: Plain, *, inline: bool = False) -> list[Splice]:
+    if same(evaluate(document, node), wanted):
+        return []
+    if node.type == "hash" and isinstance(wanted, dict):
+        splices = _edit_hash(document, node, wanted)
+        if splices is not None:
+            return splices
+    indent = len(document.indentation(node.start_byte))
+    return _replace_node(document, node, render(wanted, indent=indent, inline=inline, ascii_only=not document.utf8))
+
+
+def _edit_hash(document: RubyDocument, node: Node, wanted: dict[str, Plain]) -> list[Splice] | None:
+    """Edit a hash literal pair by pair; None when it must be written anew."""
+    found = pairs(document, node)
+    if not found or len({pair.key for pair in found}) != len(found) or b"<<" in document.source(node):
+        return None
+    kept = [pair for pair in found if pair.key in wanted]
+    if not kept:
+        return None
+    one_line = node.start_point.row == node.end_point.row
+    splices = [
+        splice
+        for pair in kept
+        for splice in _replace_value(document, pair.value, wanted[str(pair.key)], inline=one_line)
+    ]
+    new = {key: value for key, value in wanted.items() if key not in {pair.key for pair in found}}
+    removed = [pair for pair in found if pair.key not in wanted]
+    if not new and not removed:
+        return splices
+    lines = [_own_lines(document, pair) for pair in found]
+    if None in lines or document.line_start(node.end_byte) == document.line_start(found[-1].node.end_byte):
+        if removed or not one_line:
+            return None
+        source = "".join(f", {_pair(document, key, value, 0, inline=True)}" for key, value in new.items())
+        return [*splices, Splice(found[-1].node.end_byte, found[-1].node.end_byte, document.encode(source))]
+    splices += [Splice(*span) for pair, span in zip(found, lines, strict=True) if span and pair in removed]
+    return splices + _add_pairs(document, found, kept[-1], new)
+
+
+def _add_pairs(document: RubyDocument, found: list[Pair], last_kept: Pair, new: dict[str, Plain]) -> list[Splice]:
+    """Insert new pairs below the last one that is kept, and correct the comma behind that one."""
+    end, last = last_kept.node.end_byte, found[-1].node
+    after = last_kept.node.next_sibling
+    comma = after if after is not None and after.type == "," else None
+    trailing = last.next_sibling is not None and last.next_sibling.type == ","
+    splices = []
+    if new and comma is None:
+        splices.append(Splice(end, end, b","))
+    if not new and comma is not None and not trailing and last_kept is not found[-1]:
+        splices.append(Splice(comma.start_byte, comma.end_byte))
+    if new:
+        indent = len(document.indentation(last_kept.node.start_byte))
+        lines = [" " * indent + _pair(document, key, value, indent) for key, value in new.items()]
+        at = document.line_end(end)
+        splices.append(Splice(at, at, document.encode(",\n".join(lines) + ("," if trailing else "") + "\n")))
+    return splices
+
+
+def _pair(document: RubyDocument, key: str, value: Plain, indent: int, *, inline: bool = False) -> str:
+    ascii_only = not document.utf8
+    rendered = render(value, indent=indent, inline=inline, ascii_only=ascii_only)
+    return f"{render_string(key, ascii_only=ascii_only)} => {rendered}"
+
+
+def _own_lines(document: RubyDocument, pair: Pair) -> tuple[int, int] | None:
+    """The whole lines of a pair when only its comma and a comment are on them; else None."""
+    start, end = document.line_start(pair.node.start_byte), document.line_end(pair.node.end_byte)
+    before, behind = document.content[start : pair.node.start_byte], document.content[pair.node.end_byte : end]
+    rest = behind.strip().removeprefix(b",").lstrip()
+    return (start, end) if not before.strip() and (not rest or rest.startswith(b"#")) else None
