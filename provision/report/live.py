@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from provision.engine.events import ErrorSeen, Event, Message, Output, Start
-from provision.report.progress import Activity, HostActivity, is_urgent
+from provision.report.progress import FAILURES, Activity, HostActivity, is_urgent
 from provision.report.text import LineAssembler, printable, printable_lines
 from provision.report.wording import count, duration, failure_label, place
 
@@ -74,7 +74,7 @@ class LiveView:
     def _print(self, lines: list[Text]) -> None:
         for line in lines:
             self.has_printed = True
-            self._console.print(line, soft_wrap=True)
+            self._console.print(line)
 
     def _urgent(self, event: Event) -> list[Text]:
         match event:
@@ -116,8 +116,9 @@ def _headline(activity: Activity, now: float) -> Text:
     changes = count(activity.changes, "change") + (" pending" if activity.check else "")
     line = Text.assemble(("provision ", "soft"), (" ".join(activity.names), "heading"))
     line.append(f"  {count(len(activity.hosts), 'host')} · {changes}", "soft")
-    if failed := activity.count("failed", "unreachable"):
-        line.append(f" · {failed} failed", "bad")
+    for state in FAILURES:
+        if number := activity.count(state):
+            line.append(f" · {number} {state}", "bad")
     return line.append(f" · {duration(now - activity.began)}", "soft")
 
 
@@ -140,6 +141,6 @@ def _others(activity: Activity, shown: int) -> Text:
         (activity.count("busy") - shown, "more busy"),
         (activity.count("waiting"), "waiting"),
         (activity.count("idle"), "between tasks or done"),
-        (activity.count("failed", "unreachable"), "failed"),
+        *((activity.count(state), state) for state in FAILURES),
     )
     return Text("  … " + ", ".join(f"{number} {label}" for number, label in counts if number), "soft")

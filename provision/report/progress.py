@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, Literal
 from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Output, Start, Step, StepKind, TaskDone
 from provision.report.folding import fold_names
 from provision.report.text import LineAssembler, printable, printable_lines
-from provision.report.wording import count, duration, failure_label, place
+from provision.report.wording import count, duration, failure_label, is_unreachable, place
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 State = Literal["waiting", "busy", "idle", "failed", "unreachable"]
+FAILURES: Final[tuple[State, ...]] = ("failed", "unreachable")
 
 
 @dataclass
@@ -58,7 +59,8 @@ class Activity:
             case TaskDone():
                 self._add_task(event, now)
             case ErrorSeen() if event.host in self.hosts:
-                self.hosts[event.host] = HostActivity("failed", event.task, printable_lines(event.text)[0], now)
+                state = "unreachable" if is_unreachable(event) else "failed"
+                self.hosts[event.host] = HostActivity(state, event.task, printable_lines(event.text)[0], now)
             case _:
                 pass
 
@@ -66,13 +68,13 @@ class Activity:
         before = self.hosts.get(event.host, HostActivity())
         if event.status in ("failed", "unreachable"):
             self.hosts[event.host] = HostActivity(event.status, event.task, before.text, now)
-        elif before.state not in ("failed", "unreachable"):  # a task skipped after a failure does not hide the failure
+        elif before.state not in FAILURES:  # a task skipped after a failure does not hide the failure
             text = count(event.changes, "change") if event.changes else event.status
             self.hosts[event.host] = HostActivity("idle", event.task, text, now)
 
-    def count(self, *states: State) -> int:
-        """How many hosts are in one of these states."""
-        return len([one for one in self.hosts.values() if one.state in states])
+    def count(self, state: State) -> int:
+        """How many hosts are in this state."""
+        return len([one for one in self.hosts.values() if one.state == state])
 
 
 def is_urgent(message: Message) -> bool:

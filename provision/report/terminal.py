@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from provision.report.live import LiveView
 
 SLOW: Final = 1.0  # seconds from which a change's duration is shown
+MIN_HOSTS_WIDTH: Final = 20  # characters of the column of hosts in a table
 FOLD_COUNTS_ABOVE: Final = 10  # hosts; up to there, each has its own row in the table of counts
 MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": ("-", "bad"), "run": (">", "action")}
 
@@ -119,11 +120,9 @@ class FinalReport:
                 self._print_item(item)
 
     def _print_item(self, item: Text | Table) -> None:
-        # Text is wrapped before it comes here. A table that is not for a terminal is as wide as its content.
+        # Text has been wrapped where that is wanted. A table is as wide as its content: numbers are never cut off.
         if isinstance(item, Text):
             self.console.print(item, soft_wrap=True)
-        elif is_rich(self.console):
-            self.console.print(item)
         else:
             self.console.print(item, width=10_000, crop=False)
 
@@ -185,9 +184,8 @@ class FinalReport:
 
     def _counts(self, summary: Summary) -> Table:
         """Per host: tasks that ended well, changes, tasks that failed or were skipped, and seconds."""
-        table = _table(
-            "host", "ok", "pending" if summary.check else "changed", "failed", "skipped", "unreachable", "seconds"
-        )
+        changes = "pending" if summary.check else "changes"
+        table = self._table("ok", changes, "failed", "skipped", "unreachable", "seconds")
         above = len(summary.hosts) if self.options.verbose else FOLD_COUNTS_ABOVE
         for group in fold_counts(self.log, summary.hosts, above=above):
             one = group.counts
@@ -205,7 +203,7 @@ class FinalReport:
 
     def _costs(self, summary: Summary) -> Table:
         """Per host: round trips, bytes sent and received, seconds; and the total."""
-        table = _table("host", "round trips", "sent", "received", "seconds")
+        table = self._table("round trips", "sent", "received", "seconds")
         for name in self.log.in_order(set(summary.hosts)):
             one = summary.hosts[name]
             table.add_row(Text(printable(name), "host"), *_cost(one))
@@ -246,10 +244,20 @@ class FinalReport:
         for index, line in enumerate(printable_lines(error.hint) if error.hint else []):
             yield from self._wrapped(Text("    ") if index else Text("  → ", "action"), Text(line))
 
-    def _result(self) -> list[Text]:
+    def _result(self) -> Sequence[Text]:
         if self.log.summary is None and not self.log.hosts:
             return []  # nothing was begun, and the error that ended the run is printed elsewhere
-        return [Text(*describe_result(self.log))]
+        text, tone = describe_result(self.log)
+        return self._wrapped(Text(), Text(text, tone))
+
+    def _table(self, *columns: str) -> Table:
+        """A table without borders: hosts on the left, numbers aligned to the right. Long lists of hosts are folded."""
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="soft")
+        width = max(self.console.width - sum(2 + len(one) for one in columns), MIN_HOSTS_WIDTH)
+        table.add_column("host", overflow="fold", max_width=width if is_rich(self.console) else None)
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        return table
 
     def _names(self, hosts: tuple[str, ...]) -> str:
         return printable(fold_names(hosts, limit=0 if self.options.verbose else MAX_NAMES))
@@ -263,15 +271,6 @@ class FinalReport:
         for line in lines:
             line.rstrip()
         return [Text.assemble(indent if index else first, line) for index, line in enumerate(lines)]
-
-
-def _table(first: str, *others: str) -> Table:
-    """Columns without borders: the first aligned to the left, numbers to the right."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="soft")
-    table.add_column(first, overflow="fold")
-    for head in others:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
 
 
 def _number(number: int, style: str) -> Text:

@@ -50,10 +50,15 @@ def describe_change(change: ChangeSeen, *, check: bool) -> str:
     return change.summary if change.applied else f"not applied: {change.summary}"
 
 
-def failure_label(error: ErrorSeen) -> str:
-    """`UNREACHABLE` if the host could not be connected to or logged in to, otherwise `FAILED`."""
+def is_unreachable(error: ErrorSeen) -> bool:
+    """Whether the host could not be connected to or logged in to."""
     kind = getattr(errors, error.error, None)
-    return "UNREACHABLE" if isinstance(kind, type) and issubclass(kind, errors.Unreachable) else "FAILED"
+    return isinstance(kind, type) and issubclass(kind, errors.Unreachable)
+
+
+def failure_label(error: ErrorSeen) -> str:
+    """`UNREACHABLE` or `FAILED`."""
+    return "UNREACHABLE" if is_unreachable(error) else "FAILED"
 
 
 def describe_result(log: RunLog) -> tuple[str, Tone]:
