@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from provision.report.live import LiveView
 
 SLOW: Final = 1.0  # seconds from which a change's duration is shown
+UNLIMITED: Final = 10_000  # characters: more than any table needs
 MIN_HOSTS_WIDTH: Final = 20  # characters of the column of hosts in a table
 FOLD_COUNTS_ABOVE: Final = 10  # hosts; up to there, each has its own row in the table of counts
 MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": ("-", "bad"), "run": (">", "action")}
@@ -85,7 +87,7 @@ class Terminal:
             self._progress.on(event)
 
     def close(self) -> None:
-        """Prints what is known if the run broke off before its summary."""
+        """Prints what is known if the run ended without a summary."""
         if not self._has_reported:
             self._report()
 
@@ -120,11 +122,11 @@ class FinalReport:
                 self._print_item(item)
 
     def _print_item(self, item: Text | Table) -> None:
-        # Text has been wrapped where that is wanted. A table is as wide as its content: numbers are never cut off.
-        if isinstance(item, Text):
+        if isinstance(item, Table):  # as wide as its content, also on a narrow terminal: numbers are never cut off
+            unlimited = self.console.options.update(width=UNLIMITED)
+            self.console.print(Segments(self.console.render(item, unlimited)), soft_wrap=True)
+        else:  # has been wrapped where that is wanted
             self.console.print(item, soft_wrap=True)
-        else:
-            self.console.print(item, width=10_000, crop=False)
 
     def _changes(self) -> list[Text | Table]:
         """What changed or would change: under a heading per task and hosts, or a line each."""

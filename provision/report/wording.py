@@ -11,7 +11,7 @@ from provision.report.folding import RunLog
 Tone = Literal["good", "warning", "bad"]
 """How a result is coloured: names of styles on the terminal and of classes in the page."""
 
-BROKEN_OFF: Final = "The run broke off before its end"
+INCOMPLETE: Final = "The run did not complete"
 
 
 def count(number: int, noun: str) -> str:
@@ -65,7 +65,7 @@ def describe_result(log: RunLog) -> tuple[str, Tone]:
     """The last line of a report: one sentence on how the run went, and its tone."""
     summary = log.summary
     if summary is None:
-        return BROKEN_OFF, "bad"
+        return INCOMPLETE, "bad"
     predicted = len([one for one in log.changes if one.predicted]) if summary.check else 0
     return _sentence(summary, predicted), _tone(summary)
 

@@ -115,16 +115,16 @@ def test_secrets_are_masked_and_unprintable_characters_shown(tmp_path: Path) -> 
     assert "*** \\udcff  \\x00" in parsed.text
 
 
-def test_run_that_broke_off_has_a_page(events_of: EventsOf, tmp_path: Path) -> None:
-    """It shows what is known, and that the run broke off."""
+def test_run_without_a_summary_has_a_page(events_of: EventsOf, tmp_path: Path) -> None:
+    """It shows what is known, and that the run did not complete."""
     parsed = page([event for event in events_of("first") if not isinstance(event, Summary)], tmp_path)
-    assert "The run broke off before its end" in parsed.text
+    assert "The run did not complete" in parsed.text
     assert "reconfigure GitLab" in parsed.text
 
 
 def test_run_that_never_began_has_a_page(tmp_path: Path) -> None:
-    """Without any event, the page says that the run broke off."""
-    assert "The run broke off" in page([], tmp_path).text
+    """Without any event, the page says that the run did not complete."""
+    assert "The run did not complete" in page([], tmp_path).text
 
 
 def test_page_is_written_at_once_with_the_mode_of_the_umask(tmp_path: Path, events_of: EventsOf) -> None:

@@ -80,23 +80,23 @@ def watch(command: list[str]) -> str:
     env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     child = subprocess.Popen(command, stdout=slave, stderr=slave, stdin=slave, env=env)
     os.close(slave)
-    said = b""
+    output = b""
     deadline = time.monotonic() + 30
     try:
         while time.monotonic() < deadline:
             if select.select([master], [], [], 0.2)[0]:
                 try:
                     piece = os.read(master, 65536)
-                except OSError:  # how Linux says that the other end is closed
+                except OSError:  # Linux: the other end is closed
                     break
                 if not piece:
                     break
-                said += piece
+                output += piece
         assert child.wait(timeout=10) == 0
     finally:
         child.kill()
         os.close(master)
-    return said.decode()
+    return output.decode()
 
 
 def test_view_appears_on_a_terminal_and_is_removed(script: Path) -> None:

@@ -11,7 +11,7 @@ from provision.report.progress import PlainProgress
 HOSTS = ("runner-1", "runner-2", "runner-3")
 
 
-class Bench:
+class ProgressRun:
     """A PlainProgress with its stream and a clock that stands still until it is moved."""
 
     def __init__(self, *, verbose: int = 0, check: bool = False) -> None:
@@ -35,16 +35,14 @@ class Bench:
 def test_equal_tasks_share_a_line() -> None:
     """Tasks that ended between two ticks with equal results; those that changed nothing are left out."""
     done: list[Event] = [TaskDone(host, "docker", "changed", 3.0 + index, 4) for index, host in enumerate(HOSTS)]
-    bench = Bench()
-    assert bench.after(2, *done, TaskDone("runner-1", "runner", "ok", 0.1)) == [
-        "runner-[1:3]: docker: 4 changes, 5.0 s"
-    ]
-    assert bench.after(2) == []
+    run = ProgressRun()
+    assert run.after(2, *done, TaskDone("runner-1", "runner", "ok", 0.1)) == ["runner-[1:3]: docker: 4 changes, 5.0 s"]
+    assert run.after(2) == []
 
 
 def test_check_mode_reports_pending_changes() -> None:
     """In check mode nothing was changed, and no line may read as if it was."""
-    assert Bench(check=True).after(2, TaskDone("runner-1", "docker", "changed", 0.5, 1)) == [
+    assert ProgressRun(check=True).after(2, TaskDone("runner-1", "docker", "changed", 0.5, 1)) == [
         "runner-1: docker: 1 change pending, 0.5 s"
     ]
 
@@ -52,28 +50,28 @@ def test_check_mode_reports_pending_changes() -> None:
 def test_errors_are_printed_before_the_final_report() -> None:
     """An error's first line is printed at the next tick."""
     error = ErrorSeen("runner-2", "docker", "", "LoginRefused", "refused\nmore", "hint")
-    assert Bench().after(2, error) == ["runner-2: docker: UNREACHABLE: refused"]
+    assert ProgressRun().after(2, error) == ["runner-2: docker: UNREACHABLE: refused"]
 
 
 def test_long_steps_are_named_after_ten_seconds_and_every_minute() -> None:
     """Some pipelines end a job that prints nothing for minutes."""
-    bench = Bench()
+    run = ProgressRun()
     steps = [Step(host, "docker", "install docker-ce") for host in HOSTS[:2]]
-    assert bench.after(9, *steps) == []
-    assert bench.after(2) == ["runner-[1:2]: docker: install docker-ce: running for 11.0 s"]
-    assert bench.after(50) == []
-    assert bench.after(10) == ["runner-[1:2]: docker: install docker-ce: running for 1 min 11 s"]
+    assert run.after(9, *steps) == []
+    assert run.after(2) == ["runner-[1:2]: docker: install docker-ce: running for 11.0 s"]
+    assert run.after(50) == []
+    assert run.after(10) == ["runner-[1:2]: docker: install docker-ce: running for 1 min 11 s"]
 
 
 def test_waiting_hosts_are_not_reported_as_busy() -> None:
     """The kind of the step decides, not its text."""
-    assert Bench().after(100, Step("runner-1", "", "in the queue", "waiting")) == []
+    assert ProgressRun().after(100, Step("runner-1", "", "in the queue", "waiting")) == []
 
 
 def test_verbose_prints_steps_and_whole_lines_of_output() -> None:
     """Steps at once; output when a line is complete, without escape sequences."""
-    bench = Bench(verbose=1)
-    lines = bench.after(
+    run = ProgressRun(verbose=1)
+    lines = run.after(
         0,
         Step("runner-1", "docker", "install docker-ce"),
         Output("runner-1", "docker", "Get:1 \x1b[31mdoc"),
@@ -85,8 +83,8 @@ def test_verbose_prints_steps_and_whole_lines_of_output() -> None:
         "runner-2: | other",
         "runner-1: | Get:1 docker-ce",
     ]
-    bench.progress.close()
-    assert bench.stream.getvalue() == "runner-1: | Unpack\n"
+    run.progress.close()
+    assert run.stream.getvalue() == "runner-1: | Unpack\n"
 
 
 def test_routine_steps_need_more_verbosity() -> None:
@@ -95,25 +93,25 @@ def test_routine_steps_need_more_verbosity() -> None:
         Step("runner-1", "", "connecting", "connecting"),
         Step("runner-1", "docker", "observing again", "observing"),
     )
-    assert Bench(verbose=1).after(0, *steps) == []
-    assert Bench(verbose=2).after(0, *steps) == ["runner-1: connecting …", "runner-1: docker: observing again …"]
+    assert ProgressRun(verbose=1).after(0, *steps) == []
+    assert ProgressRun(verbose=2).after(0, *steps) == ["runner-1: connecting …", "runner-1: docker: observing again …"]
 
 
 def test_answers_to_ctrl_c_are_printed_at_once() -> None:
     """The kind of the message decides, not its text."""
-    bench = Bench()
-    bench.progress.on(Message("runner-1", "docker", "install docker-ce is being finished", "stopping"))
-    bench.progress.on(Message("runner-1", "docker", "stopping after: nothing"))
-    assert bench.stream.getvalue() == "runner-1: install docker-ce is being finished\n"
+    run = ProgressRun()
+    run.progress.on(Message("runner-1", "docker", "install docker-ce is being finished", "stopping"))
+    run.progress.on(Message("runner-1", "docker", "stopping after: nothing"))
+    assert run.stream.getvalue() == "runner-1: install docker-ce is being finished\n"
 
 
 def test_long_steps_show_their_last_output() -> None:
     """What the step waits for, for example. With several hosts, the output of the one that began first."""
     waiting = "waiting for the CI jobs on this host to end: container build-1"
-    bench = Bench()
-    bench.after(0, Step("runner-1", "docker", "restart docker"), Output("runner-1", "docker", f"{waiting}\n"))
-    assert bench.after(10) == [f"runner-1: docker: restart docker: running for 10.0 s, last output: {waiting}"]
-    bench.after(0, Step("runner-2", "docker", "restart docker"))
-    assert bench.after(60) == [
+    run = ProgressRun()
+    run.after(0, Step("runner-1", "docker", "restart docker"), Output("runner-1", "docker", f"{waiting}\n"))
+    assert run.after(10) == [f"runner-1: docker: restart docker: running for 10.0 s, last output: {waiting}"]
+    run.after(0, Step("runner-2", "docker", "restart docker"))
+    assert run.after(60) == [
         f"runner-[1:2]: docker: restart docker: running for 1 min 10 s, last output of runner-1: {waiting}"
     ]

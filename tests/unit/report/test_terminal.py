@@ -86,12 +86,25 @@ def test_errors_are_wrapped_to_the_terminal(width: int, events_of: EventsOf) -> 
     assert "apt-cache madison docker-ce" in " ".join(block.split())
 
 
-def test_run_that_broke_off_shows_what_is_known(events_of: EventsOf) -> None:
+def test_tables_keep_every_number_and_name() -> None:
+    """A long name widens a table in plain text; on a narrow terminal it is folded, and the numbers stay whole."""
+    host = "runner-with-a-very-long-name.eu-central-1.compute.internal.example.com"
+    counts = HostSummary(12345, 67890, round_trips=1234567, seconds=98765.4)
+    events: list[Event] = [Start(("t",), (host,), False), Summary(False, 67890, 0, 0, 1.0, {host: counts})]
+    options = ReportOptions(stats=True, verbose=1)
+    assert f"{host}  12345    67890       0        0            -  98765.4\n" in report(events, options)
+    narrow = STYLE.sub("", report(events, options, width=40))
+    assert re.search(r"^runner-with-a-very-l  12345    67890 .* 98765\.4$", narrow, re.MULTILINE)
+    assert "1234567" in narrow
+    assert "".join(line[:20] for line in narrow.splitlines()[1:5]).startswith(host)
+
+
+def test_run_without_a_summary_shows_what_is_known(events_of: EventsOf) -> None:
     """Without a summary, the errors are printed all the same."""
     events = [event for event in events_of("failed") if not isinstance(event, Summary)]
     text = report(events)
     assert "FAILED runner-1: docker: Packages docker-ce" in text
-    assert text.endswith("The run broke off before its end\n")
+    assert text.endswith("The run did not complete\n")
 
 
 def test_run_that_never_began_prints_nothing() -> None:

@@ -58,7 +58,7 @@ def test_result_says_how_the_run_ended(summary: Summary, text: str, tone: str) -
 
 def test_result_without_a_summary_says_that_the_run_broke_off() -> None:
     """An exception of ours ended it."""
-    assert describe_result(RunLog()) == ("The run broke off before its end", "bad")
+    assert describe_result(RunLog()) == ("The run did not complete", "bad")
 
 
 def test_changes_are_worded_by_what_became_of_them() -> None:
