@@ -1,10 +1,7 @@
-"""`provision logs APP`: what an app's containers say, from each of its hosts."""
+"""`provision logs APP`: the logs of an app's containers, from each of its hosts."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +10,10 @@ import click
 from provision.cli.options import inventory_option, set_option
 
 if TYPE_CHECKING:
-    from provision.engine.assemble import Opener
     from provision.inventory import Host, Inventory
-    from provision.shell import Command
-    from provision.ssh.session import Session
 
-_AT_ONCE, _MONTH = 60.0, 30 * 86400.0  # seconds
+_TIMEOUT = 60.0  # seconds to print the last lines
+_FOLLOW_TIMEOUT = 30 * 86400.0  # seconds, with --follow
 
 
 @click.command("logs")
@@ -27,22 +22,51 @@ _AT_ONCE, _MONTH = 60.0, 30 * 86400.0  # seconds
 @set_option
 @click.option("-l", "--limit", metavar="PATTERN", help="Hosts and groups, as for a run.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines from each host.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they arrive, until Ctrl-C.")
 def logs(
     app: str, inventory: tuple[Path, ...], settings: tuple[str, ...], limit: str | None, lines: int, follow: bool
 ) -> int:
-    """Shows what APP's containers say: docker logs of each host, with the host's name where there are several."""
+    """Print the logs of APP's containers.
+
+    Runs docker logs on each host. Where there are several hosts, each line begins with the host's name.
+    """
     from provision.engine.assemble import opener
+    from provision.engine.each_host import EachHost
+    from provision.errors import Unreachable
     from provision.host.scripts import script
     from provision.inventory import load
+    from provision.secret import mask
+    from provision.shell import Result
 
-    loaded = load(inventory, settings)
-    hosts = _hosts(loaded, app, limit)
-    command = script("follow_logs" if follow else "show_logs", app, lines)
-    return _Show(hosts, opener(hosts), command, _MONTH if follow else _AT_ONCE).run()
+    hosts = _hosts_of(app, load(inventory, settings), limit)
+
+    def print_line(host: str, line: bytes) -> None:
+        prefix = f"{host}: " if len(hosts) > 1 else ""
+        click.echo(prefix + mask(line.decode("utf-8", "replace")))
+
+    def print_error(host: str, error: Exception) -> None:
+        click.echo(f"{host}: {mask(str(error) or type(error).__name__)}", err=True)
+
+    everywhere = EachHost(
+        opener(hosts),
+        script("follow_logs" if follow else "show_logs", app, lines),
+        deadline=_FOLLOW_TIMEOUT if follow else _TIMEOUT,
+        on_line=print_line,
+        on_error=print_error,
+    )
+    outcomes = everywhere.run([host.name for host in hosts]).values()
+    if everywhere.interrupted:
+        return 130
+    if all(isinstance(one, Result) and one.code == 0 for one in outcomes):
+        return 0
+    failed = any(
+        not isinstance(one, Unreachable) and not (isinstance(one, Result) and one.code == 0) for one in outcomes
+    )
+    return 1 if failed else 4
 
 
-def _hosts(inventory: Inventory, app: str, limit: str | None) -> list[Host]:
+def _hosts_of(app: str, inventory: Inventory, limit: str | None) -> list[Host]:
+    """The selected hosts that the app runs on. Raises UsageError when there are none."""
     from provision.errors import UsageError, did_you_mean
 
     known = {one.name for host in inventory.hosts for one in host.settings.apps}
@@ -50,68 +74,13 @@ def _hosts(inventory: Inventory, app: str, limit: str | None) -> list[Host]:
         raise UsageError(
             f"no app is called {app!r}{did_you_mean(app, known)}", hint="apps are the [[apps]] of the inventory"
         )
-    chosen = inventory.select(limit)
-    places = {host.name: ("all", host.name, *host.groups) for host in chosen}
     found = [
-        host for host in chosen if any(one.name == app and one.on in places[host.name] for one in host.settings.apps)
+        host
+        for host in inventory.select(limit)
+        if any(one.name == app and one.on in ("all", host.name, *host.groups) for one in host.settings.apps)
     ]
     if not found:
-        raise UsageError(f"{app} runs on none of the chosen hosts", hint="look at its key on, and at --limit")
+        raise UsageError(
+            f"{app} runs on none of the selected hosts", hint="check the app's key `on` in the inventory, and --limit"
+        )
     return found
-
-
-class _Show:
-    """One thread a host; whole lines, so that hosts don't mix."""
-
-    def __init__(self, hosts: Sequence[Host], open_to: Opener, command: Command, deadline: float) -> None:
-        self._names = [host.name for host in hosts]
-        self._open_to = open_to
-        self._command = command
-        self._deadline = deadline
-        self._sessions: list[Session] = []
-        self._printing = threading.Lock()
-
-    def run(self) -> int:
-        """Exit code 0, 1 where a host failed, 4 where one was not reached and none failed, 130 after Ctrl-C."""
-        from provision.errors import ProvisionError, Unreachable
-
-        codes = set()
-        with ThreadPoolExecutor(len(self._names)) as pool:
-            jobs = {pool.submit(self._one, name): name for name in self._names}
-            try:
-                for job in as_completed(jobs):
-                    try:
-                        codes.add(job.result())
-                    except ProvisionError as error:
-                        codes.add(4 if isinstance(error, Unreachable) else 1)
-                        click.echo(f"{jobs[job]}: {error}", err=True)
-            except KeyboardInterrupt:
-                for session in self._sessions:
-                    session.abort()
-                return 130
-        return 1 if 1 in codes else max(codes)
-
-    def _one(self, name: str) -> int:
-        session = self._open_to(name, lock=False)
-        self._sessions.append(session)
-        rest = b""
-
-        def heard(piece: bytes) -> None:
-            nonlocal rest
-            *lines, rest = (rest + piece).split(b"\n")
-            self._print(name, lines)
-
-        try:
-            result = session.run(self._command, deadline=self._deadline, on_output=heard)
-            self._print(name, [rest] if rest else [])
-            return 1 if result.code else 0
-        finally:
-            session.close()
-
-    def _print(self, name: str, lines: Sequence[bytes]) -> None:
-        from provision.secret import mask
-
-        before = f"{name}: " if len(self._names) > 1 else ""
-        with self._printing:
-            for line in lines:
-                click.echo(before + mask(line.decode("utf-8", "replace")))

@@ -1,0 +1,103 @@
+"""One command on several hosts side by side, with its output as it arrives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from provision.engine.assemble import Opener
+from provision.engine.run import Interrupts
+from provision.shell import Command, Result
+from provision.ssh.session import Session
+
+_LINE_LIMIT = 1 << 20  # bytes; a longer line is passed on in parts
+
+
+@dataclass
+class EachHost:
+    """Runs one command on several hosts: one thread and one session for each, without the host's lock.
+
+    deadline   seconds for the command
+    on_line    receives a host's name and a line of its output, without the line break
+    on_error   receives a host's name and the error that ended its command
+
+    The two callbacks are never called at the same time. An error that one of them raises ends the command everywhere.
+    """
+
+    open_session: Opener
+    command: Command
+    deadline: float
+    on_line: Callable[[str, bytes], None]
+    on_error: Callable[[str, Exception], None]
+    interrupted: bool = False
+    _sessions: dict[str, Session] = field(default_factory=dict)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
+    _callback_error: BaseException | None = None
+
+    def run(self, names: Sequence[str]) -> dict[str, Result | Exception]:
+        """Run the command everywhere and wait. Ctrl-C ends it on all hosts and sets `interrupted`."""
+        with Interrupts() as interrupts, ThreadPoolExecutor(len(names), thread_name_prefix="host") as pool:
+            jobs = {name: pool.submit(self._run_on, name) for name in names}
+            for _ in interrupts.during(list(jobs.values())):
+                self.interrupted = True
+                self._stop()
+        if self._callback_error is not None:
+            raise self._callback_error
+        return {name: job.result() for name, job in jobs.items()}
+
+    def _run_on(self, name: str) -> Result | Exception:
+        lines = _Lines(lambda line: self._report(lambda: self.on_line(name, line)))
+        try:
+            session = self._sessions[name] = self.open_session(name, lock=False)
+            try:
+                if self._stopping.is_set():  # while the session was being opened
+                    session.abort()
+                return session.run(self.command, deadline=self.deadline, on_output=lines.add)
+            finally:
+                session.close()
+                lines.end()
+        except Exception as failure:
+            error = failure
+        if not self._stopping.is_set():
+            self._report(lambda: self.on_error(name, error))
+        return error
+
+    def _report(self, callback: Callable[[], None]) -> None:
+        with self._reporting:
+            if self._callback_error is not None:
+                return
+            try:
+                callback()
+            except BaseException as error:
+                self._callback_error = error
+                self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for session in list(self._sessions.values()):
+            session.abort()
+
+
+class _Lines:
+    """Collects pieces of output into lines."""
+
+    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def add(self, piece: bytes) -> None:
+        """Pass on the lines that this piece completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._on_line(line)
+        if len(self._rest) > _LINE_LIMIT:
+            self.end()
+
+    def end(self) -> None:
+        """Pass on a last line without a line break."""
+        if self._rest:
+            self._on_line(self._rest)
+        self._rest = b""
