@@ -49,7 +49,7 @@ def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | N
     )
 
 
-def is_rich(console: Console) -> bool:
+def is_styled(console: Console) -> bool:
     """Whether the output gets styles and is wrapped. Otherwise it is plain text, one fact a line, for files and pipes."""
     return console.is_terminal and not console.is_dumb_terminal
 
@@ -59,7 +59,7 @@ def is_animated(console: Console) -> bool:
 
     FORCE_COLOR makes rich take a CI job's log for a terminal; redrawn lines would fill such a log.
     """
-    return is_rich(console) and console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+    return is_styled(console) and console.is_interactive and console.file.isatty() and not os.environ.get("CI")
 
 
 class SafeStream:

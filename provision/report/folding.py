@@ -103,7 +103,7 @@ class RunLog:
         return not (self.changes or self.messages or self.errors)
 
     @property
-    def rerun(self) -> list[str]:
+    def hosts_to_rerun(self) -> list[str]:
         """The hosts to rerun after a fix: those with errors, in order. Empty if that would be none or all hosts."""
         hosts = self.in_order({one.host for one in self.errors if one.host})
         return hosts if len(hosts) < len(self.hosts) else []

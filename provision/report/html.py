@@ -110,7 +110,7 @@ def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float
         "started": started.strftime("%Y-%m-%d %H:%M:%S %Z").strip(),
         "hosts_count": count(len(log.hosts), "host"),
         "errors": _errors(log),
-        "rerun": ",".join(log.rerun),
+        "rerun": ",".join(log.hosts_to_rerun),
         "messages": [
             {"hosts": fold_names(hosts), "task": message.task, "lines": printable_lines(message.text)}
             for hosts, message in fold_messages(log)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.engine.events import Event, HostSummary, Summary
-from provision.report.console import is_animated, is_rich
+from provision.report.console import is_animated, is_styled
 from provision.report.folding import (
     ChangeGroup,
     ErrorGroup,
@@ -133,7 +133,7 @@ class FinalReport:
         lines: list[Text | Table] = []
         headlined: set[str] = set()
         for group in fold_changes(self.log, diffs=self.options.diff):
-            if is_rich(self.console):
+            if is_styled(self.console):
                 lines += [Text()] if lines else []
                 lines.append(self._heading(group, with_headline=group.task not in headlined))
                 headlined.add(group.task)
@@ -156,7 +156,7 @@ class FinalReport:
                 text.append(f"  [{printable(change.resource)}]", "soft")
             if seconds >= SLOW:
                 text.append(f"  ({duration(seconds)})", "soft")
-            if is_rich(self.console):
+            if is_styled(self.console):
                 yield from self._wrapped(Text.assemble("  ", MARKS.get(change.action, MARKS["update"]), " "), text)
             else:
                 yield Text.assemble(f"{place(self._names(group.hosts), group.task)}: ", text)
@@ -179,7 +179,7 @@ class FinalReport:
         if summary is None or not summary.hosts:
             return
         # A log of many runs with nothing to do has one line for each run.
-        if is_rich(self.console) or self.options.verbose or not self.log.is_empty:
+        if is_styled(self.console) or self.options.verbose or not self.log.is_empty:
             yield [self._counts(summary)]
         if self.options.stats:
             yield [self._costs(summary)]
@@ -226,7 +226,7 @@ class FinalReport:
         for group in fold_errors(self.log, each=bool(self.options.verbose)):
             lines += [Text()] if lines else []
             lines += self._failure(group)
-        if hosts := self.log.rerun:
+        if hosts := self.log.hosts_to_rerun:
             limit = (f"--limit {','.join(hosts)}", "heading")
             lines += [Text(), Text.assemble("After the fix, rerun only these hosts with: ", limit)]
         return lines
@@ -256,7 +256,7 @@ class FinalReport:
         """A table without borders: hosts on the left, numbers aligned to the right. Long lists of hosts are folded."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="soft")
         width = max(self.console.width - sum(2 + len(one) for one in columns), MIN_HOSTS_WIDTH)
-        table.add_column("host", overflow="fold", max_width=width if is_rich(self.console) else None)
+        table.add_column("host", overflow="fold", max_width=width if is_styled(self.console) else None)
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         return table
@@ -266,7 +266,7 @@ class FinalReport:
 
     def _wrapped(self, first: Text, text: Text) -> Sequence[Text]:
         """The text behind `first`, wrapped to a terminal's width; further lines are indented like the first one."""
-        if not is_rich(self.console):
+        if not is_styled(self.console):
             return [Text.assemble(first, text)]
         indent = Text(" " * first.cell_len)
         lines = text.wrap(self.console, max(self.console.width - first.cell_len, 20))

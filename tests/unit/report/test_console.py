@@ -12,7 +12,7 @@ from typing import TextIO
 
 import pytest
 
-from provision.report.console import SafeStream, is_animated, is_rich, open_console
+from provision.report.console import SafeStream, is_animated, is_styled, open_console
 
 VARIABLES = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS", "CI", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
@@ -78,9 +78,9 @@ def test_run_continues_when_the_disk_is_full() -> None:
 def test_terminals_get_styles_and_a_live_view(terminal: TextIO) -> None:
     """A file or a pipe gets neither."""
     console = open_console(terminal)
-    assert (is_rich(console), is_animated(console)) == (True, True)
+    assert (is_styled(console), is_animated(console)) == (True, True)
     console = open_console(io.StringIO())
-    assert (is_rich(console), is_animated(console)) == (False, False)
+    assert (is_styled(console), is_animated(console)) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_variables_that_change_what_a_terminal_gets(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     console = open_console(terminal)
-    assert (is_rich(console), is_animated(console)) == (rich, animated)
+    assert (is_styled(console), is_animated(console)) == (rich, animated)
     with console.capture() as capture:
         console.print("x", style="good")
     assert ("\x1b[32m" in capture.get()) == colour
@@ -118,7 +118,7 @@ def test_force_color_styles_a_log_but_redraws_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
     console = open_console(io.StringIO())
-    assert (is_rich(console), is_animated(console)) == (True, False)
+    assert (is_styled(console), is_animated(console)) == (True, False)
 
 
 def test_text_from_hosts_is_no_markup() -> None:

@@ -99,9 +99,9 @@ def test_errors_that_differ_in_numbers_are_similar_unless_each_is_wanted() -> No
 
 def test_hosts_to_rerun_are_those_with_errors() -> None:
     """In inventory order; none if the whole run must be repeated anyway."""
-    assert log_of(error("web3", "x"), error("web1", "y")).rerun == ["web1", "web3"]
-    assert log_of(*(error(f"web{number}", "x") for number in (1, 2, 3))).rerun == []
-    assert log_of().rerun == []
+    assert log_of(error("web3", "x"), error("web1", "y")).hosts_to_rerun == ["web1", "web3"]
+    assert log_of(*(error(f"web{number}", "x") for number in (1, 2, 3))).hosts_to_rerun == []
+    assert log_of().hosts_to_rerun == []
 
 
 def test_counts_are_joined_only_above_a_number_of_hosts() -> None:
