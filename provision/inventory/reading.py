@@ -8,7 +8,7 @@ A secret is
 - any string under a key that is called like a secret: token, password, secretkey, api_key, …
 
 Left alone are tables where those four are keys of another meaning: Docker's own `log-opts`, CI variables, an image's build
-arguments, an app's variables and checks. What stands in them is looked at, but for `log-opts`.
+arguments, an app's variables and checks. Strings under secret-looking keys are secrets in them too.
 
 Reading what is given: inventory files, and `--set KEY=VALUE`.
 """
@@ -49,7 +49,14 @@ _LOCAL_PATHS = _patterns(
     *("images.*.context", "projects.*.pipeline.path"),
 )
 _TABLES = _patterns(
-    *("images.*.options", "images.*.build_args", "apps.*.environment", "apps.*.health", "apps.*.check"),
+    *(
+        "docker.daemon.log-opts",
+        "images.*.options",
+        "images.*.build_args",
+        "apps.*.environment",
+        "apps.*.health",
+        "apps.*.check",
+    ),
     *("projects.*.variables", "projects.*.pipeline.variables"),
 )
 
@@ -78,8 +85,6 @@ class Recogniser:
     def _table(self, table: dict[str, Any], path: KeyPath) -> Any:
         inside = in_table(path)
         if len(inside) > 1:
-            if inside[:3] == ("docker", "daemon", "log-opts"):
-                return table
             source = as_source(table, Origin(self.file, path, self.base))
             if source is not None and not _fits(inside, _TABLES):
                 return source

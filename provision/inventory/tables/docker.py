@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import Table, Wrong, plain_data, version
 
 
@@ -78,6 +79,6 @@ class Docker(Table):
         plain_data(daemon or {})
         options = (daemon or {}).get("log-opts", {})
         for name, value in options.items() if isinstance(options, dict) else ():
-            if not isinstance(value, str):  # dockerd refuses anything else
+            if not isinstance(value, str | SecretSource):  # dockerd refuses anything else
                 raise Wrong(f'log-opts are strings: expected "{value}" in quotes, got {value!r}', "log-opts", name)
         return daemon
