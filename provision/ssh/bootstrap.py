@@ -100,7 +100,7 @@ class Handshake:
         del self._output[stream][:-_OUTPUT_KEPT]
 
     def add_greeting(self, stream: int, rest: str) -> None:
-        """The greeting has arrived on a stream; `rest` is the line after the word."""
+        """The greeting has arrived on a stream; `rest` is the rest of the line."""
         self._greeted.add(stream)
         if stream == 0:
             self._uid, _, rest = rest.partition(" ")

@@ -26,7 +26,7 @@ from provision.ssh.wire import Wire, dial, run_proxy_command
 
 _MAX_ATTEMPTS = 3  # when a host drops connections before the login (MaxStartups); never after a login has started
 _RETRY_PAUSE = (0.2, 0.8)  # seconds between attempts, times the number of the attempt
-_HANDSHAKE_ROUND_TRIPS = 2  # banners and offers, key exchange; the service is requested together with the login
+_HANDSHAKE_ROUND_TRIPS = 2  # banners and offers, key exchange; the service request is sent with the login
 _LOGIN_TIMEOUT = 30.0  # seconds for the host to answer a login
 _CHANNEL_TIMEOUT = 30.0  # seconds for the host to open a channel
 _MAX_GATEWAYS = 8  # gateways that ~/.ssh/config names for gateways

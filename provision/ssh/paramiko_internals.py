@@ -114,7 +114,7 @@ class SocketState:
         self._closed = False
 
     def mark_closed(self) -> None:
-        """Tell paramiko not to wait for its reader thread any longer."""
+        """Make paramiko stop waiting for its reader thread."""
         self._closed = True
 
 

@@ -45,7 +45,7 @@ def refusal(target: Target, kind: type[Unreachable] = Unreachable) -> str:
     """The message of the error that connecting to the target raises."""
     with pytest.raises(kind) as raised, session(target):
         pass
-    assert raised.value.hint, "each error says what to do next"
+    assert raised.value.hint, "each error has a hint"
     return str(raised.value)
 
 
@@ -71,7 +71,7 @@ def test_the_recorded_key_type_is_requested(sshd: Sshd, kind: str) -> None:
 
 def test_an_unknown_host_is_refused(sshd: Sshd) -> None:
     """An unknown host is refused, naming its fingerprint, before a login key is offered to it."""
-    message = refusal(sshd.target(known_hosts=sshd.known("# nobody")), HostKeyError)
+    message = refusal(sshd.target(known_hosts=sshd.known("# empty")), HostKeyError)
     assert printed_fingerprint(sshd) in message
     assert f"ssh-keyscan -t ed25519 -p {sshd.port} 127.0.0.1" in message
     assert "web1" in message
@@ -96,9 +96,9 @@ def test_a_revoked_host_key_is_refused(sshd: Sshd) -> None:
 
 def test_accept_new_records_the_host_key(sshd: Sshd) -> None:
     """The key of a new host is recorded once, and the host is known afterwards."""
-    known = sshd.known("# nobody")
+    known = sshd.known("# empty")
     assert connects(sshd.target(known_hosts=known, host_keys="accept-new"))
-    assert known.read_text() == f"# nobody\n{known_hosts_name('127.0.0.1', sshd.port)} {sshd.public()}\n"
+    assert known.read_text() == f"# empty\n{known_hosts_name('127.0.0.1', sshd.port)} {sshd.public()}\n"
     assert connects(sshd.target(known_hosts=known))
 
 
@@ -107,7 +107,7 @@ def test_accept_new_records_the_host_key(sshd: Sshd) -> None:
 def test_a_pinned_host_key_is_accepted(sshd: Sshd, kind: str, whole: bool) -> None:
     """A pin of any key type, as a public key or a fingerprint, is enough without a known_hosts line."""
     pin = sshd.public(kind) if whole else printed_fingerprint(sshd, kind)
-    assert connects(sshd.target(known_hosts=sshd.known("# nobody"), host_key=pin))
+    assert connects(sshd.target(known_hosts=sshd.known("# empty"), host_key=pin))
 
 
 def test_a_host_with_another_key_than_the_pinned_one_is_refused(sshd: Sshd) -> None:
@@ -187,7 +187,7 @@ def test_keys_of_the_agent_are_tried(sshd: Sshd, tmp_path: Path, monkeypatch: py
 def test_a_key_with_a_passphrase_is_used_through_the_agent(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key with a passphrase is used through the agent; without the agent the message says how to add it."""
+    """A key with a passphrase is used through the agent; without the agent the message explains how to add it."""
     locked = tmp_path / "locked"
     for name in ("locked", "locked.pub"):
         source = sshd.folder / name.replace("locked", "user_key")
@@ -205,10 +205,10 @@ def test_a_key_with_a_passphrase_is_used_through_the_agent(
 def test_the_inventory_overrides_ssh_config(sshd: Sshd, empty_home: Path) -> None:
     """Name, port, user and key may come from ~/.ssh/config; the inventory's user overrides its user."""
     (empty_home / ".ssh" / "config").write_text(
-        f"Host web1\n HostName 127.0.0.1\n Port {sshd.port}\n User nobody-here\n IdentityFile {sshd.key}\n"
+        f"Host web1\n HostName 127.0.0.1\n Port {sshd.port}\n User unknown-user\n IdentityFile {sshd.key}\n"
     )
     bare = Target("web1", "web1", known_hosts=sshd.known(), become=False)
-    assert "nobody-here" in refusal(bare, LoginRefused)
+    assert "unknown-user" in refusal(bare, LoginRefused)
     assert connects(Target("web1", "web1", user="root", known_hosts=sshd.known(), become=False))
 
 
@@ -229,8 +229,8 @@ def test_connections_do_not_share_fabrics_configuration(sshd: Sshd) -> None:
 @pytest.mark.parametrize("hops", [1, 2])
 def test_gateways_are_used(sshd: Sshd, empty_home: Path, inventory: bool, hops: int) -> None:
     """ProxyJump from the inventory or from ~/.ssh/config, with one gateway or two."""
-    jump = ",".join(["root@gate"] * hops)
-    own = f"Host gate\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.key}\n"
+    jump = ",".join(["root@bastion"] * hops)
+    own = f"Host bastion\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.key}\n"
     own += "" if inventory else f"Host 127.0.0.1\n ProxyJump {jump}\n"
     (empty_home / ".ssh" / "config").write_text(own)
     with session(sshd.target(proxy_jump=jump if inventory else None)) as opened:
@@ -242,15 +242,15 @@ def test_gateways_are_used(sshd: Sshd, empty_home: Path, inventory: bool, hops: 
 def test_the_host_key_of_a_gateway_is_checked(sshd: Sshd, empty_home: Path) -> None:
     """An unknown gateway is refused, and the message names it as the gateway."""
     (empty_home / ".ssh" / "config").write_text(
-        f"Host gate\n HostName localhost\n Port {sshd.port}\n IdentityFile {sshd.key}\n User root\n"
+        f"Host bastion\n HostName localhost\n Port {sshd.port}\n IdentityFile {sshd.key}\n User root\n"
     )
-    message = refusal(sshd.target(proxy_jump="gate"), HostKeyError)
+    message = refusal(sshd.target(proxy_jump="bastion"), HostKeyError)
     assert "the gateway localhost" in message
 
 
 def test_a_gateway_that_cannot_reach_the_host_is_named(sshd: Sshd, empty_home: Path) -> None:
     """The message names the gateway, and the address that it could not reach."""
-    (empty_home / ".ssh" / "config").write_text(f"Host gate\n IdentityFile {sshd.key}\n")
+    (empty_home / ".ssh" / "config").write_text(f"Host bastion\n IdentityFile {sshd.key}\n")
     target = sshd.target(port=1, proxy_jump=f"root@127.0.0.1:{sshd.port}")
     (empty_home / ".ssh" / "config").write_text(f"IdentityFile {sshd.key}\n")
     assert "the gateway 127.0.0.1 cannot reach 127.0.0.1 port 1" in refusal(target)
