@@ -1,0 +1,293 @@
+"""The scripts that build, inspect, check and prune images, and those that read containers, with a Docker made of files."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.host.scripts import script
+from provision.shell import Command, Result
+from provision.testing import LocalSession
+from tests.support.programs import Docker
+from tests.unit.conftest import Local
+
+PASSWORD = 'the "push" pass\\word'
+DIGEST = "sha256:" + "1" * 64
+Run = Callable[[Command], Result]
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Docker:
+    """A host with Docker."""
+    return Docker(tmp_path / "host")
+
+
+@pytest.fixture
+def host(docker: Docker, local: Local) -> LocalSession:
+    """The session."""
+    return local({"/var/lib/provision": docker.folder / "home"}, {"PATH": docker.path})
+
+
+def run(host: LocalSession, name: str, *arguments: Any, stdin: str | bytes = "") -> Result:
+    """Runs a script to its end."""
+    command = script(name, *arguments)
+    assert PASSWORD not in command.script
+    return host.run(command.reading(stdin), deadline=30)
+
+
+class Registry:
+    """A registry on loopback that wants a token, with one tag; `asked` holds method and path of each request."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.login = ""
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def handle_any(self) -> None:
+                path = self.path.partition("?")[0]
+                registry.asked.append(f"{self.command} {path}")
+                realm = f'Bearer realm="{registry.url}/token",service="r"'
+                if path == "/token":
+                    registry.login = self.headers.get("Authorization", "")
+                    self.answer(200, b'{"token":"the-token"}')
+                elif self.headers.get("Authorization") != "Bearer the-token":
+                    self.answer(401, WWW_Authenticate=realm)
+                elif self.command == "DELETE":
+                    self.answer(202)
+                elif path.endswith("/1.0"):
+                    self.answer(200, Docker_Content_Digest=DIGEST)
+                else:
+                    self.answer(404)
+
+            do_GET = do_HEAD = do_DELETE = handle_any
+
+            def log_message(self, *_: object) -> None:
+                """Prints nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """The registry."""
+    registry = Registry()
+    yield registry
+    registry.close()
+
+
+class TestDigest:
+    """find_digest.sh."""
+
+    @pytest.mark.parametrize(("tag", "answer"), [("1.0", DIGEST), ("gone", "absent")])
+    def test_answers(self, host: LocalSession, registry: Registry, tag: str, answer: str) -> None:
+        """With the token that the registry asks for; the login's quotes and backslashes survive."""
+        result = run(host, "find_digest", registry.url, "sammy/hello", tag, "sammy", stdin=f"{PASSWORD}\n")
+        assert (result.code, result.text) == (0, f"{answer}\n")
+        assert base64.b64decode(registry.login.removeprefix("Basic ")).decode() == f"sammy:{PASSWORD}"
+
+    def test_no_registry(self, host: LocalSession) -> None:
+        """curl's own message."""
+        result = run(host, "find_digest", "http://127.0.0.1:9", "a", "1.0", "", stdin="\n")
+        assert result.text.startswith("? curl: (7)")
+
+
+class TestBuild:
+    """build_image.sh."""
+
+    REFERENCES = ("r/a:1", "r/a:2")
+
+    def build(self, host: LocalSession, push: str) -> Result:
+        """Builds `r/a` with a build argument that holds a space."""
+        arguments = ["--build-arg", "A=b c", "-t", "r/a:1"]
+        stdin = PASSWORD.encode() + b"\n\x00context\n"
+        return run(host, "build_image", "r", "sammy", push, 2, self.REFERENCES, arguments, stdin=stdin)
+
+    def test_built_and_pushed(self, docker: Docker, host: LocalSession) -> None:
+        """Docker's output is shown, the context reaches it byte by byte, and no argument holds the password."""
+        result = self.build(host, "yes")
+        assert (result.code, result.text) == (0, "step 1\npushing r/a:1\npushing r/a:2\n")
+        assert (docker.folder / "context").read_bytes() == b"\x00context\n"
+        assert (docker.folder / "password").read_text() == PASSWORD
+        assert docker.calls() == [
+            "docker login -u sammy --password-stdin r",
+            "docker build --build-arg A=b c -t r/a:1 -",
+            "docker push r/a:1",
+            "docker push r/a:2",
+        ]
+
+    def test_built_only(self, docker: Docker, host: LocalSession) -> None:
+        """push = false."""
+        assert self.build(host, "no").code == 0
+        assert [call for call in docker.calls() if "push" in call] == []
+
+    @pytest.mark.parametrize(
+        ("broken", "problem"),
+        [
+            ("unbuildable", "docker build: step 1\nError: COPY failed\nfix"),
+            ("unwritable", "docker push r/a:1: pushing"),
+        ],
+    )
+    def test_failure(self, docker: Docker, host: LocalSession, broken: str, problem: str) -> None:
+        """The step, Docker's last lines, a remedy; nothing is left in memory."""
+        (docker.folder / broken).touch()
+        result = self.build(host, "yes")
+        assert result.code == 1
+        assert result.errors.startswith(problem)
+        folder = Path((docker.folder / "login_folder").read_text().strip())
+        assert folder.parent == Path("/dev/shm")
+        assert not folder.exists()
+
+
+class TestInspect:
+    """inspect_image.sh."""
+
+    @staticmethod
+    def inspect(host: LocalSession, always: str, base: str = "") -> Result:
+        """Asks about the fingerprint `fp`."""
+        arguments = ("fp", "yes", always, base, "sammy/hello", "sammy", "/var/lib/provision/state.json", "1.0 gone")
+        return run(host, "inspect_image", *arguments, ["r/a:1.0", "r/a:gone"], stdin=f"{PASSWORD}\n")
+
+    def test_recorded(self, docker: Docker, host: LocalSession) -> None:
+        """Docker is not even called."""
+        (docker.folder / "home").mkdir()
+        (docker.folder / "home/state.json").write_text('{"x": "fp"}')
+        assert self.inspect(host, "no").text == "recorded\n"
+        assert docker.calls() == []
+
+    def test_registry_is_asked_for_each_tag(self, docker: Docker, host: LocalSession, registry: Registry) -> None:
+        """After the images of the host."""
+        (docker.folder / "images").write_text("fp sha256:9 r/a@sha256:8\n")
+        text = self.inspect(host, "no", registry.url).text
+        assert text == f"local fp sha256:9 r/a@sha256:8\ntag 1.0 {DIGEST}\ntag gone absent\n"
+
+    def test_registry_is_not_asked_about_another_image(self, host: LocalSession, registry: Registry) -> None:
+        """No image of ours on the host: it is built."""
+        assert self.inspect(host, "no", registry.url).text == ""
+        assert registry.asked == []
+
+
+class TestCheckRegistry:
+    """check_registry.sh."""
+
+    def check(self, host: LocalSession, registry: Registry, url: str = "") -> Result:
+        """Checks the registry on loopback."""
+        where = ("127.0.0.1", registry.port, url or registry.url, "r", "sammy", "sammy/hello", "/nonexistent/ca.crt")
+        return run(host, "check_registry", *where, stdin=f"{PASSWORD}\n")
+
+    def test_steps(self, docker: Docker, host: LocalSession, registry: Registry) -> None:
+        """Each is printed; the pushed tag is deleted; no argument of any program holds the password."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        result = self.check(host, registry)
+        assert (result.code, result.errors) == (0, "")
+        assert result.text.split("\n")[:-1] == [
+            "name", "connection", "/v2/", "docker login", "docker push", "docker pull", "delete",
+        ]  # fmt: skip
+        assert registry.asked[-1] == f"DELETE /v2/sammy/hello/manifests/{DIGEST}"
+        assert [call for call in docker.calls() if PASSWORD in call] == []
+
+    @pytest.mark.parametrize(
+        ("broken", "problem"),
+        [
+            ("refused", "login: Error: unauthorized"),
+            ("unwritable", "push: "),
+            ("gone", "pull: Error: manifest unknown"),
+        ],
+    )
+    def test_first_problem(
+        self, docker: Docker, host: LocalSession, registry: Registry, broken: str, problem: str
+    ) -> None:
+        """The step is named, with Docker's message."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        (docker.folder / broken).touch()
+        result = self.check(host, registry)
+        assert result.code == 1
+        assert result.errors.startswith(problem)
+
+    def test_connection_refused(self, host: LocalSession, registry: Registry) -> None:
+        """Host, address and port are named."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        errors = self.check(host, registry, f"http://127.0.0.1:{port}").errors
+        assert errors.startswith("tcp: 127.0.0.1 (127.0.0.1) refuses port ")
+
+
+class TestContainers:
+    """list_containers.sh, show_logs.sh and follow_logs.sh."""
+
+    def test_listed(self, docker: Docker, host: LocalSession) -> None:
+        """As Docker prints them."""
+        (docker.folder / "ps").write_text("web|running\n")
+        assert run(host, "list_containers", "{{.Names}}", "yes").text == "web|running\n"
+
+    def test_logs(self, docker: Docker, host: LocalSession) -> None:
+        """Of a container that exists."""
+        docker.run("web")
+        assert run(host, "show_logs", "web", 5).text == "log line\n"
+        assert docker.calls()[-1] == "docker logs --tail 5 web"
+        assert run(host, "show_logs", "gone", 5).code == 1
+
+    def test_logs_are_followed(self, docker: Docker, shell: tuple[str, ...]) -> None:
+        """Below an sshd, which is a shell of that name here, until docker logs ends."""
+        docker.run("web")
+        sshd = docker.folder / "sshd"
+        sshd.write_bytes(Path("/bin/sh").read_bytes())
+        sshd.chmod(0o755)
+        host = LocalSession({}, {"PATH": docker.path}, shell=(str(sshd), "-c", '"$@"; exit', "sshd", *shell))
+        result = run(host, "follow_logs", "web", 5)
+        assert (result.code, result.text) == (0, "log line\n")
+
+
+PRUNE_DOCKER = """
+case "$*" in
+  'ps -aq --no-trunc -f'*) echo c1; echo c2 ;;
+  'ps -aq --no-trunc') echo c1; echo c2; echo c3 ;;
+  'container inspect -f {{.Image}}'*) echo i-used ;;
+  'container inspect'*) echo 'c1|2020-01-01T00:00:00Z|2020-01-02T00:00:00Z|||/old'; echo 'c2|2020-01-01T00:00:00Z|0001-01-01T00:00:00Z|web||/app' ;;
+  'images -q --no-trunc') echo i-used; echo i-old; echo i-new; echo i-helper ;;
+  'image inspect -f {{.Id}}|'*)
+    echo 'i-used|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|used:1 '; echo 'i-old|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|old:1 old:2 '
+    echo 'i-new|2020-01-01T00:00:00Z|"2999-01-01T00:00:00Z"|new:1 '; echo 'i-helper|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|gitlab-runner-helper:1 ' ;;
+  'image inspect'*) echo i-kept ;;
+  'system df'*) echo 'i-old 5MB'; echo 'c1 1kB' ;;
+esac
+"""
+
+
+class TestPrune:
+    """prune_docker.sh and its timer."""
+
+    def test_listed(self, docker: Docker, host: LocalSession) -> None:
+        """Old and unused: no app's container, no used, recently tagged or helper image."""
+        docker.add("docker", PRUNE_DOCKER)
+        result = run(host, "prune_docker", "list", 14, ["kept:1"])
+        assert result.text == "container|c1|1kB|old\nimage|i-old|5MB|old:1 old:2 \n"
+        assert [call for call in docker.calls() if " rm" in call] == []
+
+    def test_removed(self, docker: Docker, host: LocalSession) -> None:
+        """An image under each of its names."""
+        docker.add("docker", PRUNE_DOCKER)
+        assert run(host, "prune_docker", "remove", 14).code == 0
+        assert [call for call in docker.calls() if " rm" in call] == ["docker rm c1", "docker image rm old:1 old:2"]

@@ -1,0 +1,184 @@
+"""All host scripts, and those that no other test file runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.host.scripts import FOLDER, body, file_text, script
+from provision.secret import Secret
+from provision.shell import Result
+from provision.testing import LocalSession
+from tests.support.programs import Programs
+from tests.unit.conftest import Local
+
+NAMES = sorted(path.stem for path in FOLDER.glob("*.sh"))
+LIBRARIES = sorted(f"lib/{path.stem}" for path in FOLDER.glob("lib/*.sh"))
+CODE = "\n".join(path.read_text() for path in FOLDER.parents[1].rglob("*.py"))
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """The host's programs."""
+    return Programs(tmp_path / "host")
+
+
+@pytest.fixture
+def host(programs: Programs, local: Local) -> LocalSession:
+    """The session."""
+    return local({"/etc/systemd/system": programs.folder / "units"}, {"PATH": programs.path})
+
+
+def run(host: LocalSession, name: str, *arguments: Any, stdin: str = "") -> Result:
+    """Runs a script to its end."""
+    return host.run(script(name, *arguments).reading(stdin), deadline=20)
+
+
+class TestFiles:
+    """The files themselves."""
+
+    @pytest.mark.parametrize("name", [*NAMES, *LIBRARIES])
+    def test_says_what_it_is(self, name: str) -> None:
+        """A shebang, then a comment."""
+        assert re.match(r"#!/bin/sh\n# \w", (FOLDER / f"{name}.sh").read_text())
+
+    def test_each_shell_reads_all(self, shell: tuple[str, ...]) -> None:
+        """No syntax of one shell alone; every library is found."""
+        for name in NAMES:
+            done = subprocess.run([*shell, "-n", "-c", body(name)], capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, ""), name
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("acme_hook_")])
+    def test_is_used(self, name: str) -> None:
+        """By its name in the code."""
+        assert f'"{name}"' in CODE or f"'{name}'" in CODE
+
+
+class TestScript:
+    """`script` and `file_text`."""
+
+    def test_arguments_are_quoted(self) -> None:
+        """Lists stand for several; a script without arguments has none, whatever ran before it."""
+        command = script("clear_pending", "a b", ["it's", "-e"], 5)
+        assert command.script.startswith("# clear_pending.sh\nset -- 'a b' 'it'\"'\"'s' -e 5\n")
+        assert script("check_bucket").script.startswith("# check_bucket.sh\nset --\n")
+
+    def test_a_secret_is_no_argument(self) -> None:
+        """It would stand in a process list."""
+        with pytest.raises(TypeError, match="standard input"):
+            script("clear_pending", Secret("x"))  # type: ignore[arg-type]
+
+    def test_a_file_for_the_host_needs_no_library(self) -> None:
+        """It is written there alone."""
+        assert file_text("acme_hook_pre").startswith("#!/bin/sh\n")
+        with pytest.raises(ValueError, match="cannot stand alone"):
+            file_text("build_image")
+
+
+def test_guard_is_armed(programs: Programs, host: LocalSession) -> None:
+    """The text that undoes the change reaches systemd-run as one argument."""
+    programs.add("systemctl")
+    programs.add("systemd-run", f'for word; do printf "%s\\n" "$word"; done > {programs.folder}/words')
+    assert run(host, "arm_guard", "guard", 60, "ufw --force disable; echo 'x'").code == 0
+    words = (programs.folder / "words").read_text().splitlines()
+    assert words[-3:] == ["/bin/sh", "-c", "ufw --force disable; echo 'x'"]
+    assert "--unit=guard" in words
+    programs.add("systemd-run", "exit 7")
+    assert run(host, "arm_guard", "guard", 60, "true").code == 7
+
+
+class TestPruneTimer:
+    """install_prune_timer.sh and remove_prune_timer.sh."""
+
+    def test_installed_and_removed(self, programs: Programs, host: LocalSession) -> None:
+        """Three files with their modes; then nothing is left of them."""
+        programs.add("systemctl")
+        folder = programs.folder / "lib"
+        pairs = [(folder / "prune", "#!/bin/sh\n100%\n"), (folder / "a.service", "[Unit]\n"), (folder / "a.timer", "x")]
+        assert run(host, "install_prune_timer", *(str(one) for pair in pairs for one in pair)).code == 0
+        assert [path.read_text() for path, _ in pairs] == [text for _, text in pairs]
+        assert [path.stat().st_mode & 0o777 for path, _ in pairs] == [0o755, 0o644, 0o644]
+        assert programs.calls("systemctl")[-1] == "systemctl restart provision-prune.timer"
+        assert run(host, "remove_prune_timer", *(str(path) for path, _ in pairs)).code == 0
+        assert not folder.exists()
+
+
+class TestBucket:
+    """check_bucket.sh."""
+
+    REQUESTS = (
+        'url = "x"\nrequest = "PUT"\nheader = "Authorization: the-signature"\n--\nurl = "x"\nrequest = "GET"\n--\n'
+    )
+
+    def test_each_request_is_sent(self, programs: Programs, host: LocalSession) -> None:
+        """One call of curl each, whose configuration is on its standard input alone."""
+        programs.add("curl", f"cat >> {programs.folder}/sent; printf '\\n204\\n'")
+        assert run(host, "check_bucket", stdin=self.REQUESTS).code == 0
+        assert len(programs.calls("curl")) == 2
+        assert [call for call in programs.calls() if "signature" in call] == []
+        assert "the-signature" in (programs.folder / "sent").read_text()
+
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            ("<Code>AccessDenied</Code>", "these keys may not put an object (AccessDenied): allow s3:PutObject"),
+            ("no such host", "S3 does not put an object: no such host"),
+        ],
+    )
+    def test_first_failure(self, programs: Programs, host: LocalSession, answer: str, problem: str) -> None:
+        """The right that is missing, or the answer."""
+        programs.add("curl", f"cat >/dev/null; printf '%s\\n403\\n' '{answer}'")
+        result = run(host, "check_bucket", stdin=self.REQUESTS)
+        assert result.code == 1
+        assert result.errors.startswith(problem)
+        assert len(programs.calls("curl")) == 1
+
+
+class TestAcme:
+    """obtain_certificate.sh and certbot's hooks."""
+
+    @pytest.fixture
+    def hooks(self, programs: Programs) -> Path:
+        """The hooks' folder, with hooks that are recorded."""
+        for name in ("pre", "post"):
+            (programs.folder / f"hooks/{name}").mkdir(parents=True)
+            programs.add("gitlab")
+            (programs.folder / "bin/gitlab").rename(programs.folder / f"hooks/{name}/gitlab")
+        return programs.folder / "hooks"
+
+    @pytest.mark.parametrize("again", ["", "yes"])
+    def test_certbot_between_the_hooks(self, programs: Programs, host: LocalSession, hooks: Path, again: str) -> None:
+        """nginx frees the port before it and starts after it, also when certbot fails."""
+        programs.add("certbot", "exit 3")
+        result = run(host, "obtain_certificate", str(hooks), "g.example.com", "ops@example.com", "https://acme", again)
+        assert result.code == 3
+        first, certbot, last = programs.calls()
+        assert (first, last) == ("gitlab ", "gitlab ")
+        assert ("--force-renewal" in certbot) == bool(again)
+        assert "--cert-name g.example.com -d g.example.com --email ops@example.com --server https://acme" in certbot
+
+    @pytest.mark.parametrize(("listening", "stopped"), [("LISTEN 0 5 *:80 *:*", ["gitlab-ctl stop nginx"]), ("", [])])
+    def test_pre_hook(self, programs: Programs, shell: tuple[str, ...], listening: str, stopped: list[str]) -> None:
+        """nginx is stopped where something listens on port 80."""
+        programs.add("ss", f"echo '{listening}'" if listening else "")
+        programs.add("gitlab-ctl")
+        self.hook("pre", programs, shell)
+        assert programs.calls("gitlab-ctl") == stopped
+
+    @pytest.mark.skipif(Path("/opt/gitlab/service/nginx").exists(), reason="this machine has a GitLab")
+    @pytest.mark.parametrize("name", ["post", "deploy"])
+    def test_other_hooks_without_gitlab(self, programs: Programs, shell: tuple[str, ...], name: str) -> None:
+        """There is no nginx to start or to reload."""
+        programs.add("gitlab-ctl")
+        self.hook(name, programs, shell)
+        assert programs.calls() == []
+
+    @staticmethod
+    def hook(name: str, programs: Programs, shell: tuple[str, ...]) -> None:
+        """Runs a hook as certbot does."""
+        command = [*shell, "-c", file_text(f"acme_hook_{name}")]
+        subprocess.run(command, env={"PATH": programs.path}, check=True)
