@@ -91,22 +91,6 @@ def test_guard_is_armed(programs: Programs, host: LocalSession) -> None:
     assert run(host, "arm_guard", "guard", 60, "true").code == 7
 
 
-class TestPruneTimer:
-    """install_prune_timer.sh and remove_prune_timer.sh."""
-
-    def test_installed_and_removed(self, programs: Programs, host: LocalSession) -> None:
-        """Three files with their modes; then nothing is left of them."""
-        programs.add("systemctl")
-        folder = programs.folder / "lib"
-        pairs = [(folder / "prune", "#!/bin/sh\n100%\n"), (folder / "a.service", "[Unit]\n"), (folder / "a.timer", "x")]
-        assert run(host, "install_prune_timer", *(str(one) for pair in pairs for one in pair)).code == 0
-        assert [path.read_text() for path, _ in pairs] == [text for _, text in pairs]
-        assert [path.stat().st_mode & 0o777 for path, _ in pairs] == [0o755, 0o644, 0o644]
-        assert programs.calls("systemctl")[-1] == "systemctl restart provision-prune.timer"
-        assert run(host, "remove_prune_timer", *(str(path) for path, _ in pairs)).code == 0
-        assert not folder.exists()
-
-
 class TestBucket:
     """check_bucket.sh."""
 
