@@ -1,10 +1,10 @@
-"""Throwaway hosts on this machine: whole systemd hosts to rehearse on and to test with.
+"""Throwaway hosts on this machine: whole systemd hosts for rehearsals and tests.
 
-`Lab` boots them, `Lab.find` recovers a running one. Everything of a lab lies below one folder and
-carries its name; `Lab.down` takes all of it away again.
+`Lab` boots them, `Lab.find` finds a running lab, `Lab.down` removes it. Everything of a lab is below one folder and has
+the lab's name in its own.
 """
 
-from provision_lab.host import LabHost
+from provision_lab.hosts import LabHost
 from provision_lab.lab import INVENTORY, Lab
 from provision_lab.run import LabError, LabUnavailable
 

@@ -1,4 +1,4 @@
-"""The cache folder: what takes long to make is made once, whole or not at all."""
+"""The cache folder: what takes long to build is built once. An entry exists only when it is complete."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from provision_lab.locks import locked
-from provision_lab.processes import mentioned
+from provision_lab.processes import locked, mentioned
 from provision_lab.run import LabError
 
 _KEPT = 7 * 86400  # seconds that an unused entry is kept
@@ -23,12 +22,12 @@ def folder() -> Path:
 
 
 def key_of(*parts: object) -> str:
-    """A short name for what these parts (JSON values) determine."""
+    """A short hash of these parts (JSON values)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_of_files(root: Path) -> str:
-    """A hash of all files below `root`, names and contents; compiled Python does not count."""
+    """A hash of names, modes and contents of all files below `root`, without compiled Python."""
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
@@ -39,14 +38,14 @@ def hash_of_files(root: Path) -> str:
 
 
 def entry(kind: str, key: str) -> Path:
-    """Where the entry is or would be."""
+    """The path of an entry, whether it exists or not."""
     return folder() / f"{kind}-{key}"
 
 
 def ensure(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The folder `kind`-`key` of the cache, made by `make(folder)` if it is not there.
+    """The folder `kind`-`key` of the cache; filled by `make(folder)` if it does not exist.
 
-    One process makes it while others wait; it appears under its name only when complete.
+    One process makes it while others wait. It appears under its name only when it is complete.
     """
     path = entry(kind, key)
     if not path.is_dir():
@@ -67,7 +66,7 @@ def ensure(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def _prune(kind: str, *, keep: Path) -> None:
-    """Removes entries that nobody has used for a week, no running host stands on and no server serves."""
+    """Removes entries that were not used for a week, unless a mount or a process uses them."""
     mounts = Path("/proc/self/mounts").read_text()
     for path in folder().glob(f"{kind}-*"):
         old = path != keep and time.time() - path.stat().st_mtime > _KEPT
@@ -76,15 +75,15 @@ def _prune(kind: str, *, keep: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder with all it holds; fine when it is not there. Never reaches into something mounted below it."""
+    """Removes a folder and its contents; no error when it does not exist. Refuses when something is mounted below it."""
     if mounts := mounted_below(path):
-        raise LabError(f"{path} is not removed: {mounts[0]} is mounted", hint=f"umount {mounts[0]}")
+        raise LabError(f"cannot remove {path}: {mounts[0]} is mounted", hint=f"umount {mounts[0]}")
     if path.is_dir():
         shutil.rmtree(path)
 
 
 def mounted_below(path: Path) -> list[str]:
-    """Mount points at or below `path`, the deepest first."""
+    """The mount points at or below `path`, deepest first."""
     points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     below = [point for point in points if point == str(path) or point.startswith(f"{path}/")]
     return sorted(below, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""The lab's certificate authority and what it signs, made with `cryptography`."""
+"""The lab's certificate authority and the certificates that it signs, made with `cryptography`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pair:
 
 
 class Authority:
-    """A private CA, as a company has one."""
+    """A private certificate authority, as companies have."""
 
     def __init__(self, name: str = "provision lab CA") -> None:
         self._key = _new_key()
@@ -33,7 +33,7 @@ class Authority:
 
     @property
     def certificate(self) -> str:
-        """The CA's own certificate, PEM: what consumers are given to trust."""
+        """The CA's own certificate, PEM, for its consumers to trust."""
         return _pem(self._certificate)
 
     @property

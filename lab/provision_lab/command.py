@@ -1,4 +1,4 @@
-"""`provision lab`: throwaway hosts on this machine, to rehearse on."""
+"""`provision lab`: throwaway hosts on this machine, for rehearsals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _NAME = click.option("--name", metavar="LAB", help="The lab's name. Default: lab
 
 @click.group("lab")
 def lab() -> None:
-    """Throwaway systemd hosts on this machine, to rehearse on before you touch production."""
+    """Boot throwaway systemd hosts on this machine, to rehearse an inventory.
+
+    GitLab and gitlab-runner are stand-ins there; systemd, SSH, apt, Docker and ufw are real.
+    """
 
 
 @lab.command("up")
@@ -25,28 +28,33 @@ def lab() -> None:
     "inventories",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Boot this inventory's hosts. Default: the three of inventories/lab.toml.",
+    help="Boot this inventory's hosts. Default: three hosts, inventories/lab.toml.",
 )
 @_NAME
-@click.option("--ubuntu", is_flag=True, help="Hosts say that they are Ubuntu 24.04; they are still the base image's.")
-@click.option("--real", is_flag=True, help="Hosts reach the internet: real packages, no stand-ins. Needs --inventory.")
+@click.option("--ubuntu", is_flag=True, help="Give hosts an os-release of Ubuntu 24.04. They still run the base image.")
+@click.option(
+    "--real", is_flag=True, help="Give hosts internet access: real packages, no stand-ins. Needs --inventory."
+)
 @click.option("--suite", default="bookworm", show_default=True, help="The base image's suite.")
 @click.option("--mirror", default="", help="The base image's archive. Default: Debian's.")
 def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool, suite: str, mirror: str) -> None:
-    """Boots the hosts, with an apt repository, S3 and a certificate authority around them."""
+    """Boot the hosts, with an apt repository, S3 and a certificate authority."""
     from provision.errors import UsageError
     from provision_lab import INVENTORY, Lab, rehearsal
     from provision_lab.image import Image
     from provision_lab.run import write_private
 
     if real and not inventories:
-        raise UsageError("--real goes with --inventory", hint="inventories/lab.toml names the lab's own repositories")
+        raise UsageError(
+            "--real needs --inventory: the lab's own inventory names the lab's repositories",
+            hint="provision lab up --real -i INVENTORY",
+        )
     paths = inventories or (INVENTORY,)
     called = name or ("lab" if not inventories else _called(inventories[0]))
     hosts, server = rehearsal.plan(paths, ubuntu=ubuntu)
     there = Lab(called, hosts, server=server, image=Image(suite, mirror), internet=real)
-    fresh = there.up(lambda step: click.echo(f"  {step} …", err=True))
-    click.echo(f"lab {there.name} is up{'' if fresh else ' already'}:")
+    fresh = there.up(lambda step: click.echo(f"  {step}", err=True))
+    click.echo(f"lab {there.name} is {'up' if fresh else 'already up'}:")
     _show(there)
     files = " ".join(f"-i {_short(path)}" for path in paths)
     if called != "lab" or inventories or ubuntu:
@@ -61,27 +69,27 @@ def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool
 
 @lab.command("down")
 @_NAME
-@click.option("--all", "everything", is_flag=True, help="All labs of this machine, but those that tests own.")
+@click.option("--all", "everything", is_flag=True, help="All labs of this machine, except those of running tests.")
 def down(name: str | None, everything: bool) -> None:
-    """Ends the hosts and removes all that was made for them; the base image is kept for the next time."""
+    """End the hosts and remove everything of the lab. The base image stays in the cache."""
     from provision_lab import Lab, state
     from provision_lab.lab import sweep
 
     swept = sweep()
     for called in swept:
-        click.echo(f"lab {called}, whose owner is gone, is removed")
+        click.echo(f"lab {called} is removed: its owner has ended")
     chosen = [one for one in state.names() if not _owned(one)] if everything else [name or "lab"]
     for called in chosen:
         if found := Lab.find(called):
             found.down()
-            click.echo(f"lab {called} is down: no process, mount, bridge or file of it is left")
+            click.echo(f"lab {called} is removed: its processes, mounts, bridge and files")
         elif called not in swept:
             click.echo(f"there is no lab {called}{_others()}")
 
 
 @lab.command("status")
 def status() -> None:
-    """Lists labs, their hosts, addresses and what state they are in."""
+    """List labs with their hosts, addresses and states."""
     from provision_lab import Lab, state
 
     for name in state.names():
@@ -90,9 +98,9 @@ def status() -> None:
             click.echo(f"lab {name}{' (owned by a running test)' if found.throwaway else ''}:")
             _show(found)
         else:
-            click.echo(f"lab {name}: half made; provision lab down{_named(name)}")
+            click.echo(f"lab {name} is incomplete; to remove it: provision lab down{_named(name)}")
     if not state.names():
-        click.echo("there is no lab; provision lab up")
+        click.echo("there is no lab; to boot one: provision lab up")
 
 
 @lab.command("ssh", context_settings={"ignore_unknown_options": True})
@@ -100,7 +108,7 @@ def status() -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @_NAME
 def ssh(host: str, command: tuple[str, ...], name: str | None) -> None:
-    """Logs in on HOST, or runs COMMAND there."""
+    """Log in on HOST, or run COMMAND there."""
     import os
 
     from provision.errors import UsageError
@@ -114,7 +122,7 @@ def ssh(host: str, command: tuple[str, ...], name: str | None) -> None:
 
 
 def _show(there: Lab) -> None:
-    """One line a host, and one for each service."""
+    """Prints a line for each host and each service."""
     width = max(len(host.name) for host in there.hosts)
     for machine in there.machines:
         state = "answers" if machine.answers else "does not answer"
@@ -123,7 +131,7 @@ def _show(there: Lab) -> None:
 
 
 def _called(path: Path) -> str:
-    """A lab's name after a file's."""
+    """A lab's name, made from a file's name."""
     letters = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in path.stem.lower())
     return letters.strip("-")[:20].strip("-") or "rehearsal"
 
@@ -142,7 +150,7 @@ def _named(name: str) -> str:
 def _others() -> str:
     from provision_lab import state
 
-    return f"; there are: {', '.join(state.names())}" if state.names() else ""
+    return f"; existing labs: {', '.join(state.names())}" if state.names() else ""
 
 
 def _short(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What tests and benchmarks on lab hosts need: an inventory of the lab, the program, an independent eye, snapshots."""
+"""What tests and benchmarks on lab hosts need: an inventory of the lab, the program, testinfra, snapshots."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from provision_lab.host import LabHost
+from provision_lab.hosts import LabHost
 from provision_lab.lab import INVENTORY, Lab
 from provision_lab.machine import Machine
 
 _OUTSIDE = {"proc", "sys", "dev", "run"}  # not on the host's disk
-# Logs, login records, and what systemd and sudo note of time passing.
+# Logs, login records, and the timestamps of systemd and sudo.
 _NOISE = ("var/log/", "var/lib/systemd/", "tmp/systemd-private-", "var/tmp/systemd-private-", "var/lib/sudo/")
 
 
 class Harness:
-    """A lab with an inventory for it: `inventory` is its tables, as in inventories/lab.toml, to be changed at will."""
+    """A lab with an inventory: `inventory` holds its tables, as in inventories/lab.toml; tests may change them."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
         self.inventory = inventory_of(lab)
 
     def write(self, changes: Mapping[str, Any] | None = None, name: str = "inventory.toml") -> Path:
-        """Writes the inventory, with `changes` merged over its tables, and returns the file."""
+        """Writes the inventory with `changes` merged over its tables, and returns the file."""
         import tomlkit
 
         from provision.inventory.tree import merge
@@ -46,7 +46,7 @@ class Harness:
         env: Mapping[str, str] | None = None,
         deadline: float = 300,
     ) -> subprocess.CompletedProcess[str]:
-        """`provision ARGUMENTS -i INVENTORY`, ended, with its output as text; `env` is added to the environment."""
+        """Runs `provision ARGUMENTS -i INVENTORY` to its end; `env` is added to the environment, `deadline` in seconds."""
         argv = [*PROVISION, *arguments, "-i", str(self.write(changes))]
         return subprocess.run(
             argv,
@@ -60,7 +60,7 @@ class Harness:
         )
 
     def host(self, name: str, *, sudo: bool = True) -> Any:
-        """The host as pytest-testinfra sees it, over OpenSSH."""
+        """The host for pytest-testinfra, over OpenSSH: an observer that is independent of provision."""
         from importlib import import_module  # it has no types
 
         there = self.lab.machine(name).host
@@ -74,7 +74,7 @@ class Harness:
         )
 
     def snapshot(self, host: str) -> dict[str, str]:
-        """The host's whole file system, to be compared with a later one; see `changed`."""
+        """The host's whole file system, to compare with a later snapshot by `changed`."""
         return snapshot(self.lab.machine(host))
 
 
@@ -82,7 +82,7 @@ PROVISION = [sys.executable, "-c", "from provision.cli import main; main()"]
 
 
 def inventory_of(lab: Lab) -> dict[str, Any]:
-    """The tables of inventories/lab.toml, turned to this lab and its hosts."""
+    """The tables of inventories/lab.toml, adapted to this lab and its hosts."""
     text = INVENTORY.read_text("utf-8")
     text = text.replace("198.18.0.", lab.gateway.removesuffix("1")).replace(
         "/var/lib/provision-lab/lab/", f"{lab.folder}/"
@@ -102,9 +102,9 @@ def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
 
 
 def snapshot(machine: Machine) -> dict[str, str]:
-    """Every path of a running host, /tmp and Docker's files included, with what it is: mode, owner, time, content's hash.
+    """Every path of a running host with its mode, owner, time and content hash, /tmp and Docker's files included.
 
-    Left out are logs, login records and what is not on its disk.
+    Logs, login records and what is not on the host's disk are left out.
     """
     top = Path(f"/proc/{machine.leader}/root")
     return dict(_walk(str(top), ""))
@@ -119,7 +119,7 @@ def _walk(top: str, below: str) -> Iterator[tuple[str, str]]:
             try:
                 status = entry.stat(follow_symlinks=False)
                 yield path, f"{_owner(status)} {_content(entry, status)}"
-            except FileNotFoundError:  # it went while we looked
+            except FileNotFoundError:  # it was removed meanwhile
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(top, f"{path}/")
@@ -139,6 +139,6 @@ def _content(entry: os.DirEntry[str], status: os.stat_result) -> str:
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The paths that differ between two snapshots, with what they were and are; empty: absent."""
+    """The paths that differ between two snapshots: (before, after) of each, empty when it did not exist."""
     paths = [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
     return {path: (before.get(path, ""), after.get(path, "")) for path in paths}

@@ -1,4 +1,4 @@
-"""The base image: one minimal Debian (or Ubuntu) tree that all hosts stand on, and the packages kept beside it."""
+"""The base image: one minimal Debian (or Ubuntu) tree that all hosts share, and packages kept beside it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provision_lab import cache, docker_debs
+from provision_lab import cache, packages
 from provision_lab.run import LabError, LabUnavailable, require, run
 
-_RECIPE = 1  # raise it when `_finish` changes what it leaves
+_RECIPE = 1  # raise it when `_finish` changes the tree in another way
 _SYSTEM = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping"),
     *("procps", "curl", "gnupg", "ufw", "iptables", "python3", "busybox-static"),
 )
-# What the stand-in packages, Docker's and certbot's depend on: lab hosts install those without reaching Debian.
-_BENEATH = (
+# Dependencies of the stand-ins, Docker and certbot: lab hosts install those without Debian's archive.
+_DEPENDENCIES = (
     *("ruby", "nginx-light", "docker-registry", "python3-cryptography", "adduser", "libdevmapper1.02.1"),
     *("libseccomp2", "libsystemd0", "lsb-base", "tini", "openssl", "xz-utils"),
     *("python3-acme", "python3-configargparse", "python3-configobj", "python3-distro", "python3-parsedatetime"),
 )
-_KEPT_DEBS = (*docker_debs.ORIGINS, "certbot", "python3-certbot")
+_KEPT_DEBS = (*packages.ORIGINS, "certbot", "python3-certbot")
 _DISABLED = ("nginx", "docker-registry", "ufw")
 _MASKED = (
     *("console-getty.service", "getty@.service", "systemd-networkd-wait-online.service", "e2scrub_reap.service"),
@@ -32,24 +32,24 @@ _MASKED = (
 
 @dataclass(frozen=True)
 class Image:
-    """Which system hosts run. An empty mirror: Debian's own. With an Ubuntu mirror, hosts are real Ubuntu."""
+    """The system that hosts run. An empty mirror is Debian's own; with a mirror of Ubuntu, hosts are real Ubuntu."""
 
     suite: str = "bookworm"
     mirror: str = ""
 
     @property
     def is_ubuntu(self) -> bool:
-        """Whether hosts really are Ubuntu."""
+        """Whether hosts are real Ubuntu."""
         return "ubuntu" in self.mirror
 
     @property
     def codenames(self) -> dict[str, str]:
-        """The release that the lab's repositories for each system are for: the image's own for its own system."""
+        """The release of each system that the lab's repositories serve; for the image's own system, the image's suite."""
         return {"debian": "bookworm", "ubuntu": "noble"} | {"ubuntu" if self.is_ubuntu else "debian": self.suite}
 
     @property
     def source(self) -> str:
-        """The image's own archive, as a sources file names it."""
+        """The image's own archive, in the format of a .sources file."""
         system = "ubuntu" if self.is_ubuntu else "debian"
         components = "main universe" if self.is_ubuntu else "main"
         keyring = f"/usr/share/keyrings/{system}-archive-keyring.gpg"
@@ -58,18 +58,18 @@ class Image:
 
     @property
     def key(self) -> str:
-        """Its entry in the cache."""
+        """The key of its cache entry."""
         return cache.key_of(
-            _RECIPE, asdict(self), _SYSTEM, _BENEATH, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine
+            _RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine
         )
 
     @property
     def is_built(self) -> bool:
-        """Whether it is in the cache already."""
+        """Whether it is in the cache."""
         return cache.entry("base", self.key).is_dir()
 
     def ensure(self) -> Path:
-        """The folder with `root/` (the tree) and `debs/` (packages for the lab's apt repository), built now if it is not there yet."""
+        """The folder with `root/` (the tree) and `debs/` (packages for the lab's repository); built if it is not in the cache."""
         require(build=not self.is_built)
         return cache.ensure("base", self.key, self._make)
 
@@ -80,7 +80,7 @@ class Image:
         download = f'cd {debs} && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download -q {" ".join(_KEPT_DEBS)}'
         options = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
         options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={download}"]
-        packages = ",".join((*_SYSTEM, *_BENEATH))
+        packages = ",".join((*_SYSTEM, *_DEPENDENCIES))
         where = [self.suite, str(root), *([self.mirror] if self.mirror else [])]
         components = "main,universe" if self.is_ubuntu else "main"
         try:
@@ -91,13 +91,13 @@ class Image:
                 deadline=600,
             )
         except LabError as error:
-            hint = "Debian's archive has to be reachable for the first build; see --mirror and --suite"
+            hint = "the first build needs Debian's archive; choose another one with --mirror and --suite"
             raise LabUnavailable(f"the base image could not be built: {error.text}", hint=hint) from error
         _finish(root)
 
 
 def _finish(root: Path) -> None:
-    """What makes the tree a host: the user, services off that tasks switch on, nothing that fires by itself."""
+    """Makes the tree a host: adds the user, disables what tasks enable, masks timers, removes what each host has its own of."""
     run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "ubuntu")
     run("chroot", root, "systemctl", "disable", "-q", *_DISABLED)
     run("chroot", root, "systemctl", "mask", "-q", *_MASKED)
@@ -112,7 +112,7 @@ def _finish(root: Path) -> None:
 
 
 def _apt_uid() -> int:
-    """The user that apt downloads as, so that it may write into the folder."""
+    """The id of the user that apt downloads as, who must be able to write into the folder."""
     import pwd
 
     try:

@@ -1,4 +1,4 @@
-"""A lab: hosts of one inventory with the services around them, brought up and taken down as one."""
+"""A lab: the hosts of one inventory with the services beside them, brought up and taken down together."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from provision_lab import archive, build, cgroups, kernel, network, processes, state
-from provision_lab.build import Service
-from provision_lab.facts import Facts
-from provision_lab.host import LabHost
+from provision_lab import bringup, kernel, network, processes, repository, state
+from provision_lab.bringup import Service
+from provision_lab.hosts import LabHost, Server
 from provision_lab.image import Image
-from provision_lab.locks import locked
 from provision_lab.machine import wipe
+from provision_lab.processes import locked
 from provision_lab.run import LabError, require
-from provision_lab.server import Server
+from provision_lab.state import LabInfo
 
 INVENTORY = Path(__file__).with_name("lab.toml")  # the inventory of the lab called `lab`
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
 
 
-class Lab(Facts):
+class Lab(LabInfo):
     """Throwaway hosts with an apt repository, S3 and a certificate authority, below /var/lib/provision-lab/NAME.
 
-    throwaway   the lab goes when this process does, however it ends
+    throwaway   the lab is taken down when this process ends, also by kill -9
     internet    its hosts reach beyond this machine, and their packages come from their system's own archive
     """
 
@@ -51,7 +50,7 @@ class Lab(Facts):
 
     @classmethod
     def find(cls, name: str) -> Lab | None:
-        """The lab of that name as it stands on this machine, whole or half; None when there is nothing of it."""
+        """The lab of that name, complete or not; None when this machine has nothing of it."""
         if not state.root().joinpath(name).is_dir():
             return None
         lab = cls(name, ())
@@ -60,13 +59,13 @@ class Lab(Facts):
 
     @property
     def is_up(self) -> bool:
-        """Whether it came up whole and every host answers."""
+        """Whether every part came up and every host answers."""
         return self._record.complete and all(machine.answers for machine in self.machines)
 
-    def up(self, say: Callable[[str], None] = lambda _: None) -> bool:
-        """Brings it up; False when it was up already. `say` is told each step.
+    def up(self, report: Callable[[str], None] = lambda _: None) -> bool:
+        """Brings the lab up; False when it was up already. `report` is called with each step.
 
-        Raises LabUnavailable where this machine cannot have a lab, LabError when a step fails; nothing is left then.
+        Raises LabUnavailable where this machine cannot have a lab, LabError when a step fails. Nothing is left then.
         """
         require(build=False)
         sweep()
@@ -74,29 +73,29 @@ class Lab(Facts):
             there = Lab.find(self.name)
             if there and there.is_up:
                 if not _same(there._record, self._record):
-                    text = f"lab {self.name} is up, and not as asked for now (hosts, system, internet or server differ)"
-                    raise LabError(text, hint=f"provision lab down --name {self.name}")
+                    text = f"lab {self.name} is up, but its hosts, system, internet access or server differ from this request"
+                    raise LabError(text, hint=f"take it down first: provision lab down --name {self.name}")
                 self._record = there._record
                 return False
             if there:
                 there._clear()
-            self._make(say)
+            self._make(report)
         return True
 
     def down(self) -> None:
-        """Takes it down and away: processes, mounts, bridge, files. Fine when it is half there or gone."""
+        """Removes the lab: processes, mounts, bridge, files. No error when it is incomplete or does not exist."""
         require(build=False)
         with self._held():
             self._clear()
 
     def stop(self, service: Service) -> None:
-        """Ends apt or S3, as if its machine had gone; what S3 held is lost."""
-        processes.end(build.service_processes(self, service))
+        """Ends apt or S3, as if its machine had failed. S3 loses its contents."""
+        bringup.stop(self, service)
 
     def start(self, service: Service) -> None:
         """Starts apt or S3 again, and waits until it answers."""
-        build.start(self, service)
-        build.wait_for(self, service)
+        bringup.start(self, service)
+        bringup.wait_for(self, service)
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -104,16 +103,16 @@ class Lab(Facts):
         with _locked_in_root(f"{self.name}.lock"):
             yield
 
-    def _make(self, say: Callable[[str], None]) -> None:
+    def _make(self, report: Callable[[str], None]) -> None:
         image = self._record.image
         if not image.is_built:
-            say(f"building the base image ({image.suite}): once, about a minute")
+            report(f"build the base image ({image.suite}), once: about a minute")
         base = image.ensure() / "root"
-        repository = archive.ensure(image)
+        packages = repository.ensure(image)
         try:
             self._reserve()
-            say(f"booting {len(self.hosts)} hosts")
-            build.build(self, base, repository)
+            report(f"boot {len(self.hosts)} hosts")
+            bringup.bring_up(self, base, packages)
             self._record = replace(self._record, complete=True)
             self._record.save()
         except BaseException:
@@ -121,7 +120,7 @@ class Lab(Facts):
             raise
 
     def _reserve(self) -> None:
-        """Writes the lab's record with a subnet that no other has and its hosts' addresses; makes its bridge."""
+        """Records the lab with a free subnet and its hosts' addresses, and creates its bridge."""
         with locked(_subnets()):
             others = _others(self.name)
             subnet = self._record.subnet or network.free_subnet(self.name, [other.subnet for other in others])
@@ -137,12 +136,14 @@ class Lab(Facts):
 
     def _clear(self) -> None:
         processes.end(processes.of_lab(self.folder))
-        cgroups.remove(f"provision-{self.name}")
+        kernel.remove_cgroup(f"provision-{self.name}")
         network.remove_bridge(network.bridge_name(self.name))
         network.forget_out(self.name)
-        with locked(_subnets()):  # and takes away the lock file of one that was killed
+        with locked(_subnets()):  # which also removes the lock file of a process that was killed
             kernel.restore(self._record.kernel, [other.kernel for other in _others(self.name)])
-            (self.folder / "lab.json").unlink(missing_ok=True)  # so that the next one sees that this one let go
+            (self.folder / "lab.json").unlink(
+                missing_ok=True
+            )  # the next lab sees that this one needs no setting any more
         wipe(self.name, self.folder)
 
 
@@ -152,19 +153,19 @@ def _others(name: str) -> list[state.Record]:
 
 
 def _addressed(hosts: Iterable[LabHost], subnet: str) -> Iterator[LabHost]:
-    """The hosts with addresses: their own, or the next that is free."""
+    """The hosts with addresses: their own, or the next free one."""
     used = {host.address for host in hosts}
     free = (str(address) for address in list(ip_network(subnet).hosts())[network.FIRST_HOST - 1 :])
     free = (address for address in free if address not in used)
     for host in hosts:
         if not (address := host.address or next(free, "")):
-            raise LabError(f"{subnet} has no address for {host.name}", hint="a lab has room for 245 hosts")
+            raise LabError(f"{subnet} has no address for {host.name}", hint="a lab has at most 245 hosts")
         yield replace(host, address=address)
 
 
 @contextlib.contextmanager
 def _plain_umask() -> Iterator[None]:
-    """Folders of hosts and packages are readable, whatever the caller's umask."""
+    """Makes folders of hosts and packages readable, whatever the caller's umask is."""
     before = os.umask(0o022)
     try:
         yield
@@ -173,12 +174,12 @@ def _plain_umask() -> Iterator[None]:
 
 
 def _subnets() -> Path:
-    """The lock that is held while a subnet is chosen."""
+    """The lock file that is held while a subnet is chosen."""
     return state.root() / ".subnets.lock"
 
 
 def _same(there: state.Record, asked: state.Record) -> bool:
-    """Whether the lab is the one asked for; no address asked for: any will do."""
+    """Whether the lab is the requested one. Where no address was requested, any address is accepted."""
     addressed = [
         replace(two, address=two.address or one.address) for one, two in zip(there.hosts, asked.hosts, strict=False)
     ]

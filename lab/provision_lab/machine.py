@@ -1,4 +1,4 @@
-"""One host: an overlay over the base image, booted by systemd-nspawn, wired to the bridge."""
+"""One host: an overlay over the base image, booted by systemd-nspawn and connected to the bridge."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision_lab import cgroups, network, processes
-from provision_lab.host import LabHost
+from provision_lab import kernel, network, processes
+from provision_lab.cache import mounted_below, remove
+from provision_lab.hosts import LabHost
 from provision_lab.run import LabError, run
 
 _BOOT = 60  # seconds until sshd has to answer
-_INTERVAL = 0.02  # seconds between two looks
+_INTERVAL = 0.02  # seconds between two checks
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A host at its place: `folder` holds its disk (upper/), its tree (root/), Docker's files and its console's log."""
+    """A host as this machine runs it: `folder` holds disk/ (its writes, Docker's files), root/ (its tree) and console.log."""
 
     lab: str
     host: LabHost
@@ -31,12 +32,12 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What systemd-nspawn calls it."""
+        """Its name for systemd-nspawn."""
         return machine_name(self.lab, self.host.name)
 
     @property
     def console(self) -> Path:
-        """What its boot prints."""
+        """The file with the output of its console."""
         return self.folder / "console.log"
 
     @property
@@ -46,12 +47,12 @@ class Machine:
 
     @property
     def leader(self) -> int | None:
-        """Its process 1 as this machine counts, for nsenter; None when it does not run."""
+        """The id of its process 1 on this machine, for nsenter; None when the host does not run."""
         nspawn = processes.nspawn_of(self.root)
         return nspawn and processes.leader_of(nspawn)
 
     def mount(self, base: Path) -> None:
-        """Makes the tree: the base below, this host's own writes above."""
+        """Mounts the tree: the base image below, the host's own files above."""
         disk = self.folder / "disk"
         for folder in (disk, self.root):
             folder.mkdir(parents=True)
@@ -60,12 +61,12 @@ class Machine:
         for name in ("upper", "work", "docker", "containerd"):
             (disk / name).mkdir()
         layers = f"lowerdir={base},upperdir={disk}/upper,workdir={disk}/work"
-        # volatile: no fsync reaches the disk. The tree is thrown away anyway, and dpkg is many times faster.
+        # volatile: no fsync reaches the disk. The tree is temporary, and dpkg is many times faster.
         if run("mount", "-t", "overlay", "-o", f"{layers},volatile", "overlay", self.root, check=False).returncode:
             run("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
 
     def boot(self, bridge: str) -> None:
-        """Starts it; returns at once."""
+        """Starts the host and returns at once."""
         argv = [
             "systemd-nspawn",
             "--quiet",
@@ -75,12 +76,12 @@ class Machine:
         argv += ["--register=no", "--boot", "--kill-signal=SIGKILL", f"--hostname={self.host.name}"]
         argv += [f"--network-bridge={bridge}", "--private-users=no", "--capability=all"]
         argv += ["--system-call-filter=@keyring bpf", "--resolv-conf=off", "--timezone=off", "--link-journal=no"]
-        # Docker's own layers need a file system that is not an overlay itself.
+        # Docker's layers need a file system that is not an overlay.
         argv += [f"--bind={self.folder}/disk/{name}:/var/lib/{name}" for name in ("docker", "containerd")]
-        if not Path("/run/systemd/system").is_dir():  # no systemd here that would give it a scope
+        if not Path("/run/systemd/system").is_dir():  # this machine has no systemd to create a scope
             argv.append("--keep-unit")
             joined = " ".join(
-                f"echo $$ > {shlex.quote(str(file))};" for file in cgroups.join(f"{self.cgroup}/{self.host.name}")
+                f"echo $$ > {shlex.quote(str(file))};" for file in kernel.make_cgroup(f"{self.cgroup}/{self.host.name}")
             )
             argv = ["sh", "-ec", f'{joined} exec "$@"', "sh", *argv]
         child = processes.start(argv, self.console)
@@ -88,7 +89,7 @@ class Machine:
             time.sleep(_INTERVAL)
 
     def connect(self, gateway: str) -> None:
-        """Waits for the host's first process and gives the host its network and writable cgroups."""
+        """Waits for the host's first process and configures its network interface."""
         ends = time.monotonic() + _BOOT
         while (leader := self.leader) is None or not self._has_interface(leader):
             self._check_alive(ends, "its first process did not appear")
@@ -96,9 +97,9 @@ class Machine:
         network.configure_host(leader, self.host.address, gateway)
 
     def allow_docker(self) -> None:
-        """Cgroups and /proc/sys are read-only in a fresh host; dockerd writes there.
+        """Makes cgroups and /proc/sys writable, as dockerd needs them.
 
-        For a host that has booted: before that systemd-nspawn may still be mounting them.
+        Call it when the host has booted: before that, systemd-nspawn may still be mounting them.
         """
         leader = str(self._leader())
         script = (
@@ -108,7 +109,7 @@ class Machine:
         run("nsenter", "-t", leader, "-m", "sh", "-c", script)
 
     def wait(self) -> None:
-        """Waits until sshd answers. Raises LabError with the journal's tail when it does not in time."""
+        """Waits until sshd answers. Raises LabError with the end of the journal when it does not answer in time."""
         ends = time.monotonic() + _BOOT
         while not self.answers:
             self._check_alive(ends, f"sshd does not answer on {self.host.address}:{self.host.sshd_port}")
@@ -116,7 +117,7 @@ class Machine:
 
     @property
     def answers(self) -> bool:
-        """Whether an sshd greets on its port."""
+        """Whether an SSH server answers on its port."""
         try:
             with socket.create_connection((self.host.address, self.host.sshd_port), timeout=1) as connection:
                 return connection.recv(4) == b"SSH-"
@@ -124,7 +125,7 @@ class Machine:
             return False
 
     def journal(self, lines: int = 20) -> str:
-        """The end of the host's journal, or of its console when it has none any more."""
+        """The last lines of the host's journal, or of its console when the host does not run."""
         if leader := self.leader:
             argv = ("nsenter", "-t", str(leader), "-m", "-p", "journalctl", "--no-pager", "-n", str(lines))
             return run(*argv, check=False).stdout
@@ -133,7 +134,7 @@ class Machine:
         )
 
     def _has_interface(self, leader: int) -> bool:
-        # A directory of another network namespace's sysfs is not at hand; /proc shows its interfaces.
+        # The sysfs of another network namespace cannot be read from here; /proc shows its interfaces.
         try:
             return "host0:" in Path(f"/proc/{leader}/net/dev").read_text()
         except OSError:
@@ -157,13 +158,11 @@ def machine_name(lab: str, host: str) -> str:
 
 
 def wipe(lab: str, folder: Path) -> None:
-    """Unmounts what is mounted below the lab's `folder` and removes it, and what a killed systemd-nspawn left in /run."""
-    from provision_lab.cache import mounted_below, remove
-
+    """Unmounts everything below the lab's `folder` and removes the folder and what a killed systemd-nspawn left in /run."""
     hosts = [machine_name(lab, host.name) for host in folder.glob("hosts/*")]
     left = [path for host in hosts for path in Path("/run/systemd/nspawn").glob(f"*/{host}") if path.is_dir()]
     for place in (*left, folder):
         for point in mounted_below(place):
             if run("umount", point, check=False).returncode:
-                run("umount", "--lazy", point)  # someone stands in it: it goes when they leave
+                run("umount", "--lazy", point)  # a process uses it: it is unmounted when that process ends
         remove(place)

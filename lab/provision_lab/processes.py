@@ -1,8 +1,12 @@
-"""The lab's processes, found in /proc by what only they carry in their argv: the lab's folder."""
+"""The lab's processes, and locks between processes.
+
+A process belongs to a lab when the lab's folder is in its argv, in a place where only the lab's own processes have it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,26 +15,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import provision
 from provision_lab.run import LabError
 
-_children: list[subprocess.Popen[bytes]] = []  # those of this process, to be reaped
-SERVICES = ("provision_lab.apt_server", "provision_lab.s3_server", "provision_lab.keeper")
+_children: list[subprocess.Popen[bytes]] = []  # those of this process, whose exit status it has to collect
+_PACKAGE = "provision_lab."  # a service's argv names its module
+_LOCK_INTERVAL = 0.02  # seconds between two attempts to lock
 
 
 def start(argv: list[str], log: Path, *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """Starts a program that outlives us: own process group, next to no environment, output into `log`."""
-    clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+    """Starts a program that outlives this process: own session, minimal environment, output into `log`."""
+    roots = dict.fromkeys(str(Path(str(file)).parents[1]) for file in (provision.__file__, __file__))
+    clean = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join(roots),  # a service runs the same code as this process
+    }
     with log.open("ab") as output:
         child = subprocess.Popen(argv, stdin=stdin, stdout=output, stderr=output, env=clean, start_new_session=True)
     _children.append(child)
     while child.poll() is None and not Path(f"/proc/{child.pid}/cmdline").read_bytes():
-        time.sleep(0.001)  # the kernel shows its argv a moment after it began
+        time.sleep(0.001)  # the kernel shows the new argv a moment later
     return child
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A process that cannot be mistaken for a later one of the same id: `started` is in ticks since `boot`."""
+    """A process, distinct from a later one with the same id: `started` is in clock ticks since the boot `boot`."""
 
     pid: int
     started: int
@@ -38,12 +49,12 @@ class Identity:
 
     @property
     def is_alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Whether this process still runs."""
         return identify(self.pid) == self
 
 
 def identify(pid: int) -> Identity | None:
-    """The process's identity; None when there is none, or only its remains."""
+    """The process's identity; None when it does not run, or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -53,13 +64,13 @@ def identify(pid: int) -> Identity | None:
 
 
 def of_lab(folder: Path) -> list[int]:
-    """The ids of the hosts' and services' processes of the lab in `folder`."""
+    """The ids of the processes of hosts and services of the lab in `folder`."""
     return [pid for pid, argv in _all() if is_nspawn(argv, folder) or _is_service(argv, folder)]
 
 
-def of_service(folder: Path, module: str) -> list[int]:
-    """The ids of the processes of one service of the lab in `folder`."""
-    return [pid for pid, argv in _all() if module in argv and _is_service(argv, folder)]
+def of_service(folder: Path, service: str) -> list[int]:
+    """The ids of the processes of one service (apt, s3, keeper) of the lab in `folder`."""
+    return [pid for pid, argv in _all() if service in argv and _is_service(argv, folder)]
 
 
 def mentioned(path: Path) -> bool:
@@ -68,18 +79,18 @@ def mentioned(path: Path) -> bool:
 
 
 def nspawn_of(root: Path) -> int | None:
-    """The systemd-nspawn that runs the host whose tree is `root`."""
+    """The id of the systemd-nspawn that runs the host with the tree `root`."""
     return next((pid for pid, argv in _all() if is_nspawn(argv, root)), None)
 
 
 def is_nspawn(argv: list[str], below: Path) -> bool:
-    """Whether this is a systemd-nspawn of a tree at or below `below`."""
+    """Whether this is the argv of a systemd-nspawn for a tree at or below `below`."""
     trees = [word.removeprefix("--directory=") for word in argv if word.startswith("--directory=")]
     return Path(argv[0]).name == "systemd-nspawn" and any(Path(tree).is_relative_to(below) for tree in trees)
 
 
 def _is_service(argv: list[str], folder: Path) -> bool:
-    return any(name in argv for name in SERVICES) and argv[-1] == str(folder)
+    return any(word.startswith(_PACKAGE) for word in argv) and argv[-1] == str(folder)
 
 
 def _all() -> Iterator[tuple[int, list[str]]]:
@@ -91,7 +102,7 @@ def _all() -> Iterator[tuple[int, list[str]]]:
 
 
 def leader_of(nspawn: int) -> int | None:
-    """The host's first process, as this machine counts: the child that is process 1 in its own namespace."""
+    """The id, on this machine, of a host's first process: the child that is process 1 of its own namespace."""
     for entry in Path(f"/proc/{nspawn}/task").glob("*/children"):
         for child in entry.read_text().split():
             with contextlib.suppress(OSError):
@@ -103,7 +114,7 @@ def leader_of(nspawn: int) -> int | None:
 
 
 def end(pids: list[int], *, deadline: float = 10) -> None:
-    """Ends these processes, and with a systemd-nspawn its whole host; waits until they are gone."""
+    """Kills these processes, and with a systemd-nspawn its whole host; waits until they have ended."""
     watched = {pid: identity for pid in pids if (identity := identify(pid))}
     for pid in watched:
         _kill(leader_of(pid) or pid)
@@ -112,7 +123,7 @@ def end(pids: list[int], *, deadline: float = 10) -> None:
         _reap()
         if time.monotonic() > ends:
             raise LabError(f"processes {left} did not end within {deadline:g} s of being killed")
-        if time.monotonic() > ends - deadline / 2:  # its host is gone, and it hangs
+        if time.monotonic() > ends - deadline / 2:  # the host has ended, but its systemd-nspawn hangs
             for pid in left:
                 _kill(pid)
         time.sleep(0.01)
@@ -126,3 +137,40 @@ def _kill(pid: int) -> None:
 
 def _reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, deadline: float = 600) -> Iterator[None]:
+    """Holds the lock file `path`; waits up to `deadline` seconds for another process. Removes the file at the end.
+
+    The kernel frees the lock when its holder dies.
+    """
+    ends = time.monotonic() + deadline
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (fd := _try_lock(path)) is None:
+        if time.monotonic() > ends:
+            raise LabError(
+                f"another process has held {path} for {deadline:g} s", hint=f"to see which one: fuser -v {path}"
+            )
+        time.sleep(_LOCK_INTERVAL)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is released, so that no process locks a file without a name
+        os.close(fd)
+
+
+def _try_lock(path: Path) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # the folder was removed with the last lab
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(fd).st_ino:
+            return fd
+    except (BlockingIOError, FileNotFoundError):  # held, or removed by its last holder meanwhile
+        pass
+    os.close(fd)
+    return None

@@ -1,4 +1,4 @@
-"""A TCP proxy that is far away: it delays both directions and counts, for rehearsing over a slow line.
+"""A TCP proxy with latency: it delays both directions and counts round trips and bytes.
 
 with Proxy("198.18.0.10", 22, round_trip=0.1) as proxy:
     …  # connect to proxy.address, proxy.port
@@ -14,17 +14,18 @@ from types import TracebackType
 from typing import Any
 
 _CHUNK = 65536
-Note = Callable[[int], None]
+Count = Callable[[int], None]
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """Listens on 127.0.0.1 and hands on to `host`:`port`, each byte `round_trip`/2 seconds later.
+    """Listens on 127.0.0.1 and forwards to `host`:`port`, each byte `round_trip`/2 seconds later.
 
-    connections   how many were made
-    round_trips   how often the client spoke again after the server had answered, all connections together, and once
-                  for each connection made: what a line of that length costs
-    bytes_up, bytes_down   from and to the client
+    connections   number of connections
+    round_trips   how often the client sent again after the server had answered, plus one for each connection: the
+                  number of round trips that a connection with this latency costs
+    bytes_up      bytes from the client
+    bytes_down    bytes to the client
     """
 
     def __init__(self, host: str, port: int, *, round_trip: float, listen: str = "127.0.0.1") -> None:
@@ -64,37 +65,39 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.round_trips += 1  # the handshake: the kernel made it at once, so its delay is paid by hand
+        self.round_trips += 1  # the handshake: the kernel answered at once, so its delay is added here
         await asyncio.sleep(2 * self._delay)
-        talk = _Talk(self)
+        counter = _Counter(self)
         opening = asyncio.ensure_future(self._open())
-        up = asyncio.ensure_future(self._carry(reader, opening, talk.up, _nothing))
+        up = asyncio.ensure_future(self._carry(reader, opening, counter.up, _ignore))
         try:
             there, back = await opening
-            await asyncio.gather(up, self._carry(there, _now(there, writer), _nothing, talk.down))
+            await asyncio.gather(up, self._carry(there, _now(there, writer), _ignore, counter.down))
             back.close()
-        except OSError:  # nobody listens there
+        except OSError:  # the target refuses the connection
             writer.transport.abort()
         finally:
             up.cancel()
             writer.close()
 
     async def _open(self) -> Ends:
-        await asyncio.sleep(self._delay)  # a server speaks when the handshake's last part has arrived
+        await asyncio.sleep(self._delay)  # a server sends when the last packet of the handshake has arrived
         return await asyncio.open_connection(*self._target)
 
-    async def _carry(self, reader: asyncio.StreamReader, target: Awaitable[Ends], heard: Note, said: Note) -> None:
-        """Reads at once and writes late, so that much may be under way, as on a real line."""
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1024)
-        late = asyncio.ensure_future(self._deliver(under_way, target, said))
+    async def _carry(
+        self, reader: asyncio.StreamReader, target: Awaitable[Ends], received: Count, delivered: Count
+    ) -> None:
+        """Reads at once and writes late, so that data can be in flight, as on a real connection."""
+        in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1024)
+        late = asyncio.ensure_future(self._deliver(in_flight, target, delivered))
         try:
             while True:
                 try:
                     data = await reader.read(_CHUNK)
                 except ConnectionError:
                     data = b""
-                heard(len(data))
-                await under_way.put((self._loop.time() + self._delay, data))
+                received(len(data))
+                await in_flight.put((self._loop.time() + self._delay, data))
                 if not data:
                     break
             await late
@@ -102,46 +105,46 @@ class Proxy:
             late.cancel()
 
     async def _deliver(
-        self, under_way: asyncio.Queue[tuple[float, bytes]], target: Awaitable[Ends], said: Note
+        self, in_flight: asyncio.Queue[tuple[float, bytes]], target: Awaitable[Ends], delivered: Count
     ) -> None:
         writer = (await target)[1]
         while True:
-            due, data = await under_way.get()
+            due, data = await in_flight.get()
             await asyncio.sleep(due - self._loop.time())
-            said(len(data))
+            delivered(len(data))
             try:
                 if not data:
                     writer.write_eof()
                     return
                 writer.write(data)
                 await writer.drain()
-            except OSError:  # the other end has gone; what it says itself ends the connection
+            except OSError:  # the other end has closed; the other direction ends the connection
                 return
 
 
 async def _now(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Ends:
-    """Ends that are there already."""
+    """Ends that are open already."""
     return reader, writer
 
 
-def _nothing(size: int) -> None:
-    """Notes nothing."""
+def _ignore(size: int) -> None:
+    """Counts nothing."""
 
 
-class _Talk:
-    """Whose turn it was: a client that speaks after the server has waited a round trip for it."""
+class _Counter:
+    """Counts a round trip whenever the client sends after the server has answered."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy, self._answered = proxy, True
 
     def up(self, size: int) -> None:
-        """The client said something."""
+        """The client sent `size` bytes."""
         self._proxy.bytes_up += size
         if size and self._answered:
             self._proxy.round_trips += 1
             self._answered = False
 
     def down(self, size: int) -> None:
-        """The client heard something."""
+        """The client received `size` bytes."""
         self._proxy.bytes_down += size
         self._answered = self._answered or size > 0

@@ -1,8 +1,8 @@
-"""Any inventory in the lab: which hosts it asks for, and the overlay that turns it towards them.
+"""Rehearses any inventory in the lab: the hosts that it needs, and an overlay that redirects it to the lab's hosts.
 
-`provision all -i X.toml -i overlay.toml` then does on the lab's hosts what it would do on the real
-ones: same names, settings and paths. Only what reaches out is turned round: addresses, logins,
-repositories, S3, tokens and passwords.
+`provision all -i X.toml -i overlay.toml` then does on the lab's hosts what it would do on the real ones, with the same
+names, settings and paths. The overlay replaces what leads out of the lab: addresses, logins, repositories, S3, tokens
+and passwords.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision_lab.host import LabHost
+from provision_lab.hosts import LabHost, Server
 from provision_lab.run import LabError
-from provision_lab.server import Server
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Settings
     from provision_lab.lab import Lab
 
 _TOKENS = {"token", "registration_token"}
-_GITLAB = "gitlab"  # the group that the shipped playbooks set GitLab up on
+_GITLAB = "gitlab"  # the group of hosts that the shipped playbooks install GitLab on
 
 
 def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost], Server]:
-    """The hosts to boot and the GitLab host's ways. Raises InventoryError for an inventory that cannot be used."""
+    """The hosts to boot and what the GitLab host has. Raises InventoryError for an invalid inventory."""
     from provision.inventory import load
 
     inventory = load(paths)
@@ -37,7 +36,7 @@ def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost],
 
 
 def server_of(settings: Settings) -> Server:
-    """What the GitLab host needs to have so that these settings hold."""
+    """What the GitLab host must have for these settings to be valid."""
     gitlab, registry = settings.gitlab, settings.registry
     plain = Server()
     names = [table.external_url.host for table in (gitlab, registry) if table]
@@ -59,7 +58,7 @@ def server_of(settings: Settings) -> Server:
 
 
 def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
-    """The tables to lay over the inventory: all of them below its hosts, where they win over everything."""
+    """The tables of the overlay. All are below the inventory's hosts, where they override everything."""
     import tomllib
 
     from provision.inventory import load
@@ -80,7 +79,7 @@ def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
             own["host_key"] = keys[names[0]]
         elif by_name[names[0]].host_key:
             raise LabError(
-                f"{key}: one host_key for {len(names)} hosts cannot be rehearsed", hint="name them one by one"
+                f"{key}: cannot rehearse one host_key for {len(names)} hosts", hint="give each host a table of its own"
             )
         host = by_name[names[0]]
         hosts[key] = own | _tables(lab, host, machines[host.name])
@@ -122,7 +121,7 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
 
 
 def _stand_ins(lab: Lab, settings: Settings, system: str) -> dict[str, Any]:
-    """Repositories of the lab, and any version that they have for one that is pinned."""
+    """The lab's repositories; a pinned version becomes whatever version they have."""
     tables: dict[str, Any] = {"apt": lab.mirrors(system)}
     for name in ("docker", "runner", "gitlab"):
         table = getattr(settings, name)
@@ -152,7 +151,7 @@ def _registry(lab: Lab, settings: Settings) -> dict[str, Any]:
 
 
 def _runners(tree: dict[str, Any], key: str, groups: Sequence[str], base: Path) -> list[dict[str, Any]]:
-    """The host's runners when they have tokens, which the lab's GitLab does not know: without, so it makes its own."""
+    """The host's runners without their tokens, when they have any: the lab's GitLab does not know these and creates others."""
     layers = [tree, *(tree.get("groups", {}).get(group, {}) for group in groups), tree["hosts"][key]]
     runners: list[dict[str, Any]] = next((layer["runners"] for layer in reversed(layers) if "runners" in layer), [])
     if not any(_TOKENS & runner.keys() for runner in runners):
@@ -161,7 +160,7 @@ def _runners(tree: dict[str, Any], key: str, groups: Sequence[str], base: Path) 
 
 
 def _anchored(value: Any, base: Path) -> Any:
-    """The same with relative paths of secrets absolute: they are to be read from another folder."""
+    """The value with absolute paths of secret files, because the overlay is in another folder."""
     if isinstance(value, dict) and value.keys() == {"file"}:
         return {"file": str(base / str(value["file"]))}
     if isinstance(value, dict):

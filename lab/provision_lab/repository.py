@@ -1,10 +1,18 @@
-"""An apt repository: .deb files in, signed indexes out."""
+"""The lab's apt server: signed repositories of .deb files, laid out like Docker's, GitLab's and Debian's own.
+
+/docker/linux/{debian,ubuntu}                    docker-ce and its companions in two revisions
+/gitlab/gitlab-ce/{debian,ubuntu}/CODENAME       the stand-in gitlab-ce
+/runner/gitlab-runner/{debian,ubuntu}            the stand-ins of gitlab-runner and its helper images
+/debian                                          Debian's Docker, and the gitlab-runner 11.2.0 that Ubuntu has
+/docker.asc, /gitlab.asc, /debian.asc            the keys that sign them
+"""
 
 from __future__ import annotations
 
 import email.utils
 import gzip
 import hashlib
+import importlib
 import os
 import shutil
 import tempfile
@@ -12,13 +20,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision_lab import control
-from provision_lab.run import run
+from provision_lab import cache, packages
+from provision_lab.image import Image
+from provision_lab.run import LabError, run
+
+_HERE = Path(__file__).parent
+_STANDINS = _HERE / "standins"
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite of a repository at `path` (below the server's root), as `deb URL/path name component` reads it."""
+    """One suite of the repository at `path` below the server's root: `deb URL/path name component` in a sources list."""
 
     path: str
     name: str
@@ -28,7 +40,7 @@ class Suite:
 
 
 class Signer:
-    """A signing key of its own, in a key ring that is thrown away; `public` is what hosts are given."""
+    """A signing key in a key ring of its own; `public` is the armoured public key, for the hosts."""
 
     def __init__(self, ring: Path, owner: str) -> None:
         self.ring = ring
@@ -39,7 +51,7 @@ class Signer:
         self.public = self._gpg("--armor", "--export")
 
     def clearsign(self, text: str) -> str:
-        """`text` with its signature around it: InRelease."""
+        """The text with its signature around it: InRelease."""
         return self._gpg("--clearsign", stdin=text)
 
     def detach(self, text: str) -> str:
@@ -55,7 +67,7 @@ class Signer:
 
 
 def write(server: Path, suite: Suite, debs: Iterable[Path], signer: Signer) -> None:
-    """Lays pool, Packages and the signed Release of `suite` below the server's root."""
+    """Writes pool, Packages and the signed Release of `suite` below the server's root."""
     base = server / suite.path
     pool = base / "pool" / suite.name
     pool.mkdir(parents=True, exist_ok=True)
@@ -78,7 +90,7 @@ def write(server: Path, suite: Suite, debs: Iterable[Path], signer: Signer) -> N
 
 
 def _entry(deb: Path, base: Path) -> str:
-    fields = control.of_deb(deb)
+    fields = packages.fields_of(deb)
     content = deb.read_bytes()
     fields |= {
         "Filename": str(deb.relative_to(base)),
@@ -86,7 +98,7 @@ def _entry(deb: Path, base: Path) -> str:
         "MD5sum": hashlib.md5(content, usedforsecurity=False).hexdigest(),
         "SHA256": hashlib.sha256(content).hexdigest(),
     }
-    return control.paragraph(fields)
+    return packages.paragraph(fields)
 
 
 def _release(suite: Suite, dist: Path) -> str:
@@ -104,7 +116,7 @@ def _release(suite: Suite, dist: Path) -> str:
         "Components": suite.component,
         "SHA256": "\n".join(sums),
     }
-    return control.paragraph(fields)
+    return packages.paragraph(fields)
 
 
 def architecture() -> str:
@@ -113,15 +125,86 @@ def architecture() -> str:
 
 
 def signers(names: Iterable[str]) -> dict[str, Signer]:
-    """One signing key for each name. Close them when all is signed."""
+    """A signing key for each name. Call `discard` when everything is signed."""
     return {
         name: Signer(Path(tempfile.mkdtemp(prefix="provision-lab-")) / name, f"provision lab: {name}") for name in names
     }
 
 
 def discard(keys: dict[str, Signer], into: Path) -> None:
-    """Writes the public keys as `into`/NAME.asc and throws the private ones away."""
+    """Writes the public keys as `into`/NAME.asc and deletes the private ones."""
     for name, signer in keys.items():
         into.joinpath(f"{name}.asc").write_text(signer.public)
         signer.close()
         shutil.rmtree(signer.ring.parent)
+
+
+def ensure(image: Image) -> Path:
+    """The server's root; built now if it is not in the cache for this image, these stand-ins and this code."""
+    key = cache.key_of(image.key, _code("repository.py", "packages.py"), cache.hash_of_files(_STANDINS))
+    return cache.ensure("apt", key, lambda draft: _build(draft, image))
+
+
+def _docker(image: Image) -> Path:
+    """Docker's packages, a folder for each system. They have a cache entry of their own, because they take longest."""
+    key = cache.key_of(image.key, _code("packages.py"))
+    return cache.ensure(
+        "docker", key, lambda draft: packages.build_docker(image.ensure() / "debs", draft, image.codenames)
+    )
+
+
+def _code(*names: str) -> list[str]:
+    return [_HERE.joinpath(name).read_text() for name in names]
+
+
+def _build(draft: Path, image: Image) -> None:
+    debs = image.ensure() / "debs"
+    work = draft / "work"
+    built = work / "built"
+    built.mkdir(parents=True)
+    keys = signers(("docker", "gitlab", "debian"))
+    try:
+        for system, codename in image.codenames.items():
+            suite = Suite(f"docker/linux/{system}", codename, "stable", "Docker", "Docker CE")
+            write(draft, suite, (_docker(image) / system).glob("*.deb"), keys["docker"])
+        for system, codename in image.codenames.items():
+            _write_gitlab(draft, system, codename, built, keys["gitlab"])
+        local = [*debs.glob("*.deb"), _old_runner(work, built)]
+        write(draft, Suite("debian", image.suite, "main", "Debian", "Debian"), local, keys["debian"])
+    finally:
+        discard(keys, draft)
+    shutil.rmtree(work)
+
+
+def _write_gitlab(draft: Path, system: str, codename: str, built: Path, signer: Signer) -> None:
+    server, runner = "gitlab/gitlab-ce", "runner/gitlab-runner"
+    suite = Suite(f"{server}/{system}/{codename}", codename, "main", f"packages.gitlab.com/{server}", "gitlab-ce")
+    write(draft, suite, _standin("gitlab_ce", built), signer)
+    suite = Suite(f"{runner}/{system}", codename, "main", f"packages.gitlab.com/{runner}", "gitlab-runner")
+    write(draft, suite, _standin("gitlab_runner", built), signer)
+
+
+def _standin(name: str, built: Path) -> list[Path]:
+    """The packages of a stand-in, made by its `build.py`."""
+    out = built / name
+    if not out.is_dir():
+        out.mkdir()
+        made = importlib.import_module(f"provision_lab.standins.{name}.build").build(out)
+        if not made or not all(path.suffix == ".deb" and path.is_file() for path in made):
+            raise LabError(f"the stand-in {name} built no packages: {made}")
+    return sorted(out.glob("*.deb"))
+
+
+def _old_runner(work: Path, built: Path) -> Path:
+    """The distribution's own, very old gitlab-runner: real hosts offer it, so a task must not install it."""
+    tree = work / "old-runner"
+    program = tree / "usr/bin/gitlab-runner"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "Version:      11.2.0"\n')
+    program.chmod(0o755)
+    fields = {"Package": "gitlab-runner", "Version": "11.2.0+dfsg-2", "Architecture": architecture()}
+    fields |= {
+        "Maintainer": "provision lab <lab@lab.test>",
+        "Description": "GitLab Runner, as old as the distribution's",
+    }
+    return packages.write_deb(built, fields, {}, packages.pack(tree, work / "old-runner.tar.gz"))

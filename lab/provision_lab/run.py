@@ -1,4 +1,4 @@
-"""Programs of this machine, run with a deadline; and what the lab needs to work at all."""
+"""Runs programs of this machine with a deadline, and checks that this machine can have a lab."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TOOLS = {
     "dpkg-deb": "dpkg",
     "gpg": "gnupg",
     "ssh-keygen": "openssh-client",
-}  # program -> Debian's package of it
+}  # program: Debian's package of it
 
 
 class LabError(ProvisionError):
-    """The lab could not be brought up or taken down."""
+    """Bringing up, using or taking down a lab failed."""
 
 
 class LabUnavailable(LabError, UsageError):
@@ -35,7 +35,7 @@ class LabUnavailable(LabError, UsageError):
 def run(
     *argv: str | Path, stdin: str = "", deadline: float = 60, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The finished program with its output as text. Raises LabError when it fails (`check`) or takes over `deadline` s."""
+    """Runs a program to its end. Raises LabError when it fails (with `check`) or takes longer than `deadline` seconds."""
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
@@ -47,17 +47,17 @@ def run(
         raise LabUnavailable(f"{words[0]} is not installed", hint=_install([words[0]])) from error
     if check and done.returncode != 0:
         tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
-        raise LabError(f"`{' '.join(words)}` ended with {done.returncode}:\n{tail}")
+        raise LabError(f"`{' '.join(words)}` failed with exit code {done.returncode}:\n{tail}")
     return done
 
 
 def require(*, build: bool) -> None:
-    """Raises LabUnavailable, naming everything that is missing at once. `build`: a base image has to be made too."""
+    """Raises LabUnavailable unless this machine can have a lab. `build`: a base image has to be built too."""
     if sys.platform != "linux":
         raise LabUnavailable("a lab needs Linux (systemd-nspawn, overlayfs)", hint="run it in a Linux virtual machine")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None and (build or tool != "mmdebstrap")]
     if os.geteuid() != 0:
-        raise LabUnavailable("a lab needs root: it mounts, boots and bridges", hint="run it with sudo")
+        raise LabUnavailable("a lab needs root, to mount file systems and boot hosts", hint="run it with sudo")
     if missing:
         raise LabUnavailable(f"a lab needs {', '.join(missing)}", hint=_install(missing))
 
@@ -67,14 +67,14 @@ def _install(programs: list[str]) -> str:
 
 
 def hand_to_caller(path: Path) -> None:
-    """Gives a file to the user behind sudo, who is the one to run `provision` with it next."""
+    """Gives a file to the user who called sudo, so that `provision` can read it without root."""
     uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
     if uid and gid:
         os.chown(path, int(uid), int(gid))
 
 
 def write_private(path: Path, text: str) -> None:
-    """A file that only its owner reads, never readable to others even for a moment."""
+    """Writes a file that only its owner can read, at every moment."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(text)

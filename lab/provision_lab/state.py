@@ -1,27 +1,39 @@
-"""What is known of a lab on disk: one folder below the state root, with `lab.json` in it."""
+"""A lab as it stands: its record on disk, and what it offers: addresses, keys, secrets and ways into its hosts.
+
+Every lab has a folder below the state root, with its record in `lab.json`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from dataclasses import asdict, dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
-from provision_lab.host import LabHost
+from provision_lab.hosts import LabHost, Server
 from provision_lab.image import Image
+from provision_lab.machine import Machine
 from provision_lab.processes import Identity
-from provision_lab.server import Server
+from provision_lab.run import LabError, run
+
+USER = "ubuntu"
 
 
 def root() -> Path:
-    """$PROVISION_LAB_STATE, else /var/lib/provision-lab: a folder per lab."""
+    """$PROVISION_LAB_STATE, else /var/lib/provision-lab. It holds a folder for each lab."""
     return Path(os.environ.get("PROVISION_LAB_STATE") or "/var/lib/provision-lab")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A lab as it was asked for. `owner`: the process that it is not to outlive; `complete`: it came up whole.
-    `internet`: hosts reach beyond this machine; `kernel`: settings raised for it, as they were.
+    """A lab as it was requested.
+
+    owner      the process that the lab ends with; None: the lab stays until it is taken down
+    complete   whether every part of it came up
+    internet   whether its hosts reach beyond this machine
+    kernel     the settings that were raised for it, with their values before any lab
     """
 
     name: str
@@ -36,11 +48,11 @@ class Record:
 
     @property
     def folder(self) -> Path:
-        """Everything of the lab is below it."""
+        """The folder with everything of the lab."""
         return root() / self.name
 
     def save(self) -> None:
-        """Writes `lab.json`, whole or not at all."""
+        """Replaces `lab.json` atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / "lab.json.draft"
         draft.write_text(json.dumps(asdict(self), indent=1))
@@ -50,7 +62,7 @@ class Record:
 def load(name: str) -> Record | None:
     """The lab's record; None when there is no such lab, or one that was killed before it had a record.
 
-    A record that another version of this program wrote counts as none: such a lab can be taken down, by its name.
+    A record that another version of this program wrote is None too. Such a lab can be taken down by its name.
     """
     try:
         data = json.loads(root().joinpath(name, "lab.json").read_text())
@@ -63,5 +75,164 @@ def load(name: str) -> Record | None:
 
 
 def names() -> list[str]:
-    """All labs that have a folder."""
+    """The names of all labs that have a folder."""
     return sorted(path.name for path in root().glob("*") if path.is_dir())
+
+
+class LabInfo:
+    """A lab as it stands, read only."""
+
+    apt_port = 8080  # on the lab's own address, so the same in every lab
+    s3_port = 9000
+    _record: Record
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return self._record.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder with everything of the lab."""
+        return self._record.folder
+
+    @property
+    def hosts(self) -> tuple[LabHost, ...]:
+        """The lab's hosts; they have addresses once the lab is up."""
+        return self._record.hosts
+
+    @property
+    def user(self) -> str:
+        """The user that logs in on the hosts."""
+        return USER
+
+    @property
+    def identity_file(self) -> Path:
+        """The private key that `user` logs in with."""
+        return self.folder / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The hosts' true keys."""
+        return self.folder / "known_hosts"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of the authority that signed the GitLab host's."""
+        return self.folder / "ca.pem"
+
+    def secret(self, name: str) -> str:
+        """The value of api_token, registry_password, s3_access_key, s3_secret_key or sudo_password."""
+        return (self.folder / name).read_text()
+
+    def secret_source(self, name: str) -> dict[str, str]:
+        """The same secret as an inventory refers to it."""
+        return {"file": str(self.folder / name)}
+
+    @property
+    def throwaway(self) -> bool:
+        """Whether the lab ends with the process that owns it."""
+        return self._record.owner is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part of the lab came up."""
+        return self._record.complete
+
+    @property
+    def image(self) -> Image:
+        """The system that the hosts run."""
+        return self._record.image
+
+    @property
+    def internet(self) -> bool:
+        """Whether the hosts reach beyond this machine and install the publishers' packages."""
+        return self._record.internet
+
+    @property
+    def server(self) -> Server:
+        """What the GitLab host has."""
+        return self._record.server
+
+    @property
+    def hosts_file(self) -> str:
+        """The /etc/hosts of every host."""
+        lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+        for host in self.hosts:
+            names = (host.name, *host.names, *(self.server.names if host.is_gitlab else ()))
+            lines.append(" ".join((host.address, *names)))
+        return "\n".join(lines) + "\n"
+
+    @property
+    def host_keys(self) -> dict[str, str]:
+        """The true SSH key of each host by name, in the format of known_hosts."""
+        lines = (line.split(" ", 1) for line in self.known_hosts.read_text().splitlines())
+        return {host.name: key for host, (_, key) in zip(self.hosts, lines, strict=True)}
+
+    def mirrors(self, system: str = "debian") -> dict[str, dict[str, str]]:
+        """The table [apt] of an inventory for hosts of `system` (debian, ubuntu): the lab's repositories and keys."""
+        paths = {
+            "docker": f"docker/linux/{system}",
+            "gitlab": f"gitlab/gitlab-ce/{system}/{self.image.codenames[system]}",
+            "runner": f"runner/gitlab-runner/{system}",
+        }
+        keys = {name: self.folder / f"{'docker' if name == 'docker' else 'gitlab'}.asc" for name in paths}
+        return {name: {"url": f"{self.apt_url}/{path}", "key": str(keys[name])} for name, path in paths.items()}
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address in the lab."""
+        return str(ip_network(self._record.subnet)[1])
+
+    @property
+    def apt_url(self) -> str:
+        """The root of the lab's apt server."""
+        return f"http://{self.gateway}:{self.apt_port}"
+
+    @property
+    def s3_url(self) -> str:
+        """The lab's S3 endpoint."""
+        return f"http://{self.gateway}:{self.s3_port}"
+
+    def machine(self, host: str) -> Machine:
+        """The host of that name as this machine runs it. Raises LabError when there is none."""
+        for one in self.hosts:
+            if one.name == host:
+                return Machine(self.name, one, self.folder / "hosts" / one.name)
+        raise LabError(
+            f"lab {self.name} has no host {host!r}", hint=f"its hosts: {', '.join(one.name for one in self.hosts)}"
+        )
+
+    @property
+    def machines(self) -> list[Machine]:
+        """All hosts as this machine runs them."""
+        return [self.machine(host.name) for host in self.hosts]
+
+    def ssh_command(self, host: str) -> list[str]:
+        """The argv of OpenSSH for that host; a command may be appended."""
+        there = self.machine(host).host
+        settings = (
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={self.known_hosts}",
+            "IdentitiesOnly=yes",
+            "ConnectTimeout=10",
+        )
+        options = [word for setting in settings for word in ("-o", setting)]
+        login = ["-i", str(self.identity_file), "-p", str(there.sshd_port), f"{USER}@{there.address}"]
+        return ["ssh", "-F", "none", *options, *login]
+
+    def ssh(
+        self, host: str, command: str, *, stdin: str = "", deadline: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command on the host as `user`, over OpenSSH; `deadline` in seconds."""
+        return run(*self.ssh_command(host), command, stdin=stdin, deadline=deadline, check=False)
+
+    def inside(self, host: str, script: str, *, stdin: str = "", deadline: float = 120) -> str:
+        """The output of a script that runs as root in the host, without the network. Raises LabError when it fails."""
+        leader = self.machine(host).leader
+        if leader is None:
+            raise LabError(f"host {host} of lab {self.name} does not run")
+        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        argv = ("nsenter", "-t", str(leader), "-a", "sh", "-c", script)
+        return run(*argv, stdin=stdin, deadline=deadline, env=environment).stdout

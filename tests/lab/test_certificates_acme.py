@@ -13,7 +13,7 @@ from cryptography import x509
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from provision_lab.server import Server
+from provision_lab.hosts import Server
 from tests.support.acme import Pebble, pebble
 from tests.support.certificates import HOST, owed, served
 from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3

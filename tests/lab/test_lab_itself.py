@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provision_lab import INVENTORY, Lab, LabError, LabHost, cgroups, network, processes, state
+from provision_lab import INVENTORY, Lab, LabError, LabHost, kernel, network, processes, state
 from provision_lab.harness import PROVISION, Harness, changed, inventory_of
 from provision_lab.lab import sweep
 
@@ -300,7 +300,7 @@ def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -
     owner = _owned(name)
     dead = Lab.find(name)
     assert dead is not None
-    keeper = next(pid for pid in processes.of_lab(dead.folder) if "provision_lab.keeper" in _argv(pid))
+    (keeper,) = processes.of_service(dead.folder, "keeper")
     os.kill(keeper, signal.SIGKILL)
     owner.send_signal(signal.SIGKILL)
     owner.wait(10)
@@ -308,10 +308,6 @@ def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -
     assert swept in ([name], [])
     assert _gone(dead) == []
     assert lab.is_up
-
-
-def _argv(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +440,6 @@ def test_the_owner_of_a_cgroup_is_its_lab(lab: Lab) -> None:
     """Every hierarchy has one cgroup for the lab, where this machine has no systemd of its own."""
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine's systemd gives each host a scope")
-    for hierarchy in cgroups._hierarchies():
+    for hierarchy in kernel._hierarchies():
         names = {path.name for path in (hierarchy / f"provision-{lab.name}").iterdir() if path.is_dir()}
         assert {host.name for host in lab.hosts} <= names

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab import LabError, cache
-from provision_lab.locks import locked
+from provision_lab.processes import locked
 
 
 def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:

@@ -19,7 +19,7 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status_without_labs_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing there is no error."""
     assert _guarded(["lab", "status"]) == 0
-    assert capsys.readouterr().out == "there is no lab; provision lab up\n"
+    assert capsys.readouterr().out == "there is no lab; to boot one: provision lab up\n"
 
 
 def test_ssh_without_a_lab_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +31,7 @@ def test_ssh_without_a_lab_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> N
 def test_real_packages_need_an_inventory(capsys: pytest.CaptureFixture[str]) -> None:
     """The shipped one names the lab's own repositories."""
     assert _guarded(["lab", "up", "--real"]) == 2
-    assert "--real goes with --inventory" in capsys.readouterr().err
+    assert "--real needs --inventory" in capsys.readouterr().err
 
 
 def test_a_broken_inventory_is_refused_before_anything_is_made(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision_lab import control
+from provision_lab import packages
 from provision_lab.repository import Suite, discard, signers, write
 
 pytestmark = pytest.mark.skipif(
@@ -29,10 +29,10 @@ def deb(tmp_path: Path) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho tool\n")
     program.chmod(0o755)
-    data = control.pack(tmp_path / "tree", tmp_path / "data.tar.gz")
+    data = packages.pack(tmp_path / "tree", tmp_path / "data.tar.gz")
     out = tmp_path / "out"
     out.mkdir()
-    return control.build(out, FIELDS | {"Description": "a tool\n of two lines"}, {"postinst": "#!/bin/sh\n"}, data)
+    return packages.write_deb(out, FIELDS | {"Description": "a tool\n of two lines"}, {"postinst": "#!/bin/sh\n"}, data)
 
 
 def output(*argv: str | Path) -> str:
@@ -46,7 +46,7 @@ def test_dpkg_reads_the_package(deb: Path, tmp_path: Path) -> None:
     assert output("dpkg-deb", "--field", deb, "Package", "Version") == (
         "Package: tool\nVersion: 5:1.0-1~debian.12~bookworm\n"
     )
-    assert control.of_deb(deb)["Description"] == "a tool\n of two lines"
+    assert packages.fields_of(deb)["Description"] == "a tool\n of two lines"
     listing = output("dpkg-deb", "--contents", deb)
     assert "-rwxr-xr-x root/root" in listing
     assert "./usr/bin/tool" in listing
@@ -72,13 +72,13 @@ def test_the_repository_is_signed_and_its_sums_are_true(deb: Path, tmp_path: Pat
     output("gpgv", "--keyring", tmp_path / "docker.gpg", dist / "Release.gpg", dist / "Release")
     with pytest.raises(subprocess.CalledProcessError):
         output("gpgv", "--keyring", tmp_path / "gitlab.gpg", dist / "InRelease")
-    sums = control.parse(dist.joinpath("Release").read_text())["SHA256"].split()
+    sums = packages.parse(dist.joinpath("Release").read_text())["SHA256"].split()
     for digest, size, path in zip(sums[::3], sums[1::3], sums[2::3], strict=True):
         content = dist.joinpath(path).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (digest, int(size))
-    packages = next(dist.glob("stable/binary-*/Packages"))
-    assert gzip.decompress(packages.with_suffix(".gz").read_bytes()) == packages.read_bytes()
-    entry = control.parse(packages.read_text())
+    index = next(dist.glob("stable/binary-*/Packages"))
+    assert gzip.decompress(index.with_suffix(".gz").read_bytes()) == index.read_bytes()
+    entry = packages.parse(index.read_text())
     placed = server / "docker/linux/debian" / entry["Filename"]
     assert hashlib.sha256(placed.read_bytes()).hexdigest() == entry["SHA256"]
     assert entry["Size"] == str(deb.stat().st_size)

@@ -9,8 +9,8 @@ import pytest
 
 from provision_lab import Lab, LabError, LabHost, kernel, network, processes, state
 from provision_lab.harness import changed
+from provision_lab.hosts import Server
 from provision_lab.image import Image
-from provision_lab.server import Server
 from provision_lab.state import Record
 
 
@@ -92,10 +92,10 @@ def test_only_the_labs_own_processes_are_its_own(tmp_path: Path) -> None:
     lab, other = tmp_path / "lab", tmp_path / "lab2"
     wait = "import sys; sys.stdin.read()"
     commands = {
-        "service": [sys.executable, "-c", wait, "provision_lab.keeper", str(lab)],
-        "another lab's": [sys.executable, "-c", wait, "provision_lab.keeper", str(other)],
+        "service": [sys.executable, "-c", wait, "provision_lab.services", "keeper", str(lab)],
+        "another lab's": [sys.executable, "-c", wait, "provision_lab.services", "keeper", str(other)],
         "editor": [sys.executable, "-c", wait, str(lab / "overlay.toml")],
-        "user": [sys.executable, "-c", wait, "provision_lab.keeper", str(lab), "more"],
+        "user": [sys.executable, "-c", wait, "provision_lab.services", "keeper", str(lab), "more"],
     }
     running = {name: subprocess.Popen(argv, stdin=subprocess.PIPE) for name, argv in commands.items()}
     try:

@@ -9,7 +9,7 @@ import tomlkit
 from provision.inventory import load
 from provision.url import Url
 from provision_lab import Lab, LabHost, rehearsal, state
-from provision_lab.server import Server
+from provision_lab.hosts import Server
 
 ESTATE = """
 [ssh]

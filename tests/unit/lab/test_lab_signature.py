@@ -2,7 +2,7 @@
 
 import pytest
 
-from provision_lab.signature import BadSignature, verify
+from provision_lab.services import BadSignature, verify
 
 ACCESS, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -1,4 +1,4 @@
-"""Makes the stand-in's packages: gitlab-runner and gitlab-runner-helper-images, in two versions each."""
+"""Builds the stand-in's packages: gitlab-runner and gitlab-runner-helper-images, in two versions each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from provision_lab import control
+from provision_lab import packages
 from provision_lab.repository import architecture
 
 VERSIONS = ("19.2.0-1", "19.3.0-1")
@@ -43,7 +43,7 @@ def _runner(out: Path, work: Path, version: str) -> Path:
         "Description": "GitLab Runner (the lab's stand-in)",
     }
     scripts = {name: (_HERE / "debian" / name).read_text() for name in ("postinst", "prerm")}
-    return control.build(out, fields, scripts, control.pack(tree, work / "runner.tar.gz"))
+    return packages.write_deb(out, fields, scripts, packages.pack(tree, work / "runner.tar.gz"))
 
 
 def _helper(out: Path, work: Path, version: str) -> Path:
@@ -57,4 +57,4 @@ def _helper(out: Path, work: Path, version: str) -> Path:
         "Architecture": "all",
         "Description": "GitLab Runner's helper images (the lab's stand-in: none)",
     }
-    return control.build(out, fields, {}, control.pack(tree, work / "helper.tar.gz"))
+    return packages.write_deb(out, fields, {}, packages.pack(tree, work / "helper.tar.gz"))

@@ -1,19 +1,22 @@
-"""Docker's packages for the lab: Debian's Docker under the names, files and relations of Docker's own repository.
+"""Debian packages of the lab: .deb files from files, and Docker's packages made of Debian's.
 
-Docker's repository cannot be reached from everywhere; Debian's docker.io is the same program. The
-packages carry its true upstream version, in two revisions, so that pins and upgrades have something
-to choose from. The plug-ins are placeholders: they say their name and nothing more.
+Docker's own repository cannot be reached from everywhere, and Debian's docker.io is the same program. So the lab repacks
+it under the names, paths and relations of Docker's packages. They carry the true upstream version in two revisions, so
+that pins and upgrades have versions to choose from. The plug-ins are placeholders that do nothing.
+
+Formats: deb822(5) for control fields, deb(5) for the archive.
 """
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision_lab import control
 from provision_lab.run import LabError, run
 
 ORIGINS = ("docker.io", "containerd", "runc")  # the Debian packages that all files come from
@@ -21,12 +24,12 @@ REVISIONS = ("1", "2")
 _RELEASES = {"bookworm": "12", "trixie": "13", "jammy": "22.04", "noble": "24.04"}
 _PLUGIN = """\
 #!/bin/sh
-# A placeholder: the real plug-in is not part of Debian 12.
+# A placeholder: Debian 12 does not have the real plug-in.
 if [ "$1" = docker-cli-plugin-metadata ]; then
     echo '{"SchemaVersion":"0.1.0","Vendor":"provision lab","Version":"v0.0.0","ShortDescription":"placeholder"}'
     exit 0
 fi
-echo "docker-%s: a placeholder of the lab, without the plug-in's work" >&2
+echo "docker-%s: a placeholder of the lab; the plug-in is not installed" >&2
 exit 1
 """
 
@@ -35,10 +38,12 @@ exit 1
 class _Package:
     name: str
     origin: str  # the Debian package that the files come from
-    files: dict[str, str] = field(default_factory=dict)  # our path -> the program's or unit's name there
+    files: dict[str, str] = field(
+        default_factory=dict
+    )  # path in the package: name of the program or unit in the origin
     units: tuple[str, ...] = ()
     relations: dict[str, str] = field(default_factory=dict)
-    before: str = ""  # what postinst does first
+    before: str = ""  # the first command of postinst
 
 
 _COMMON = {"Section": "admin", "Priority": "optional", "Maintainer": "provision lab <lab@lab.test>"}
@@ -93,43 +98,107 @@ _PACKAGES = (
 )
 
 
-def build(debs: Path, out: Path, codenames: Mapping[str, str]) -> None:
-    """The packages as `out`/debian/*.deb and `out`/ubuntu/*.deb, from docker.io's, containerd's and runc's in `debs`."""
+def paragraph(fields: Mapping[str, str]) -> str:
+    """One paragraph. Further lines of a value must be indented already."""
+    return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
+
+def parse(text: str) -> dict[str, str]:
+    """The fields of one paragraph in order, with the line breaks of continuation lines."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if line.startswith((" ", "\t")) and name:
+            fields[name] += f"\n{line}"
+        elif line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+    return fields
+
+
+def fields_of(deb: Path) -> dict[str, str]:
+    """The control fields of a .deb."""
+    return parse(run("dpkg-deb", "--field", deb).stdout)
+
+
+def pack(tree: Path, out: Path) -> Path:
+    """Writes the files below `tree` as `out`, the data.tar.gz of any number of packages; all files belong to root.
+
+    It is compressed lightly, because it is installed often and sent over a bridge only.
+    """
+    with tarfile.open(out, "w:gz", compresslevel=1, format=tarfile.GNU_FORMAT) as archive:
+        archive.add(tree, ".", filter=_of_root)
+    return out
+
+
+def write_deb(out: Path, fields: Mapping[str, str], scripts: Mapping[str, str], data: Path) -> Path:
+    """Writes and returns `out`/NAME_VERSION_ARCH.deb: control fields, maintainer scripts by name, packed files."""
+    meta = io.BytesIO()
+    with tarfile.open(fileobj=meta, mode="w:gz", format=tarfile.GNU_FORMAT) as archive:
+        for name, text in {"control": paragraph(fields), **scripts}.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size, member.mode = len(text.encode()), 0o644 if name in ("control", "conffiles") else 0o755
+            archive.addfile(member, io.BytesIO(text.encode()))
+    version = fields["Version"].partition(":")[2] or fields["Version"]  # an epoch is not part of the file's name
+    deb = out / f"{fields['Package']}_{version}_{fields['Architecture']}.deb"
+    with deb.open("wb") as stream, data.open("rb") as packed:
+        stream.write(b"!<arch>\n")
+        members = {"debian-binary": io.BytesIO(b"2.0\n"), "control.tar.gz": meta, "data.tar.gz": packed}
+        for name, member_file in members.items():
+            size = member_file.seek(0, io.SEEK_END)
+            member_file.seek(0)
+            stream.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{size:<10}`\n".encode())
+            shutil.copyfileobj(member_file, stream)
+            stream.write(b"\n" * (size % 2))
+    return deb
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def build_docker(debs: Path, out: Path, codenames: Mapping[str, str]) -> None:
+    """Writes Docker's packages as `out`/SYSTEM/*.deb, made from those of docker.io, containerd and runc in `debs`.
+
+    `codenames` gives the release for each system: {"debian": "bookworm", "ubuntu": "noble"}.
+    """
     with tempfile.TemporaryDirectory(dir=out) as work:
-        _build(debs, Path(work), out, codenames)
+        _build_docker(debs, Path(work), out, codenames)
 
 
-def _build(debs: Path, work: Path, out: Path, codenames: Mapping[str, str]) -> None:
+def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str]) -> None:
     origin = work / "origin"
     origin.mkdir()
     for system in codenames:
         out.joinpath(system).mkdir()
     version = {}
     for deb in debs.glob("*.deb"):
-        fields = control.of_deb(deb)
+        fields = fields_of(deb)
         if fields["Package"] not in ORIGINS:
             continue
         run("dpkg-deb", "--extract", deb, origin, deadline=120)
         version[fields["Package"]] = fields["Version"].partition("+")[0].partition("~")[0].rpartition(":")[2]
         architecture = fields["Architecture"]
     for package in _PACKAGES:
-        data = control.pack(_lay(package, origin, work / package.name), work / f"{package.name}.tar.gz")
+        data = pack(_lay(package, origin, work / package.name), work / f"{package.name}.tar.gz")
         epoch = "5:" if package.name.startswith("docker-ce") else ""
         fields = {"Package": package.name, "Architecture": architecture, **_COMMON, **package.relations}
         for system, full in _versions(epoch + version[package.origin].partition("-")[0], codenames):
             fields |= {"Version": full, "Description": f"{package.origin} under Docker's own package name"}
-            control.build(out / system, fields, _scripts(package), data)
+            write_deb(out / system, fields, _scripts(package), data)
     for plugin in ("buildx", "compose"):
         tree = work / plugin
         program = tree / "usr/libexec/docker/cli-plugins" / f"docker-{plugin}"
         program.parent.mkdir(parents=True)
         program.write_text(_PLUGIN % plugin)
         program.chmod(0o755)
-        data = control.pack(tree, work / f"{plugin}.tar.gz")
+        data = pack(tree, work / f"{plugin}.tar.gz")
         fields = {"Package": f"docker-{plugin}-plugin", "Architecture": architecture, **_COMMON}
         for system, full in _versions("0.0.0", codenames):
             fields |= {"Version": full, "Description": f"placeholder of Docker's {plugin} plug-in"}
-            control.build(out / system, fields, {}, data)
+            write_deb(out / system, fields, {}, data)
 
 
 def _versions(upstream: str, codenames: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -144,7 +213,7 @@ def _lay(package: _Package, origin: Path, tree: Path) -> Path:
             (path for path in sorted(origin.rglob(name)) if path.parent.name in ("bin", "sbin", "system")), None
         )
         if found is None:
-            raise LabError(f"Debian's {package.origin} holds no {name}")
+            raise LabError(f"Debian's {package.origin} has no {name}")
         target = tree / ours
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(found, target)
@@ -154,7 +223,7 @@ def _lay(package: _Package, origin: Path, tree: Path) -> Path:
 
 
 def _scripts(package: _Package) -> dict[str, str]:
-    """What debhelper writes for a package with these units, in short."""
+    """The maintainer scripts of a package with units, as debhelper writes them, shortened."""
     if not package.units:
         return {}
     units = " ".join(package.units)

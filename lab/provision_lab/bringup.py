@@ -1,0 +1,221 @@
+"""Brings up the parts of a lab: secrets, keys and certificate first, then services and hosts at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from provision_lab import network, processes
+from provision_lab.certificates import Authority, Pair
+from provision_lab.hosts import LabHost, Server
+from provision_lab.machine import Machine
+from provision_lab.run import LabError, hand_to_caller, run, write_private
+from provision_lab.state import USER, LabInfo
+
+_SERVICE_START = 30  # seconds until a service has to answer
+_keepers: list[subprocess.Popen[bytes]] = []  # referenced for as long as this process lives: their input ends with it
+Service = Literal["apt", "s3"]
+SERVICES: tuple[Service, ...] = ("apt", "s3")
+SECRETS = ("api_token", "registry_password", "s3_access_key", "s3_secret_key", "sudo_password")
+_UBUNTU = """\
+PRETTY_NAME="Ubuntu 24.04.3 LTS"
+NAME="Ubuntu"
+VERSION_ID="24.04"
+VERSION="24.04.3 LTS (Noble Numbat)"
+VERSION_CODENAME=noble
+ID=ubuntu
+ID_LIKE=debian
+HOME_URL="https://www.ubuntu.com/"
+UBUNTU_CODENAME=noble
+"""
+_LSB = 'DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=24.04\nDISTRIB_CODENAME=noble\nDISTRIB_DESCRIPTION="Ubuntu 24.04.3 LTS"\n'
+
+
+def bring_up(lab: LabInfo, base: Path, repository: Path) -> None:
+    """Makes everything of a lab whose folder and bridge exist. Raises LabError at the first part that fails."""
+    if lab.throwaway:
+        _keepers.append(_start_service(lab, "keeper", stdin=subprocess.PIPE))
+    _make_secrets(lab)
+    for key in repository.glob("*.asc"):
+        lab.folder.joinpath(key.name).write_text(key.read_text())
+    lab.folder.joinpath("repository").symlink_to(repository)
+    for service in SERVICES:
+        start(lab, service)
+    authority = Authority(f"provision lab {lab.name} CA")
+    lab.ca.write_text(authority.certificate)
+    write_private(lab.folder / "ca.key", authority.key)
+    pair = _certificate(lab, authority)
+    with ThreadPoolExecutor(max(1, len(lab.machines))) as pool:
+        keys = list(pool.map(lambda machine: _boot(lab, machine, base, pair), lab.machines))
+    lines = (f"{_known_as(machine)} {key}\n" for machine, key in zip(lab.machines, keys, strict=True))
+    lab.known_hosts.write_text("".join(lines))
+    for service in SERVICES:
+        wait_for(lab, service)
+
+
+def _make_secrets(lab: LabInfo) -> None:
+    for name in SECRETS:
+        write_private(lab.folder / name, f"lab-{secrets.token_urlsafe(18)}")
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.identity_file)
+    hand_to_caller(lab.identity_file)
+
+
+def _certificate(lab: LabInfo, authority: Authority) -> Pair:
+    """The GitLab host's certificate. It is also written into the lab's folder, for inventories that upload it."""
+    servers = [host for host in lab.hosts if host.is_gitlab]
+    names = [name for host in servers for name in (host.name, *host.names)]
+    pair = authority.issue([*lab.server.names, *names], [host.address for host in servers])
+    lab.folder.joinpath("fullchain.pem").write_text(pair.fullchain)
+    write_private(lab.folder / "privkey.pem", pair.key)
+    return pair
+
+
+def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
+    """Writes the host's files and boots it; its public SSH key."""
+    machine.mount(base)
+    tree, host = Tree(machine.root), machine.host
+    _write_identity(tree, host, lab.hosts_file)
+    key = _write_access(tree, host, lab.identity_file.with_suffix(".pub").read_text(), lab.secret("sudo_password"))
+    if lab.internet:
+        _write_public_archive(tree, lab.image.source)
+    else:
+        debian_key = (lab.folder / "debian.asc").read_text()
+        _write_apt_source(tree, f"{lab.apt_url}/debian", lab.image.suite, debian_key)
+    if host.is_gitlab:
+        _write_server(tree, lab.server, pair, "" if lab.internet else _seed(lab))
+    machine.boot(network.bridge_name(lab.name))
+    machine.connect(lab.gateway)
+    machine.wait()
+    machine.allow_docker()
+    return key
+
+
+def _known_as(machine: Machine) -> str:
+    """The host's names in known_hosts: all that a client may connect by."""
+    host = machine.host
+    names = (host.address, host.name)
+    return ",".join(names if host.sshd_port == 22 else (f"[{name}]:{host.sshd_port}" for name in names))
+
+
+def _seed(lab: LabInfo) -> str:
+    """What the stand-in of GitLab creates at its first start, as JSON."""
+    users = dict.fromkeys(("root", lab.server.username), lab.secret("registry_password"))
+    return json.dumps({"api_token": lab.secret("api_token"), "users": users, "project": lab.server.project})
+
+
+def start(lab: LabInfo, service: Service) -> None:
+    """Starts apt or S3 (with an empty bucket)."""
+    source = str(lab.folder.joinpath("repository").resolve()) if service == "apt" else lab.server.bucket
+    _start_service(lab, service, lab.gateway, str(_port(lab, service)), source)
+
+
+def stop(lab: LabInfo, service: Service) -> None:
+    """Ends apt or S3."""
+    processes.end(processes.of_service(lab.folder, service))
+
+
+def wait_for(lab: LabInfo, service: Service) -> None:
+    """Waits until the service answers. Raises LabError with its log when it does not answer in time."""
+    port = _port(lab, service)
+    ends = time.monotonic() + _SERVICE_START
+    while True:
+        try:
+            socket.create_connection((lab.gateway, port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > ends:
+                log = lab.folder.joinpath(f"{service}_server.log").read_text()[-2000:]
+                raise LabError(f"{service}: no answer on {lab.gateway}:{port} in {_SERVICE_START} s:\n{log}") from None
+            time.sleep(0.02)
+
+
+def _port(lab: LabInfo, service: Service) -> int:
+    return lab.apt_port if service == "apt" else lab.s3_port
+
+
+def _start_service(
+    lab: LabInfo, service: str, *arguments: str, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "provision_lab.services", service, *arguments, str(lab.folder)]
+    log = f"{service}_server.log" if service in SERVICES else f"{service}.log"
+    return processes.start(argv, lab.folder / log, stdin=stdin)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A host's file tree, written from outside. Paths are the host's, without the leading slash."""
+
+    root: Path
+
+    def write(self, path: str, text: str, mode: int = 0o644, owner: int = 0) -> None:
+        """Writes a whole file with that mode and owner (user and group id), and its folder when it is missing."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text)
+            os.fchmod(stream.fileno(), mode)
+            os.fchown(stream.fileno(), owner, owner)
+
+
+def _write_identity(tree: Tree, host: LabHost, hosts_file: str) -> None:
+    """The host's name, machine id and os-release, and the names of the other hosts."""
+    tree.write("etc/hostname", f"{host.name}\n")
+    tree.write("etc/hosts", hosts_file)
+    tree.write("etc/machine-id", f"{secrets.token_hex(16)}\n", 0o444)
+    tree.write("etc/resolv.conf", "# This host resolves names with /etc/hosts only.\n")
+    if host.ubuntu:
+        tree.write("usr/lib/os-release", _UBUNTU)
+        tree.write("etc/lsb-release", _LSB)
+
+
+def _write_access(tree: Tree, host: LabHost, public_key: str, sudo_password: str) -> str:
+    """The user's key and sudo rights, and sshd with a key of its own. Returns sshd's public key."""
+    uid = (tree.root / "home" / USER).stat().st_uid
+    ssh = tree.root / "home" / USER / ".ssh"
+    ssh.mkdir(mode=0o700)
+    os.chown(ssh, uid, uid)
+    tree.write(f"home/{USER}/.ssh/authorized_keys", public_key, 0o600, uid)
+    run("chroot", tree.root, "chpasswd", stdin=f"{USER}:{sudo_password}\n")
+    rights = "NOPASSWD: ALL" if host.sudo == "nopasswd" else "ALL"
+    tree.write("etc/sudoers.d/90-lab", f"{USER} ALL=(ALL:ALL) {rights}\n", 0o440)
+    tree.write("etc/ssh/sshd_config.d/lab.conf", f"Port {host.sshd_port}\nPasswordAuthentication no\nUseDNS no\n")
+    key = tree.root / "etc/ssh/ssh_host_ed25519_key"
+    key.unlink(missing_ok=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{host.name}", "-f", key)
+    return " ".join(key.with_suffix(".pub").read_text().split()[:2])
+
+
+def _write_apt_source(tree: Tree, url: str, suite: str, key: str) -> None:
+    """The only repository that a host starts with: the lab's part of Debian."""
+    tree.write("usr/share/keyrings/lab-debian.asc", key)
+    source = (
+        f"Types: deb\nURIs: {url}\nSuites: {suite}\nComponents: main\nSigned-By: /usr/share/keyrings/lab-debian.asc\n"
+    )
+    tree.write("etc/apt/sources.list.d/debian.sources", source)
+
+
+def _write_public_archive(tree: Tree, source: str) -> None:
+    """The system's own archive, and this machine's name servers."""
+    tree.write("etc/apt/sources.list.d/system.sources", source)
+    # A host cannot reach the local stub of systemd-resolved. It can reach the servers that the stub asks.
+    found = (Path(path) for path in ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"))
+    tree.write("etc/resolv.conf", next(path.read_text() for path in found if path.exists()))
+
+
+def _write_server(tree: Tree, wanted: Server, pair: Pair, seed: str) -> None:
+    """The GitLab host's certificate, as certbot leaves it, and the stand-in's seed unless it is empty."""
+    if wanted.fullchain:
+        tree.write(wanted.fullchain.lstrip("/"), pair.fullchain)
+        tree.write(wanted.key.lstrip("/"), pair.key, 0o600)
+    if seed:
+        tree.write("etc/gitlab-standin/seed.json", seed, 0o600)

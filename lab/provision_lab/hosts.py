@@ -1,0 +1,66 @@
+"""What the hosts of a lab are to be like: each host, and what the GitLab host has before anything runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from provision_lab.run import LabError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?", re.IGNORECASE)
+_LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
+
+
+@dataclass(frozen=True)
+class LabHost:
+    """A host to boot.
+
+    address     in the lab's subnet; empty: the next free one from .10 on
+    ubuntu      put an os-release of Ubuntu 24.04 over Debian's, to use Ubuntu's code path
+    sshd_port   where sshd listens
+    sudo        whether the user's sudo asks for a password (the lab's secret `sudo_password`)
+    gitlab      the host is the GitLab host and has its certificate and seed; default: the host called gitlab
+    names       more names that every host of the lab resolves to this one
+    disk_mb     size of its disk in MiB; 0: as large as this machine's
+    """
+
+    name: str
+    address: str = ""
+    ubuntu: bool = False
+    sshd_port: int = 22
+    sudo: Literal["nopasswd", "password"] = "nopasswd"
+    gitlab: bool | None = None
+    names: tuple[str, ...] = ()
+    disk_mb: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise LabError(f"{self.name!r} cannot be a lab host's name: letters, digits, dots and dashes, at most 48")
+
+    @property
+    def is_gitlab(self) -> bool:
+        """Whether this host is the GitLab host."""
+        return self.name == "gitlab" if self.gitlab is None else self.gitlab
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the lab's GitLab host has, so that the names and paths of an inventory are valid in the lab.
+
+    names        its DNS names, for the certificate; every host of the lab resolves them
+    fullchain    where its certificate is, as certbot leaves one; empty: nowhere
+    key          where the certificate's key is
+    username     the user that logs in to the registry, besides root
+    project      a project that this user may push to
+    bucket       the registry's bucket in the lab's S3
+    region       the bucket's region
+    """
+
+    names: tuple[str, ...] = ("gitlab.lab.test",)
+    fullchain: str = f"{_LIVE}/fullchain.pem"
+    key: str = f"{_LIVE}/privkey.pem"
+    username: str = "root"
+    project: str = "root/hello_hapi"
+    bucket: str = "registry"
+    region: str = "us-east-1"
