@@ -215,7 +215,7 @@ def test_up_again_is_quick_and_other_hosts_are_refused(lab: Lab) -> None:
     started = time.monotonic()
     assert again.up() is False
     assert time.monotonic() - started < 1
-    with pytest.raises(LabError, match="not as asked for"):
+    with pytest.raises(LabError, match="differ from this request"):
         Lab(lab.name, [LabHost("another")], throwaway=True).up()
     assert lab.is_up
 
@@ -339,7 +339,7 @@ def test_killed_at_any_moment_down_cleans_by_name(moment: float) -> None:
     done = subprocess.run(
         [*PROVISION, "lab", "down", "--name", name], capture_output=True, text=True, timeout=60, check=True
     )
-    assert f"lab {name} is down" in done.stdout
+    assert f"lab {name} is removed" in done.stdout
     assert remains(lab) == []
 
 
@@ -359,7 +359,7 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         told = provision("lab", "up", "-i", str(inventory), "--name", name)
         overlay = state.root() / name / "overlay.toml"
         assert f"provision all -i {inventory} -i {overlay} --check" in told
-        assert "is up already" in provision("lab", "up", "-i", str(inventory), "--name", name)
+        assert "is already up" in provision("lab", "up", "-i", str(inventory), "--name", name)
         assert "ci-02" in provision("lab", "status")
         resolved = provision("inventory", "-i", str(inventory), "-i", str(overlay))
         assert "203.0.113" not in resolved
