@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("--far-rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=9, help="slow contenders sit rounds out to end in this time")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
-    wishes = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab goes as it does on Ctrl-C
     begun = time.monotonic()
-    until = begun + wishes.minutes * 60
+    until = begun + options.minutes * 60
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begun:5.0f} s] {text}", file=sys.stderr, flush=True)
@@ -44,13 +44,13 @@ def main() -> None:
             say("the others once, so that each has laid things its own way")
             for one in near[-2:]:
                 clock.once(one)
-            all_hosts = clock.rounds(near, wishes.rounds, until=until - 60, say=say)
-            far = _far(made, environment, wishes.far_rounds, until, say)
+            all_hosts = clock.rounds(near, options.rounds, until=until - 60, say=say)
+            far = _far(made, environment, options.far_rounds, until, say)
     except LabUnavailable as error:
         raise SystemExit(f"no lab on this machine, so nothing to measure on: {error}") from error
     figures = Figures(all_hosts, far, help_costs(), peers.versions(), time.monotonic() - begun)
-    wishes.out.write_text(write(figures), "utf-8")
-    say(f"written: {wishes.out}")
+    options.out.write_text(write(figures), "utf-8")
+    say(f"written: {options.out}")
 
 
 def _contenders(made: Estate, places: tuple[Place, ...], environment: Path) -> list[clock.Contender]:

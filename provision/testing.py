@@ -1,66 +1,84 @@
-"""What tests of tasks and resources need: answers as values, and two sessions that are no SSH.
+"""What tests of tasks and resources need: answers as values, and two sessions that do not use SSH.
 
-A resource is tested by what it plans, given what was seen:
+A resource is tested by what it plans, given what was observed:
 
     seen = observe(Service("docker"), "LoadState=loaded\\nActiveState=inactive\\nUnitFileState=enabled\\n")
     assert [one.summary for one in planned(Service("docker"), seen)] == ["start docker"]
 
-`FakeSession` gives scripted answers and keeps what it was told to do; `LocalSession` really runs everything with this
-machine's `sh`, with folders of your choice in the place of the host's. The engine cannot tell either from a host.
+`FakeSession` gives scripted answers and keeps the commands that it was given; `LocalSession` runs everything with this
+machine's `sh`, with folders of your choice in place of the host's. Both are sessions for the engine, as a host's is.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProvisionError
-from provision.resources.base import Ask, Change, Note, Observation, Resource
+from provision.host.state import ASK_STATE, HostState
+from provision.resources.base import Change, Known, Note, Observation, Probe, Resource
 from provision.shell import Command, Result
 from provision.ssh.session import Traffic
 
 # A text or bytes: stdout. A number: the exit code. An error is raised; a function is given the command.
 Answer = Result | str | bytes | int | ProvisionError | Callable[[Command], "Result | str | bytes | int"]
 
-NO_FILE: Final = Result(b"absent\n")  # what `ask_file` says of a file that is not there
+NO_FILE: Final = Result(b"absent\n")  # the answer of `ask_file` for a file that does not exist
 
 
 def file_is(content: str | bytes, mode: str = "0644", owner: str = "root:root") -> Result:
-    """What `ask_file` says of a file."""
+    """The answer of `ask_file` for a file."""
     data = content.encode() if isinstance(content, str) else content
     return Result(f"{mode} {owner}\n".encode() + data)
 
 
 def packages_are(versions: Mapping[str, str], held: Iterable[str] = ()) -> Result:
-    """What `ASK_PACKAGES` says: installed packages by name, with their versions."""
+    """The answer of `ASK_PACKAGES`: installed packages by name, with their versions."""
     holds = set(held)
     lines = [f"{name}\t{version}\t{'h' if name in holds else 'i'}i \n" for name, version in versions.items()]
     return Result("".join(lines).encode())
 
 
-def state_is(state: Mapping[str, Any]) -> Result:
-    """What `ASK_STATE` says: our own record on the host."""
-    return Result(json.dumps(state).encode())
+def state_is(owners: Mapping[str, Mapping[str, Any]]) -> Result:
+    """What `ASK_STATE` answers: the records on the host, by task and record key. For sessions."""
+    return Result(HostState({"owners": owners}).text().encode())
 
 
-def observe(resource: Resource, answers: Answer | Mapping[str, Answer]) -> Observation:
-    """What the resource would see: one answer for a probe of one question, else answers by the questions' names.
+def observe(
+    resource: Resource,
+    answers: Answer | Mapping[str, Any],
+    *,
+    record: Any = None,
+    records: Mapping[str, Any] | None = None,
+    others: Mapping[str, Any] | None = None,
+    claimed: Set[str] = frozenset(),
+    due: bool = False,
+    fingerprint_key: str = "00" * 32,
+) -> Observation:
+    """What the resource observes: one answer for a probe of one question, else answers by the questions' names.
 
-    A question without an answer is answered with nothing, and code 0. Raises ValueError for a name that is not
-    one of the probe's.
+    The answer to an `ApiQuery` is the data that it returns. A question without an answer is answered with nothing, and
+    code 0. The other arguments are the properties of the same name of `Observation`.
+    Raises ValueError for a name that is not one of the probe's.
     """
     given = answers if isinstance(answers, Mapping) else {"": answers}
-    probe = resource.probe()
+    probe = resource.probe().questions(due)
     if not set(given) <= set(probe):
         raise ValueError(f"{resource.label} asks {sorted(probe)}, and was answered {sorted(given)}")
-    commands = {name: one if isinstance(one, Command) else Command("") for name, one in probe.items()}
-    return Observation({name: _result(given.get(name, 0), commands[name]) for name in probe})
+    own = {resource.record_key: record} if record is not None else {}
+    known = Known(record, others or {}, {**own, **(records or {})}, claimed, due, lambda: fingerprint_key)
+    return Observation(
+        {
+            name: _result(given.get(name, 0), one) if isinstance(one, Command) else given.get(name)
+            for name, one in probe.items()
+        },
+        known,
+    )
 
 
 def planned(resource: Resource, seen: Observation) -> list[Change]:
@@ -73,17 +91,31 @@ def notes(resource: Resource, seen: Observation) -> list[str]:
     return [one.text for one in resource.plan(seen) if isinstance(one, Note)]
 
 
-def look(resource: Resource, session: FakeSession | LocalSession) -> Observation:
-    """Asks a resource's questions, the host's in one batch."""
-    probe = resource.probe()
-    needs = [one.needs if isinstance(one, Ask) else one for one in probe.values()]
-    commands = list(dict.fromkeys(one for one in needs if one is not None))
-    answers = dict(zip(commands, session.ask(commands, deadline=60), strict=True))
+def observe_on(
+    session: FakeSession | LocalSession, resource: Resource, *, owner: str = "test", due: bool = False
+) -> Observation:
+    """What a resource of the task `owner` observes through a session: its host's questions in one batch, its records."""
+    probe = resource.probe().questions(due)
+    commands = [one if isinstance(one, Command) else one.needs for one in probe.values()]
+    asked = [*dict.fromkeys(one for one in commands if one is not None), ASK_STATE]
+    answers = dict(zip(asked, session.ask(asked, deadline=60), strict=True))
+    state = HostState.parse(answers[ASK_STATE].text)
+    key = resource.record_key
+    known = Known(
+        state.record(owner, key) if key else None,
+        state.others(owner, key) if key else {},
+        state.records(owner),
+        due=due,
+        fingerprint_key=lambda: state.fingerprint_key,
+    )
     return Observation(
         {
-            name: one.call(answers[one.needs] if one.needs else None) if isinstance(one, Ask) else answers[one]
+            name: answers[one]
+            if isinstance(one, Command)
+            else one.call(Observation({Probe.ONLY: answers[one.needs]} if one.needs else {}, known))
             for name, one in probe.items()
-        }
+        },
+        known,
     )
 
 
@@ -105,7 +137,7 @@ class FakeSession:
     ) -> None:
         self.answers = dict(answers or {})
         self.otherwise = otherwise
-        self.looks: list[list[Command]] = []
+        self.batches: list[list[Command]] = []
         self.ran: list[Command] = []
         self.closed = False
         self.aborted = False
@@ -114,11 +146,11 @@ class FakeSession:
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
         """Answers a batch."""
         del deadline
-        self.looks.append(list(commands))
+        self.batches.append(list(commands))
         return self._answer(commands)
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Answers one command, handing its outputs on."""
+        """Answers one command, and passes its output to `on_output`."""
         del deadline
         self.ran.append(command)
         (result,) = self._answer([command])
@@ -128,11 +160,11 @@ class FakeSession:
         return result
 
     def close(self) -> None:
-        """Notes that the session was ended."""
+        """Sets `closed`."""
         self.closed = True
 
     def abort(self) -> None:
-        """From now on every command finds the connection broken."""
+        """From now on every command raises ConnectionLost."""
         self.aborted = True
 
     def _answer(self, commands: Sequence[Command]) -> list[Result]:
@@ -158,9 +190,9 @@ class FakeSession:
 
 
 class LocalSession:
-    """A `provision.ssh.session.Session` that runs commands here, with `/bin/sh`, as whoever runs the tests.
+    """A `provision.ssh.session.Session` that runs commands on this machine, with `/bin/sh`, as the user of the tests.
 
-    folders      stand in for the host's: `{"/var/lib/provision": tmp_path}` makes every script use that folder instead
+    folders      replace the host's: `{"/var/lib/provision": tmp_path}` makes every script use that folder instead
     environment  besides PATH, HOME and LC_ALL
     shell        the command line of the shell that runs the scripts
     """
@@ -180,18 +212,18 @@ class LocalSession:
             "LC_ALL": "C.UTF-8",
             **(environment or {}),
         }
-        self.looks: list[list[Command]] = []
+        self.batches: list[list[Command]] = []
         self.ran: list[Command] = []
         self.traffic = Traffic()
 
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
         """Runs all, one after the other."""
-        self.looks.append(list(commands))
+        self.batches.append(list(commands))
         self.traffic.round_trips += 1
         return [self._run(command, deadline) for command in commands]
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Runs one; its outputs are handed on when it has ended. Raises DeadlineExceeded."""
+        """Runs one; `on_output` gets its output when it has ended. Raises DeadlineExceeded."""
         self.ran.append(command)
         self.traffic.round_trips += 1
         result = self._run(command, deadline)
@@ -201,13 +233,13 @@ class LocalSession:
         return result
 
     def close(self) -> None:
-        """Nothing is open between two commands."""
+        """Does nothing: no connection is open between two commands."""
 
     def abort(self) -> None:
-        """Nothing is open between two commands."""
+        """Does nothing: no connection is open between two commands."""
 
     def here(self, script: str) -> str:
-        """The script with the folders of this session in it."""
+        """The script with this session's folders."""
         for old, new in self._folders.items():
             script = re.sub(rf"(?<![\w/.]){re.escape(old)}(?![\w-])", new.replace("\\", r"\\"), script)
         return script

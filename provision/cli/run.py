@@ -69,11 +69,11 @@ def run(
         raise click.UsageError("--fail-on-change goes with --check")
     # Start-up makes half a million objects that stay: looking for garbage among them is for nothing.
     gc.disable()
-    from provision.engine.assemble import Wishes, assemble
+    from provision.engine.assemble import Options, assemble
     from provision.report.listeners import listeners
 
-    wishes = Wishes(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
-    chosen, warnings = assemble(wishes)
+    options = Options(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
+    chosen, warnings = assemble(options)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     chosen.listeners = listeners(
@@ -81,7 +81,7 @@ def run(
     )
     gc.freeze()
     gc.enable()
-    summary = chosen.carry_out()
+    summary = chosen.execute()
     if summary.interrupted:
         return 130
     if summary.failed:

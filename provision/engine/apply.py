@@ -1,22 +1,22 @@
-"""Carrying a change out, and paying what it owes.
+"""Applying a change, and running the handlers that it notifies.
 
-One frame per change, in this order: the debt is written to `pending`, our part is written to
-`state.json`, then the change itself runs. A run killed at any point leaves a debt that the next one pays.
-Behind the change what is no longer ours leaves `state.json`, and what a proof showed gets into it.
+A change is one script, in this order: its handlers are added to `pending`, its records are added to `state.json`, then
+the change itself runs. A run that is killed at any point leaves handlers that the next run runs. After the change,
+records that are no longer true are removed, and what a verification showed is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from provision.engine.guard import armed, confirm
+from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed
-from provision.host.files import CHANGED_MEANWHILE, journal, remember, settle
+from provision.host.files import CHANGED_MEANWHILE
 from provision.host.jobs import detach
-from provision.host.pending import Handler
-from provision.host.state import either, updated
-from provision.resources.base import Call, Change
+from provision.host.pending import Handler, add_pending, clear_pending
+from provision.host.state import HostState, Json
+from provision.resources.base import ApiAction
 from provision.secret import mask
 from provision.shell import Command, Result
 from provision.ssh.session import Session
@@ -24,60 +24,68 @@ from provision.ssh.session import Session
 OnOutput = Callable[[str], None]
 
 
-class Hands:
-    """The only part of the program that changes a host."""
+class Applier:
+    """The only part of the program that changes a host.
 
-    def __init__(self, session: Session, state: dict[str, Any], login: Callable[[], Session]) -> None:
+    state  what is recorded on the host; it is kept up to date
+    login  opens a second session, which does not take the host's lock
+    """
+
+    def __init__(self, session: Session, state: HostState, login: Callable[[], Session]) -> None:
         self._session = session
         self._login = login
         self.state = state
-        self._promised: dict[str, Any] = {}  # what is on record once the work that may take it back is paid
+        # By handler: what is recorded once the handler succeeded, which may roll its changes back.
+        self._after_handler: dict[str, list[tuple[str, Mapping[str, Json]]]] = {}
 
-    def apply(self, change: Change, on_output: OnOutput) -> None:
-        """Carries one change out. Raises ChangeFailed with the command's own last words."""
-        command, memory = change.run.make() if isinstance(change.run, Call) else (change.run, change.remember)
-        steps = [journal(change.notify)]
-        after = updated(self.state, memory)
-        during = either(self.state, after) if change.leaves else self.state
-        if during != self.state:
-            steps.append(remember(during))
-        if change.detached:
-            command = detach(change.summary, command)
+    def apply(self, planned: Planned, on_output: OnOutput) -> None:
+        """Applies one change. Raises ChangeFailed with the end of the command's own output."""
+        change, owner = planned.change, planned.item.owner
+        outcome = change.run.make() if isinstance(change.run, ApiAction) else None
+        command = (outcome.run if outcome else Command(":")) if isinstance(change.run, ApiAction) else change.run
+        entries = planned.entries(outcome)
+        after = self.state.updated(owner, entries) if entries else self.state
+        during = self.state if change.verification else self.state.merged(after)
+        steps = [add_pending(change.notify), during.write() if during != self.state else ""]
+        rolling_back = [one.name for one in change.notify if one.rolls_back]
+        for name in rolling_back:
+            self._after_handler.setdefault(name, []).append((owner, entries))
+        if rolling_back:
+            after = during
+        late = after.write() if after != during else ""
         if change.guard:
             command = armed(command, change.guard)
-        if any(one.takes_back for one in change.notify):
-            self._promised |= memory
-            after = during
-        late = remember(after) if after != during else ""
-        command = _between(steps, command, "" if change.guard else late)
-        self._run(command, change.summary, change.deadline, on_output)
+        self._run(_between(steps, command, "" if change.guard else late), change.summary, change.deadline, on_output)
         if change.guard:
             confirm(change.summary, change.guard, self._session, self._login)
             if late:
                 self._run(Command(late), change.summary, change.deadline, on_output)
-        self.state = after
+        self.state.become(after)
 
-    def pay(self, handler: Handler, on_output: OnOutput) -> None:
-        """Does what is owed, then strikes it off. Work that fails stays owed, unless it struck itself off."""
+    def run_handler(self, handler: Handler, on_output: OnOutput) -> None:
+        """Runs a handler, then removes it from `pending`. One that fails stays pending, unless it rolled back."""
         command = detach(handler.name, handler.run) if handler.detached else handler.run
-        after = updated(self.state, self._promised) if handler.takes_back else self.state
-        paid = "\n".join([settle(handler), remember(after) if after != self.state else ""])
-        self._run(_between([], command, paid.strip()), handler.summary, handler.deadline, on_output)
-        self.state = after
+        after = self.state
+        for owner, entries in self._after_handler.get(handler.name, ()):
+            after = after.updated(owner, entries)
+        record = after.write() if after != self.state else ""
+        script = "\n".join(filter(None, [clear_pending(handler.name), record]))
+        self._run(_between([], command, script), handler.summary, handler.deadline, on_output)
+        self._after_handler.pop(handler.name, None)
+        self.state.become(after)
 
-    def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> Result:
+    def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> None:
         result = self._session.run(
             command, deadline=deadline, on_output=lambda piece: on_output(mask(piece.decode("utf-8", "replace")))
         )
         if result.code == CHANGED_MEANWHILE:
-            raise ChangedMeanwhile(f"{what}: {last_words(result)}")
+            raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
         if result.code != 0:
-            raise ChangeFailed(f"{what}: {last_words(result)}")
-        return result
+            raise ChangeFailed(f"{what}: {end_of_output(result)}")
 
 
 def _between(before: list[str], command: Command, after: str) -> Command:
-    """The command with steps of ours before and behind it; where one fails, none of the rest runs."""
+    """The command with scripts of ours before and after it; when one fails, the rest does not run."""
     script = command.script
     steps = [text for text in before if text]
     if after:
@@ -91,15 +99,15 @@ def _between(before: list[str], command: Command, after: str) -> Command:
 def _subshell(script: str, redirection: str = "") -> str:
     """The script in a shell of its own; what follows runs only if it succeeds.
 
-    Its code is looked at on a line of its own: behind `||` the shell would ignore the script's own `set -e`.
+    Its code is tested on a line of its own: after `||` the shell would ignore the script's own `set -e`.
     """
     return f'(\n{script}\n) {redirection}\nprovision_code=$?\n[ "$provision_code" = 0 ] || exit "$provision_code"\n'
 
 
-def last_words(result: Result, lines: int = 12) -> str:
-    """The end of what a failed command said, secrets masked; its exit code when it said nothing."""
-    said = [line for line in (result.errors + "\n" + result.text).splitlines() if line.strip()]
-    words = result.errors.strip().splitlines() or said
+def end_of_output(result: Result, lines: int = 12) -> str:
+    """The last lines of a failed command's stderr, else of its stdout, secrets masked; its exit code without output."""
+    both = [line for line in (result.errors + "\n" + result.text).splitlines() if line.strip()]
+    words = result.errors.strip().splitlines() or both
     if not words:
-        return f"exit code {result.code}, without a word"
+        return f"exit code {result.code}, no output"
     return mask("\n".join(words[-lines:]))

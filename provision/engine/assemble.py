@@ -1,7 +1,4 @@
-"""How a host of the inventory is reached: its address, its SSH settings, and who we are.
-
-From what was typed to a run: inventory, hosts, plays, and how each host is reached.
-"""
+"""From the user's options to a run: inventory, hosts, plays, and how each host is reached."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from provision.engine.catalogue import Catalogue, folders_beside
-from provision.engine.run import HostPlay, Run
+from provision.engine.desired_state import HostPlay
+from provision.engine.run import Run
 from provision.errors import UsageError
 from provision.inventory import Host as InventoryHost
 from provision.inventory import Inventory, load
@@ -30,7 +28,7 @@ class Opener(Protocol):
 
 
 def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Opener:
-    """For these hosts; `password` is sudo's, where it was typed. Raises InventoryError for a secret that is missing."""
+    """An opener for these hosts; `password` is sudo's, from -K. Raises InventoryError for a missing secret."""
     targets = {one.name: _target(one, password) for one in hosts}
 
     def open_to(name: str, /, *, lock: bool) -> Session:
@@ -44,7 +42,7 @@ def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Op
 def _target(host: InventoryHost, password: Secret | None) -> Target:
     ssh = host.settings.ssh
     if password is None and ssh.become and ssh.become_password is not None:
-        # Fetched before anything is contacted: a missing secret is bad input, not a failed host.
+        # Resolved before any host is contacted: a missing secret is bad input, not a failed host.
         password = ssh.become_password.resolve()
     return Target(
         name=host.name,
@@ -69,8 +67,8 @@ def _who() -> str:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What was typed. `become_password` came from -K."""
+class Options:
+    """What the user asked for on the command line. `become_password` was asked for by -K."""
 
     names: tuple[str, ...]
     inventories: tuple[Path, ...]
@@ -81,49 +79,48 @@ class Wishes:
     become_password: str | None = None
 
 
-def assemble(wishes: Wishes) -> tuple[Run, Sequence[str]]:
-    """The run, and warnings to show first. Raises UsageError and InventoryError; nothing is contacted."""
-    inventory = load(wishes.inventories, wishes.settings)
-    use_templates_of(_template_folders(wishes.inventories))
-    catalogue = Catalogue.of(folders_beside(wishes.inventories))
-    plays = catalogue.plays(wishes.names)
-    chosen = inventory.select(wishes.limit)
-    candidates = _hosts(chosen, inventory, frozenset(wishes.names))
-    chosen_plays = [step for one in plays for step in _steps(one, candidates)]
-    busy = {name for one in chosen_plays for name in one.hosts}
+def assemble(options: Options) -> tuple[Run, Sequence[str]]:
+    """The run, and warnings to print first. Raises UsageError and InventoryError; no host is contacted."""
+    inventory = load(options.inventories, options.settings)
+    use_templates_of(_template_folders(options.inventories))
+    catalogue = Catalogue.of(folders_beside(options.inventories))
+    plays = catalogue.plays(options.names)
+    selected = inventory.select(options.limit)
+    candidates = _hosts(selected, inventory)
+    steps = [step for one in plays for step in _steps(one, candidates)]
+    busy = {name for one in steps for name in one.tasks}
     if not busy:
-        raise _nothing_to_do(wishes.names, plays, candidates)
-    hosts = {one.name: one for one in chosen if one.name in busy}
-    password = Secret(wishes.become_password) if wishes.become_password is not None else None
+        raise _nothing_to_do(options.names, plays, candidates)
+    hosts = {one.name: one for one in selected if one.name in busy}
+    password = Secret(options.become_password) if options.become_password is not None else None
     open_to = opener(hosts.values(), password)
     run = Run(
-        wishes.names,
+        options.names,
         [one for one in candidates if one.name in busy],
-        chosen_plays,
-        lambda host: open_to(host.name, lock=not wishes.check),
+        steps,
+        lambda host: open_to(host.name, lock=not options.check),
         listeners=(),
-        check=wishes.check,
-        forks=wishes.forks,
+        check=options.check,
+        forks=options.forks,
         login=lambda host: open_to(host.name, lock=False),
     )
     return run, [*inventory.warnings, *_unmatched(plays, inventory)]
 
 
-def _hosts(chosen: Sequence[InventoryHost], inventory: Inventory, named: frozenset[str]) -> list[Host]:
+def _hosts(selected: Sequence[InventoryHost], inventory: Inventory) -> list[Host]:
     peers = {group: tuple(one.address for one in members) for group, members in inventory.groups.items()}
     members = {group: tuple(one.name for one in members) for group, members in inventory.groups.items()}
     members["all"] = tuple(one.name for one in inventory.hosts)
-    return [
-        Host(one.name, one.address, one.groups, one.settings, named, peers=peers, members=members) for one in chosen
-    ]
+    return [Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members) for one in selected]
 
 
 def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
-    names = [host.name for host in _matching(one, hosts) if any(task.concerns(host) for task in one.tasks)]
+    tasks = {host.name: tuple(task for task in one.tasks if task.concerns(host)) for host in _matching(one, hosts)}
+    concerned = {name: theirs for name, theirs in tasks.items() if theirs}
     if one.serial:
         chain = object()
-        return [HostPlay(one.tasks, (name,), chain) for name in names]
-    return [HostPlay(one.tasks, tuple(names))]
+        return [HostPlay({name: theirs}, chain) for name, theirs in concerned.items()]
+    return [HostPlay(concerned)]
 
 
 def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:
@@ -133,20 +130,20 @@ def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:
 def _nothing_to_do(names: Sequence[str], plays: Sequence[Play], hosts: Sequence[Host]) -> UsageError:
     if any(_matching(one, hosts) for one in plays):
         return UsageError(
-            f"nothing to do for {' '.join(names)}: the inventory asks for nothing of the kind on the chosen hosts",
-            hint="docs/inventory.md tells the tables that it takes; look at --limit, too",
+            f"nothing to do for {' '.join(names)}: no settings for these tasks on the selected hosts",
+            hint="docs/inventory.md describes the tables that they read; check --limit, too",
         )
     groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
     return UsageError(
-        f"no host to run {' '.join(names)} on: none of the chosen hosts is in {groups}",
-        hint="look at groups in the inventory (provision inventory -i …), and at --limit",
+        f"no host to run {' '.join(names)} on: none of the selected hosts is in {groups}",
+        hint="check the groups in the inventory (provision inventory -i …), and --limit",
     )
 
 
 def _unmatched(plays: Sequence[Play], inventory: Inventory) -> list[str]:
     known = {"all", *inventory.groups, *(host.name for host in inventory.hosts)}
     return [
-        f"no host of the inventory is in group {group!r}: its tasks are left out"
+        f"no host of the inventory is in group {group!r}: its tasks are not run"
         for group in dict.fromkeys(one.on for one in plays)
         if group not in known
     ]

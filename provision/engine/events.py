@@ -68,7 +68,10 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class ChangeSeen:
-    """A change: planned (check mode), or applied. `predicted`: rests on what is not there yet."""
+    """A change: planned (check mode), or applied. `predicted`: it requires something that is not there yet.
+
+    `id` tells the changes of one resource apart, and is the same on every host; `summary` is for people.
+    """
 
     host: str
     task: str
@@ -79,6 +82,7 @@ class ChangeSeen:
     applied: bool
     predicted: bool = False
     seconds: float = 0.0
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class Bus:
         self._failed: set[int] = set()
         self._lock = threading.Lock()
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Delivers one event."""
         with self._lock:
             for index, listener in enumerate(self._listeners):

@@ -1,8 +1,8 @@
-"""Changes that could lock us out take themselves back unless a fresh login succeeds.
+"""Changes that could lock us out are rolled back unless a fresh login succeeds.
 
-Before such a change the host arms a timer that undoes it. After it we log in anew, past the connection
-that is open already (a firewall lets that live on), and the new login disarms the timer. When it fails the open
-connection undoes the change at once; if that is dead too, the timer does.
+Before such a change the host starts a timer that undoes it. After the change we open a new connection, since a firewall
+keeps established connections alive, and the new login stops the timer. If the login fails, the open connection undoes
+the change at once; if that connection is dead too, the timer does.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
 
 
 def armed(command: Command, guard: Guard) -> Command:
-    """The command, run only after the timer that undoes it is armed."""
+    """The command, run only after the timer that undoes it was started."""
     arm = script("arm_guard", Guard.UNIT, guard.seconds, guard.undo.script)
     return Command(f"{arm.script}{command.script}", command.stdin)
 
 
 def confirm(summary: str, guard: Guard, session: Session, login: Callable[[], Session]) -> None:
-    """Logs in anew and disarms. Raises ChangeFailed, with the change undone, when that does not work."""
+    """Opens a fresh login and stops the timer. Raises ChangeFailed, with the change undone, when that fails."""
     try:
         fresh = login()
         try:
@@ -39,8 +39,8 @@ def confirm(summary: str, guard: Guard, session: Session, login: Callable[[], Se
     except ProvisionError as error:
         why = error.text
     raise ChangeFailed(
-        f"{summary}: a fresh login fails after it ({why}); {_undone(guard, session, login)}",
-        hint="a rule that stands before ours keeps SSH out: look at `ufw status numbered` on the host",
+        f"{summary}: a fresh login failed after it ({why}); {_undone(guard, session, login)}",
+        hint="another firewall rule may block SSH: check `ufw status numbered` on the host",
     )
 
 
@@ -48,8 +48,8 @@ def _undone(guard: Guard, session: Session, login: Callable[[], Session]) -> str
     try:
         undo = session.run(Command(f"{guard.undo.script}\n{_DISARM.script}"), deadline=guard.seconds)
         if undo.code != 0:
-            return f"taking it back failed too, and is tried again within {guard.seconds} s: {undo.errors.strip()}"
+            return f"the rollback failed too, and is tried again within {guard.seconds} s: {undo.errors.strip()}"
         login().close()
     except ProvisionError as error:
-        return f"it takes itself back within {guard.seconds} s ({error.text})"
-    return "it was taken back, and logins work again"
+        return f"the host rolls it back within {guard.seconds} s ({error.text})"
+    return "it was rolled back, and logins work again"

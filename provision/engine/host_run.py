@@ -1,150 +1,155 @@
-"""One host's way through a run: connect, look once, then play by play and task by task."""
+"""One host in a run: connect, observe once, then play by play and task by task."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from provision.engine.apply import Hands
+from provision.engine.apply import Applier
+from provision.engine.desired_state import HostDesire, Owned
 from provision.engine.events import Bus, HostSummary, Status
-from provision.engine.observe import Eyes
+from provision.engine.observe import Observer
 from provision.engine.plan import ResourceError
-from provision.engine.recorder import Teller
+from provision.engine.recorder import Recorder
 from provision.engine.task_run import Stopped, TaskRun
-from provision.errors import ProbeFailed, ProvisionError
-from provision.host.files import ASK_PENDING, ASK_STATE, STATE, read_state
-from provision.resources.base import Resource
+from provision.errors import ProvisionError
 from provision.ssh.session import Session
-from provision.tasks.base import Host, Task
+from provision.tasks.base import Task
 
 Connect = Callable[[], Session]
 
 
 class HostRun:
-    """A host in a run; one thread at a time works on it."""
+    """A host in a run; one thread at a time works on it.
+
+    desire  what the run's tasks want of the host
+    named   what the user named on the command line: verifications of these tasks are always due
+    """
 
     def __init__(
         self,
         name: str,
+        desire: HostDesire,
         connect: Connect,
         login: Connect,
         bus: Bus,
         *,
+        named: Collection[str],
         check: bool,
         stopping: Callable[[], bool],
-        on_look: Callable[[], None] = lambda: None,
     ) -> None:
-        self.teller = Teller(name, bus)
-        self.gave_up = False
+        self.recorder = Recorder(name, bus)
+        self.failed = False
         self._session: Session | None = None
+        self._desire = desire
         self._connect = connect
         self._login = login
+        self._named = named
         self._check = check
         self._stopping = stopping
-        self._on_look = on_look
+        self._changed_elsewhere = False
+        self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
 
-    def open(self, host: Host, tasks: Sequence[Task]) -> None:
-        """Connects, and looks at everything that all tasks of the run will ask, in one batch."""
-        self.teller.at("connecting", "connecting")
+    def open(self) -> None:
+        """Connects, and observes everything that all tasks of the run ask, in one batch."""
+        self.recorder.step_to("connecting", "connecting")
         try:
             self._session = self._connect()
-            eyes = Eyes(self._session)
-            self.teller.at("looking", "observing")
-            self._on_look()
-            eyes.look_at([one for task in tasks for one in task.resources(host)], ASK_PENDING, ASK_STATE)
-            hands = Hands(self._session, _state(eyes), self._login)
-            self._work = TaskRun(eyes, hands, self.teller, self._check, self._stopping)
+            observer = Observer(self._session, self._desire.claimed, self._is_due)
+            self.recorder.step_to("observing", "observing")
+            observer.observe([one for owned in self._desire.tasks.values() for one in owned])
+            applier = Applier(self._session, observer.state, self._login)
+            self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping)
         except ProvisionError as error:
-            self._give_up("", error)
+            self._fail("", error)
 
-    def forget(self) -> None:
-        """Something changed elsewhere: look again before the next play."""
-        if not self.gave_up:
-            self._work.eyes.forget()
+    def changed_elsewhere(self) -> None:
+        """A host was changed in an earlier play: what was observed here may no longer hold."""
+        self._changed_elsewhere = True
+        if not self.failed and not self._check:
+            self._work.observer.forget()
 
-    def play(self, host: Host, tasks: Sequence[Task]) -> bool:
-        """Works through a play's tasks. True when something was changed."""
-        before = self.teller.changed
-        wanted = [(task, task.resources(host)) for task in tasks]
-        for index, (task, resources) in enumerate(wanted):
-            later = [one for _, more in wanted[index + 1 :] for one in more]
-            self._task(task, resources, later)
-        return self.teller.changed > before
+    def play(self, tasks: Sequence[Task]) -> bool:
+        """Works through the tasks of a play. True when something was changed."""
+        before = self.recorder.changed
+        for index, task in enumerate(tasks):
+            later = [one for other in tasks[index + 1 :] for one in self._desire.tasks[other]]
+            self._task(task, later)
+        return self.recorder.changed > before
 
-    def leave_out(self, tasks: Sequence[Task], why: str) -> None:
-        """Another host's failure has ended the play before this host's turn."""
-        self.teller.task = tasks[0].name
-        self.teller.note(why, "skipped")
+    def skip(self, tasks: Sequence[Task], why: str) -> None:
+        """Reports the tasks as skipped: another host's failure ended the play."""
+        self.recorder.task = tasks[0].name
+        self.recorder.message(why, "skipped")
         for task in tasks:
-            self.teller.done(task, "skipped", time.monotonic(), self.teller.changed)
+            self.recorder.task_done(task, "skipped", time.monotonic(), self.recorder.changed)
 
     def wait(self) -> None:
-        """The host is through a play, and others are not."""
-        if not self.gave_up:
-            self.teller.at("waiting for the other hosts", "waiting")
+        """Reports that the host has finished a play, and other hosts have not."""
+        if not self.failed:
+            self.recorder.step_to("waiting for the other hosts", "waiting")
 
     @property
     def busy(self) -> bool:
-        """Still on its way."""
-        return not self.teller.ended and not self.gave_up
+        """Whether there is still work to do."""
+        return not self.recorder.ended and not self.failed
 
     def abort(self) -> None:
-        """Breaks the session off from another thread; the step on the host may go on (and keeps the lock)."""
+        """Breaks the session off, from another thread. The step on the host may go on, and keeps the lock."""
         if self._session is not None:
             self._session.abort()
 
     def close(self) -> None:
-        """Ends the session; the host's lock is free after it."""
+        """Ends the session, which frees the host's lock."""
         if self._session is not None:
             self._session.close()
-        self.teller.ended = time.monotonic()
+        self.recorder.ended = time.monotonic()
 
     def summary(self) -> HostSummary:
         """The counts, for the end of the report."""
-        return self.teller.summary(self._session.traffic if self._session else None)
+        return self.recorder.summary(self._session.traffic if self._session else None)
 
-    def _task(self, task: Task, resources: Sequence[Resource], later: Sequence[Resource]) -> None:
-        started, changes = time.monotonic(), self.teller.changed
-        if self.gave_up:
-            first = self.teller.task == "" and not self.teller.skipped
+    def _is_due(self, owner: str) -> bool:
+        """Whether the verifications of a task are due. For the running task this does not change while it runs."""
+        task, due = self._current
+        if owner == task:
+            return due
+        return owner in self._named or self._changed_elsewhere or self.recorder.changed > 0
+
+    def _task(self, task: Task, later: Sequence[Owned]) -> None:
+        started, changes = time.monotonic(), self.recorder.changed
+        if self.failed:
+            first = self.recorder.task == "" and not self.recorder.skipped
             status: Status = "skipped"
             if first:
-                status = "unreachable" if self.teller.unreachable else "failed"
-                self.teller.task = task.name
-            self.teller.done(task, status, started, changes)
+                status = "unreachable" if self.recorder.unreachable else "failed"
+                self.recorder.task = task.name
+            self.recorder.task_done(task, status, started, changes)
             return
-        self.teller.task = task.name
+        self.recorder.task = task.name
+        self._current = "", False
+        self._current = task.name, self._is_due(task.name)
         try:
-            self._work.work(resources, later)
+            self._work.work(self._desire.tasks[task], later)
         except ResourceError as problem:
-            self._give_up(problem.resource, problem.error)
+            self._fail(problem.resource, problem.error)
         except ProvisionError as error:
-            self._give_up("", error)
+            self._fail("", error)
         except Stopped:
-            self._tell_stopped()
-            self.teller.done(task, "skipped", started, changes)
+            self._report_stop()
+            self.recorder.task_done(task, "skipped", started, changes)
             return
-        status = "changed" if self.teller.changed > changes else "ok"
-        if self.gave_up:
-            status = "unreachable" if self.teller.unreachable else "failed"
-        self.teller.done(task, status, started, changes)
+        status = "changed" if self.recorder.changed > changes else "ok"
+        if self.failed:
+            status = "unreachable" if self.recorder.unreachable else "failed"
+        self.recorder.task_done(task, status, started, changes)
 
-    def _give_up(self, resource: str, error: ProvisionError) -> None:
-        self.gave_up = True
-        self.teller.error(resource, error)
+    def _fail(self, resource: str, error: ProvisionError) -> None:
+        self.failed = True
+        self.recorder.error(resource, error)
 
-    def _tell_stopped(self) -> None:
-        self.gave_up = True
-        owed = ", ".join(sorted(self._work.owed))
-        more = f"; owed, and done by the next run: {owed}" if owed else ""
-        self.teller.note(f"stopped between two steps, the last was: {self.teller.step}{more}")
-
-
-def _state(eyes: Eyes) -> dict[str, object]:
-    try:
-        return read_state(eyes.answer(ASK_STATE).text)
-    except ValueError as error:
-        raise ProbeFailed(
-            f"{STATE} cannot be read: {error}",
-            hint="mend it, or move it away: what was set up by earlier runs is then no longer taken back",
-        ) from error
+    def _report_stop(self) -> None:
+        self.failed = True
+        pending = ", ".join(sorted(self._work.pending))
+        more = f"; pending until the next run: {pending}" if pending else ""
+        self.recorder.message(f"stopped between two steps; the last was: {self.recorder.step}{more}")

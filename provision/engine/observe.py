@@ -1,44 +1,123 @@
-"""Looking at a host: all questions of all resources in one batch, equal ones asked once."""
+"""Observing a host: the questions of all resources in one batch, equal questions asked once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from typing import Any
 
-from provision.resources.base import Ask, Observation, Probe, Question, Resource, Together
+from provision.engine.desired_state import Owned
+from provision.errors import ProbeFailed
+from provision.host.pending import ASK_PENDING
+from provision.host.state import ASK_STATE, STATE, HostState
+from provision.resources.base import ApiQuery, BatchQuery, Known, Observation, Probe, Question
 from provision.shell import Command, Result
 from provision.ssh.session import Session
 
-Group = tuple[type[Together], list[Together]]
-LOOK_DEADLINE = 120.0  # seconds for one batch of probes; a healthy host needs well under one
+Batch = tuple[type[BatchQuery], list[BatchQuery]]
+DEADLINE = 120.0  # seconds for one batch of questions; a healthy host needs well under one
 
 
-class Eyes:
-    """What has been seen of one host. `forget` after each change: what was seen holds no more."""
+class Observer:
+    """What was observed of one host. Call `forget` after a change: the answers no longer hold.
 
-    def __init__(self, session: Session) -> None:
+    claimed  the keys that other tasks than the given one claim on this host
+    is_due   whether a verification of the given task's resources is due
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        claimed: Callable[[str], Set[str]] = lambda _: frozenset(),
+        is_due: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._session = session
-        self._answers: dict[Question, Result] = {}
-        self._probes: dict[
-            int, tuple[Resource, Probe]
-        ] = {}  # by id; the resource is kept, so that its id stays its own
+        self._claimed = claimed
+        self._is_due = is_due
+        self._answers: dict[Hashable, Any] = {}
+        self._probes: dict[int, tuple[Owned, Probe]] = {}  # by id; the key's object is kept, so the id stays its own
+        self._state: HostState | None = None
 
-    def look(self, questions: Iterable[Question]) -> None:
-        """Asks those questions that have no answer yet: the host's in one round trip, then the APIs'."""
-        missing = [one for one in dict.fromkeys(questions) if one not in self._answers]
-        calls = [one for one in missing if isinstance(one, Ask)]
-        wanted: dict[Question, None] = dict.fromkeys([*missing, *(one.needs for one in calls if one.needs)])
-        self._ask(*_joined([one for one in wanted if isinstance(one, Command) and one not in self._answers]))
-        for one in calls:
-            self._answers[one] = one.call(self._answers[one.needs] if one.needs else None)
+    @property
+    def state(self) -> HostState:
+        """What is recorded on the host. It is read once; the engine keeps it up to date. Raises ProbeFailed."""
+        if self._state is None:
+            try:
+                self._state = HostState.parse(self.answer(ASK_STATE).text)
+            except ValueError as error:
+                raise ProbeFailed(
+                    f"{STATE} cannot be read: {error}",
+                    hint="fix the file, or move it away: settings of earlier runs are then no longer removed when they "
+                    "leave the inventory",
+                ) from error
+        return self._state
 
-    def _ask(self, single: list[Command], groups: list[Group]) -> None:
-        commands = [*single, *(kind.join(questions) for kind, questions in groups)]
+    def observe(self, items: Iterable[Owned]) -> None:
+        """Asks what was not asked yet: the host's questions in one round trip, then the APIs."""
+        questions = [(item, question) for item in items for question in self._questions(item).values()]
+        commands = [question if isinstance(question, Command) else question.needs for _, question in questions]
+        first = [ASK_PENDING, ASK_STATE] if self._state is None else [ASK_PENDING]
+        self.ask([*first, *(one for one in commands if one is not None)])
+        for item, question in questions:
+            if isinstance(question, ApiQuery):
+                self._call(item, question)
+
+    def ask(self, commands: Iterable[Command]) -> None:
+        """Asks those that have no answer yet, in one round trip."""
+        self._ask(*_batches([one for one in dict.fromkeys(commands) if one not in self._answers]))
+
+    def answer(self, command: Command) -> Result:
+        """The answer of one command, asked now if it was not yet."""
+        if command not in self._answers:
+            self.ask([command])
+        result: Result = self._answers[command]
+        return result
+
+    def seen(self, item: Owned) -> Observation:
+        """Everything that is known about a resource; what was not asked yet is asked now."""
+        return Observation(
+            {name: self._answer(item, question) for name, question in self._questions(item).items()}, self._known(item)
+        )
+
+    def forget(self) -> None:
+        """The answers no longer hold."""
+        self._answers.clear()
+        self._probes.clear()
+
+    def _answer(self, item: Owned, question: Question) -> Any:
+        return self.answer(question) if isinstance(question, Command) else self._call(item, question)
+
+    def _call(self, item: Owned, query: ApiQuery) -> Any:
+        key = (query, item.owner, self._is_due(item.owner))
+        if key not in self._answers:
+            needed = {Probe.ONLY: self.answer(query.needs)} if query.needs else {}
+            self._answers[key] = query.call(Observation(needed, self._known(item)))
+        return self._answers[key]
+
+    def _questions(self, item: Owned) -> Mapping[str, Question]:
+        kept = self._probes.get(id(item))
+        if kept is None:
+            kept = self._probes[id(item)] = (item, item.resource.probe())
+        return kept[1].questions(self._is_due(item.owner))
+
+    def _known(self, item: Owned) -> Known:
+        key, state = item.resource.record_key, self.state
+        return Known(
+            state.record(item.owner, key) if key else None,
+            state.others(item.owner, key) if key else {},
+            state.records(item.owner),
+            self._claimed(item.owner),
+            self._is_due(item.owner),
+            lambda: state.fingerprint_key,
+        )
+
+    def _ask(self, single: list[Command], batches: list[Batch]) -> None:
+        commands = [*single, *(kind.join(questions) for kind, questions in batches)]
         if not commands:
             return
-        results = self._session.ask(commands, deadline=LOOK_DEADLINE)
+        results = self._session.ask(commands, deadline=DEADLINE)
         self._answers.update(zip(single, results, strict=False))
         left: list[Command] = []
-        for (kind, questions), result in zip(groups, results[len(single) :], strict=True):
+        for (kind, questions), result in zip(batches, results[len(single) :], strict=True):
             answers = kind.split(questions, result)
             if answers is None:
                 left += questions
@@ -46,38 +125,13 @@ class Eyes:
                 self._answers.update(zip(questions, answers, strict=True))
         self._ask(left, [])
 
-    def look_at(self, resources: Iterable[Resource], *more: Question) -> None:
-        """One batch for many resources."""
-        self.look([*more, *(question for resource in resources for question in self._probe(resource).values())])
 
-    def answer(self, question: Question) -> Result:
-        """One question's answer, asked now if it was not yet."""
-        if question not in self._answers:
-            self.look([question])
-        return self._answers[question]
-
-    def seen(self, resource: Resource) -> Observation:
-        """A resource's answers, under its probe's names."""
-        return Observation({name: self.answer(question) for name, question in self._probe(resource).items()})
-
-    def _probe(self, resource: Resource) -> Probe:
-        kept = self._probes.get(id(resource))
-        if kept is None:
-            kept = self._probes[id(resource)] = (resource, resource.probe())
-        return kept[1]
-
-    def forget(self) -> None:
-        """Everything seen so far no longer holds."""
-        self._answers.clear()
-        self._probes.clear()
-
-
-def _joined(commands: list[Command]) -> tuple[list[Command], list[Group]]:
-    """Those to be asked alone, and by kind those that are cheaper put together."""
-    kinds: dict[type[Together], list[Together]] = {}
+def _batches(commands: list[Command]) -> tuple[list[Command], list[Batch]]:
+    """The commands to be asked alone, and by class those that can be combined."""
+    kinds: dict[type[BatchQuery], list[BatchQuery]] = {}
     for one in commands:
-        if isinstance(one, Together):
+        if isinstance(one, BatchQuery):
             kinds.setdefault(type(one), []).append(one)
-    groups = [(kind, questions) for kind, questions in kinds.items() if len(questions) > 1]
-    grouped = {one for _, questions in groups for one in questions}
-    return [one for one in commands if one not in grouped], groups
+    batches = [(kind, questions) for kind, questions in kinds.items() if len(questions) > 1]
+    combined = {one for _, questions in batches for one in questions}
+    return [one for one in commands if one not in combined], batches

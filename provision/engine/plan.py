@@ -1,18 +1,19 @@
-"""What a task would do on a host, given what was seen: still nothing runs."""
+"""What a task would change on a host, given what was observed. Nothing runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from provision.engine.observe import Eyes
+from provision.engine.desired_state import Owned
+from provision.engine.observe import Observer
 from provision.errors import HostFailed, ProvisionError
 from provision.host.pending import Handler
-from provision.resources.base import Change, Note, Resource
+from provision.resources.base import KEEP, Change, Json, Note, Outcome
 
 
 class ResourceError(Exception):
-    """Carries an error together with the resource it happened to."""
+    """An error, with the resource that it happened to."""
 
     def __init__(self, resource: str, error: ProvisionError) -> None:
         super().__init__(str(error))
@@ -20,39 +21,64 @@ class ResourceError(Exception):
         self.error = error
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A change, and the resource that planned it."""
+
+    item: Owned
+    change: Change
+
+    @property
+    def label(self) -> str:
+        """The resource's name."""
+        return self.item.resource.label
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """Equal for the same change in an earlier and a later plan."""
+        return self.label, self.change.identity
+
+    def entries(self, outcome: Outcome | None) -> dict[str, Json]:
+        """What is recorded for the owner, by record key; `outcome` of an API action replaces what was planned."""
+        record, records = self.change.record, self.change.records
+        if outcome is not None and (outcome.record is not KEEP or outcome.records):
+            record, records = outcome.record, outcome.records
+        return {**records} if record is KEEP else {**records, self.item.resource.record_key: record}
+
+
 @dataclass
 class Plan:
-    """A task's changes, each with the label of its resource, and its notes."""
+    """The changes and notes of a task."""
 
-    changes: list[tuple[str, Change]] = field(default_factory=list)
+    changes: list[Planned] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def lasting(self) -> list[tuple[str, Change]]:
-        """Those that leave something behind: a proof is no change."""
-        return [(label, change) for label, change in self.changes if change.leaves]
+    def lasting(self) -> list[Planned]:
+        """The changes that leave something behind; verifications do not."""
+        return [one for one in self.changes if not one.change.verification]
 
     @property
     def handlers(self) -> list[Handler]:
-        """What the changes owe, each once, in order."""
-        return list(dict.fromkeys(handler for _, change in self.changes for handler in change.notify))
+        """The handlers that the changes notify, each once, in order."""
+        return list(dict.fromkeys(handler for one in self.changes for handler in one.change.notify))
 
 
-def make_plan(resources: Sequence[Resource], eyes: Eyes) -> Plan:
-    """Plans each resource. Raises ResourceError where one says that nothing may be done."""
+def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
+    """Plans each resource. Raises ResourceError for a resource that refuses."""
     plan = Plan()
-    for resource in resources:
+    for item in items:
         try:
-            for item in resource.plan(eyes.seen(resource)):
-                if isinstance(item, Note):
-                    plan.notes.append(item.text)
+            for one in item.resource.plan(observer.seen(item)):
+                if isinstance(one, Note):
+                    plan.notes.append(one.text)
                 else:
-                    plan.changes.append((resource.label, item))
+                    plan.changes.append(Planned(item, one))
         except HostFailed as error:
-            raise ResourceError(resource.label, error) from error
+            raise ResourceError(item.resource.label, error) from error
     return plan
 
 
-def declared(resources: Sequence[Resource]) -> list[Handler]:
-    """The handlers that these resources may owe."""
-    return list(dict.fromkeys(handler for resource in resources for handler in resource.handlers))
+def handlers_of(items: Sequence[Owned]) -> list[Handler]:
+    """The handlers that changes of these resources may notify."""
+    return list(dict.fromkeys(handler for item in items for handler in item.resource.handlers))

@@ -1,4 +1,4 @@
-"""What becomes of one host, counted and told."""
+"""What happens to one host, as counts and events."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from provision.engine.events import (
     StepKind,
     TaskDone,
 )
+from provision.engine.plan import Planned
 from provision.errors import ProvisionError, Unreachable
 from provision.host.pending import Handler
-from provision.resources.base import Change
 from provision.ssh.session import Traffic
 from provision.tasks.base import Task
 
 
 @dataclass
-class Teller:
-    """Counts for the host's summary, and events for the bus. `step` is what the host is at."""
+class Recorder:
+    """Counts for the host's summary, and events for the listeners. `step` is the current step, in words."""
 
     host: str
     bus: Bus
@@ -41,44 +41,48 @@ class Teller:
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
 
-    def at(self, step: str, kind: StepKind = "applying") -> None:
-        """The host is busy with this."""
+    def step_to(self, step: str, kind: StepKind) -> None:
+        """The host begins a step."""
         self.step = step
-        self.bus.tell(Step(self.host, self.task, step, kind))
+        self.bus.publish(Step(self.host, self.task, step, kind))
 
-    def say(self, output: str) -> None:
+    def output(self, text: str) -> None:
         """A piece of the running step's output."""
-        self.bus.tell(Output(self.host, self.task, output))
+        self.bus.publish(Output(self.host, self.task, text))
 
-    def note(self, text: str, kind: MessageKind = "note") -> None:
-        """Something the reader should know."""
-        self.bus.tell(Message(self.host, self.task, text, kind))
+    def message(self, text: str, kind: MessageKind = "note") -> None:
+        """Something that the reader should know."""
+        self.bus.publish(Message(self.host, self.task, text, kind))
 
-    def change(self, label: str, change: Change, *, applied: bool, seconds: float = 0.0) -> None:
-        """A change was made, or would be."""
-        self.changed += 1
-        waits = bool(change.waits_for)
-        summary = f"after {change.waits_for}: {change.summary}" if waits else change.summary
-        self.bus.tell(
+    def change(self, planned: Planned, *, applied: bool, seconds: float = 0.0) -> None:
+        """A change was applied, or is predicted."""
+        change = planned.change
+        summary = f"after {change.requires}: {change.summary}" if change.requires else change.summary
+        predicted = bool(change.requires) and not applied
+        self._change(
             ChangeSeen(
                 self.host,
                 self.task,
-                label,
+                planned.label,
                 change.action,
                 summary,
                 change.diff,
                 applied,
-                waits and not applied,
+                predicted,
                 seconds,
+                change.identity,
             )
         )
 
     def handler(self, handler: Handler, *, applied: bool, seconds: float = 0.0) -> None:
-        """Owed work was done, or would be."""
-        self.change(handler.name, Change(handler.summary, handler.run, "run"), applied=applied, seconds=seconds)
+        """A handler ran, or would run."""
+        event = ChangeSeen(
+            self.host, self.task, handler.name, "run", handler.summary, "", applied, seconds=seconds, id="handler"
+        )
+        self._change(event)
 
-    def done(self, task: Task, status: Status, started: float, changed_before: int) -> None:
-        """A task ended here."""
+    def task_done(self, task: Task, status: Status, started: float, changed_before: int) -> None:
+        """A task ended on this host."""
         if status in ("ok", "changed"):
             self.ok += 1
         elif status == "skipped":
@@ -86,12 +90,16 @@ class Teller:
         elif status == "failed":
             self.failed += 1
         seconds = time.monotonic() - started
-        self.bus.tell(TaskDone(self.host, task.name, status, seconds, self.changed - changed_before, task.headline))
+        self.bus.publish(TaskDone(self.host, task.name, status, seconds, self.changed - changed_before, task.headline))
 
     def error(self, resource: str, error: ProvisionError) -> None:
-        """The host goes no further."""
+        """The host failed: none of its further tasks runs."""
         self.unreachable = isinstance(error, Unreachable)
-        self.bus.tell(ErrorSeen(self.host, self.task, resource, _kind(error), error.text, error.hint))
+        self.bus.publish(ErrorSeen(self.host, self.task, resource, _kind(error), error.text, error.hint))
+
+    def _change(self, event: ChangeSeen) -> None:
+        self.changed += 1
+        self.bus.publish(event)
 
     def summary(self, traffic: Traffic | None) -> HostSummary:
         """The counts, for the end of the report."""
@@ -110,5 +118,5 @@ class Teller:
 
 
 def _kind(error: ProvisionError) -> str:
-    """The error's name in the published tree: kinds that a module keeps for itself count as their base."""
+    """The error's name in `provision.errors`; a class that another module derives counts as its base."""
     return next(one.__name__ for one in type(error).__mro__ if one.__module__ == ProvisionError.__module__)

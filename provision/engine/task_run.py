@@ -1,4 +1,4 @@
-"""One task on one host: plan, apply what can be, pay what is due, look again."""
+"""One task on one host: plan, apply what can be applied, run handlers, observe again."""
 
 from __future__ import annotations
 
@@ -6,173 +6,174 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from provision.engine.apply import Hands
-from provision.engine.observe import Eyes
-from provision.engine.plan import Plan, ResourceError, declared, make_plan
-from provision.engine.recorder import Teller
+from provision.engine.apply import Applier
+from provision.engine.desired_state import Owned
+from provision.engine.observe import Observer
+from provision.engine.plan import Plan, Planned, ResourceError, handlers_of, make_plan
+from provision.engine.recorder import Recorder
 from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
-from provision.host.files import ASK_PENDING, read_pending
-from provision.host.pending import Handler
-from provision.resources.base import Change, Resource
+from provision.host.pending import ASK_PENDING, Handler, read_pending
 
-Labelled = tuple[str, Change]
-_RACES = 3  # how often somebody else may be quicker before we give up
+_RACES = 3  # how often a change is planned again because somebody else changed the same thing meanwhile
 
 
 class Stopped(Exception):
-    """The user asked to stop; the host was left between two steps."""
+    """The user asked to stop, and the host is between two steps."""
 
 
 @dataclass
 class TaskRun:
-    """What one host's tasks share; `owed` is the work that this run's changes owe and have not paid yet."""
+    """What the tasks of one host share; `pending` are the handlers that changes of this run require and that did not run."""
 
-    eyes: Eyes
-    hands: Hands
-    teller: Teller
+    observer: Observer
+    applier: Applier
+    recorder: Recorder
     check: bool
     stopping: Callable[[], bool]
-    owed: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)
     races: int = 0
 
-    def work(self, resources: Sequence[Resource], later: Sequence[Resource]) -> None:
-        """Brings one task about (or foresees it). `later`: what this play's further tasks want, looked at along with it.
+    def work(self, items: Sequence[Owned], later: Sequence[Owned]) -> None:
+        """Applies one task, or predicts it in check mode.
 
+        later  the resources of this play's further tasks, which are observed in the same batch
         Raises ResourceError, NotConverged, Stopped.
         """
-        plan = self._look(resources, later)
+        plan = self._plan(items, later)
         for text in plan.notes:
-            self.teller.note(text)
-        changed = self._foresee(plan) if self.check else self._apply_all(plan, resources, later)
-        # A debt is paid at the end of the last task of the play that may add to it.
-        due = [one for one in declared(resources) if one not in declared(later)]
-        before = read_pending(self.eyes.answer(ASK_PENDING).text)
-        for handler in due:
-            if handler.name in self.owed or handler.name in before:
-                self._pay(handler)
+            self.recorder.message(text)
+        changed = self._predict(plan) if self.check else self._apply_all(plan, items, later)
+        # A handler runs at the end of the last task of the play that may notify it.
+        later_handlers = handlers_of(later)
+        before = read_pending(self.observer.answer(ASK_PENDING).text)
+        for handler in handlers_of(items):
+            if handler not in later_handlers and (handler.name in self.pending or handler.name in before):
+                self._run_handler(handler)
                 changed = True
         if changed and not self.check:
-            self.eyes.forget()
-            left = self._look(resources, later, "looking again").lasting
+            self.observer.forget()
+            left = self._plan(items, later, "observing again").lasting
             if left:
                 raise _not_converged(left)
 
-    def _look(self, resources: Sequence[Resource], later: Sequence[Resource], step: str = "looking") -> Plan:
+    def _plan(self, items: Sequence[Owned], later: Sequence[Owned], step: str = "observing") -> Plan:
         self._stop_point()
-        self.teller.at(step, "observing")
-        self.eyes.look_at([*resources, *later], ASK_PENDING)
-        return make_plan(resources, self.eyes)
+        self.recorder.step_to(step, "observing")
+        self.observer.observe([*items, *later])
+        return make_plan(items, self.observer)
 
-    def _foresee(self, plan: Plan) -> bool:
-        for label, change in plan.changes:
-            if change.leaves:
-                self.teller.change(label, change, applied=False)
+    def _predict(self, plan: Plan) -> bool:
+        for one in plan.changes:
+            if one.change.verification:
+                self.recorder.message(f"would {one.change.summary}", "check")
             else:
-                self.teller.note(f"would {change.summary}", "check")
-        self.owed |= {one.name for one in plan.handlers}
+                self.recorder.change(one, applied=False)
+        self.pending |= {one.name for one in plan.handlers}
         return bool(plan.lasting)
 
-    def _apply_all(self, plan: Plan, resources: Sequence[Resource], later: Sequence[Resource]) -> bool:
-        """Applies in rounds: what waits for something that this task itself leaves is planned again after it."""
+    def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> bool:
+        """Applies in rounds: a change that requires something that this task itself sets up is planned again after it."""
         done: set[tuple[str, str]] = set()
         changed = False
         while True:
-            ready = [one for one in plan.changes if not one[1].waits_for]
-            waiting = [one for one in plan.changes if one[1].waits_for]
-            again = [one for one in ready if (one[0], one[1].summary) in done]
-            undone = [one for one in again if one[1].leaves]
+            waiting = [one for one in plan.changes if one.change.requires]
+            ready = [one for one in plan.changes if not one.change.requires]
+            undone = [one for one in ready if one.id in done and not one.change.verification]
             if undone:
                 raise _not_converged(undone)
-            ready = [one for one in ready if one not in again]  # a proof that is always due is no progress
-            mending = [one for one in ready if not one[1].last]
-            if waiting and not mending:
-                label, change = waiting[0]
-                raise ResourceError(
-                    label,
-                    NotReady(
-                        f"cannot {change.summary}: that waits for {change.waits_for}",
-                        hint=change.remedy or f"run `provision {change.waits_for}` first, or see above why it failed",
-                    ),
-                )
-            postponed = len(mending) < len(ready) and (bool(waiting) or any(change.leaves for _, change in mending))
+            ready = [one for one in ready if one.id not in done]  # a verification that is always due is no progress
+            first = [one for one in ready if not one.change.final]
+            if waiting and not first:
+                raise _not_ready(waiting[0])
+            postponed = len(first) < len(ready) and (bool(waiting) or any(not one.change.verification for one in first))
             if postponed:
-                ready = mending
+                ready = first
             raced = False
-            for label, change in ready:
-                if raced := self._raced(label, change):
+            for one in ready:
+                if raced := self._raced(one):
                     break
-                changed = changed or change.leaves
-                done.add((label, change.summary))
+                changed = changed or not one.change.verification
+                done.add(one.id)
             if not (waiting or raced or postponed):
                 return changed
-            self.eyes.forget()
-            plan = self._look(resources, later, "looking again")
+            self.observer.forget()
+            plan = self._plan(items, later, "observing again")
 
-    def _raced(self, label: str, change: Change) -> bool:
-        """Applies one change; True when somebody else was quicker, so that it must be planned anew (a few times)."""
+    def _raced(self, planned: Planned) -> bool:
+        """Applies one change. True when somebody else changed the same thing meanwhile: it is planned again."""
         try:
-            self._apply(label, change)
+            self._apply(planned)
         except ResourceError as problem:
             self.races += 1
             if not isinstance(problem.error, ChangedMeanwhile) or self.races > _RACES:
                 raise
-            self.teller.note(f"{problem.error.text}: looking again")
+            self.recorder.message(f"{problem.error.text}: observing again")
             return True
         return False
 
-    def _apply(self, label: str, change: Change) -> None:
+    def _apply(self, planned: Planned) -> None:
+        change = planned.change
         self._stop_point()
-        self.teller.at(change.summary)
+        self.recorder.step_to(change.summary, "applying")
         started = time.monotonic()
-        self.owed |= {one.name for one in change.notify}
+        self.pending |= {one.name for one in change.notify}
         try:
-            self.hands.apply(change, self.teller.say)
+            self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
-            raise ResourceError(label, _explained(error)) from error
-        if change.leaves:
-            self.teller.change(label, change, applied=True, seconds=time.monotonic() - started)
+            raise ResourceError(planned.label, _explained(error)) from error
+        if change.verification:
+            self.recorder.message(f"done: {change.summary}")
         else:
-            self.teller.note(f"done: {change.summary}")
+            self.recorder.change(planned, applied=True, seconds=time.monotonic() - started)
 
-    def _pay(self, handler: Handler) -> None:
-        self.owed.discard(handler.name)
+    def _run_handler(self, handler: Handler) -> None:
+        self.pending.discard(handler.name)
         if self.check:
-            self.teller.handler(handler, applied=False)
+            self.recorder.handler(handler, applied=False)
             return
         self._stop_point()
-        self.teller.at(handler.summary, "handler")
+        self.recorder.step_to(handler.summary, "handler")
         started = time.monotonic()
         try:
-            self.hands.pay(handler, self.teller.say)
+            self.applier.run_handler(handler, self.recorder.output)
         except HostFailed as error:
             raise ResourceError(handler.name, _explained(error)) from error
-        self.teller.handler(handler, applied=True, seconds=time.monotonic() - started)
+        self.recorder.handler(handler, applied=True, seconds=time.monotonic() - started)
 
     def _stop_point(self) -> None:
         if self.stopping():
             raise Stopped
 
 
-def _not_converged(left: Sequence[Labelled]) -> NotConverged:
-    text = "; ".join(f"{label}: {change.summary}" for label, change in left)
+def _not_ready(planned: Planned) -> ResourceError:
+    change = planned.change
+    error = NotReady(
+        f"cannot {change.summary}: it requires {change.requires}",
+        hint=change.remedy or f"run `provision {change.requires}` first; if it ran, see above why it failed",
+    )
+    return ResourceError(planned.label, error)
+
+
+def _not_converged(left: Sequence[Planned]) -> NotConverged:
+    text = "; ".join(f"{one.label}: {one.change.summary}" for one in left)
     return NotConverged(
-        f"applied, looked again, and still to do: {text}",
-        hint="look at the host: something there undoes it, or the task's check and its change disagree",
+        f"not converged; still pending: {text}",
+        hint="look for something on the host that undoes the change; otherwise this is a fault of the resource",
     )
 
 
 def _explained(error: HostFailed) -> HostFailed:
     if not error.hint and not isinstance(error, DeadlineExceeded):
-        error.hint = _hint_for(error.text) or "mend the cause on the host, then run the same command again"
+        error.hint = _hint_for(error.text) or "fix the cause on the host, then rerun the command"
     return error
 
 
 def _hint_for(text: str) -> str:
-    """The next step for what programs say when the host, not our work, is at fault."""
+    """The next step for messages of programs that blame the host and not the change."""
     if "No space left on device" in text:
-        return "the disk is full: free some space (df -h), then run the same command again"
+        return "the disk is full: free some space (df -h), then rerun the command"
     if "has been held for" in text or "Could not get lock" in text:
-        return "another package manager is at work there: let it end, then run the same command again"
+        return "another package manager is running on the host: wait until it ends, then rerun the command"
     if "Read-only file system" in text:
-        return "the file system is mounted read-only: look at dmesg and /etc/fstab"
+        return "the file system is mounted read-only: see dmesg and /etc/fstab on the host"
     return ""

@@ -7,7 +7,7 @@ again marks an earlier job as stale: that job's result does not cover the change
 
 from __future__ import annotations
 
-from provision.host.files import job_folder
+from provision.host.pending import job_folder
 from provision.host.scripts import script
 from provision.shell import Command
 

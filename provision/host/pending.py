@@ -1,19 +1,31 @@
-"""Pending work: what must run because something changed, and survives a killed run."""
+"""Pending handlers: what must run because something was changed, kept in a file that survives a killed run.
+
+The file `/var/lib/provision/pending` has one line `name<TAB>summary` for each handler that has not run yet.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from provision.host.files import HOME
+from provision.host.scripts import script
 from provision.shell import Command, sh
+
+PENDING: Final = f"{HOME}/pending"
+ASK_PENDING: Final = sh("test ! -e %s || cat %s", PENDING, PENDING)
 
 
 @dataclass(frozen=True)
 class Handler:
-    """Work that a change owes: done once, at the end of the last task of the play that may owe it.
+    """A command that a change requires: it runs once, at the end of the last task of the play that may require it.
 
-    `name` is its key in the host's `pending` file, so it outlives a killed run: one word.
-    takes_back  when it fails, it undoes the changes that owe it: what they drop is ours until it is paid
+    name        its key in `pending`, which outlives a killed run; one word
+    deadline    seconds
+    detached    it goes on when the connection breaks; the next run follows it or picks its result up
+    rolls_back  when it fails, it undoes the changes that required it: what they dropped stays recorded until it succeeds
     """
 
     name: str
@@ -21,7 +33,7 @@ class Handler:
     run: Command
     deadline: float = 300.0
     detached: bool = False
-    takes_back: bool = False
+    rolls_back: bool = False
 
     @classmethod
     def restart(cls, unit: str) -> Handler:
@@ -41,3 +53,27 @@ class Handler:
 def handlers_of(notify: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
     """The handlers that a resource's `notify` names: one, or several."""
     return (notify,) if isinstance(notify, Handler) else tuple(notify)
+
+
+def add_pending(handlers: tuple[Handler, ...]) -> str:
+    """Shell text that adds handlers to `pending`; "" for none. A detached job of before the change is marked as stale."""
+    if not handlers:
+        return ""
+    fields = [[one.name, one.summary, job_folder(one.name) if one.detached else ""] for one in handlers]
+    return script("add_pending", PENDING, *(one for group in fields for one in group)).script
+
+
+def clear_pending(name: str) -> str:
+    """Shell text that removes a handler from `pending`. Its code is not 0 when the disk is full."""
+    return script("clear_pending", PENDING, name).script
+
+
+def read_pending(text: str) -> dict[str, str]:
+    """The summaries of pending handlers by name."""
+    entries = (line.partition("\t") for line in text.splitlines() if line.strip())
+    return {name: summary for name, _, summary in entries}
+
+
+def job_folder(name: str) -> str:
+    """Where a detached job keeps its output and result."""
+    return f"{HOME}/job/" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,22 +1,146 @@
-"""What we remember on a host, before and after a change.
+"""What we recorded on a host, in `/var/lib/provision/state.json`. It holds no secrets.
 
-While a change is under way both what was set and what will be are on record: a change that fails or is killed
-leaves nothing of ours unknown. What a proof showed is on record only once it has shown it.
+    {"version": 2,
+     "owners": {"firewall": {"ufw": ["5555/tcp"]}},
+     "shared": {"fingerprint key": "…"},
+     "unowned": {}}
+
+owners   records by task, then by the resource's record key
+shared   records that belong to no single task
+unowned  records of version 1 whose task is unknown: the first task with a resource of that key takes them over
+
+While a change runs, the file holds both the old and the new records, so that a change that fails or is killed leaves
+nothing of ours unrecorded.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from provision.host.files import HOME
+from provision.host.scripts import script
+from provision.shell import Command, sh
+
+STATE: Final = f"{HOME}/state.json"
+ASK_STATE: Final = sh("test ! -e %s || cat %s", STATE, STATE)
+VERSION: Final = 2
+
+Json = Any
+Records = Mapping[str, Json]
+
+_KEY: Final = "fingerprint key"
+
+# Version 1 had one flat table. Which task of version 0.1.0 wrote a key, and the record key that the task uses now.
+_OWNERS_OF_1: Final = {
+    "/etc/docker/daemon.json": ("docker", "/etc/docker/daemon.json"),
+    "gitlab.rb/gitlab": ("gitlab", "gitlab.rb"),
+    "gitlab.rb/registry": ("registry", "gitlab.rb"),
+    "s3": ("registry", "s3"),
+    "firewall": ("firewall", "ufw"),
+    "config.toml": ("register", "config.toml"),
+    "verified": ("verify", "verified"),
+    "prune timer": ("prune", "prune timer"),
+    "held docker-ce": ("docker", "held docker-ce"),
+    "held docker.io": ("docker", "held docker.io"),
+    "held gitlab-ce": ("gitlab", "held gitlab-ce"),
+    "held gitlab-ee": ("gitlab", "held gitlab-ee"),
+    "held gitlab-runner": ("runner", "held gitlab-runner"),
+}
+_PREFIXES_OF_1: Final = {
+    "gitlab runner/": "register",
+    "gitlab project/": "project",
+    "gitlab variable/": "project",
+    "gitlab pipeline/": "pipeline",
+    "image ": "image",
+    "app ": "deploy",
+}
 
 
-def updated(state: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with a change's memory in it; None takes an entry out."""
-    return {key: value for key, value in {**state, **memory}.items() if value is not None}
+class HostState:
+    """The records of one host. The engine changes it only together with the file on the host."""
+
+    def __init__(self, tree: Mapping[str, Mapping[str, Json]] | None = None) -> None:
+        given = tree or {}
+        self.tree: dict[str, dict[str, Json]] = {
+            part: dict(given.get(part, {})) for part in ("owners", "shared", "unowned")
+        }
+
+    @classmethod
+    def parse(cls, text: str) -> HostState:
+        """Reads the file; an empty text is an empty state. Raises ValueError for a broken file."""
+        if not text.strip():
+            return cls()
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+        if "version" not in found:
+            return cls(_from_1(found))
+        if found["version"] != VERSION:
+            raise ValueError(f"its version is {found['version']}, and this program knows version {VERSION}")
+        parts = [found.get(part, {}) for part in ("owners", "shared", "unowned")]
+        if not all(isinstance(part, dict) for part in (*parts, *parts[0].values())):
+            raise ValueError("owners, shared or unowned is not a JSON object")
+        return cls(found)
+
+    def records(self, owner: str) -> Records:
+        """Everything that a task recorded, by record key."""
+        records: Records = self.tree["owners"].get(owner, {})
+        return records
+
+    def record(self, owner: str, key: str) -> Json:
+        """What a task recorded under a key, or a record of unknown origin under that key; None without one."""
+        own = self.records(owner)
+        return own[key] if key in own else self.tree["unowned"].get(key)
+
+    def others(self, owner: str, key: str) -> Records:
+        """What other tasks recorded under the same key, by task."""
+        owners = self.tree["owners"].items()
+        return {name: records[key] for name, records in owners if name != owner and key in records}
+
+    @property
+    def fingerprint_key(self) -> str:
+        """The host's random key for fingerprints, in hex. A new key is written with the next record."""
+        return str(self.tree["shared"].setdefault(_KEY, os.urandom(32).hex()))
+
+    def updated(self, owner: str, entries: Records) -> HostState:
+        """The state with a task's new records; None removes a record."""
+        after = HostState(self.tree)
+        records = {key: value for key, value in {**self.records(owner), **entries}.items() if value is not None}
+        after.tree["owners"].pop(owner, None)
+        if records:
+            after.tree["owners"][owner] = records
+        for key in entries:
+            after.tree["unowned"].pop(key, None)
+        return after
+
+    def merged(self, after: HostState) -> HostState:
+        """What this state or the later one holds: what must be recorded while a change between them runs."""
+        return HostState(either(self.tree, after.tree))
+
+    def become(self, after: HostState) -> None:
+        """Replaces these records; the file on the host was written."""
+        self.tree = after.tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostState) and self.tree == other.tree
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def text(self) -> str:
+        """The file's text; keys are sorted, so that the files of two hosts can be compared."""
+        parts = {part: records for part, records in self.tree.items() if records or part != "unowned"}
+        return json.dumps({"version": VERSION, **parts}, indent=1, sort_keys=True)
+
+    def write(self) -> str:
+        """Shell text that replaces the file."""
+        return script("write_state", STATE, self.text()).script
 
 
-def either(old: Any, new: Any) -> Any:
-    """What is in the one or the other: keys of both objects, members of both lists; of two plain values the old."""
+def either(old: Json, new: Json) -> Json:
+    """What one of two values holds: keys of both objects, members of both lists; of two plain values the old one."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {
             key: either(old[key], new[key]) if key in old and key in new else old.get(key, new.get(key))
@@ -25,3 +149,32 @@ def either(old: Any, new: Any) -> Any:
     if isinstance(old, list) and isinstance(new, list):
         return [*old, *(one for one in new if one not in old)]
     return old
+
+
+def unless_recorded(text: str, command: Command) -> Command:
+    """The command, skipped (code 0, no output) on a host whose state.json contains `text`."""
+    return Command(
+        sh("! grep -qF -e %s %s 2>/dev/null || exit 0\n", text, STATE).script + command.script, command.stdin
+    )
+
+
+def if_recorded(text: str, command: Command) -> Command:
+    """The command, skipped (code 0, no output) on a host whose state.json does not contain `text`."""
+    return Command(sh("grep -qF -e %s %s 2>/dev/null || exit 0\n", text, STATE).script + command.script, command.stdin)
+
+
+def _from_1(flat: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
+    """The records of version 1 under their owners."""
+    tree: dict[str, dict[str, Json]] = {"owners": {}, "shared": {}, "unowned": {}}
+    for key, value in flat.items():
+        prefix = next((one for one in _PREFIXES_OF_1 if key.startswith(one)), "")
+        if key == _KEY:
+            tree["shared"][key] = value
+        elif key in _OWNERS_OF_1 or prefix:
+            owner, new_key = _OWNERS_OF_1.get(key) or (_PREFIXES_OF_1[prefix], key)
+            tree["owners"].setdefault(owner, {})[new_key] = value
+        elif key.startswith("gitlab.rb/"):  # a task of the user's own, under the name that it gave itself
+            tree["owners"].setdefault(key.removeprefix("gitlab.rb/"), {})["gitlab.rb"] = value
+        else:
+            tree["unowned"][key] = value
+    return tree

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from provision.host.pending import Handler
-from provision.resources.base import Ask, Call, Change, Note, Observation, Probe, Resource
+from provision.resources.base import (
+    ApiAction,
+    ApiQuery,
+    BatchQuery,
+    Change,
+    Guard,
+    Note,
+    Observation,
+    Outcome,
+    Probe,
+    Resource,
+)
 from provision.resources.delivery.deployment import Deployment, DroppedApps, Trial
 from provision.resources.delivery.image import BuiltImage
 from provision.resources.delivery.image_check import ImageProof
@@ -35,10 +46,11 @@ __all__ = [
     "Absent",
     "AbsentUnit",
     "AcmeCertificate",
+    "ApiAction",
+    "ApiQuery",
     "AptSource",
-    "Ask",
+    "BatchQuery",
     "BuiltImage",
-    "Call",
     "CertificatePair",
     "Change",
     "ConfigFragment",
@@ -49,12 +61,14 @@ __all__ = [
     "File",
     "Firewall",
     "GroupMember",
+    "Guard",
     "Handler",
     "ImageProof",
     "JsonSettings",
     "LocalPipeline",
     "Note",
     "Observation",
+    "Outcome",
     "Packages",
     "PipelineFile",
     "Probe",

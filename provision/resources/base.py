@@ -1,21 +1,21 @@
-"""What a resource is made of: pure values, nothing here runs anything.
+"""What a resource is made of. Everything here is a value; nothing here runs anything.
 
-A resource says what to look at (`probe`), and, given what was seen, what is left to do (`plan`).
-Both are pure. The engine sends the probes of all resources of a host in one script, and is the only
-one that carries changes out.
+A resource names the questions that it needs answered (`probe`) and, given the answers, the changes that are left to do
+(`plan`). Both are pure. The engine sends the questions of all resources of a host in one script, and only the engine
+applies changes.
 
-Questions that are cheaper put together: each process on a host costs it a millisecond or two, on every look.
-
-A resource asks as if it were alone. The engine puts the questions of one kind that a host is asked into one
-command, and takes the answer apart; where that cannot be done they are asked one by one, as they stand.
+Each resource belongs to the task that yielded it, its owner. What an owner records on the host under the resource's
+`record_key` comes back as `Observation.record`; what other owners recorded under the same key as `Observation.others`.
 """
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Final, Literal
 
 from provision.errors import ApiFailed
 from provision.host.pending import Handler, handlers_of
@@ -24,39 +24,87 @@ from provision.shell import Command, Result
 Action = Literal["create", "update", "delete", "run"]
 Json = Any
 
+NOTHING: Final = Command(":")
+"""A command without an effect: for changes that only record something, notify a handler or call an API."""
+
+
+class _Keep(enum.Enum):
+    KEEP = "keep"
+
+
+KEEP: Final = _Keep.KEEP
+"""`Change.record` leaves what is recorded as it is."""
+
 
 @dataclass(frozen=True)
-class Ask:
-    """A look at something that is not on the host: an API, asked from the controller.
+class ApiQuery:
+    """A question that is not for the host: it is answered here, usually by an API.
 
-    Equal keys are asked once. `call` is given the answer to `needs`, a question to the host, and returns what a
-    command would have printed.
+    key    equal keys of one task are asked once
+    call   returns the answer, of any type (read it with `Observation.data`). It is given what is known before: the
+           answer to `needs` (as `seen.only`), the record, and whether a verification is due. It raises nothing for a
+           refusal that `plan` should judge: it returns the error
+    needs  a command for the host whose answer `call` needs
     """
 
     key: Hashable
-    call: Callable[[Result | None], Result] = field(compare=False, repr=False)
+    call: Callable[[Observation], Any] = field(compare=False, repr=False)
     needs: Command | None = None
 
 
-Question = Command | Ask
+Question = Command | ApiQuery
 
 
 class Probe(dict[str, Question]):
-    """Named questions of one resource; equal questions of a host are asked once.
+    """Named questions of one resource. Equal questions of a host are asked once.
 
-    One unnamed question: `Probe.of(sh(…))`, read back as `seen.text` and `seen.code`.
+    A single question needs no name: `Probe.of(sh(…))`, read with `seen.text` and `seen.code`.
+    `when_due` holds questions that are asked, in addition or instead, when a verification is due.
     """
 
     ONLY: ClassVar[str] = ""
+
+    def __init__(
+        self, questions: Mapping[str, Question] | None = None, *, when_due: Mapping[str, Question] | None = None
+    ):
+        super().__init__(questions or {})
+        self.when_due = dict(when_due or {})
 
     @classmethod
     def of(cls, question: Question) -> Probe:
         """A probe of a single question."""
         return cls({cls.ONLY: question})
 
+    def questions(self, due: bool) -> Mapping[str, Question]:
+        """The questions to ask."""
+        return {**self, **self.when_due} if due else self
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the engine knows about a resource besides the answers; see `Observation` for the meaning of each."""
+
+    record: Json = None
+    others: Mapping[str, Json] = field(default_factory=dict)
+    records: Mapping[str, Json] = field(default_factory=dict)
+    claimed: Set[str] = frozenset()
+    due: bool = False
+    fingerprint_key: Callable[[], str] = lambda: "00" * 32
+
 
 class Observation(dict[str, Result]):
-    """The answers, under the names of the probe."""
+    """What is known about a resource: the answers to its probe, and what the engine adds.
+
+    Results of commands are `seen["name"]`; answers to an `ApiQuery` are `seen.data("name")`.
+    """
+
+    def __init__(self, answers: Mapping[str, Any] | None = None, known: Known | None = None) -> None:
+        super().__init__(answers or {})
+        self._known = known or Known()
+
+    def data(self, name: str = Probe.ONLY) -> Any:
+        """The answer to an `ApiQuery`."""
+        return self[name]
 
     @property
     def only(self) -> Result:
@@ -65,28 +113,75 @@ class Observation(dict[str, Result]):
 
     @property
     def text(self) -> str:
-        """The one answer's stdout."""
+        """The standard output of the only command."""
         return self.only.text
 
     @property
     def code(self) -> int:
-        """The one answer's exit code."""
+        """The exit code of the only command."""
         return self.only.code
+
+    @property
+    def record(self) -> Json:
+        """What this owner recorded under the resource's `record_key`; None without a record."""
+        return self._known.record
+
+    @property
+    def others(self) -> Mapping[str, Json]:
+        """What other owners recorded under the same key, by owner."""
+        return self._known.others
+
+    @property
+    def records(self) -> Mapping[str, Json]:
+        """Everything that this owner recorded on the host, by record key."""
+        return self._known.records
+
+    @property
+    def claimed(self) -> Set[str]:
+        """Keys that resources of other owners claim in this run (`Resource.claims`): never remove those."""
+        return self._known.claimed
+
+    @property
+    def due(self) -> bool:
+        """Whether a verification is due: the task was named by the user, or something was changed earlier in this run."""
+        return self._known.due
+
+    @cached_property
+    def fingerprint_key(self) -> str:
+        """The host's random key for fingerprints of secrets, in hex: 32 bytes."""
+        return self._known.fingerprint_key()
 
 
 @dataclass(frozen=True)
-class Call:
-    """A change that starts at an API: `make` does it, and returns what the host must do right after and remember."""
+class Outcome:
+    """What an API action leaves to do, where that is known only afterwards.
 
-    make: Callable[[], tuple[Command, Mapping[str, Json]]] = field(repr=False)
+    run      the command for the host
+    record   replaces the change's `record`
+    records  replaces the change's `records`
+    """
+
+    run: Command = NOTHING
+    record: Json = KEEP
+    records: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ApiAction:
+    """A change that begins at an API. `make` performs it; it may return what is left to do on the host.
+
+    describe  the request, for people: "POST /user/runners"
+    """
+
+    make: Callable[[], Outcome | None] = field(repr=False)
     describe: str = ""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What takes a change back unless a fresh login succeeds within `seconds`. `undo` reads no input.
+    """Rolls a change back unless a fresh login succeeds within `seconds`. `undo` reads no input.
 
-    UNIT  the host's systemd timer: while it is there, what it guards is not confirmed
+    UNIT  the systemd timer on the host; while it exists, the change that it guards is not confirmed
     """
 
     UNIT: ClassVar[str] = "provision-guard"
@@ -97,55 +192,66 @@ class Guard:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is left to do, with all that the engine needs to do it.
+    """One thing that is left to do, with everything that the engine needs to do it.
 
-    summary    in words, after "will" or "did": "start docker"
-    run        the command, or the API call that yields one
-    diff       a unified diff, secrets masked
-    notify     what is owed once this is done; written on the host before the change
-    remember   entries of the host's state.json that this change sets (None takes one out)
-    deadline   seconds
-    detached   goes on when the connection breaks; the next connection picks its result up
-    leaves     False for a proof, which changes nothing that stays: it is run, and not counted
-    guard      the change could lock us out: it takes itself back unless a fresh login succeeds
-    last       judges what the task's other changes may mend: run when none is left, on a fresh look
-    waits_for  what must be there first and is not: shown as predicted, refused when it is applied
-    remedy     what to do when that does not come; "": run the task that it waits for
+    summary       an imperative: "start docker"
+    run           the command, or the API call that yields one
+    diff          a unified diff, secrets masked
+    notify        handlers that must run after this; they are pending on the host before the change begins
+    record        what is recorded for the owner under the resource's `record_key`; None removes the record
+    records       further records of the same owner, by key; None removes one
+    deadline      seconds
+    verification  it changes nothing that lasts: it is run and reported, and not counted
+    guard         the change could lock us out: it is rolled back unless a fresh login succeeds
+    final         it runs when none of the task's other changes is left, planned from a fresh observation
+    requires      the task that must run first; in check mode the change is predicted, otherwise it is refused
+    remedy        what to do when that does not come; "": run the task that it requires
+    id            tells the changes of one resource apart; "": the command and the action do
     """
 
     summary: str
-    run: Command | Call
+    run: Command | ApiAction
     action: Action = "update"
     diff: str = ""
     notify: tuple[Handler, ...] = ()
-    remember: Mapping[str, Json] = field(default_factory=dict)
+    record: Json = KEEP
+    records: Mapping[str, Json] = field(default_factory=dict)
     deadline: float = 60.0
-    detached: bool = False
-    leaves: bool = True
+    verification: bool = False
     guard: Guard | None = None
-    last: bool = False
-    waits_for: str = ""
+    final: bool = False
+    requires: str = ""
     remedy: str = ""
+    id: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Equal for two changes of one resource that do the same thing, whatever their summaries are."""
+        what = self.run.describe if isinstance(self.run, ApiAction) else self.run.script
+        return self.id or f"{self.action} {what}"
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something the reader should know, that is not a change."""
+    """Something that the reader should know and that is not a change."""
 
     text: str
 
 
 class Resource(ABC):
-    """One noun of the wanted state. Subclasses are frozen dataclasses.
+    """A part of the desired state. Subclasses are frozen dataclasses.
 
-    libraries  modules that `plan` imports itself because they take long: they are imported while the host answers
+    Subclasses that record something on the host set `record_key`.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()
+    @property
+    def record_key(self) -> str:
+        """The key of its record in state.json; "" for a resource that records nothing."""
+        return ""
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
-        """The work that its changes may owe: what stands in its field `notify`, where it has one."""
+        """The handlers that its changes may notify; by default those in its field `notify`, if it has one."""
         return handlers_of(getattr(self, "notify", ()))
 
     @property
@@ -156,16 +262,33 @@ class Resource(ABC):
 
     @abstractmethod
     def probe(self) -> Probe:
-        """What to look at."""
+        """The questions that it needs answered."""
 
     @abstractmethod
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        """What is left to do. Raises a HostFailed (Refused, ProbeFailed) where nothing may be done."""
+        """What is left to do. Raises HostFailed (Refused, ProbeFailed) where nothing may be done."""
+
+    def claims(self) -> Mapping[str, Hashable]:
+        """The parts of shared things that it sets, with their values: `{"/etc/docker/daemon.json log-driver": "local"}`.
+
+        Two tasks of one host that claim a key with different values are refused before any host is contacted.
+        """
+        return {}
+
+    def validate(self) -> None:
+        """Checks what costs too much to check in every run. Raises UsageError.
+
+        It is called before any host is contacted, if the user named the task.
+        """
+        return
 
 
 @dataclass(frozen=True)
-class Together(Command):
-    """A question that can be put together with others of its class. `script` asks it alone."""
+class BatchQuery(Command):
+    """A command that can be combined with others of its class, since each process costs the host a millisecond or two.
+
+    `script` asks it alone. The engine combines the questions of one class and takes the answer apart.
+    """
 
     @classmethod
     @abstractmethod
@@ -175,15 +298,18 @@ class Together(Command):
     @classmethod
     @abstractmethod
     def split(cls, questions: Sequence[Any], result: Result) -> list[Result] | None:
-        """What each of them alone would have been answered, in order; None where that cannot be told."""
+        """The answer to each of them, in order; None where that cannot be told: they are then asked alone."""
 
 
-def unproven(what: str, why: str) -> Change:
-    """A proof that fails behind all that could be done: the run says, by its exit code too, that it is not known."""
+def record_only(what: str, record: Json) -> Change:
+    """Records something and changes nothing else: `record_only("the rules of this task", [...])`."""
+    return Change(f"record {what}", NOTHING, "run", record=record, verification=True, id="record")
 
-    def fail() -> tuple[Command, Mapping[str, Json]]:
-        raise ApiFailed(
-            f"{what}: {why}", hint="nothing is done on a guess: once GitLab answers, run the same command again"
-        )
 
-    return Change(what, Call(fail), "run", leaves=False, last=True)
+def unverified(what: str, why: str) -> Change:
+    """A verification that fails after everything else was done: the run's exit code shows that the state is unknown."""
+
+    def fail() -> None:
+        raise ApiFailed(f"{what}: {why}", hint="rerun the command when GitLab answers; nothing was changed on a guess")
+
+    return Change(what, ApiAction(fail), "run", verification=True, final=True, id=what)

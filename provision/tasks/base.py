@@ -23,18 +23,14 @@ from provision.resources.base import Resource
 class Host:
     """A host as tasks see it.
 
-    named           what the user typed, so that `provision verify` can mean it
-    estate_changed  something was changed on some host earlier in this run
-    peers           addresses of the hosts of each group, in inventory order
-    members         their names, likewise; "all": every host of the inventory
+    peers    addresses of the hosts of each group, in inventory order
+    members  their names, likewise; "all": every host of the inventory
     """
 
     name: str
     address: str
     groups: tuple[str, ...]
     settings: Settings
-    named: frozenset[str] = frozenset()
-    estate_changed: bool = False
     peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

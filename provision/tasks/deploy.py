@@ -49,7 +49,6 @@ def deploy(host: Host) -> Iterator[Resource]:
             one.published,
             _trial(one),
             one.pull,
-            always="deploy" in host.named or host.estate_changed,
         )
 
 

@@ -54,7 +54,7 @@ def gitlab(host: Host) -> Iterator[Resource]:
         )
     settings: dict[tuple[str, ...], Any] = dict(_flat(resolve(wanted.settings)))
     settings[("external_url",)] = str(wanted.external_url)
-    yield RubySettings("gitlab", settings, notify=(owed(host),))
+    yield RubySettings(settings, notify=(owed(host),))
 
 
 def _glob(version: str | None) -> str:

@@ -39,7 +39,6 @@ def image(host: Host) -> Iterator[Resource]:
             one.push,
             tuple(one.build_args.items()),
             one.target or "",
-            always="image" in host.named,
         )
 
 

@@ -22,9 +22,6 @@ def _concerned(host: Host) -> bool:
 @task(on="all", where=_concerned)
 def pipeline(host: Host) -> Iterator[Resource]:
     """Each project's .gitlab-ci.yml is the one of its template, accepted by GitLab's lint; or it lies in a local file."""
-    if not _concerned(host):
-        return
-    always = "pipeline" in host.named or host.estate_changed
     for path, one in host.settings.projects.items():
         wanted = one.pipeline
         if wanted is None:
@@ -35,11 +32,9 @@ def pipeline(host: Host) -> Iterator[Resource]:
         if wanted.path is not None:
             yield LocalPipeline(wanted.path, recipe.text)
             continue
-        if "pipeline" in host.named:  # rendered now: bad input is told before anything is contacted
-            recipe.text  # noqa: B018 - it raises
         api = gitlab_api.required(host, f'projects."{path}".pipeline')
         ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(path, api, recipe, wanted.message, wanted.branch, ours, always)
+        yield PipelineFile(path, api, recipe, wanted.message, wanted.branch, ours)
 
 
 def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:

@@ -20,9 +20,6 @@ def _concerned(host: Host) -> bool:
 @task(on="all", where=_concerned)
 def project(host: Host) -> Iterator[Resource]:
     """Each project of the inventory has its runners, its registry and its CI/CD variables, through GitLab's API."""
-    if not _concerned(host):
-        return
-    always = "project" in host.named or host.estate_changed
     names = tuple(one.name for one in host.settings.runners)
     for path, one in host.settings.projects.items():
         wanted = WantedProject(
@@ -35,7 +32,7 @@ def project(host: Host) -> Iterator[Resource]:
         gitlab = host.settings.gitlab
         # Where nothing is wanted there may be variables of ours to be removed.
         if not wanted.is_empty or (gitlab and gitlab.api_token):
-            yield ProjectSettings(wanted, gitlab_api.required(host, f'projects."{path}"'), always)
+            yield ProjectSettings(wanted, gitlab_api.required(host, f'projects."{path}"'))
 
 
 def _settings(one: Project) -> dict[str, Any]:

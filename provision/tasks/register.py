@@ -45,9 +45,8 @@ def register(host: Host) -> Iterator[Resource]:
     yield written
     if gitlab is not None and gitlab.api_token is not None:
         for one, entry, url in zip(host.settings.runners, entries, urls, strict=True):
-            always = "register" in host.named
             yield RunnerSettings(
-                one.name, gitlab_api.connection(host, url), _kept(one), entry.token, always, written.records
+                one.name, gitlab_api.connection(host, url), _kept(one), entry.token, written.runners_in
             )
 
 

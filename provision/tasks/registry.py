@@ -36,5 +36,5 @@ def registry(host: Host) -> Iterator[Resource]:
         if not wanted.redirect:
             storage["redirect"] = {"disable": True}
         settings[("registry", "storage")] = storage
-    yield RubySettings("registry", settings, notify=(owed(host),))
+    yield RubySettings(settings, notify=(owed(host),))
     yield RegistryAnswer(wanted.external_url, realm(host), owed(host))

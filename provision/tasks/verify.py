@@ -24,6 +24,5 @@ def verify(host: Host) -> Iterator[Resource]:
         login.password.resolve(),
         login.image,
         f"{registry.certs_folder}/ca.crt",
-        always="verify" in host.named or host.estate_changed,
         context=context,
     )

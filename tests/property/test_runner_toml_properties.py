@@ -199,7 +199,7 @@ def as_written(blocks: list[str], crlf: bool, ends: bool) -> list[str]:
 def test_deep_merge_is_exact_and_foreign_blocks_stay(
     document: tuple[list[str], list[bool]], crlf: bool, ends: bool, wants: dict[int, dict[str, Any]], top: bool
 ) -> None:
-    """Any document, any wishes: the oracle's data, every foreign block byte for byte, and a second run does nothing."""
+    """Any document, any options: the oracle's data, every foreign block byte for byte, and a second run does nothing."""
     blocks, is_entry = as_written(document[0], crlf, ends), document[1]
     text = "".join(blocks)
     before = parsed(text)

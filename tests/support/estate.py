@@ -145,11 +145,15 @@ class Estate:
         path = self.home / "state.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
+    def records(self, task: str) -> Record:
+        """What a task recorded on the host."""
+        return dict(self.state.get("owners", {}).get(task, {}))
+
     def forget(self) -> None:
         """state.json is lost."""
         (self.home / "state.json").unlink(missing_ok=True)
 
-    def host(self, text: str, *, token: str = "the-api-token", url: str = "", named: str = "") -> Host:
+    def host(self, text: str, *, token: str = "the-api-token", url: str = "") -> Host:
         """The host that remembers, of an inventory with `text` in it."""
         file = self.folder / "inventory.toml"
         gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\n'
@@ -157,22 +161,22 @@ class Estate:
         file.chmod(0o600)
         found = load((file,), ()).hosts[0]
         members = {"gitlab": ("gitlab",), "runners": ("runner-1",), "all": ("gitlab", "runner-1")}
-        return Host(found.name, found.address, found.groups, found.settings, frozenset(named.split()), members=members)
+        return Host(found.name, found.address, found.groups, found.settings, members=members)
 
     def resources(self, name: str, text: str, **options: str) -> tuple[Resource, ...]:
         """What a task wants."""
         (task,) = [one for one in SHIPPED if one.name == name]
         return task.resources(self.host(text, **options))
 
-    def run(self, name: str, text: str, *, check: bool = False, **options: str) -> Told:
-        """`provision NAME`; the requests it makes are in `asked`, and their bodies in `bodies`."""
+    def run(self, name: str, text: str, *, check: bool = False, named: str = "all", **options: str) -> Told:
+        """A run in which the user named `named`; the requests it makes are in `asked`, and their bodies in `bodies`."""
         self.asked.clear()
         self.bodies.clear()
         (task,) = [one for one in SHIPPED if one.name == name]
         host, told = self.host(text, **options), Told()
         session = LocalSession({"/var/lib/provision": self.home})
-        run = Run((name,), [host], [HostPlay((task,), (host.name,))], lambda _: session, [told], check=check)
-        told.code = 1 if run.carry_out().failed else 0
+        run = Run((named,), [host], [HostPlay({host.name: (task,)})], lambda _: session, [told], check=check)
+        told.code = 1 if run.execute().failed else 0
         return told
 
 

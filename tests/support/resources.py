@@ -9,7 +9,7 @@ from typing import Final
 
 from provision.resources import Resource, Result
 from provision.shell import Command
-from provision.testing import LocalSession, look, planned
+from provision.testing import LocalSession, observe_on, planned
 
 ME: Final = f"{pwd.getpwuid(os.getuid()).pw_name}:{grp.getgrgid(os.getgid()).gr_name}"
 """The owner of what this process creates."""
@@ -18,7 +18,7 @@ ME: Final = f"{pwd.getpwuid(os.getuid()).pw_name}:{grp.getgrgid(os.getgid()).gr_
 def apply(resource: Resource, host: LocalSession) -> list[str]:
     """Applies all changes of a resource and returns their summaries. Fails when a command fails."""
     summaries = []
-    for change in planned(resource, look(resource, host)):
+    for change in planned(resource, observe_on(host, resource)):
         result = run(change.run, host)
         assert result.code == 0, result.errors
         summaries.append(change.summary)
@@ -27,7 +27,7 @@ def apply(resource: Resource, host: LocalSession) -> list[str]:
 
 def refuse(resource: Resource, host: LocalSession) -> str:
     """Applies a resource's only change, which must fail, and returns what it printed on stderr."""
-    (change,) = planned(resource, look(resource, host))
+    (change,) = planned(resource, observe_on(host, resource))
     result = run(change.run, host)
     assert result.code != 0
     return result.errors

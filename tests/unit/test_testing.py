@@ -9,7 +9,7 @@ import pytest
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProbeFailed
 from provision.host.facts import read_packages
-from provision.host.files import read_state
+from provision.host.state import HostState
 from provision.resources import File, GroupMember, JsonSettings, Result
 from provision.shell import Command, sh
 from provision.testing import (
@@ -17,9 +17,9 @@ from provision.testing import (
     FakeSession,
     LocalSession,
     file_is,
-    look,
     notes,
     observe,
+    observe_on,
     packages_are,
     planned,
     state_is,
@@ -52,11 +52,8 @@ class TestObserving:
         """What is not given is empty; what is not asked is a mistake."""
         settings = JsonSettings("/etc/x.json", {"a": 1})
         seen = observe(settings, {"file": NO_FILE})
-        assert seen["state"] == Result()
         assert [one.action for one in planned(settings, seen)] == ["create"]
-        with pytest.raises(
-            ValueError, match=r"JsonSettings /etc/x\.json asks \['file', 'state'\], and was answered \['fil'\]"
-        ):
+        with pytest.raises(ValueError, match=r"JsonSettings /etc/x\.json asks \['file'\], and was answered \['fil'\]"):
             observe(settings, {"fil": NO_FILE})
 
     def test_what_hosts_say(self) -> None:
@@ -68,7 +65,7 @@ class TestObserving:
             "a": ("1", False),
             "b": ("2", True),
         }
-        assert read_state(state_is({"a": [1]}).text) == {"a": [1]}
+        assert HostState.parse(state_is({"a": {"b": [1]}}).text).record("a", "b") == [1]
 
 
 class TestFakeSession:
@@ -96,7 +93,7 @@ class TestFakeSession:
         heard: list[bytes] = []
         session.run(sh("noisy").reading("in"), deadline=1, on_output=heard.append)
         session.close()
-        assert (session.looks, session.ran) == ([[sh("a"), sh("b")]], [Command("noisy", b"in")])
+        assert (session.batches, session.ran) == ([[sh("a"), sh("b")]], [Command("noisy", b"in")])
         assert heard == [b"out", b"err"]
         assert (session.traffic.round_trips, session.traffic.bytes_received) == (2, 6)
         assert session.closed
@@ -111,8 +108,8 @@ class TestFakeSession:
     def test_looking_through_it(self) -> None:
         """A resource's own questions, in one batch."""
         session = FakeSession({"id -nG": "bob staff"})
-        assert planned(BOB, look(BOB, session)) == []
-        assert len(session.looks) == 1
+        assert planned(BOB, observe_on(session, BOB)) == []
+        assert len(session.batches) == 1
 
 
 class TestLocalSession:

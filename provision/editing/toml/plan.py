@@ -1,6 +1,6 @@
 """The difference between a file's data and what is wanted: edits, and the data they must lead to.
 
-The way in: text and wishes to text.
+The way in: text and options to text.
 """
 
 from __future__ import annotations

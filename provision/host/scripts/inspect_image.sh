@@ -1,15 +1,15 @@
 #!/bin/sh
 # What this host and the registry have of an image that we build.
-# Arguments: FINGERPRINT PUSH ALWAYS BASE REPOSITORY USER STATE TAGS, then the full references.
-#   PUSH, ALWAYS: yes or no. BASE: the registry's URL. TAGS: separated by spaces. Standard input: the password, one line.
-# Prints `recorded` when state.json names the fingerprint and neither Docker nor the registry need be asked. Otherwise
+# Arguments: FINGERPRINT PUSH DUE BASE REPOSITORY USER TAGS, then the full references.
+#   PUSH: yes or no. DUE: yes asks the registry also where this host does not have the image of this fingerprint.
+#   BASE: the registry's URL. TAGS: separated by spaces. Standard input: the password, one line.
+# Prints
 #   local FINGERPRINT ID DIGESTS…      for each reference that this host has
 #   tag TAG DIGEST                     or `absent` or `? REASON` instead of the digest
 #   docker …                           why Docker cannot be asked
 . ./lib/registry.sh
-fingerprint=$1 push=$2 always=$3 base=$4 repository=$5 user=$6 state=$7 tags=$8
-shift 8
-if [ "$push$always" = yesno ] && grep -qF -e "$fingerprint" "$state" 2>/dev/null; then echo recorded; exit; fi
+fingerprint=$1 push=$2 due=$3 base=$4 repository=$5 user=$6 tags=$7
+shift 7
 IFS= read -r password
 command -v docker >/dev/null || { echo 'docker is not installed'; exit; }
 answer=$(timeout 20 docker image inspect -f '{{with .Config.Labels}}{{with index . "provision.build"}}{{.}}{{end}}{{end}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
@@ -18,7 +18,7 @@ case $? in
   *) case $answer in *[Nn]o\ such\ image*) ;; *) echo "docker does not answer: $answer"; exit ;; esac ;;
 esac
 [ "$push" = yes ] || exit 0
-case $always$answer in
+case $due$answer in
   *"$fingerprint"* | yes*)
     for tag in $tags; do echo "tag $tag $(digest_of "$base" "$repository" "$tag" "$user" "$password")"; done ;;
 esac

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.files import ASK_PENDING, ASK_STATE, PENDING, STATE, read_pending, read_state
 from provision.host.image_registry import Registry
-from provision.host.pending import Handler
+from provision.host.pending import ASK_PENDING, PENDING, Handler, read_pending
 from provision.host.scripts import script
+from provision.host.state import if_recorded
 from provision.image_name import Reference
 from provision.inventory.tables.apps import PublishedPort
 from provision.resources.base import Change, Note, Observation, Probe, Resource
@@ -36,9 +36,9 @@ _RECORD: Final = "app "
 _FORMAT: Final = "|".join(
     ["{{.Names}}", "{{.State}}", *(f'{{{{.Label "{label}"}}}}' for label in (APP, SETTINGS, IMAGE)), "{{.Image}}"]
 )
-ASK_CONTAINERS: Final = script("list_containers", _FORMAT, "yes")
+ASK_CONTAINERS: Final = script("list_containers", _FORMAT)
 # Where no app is wanted, Docker is asked only if there once was one: its CLI takes 30 ms.
-ASK_LEFT: Final = script("list_containers", _FORMAT, "no", STATE, f'"{_RECORD}')
+ASK_LEFT: Final = if_recorded(f'"{_RECORD}', ASK_CONTAINERS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_containers(seen: Result) -> dict[str, Container] | None:
 
 
 def record(name: str) -> str:
-    """Under which name state.json remembers that an app is ours."""
+    """The record key that marks an app as ours."""
     return f"{_RECORD}{name}"
 
 
@@ -95,10 +95,10 @@ class DroppedApps(Resource):
         return "DroppedApps"
 
     def probe(self) -> Probe:
-        return Probe({"containers": ASK_CONTAINERS if self.wanted else ASK_LEFT, "state": ASK_STATE})
+        return Probe({"containers": ASK_CONTAINERS if self.wanted else ASK_LEFT})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        known = [key.removeprefix(_RECORD) for key in read_state(seen["state"].text) if key.startswith(_RECORD)]
+        known = [key.removeprefix(_RECORD) for key in seen.records if key.startswith(_RECORD)]
         dropped = [name for name in known if name not in self.wanted]
         there = read_containers(seen["containers"]) if dropped else {}
         if there is None:
@@ -110,8 +110,9 @@ class DroppedApps(Resource):
                 f"remove {name}: it is no longer in the inventory" if ours else f"forget {name}, which is gone",
                 remove(ours, name),
                 "delete",
-                remember={record(name): None},
-                leaves=bool(ours),
+                records={record(name): None},
+                verification=not ours,
+                id=f"remove {name}",
             )
 
 
@@ -131,7 +132,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Deployment(Resource):
-    """`options` are Docker's own for `docker create`, without secrets. `always` asks the registry about the tag."""
+    """`options` are Docker's own for `docker create`, without secrets. When a verification is due, the registry is asked about the tag."""
 
     name: str
     image: Reference
@@ -142,21 +143,24 @@ class Deployment(Resource):
     ports: tuple[PublishedPort, ...] = ()
     trial: Trial = Trial()
     pull: bool = True
-    always: bool = False
 
     @property
     def label(self) -> str:
         return f"App {self.name}"
 
+    @property
+    def record_key(self) -> str:
+        return record(self.name)
+
     def probe(self) -> Probe:
-        questions = Probe({"containers": ASK_CONTAINERS, "pending": ASK_PENDING})
+        questions = {"containers": ASK_CONTAINERS, "pending": ASK_PENDING}
         if not self.pull:
-            questions["image"] = sh(_ASK_HERE, str(self.image))
-        elif self.always and not self.image.digest:
-            tag = self.image.tag or "latest"
-            ask = script("find_digest", self.registry.url, self.image.path, tag, self.registry.user)
-            questions["image"] = ask.reading(self.registry.password.reveal() + "\n")
-        return questions
+            return Probe({**questions, "image": sh(_ASK_HERE, str(self.image))})
+        if self.image.digest:
+            return Probe(questions)
+        tag = self.image.tag or "latest"
+        ask = script("find_digest", self.registry.url, self.image.path, tag, self.registry.user)
+        return Probe(questions, when_due={"image": ask.reading(self.registry.password.reveal() + "\n")})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         there = read_containers(seen["containers"])
@@ -188,7 +192,7 @@ class Deployment(Resource):
             yield Note(f"{self.name} runs, and its registry has no {self.image} any more")
         elif answer.startswith("? "):
             say = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {answer[2:]}")
-            yield Change(f"ask the registry for {self.image}", say, "run", leaves=False)
+            yield Change(f"ask the registry for {self.image}", say, "run", verification=True)
 
     @property
     def fingerprint(self) -> str:
@@ -201,14 +205,14 @@ class Deployment(Resource):
         ]
         return hashlib.sha256(b"app settings\0" + json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _change(self, summary: str, waits_for: str = "") -> Change:
+    def _change(self, summary: str, requires: str = "") -> Change:
         return Change(
             summary,
             self._script(),
             "create" if summary.startswith("deploy") else "update",
-            remember={record(self.name): {"image": str(self.image)}},
+            record={"image": str(self.image)},
             deadline=1800 + self.trial.seconds,
-            waits_for=waits_for,
+            requires=requires,
         )
 
     def _script(self) -> Command:

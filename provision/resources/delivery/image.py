@@ -15,11 +15,11 @@ from typing import Any
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
-from provision.host.files import ASK_STATE, STATE, read_state
 from provision.host.image_registry import Registry
 from provision.host.scripts import script
+from provision.host.state import unless_recorded
 from provision.image_name import Reference
-from provision.resources.base import Call, Change, Json, Note, Observation, Probe, Resource
+from provision.resources.base import KEEP, NOTHING, ApiAction, Change, Note, Observation, Outcome, Probe, Resource
 from provision.shell import Command, sh
 
 _LABEL = "provision.build"
@@ -27,7 +27,7 @@ _LABEL = "provision.build"
 
 @dataclass(frozen=True)
 class BuiltImage(Resource):
-    """`always` asks the registry although all is on record. `digest` is the context's."""
+    """`digest` is the context's."""
 
     image: Reference
     tags: tuple[str, ...]
@@ -37,31 +37,24 @@ class BuiltImage(Resource):
     push: bool = True
     arguments: tuple[tuple[str, str], ...] = ()
     target: str = ""
-    always: bool = False
 
     @property
     def label(self) -> str:
         return f"Image {self.image.name}"
 
+    @property
+    def record_key(self) -> str:
+        return f"image {self.image.name}:{self.tags[0]}"
+
     def probe(self) -> Probe:
-        ask = script(
-            "inspect_image",
-            self.fingerprint,
-            _yes(self.push),
-            _yes(self.always),
-            self.registry.url,
-            self.image.path,
-            self.registry.user,
-            STATE,
-            " ".join(self.tags),
-            self._references,
-        )
-        return Probe({"image": ask.reading(self.registry.password.reveal() + "\n"), "state": ASK_STATE})
+        ask, ask_when_due = self._question(due=False), self._question(due=True)
+        unless = unless_recorded(self.fingerprint, ask) if self.push else ask
+        return Probe({"image": unless}, when_due={"image": ask_when_due})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        known = read_state(seen["state"].text).get(self._key, {})
+        known: Mapping[str, Any] = next((one for one in (seen.record, *seen.others.values()) if one), {})
         lines = seen["image"].text.splitlines()
-        if lines == ["recorded"] and known.get("made") == self.fingerprint:
+        if self.push and not lines and not seen.due and known.get("made") == self.fingerprint:
             return
         trouble = next((line for line in lines if line.startswith("docker ")), "")
         ours = [line.split()[2:] for line in lines if line.startswith(f"local {self.fingerprint} ")]
@@ -83,18 +76,14 @@ class BuiltImage(Resource):
             return
         yield Change(
             f"build {'and push ' if self.push else ''}{self.image.name}:{', '.join(self.tags)}",
-            Call(self._make, "docker build"),
+            ApiAction(self._make, "docker build"),
             "run",
             diff=self._diff(known, tags),
             deadline=3600,
-            waits_for="docker" if trouble else "",
+            requires="docker" if trouble else "",
         )
         if self.push and not trouble:
             yield self._noted({})
-
-    @property
-    def _key(self) -> str:
-        return f"image {self.image.name}:{self.tags[0]}"
 
     @property
     def _references(self) -> list[str]:
@@ -106,7 +95,21 @@ class BuiltImage(Resource):
         parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, self.arguments]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _make(self) -> tuple[Command, Mapping[str, Json]]:
+    def _question(self, *, due: bool) -> Command:
+        ask = script(
+            "inspect_image",
+            self.fingerprint,
+            _yes(self.push),
+            _yes(due),
+            self.registry.url,
+            self.image.path,
+            self.registry.user,
+            " ".join(self.tags),
+            self._references,
+        )
+        return ask.reading(self.registry.password.reveal() + "\n")
+
+    def _make(self) -> Outcome:
         packed, digest = self.context.packed()
         if digest != self.digest:
             raise Refused(f"{self.context.folder} was changed while this ran", hint="nothing was built: run again")
@@ -120,16 +123,17 @@ class BuiltImage(Resource):
         references = self._references
         push = _yes(self.push)
         command = script("build_image", self.image.domain, self.registry.user, push, len(references), references, build)
-        return command.reading(self.registry.password.reveal().encode() + b"\n" + packed), {}
+        return Outcome(command.reading(self.registry.password.reveal().encode() + b"\n" + packed))
 
     def _noted(self, found: Mapping[str, str]) -> Change:
         """What the registry showed gets on record; before the build it stands for the look that follows."""
         what = f"prove {self.image.name}:{', '.join(self.tags)}: the registry has what was built"
-        return Change(what, sh(":"), "run", remember={self._key: found} if found else {}, leaves=False, last=True)
+        record = dict(found) or KEEP
+        return Change(what, NOTHING, "run", record=record, verification=True, final=True, id="record")
 
     def _unknown(self, reason: str) -> Change:
         say = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason}")
-        return Change(f"ask the registry for {self.image.name}", say, "run", leaves=False)
+        return Change(f"ask the registry for {self.image.name}", say, "run", verification=True)
 
     def _diff(self, known: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         before = [f"made of: {known.get('made', 'nothing yet')}", *(f"{tag}: {what}" for tag, what in tags.items())]

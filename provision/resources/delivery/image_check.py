@@ -10,14 +10,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provision.host.files import ASK_STATE, read_state
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import sh
 from provision.url import Url
 
-_STATE = "verified"
 # Whether the name is resolved and the port opens: in 3 ms instead of curl's 12. What answers there is asked on the
 # GitLab host in the same run, and what is trusted here is laid by other resources.
 _LOOK = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
@@ -25,10 +23,10 @@ _LOOK = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
 
 @dataclass(frozen=True)
 class ImageProof(Resource):
-    """The proof, taken when it is asked for, when something changed, or when none of these settings is on record.
+    """Verifies it when that is due, or when no verification with these settings is recorded.
 
     ca       the CA file on the host, if one was declared
-    context  whatever else the proof rests on: a change of it makes a new proof due
+    context  whatever else the verification depends on: when it changes, a new verification is made
     """
 
     url: Url
@@ -36,20 +34,21 @@ class ImageProof(Resource):
     password: Secret
     image: str
     ca: str
-    always: bool = False
     context: str = ""
 
     @property
     def label(self) -> str:
         return f"ImageProof {self.url}"
 
+    @property
+    def record_key(self) -> str:
+        return "verified"
+
     def probe(self) -> Probe:
-        look = sh(_LOOK, self.url.host, self.url.port)
-        return Probe({"look": look, "state": ASK_STATE})
+        return Probe.of(sh(_LOOK, self.url.host, self.url.port))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        opens = seen["look"].code == 0
-        if opens and not self.always and read_state(seen["state"].text).get(_STATE) == self._fingerprint():
+        if seen.code == 0 and not seen.due and seen.record == self._fingerprint():
             return
         url, registry = self.url, self.url.authority
         command = script("check_registry", url.host, url.port, str(url), registry, self.user, self.image, self.ca)
@@ -57,9 +56,9 @@ class ImageProof(Resource):
             f"prove {registry}/{self.image}: name, connection, /v2/, login, push, pull, delete",
             command.reading(reveal(self.password) + "\n"),
             "run",
-            remember={_STATE: self._fingerprint()},
+            record=self._fingerprint(),
             deadline=300,
-            leaves=False,
+            verification=True,
         )
 
     def _fingerprint(self) -> str:

@@ -18,19 +18,27 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from provision.editing.diff import masked_diff
-from provision.errors import ApiFailed, ChangeFailed, HostFailed, Refused, UsageError
+from provision.errors import ApiFailed, ChangeFailed, HostFailed, ProvisionError, Refused, UsageError
 from provision.gitlab.api import Api
 from provision.gitlab.repository import Content, Repository
-from provision.host.files import ASK_STATE, read_state
-from provision.resources.base import Ask, Call, Change, Json, Note, Observation, Probe, Resource, unproven
+from provision.resources.base import (
+    NOTHING,
+    ApiAction,
+    ApiQuery,
+    Change,
+    Note,
+    Observation,
+    Probe,
+    Resource,
+    unverified,
+)
 from provision.resources.delivery.project_parts import project_address
-from provision.shell import Command, Result, sh
 from provision.templating import render, source
 
 _USES_OTHERS = re.compile(r"\{%-?\s*(?:include|extends|import|from)\b")
@@ -156,36 +164,40 @@ class PipelineFile(Resource):
     message: str
     branch: str | None = None
     ours: str = ""
-    always: bool = False
 
     @property
     def label(self) -> str:
         return f"PipelineFile {self.project}"
 
+    @property
+    def record_key(self) -> str:
+        return f"gitlab pipeline/{self.project}"
+
+    def validate(self) -> None:
+        self.text  # noqa: B018 - it raises UsageError
+
     def probe(self) -> Probe:
-        key = ("gitlab pipeline", self.api.url, self.project, self._wish, self.always)
-        return Probe({"gitlab": Ask(key, self._ask, needs=ASK_STATE), "state": ASK_STATE})
+        key = ("gitlab pipeline", self.api.url, self.project, self._wish)
+        return Probe({"gitlab": ApiQuery(key, self._ask)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        answer = json.loads(seen["gitlab"].text)
-        if answer.get("skipped"):
+        there: There | ProvisionError | None = seen.data("gitlab")
+        if there is None:
             return
         compare = f"compare the pipeline of project {self.project} with GitLab"
-        if problem := answer.get("problem"):
-            if answer["unreached"]:
-                yield unproven(compare, problem)
+        if isinstance(there, ProvisionError):
+            if isinstance(there, ApiFailed) and not there.status:
+                yield unverified(compare, there.text)
                 return
-            raise Refused(f"the pipeline of project {self.project}: {problem}", hint=answer["hint"])
-        there = _there(answer["there"])
+            raise Refused(f"the pipeline of project {self.project}: {there.text}", hint=there.hint)
         yield from (Note(f"lint of project {self.project}: {one}") for one in there.warnings)
         change = self._change(there)
         if change is not None:
             yield change
         elif there.request and (there.now is None or there.now.text != self.text):
             yield Note(f"the pipeline of project {self.project} waits to be merged: {there.request}")
-        memory = {self._record: self._wish}
-        if read_state(seen["state"].text).get(self._record) != self._wish:
-            yield Change(compare, sh(":"), "run", remember=memory, leaves=False, last=True)
+        if seen.record != self._wish:
+            yield Change(compare, NOTHING, "run", record=self._wish, verification=True, final=True)
 
     def _change(self, there: There) -> Change | None:
         if there.exists and there.now is not None and there.now.text == self.text:
@@ -201,7 +213,7 @@ class PipelineFile(Resource):
         before = there.now.text if there.now else ""
         return Change(
             f"commit {there.path} to branch {there.branch} of project {self.project}",
-            Call(lambda: self._commit(there, there.now, target), "/projects/:id/repository/files"),
+            ApiAction(lambda: self._commit(there, there.now, target), "/projects/:id/repository/files"),
             "update" if there.now else "create",
             diff=masked_diff(there.path, before, self.text),
         )
@@ -223,21 +235,20 @@ class PipelineFile(Resource):
         )
         text = f"{what.format(there.path, self.ours)} to {there.branch} of project {self.project}"
         diff = masked_diff(there.path, current.text if current else "", self.text)
-        return Change(text, Call(lambda: self._request(there), "/projects/:id/merge_requests"), "create", diff=diff)
+        call = ApiAction(lambda: self._request(there), "/projects/:id/merge_requests")
+        return Change(text, call, "create", diff=diff)
 
-    def _request(self, there: There) -> tuple[Command, Mapping[str, Json]]:
+    def _request(self, there: There) -> None:
         repository = self._repository
         if there.request:
-            return self._commit(there, there.proposed, {"branch": self.ours})
+            self._commit(there, there.proposed, {"branch": self.ours})
+            return
         if there.branched:  # of an earlier merge request, which is closed: what it held is not of today
             repository.delete_branch(self.ours)
         self._commit(there, there.now, {"branch": self.ours, "start_branch": there.branch})
         repository.open_merge_request(self.ours, there.branch, self.message)
-        return sh(":"), {}
 
-    def _commit(
-        self, there: There, seen: Content | None, target: Mapping[str, str]
-    ) -> tuple[Command, Mapping[str, Json]]:
+    def _commit(self, there: There, seen: Content | None, target: Mapping[str, str]) -> None:
         try:
             self._repository.commit(there.path, self.text, seen, target, self.message)
         except ApiFailed as error:
@@ -246,7 +257,6 @@ class PipelineFile(Resource):
                     f"branch {there.branch} is protected: let the token's owner push there, or set merge_request = true"
                 )
             raise
-        return sh(":"), {}
 
     @property
     def text(self) -> str:
@@ -258,38 +268,23 @@ class PipelineFile(Resource):
         return Repository(self.api, project_address(self.project))
 
     @property
-    def _record(self) -> str:
-        return f"gitlab pipeline/{self.project}"
-
-    @property
     def _wish(self) -> str:
         mark = self.content if isinstance(self.content, str) else self.content.mark
         parts = [str(self.api.url), mark, self.branch or "", self.ours]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
-    def _ask(self, there: Result | None) -> Result:
-        if not self.always and read_state(there.text if there else "").get(self._record) == self._wish:
-            return _json({"skipped": True})
+    def _ask(self, seen: Observation) -> There | ProvisionError | None:
+        """What GitLab has; None where nothing is to be compared."""
+        if not seen.due and seen.record == self._wish:
+            return None
         try:
             found = look(self._repository, self.text, self.branch, self.ours or None)
         except (HostFailed, UsageError) as error:
-            unreached = isinstance(error, ApiFailed) and not error.status
-            return _json({"problem": error.text, "hint": error.hint, "unreached": unreached})
-        if found is None:
-            hint = "correct its path, or make it in GitLab: projects are set up here, not made"
-            return _json(
-                {"problem": "it is not there, or gitlab.api_token may not see it", "hint": hint, "unreached": False}
-            )
-        return _json({"there": asdict(found)})
-
-
-def _there(answer: Mapping[str, Json]) -> There:
-    files = {name: Content(**one) if (one := answer[name]) else None for name in ("now", "proposed")}
-    return There(**{**answer, **files, "errors": tuple(answer["errors"]), "warnings": tuple(answer["warnings"])})
-
-
-def _json(answer: Mapping[str, Json]) -> Result:
-    return Result(json.dumps(answer).encode())
+            return error
+        return found or Refused(
+            "the project does not exist, or gitlab.api_token may not see it",
+            hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
+        )
 
 
 @dataclass(frozen=True)
@@ -304,26 +299,26 @@ class LocalPipeline(Resource):
         return f"LocalPipeline {self.path}"
 
     def probe(self) -> Probe:
-        return Probe.of(Ask(("local pipeline", self.path), self._read))
+        return Probe.of(ApiQuery(("local pipeline", self.path), lambda _: self._read()))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        there = seen.code == 0
-        if there and seen.text == self.text:
+        there: str | None = seen.data()
+        if there == self.text:
             return
         yield Change(
             f"write {self.path} on this machine",
-            Call(self._write, "a local file"),
-            "update" if there else "create",
-            diff=masked_diff(str(self.path), seen.text if there else "", self.text),
+            ApiAction(self._write, "a local file"),
+            "create" if there is None else "update",
+            diff=masked_diff(str(self.path), there or "", self.text),
         )
 
-    def _read(self, _: Result | None) -> Result:
+    def _read(self) -> str | None:
         try:
-            return Result(self.path.read_bytes())
-        except OSError:  # missing, or not to be read: writing says why
-            return Result(code=1)
+            return self.path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError:  # missing, or unreadable: writing reports why
+            return None
 
-    def _write(self) -> tuple[Command, Mapping[str, Json]]:
+    def _write(self) -> None:
         import tempfile  # where something is written only
 
         name, path = "", Path(os.path.realpath(self.path))  # a link goes on pointing to it
@@ -341,4 +336,3 @@ class LocalPipeline(Resource):
                 Path(name).unlink(missing_ok=True)
             text = f"{self.path} on this machine cannot be written: {error.strerror or error}"
             raise ChangeFailed(text, hint="make its folder, or name another path in the project's pipeline") from error
-        return sh(":"), {}

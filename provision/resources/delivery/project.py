@@ -6,90 +6,95 @@ changed earlier in the run. What the inventory does not mention is left to the U
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from provision.errors import ApiFailed, Refused
 from provision.gitlab.api import Api
-from provision.host.files import ASK_STATE, read_state
-from provision.resources.base import Ask, Call, Change, Json, Note, Observation, Probe, Resource, unproven
+from provision.resources.base import (
+    NOTHING,
+    ApiAction,
+    ApiQuery,
+    Change,
+    Note,
+    Observation,
+    Probe,
+    Resource,
+    unverified,
+)
 from provision.resources.delivery import project_parts
-from provision.resources.delivery.project_parts import WantedProject, key_in, keyed, look, project_record, variables_in
-from provision.shell import Command, Result, sh
+from provision.resources.delivery.project_parts import WantedProject, keyed, look, project_record, variables_in
 
 
 @dataclass(frozen=True)
 class ProjectSettings(Resource):
-    """Settings, runners and variables of a project that is there already. `always`: ask GitLab whatever is on record."""
+    """Settings, runners and variables of an existing project. What the inventory does not mention is left unchanged."""
 
     wanted: WantedProject
     api: Api
-    always: bool = False
 
     @property
     def label(self) -> str:
         return f"ProjectSettings {self.wanted.path}"
 
+    @property
+    def record_key(self) -> str:
+        return project_record(self.wanted.path)
+
     def probe(self) -> Probe:
-        key = ("gitlab project", self.api.url, self.wanted, self.always)
-        return Probe({"gitlab": Ask(key, self._ask, needs=ASK_STATE), "state": ASK_STATE})
+        key = ("gitlab project", self.api.url, self.wanted)
+        return Probe({"gitlab": ApiQuery(key, self._ask)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        answer = json.loads(seen["gitlab"].text)
-        if answer.get("skipped"):
+        found: Mapping[str, Any] | ApiFailed | None = seen.data("gitlab")
+        if found is None:
             return
-        state = read_state(seen["state"].text)
         text = f"compare project {self.wanted.path} with GitLab"
-        if problem := answer.get("problem"):
-            if not answer["status"]:  # not reached: on a bare estate check mode foresees that it will be
-                yield unproven(text, problem)
+        if isinstance(found, ApiFailed):
+            if not found.status:  # not reached: on a bare estate, check mode predicts that it will be
+                yield unverified(text, found.text)
                 return
-            raise ApiFailed(f"project {self.wanted.path}: {problem}", hint=answer["hint"], status=answer["status"])
-        if not answer["there"]:
+            raise ApiFailed(f"project {self.wanted.path}: {found.text}", hint=found.hint, status=found.status)
+        if not found:
             raise Refused(
-                f"project {self.wanted.path} is not there, or gitlab.api_token may not see it",
-                hint="correct its path, or make it in GitLab: projects are set up here, not made",
+                f"project {self.wanted.path} does not exist, or gitlab.api_token may not see it",
+                hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
             )
-        left = [*self._settings(answer["project"])]
-        left += project_parts.runner_changes(self.api, self.wanted, answer["runners"], answer["names"])
-        left += project_parts.variable_changes(self.api, self.wanted, answer["variables"], state)
+        left = [*self._settings(found["project"])]
+        left += project_parts.runner_changes(self.api, self.wanted, found["runners"], found["names"])
+        left += project_parts.variable_changes(self.api, self.wanted, found["variables"], seen)
         yield from left
-        memory = {**project_parts.remembered(self.wanted, state), project_record(self.wanted.path): self._wish(state)}
-        agreed = all(state.get(name) == value for name, value in memory.items())
-        if not agreed and not any(one.waits_for for one in left):
-            yield Change(text, sh(":"), "run", remember=memory, leaves=False, last=True)
+        record, records = self._wish(seen), project_parts.variable_records(self.wanted, seen)
+        agreed = seen.record == record and all(seen.records.get(key) == value for key, value in records.items())
+        if not agreed and not any(one.requires for one in left):
+            yield Change(
+                text, NOTHING, "run", record=record, records=records, verification=True, final=True, id="compare"
+            )
 
     def _settings(self, now: Mapping[str, Any]) -> Iterator[Change]:
         wrong = {name: value for name, value in self.wanted.settings if now.get(name) != value}
         if not wrong:
             return
 
-        def make() -> tuple[Command, Mapping[str, Json]]:
+        def make() -> None:
             self.api.put(self.wanted.address, wrong)
-            return sh(":"), {}
 
         head = [f"--- project {self.wanted.path} (now)", f"+++ project {self.wanted.path} (wanted)"]
         lines = [f"-{name}: {now.get(name)}\n+{name}: {value}" for name, value in wrong.items()]
         text = f"set {', '.join(wrong)} of project {self.wanted.path}"
-        yield Change(text, Call(make, "PUT /projects/:id"), diff="\n".join([*head, *lines]))
+        yield Change(text, ApiAction(make, "PUT /projects/:id"), diff="\n".join([*head, *lines]))
 
-    def _wish(self, state: Mapping[str, Any]) -> str:
-        return keyed(key_in(state), [str(self.api.url), self.wanted.wish])
+    def _wish(self, seen: Observation) -> str:
+        return keyed(seen.fingerprint_key, [str(self.api.url), self.wanted.wish])
 
-    def _ask(self, there: Result | None) -> Result:
-        state = read_state(there.text if there else "")
-        ours = set(variables_in(state, self.wanted.path))
-        agreed = not self.always and state.get(project_record(self.wanted.path)) == self._wish(state)
+    def _ask(self, seen: Observation) -> Mapping[str, Any] | ApiFailed | None:
+        """The project in GitLab, empty where it does not exist; None where nothing is to be compared."""
+        ours = set(variables_in(seen.records, self.wanted.path))
+        agreed = not seen.due and seen.record == self._wish(seen)
         if agreed or (self.wanted.is_empty and not ours):
-            return _json({"skipped": True})
+            return None
         try:
-            found = look(self.api, self.wanted, ours)
+            return look(self.api, self.wanted, ours)
         except ApiFailed as error:
-            return _json({"problem": error.text, "hint": error.hint, "status": error.status})
-        return _json({**found, "there": bool(found)})
-
-
-def _json(answer: dict[str, Any]) -> Result:
-    return Result(json.dumps(answer).encode())
+            return error

@@ -19,18 +19,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 from provision.errors import ApiFailed, ChangedMeanwhile, Refused, did_you_mean
 from provision.gitlab.api import Api
-from provision.resources.base import Call, Change, Json
+from provision.resources.base import NOTHING, ApiAction, Change, Json, Observation
 from provision.secret import Secret, reveal
-from provision.shell import Command, sh
 
 
 @dataclass(frozen=True)
@@ -100,20 +97,6 @@ def project_address(path: str) -> str:
     return f"/projects/{quote(path, safe='')}"
 
 
-KEY: Final = "fingerprint key"
-
-
-def key_in(state: Mapping[str, Any]) -> str:
-    """The key of the host's fingerprints; a new one where there is none yet."""
-    return str(state.get(KEY) or _new_key())
-
-
-@cache
-def _new_key() -> str:
-    # One for all that this run sets: each of them brings it into state.json.
-    return os.urandom(32).hex()
-
-
 def keyed(key: str, value: Any) -> str:
     """The fingerprint of plain data."""
     text = json.dumps(value, sort_keys=True)
@@ -121,18 +104,18 @@ def keyed(key: str, value: Any) -> str:
 
 
 def project_record(path: str) -> str:
-    """Under which name it is remembered that a project is as wanted."""
+    """The record key of the project's last comparison with GitLab."""
     return f"gitlab project/{path}"
 
 
 def variable_record(path: str, name: str, scope: str) -> str:
-    """Under which name it is remembered that a variable is ours, with its value's fingerprint."""
+    """The record key of a variable that is ours; its record is the fingerprint of its value."""
     return f"gitlab variable/{path} {name} {scope}"
 
 
-def variables_in(state: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def variables_in(records: Mapping[str, Json], path: str) -> Iterator[tuple[str, str]]:
     """Name and scope of the variables of a project that are ours."""
-    for record in state:
+    for record in records:
         before, _, after = record.partition(f"gitlab variable/{path} ")
         if not before and after:
             name, _, scope = after.partition(" ")
@@ -189,7 +172,12 @@ def runner_changes(api: Api, wanted: WantedProject, runners: Sequence[Found], na
     for name in wanted.runners:
         found = [one for one in runners if name in (one["id"], one["description"])]
         if not found and name in wanted.registered:
-            yield Change(f"assign runner {name} to project {wanted.path}, and lock it", sh(":"), waits_for="register")
+            yield Change(
+                f"assign runner {name} to project {wanted.path}, and lock it",
+                NOTHING,
+                requires="register",
+                id=str(name),
+            )
         elif not found:
             raise Refused(
                 f"project {wanted.path}: no runner in GitLab is called {name!r}{did_you_mean(str(name), names)}",
@@ -211,7 +199,7 @@ def _change(api: Api, wanted: WantedProject, runner: Found) -> Iterator[Change]:
     if runner["assigned"] and runner["locked"]:
         return
 
-    def make() -> tuple[Command, Mapping[str, Json]]:
+    def make() -> None:
         number = int(runner["id"])
         if not runner["assigned"]:
             # GitLab assigns none that is locked to other projects; another project may have locked it a moment ago.
@@ -219,52 +207,53 @@ def _change(api: Api, wanted: WantedProject, runner: Found) -> Iterator[Change]:
                 api.put(f"/runners/{number}", {"locked": False})
             api.post(f"{wanted.address}/runners", {"runner_id": number})
         api.put(f"/runners/{number}", {"locked": True})
-        return sh(":"), {}
 
     if runner["assigned"]:
-        yield Change(f"lock {called} to its projects", Call(make, "PUT /runners/:id"))
+        yield Change(f"lock {called} to its projects", ApiAction(make, "PUT /runners/:id"), id=called)
     else:
-        yield Change(
-            f"assign {called} to project {wanted.path}, and lock it", Call(make, "POST /projects/:id/runners"), "create"
-        )
+        call = ApiAction(make, "POST /projects/:id/runners")
+        yield Change(f"assign {called} to project {wanted.path}, and lock it", call, "create", id=called)
 
 
 FoundVariable = Mapping[str, Any]
-State = Mapping[str, Any]
 
 
-def variable_changes(api: Api, wanted: WantedProject, there: Sequence[FoundVariable], state: State) -> Iterator[Change]:
+def variable_changes(
+    api: Api, wanted: WantedProject, there: Sequence[FoundVariable], seen: Observation
+) -> Iterator[Change]:
     """What is left to do: first those to be set, then those of ours that are wanted no more. Others' are left alone."""
     found = {(str(one["key"]), str(one["environment_scope"])): one for one in there}
     for one in wanted.variables:
         now = found.get((one.key, one.scope))
         if now is None:
-            yield _set(api, wanted, one, state, "create", f"create variable {one.shown} of project {wanted.path}")
+            yield _set(api, wanted, one, seen, "create", f"create variable {one.shown} of project {wanted.path}")
         elif bool(now.get("hidden")) != one.hidden:
             how = "hidden" if one.hidden else "not hidden"
             text = f"delete variable {one.shown} of project {wanted.path} and make it anew: {how} it can only be from the start"
-            yield _set(api, wanted, one, state, "replace", text)
-        elif wrong := _differing(one, now, state.get(variable_record(wanted.path, one.key, one.scope)), key_in(state)):
+            yield _set(api, wanted, one, seen, "replace", text)
+        elif wrong := _differing(
+            one, now, seen.records.get(variable_record(wanted.path, one.key, one.scope)), seen.fingerprint_key
+        ):
             text = f"set {', '.join(wrong)} of variable {one.shown} of project {wanted.path}"
-            yield _set(api, wanted, one, state, "update", text, _diff(one, now, wrong))
-    for name, scope in dropped(wanted, state):
+            yield _set(api, wanted, one, seen, "update", text, _diff(one, now, wrong))
+    for name, scope in dropped(wanted, seen.records):
         if (name, scope) in found:
             yield _delete(api, wanted, name, scope)
 
 
-def remembered(wanted: WantedProject, state: State) -> dict[str, Json]:
-    """What state.json should say of the project's variables once all is as wanted; None: nothing."""
-    key = key_in(state)
+def variable_records(wanted: WantedProject, seen: Observation) -> dict[str, Json]:
+    """The records of the project's variables when all of them are as wanted; None for one that is dropped."""
+    key = seen.fingerprint_key
     ours = {
         variable_record(wanted.path, one.key, one.scope): keyed(key, one.fields["value"]) for one in wanted.variables
     }
-    return {**{variable_record(wanted.path, *one): None for one in dropped(wanted, state)}, **ours, KEY: key}
+    return {**{variable_record(wanted.path, *one): None for one in dropped(wanted, seen.records)}, **ours}
 
 
-def dropped(wanted: WantedProject, state: State) -> list[tuple[str, str]]:
+def dropped(wanted: WantedProject, records: Mapping[str, Json]) -> list[tuple[str, str]]:
     """Name and scope of those that are ours, and wanted no more."""
     kept = {(one.key, one.scope) for one in wanted.variables}
-    return [one for one in variables_in(state, wanted.path) if one not in kept]
+    return [one for one in variables_in(records, wanted.path) if one not in kept]
 
 
 def _differing(one: WantedVariable, now: FoundVariable, agreed: Any, key: str) -> list[str]:
@@ -286,16 +275,15 @@ def _diff(one: WantedVariable, now: FoundVariable, wrong: Sequence[str]) -> str:
 
 
 def _set(
-    api: Api, wanted: WantedProject, one: WantedVariable, state: State, how: str, summary: str, diff: str = ""
+    api: Api, wanted: WantedProject, one: WantedVariable, seen: Observation, how: str, summary: str, diff: str = ""
 ) -> Change:
     place = f"{wanted.address}/variables"
-    key = key_in(state)
-    memory = {variable_record(wanted.path, one.key, one.scope): keyed(key, one.fields["value"]), KEY: key}
+    fingerprint = keyed(seen.fingerprint_key, one.fields["value"])
     made = {"key": one.key, "environment_scope": one.scope, **one.fields}
     if one.hidden:
         made["masked_and_hidden"] = True  # beside `masked`: a GitLab before 17.4 passes over what it does not know
 
-    def make() -> tuple[Command, Mapping[str, Json]]:
+    def make() -> None:
         if how == "update":
             _raced(lambda: api.put(f"{place}/{one.key}", {**one.fields, "filter": {"environment_scope": one.scope}}))
         elif how == "create":
@@ -307,10 +295,16 @@ def _set(
             except ApiFailed as error:
                 text = f"variable {one.shown} of project {wanted.path} was deleted, and could not be made anew: {error.text}"
                 raise ApiFailed(text, hint="run the same command again: it makes it", status=error.status) from error
-        return sh(":"), memory
 
-    call = Call(make, f"{'PUT' if how == 'update' else 'POST'} /projects/:id/variables")
-    return Change(summary, call, "create" if how == "create" else "update", diff=diff)
+    call = ApiAction(make, f"{'PUT' if how == 'update' else 'POST'} /projects/:id/variables")
+    return Change(
+        summary,
+        call,
+        "create" if how == "create" else "update",
+        diff=diff,
+        records={variable_record(wanted.path, one.key, one.scope): fingerprint},
+        id=f"set variable {one.shown}",
+    )
 
 
 def _make(api: Api, place: str, one: WantedVariable, made: Mapping[str, Any]) -> None:
@@ -323,14 +317,19 @@ def _make(api: Api, place: str, one: WantedVariable, made: Mapping[str, Any]) ->
 
 
 def _delete(api: Api, wanted: WantedProject, name: str, scope: str) -> Change:
-    def make() -> tuple[Command, Mapping[str, Json]]:
+    def make() -> None:
         place = f"{wanted.address}/variables/{name}"
         _raced(lambda: api.delete(place, {"filter[environment_scope]": scope}))
-        return sh(":"), {variable_record(wanted.path, name, scope): None}
 
     shown = name if scope == "*" else f"{name} for {scope}"
     text = f"delete variable {shown} of project {wanted.path}: we set it, and it is wanted no more"
-    return Change(text, Call(make, "DELETE /projects/:id/variables/:key"), "delete")
+    return Change(
+        text,
+        ApiAction(make, "DELETE /projects/:id/variables/:key"),
+        "delete",
+        records={variable_record(wanted.path, name, scope): None},
+        id=f"delete variable {shown}",
+    )
 
 
 def _raced(ask: Callable[[], object]) -> None:

@@ -10,17 +10,19 @@ Docker does not come up with the new daemon.json, the one of before the first un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.editing.json import diff, edit
 from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
-from provision.host.files import ASK_STATE, HOME, PENDING, read_state, replace
-from provision.host.pending import Handler
+from provision.host.files import HOME, replace
+from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
-from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import ask_file, read_file
+from provision.secret import revealed
 from provision.shell import Command, sh
 
 
@@ -48,17 +50,30 @@ class JsonSettings(Resource):
     def label(self) -> str:
         return f"JsonSettings {self.path}"
 
+    @property
+    def record_key(self) -> str:
+        return self.path
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self._claim(key): json.dumps(value, sort_keys=True) for key, value in revealed(self.wanted).items()}
+
     def probe(self) -> Probe:
-        return Probe({"file": ask_file(self.path), "state": ASK_STATE})
+        return Probe({"file": ask_file(self.path)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         found = read_file(self.path, seen, "file")
-        ours = read_state(seen["state"].text).get(self.path, [])
+        ours = set(seen.record or ())
+        others = {key for keys in seen.others.values() for key in keys}
         if not self.wanted and not ours:
             return
         before = found.content or b""
-        edited = edit(before, self.wanted, remove=ours, name=self.path)
+        dropped = {key for key in ours - self.wanted.keys() - others if self._claim(key) not in seen.claimed}
+        edited = edit(before, self.wanted, remove=dropped, name=self.path)
+        record = sorted(self.wanted) or None
         if not edited.changed:
+            # What another task recorded too stays when that task drops it; what is gone is no longer ours.
+            if ours - self.wanted.keys() or (others & self.wanted.keys()) - ours:
+                yield record_only(f"this task's keys of {self.path}", record)
             return
         owed = (self.reload,) if self.reload and edited.changed <= self.reloaded else self.notify
         copy = self.aside if owed == self.notify else ""
@@ -70,8 +85,11 @@ class JsonSettings(Resource):
             "create" if found.content is None else "update",
             diff(before, edited.content, self.path),
             owed,
-            remember={self.path: sorted(self.wanted) or None},
+            record=record,
         )
+
+    def _claim(self, key: str) -> str:
+        return f"{self.path} {key}"
 
 
 DAEMON_JSON: Final = "/etc/docker/daemon.json"
@@ -98,5 +116,5 @@ def restart(*, now: bool = False) -> Handler:
         "restart docker",
         Command(f"{waiting}{script('restart_docker', DAEMON_JSON, ASIDE, PENDING).script}"),
         deadline=300.0 + (0 if now else LIMIT_SECONDS),
-        takes_back=True,
+        rolls_back=True,
     )

@@ -16,7 +16,7 @@ import ipaddress
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from provision.editing.diff import masked_diff
 from provision.errors import Refused
@@ -52,7 +52,6 @@ class CertificatePair(Resource):
     coming: bool = False
     ca: bytes = b""
     notify: tuple[Handler, ...] = ()
-    libraries: ClassVar = ("cryptography.x509",)
 
     @property
     def label(self) -> str:

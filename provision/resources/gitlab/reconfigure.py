@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from provision.host.files import PENDING
-from provision.host.pending import Handler
+from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
 from provision.resources.gitlab.ruby_settings import GITLAB_RB, ROLLBACK
 from provision.url import Url
@@ -36,4 +35,4 @@ def reconfigure(registry: Url | None = None, realm: str = "", *, limit: int = _L
     files = (GITLAB_RB, ROLLBACK, PENDING, _CONFIG)
     run = script("reconfigure_gitlab", str(registry or ""), realm, *files, limit, _UP_SECONDS, WATCH_SECONDS)
     deadline = 2.0 * limit + 300
-    return Handler("reconfigure", "reconfigure GitLab", run, deadline, detached=True, takes_back=True)
+    return Handler("reconfigure", "reconfigure GitLab", run, deadline, detached=True, rolls_back=True)

@@ -53,7 +53,7 @@ class RegistryAnswer(Resource):
                 sh(":"),
                 "run",
                 notify=(self.repair,),
-                waits_for="" if ready else "gitlab",
+                requires="" if ready else "gitlab",
             )
 
 

@@ -6,18 +6,19 @@ that follows puts it back when GitLab does not come up with the new one.
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from provision.errors import ProbeFailed, Refused
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
-from provision.host.files import ASK_STATE, HOME, read_state, replace
+from provision.host.files import HOME, replace
 from provision.host.pending import Handler
-from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.secret import Secret
+from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
+from provision.secret import Secret, revealed
 from provision.shell import sh
 
 if TYPE_CHECKING:
@@ -63,24 +64,28 @@ def read_gitlab_rb(observation: Observation, name: str = "file") -> bytes | None
 
 @dataclass(frozen=True)
 class RubySettings(Resource):
-    """These settings are in gitlab.rb; those of `owner` that are no longer wanted are taken out again.
+    """These settings are in gitlab.rb. Settings that the task set earlier and no longer wants are removed.
 
     settings   by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
                begins with "registry_nginx" is spelt as the installed version wants it
-    owner      under which name state.json remembers what we set
     """
 
-    owner: str
     settings: Mapping[Path, Any] = field(hash=False)
     notify: tuple[Handler, ...] = ()
-    libraries: ClassVar = ("provision.resources.gitlab_rb", "tree_sitter", "tree_sitter_ruby")
 
     @property
     def label(self) -> str:
         return f"RubySettings {GITLAB_RB}"
 
+    @property
+    def record_key(self) -> str:
+        return "gitlab.rb"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {_claim(path): json.dumps(revealed(value), sort_keys=True) for path, value in self.settings.items()}
+
     def probe(self) -> Probe:
-        return Probe({"file": ASK_GITLAB_RB, "packages": ASK_PACKAGES, "state": ASK_STATE})
+        return Probe({"file": ASK_GITLAB_RB, "packages": ASK_PACKAGES})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         from provision.editing.ruby.edit import edit
@@ -91,12 +96,17 @@ class RubySettings(Resource):
             Secret(one)  # those of other tasks and people: from now on masked, should a reconfigure speak of them
         version = gitlab_version(read_packages(seen["packages"]))
         wanted = {spelt(path, version): value for path, value in self.settings.items()}
-        key = f"gitlab.rb/{self.owner}"
-        before = {tuple(path) for path in read_state(seen["state"].text).get(key, [])}
-        edited = edit(text or b"", wanted, remove=sorted(before - set(wanted)))
+        before = _paths(seen.record)
+        others = {path for paths in seen.others.values() for path in _paths(paths)}
+        dropped = {path for path in before - wanted.keys() - others if not _claims_of(path) & seen.claimed}
+        edited = edit(text or b"", wanted, remove=sorted(dropped))
+        record = sorted(list(path) for path in _ours(wanted, before | others, edited)) or None
         if text is not None:
             yield from (Note(f"{GITLAB_RB}: {note}") for note in edited.notes)
         if not edited.changes:
+            # What another task recorded too stays when that task drops it; what is gone is no longer ours.
+            if before - wanted.keys() or (others & wanted.keys()) - before:
+                yield record_only(f"this task's settings in {GITLAB_RB}", record)
             return
         if text is None and not version:
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
@@ -113,13 +123,27 @@ class RubySettings(Resource):
             "update" if text is not None else "create",
             diff(text or b"", edited.content, _secrets(list(wanted.values()))),
             self.notify,
-            remember={key: sorted(list(path) for path in _ours(wanted, before, edited)) or None},
-            waits_for="" if text is not None or version else "gitlab",
+            record=record,
+            requires="" if text is not None or version else "gitlab",
         )
 
 
+def _paths(record: Any) -> set[Path]:
+    return {tuple(path) for path in record or ()}
+
+
+def _claim(path: Path) -> str:
+    return f"gitlab.rb {_spell(path)}"
+
+
+def _claims_of(path: Path) -> Set[str]:
+    """The claims that a recorded path may stand for: claims are made before the installed version is known."""
+    nginx = {_claim(("registry_nginx", *path[2:]))} if path[:2] == ("registry", "nginx") else set()
+    return {_claim(path)} | nginx
+
+
 def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> Iterator[Path]:
-    """The wanted settings that we set, now or earlier; one that stood there already is somebody else's."""
+    """The wanted settings that a task of ours set, now or earlier; what was there before is somebody else's."""
     touched = [one.path for one in edited.changes]
     for path in wanted:
         if path in before or any(one[: len(path)] == path[: len(one)] for one in touched):

@@ -9,19 +9,16 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from provision.errors import NotReady, Refused
 from provision.formats.sigv4 import Signer, curl_config
 from provision.host.curl import FAILURES
-from provision.host.files import ASK_STATE, read_state
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result
 from provision.url import Url
 
-_STATE = "s3"
 _PROBE_KEY = "provision-probe"
 # The host's time and the answer's headers go to stderr: the registry signs by the host's clock.
 _LOOK = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
@@ -42,11 +39,14 @@ class S3Bucket(Resource):
     access_key: str | Secret
     secret_key: str | Secret
     session_token: str | Secret = ""
-    libraries: ClassVar = ("email.utils",)
 
     @property
     def label(self) -> str:
         return f"S3Bucket {self.bucket}"
+
+    @property
+    def record_key(self) -> str:
+        return "s3"
 
     @property
     def url(self) -> Url:
@@ -55,13 +55,13 @@ class S3Bucket(Resource):
 
     def probe(self) -> Probe:
         look = Command(_LOOK).reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
-        return Probe({"list": look, "state": ASK_STATE})
+        return Probe({"list": look})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         problem = diagnose(seen["list"], self)
         if problem is not None:
             raise problem
-        if read_state(seen["state"].text).get(_STATE) == self._fingerprint():
+        if seen.record == self._fingerprint():
             return
         target = f"{self.url}/{_PROBE_KEY}"
         requests = [
@@ -74,9 +74,9 @@ class S3Bucket(Resource):
             f"prove bucket {self.bucket}: put, get and delete an object",
             prove,
             "run",
-            remember={_STATE: self._fingerprint()},
+            record=self._fingerprint(),
             deadline=90,
-            leaves=False,
+            verification=True,
         )
 
     def _request(self, method: str, url: str, body: str = "") -> str:

@@ -24,9 +24,9 @@ from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import Made, RunnerMaker
 from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
 from provision.host.curl import remedy
-from provision.host.files import ASK_STATE, read_state, replace
+from provision.host.files import replace
 from provision.host.pending import Handler
-from provision.resources.base import Call, Change, Note, Observation, Probe, Resource, unproven
+from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
 from provision.resources.runner.accounts import Accounts, ask_tokens, read_tokens, unregister
 from provision.resources.runner.settings import Records, Sought, follow, settings_key
 from provision.resources.system.file import ask_file, read_file
@@ -97,17 +97,21 @@ class RunnerEntries(Resource):
     def label(self) -> str:
         return f"RunnerEntries {CONFIG}"
 
+    @property
+    def record_key(self) -> str:
+        return STATE
+
     def probe(self) -> Probe:
         given = [(one.url, one.token) for one in self.runners if one.token]
         urls = list(dict.fromkeys(one.url for one in self.runners))
-        return Probe({"file": ask_file(CONFIG), "tokens": ask_tokens(CONFIG, urls, given), "state": ASK_STATE})
+        return Probe({"file": ask_file(CONFIG), "tokens": ask_tokens(CONFIG, urls, given)})
 
-    def records(self, state: Mapping[str, Any]) -> Records:
-        """What the host's state.json remembers of our runners, by the names that they have now."""
+    def runners_in(self, records: Mapping[str, Any]) -> Records:
+        """What the task recorded about our runners, by the names that they have now; `records` by record key."""
         sought = [
             Sought(one.name, one.url, self._keys(one), one.maker.whose) for one in self.runners if one.maker is not None
         ]
-        return follow(state.get(STATE, {}).get("runners", {}), [one.name for one in self.runners], sought)
+        return follow(records.get(STATE, {}).get("runners", {}), [one.name for one in self.runners], sought)
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         found = read_file(CONFIG, seen, "file")
@@ -115,9 +119,8 @@ class RunnerEntries(Resource):
         there = entries(text)
         for entry in there:
             Secret(entry.token)  # other people's too: from now on masked, should a program speak of them
-        state = read_state(seen["state"].text)
-        memory = {**state.get(STATE, {}), "runners": self.records(state)}
-        accounts = Accounts(there, read_tokens(seen["tokens"]), memory)
+        record = {**(seen.record or {}), "runners": self.runners_in(seen.records)}
+        accounts = Accounts(there, read_tokens(seen["tokens"]), record)
         seen_now = found.content
         waiting = ""
         missing: list[RunnerEntry] = []
@@ -146,7 +149,7 @@ class RunnerEntries(Resource):
         yield from unregister(accounts.leaving(wanted))
         yield from self._change(text, seen_now, wanted, missing, accounts, waiting)
         if unsure:
-            yield unproven(f"GitLab says whether it knows {', '.join(unsure)}", "it did not answer that: see above")
+            yield unverified(f"GitLab says whether it knows {', '.join(unsure)}", "it did not answer that: see above")
 
     def _change(
         self,
@@ -160,28 +163,28 @@ class RunnerEntries(Resource):
         create = [one for one in missing if one.token is None]
         foreseen = {one.name: Made(0, Secret(f"{_PLACEHOLDER}-{one.name}")) for one in create}
         result = self._reconcile(text, wanted, foreseen, accounts)
-        memory = self._memory(wanted, foreseen, accounts)
+        record = self._record(wanted, foreseen, accounts)
         if not result.changed:
             return
 
-        def make() -> tuple[Command, Mapping[str, Any]]:
+        def make() -> Outcome:
             made = {one.name: one.maker.make() for one in create if one.maker}
             write = self._write(self._reconcile(text, wanted, made, accounts).text, seen)
             agreed = {settings_key(one.name): one.agreed for one in create if one.agreed}
-            return write, {STATE: self._memory(wanted, made, accounts), **agreed}
+            return Outcome(write, self._record(wanted, made, accounts), agreed)
 
         summary = "; ".join(one.summary for one in result.actions)
         if create:
             summary = f"create {', '.join(one.name for one in create)} in GitLab at {create[0].url}; {summary}"
         yield Change(
             f"{summary} ({waiting})" if waiting else summary,
-            Call(make, "POST /user/runners") if create else self._write(result.text, seen),
+            ApiAction(make, "POST /user/runners") if create else self._write(result.text, seen),
             "create" if create or seen is None else "update",
             diff(text, result.text),
             (RESTART,) if _listens(text) != _listens(result.text) else (),
-            remember={STATE: memory},
+            record=record,
             deadline=120,
-            waits_for="gitlab" if waiting else "",
+            requires="gitlab" if waiting else "",
             remedy=remedy(waiting),
         )
 
@@ -203,7 +206,7 @@ class RunnerEntries(Resource):
             owned_keys=accounts.owned_keys,
         )
 
-    def _memory(
+    def _record(
         self, wanted: Sequence[WantedRunner], made: Mapping[str, Made], accounts: Accounts
     ) -> dict[str, Any] | None:
         runners = {}

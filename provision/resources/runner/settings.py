@@ -21,10 +21,19 @@ from typing import Any
 from provision.editing.toml.model import fingerprint
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
-from provision.host.files import ASK_STATE, read_state
-from provision.resources.base import Ask, Call, Change, Json, Note, Observation, Probe, Resource, unproven
+from provision.resources.base import (
+    NOTHING,
+    ApiAction,
+    ApiQuery,
+    Change,
+    Note,
+    Observation,
+    Probe,
+    Resource,
+    unverified,
+)
 from provision.secret import Secret
-from provision.shell import Command, Result, sh
+from provision.shell import sh
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -60,15 +69,14 @@ def _kind(name: str, record: Mapping[str, Any]) -> tuple[str, tuple[str, ...], s
     return Sought(name, str(record.get("url", "")), tuple(record.get("keys", ())), str(record.get("scope", ""))).kind
 
 
-# A verification without the host's system id would leave a machine of no name in GitLab's list.
-_ASK = sh(
-    "system=; { read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null; printf '%%s\\n' \"$system\"; "
-    f"{ASK_STATE.script}"
+# A verification without the host's system id would leave a machine without a name in GitLab's list.
+_ASK_SYSTEM_ID = sh(
+    "system=; { read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null; printf '%%s\\n' \"$system\""
 )
 
 
 def settings_key(name: str) -> str:
-    """Under which name state.json remembers what was last agreed with GitLab."""
+    """The record key of the settings that were last compared with GitLab."""
     return f"gitlab runner/{name}"
 
 
@@ -81,48 +89,59 @@ def settings_fingerprint(fields: Mapping[str, Any]) -> str:
 class RunnerSettings(Resource):
     """`fields` are the API's own names; only those given are compared. `token`: the runner's, where the inventory has it.
 
-    records  finds our runners in state.json, by name
+    records  from what the task recorded, by record key, to what it recorded about our runners, by name
     """
 
     name: str
     api: Api
     fields: Mapping[str, Any] = field(hash=False)
     token: Secret | None = None
-    always: bool = False
     records: Callable[[Mapping[str, Any]], Records] = field(default=lambda _: {}, compare=False, repr=False)
 
     @property
     def label(self) -> str:
         return f"RunnerSettings {self.name}"
 
+    @property
+    def record_key(self) -> str:
+        return settings_key(self.name)
+
     def probe(self) -> Probe:
-        key = ("runner settings", self.api.url, self.name, self._wish, self.always)
-        return Probe({"server": Ask(key, self._ask, needs=_ASK), "state": ASK_STATE})
+        key = ("runner settings", self.api.url, self.name, self._wish)
+        return Probe({"server": ApiQuery(key, self._ask, needs=_ASK_SYSTEM_ID)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        answer = json.loads(seen["server"].text)
-        memory = {settings_key(self.name): self._wish}
-        if answer.get("skipped"):
+        found: Mapping[str, Any] | ApiFailed | None = seen.data("server")
+        if found is None:
             return
-        if problem := answer.get("problem"):
-            yield unproven(f"compare runner {self.name} with GitLab", problem)
+        if isinstance(found, ApiFailed):
+            yield from self._not_compared(found)
             return
-        if refused := answer.get("refused"):
-            yield Note(refused)
-            yield Change(
-                f"note that runner {self.name} cannot be compared", sh(":"), "run", remember=memory, leaves=False
-            )
-            return
-        wrong = {name: value for name, value in self.fields.items() if not _same(value, answer["runner"].get(name))}
+        number = int(found["id"])
+        wrong = {name: value for name, value in self.fields.items() if not _same(value, found.get(name))}
         if wrong:
-            lines = [f"-{name}: {_shown(answer['runner'].get(name))}\n+{name}: {_shown(wrong[name])}" for name in wrong]
+            lines = [f"-{name}: {_shown(found.get(name))}\n+{name}: {_shown(wrong[name])}" for name in wrong]
             yield Change(
                 f"set {', '.join(wrong)} of runner {self.name} in GitLab",
-                Call(lambda: self._put(int(answer["runner"]["id"]), wrong, memory), "PUT /runners/:id"),
+                ApiAction(lambda: self._put(number, wrong), "PUT /runners/:id"),
                 diff="\n".join([f"--- runner {self.name} (now)", f"+++ runner {self.name} (wanted)", *lines]),
+                record=self._wish,
             )
-        elif read_state(seen["state"].text).get(settings_key(self.name)) != memory[settings_key(self.name)]:
-            yield Change(f"compare runner {self.name} with GitLab", sh(":"), "run", remember=memory, leaves=False)
+        elif seen.record != self._wish:
+            yield Change(
+                f"compare runner {self.name} with GitLab", NOTHING, "run", record=self._wish, verification=True
+            )
+
+    def _not_compared(self, error: ApiFailed) -> Iterator[Change | Note]:
+        if error.status not in (401, 403):
+            yield unverified(f"compare runner {self.name} with GitLab", error.text)
+            return
+        yield Note(
+            f"runner {self.name}: its settings are not compared with GitLab's: {error.text}; "
+            "that takes a token with scope api of somebody who may manage the runner"
+        )
+        summary = f"record that runner {self.name} cannot be compared"
+        yield Change(summary, NOTHING, "run", record=self._wish, verification=True)
 
     @property
     def _wish(self) -> str:
@@ -130,35 +149,25 @@ class RunnerSettings(Resource):
         token = {"token": fingerprint(self.token.reveal())} if self.token else {}
         return settings_fingerprint({**self.fields, **token})
 
-    def _ask(self, there: Result | None) -> Result:
-        system, _, state = (there.text if there else "").partition("\n")
-        known = read_state(state)
-        if not self.always and known.get(settings_key(self.name)) == self._wish:
-            return _json({"skipped": True})
+    def _ask(self, seen: Observation) -> Mapping[str, Any] | ApiFailed | None:
+        """The runner in GitLab; None where nothing is to be compared."""
+        if not seen.due and seen.record == self._wish:
+            return None
         try:
-            number = self.records(known).get(self.name, {}).get("id") or self._number(system)
-            if number is None:
-                return _json({"skipped": True})
-            return _json({"runner": self.api.get(f"/runners/{number}")})
+            number = self.records(seen.records).get(self.name, {}).get("id") or self._number(seen.text.strip())
+            found: Mapping[str, Any] | None = self.api.get(f"/runners/{number}") if number is not None else None
         except ApiFailed as error:
-            if error.status == 404:
-                return _json({"skipped": True})
-            if error.status in (401, 403):
-                return _json({"refused": f"runner {self.name}: its settings are not compared with GitLab's: {error.text}; "
-                                         "that takes a token with scope api of somebody who may manage the runner"})  # fmt: skip
-            return _json({"problem": error.text})
+            return None if error.status == 404 else error
+        return found
 
     def _number(self, system: str) -> int | None:
         if self.token is None or not system:
             return None
         return int(self.api.post("/runners/verify", {"token": self.token.reveal(), "system_id": system})["id"])
 
-    def _put(
-        self, number: int, wrong: Mapping[str, Any], memory: Mapping[str, Json]
-    ) -> tuple[Command, Mapping[str, Json]]:
+    def _put(self, number: int, wrong: Mapping[str, Any]) -> None:
         data = {name: ",".join(value) if isinstance(value, list) else value for name, value in wrong.items()}
         self.api.put(f"/runners/{number}", data)
-        return sh(":"), memory
 
 
 def _same(wanted: Any, now: Any) -> bool:
@@ -169,7 +178,3 @@ def _same(wanted: Any, now: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _json(answer: dict[str, Any]) -> Result:
-    return Result(json.dumps(answer).encode())

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from provision.errors import Refused
 from provision.formats.openpgp import NotAKey, expires
 from provision.host.facts import ASK_SYSTEM, System, read_system
-from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
+from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
 from provision.shell import Command, Result, sh
 from provision.templating import render
@@ -36,7 +36,7 @@ _SOURCES = "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"
 
 
 @dataclass(frozen=True)
-class AskRivals(Together):
+class AskRivals(BatchQuery):
     """Which other files name a repository (`pattern`, for grep -E); several repositories are looked for at once."""
 
     pattern: str = ""
@@ -141,7 +141,7 @@ class AptSource(Resource):
             yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90)
         elif why:
             # The publisher may not have renewed it yet: asked for again at every run, and counted at none.
-            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90, leaves=False)
+            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90, verification=True)
 
     def _judge_given(self, key: bytes) -> Iterator[Note]:
         why, good = _judge(key)

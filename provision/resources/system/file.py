@@ -10,7 +10,7 @@ from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused
 from provision.host.files import replace
 from provision.host.pending import Handler
-from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
+from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.secret import Secret
 from provision.shell import Command, Result, sh
 
@@ -25,7 +25,7 @@ class FileSeen:
 
 
 @dataclass(frozen=True)
-class AskFile(Together):
+class AskFile(BatchQuery):
     """Asks for one file; the regular files of a host are read by two processes, whatever their number."""
 
     path: str = ""

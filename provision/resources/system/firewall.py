@@ -13,14 +13,14 @@ is there is left alone. Everything exits 0: the text says what became of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import ProbeFailed
 from provision.host.facts import ASK_PACKAGES, read_packages
-from provision.host.files import ASK_STATE, BACKUP, read_state
-from provision.resources.base import Change, Guard, Note, Observation, Probe, Resource
+from provision.host.files import BACKUP
+from provision.resources.base import Change, Guard, Note, Observation, Probe, Resource, record_only
 from provision.shell import Command, sh
 
 # Asked only where ufw is on and dockerd runs: with socket activation the question would start it. Docker's client
@@ -48,7 +48,6 @@ def published(text: str) -> list[str]:
     return [f"{port} (container {found[start, port]})" for start, port in sorted(found)]
 
 
-_STATE = "firewall"
 _ASK_RULES = sh(
     "set --; for file in /etc/ufw/user.rules /etc/ufw/user6.rules /etc/ufw/ufw.conf /etc/default/ufw; do "
     '[ ! -e $file ] || set -- "$@" $file; done; '
@@ -135,8 +134,15 @@ class Firewall(Resource):
     def label(self) -> str:
         return "Firewall ufw"
 
+    @property
+    def record_key(self) -> str:
+        return "ufw"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {_claim(rule): True for rule, _ in self.allow}
+
     def probe(self) -> Probe:
-        return Probe({"rules": _ASK_RULES, "packages": ASK_PACKAGES, "state": ASK_STATE, "published": ASK_PUBLISHED})
+        return Probe({"rules": _ASK_RULES, "packages": ASK_PACKAGES, "published": ASK_PUBLISHED})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if "ufw" not in read_packages(seen["packages"]):
@@ -153,24 +159,30 @@ class Firewall(Resource):
             )
         ssh = Rule(found.ssh_port)
         wanted = {ssh: "provision: ssh"} | {rule: comment for rule, comment in self.allow if rule != ssh}
-        before = {Rule.parse(text) for text in read_state(seen["state"].text).get(_STATE, [])}
+        before = _rules(seen.record)
+        others = {rule for rules in seen.others.values() for rule in _rules(rules)}
         missing = [rule for rule in wanted if not self._stands(rule, found)]
         there = before if found.armed else found.rules | found.rules6
-        stale = sorted((rule for rule in before if rule not in wanted and rule in there), key=str)
-        ours = sorted(str(rule) for rule in wanted if rule in missing or rule in before)
-        left = [str(rule) for rule in stale]  # each on record until it is gone
+        kept = others | {rule for rule in before if _claim(rule) in seen.claimed}
+        stale = sorted((rule for rule in before if rule not in wanted and rule in there and rule not in kept), key=str)
+        # A rule that was there before any task allowed it is somebody else's, and stays when it leaves the inventory.
+        ours = sorted(str(rule) for rule in wanted if rule in missing or rule in before | others)
+        left = [str(rule) for rule in stale]  # each is recorded until it is removed
         for rule in missing:
-            memory = {_STATE: sorted([*ours, *left])}
-            yield Change(f"let {rule} in", _allow(rule, wanted[rule]), "create", remember=memory)
+            record = sorted([*ours, *left])
+            yield Change(f"allow {rule}", _allow(rule, wanted[rule]), "create", record=record, id=f"allow {rule}")
         for rule in stale:
             left.remove(str(rule))
             yield Change(
-                f"stop letting {rule} in",
+                f"remove the rule for {rule}",
                 sh(_DELETE, BACKUP, BACKUP, rule.arguments),
                 "delete",
-                remember={_STATE: sorted([*ours, *left]) or None},
+                record=sorted([*ours, *left]) or None,
                 guard=Guard(_PUT_BACK) if found.enabled else None,
+                id=f"remove {rule}",
             )
+        if not missing and not stale and set(ours) != {str(rule) for rule in before}:
+            yield record_only("the firewall rules of this task", ours or None)
         if self.enable and (not found.enabled or found.armed):
             pattern = rf"^ufw (allow|limit) {ssh.port}(/tcp)?( |$)"
             back = Guard(sh("ufw --force disable"))
@@ -196,6 +208,14 @@ class Firewall(Resource):
         four = ":" in rule.source or bool(twins & found.rules)
         six = not found.ipv6 or (rule.source != "any" and ":" not in rule.source) or bool(twins & found.rules6)
         return four and six
+
+
+def _rules(record: Sequence[str] | None) -> set[Rule]:
+    return {Rule.parse(text) for text in record or ()}
+
+
+def _claim(rule: Rule) -> str:
+    return f"ufw {rule}"
 
 
 def _allow(rule: Rule, comment: str) -> Command:

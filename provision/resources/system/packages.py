@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from provision.host.ci_jobs import LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
-from provision.host.files import ASK_STATE, read_state
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
@@ -98,8 +97,15 @@ class Packages(Resource):
     def label(self) -> str:
         return f"Packages {self.names[0]}" + (f" +{len(self.names) - 1}" if len(self.names) > 1 else "")
 
+    @property
+    def record_key(self) -> str:
+        return f"held {self.names[0]}"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {f"version of package {name}": self.version for name in self._pinned()} if self.version else {}
+
     def probe(self) -> Probe:
-        return Probe({Probe.ONLY: ASK_PACKAGES, "state": ASK_STATE})
+        return Probe.of(ASK_PACKAGES)
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         installed = read_packages(seen.only)
@@ -114,22 +120,16 @@ class Packages(Resource):
         wrong = [name for name in self.names if not self._fits(name, installed.get(name))]
         if wrong:
             yield self._install(wrong, installed)
-        # apt lets go of what it was allowed to change, so what moves is held anew.
+        # apt removes the hold of a package that it was allowed to change: it is held again.
         held = [name for name, one in installed.items() if one.held and not wrong]
         loose = [name for name in self._pinned() if self.hold and name not in held]
         if loose:
-            memory = {self._held: sorted(self._pinned())}
-            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose), remember=memory)
-        # Only a hold of ours is let go of: who else holds them has a reason.
-        ours = set(read_state(seen["state"].text).get(self._held, ()))
+            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose), record=sorted(self._pinned()))
+        # Only our own hold is removed: others hold a package for reasons of their own.
+        ours = set(seen.record or ()) - {name for names in seen.others.values() for name in names}
         freed = [name for name in held if name in ours] if not self.hold else []
         if freed:
-            text = f"let go of the hold on {', '.join(freed)}"
-            yield Change(text, sh("apt-mark unhold -- %s", freed), remember={self._held: None})
-
-    @property
-    def _held(self) -> str:
-        return f"held {self.names[0]}"
+            yield Change(f"unhold {', '.join(freed)}", sh("apt-mark unhold -- %s", freed), record=None)
 
     def _pinned(self) -> tuple[str, ...]:
         return self.versioned or self.names

@@ -12,7 +12,7 @@ from provision.errors import ProbeFailed, UsageError
 from provision.host.files import BACKUP
 from provision.host.pending import Handler, handlers_of
 from provision.host.scripts import script
-from provision.resources.base import Change, Note, Observation, Probe, Resource, Together
+from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import ask_file, read_file
 from provision.shell import Command, Result, sh
 from provision.templating import render
@@ -27,7 +27,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
 
 @dataclass(frozen=True)
-class AskUnit(Together):
+class AskUnit(BatchQuery):
     """Asks for the state of one unit; several units of a host are asked for by one `systemctl show`."""
 
     unit: str = ""

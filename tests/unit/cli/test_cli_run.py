@@ -98,7 +98,7 @@ class TestExitCodes:
         ended = provision("staff", "-i", estate.inventory, "-l", "web1")
         assert ended.code == 130
         assert "stopping after: add bob to group staff" in ended.out
-        assert "stopped between two steps, the last was: add bob to group staff" in ended.out
+        assert "stopped between two steps; the last was: add bob to group staff" in ended.out
 
 
 class TestBadUsage:
@@ -117,8 +117,8 @@ class TestBadUsage:
             (["staff", "-i", "inventory.toml", "-f", "many"], "many"),
             (["staff", "-i", "inventory.toml", "-l", "nobody"], "nobody"),
             (["staff", "-i", "inventory.toml", "-l", "!all"], "!all"),
-            (["everybody", "-i", "inventory.toml", "-l", "db1"], "none of the chosen hosts is in 'web'"),
-            (["gitlab", "-i", "inventory.toml"], "none of the chosen hosts is in 'gitlab'"),
+            (["everybody", "-i", "inventory.toml", "-l", "db1"], "none of the selected hosts is in 'web'"),
+            (["gitlab", "-i", "inventory.toml"], "none of the selected hosts is in 'gitlab'"),
             (["staff", "-i", "inventory.toml", "-e", "docker.deamon.debug=true"], "daemon"),
             (["staff", "-i", "inventory.toml", "-e", "nonsense"], "nonsense"),
             (["staff", "-i", "inventory.toml", "--report", "nowhere/at/all.html"], "nowhere/at/all.html"),
@@ -209,7 +209,7 @@ class TestOptions:
             one for one in map(json.loads, ended.out.splitlines()) if one["type"] == "task" and one["host"] == "web1"
         ]
         assert [one["task"] for one in tasks] == ["staff", "staff"]
-        assert len(estate.sessions["web1"].looks) == 1
+        assert len(estate.sessions["web1"].batches) == 1
 
     def test_the_run_holds_the_lock(self, estate: Any, provision: Any) -> None:
         """Unlike check mode."""
@@ -321,7 +321,7 @@ def picky(host):
         assert "nothing to do for picky" in ended.err
 
     def test_named_alone_a_serial_task_stops_at_the_first_failure(self, estate: Any, provision: Any) -> None:
-        """web1 fails, so web2 is left as it is."""
+        """web1 fails, so web2 is skipped."""
         (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
         file = Path(estate.inventory)
         file.write_text(
@@ -330,7 +330,7 @@ def picky(host):
         estate.sessions["web1"] = FakeSession({"usermod": 1})
         ended = provision("picky", "-i", estate.inventory)
         assert ended.code == 1
-        assert "web1 failed before it" in ended.out
+        assert "skipped: web1 failed earlier" in ended.out
         assert [one.script for one in estate.sessions["web2"].ran] == []
 
 

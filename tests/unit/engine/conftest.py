@@ -57,29 +57,29 @@ class Toy(Resource):
                 sh("toy-set %s %s", self.key, self.value),
                 diff=f"+{self.value}",
                 notify=self.notify,
-                waits_for=waits,
+                requires=waits,
             )
 
 
 @dataclass(frozen=True)
-class Proof(Resource):
-    """Something that is shown, and leaves nothing."""
+class Check(Resource):
+    """A verification: it leaves nothing."""
 
     name: str
     always: bool = False
-    last: bool = False
+    final: bool = False
 
     @property
     def label(self) -> str:
-        return f"Proof {self.name}"
+        return f"Check {self.name}"
 
     def probe(self) -> Probe:
-        return Probe.of(sh("toy-get %s", f"proof-{self.name}"))
+        return Probe.of(sh("toy-get %s", f"checked-{self.name}"))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if self.always or seen.text != "shown":
-            show = sh("toy-set %s shown", f"proof-{self.name}")
-            yield Change(f"prove {self.name}", show, "run", leaves=False, last=self.last)
+            show = sh("toy-set %s shown", f"checked-{self.name}")
+            yield Change(f"verify {self.name}", show, "run", verification=True, final=self.final)
 
 
 class ToyHost(FakeSession):
@@ -185,7 +185,7 @@ class Engine:
         engine = self.run(sessions, *plays, told=told, check=check, forks=forks)
         if run is not None:
             run(engine)
-        told.summary = engine.carry_out()
+        told.summary = engine.execute()
         return told
 
     @staticmethod
@@ -208,9 +208,9 @@ class Engine:
         host_plays = [
             one
             if isinstance(one, HostPlay)
-            else HostPlay(tuple(one[1]), tuple(one[0]))
+            else HostPlay({name: tuple(one[1]) for name in one[0]})
             if isinstance(one, tuple)
-            else HostPlay(tuple(one), names)
+            else HostPlay({name: tuple(one) for name in names})
             for one in plays
         ]
         return Run(("toys",), [host_of(name) for name in names], host_plays, connect, [told], check, forks)
@@ -228,7 +228,7 @@ def toys() -> type:
 
     class Toys:
         Toy = Toy
-        Proof = Proof
+        Check = Check
         Host = ToyHost
         task = staticmethod(toy_task)
 

@@ -131,7 +131,7 @@ class TestDebts:
         """The second run finds no difference, and reloads."""
         failing = Handler("reload", "reload it", sh("exit 7"))
         told = engine({"web1": host}, [toys.task("1", toys.Toy("a", notify=(failing,)))])
-        assert told.errors[0].text == "reload it: exit code 7, without a word"
+        assert told.errors[0].text == "reload it: exit code 7, no output"
         assert (home / "pending").read_text() == "reload\treload it\n"
         told = engine({"web1": host}, [toys.task("1", toys.Toy("a", notify=(RELOAD,)))])
         assert told.changes == ["web1: reload it"]

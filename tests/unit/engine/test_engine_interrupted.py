@@ -47,7 +47,7 @@ class TestInterrupt:
         assert told.summary.interrupted
         assert told.texts == [
             "stopping after: set b to on (Ctrl-C again abandons it)",
-            "stopped between two steps, the last was: set b to on; owed, and done by the next run: reload",
+            "stopped between two steps; the last was: set b to on; pending until the next run: reload",
         ]
         assert told.summary.changed == 2
         assert host.closed

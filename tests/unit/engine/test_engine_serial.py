@@ -12,7 +12,7 @@ from provision.errors import Unreachable
 def steps(task: Any, *hosts: str) -> list[HostPlay]:
     """A serial play of one task, as it is taken apart."""
     chain = object()
-    return [HostPlay((task,), (host,), chain) for host in hosts]
+    return [HostPlay({host: (task,)}, chain) for host in hosts]
 
 
 def test_one_after_the_other(engine: Any, toys: Any) -> None:
@@ -35,7 +35,7 @@ def test_one_after_the_other(engine: Any, toys: Any) -> None:
 
 
 def test_after_a_failure_the_rest_are_left_alone(engine: Any, toys: Any) -> None:
-    """The second fails: the third is looked at and not touched, and is told why; its other plays go on."""
+    """The second fails: the third is observed and not changed, the reason is reported, and its other plays run."""
     hosts = {name: toys.Host() for name in ("web1", "web3")} | {"web2": toys.Host(on_set=lambda _: 1)}
     told = engine(
         dict(sorted(hosts.items())),
@@ -44,7 +44,7 @@ def test_after_a_failure_the_rest_are_left_alone(engine: Any, toys: Any) -> None
     )
     assert told.statuses == ["web1 deploy changed", "web2 deploy failed", "web3 deploy skipped", "web3 other changed"]
     assert hosts["web3"].was_set == ["b"]
-    assert told.texts == ["left as it is, since web2 failed before it"]
+    assert told.texts == ["skipped: web2 failed earlier"]
 
 
 def test_a_host_that_is_not_reached_counts_as_one_that_fails(engine: Any, toys: Any) -> None:

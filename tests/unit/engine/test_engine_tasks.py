@@ -19,7 +19,7 @@ class TestRounds:
         told = engine({"web1": host}, [task])
         assert host.was_set == ["a", "b", "c"]
         assert told.statuses == ["web1 t changed"]
-        assert len(host.looks) == 4
+        assert len(host.batches) == 4
 
     def test_what_nobody_leaves_is_not_ready(self, engine: Any, toys: Any) -> None:
         """The task that would leave it is named."""
@@ -27,28 +27,28 @@ class TestRounds:
         told = engine({"web1": host}, [toys.task("t", toys.Toy("b", after="gitlab"))])
         (error,) = told.errors
         assert (error.error, error.resource) == ("NotReady", "Toy b")
-        assert error.text == "cannot set b to on: that waits for gitlab"
-        assert error.hint == "run `provision gitlab` first, or see above why it failed"
+        assert error.text == "cannot set b to on: it requires gitlab"
+        assert error.hint == "run `provision gitlab` first; if it ran, see above why it failed"
         assert host.was_set == []
 
     def test_a_proof_is_not_repeated_while_something_waits(self, engine: Any, toys: Any) -> None:
         """One that is always due neither counts as progress nor goes round for ever."""
         host = toys.Host()
-        told = engine({"web1": host}, [toys.task("t", toys.Proof("p", always=True), toys.Toy("b", after="gitlab"))])
+        told = engine({"web1": host}, [toys.task("t", toys.Check("p", always=True), toys.Toy("b", after="gitlab"))])
         assert told.errors[0].error == "NotReady"
-        assert host.was_set == ["proof-p"]
+        assert host.was_set == ["checked-p"]
 
     def test_a_judgement_comes_behind_what_waits(self, engine: Any, toys: Any) -> None:
         """What judges the whole says nothing before all is there: why the rest cannot be done is the cause to tell."""
         host = toys.Host()
-        told = engine({"web1": host}, [toys.task("t", toys.Proof("p", last=True), toys.Toy("b", after="gitlab"))])
+        told = engine({"web1": host}, [toys.task("t", toys.Check("p", final=True), toys.Toy("b", after="gitlab"))])
         assert told.errors[0].error == "NotReady"
         assert host.was_set == []
         done = toys.Host()
         told = engine(
-            {"web1": done}, [toys.task("t", toys.Proof("p", last=True), toys.Toy("b", after="a"), toys.Toy("a"))]
+            {"web1": done}, [toys.task("t", toys.Check("p", final=True), toys.Toy("b", after="a"), toys.Toy("a"))]
         )
-        assert (told.errors, done.was_set) == ([], ["a", "b", "proof-p"])
+        assert (told.errors, done.was_set) == ([], ["a", "b", "checked-p"])
 
     def test_a_change_without_effect_is_not_repeated_while_something_waits(self, engine: Any, toys: Any) -> None:
         """It has not converged, and that is said of it, not of what waits."""
@@ -57,7 +57,7 @@ class TestRounds:
         told = engine({"web1": host}, [toys.task("t", toys.Toy("a"), toys.Toy("b", after="a"))])
         (error,) = told.errors
         assert error.error == "NotConverged"
-        assert error.text == "applied, looked again, and still to do: Toy a: set a to on"
+        assert error.text == "not converged; still pending: Toy a: set a to on"
 
 
 class TestNotConverged:
@@ -70,13 +70,13 @@ class TestNotConverged:
         told = engine({"web1": host}, [toys.task("t", toys.Toy("a"), toys.Toy("b"), toys.Toy("c")), toys.task("u")])
         assert told.statuses == ["web1 t failed", "web1 u skipped"]
         (error,) = told.errors
-        assert error.text == "applied, looked again, and still to do: Toy a: set a to on; Toy c: set c to on"
-        assert "something there undoes it" in error.hint
+        assert error.text == "not converged; still pending: Toy a: set a to on; Toy c: set c to on"
+        assert "undoes the change" in error.hint
 
     def test_a_change_that_undoes_another(self, engine: Any, toys: Any) -> None:
         """Two resources that want one key to be different never converge."""
         told = engine({"web1": toys.Host()}, [toys.task("t", toys.Toy("a", "x"), toys.Toy("a", "y"))])
-        assert told.errors[0].text == "applied, looked again, and still to do: Toy a: set a to x"
+        assert told.errors[0].text == "not converged; still pending: Toy a: set a to x"
 
 
 class TestProofs:
@@ -85,22 +85,22 @@ class TestProofs:
     def test_a_proof_is_no_change(self, engine: Any, toys: Any) -> None:
         """Run, told, not counted, and not looked at again."""
         host = toys.Host()
-        told = engine({"web1": host}, [toys.task("t", toys.Proof("p"))])
-        assert host.was_set == ["proof-p"]
-        assert told.texts == ["done: prove p"]
+        told = engine({"web1": host}, [toys.task("t", toys.Check("p"))])
+        assert host.was_set == ["checked-p"]
+        assert told.texts == ["done: verify p"]
         assert (told.changes, told.statuses, told.summary.changed) == ([], ["web1 t ok"], 0)
-        assert len(host.looks) == 1
+        assert len(host.batches) == 1
 
     def test_a_proof_beside_a_change(self, engine: Any, toys: Any) -> None:
         """One that would be due again is not taken for unfinished work."""
-        told = engine({"web1": toys.Host()}, [toys.task("t", toys.Proof("p", always=True), toys.Toy("a"))])
+        told = engine({"web1": toys.Host()}, [toys.task("t", toys.Check("p", always=True), toys.Toy("a"))])
         assert told.statuses == ["web1 t changed"]
         assert told.summary.changed == 1
 
     def test_a_failed_proof_fails_its_task(self, engine: Any, toys: Any) -> None:
         """With its words."""
-        told = engine({"web1": toys.Host(on_set=lambda _: 1)}, [toys.task("t", toys.Proof("p"))])
-        assert told.errors[0].text == "prove p: toy broke"
+        told = engine({"web1": toys.Host(on_set=lambda _: 1)}, [toys.task("t", toys.Check("p"))])
+        assert told.errors[0].text == "verify p: toy broke"
 
 
 class TestRaces:
@@ -113,7 +113,7 @@ class TestRaces:
         told = engine({"web1": host}, [toys.task("t", toys.Toy("a"))])
         assert told.statuses == ["web1 t changed"]
         assert told.changes == ["web1: set a to on"]
-        assert told.texts == ["set a to on: toy broke: looking again"]
+        assert told.texts == ["set a to on: toy broke: observing again"]
 
     def test_not_for_ever(self, engine: Any, toys: Any) -> None:
         """A few times; then it is told."""

@@ -39,7 +39,7 @@ def test_a_failing_listener_ends_neither_the_run_nor_other_listeners(capsys: pyt
     bus = Bus([Failing(), recording])
     events = [Message("h", "t", canary), Message("h", "t", "second")]
     for event in events:
-        bus.tell(event)
+        bus.publish(event)
     bus.close()
     assert (recording.events, recording.closed) == (events, True)
     assert capsys.readouterr().err == (

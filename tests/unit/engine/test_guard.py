@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from provision.engine.apply import Hands
+from provision.engine.apply import Applier
+from provision.engine.desired_state import Owned
+from provision.engine.plan import Planned
 from provision.errors import ChangeFailed, ConnectionLost, Unreachable
+from provision.host.state import HostState
+from provision.resources import Firewall
 from provision.resources.base import Change, Guard
 from provision.shell import Result, sh
 from provision.ssh.session import Session
@@ -17,11 +21,11 @@ GUARDED = Change("switch ufw on", sh("ufw --force enable"), guard=Guard(sh("ufw 
 DISARM = "systemctl stop provision-guard.timer"
 
 
-def apply(session: FakeSession, login: Callable[[], Session], change: Change = GUARDED) -> Hands:
+def apply(session: FakeSession, login: Callable[[], Session], change: Change = GUARDED) -> Applier:
     """Applies the change, silently."""
-    hands = Hands(session, {"wall": ["old"]}, login)
-    hands.apply(change, lambda _: None)
-    return hands
+    applier = Applier(session, HostState().updated("firewall", {"ufw": ["old"]}), login)
+    applier.apply(Planned(Owned("firewall", Firewall(())), change), lambda _: None)
+    return applier
 
 
 def unreachable() -> Session:
@@ -45,7 +49,7 @@ def test_without_a_fresh_login_it_is_taken_back_at_once() -> None:
     session = FakeSession()
     logins = [unreachable, FakeSession]
     with pytest.raises(
-        ChangeFailed, match=r"a fresh login fails after it \(timed out\); it was taken back, and logins"
+        ChangeFailed, match=r"a fresh login failed after it \(timed out\); it was rolled back, and logins"
     ):
         apply(session, lambda: logins.pop(0)())
     assert session.ran[-1].script == f"ufw --force disable\n{DISARM}"
@@ -54,7 +58,7 @@ def test_without_a_fresh_login_it_is_taken_back_at_once() -> None:
 def test_taken_back_by_the_timer_when_the_old_connection_is_dead_too() -> None:
     """Said so, with the time it takes."""
     session = FakeSession({"ufw --force disable\n": ConnectionLost("gone")})
-    with pytest.raises(ChangeFailed, match=r"it takes itself back within 40 s \(gone\)"):
+    with pytest.raises(ChangeFailed, match=r"the host rolls it back within 40 s \(gone\)"):
         apply(session, unreachable)
 
 
@@ -67,26 +71,26 @@ def test_taken_back_and_still_no_login() -> None:
 def test_taking_back_fails() -> None:
     """The timer tries again."""
     session = FakeSession({"ufw --force disable\n": Result(b"", b"ufw is locked\n", 1)})
-    with pytest.raises(ChangeFailed, match="taking it back failed too, and is tried again within 40 s: ufw is locked"):
+    with pytest.raises(ChangeFailed, match="the rollback failed too, and is tried again within 40 s: ufw is locked"):
         apply(session, unreachable)
 
 
 def test_a_disarming_that_fails_is_no_confirmation() -> None:
     """A timer that still runs would undo it later."""
     fresh = FakeSession({DISARM: Result(b"", b"no bus\n", 1)})
-    with pytest.raises(ChangeFailed, match=r"a fresh login fails after it \(no bus\)"):
+    with pytest.raises(ChangeFailed, match=r"a fresh login failed after it \(no bus\)"):
         apply(FakeSession(), lambda: fresh)
     assert fresh.closed
 
 
 def test_what_goes_leaves_the_record_after_it_was_confirmed() -> None:
     """A rule that was let in again is still ours."""
-    drop = Change("drop", sh("ufw delete"), remember={"wall": []}, guard=GUARDED.guard)
+    drop = Change("drop", sh("ufw delete"), record=[], guard=GUARDED.guard)
     session = FakeSession()
     with pytest.raises(ChangeFailed):
         apply(session, unreachable, drop)
-    assert not any('"wall": []' in one.script for one in session.ran)
+    assert not any('"ufw": []' in one.script for one in session.ran)
     session = FakeSession()
-    hands = apply(session, FakeSession, drop)
-    assert hands.state == {"wall": []}
-    assert '"wall": []' in session.ran[-1].script
+    applier = apply(session, FakeSession, drop)
+    assert applier.state.records("firewall") == {"ufw": []}
+    assert '"ufw": []' in session.ran[-1].script

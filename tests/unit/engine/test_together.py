@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from provision.engine.observe import Eyes
-from provision.resources.base import Ask
+from provision.engine.desired_state import Owned
+from provision.engine.observe import Observer
+from provision.resources.base import ApiQuery, Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import AskFile, ask_file
 from provision.resources.system.systemd import AskUnit, Service
 from provision.shell import Command, Result, sh
@@ -51,20 +52,20 @@ def test_files_together_are_what_each_is_alone(session: LocalSession, tmp_path: 
     """Whatever they hold and are called; one command for all."""
     questions = make(tmp_path, FILES)
     alone = session.ask(questions, deadline=10)
-    eyes = Eyes(session)
-    eyes.look(questions)
-    assert [eyes.answer(one) for one in questions] == alone
-    assert [len(look) for look in session.looks] == [len(questions), 1]
+    observer = Observer(session)
+    observer.ask(questions)
+    assert [observer.answer(one) for one in questions] == alone
+    assert [len(look) for look in session.batches] == [len(questions), 1]
 
 
 def test_what_is_no_plain_file_is_asked_alone(session: LocalSession, tmp_path: Path) -> None:
     """A folder spoils the joint answer: each is then asked by itself, in one batch more."""
     questions = make(tmp_path, {"plain": FILES["plain"], "folder": lambda path: path.mkdir()})
-    eyes = Eyes(session)
-    eyes.look([*questions, sh("echo other")])
-    assert [eyes.answer(one).code for one in questions] == [0, 1]
-    assert eyes.answer(questions[0]).stdout.endswith(b"\none\ntwo\n")
-    assert [len(look) for look in session.looks] == [2, 2]
+    observer = Observer(session)
+    observer.ask([*questions, sh("echo other")])
+    assert [observer.answer(one).code for one in questions] == [0, 1]
+    assert observer.answer(questions[0]).stdout.endswith(b"\none\ntwo\n")
+    assert [len(look) for look in session.batches] == [2, 2]
 
 
 def test_a_file_that_changes_between_stat_and_cat_is_asked_alone(tmp_path: Path) -> None:
@@ -84,8 +85,8 @@ def test_one_question_goes_as_it_is(tmp_path: Path) -> None:
     """Nothing is gained by joining one."""
     session = FakeSession()
     question = ask_file(str(tmp_path / "plain"))
-    Eyes(session).look([question])
-    assert session.looks == [[question]]
+    Observer(session).ask([question])
+    assert session.batches == [[question]]
 
 
 def test_units_together() -> None:
@@ -93,20 +94,31 @@ def test_units_together() -> None:
     questions = [question for name in ("a", "b") for question in Service(name).probe().values()]
     one, two = b"LoadState=loaded\nActiveState=active\nUnitFileState=enabled", b"LoadState=not-found\n"
     session = FakeSession({"show a b": one + b"\n\n" + two})
-    eyes = Eyes(session)
-    eyes.look(questions)
-    assert [eyes.answer(question).stdout for question in questions] == [one, two]
-    assert [len(look) for look in session.looks] == [1]
+    observer = Observer(session)
+    observer.ask(questions)
+    assert [observer.answer(question).stdout for question in questions] == [one, two]
+    assert [len(look) for look in session.batches] == [1]
     assert AskUnit.split([AskUnit("", unit="a"), AskUnit("", unit="b")], Result(b"", code=1)) is None
 
 
-def test_what_a_call_needs_travels_with_the_rest() -> None:
-    """An API's look that rests on the host's answer costs no round trip of its own."""
+def test_what_an_api_query_needs_travels_with_the_rest() -> None:
+    """A query that needs the host's answer costs no round trip of its own, and is made once."""
     session = FakeSession({"who": "it\n"})
-    call = Ask("key", lambda need: Result(need.stdout * 2 if need else b""), needs=sh("who"))
-    eyes = Eyes(session)
-    eyes.look([call, sh("other")])
-    assert eyes.answer(call).stdout == b"it\nit\n"
-    assert [len(look) for look in session.looks] == [2]
-    eyes.look([call])
-    assert len(session.looks) == 1
+
+    class Remote(Resource):
+        label = "Remote"
+
+        def probe(self) -> Probe:
+            query = ApiQuery("key", lambda seen: seen.text * 2, needs=sh("who"))
+            return Probe({"api": query, "other": sh("other")})
+
+        def plan(self, seen: Observation) -> Iterator[Change | Note]:
+            del seen
+            yield from ()
+
+    observer, item = Observer(session), Owned("task", Remote())
+    observer.observe([item])
+    assert observer.seen(item).data("api") == "it\nit\n"
+    assert [one.script for one in session.batches[0]][2:] == ["who", "other"]
+    observer.observe([item])
+    assert len(session.batches) == 1

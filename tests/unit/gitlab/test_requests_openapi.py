@@ -26,10 +26,10 @@ from provision.errors import ApiFailed
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
 from provision.resources import RunnerSettings
-from provision.resources.base import Call, Change
+from provision.resources.base import ApiAction, Change
 from provision.resources.runner.accounts import ask_tokens, unregister
 from provision.secret import Secret
-from provision.testing import LocalSession, look, planned
+from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.data import DATA
@@ -234,15 +234,15 @@ def test_comparing_and_changing_settings(described: Any, between: Between, tmp_p
     wanted = {**ALL, "tag_list": ["docker", "build"]}
     del wanted["maintenance_note"], between.sent[:]
     resource = RunnerSettings("builder", between.api, wanted, made.token)
-    (change,) = planned(resource, look(resource, host))
+    (change,) = planned(resource, observe_on(host, resource))
     assert isinstance(change, Change)
-    assert isinstance(change.run, Call)
+    assert isinstance(change.run, ApiAction)
     change.run.make()
     number = made.id
     checked(described, between, "POST /runners/verify 200", f"GET /runners/{number} 200", f"PUT /runners/{number} 200")
     del between.sent[:]
-    (proof,) = planned(resource, look(resource, host))  # nothing differs any more
-    assert not proof.leaves
+    (proof,) = planned(resource, observe_on(host, resource))  # nothing differs any more
+    assert proof.verification
 
 
 def test_what_the_host_asks(described: Any, between: Between, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_what_the_host_asks(described: Any, between: Between, tmp_path: Path) ->
             )
         ],
     ):
-        assert not isinstance(command, Call)
+        assert not isinstance(command, ApiAction)
         assert host.run(command, deadline=30).code == 0
     checked(
         described,

@@ -16,9 +16,9 @@ import pytest
 
 from provision.gitlab.repository import Repository
 from provision.resources import PipelineFile, ProjectSettings, Resource, WantedProject, WantedVariable
-from provision.resources.base import Call
+from provision.resources.base import ApiAction
 from provision.secret import Secret
-from provision.testing import LocalSession, look, planned
+from provision.testing import LocalSession, observe_on, planned
 from tests.unit.gitlab.test_requests_openapi import DESCRIPTION, Between, Sent, between, check, described
 
 __all__ = ["between", "described"]
@@ -46,8 +46,8 @@ BY_HAND = {
 
 def carried_out(resource: Resource, host: LocalSession) -> None:
     """Looks, and makes the changes at the API."""
-    for change in planned(resource, look(resource, host)):
-        if isinstance(change.run, Call):
+    for change in planned(resource, observe_on(host, resource)):
+        if isinstance(change.run, ApiAction):
             change.run.make()
 
 

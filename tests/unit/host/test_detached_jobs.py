@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from provision.host.files import job_folder, journal
 from provision.host.jobs import detach
-from provision.host.pending import Handler
+from provision.host.pending import Handler, add_pending, job_folder
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 from tests.unit.conftest import Local
@@ -147,7 +146,7 @@ def test_an_ended_step_is_picked_up(host: LocalSession, home: Path, broken_off: 
 def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, home: Path, broken_off: Job) -> None:
     """It began before the change that owes it anew: its result says nothing of that change."""
     owed = Handler("slow work", "do it", sh("true"), detached=True)
-    assert host.run(Command(journal((owed,))), deadline=10).code == 0
+    assert host.run(Command(add_pending((owed,))), deadline=10).code == 0
     go(home)
     result = follow(host, sh("echo anew"))
     assert "never" not in result.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.host.files import ASK_PENDING, ASK_STATE, journal, read_pending, read_state, remember, settle
-from provision.host.pending import Handler
+from provision.host.pending import ASK_PENDING, Handler, add_pending, clear_pending, read_pending
+from provision.host.state import ASK_STATE, HostState
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 from tests.unit.conftest import Local
@@ -61,49 +60,49 @@ class TestDebts:
     def test_a_debt_is_written_once(self, host: LocalSession) -> None:
         """Two changes that owe the same leave one line."""
         for _ in range(2):
-            assert text_of(host, journal((RELOAD, RELOAD))).code == 0
+            assert text_of(host, add_pending((RELOAD, RELOAD))).code == 0
         assert read_pending(text_of(host, ASK_PENDING.script).text) == {"reload": "reload it"}
         assert text_of(host, ASK_PENDING.script).text == "reload\treload it\n"
 
     def test_nothing_owed_is_nothing_written(self, host: LocalSession, home: Path) -> None:
         """No shell text at all."""
-        assert journal(()) == ""
+        assert add_pending(()) == ""
         assert text_of(host, ASK_PENDING.script).stdout == b""
         assert not home.exists()
 
     def test_a_name_inside_another_is_another_debt(self, host: LocalSession) -> None:
         """`docker` is owed although `restart-docker` is, and paying the one leaves the other."""
         restart, docker = (Handler(name, f"{name}!", sh("true")) for name in ("restart-docker", "docker"))
-        text_of(host, journal((restart,)))
-        text_of(host, journal((docker,)))
+        text_of(host, add_pending((restart,)))
+        text_of(host, add_pending((docker,)))
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["restart-docker", "docker"]
-        text_of(host, settle(docker))
+        text_of(host, clear_pending(docker.name))
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["restart-docker"]
 
     def test_paid_work_is_struck_off(self, host: LocalSession, home: Path) -> None:
         """The last debt takes the file with it."""
-        text_of(host, journal((RELOAD, DETACHED)))
-        assert text_of(host, settle(RELOAD)).code == 0
+        text_of(host, add_pending((RELOAD, DETACHED)))
+        assert text_of(host, clear_pending(RELOAD.name)).code == 0
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["reconfigure"]
-        assert text_of(host, settle(DETACHED)).code == 0
+        assert text_of(host, clear_pending(DETACHED.name)).code == 0
         assert list(home.iterdir()) == []
 
     def test_settling_what_is_not_owed_is_no_fault(self, host: LocalSession, home: Path) -> None:
         """A rollback may have struck it off already."""
         home.mkdir()
-        assert text_of(host, settle(RELOAD)).code == 0
+        assert text_of(host, clear_pending(RELOAD.name)).code == 0
         assert list(home.iterdir()) == []
 
     def test_a_job_of_before_the_change_is_marked_stale(self, host: LocalSession, home: Path) -> None:
         """Its result says nothing of the change that comes now."""
         job = home / "job" / "reconfigure"
         job.mkdir(parents=True)
-        text_of(host, journal((DETACHED,)))
+        text_of(host, add_pending((DETACHED,)))
         assert (job / "stale").exists()
 
     def test_without_such_a_job_nothing_is_marked(self, host: LocalSession, home: Path) -> None:
         """Only `pending` is there."""
-        text_of(host, journal((DETACHED,)))
+        text_of(host, add_pending((DETACHED,)))
         assert [one.name for one in home.iterdir()] == ["pending"]
 
     @needs_root
@@ -111,7 +110,7 @@ class TestDebts:
         """With `set -e`, as the engine runs it, what would follow does not run."""
         (small_disk / "filler").write_bytes(b"x" * 65536)
         host = local({"/var/lib/provision": small_disk / "home"})
-        result = text_of(host, f"set -e\n{journal((RELOAD,))}\necho changed")
+        result = text_of(host, f"set -e\n{add_pending((RELOAD,))}\necho changed")
         assert result.code != 0
         assert b"changed" not in result.stdout
 
@@ -119,35 +118,31 @@ class TestDebts:
     def test_debts_survive_a_full_disk(self, small_disk: Path, local: Local) -> None:
         """Paying one on a full disk fails; it does not forget the others."""
         host = local({"/var/lib/provision": small_disk})
-        text_of(host, journal((RELOAD, DETACHED)))
+        text_of(host, add_pending((RELOAD, DETACHED)))
         (small_disk / "filler").write_bytes(b"x" * (65536 - 4096))
-        assert text_of(host, settle(RELOAD)).code != 0
+        assert text_of(host, clear_pending(RELOAD.name)).code != 0
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["reload", "reconfigure"]
 
 
-class TestMemory:
-    """`state.json`: what was set up by us."""
+class TestState:
+    """`state.json`: what tasks recorded on the host."""
 
-    def test_what_is_remembered_is_read_back(self, host: LocalSession, home: Path) -> None:
+    def test_what_is_recorded_is_read_back(self, host: LocalSession, home: Path) -> None:
         """Quotes, percent signs, newlines and other alphabets survive; only root may read it."""
-        state = {"daemon.json": ["it's", '"50%"', "a\nb", "ü\\n"], "n": None}
-        assert text_of(host, remember(state)).code == 0
-        assert read_state(text_of(host, ASK_STATE.script).text) == state
+        state = HostState().updated("docker", {"daemon.json": ["it's", '"50%"', "a\nb", "ü\\n"]})
+        assert text_of(host, state.write()).code == 0
+        assert HostState.parse(text_of(host, ASK_STATE.script).text) == state
         assert mode(home / "state.json") == 0o600
         assert [one.name for one in home.iterdir()] == ["state.json"]
 
-    def test_a_host_of_nobody_remembers_nothing(self, host: LocalSession) -> None:
+    def test_a_new_host_has_no_records(self, host: LocalSession) -> None:
         """No file is an empty state, and no failure."""
         result = text_of(host, ASK_STATE.script)
-        assert (result.code, read_state(result.text)) == (0, {})
+        assert (result.code, HostState.parse(result.text)) == (0, HostState())
 
-    @pytest.mark.parametrize("text", ["{", "[]", '"x"'])
-    def test_a_broken_record_is_told(self, text: str) -> None:
-        """Anything but an object is a ValueError (json's own is one)."""
-        with pytest.raises(ValueError, match=re.compile("object|JSON|Expecting")):
-            read_state(text)
-
-    def test_the_record_is_readable_json(self, host: LocalSession, home: Path) -> None:
+    def test_the_file_is_readable_json(self, host: LocalSession, home: Path) -> None:
         """Keys in order, so that two hosts' records can be compared."""
-        text_of(host, remember({"b": 1, "a": 2}))
-        assert list(json.loads((home / "state.json").read_text())) == ["a", "b"]
+        text_of(host, HostState().updated("firewall", {"b": 1, "a": 2}).write())
+        found = json.loads((home / "state.json").read_text())
+        assert found == {"version": 2, "owners": {"firewall": {"a": 2, "b": 1}}, "shared": {}}
+        assert list(found["owners"]["firewall"]) == ["a", "b"]

@@ -31,7 +31,7 @@ def wants(tmp_path: Path) -> Wants:
     """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns."""
     tasks = {one.name: one for one in SHIPPED}
 
-    def resources(name: str, text: str = "", base: str = ESTATE, **more: Any) -> tuple[Resource, ...]:
+    def resources(name: str, text: str = "", base: str = ESTATE) -> tuple[Resource, ...]:
         file = tmp_path / "inventory.toml"
         file.write_text(base + text)
         file.chmod(0o600)
@@ -41,7 +41,7 @@ def wants(tmp_path: Path) -> Wants:
         members = {group: tuple(one.name for one in hosts) for group, hosts in inventory.groups.items()}
         members["all"] = tuple(one.name for one in inventory.hosts)
         hosts = [
-            Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members, **more)
+            Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members)
             for one in inventory.hosts
             if on in (*one.groups, "all")
         ]

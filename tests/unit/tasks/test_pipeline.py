@@ -70,7 +70,7 @@ class TestCommit:
         estate.forget()
         told = estate.run("pipeline", TEXT)
         assert (told.changes, [one for one in estate.asked if not one.startswith("GET")]) == ([], [])
-        assert list(estate.state) == ["gitlab pipeline/root/hello"]
+        assert list(estate.records("pipeline")) == ["gitlab pipeline/root/hello"]
 
     def test_drift_by_hand(self, estate: Estate) -> None:
         """Somebody edited it: put right when it is named, with what was theirs in the diff."""
@@ -131,7 +131,7 @@ class TestCommit:
         estate.before = meddle
         told = estate.run("pipeline", TEXT)
         assert (told.code, told.changes) == (0, [COMMIT])
-        assert "somebody else committed to .gitlab-ci.yml in the meantime: looking again" in told.messages
+        assert "somebody else committed to .gitlab-ci.yml in the meantime: observing again" in told.messages
         assert "-theirs: {script: [x]}" in told.diffs  # what is overwritten was seen
         assert "npm test" in estate.committed()
 
@@ -248,12 +248,18 @@ class TestRefused:
     def test_no_such_project(self, estate: Estate) -> None:
         """None is made."""
         told = estate.run("pipeline", TEXT.replace("hello", "helo"))
-        assert "it is not there, or gitlab.api_token may not see it" in told.error.text
+        assert "the project does not exist, or gitlab.api_token may not see it" in told.error.text
 
     def test_gitlab_is_not_reached(self, estate: Estate) -> None:
         """Foreseen in check mode; else a failed run."""
         assert estate.run("pipeline", TEXT, check=True, url="http://127.0.0.1:9").code == 0
         assert "cannot be reached" in estate.run("pipeline", TEXT, url="http://127.0.0.1:9").error.text
+
+
+def validate(estate: Estate, text: str) -> None:
+    """What is checked before any host is contacted, where the user named the task."""
+    for one in estate.resources("pipeline", text):
+        one.validate()
 
 
 class TestBadInput:
@@ -272,15 +278,13 @@ class TestBadInput:
             UsageError,
             match=rf"pipeline\.{missing} is missing: the template pipelines/{template}\.gitlab-ci\.yml\.j2 needs it",
         ):
-            estate.resources(
-                "pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n', named="pipeline"
-            )
+            validate(estate, f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n')
 
     def test_a_broken_template_of_ones_own(self, estate: Estate, own: Path) -> None:
         """Its name and the reason."""
         (own / "registry.gitlab-ci.yml.j2").write_text("{{ nonsense }} {% if %}")
         with pytest.raises(UsageError, match=r"templates/pipelines/registry\.gitlab-ci\.yml\.j2: TemplateSyntaxError"):
-            estate.resources("pipeline", TEXT, named="pipeline")
+            validate(estate, TEXT)
 
     def test_in_a_run_over_everything(self, estate: Estate) -> None:
         """It is rendered only where it differs: then it fails this task, and no other."""

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from provision.errors import ConnectionLost, UsageError
-from provision.resources.delivery import project_parts as memory
 from provision.tasks import project
 from provision.testing import LocalSession
 from tests.support.estate import PROJECT, Estate
@@ -152,13 +151,12 @@ class TestHidden:
     def test_the_fingerprint_is_keyed(self, estate: Estate) -> None:
         """Two estates with the same secret remember different things; the key is random."""
         estate.run("project", self.ONE)
-        first = dict(estate.state)
-        assert len(first["fingerprint key"]) == 64
+        assert len(estate.state["shared"]["fingerprint key"]) == 64
+        first = estate.records("project")
         estate.forget()
-        memory._new_key.cache_clear()
         estate.run("project", self.ONE)
         record = "gitlab variable/root/hello H *"
-        assert first[record] != estate.state[record]
+        assert first[record] != estate.records("project")[record]
 
     def test_a_lost_record(self, estate: Estate) -> None:
         """What cannot be compared is set again: never left to chance."""
@@ -216,14 +214,16 @@ class TestDropped:
             "delete variable B of project root/hello: we set it, and it is wanted no more",
         ]
         assert sorted(estate.variables) == ["A *", "A staging", "THEIRS *"]
-        assert sorted(one for one in estate.state if "variable/" in one) == ["gitlab variable/root/hello A *"]
+        assert sorted(one for one in estate.records("project") if "variable/" in one) == [
+            "gitlab variable/root/hello A *"
+        ]
 
     def test_gone_already(self, estate: Estate) -> None:
         """Somebody deleted it by hand: forgotten, no change."""
         estate.run("project", variables('A = "1"\nB = "2"'))
         estate.ask("DELETE", f"{estate.project}/variables/B")
         assert estate.run("project", variables('A = "1"')).changes == []
-        assert "gitlab variable/root/hello B *" not in estate.state
+        assert "gitlab variable/root/hello B *" not in estate.records("project")
 
 
 class TestRunners:
@@ -289,7 +289,7 @@ class TestRunners:
         assert told.changes == ["after register: assign runner docker-builder to project root/hello, and lock it"]
         told = estate.run("project", text)
         assert told.code == 1
-        assert "waits for register" in told.error.text
+        assert "it requires register" in told.error.text
         assert "provision register" in told.error.hint
         assert estate.state == {}
 
@@ -392,8 +392,8 @@ def test_no_such_project(estate: Estate) -> None:
     text = '[projects."root/hello".variables]\nA = "1"\n[projects."root/helo".variables]\nA = "1"\n'
     told = estate.run("project", text)
     assert (told.code, told.changes) == (1, [])
-    assert told.error.text == "project root/helo is not there, or gitlab.api_token may not see it"
-    assert "set up here, not made" in told.error.hint
+    assert told.error.text == "project root/helo does not exist, or gitlab.api_token may not see it"
+    assert "does not create them" in told.error.hint
     assert estate.variables == {}
 
 
@@ -410,7 +410,7 @@ def test_somebody_was_quicker(estate: Estate) -> None:
     told = estate.run("project", variables('A = "1"'))
     assert told.code == 0
     assert told.changes == ["set value of variable A of project root/hello"]
-    assert any("looking again" in one for one in told.messages)
+    assert any("observing again" in one for one in told.messages)
     assert estate.variables["A *"]["value"] == "1"
 
 
@@ -453,4 +453,3 @@ def test_only_one_host_is_concerned(estate: Estate) -> None:
     assert not project.concerns(replace(host, members={**members, "gitlab": ()}))
     assert project.concerns(replace(host, name="x", members={"all": ("x", "y")}))
     assert not project.concerns(estate.host(""))
-    assert project.resources(replace(host, name="runner-1")) == ()

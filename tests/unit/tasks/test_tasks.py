@@ -157,13 +157,10 @@ class TestRegister:
 class TestVerify:
     """The task `verify`."""
 
-    def test_when_it_is_asked_for_by_name(self, wants: Wants) -> None:
-        """Else only after a change on the estate, or when it was never proven."""
-        proof = only(wants("verify", REGISTRY + S3 + LOGIN), ImageProof)
-        assert (str(proof.url), proof.image, proof.always) == ("https://gitlab.example.com:5555", "sammy/hello", False)
-        assert only(wants("verify", REGISTRY + LOGIN, named=frozenset({"verify"})), ImageProof).always
-        assert not only(wants("verify", REGISTRY + LOGIN, named=frozenset({"all"})), ImageProof).always
-        assert only(wants("verify", REGISTRY + LOGIN, estate_changed=True), ImageProof).always
+    def test_what_it_verifies(self, wants: Wants) -> None:
+        """The registry's URL and the image of its login."""
+        check = only(wants("verify", REGISTRY + S3 + LOGIN), ImageProof)
+        assert (str(check.url), check.image) == ("https://gitlab.example.com:5555", "sammy/hello")
 
     def test_it_rests_on_bucket_and_authority(self, wants: Wants) -> None:
         """Another bucket makes a new proof due."""

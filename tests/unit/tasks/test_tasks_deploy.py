@@ -43,13 +43,13 @@ def test_an_app(wants: Wants) -> None:
     assert one.command == ("serve", "-v")
     assert dict(one.environment) == {"MODE": "prod", "API_TOKEN": Secret("the-app-token")}
     assert (one.trial.url, one.trial.contains, one.trial.seconds) == ("http://localhost:5001/", "hello", 9)
-    assert (one.registry.user, one.always) == ("sammy", False)
+    assert one.registry.user == "sammy"
 
 
-def test_where_the_registry_is_asked(wants: Wants) -> None:
-    """When it is named, and when something changed in the run."""
-    assert wants("deploy", REGISTRY + APP, named=frozenset({"deploy"}))[1].always
-    assert wants("deploy", REGISTRY + APP, estate_changed=True)[1].always
+def test_the_registry_is_asked_when_a_verification_is_due(wants: Wants) -> None:
+    """And not otherwise."""
+    probe = wants("deploy", REGISTRY + APP)[1].probe()
+    assert (list(probe), list(probe.when_due)) == (["containers", "pending"], ["image"])
 
 
 def test_an_image_of_docker_hub_needs_no_login(wants: Wants) -> None:

@@ -15,15 +15,15 @@ from provision.errors import Refused
 from provision.formats.build_context import Context
 from provision.host.image_registry import Registry
 from provision.image_name import parse
-from provision.resources import BuiltImage, Call, Change
+from provision.resources import ApiAction, BuiltImage, Change
+from provision.resources.base import KEEP
 from provision.secret import Secret
-from provision.testing import observe, planned, state_is
+from provision.testing import observe, planned
 
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
 BUILD = "build and push r.example.com/sammy/hello:1.0, latest"
 PROVE = "prove r.example.com/sammy/hello:1.0, latest: the registry has what was built"
-KEY = "image r.example.com/sammy/hello:1.0"
 
 
 @pytest.fixture
@@ -46,45 +46,45 @@ def made(wanted: BuiltImage) -> str:
     return wanted.fingerprint
 
 
-def summaries(wanted: BuiltImage, image: str, state: dict[str, Any]) -> list[str]:
+def summaries(wanted: BuiltImage, image: str, record: Any, due: bool = False) -> list[str]:
     """What is left to do."""
     filled = image.replace("PRINT", made(wanted))
-    noted = json.loads(json.dumps(state).replace("PRINT", made(wanted)))
-    return [one.summary for one in planned(wanted, observe(wanted, {"image": filled, "state": state_is(noted)}))]
+    noted = json.loads(json.dumps(record).replace("PRINT", made(wanted)))
+    return [one.summary for one in planned(wanted, observe(wanted, {"image": filled}, record=noted, due=due))]
 
 
 LOCAL = f"local PRINT sha256:9 r.example.com/sammy/hello@{DIGEST}\n" * 2
 THERE = f"tag 1.0 {DIGEST}\ntag latest {DIGEST}\n"
-RECORD = {KEY: {"made": "PRINT", "digest": DIGEST}}
+RECORD = {"made": "PRINT", "digest": DIGEST}
 
 CASES = [
     # bare: no Docker yet, no image yet
-    ("docker is not installed\n", {}, False, [BUILD]),
-    ("", {}, False, [BUILD, PROVE]),
+    ("docker is not installed\n", None, False, [BUILD]),
+    ("", None, False, [BUILD, PROVE]),
     # half done: built and not pushed, one tag pushed, pushed and not on record
-    (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", {}, False, [BUILD, PROVE]),
-    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest absent\n", {}, False, [BUILD, PROVE]),
-    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest {OTHER}\n", {}, False, [BUILD, PROVE]),
-    (LOCAL + THERE, {}, False, [PROVE]),
+    (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", None, False, [BUILD, PROVE]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest absent\n", None, False, [BUILD, PROVE]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest {OTHER}\n", None, False, [BUILD, PROVE]),
+    (LOCAL + THERE, None, False, [PROVE]),
     # converged: on record; asked again
-    ("recorded\n", RECORD, False, []),
+    ("", RECORD, False, []),
     (LOCAL + THERE, RECORD, True, []),
     (THERE, RECORD, True, []),
     # something else is wanted now
-    (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {KEY: {"made": "old", "digest": OTHER}}, False, [BUILD, PROVE]),
+    (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {"made": "old", "digest": OTHER}, False, [BUILD, PROVE]),
     # somebody pushed another one, or took the tag away
     (LOCAL + f"tag 1.0 {OTHER}\ntag latest {OTHER}\n", RECORD, True, [BUILD, PROVE]),
     ("tag 1.0 absent\ntag latest absent\n", RECORD, True, [BUILD, PROVE]),
     # the registry cannot be asked: nothing is built for that
     ("tag 1.0 ? refused\ntag latest ? refused\n", RECORD, True, ["ask the registry for r.example.com/sammy/hello"]),
-    ("tag 1.0 ? refused\ntag latest ? refused\n", {}, True, [BUILD, PROVE]),
+    ("tag 1.0 ? refused\ntag latest ? refused\n", None, True, [BUILD, PROVE]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("seen", "state", "always", "wanted"), CASES)
-def test_plan(folder: Path, seen: str, state: dict[str, Any], always: bool, wanted: list[str]) -> None:
+@pytest.mark.parametrize(("seen", "record", "due", "wanted"), CASES)
+def test_plan(folder: Path, seen: str, record: Any, due: bool, wanted: list[str]) -> None:
     """What is left to do, given what was seen."""
-    assert summaries(image(folder, always=always), seen, state) == wanted
+    assert summaries(image(folder), seen, record, due) == wanted
 
 
 LOCAL_ONLY = [("", ["build r.example.com/sammy/hello:1.0, latest"]), (LOCAL, []), (LOCAL[: len(LOCAL) // 2], ["build r.example.com/sammy/hello:1.0, latest"])]  # fmt: skip
@@ -93,22 +93,24 @@ LOCAL_ONLY = [("", ["build r.example.com/sammy/hello:1.0, latest"]), (LOCAL, [])
 @pytest.mark.parametrize(("seen", "wanted"), LOCAL_ONLY)
 def test_an_image_that_is_not_pushed(folder: Path, seen: str, wanted: list[str]) -> None:
     """It is looked for on the host itself, under all of its tags."""
-    assert summaries(image(folder, push=False), seen, {}) == wanted
+    assert summaries(image(folder, push=False), seen, None) == wanted
 
 
 def test_without_docker_it_waits_for_it(folder: Path) -> None:
     """Check mode predicts it on a bare host."""
     wanted = image(folder)
     (change,) = planned(wanted, observe(wanted, {"image": "docker is not installed\n"}))
-    assert change.waits_for == "docker"
+    assert change.requires == "docker"
 
 
 def test_what_is_sent(folder: Path) -> None:
     """The password's line, then the context; the password is in no argument."""
     wanted = image(folder, arguments=(("VERSION", "1 0"),), target="release")
     build = build_of(wanted)
-    assert isinstance(build.run, Call)
-    command, memory = build.run.make()
+    assert isinstance(build.run, ApiAction)
+    outcome = build.run.make()
+    assert outcome is not None
+    command = outcome.run
     password, _, stream = command.stdin.partition(b"\n")
     assert password == b"the-push-password"
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(stream))) as tar:
@@ -116,7 +118,7 @@ def test_what_is_sent(folder: Path) -> None:
     assert "the-push-password" not in command.script
     assert "--build-arg 'VERSION=1 0' --target release\n" in command.script
     assert "-t r.example.com/sammy/hello:1.0 -t r.example.com/sammy/hello:latest" in command.script
-    assert memory == {}, "it is on record once the registry showed it"
+    assert (outcome.record, build.record) == (KEEP, KEEP), "it is recorded once the registry showed it"
 
 
 def build_of(wanted: BuiltImage) -> Change:
@@ -128,7 +130,7 @@ def test_a_context_that_changes_meanwhile(folder: Path) -> None:
     """What was planned is what is built, or nothing."""
     build = build_of(image(folder))
     (folder / "more").write_text("x")
-    assert isinstance(build.run, Call)
+    assert isinstance(build.run, ApiAction)
     with pytest.raises(Refused, match="was changed while this ran"):
         build.run.make()
 

@@ -10,12 +10,13 @@ import pytest
 
 from provision.errors import ProbeFailed, Refused
 from provision.host.image_registry import Registry
+from provision.host.state import HostState
 from provision.image_name import parse
 from provision.inventory.tables.apps import PublishedPort
 from provision.resources import Deployment, DroppedApps, Trial
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import LocalSession, look, notes, observe, planned, state_is
+from provision.testing import LocalSession, notes, observe, observe_on, planned
 
 DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 IMAGE = "r.example.com/sammy/hello:1.0"
@@ -67,17 +68,17 @@ CASES = [
 @pytest.mark.parametrize(("containers", "registry", "pending", "wanted"), CASES)
 def test_plan(containers: str, registry: str, pending: str, wanted: list[str]) -> None:
     """Bare, half done, converged, broken."""
-    one = app(always=bool(registry))
+    one = app()
     seen = {"containers": containers.replace("PRINT", settings(one)), "pending": pending}
     if registry:
         seen["image"] = registry
-    assert [change.summary for change in planned(one, observe(one, seen))] == wanted
+    assert [change.summary for change in planned(one, observe(one, seen, due=bool(registry)))] == wanted
 
 
 def test_without_docker_it_waits_for_it() -> None:
     """Check mode predicts it on a bare host."""
     (change,) = planned(app(), observe(app(), {"containers": "docker: not installed\n"}))
-    assert change.waits_for == "docker"
+    assert change.requires == "docker"
 
 
 def test_another_ones_container_of_that_name() -> None:
@@ -88,8 +89,8 @@ def test_another_ones_container_of_that_name() -> None:
 
 def test_a_tag_that_is_gone() -> None:
     """The container serves on; it is said."""
-    one = app(always=True)
-    seen = observe(one, {"containers": RUNS.replace("PRINT", settings(one)), "image": "absent\n"})
+    one = app()
+    seen = observe(one, {"containers": RUNS.replace("PRINT", settings(one)), "image": "absent\n"}, due=True)
     assert planned(one, seen) == []
     assert "has no r.example.com/sammy/hello:1.0 any more" in notes(one, seen)[0]
 
@@ -100,10 +101,10 @@ def test_an_image_that_is_not_pulled() -> None:
     seen = {"containers": RUNS.replace("PRINT", settings(one)), "image": f"{DIGEST}\n"}
     assert planned(one, observe(one, seen)) == []
     assert planned(one, observe(one, {**seen, "image": OTHER}))[0].summary.startswith("replace hello")
-    assert planned(one, observe(one, {**seen, "image": ""}))[0].waits_for == "image"
+    assert planned(one, observe(one, {**seen, "image": ""}))[0].requires == "image"
 
 
-@pytest.mark.parametrize("more", [{"trial": Trial(url="http://x")}, {"always": True}])
+@pytest.mark.parametrize("more", [{"trial": Trial(url="http://x")}])
 def test_what_is_no_setting(more: dict[str, Any]) -> None:
     """Another check is no reason to replace a container."""
     assert settings(app(**more)) == settings(app())
@@ -146,9 +147,9 @@ DROPPED = [
 def test_dropped_apps(state: dict[str, Any], containers: str, wanted: list[str], apps: tuple[str, ...]) -> None:
     """What we deployed and is wanted no more goes; what others started never does."""
     one = DroppedApps(apps)
-    changes = planned(one, observe(one, {"containers": containers, "state": state_is(state)}))
+    changes = planned(one, observe(one, {"containers": containers}, records=state))
     assert [change.summary for change in changes] == wanted
-    assert all(change.remember == {"app hello": None} for change in changes)
+    assert all(change.records == {"app hello": None} for change in changes)
 
 
 def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
@@ -157,9 +158,9 @@ def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
     programs.mkdir()
     (programs / "grep").symlink_to(shutil.which("grep") or "")
     session = LocalSession({"/var/lib/provision": tmp_path}, {"PATH": str(programs)})
-    assert look(DroppedApps(()), session)["containers"].stdout == b""
-    (tmp_path / "state.json").write_text('{"app hello": {}}')
-    assert b"docker: " in look(DroppedApps(()), session)["containers"].stdout
+    assert observe_on(session, DroppedApps(()), owner="deploy")["containers"].stdout == b""
+    (tmp_path / "state.json").write_text(HostState().updated("deploy", {"app hello": {}}).text())
+    assert b"docker: " in observe_on(session, DroppedApps(()), owner="deploy")["containers"].stdout
 
 
 def test_an_answer_that_is_none() -> None:

@@ -17,7 +17,7 @@ from provision.resources.base import Change
 from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
 from provision.resources.system.firewall import published
 from provision.shell import Command, sh
-from provision.testing import NO_FILE, file_is, look, observe, planned, state_is
+from provision.testing import NO_FILE, file_is, observe, observe_on, planned
 from tests.unit.conftest import Local
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
@@ -116,7 +116,7 @@ class TestRestart:
         assert "wait_for_ci_jobs" in restart().run.script
         assert "wait_for_ci_jobs" not in restart(now=True).run.script
         assert restart().deadline > restart(now=True).deadline + 1000
-        assert restart().takes_back
+        assert restart().rolls_back
 
 
 class TestJobs:
@@ -175,7 +175,7 @@ class TestDaemonJson:
     def plan(wanted: dict[str, Any], found: Result, ours: list[str]) -> list[Change]:
         """The changes."""
         resource = settings(wanted)
-        return planned(resource, observe(resource, {"file": found, "state": state_is({DAEMON_JSON: ours})}))
+        return planned(resource, observe(resource, {"file": found}, record=ours))
 
     @pytest.mark.parametrize(
         ("before", "wanted", "ours", "owed"),
@@ -200,10 +200,10 @@ class TestDaemonJson:
         """Nothing wanted, nothing of ours: broken JSON is nobody's business."""
         assert self.plan({}, file_is("{broken"), []) == []
 
-    def carry_out(self, docker: Docker, wanted: dict[str, Any]) -> None:
+    def execute(self, docker: Docker, wanted: dict[str, Any]) -> None:
         """Edits."""
         resource = dataclasses.replace(settings(wanted), check="")
-        for change in planned(resource, look(resource, docker.session)):
+        for change in planned(resource, observe_on(docker.session, resource)):
             assert isinstance(change.run, Command)
             assert docker.session.run(change.run, deadline=10).code == 0
 
@@ -211,21 +211,21 @@ class TestDaemonJson:
     def test_what_was_in_force_is_put_aside_once(self, docker: Docker) -> None:
         """Before the first unpaid edit."""
         docker.file.write_text('{"mtu": 1}')
-        self.carry_out(docker, {"mtu": 2})
-        self.carry_out(docker, {"mtu": 3})
+        self.execute(docker, {"mtu": 2})
+        self.execute(docker, {"mtu": 3})
         assert docker.aside.read_text() == '{"mtu": 1}'
 
     @needs_root
     def test_that_there_was_no_file_is_noted(self, docker: Docker) -> None:
         """And not overwritten by the second edit."""
-        self.carry_out(docker, {"mtu": 2})
-        self.carry_out(docker, {"mtu": 3})
+        self.execute(docker, {"mtu": 2})
+        self.execute(docker, {"mtu": 3})
         assert [one.name for one in docker.aside.parent.iterdir()] == ["daemon.json.none"]
 
     @needs_root
     def test_a_reload_puts_nothing_aside(self, docker: Docker) -> None:
         """It cannot keep Docker from coming up."""
-        self.carry_out(docker, {"debug": True})
+        self.execute(docker, {"debug": True})
         assert list(docker.aside.parent.iterdir()) == []
 
     def test_bare(self) -> None:

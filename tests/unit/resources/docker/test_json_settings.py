@@ -11,7 +11,7 @@ from provision.errors import ProbeFailed, Refused
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
 from provision.shell import Command, sh
-from provision.testing import NO_FILE, file_is, observe, planned, state_is
+from provision.testing import NO_FILE, file_is, observe, planned
 
 RESTART = Handler("restart-docker", "restart docker", sh("true"))
 PATH = "/etc/docker/daemon.json"
@@ -24,7 +24,7 @@ def settings(**wanted: Any) -> JsonSettings:
 
 def plan(resource: JsonSettings, found: Result, ours: list[str] | None = None) -> list[Change]:
     """The changes, for a file and the keys that we once set."""
-    return planned(resource, observe(resource, {"file": found, "state": state_is({PATH: ours} if ours else {})}))
+    return planned(resource, observe(resource, {"file": found}, record=ours))
 
 
 def written(change: Change) -> Any:
@@ -38,7 +38,7 @@ def test_bare() -> None:
     (change,) = plan(settings(debug=True), NO_FILE)
     assert (change.summary, change.action) == (f"create {PATH}", "create")
     assert written(change) == {"debug": True}
-    assert change.remember == {PATH: ["debug"]}
+    assert change.record == ["debug"]
     assert change.notify == (RESTART,)
     assert change.diff.splitlines()[3:] == ["+{", '+  "debug": true', "+}"]
 
@@ -59,14 +59,14 @@ def test_a_key_that_we_once_set_and_dropped_goes() -> None:
     """A key of others with the same history does not exist: only what is on record is taken out."""
     (change,) = plan(settings(debug=True), file_is('{"debug": true, "mtu": 1400, "bip": "x"}'), ["debug", "mtu"])
     assert written(change) == {"debug": True, "bip": "x"}
-    assert change.remember == {PATH: ["debug"]}
+    assert change.record == ["debug"]
 
 
 def test_nothing_wanted_any_more() -> None:
     """The last of our keys goes and nothing is on record; others' stay."""
     (change,) = plan(settings(), file_is('{"mtu": 1400, "bip": "x"}'), ["mtu"])
     assert written(change) == {"bip": "x"}
-    assert change.remember == {PATH: None}
+    assert change.record is None
 
 
 @pytest.mark.parametrize("found", [NO_FILE, file_is(""), file_is("{}")])

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from provision.errors import ProbeFailed, ProvisionError, Refused
 from provision.resources import CertificatePair, Result
 from provision.resources.gitlab.certificates import examine
-from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
 
 HOST = "gitlab.example.com"
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
@@ -228,14 +228,14 @@ class TestOnTheHost:
 
     def test_converged(self, ssl: Path, pair: CertificatePair) -> None:
         """Nothing to do, nothing to say."""
-        seen = look(pair, self.put(ssl, self.current().pem, private()))
+        seen = observe_on(self.put(ssl, self.current().pem, private()), pair)
         assert planned(pair, seen) == []
         assert notes(pair, seen) == []
 
     def test_an_rsa_key_in_the_old_format(self, ssl: Path, pair: CertificatePair) -> None:
         """`BEGIN RSA PRIVATE KEY` is a key as well."""
         old = key("rsa").private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        assert planned(pair, look(pair, self.put(ssl, self.current(name="rsa").pem, old))) == []
+        assert planned(pair, observe_on(self.put(ssl, self.current(name="rsa").pem, old), pair)) == []
 
     @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660])
     def test_half_done_the_key_is_open_to_others(self, ssl: Path, pair: CertificatePair, mode: int) -> None:
@@ -243,18 +243,18 @@ class TestOnTheHost:
         host = self.put(ssl, self.current().pem, private(), mode)
         (ssl / "g.key").rename(ssl / "real.key")
         (ssl / "g.key").symlink_to("real.key")
-        (change,) = planned(pair, look(pair, host))
+        (change,) = planned(pair, observe_on(host, pair))
         assert change.summary == f"set /etc/gitlab/ssl/g.key to 0600 (was {mode:04o})"
         assert host.run(change.run, deadline=10).code == 0  # type: ignore[arg-type]
         assert (ssl / "real.key").stat().st_mode & 0o777 == 0o600
-        assert planned(pair, look(pair, host)) == []
+        assert planned(pair, observe_on(host, pair)) == []
 
     @pytest.mark.parametrize("gone", ["g.crt", "g.key"])
     def test_bare(self, ssl: Path, pair: CertificatePair, gone: str) -> None:
         """A file that nobody brings is a fault that names it; one that is on its way is none."""
         host = self.put(ssl, self.current().pem, private())
         (ssl / gone).unlink()
-        seen = look(pair, host)
+        seen = observe_on(host, pair)
         with pytest.raises(Refused, match=f"/etc/gitlab/ssl/{gone} is not on the host") as caught:
             planned(pair, seen)
         assert "registry.certificate.local_fullchain" in caught.value.hint
@@ -267,29 +267,29 @@ class TestOnTheHost:
     def test_what_is_no_key(self, ssl: Path, pair: CertificatePair, key_text: bytes) -> None:
         """openssl's last words are passed on."""
         with pytest.raises(Refused, match=r"g\.key is no private key without a passphrase: \S"):
-            planned(pair, look(pair, self.put(ssl, self.current().pem, key_text)))
+            planned(pair, observe_on(self.put(ssl, self.current().pem, key_text), pair))
 
     def test_a_key_with_a_passphrase(self, ssl: Path, pair: CertificatePair) -> None:
         """nginx could not ask for it: refused with the command that takes it away."""
         locked = private("leaf", BestAvailableEncryption(b"sesame"))
         with pytest.raises(Refused, match=r"g\.key is no private key without a passphrase") as caught:
-            planned(pair, look(pair, self.put(ssl, self.current().pem, locked)))
+            planned(pair, observe_on(self.put(ssl, self.current().pem, locked), pair))
         assert "openssl pkey -in OLD -out NEW" in caught.value.hint
 
     def test_the_key_of_another(self, ssl: Path, pair: CertificatePair) -> None:
         """The file is named along with what is wrong in it."""
         with pytest.raises(Refused, match=r"ssl/g\.crt: certificate and key do not belong together"):
-            planned(pair, look(pair, self.put(ssl, self.current().pem, private("another"))))
+            planned(pair, observe_on(self.put(ssl, self.current().pem, private("another")), pair))
 
     def test_it_ends_soon(self, ssl: Path, pair: CertificatePair) -> None:
         """A note, in time to renew it."""
         soon = self.current(end=datetime.datetime.now(datetime.UTC) + 20 * DAY)
-        seen = look(pair, self.put(ssl, soon.pem, private()))
+        seen = observe_on(self.put(ssl, soon.pem, private()), pair)
         assert notes(pair, seen) == ["/etc/gitlab/ssl/g.crt expires in 19 days"]
 
     def test_no_secret_leaves_the_host(self, ssl: Path, pair: CertificatePair) -> None:
         """What is seen of the key is its public half."""
-        seen = look(pair, self.put(ssl, self.current().pem, private()))
+        seen = observe_on(self.put(ssl, self.current().pem, private()), pair)
         assert "PRIVATE" not in seen["key"].text + seen["key"].errors
         assert public().decode() in seen["key"].text
 

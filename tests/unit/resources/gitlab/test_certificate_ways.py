@@ -14,7 +14,7 @@ from provision.resources import AcmeCertificate, CertificatePair, Result, Served
 from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
 from provision_lab.certificates import Authority, Pair
 
 HOST = "registry.example.com"
@@ -107,10 +107,10 @@ def test_carried_out_both_are_there(host: LocalSession, tmp_path: Path) -> None:
     """Put, replaced, settled; modes as wanted, the old ones kept, nothing stands beside."""
     for pair in (OLD, NEW):
         wanted = replace(uploaded(pair), port=9)
-        (change,) = planned(wanted, look(wanted, host))
+        (change,) = planned(wanted, observe_on(host, wanted))
         assert isinstance(change.run, Command)
         assert host.run(change.run, deadline=10).code == 0
-        assert planned(wanted, look(wanted, host)) == []
+        assert planned(wanted, observe_on(host, wanted)) == []
     ssl = tmp_path / "etc/gitlab/ssl"
     assert sorted(one.name for one in ssl.iterdir()) == ["r.crt", "r.key"]
     assert (ssl / "r.key").stat().st_mode & 0o777 == 0o600
@@ -129,7 +129,7 @@ def test_a_key_that_cannot_be_written_leaves_the_old_pair(
     if before:
         (ssl / "r.crt").write_text(before.fullchain)
     wanted = replace(uploaded(), port=9)
-    (change,) = planned(wanted, look(wanted, host))
+    (change,) = planned(wanted, observe_on(host, wanted))
     (ssl / ".r.key.provision").mkdir()  # where the new key would be written first
     assert isinstance(change.run, Command)
     assert host.run(change.run, deadline=10).code != 0

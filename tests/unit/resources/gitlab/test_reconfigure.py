@@ -27,6 +27,6 @@ def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
 def test_it_outlives_the_connection() -> None:
     """Detached, under the one name that gitlab.rb's edits owe, and longer than two attempts."""
     handler = reconfigure()
-    assert (handler.name, handler.detached, handler.takes_back) == ("reconfigure", True, True)
+    assert (handler.name, handler.detached, handler.rolls_back) == ("reconfigure", True, True)
     assert handler.deadline > 2 * 1500
     assert handler.run.stdin == b""

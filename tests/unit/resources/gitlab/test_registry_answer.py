@@ -16,7 +16,7 @@ from provision.resources.base import Change
 from provision.resources.gitlab.registry import judge
 from provision.secret import Secret
 from provision.shell import Command, sh
-from provision.testing import LocalSession, look, observe, packages_are, planned, state_is
+from provision.testing import LocalSession, observe, observe_on, packages_are, planned
 from provision.url import Url
 
 REALM = "https://gitlab.example.com/jwt/auth"
@@ -68,14 +68,14 @@ def answer(text: str, installed: bool = True) -> list[Change]:
 def test_bare() -> None:
     """No GitLab: predicted, after it."""
     (change,) = answer("", installed=False)
-    assert change.waits_for == "gitlab"
+    assert change.requires == "gitlab"
     assert change.summary == "bring https://gitlab.example.com:5555/v2/ up: it does not answer"
 
 
 def test_broken_owes_a_reconfigure() -> None:
     """GitLab is there, and its registry is not."""
     (change,) = answer("HTTP/1.1 502 Bad Gateway\r\n")
-    assert (change.waits_for, change.notify, change.action) == ("", (REPAIR,), "run")
+    assert (change.requires, change.notify, change.action) == ("", (REPAIR,), "run")
     assert REGISTRY.handlers == (REPAIR,)
 
 
@@ -112,7 +112,7 @@ def test_a_real_answer(serve: Serve, reply: Any, host: str) -> None:
     """By real curl, under a name that is nowhere resolved, and under an address that is not this machine's."""
     web = serve(lambda _: reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'}))
     registry = dataclasses.replace(REGISTRY, url=Url.parse(f"http://{host}:{web.port}"))
-    seen = look(registry, LocalSession({}, {"PATH": "/usr/bin:/bin"}))
+    seen = observe_on(LocalSession({}, {"PATH": "/usr/bin:/bin"}), registry)
     assert judge(seen["answer"].text, REALM) == ""
     assert web.asked[0].path == "/v2/"
     assert web.asked[0].headers["host"] == f"{host}:{web.port}"
@@ -123,9 +123,9 @@ PROOF = ImageProof(
 )
 
 
-def prove(proof: ImageProof, code: int = 0, state: dict[str, Any] | None = None) -> list[Change]:
+def prove(proof: ImageProof, code: int = 0, record: Any = None, *, due: bool = False) -> list[Change]:
     """What is to be proven."""
-    return planned(proof, observe(proof, {"look": code, "state": state_is(state or {})}))
+    return planned(proof, observe(proof, code, record=record, due=due))
 
 
 class TestImageProof:
@@ -134,7 +134,7 @@ class TestImageProof:
     def test_bare(self) -> None:
         """Never proven: due. It changes nothing, and its password travels on standard input."""
         (change,) = prove(PROOF)
-        assert change.leaves is False
+        assert change.verification
         assert change.summary.startswith("prove gitlab.example.com:5555/sammy/hello: ")
         assert isinstance(change.run, Command)
         assert change.run.stdin == b"the-password\n"
@@ -143,24 +143,24 @@ class TestImageProof:
     def test_converged(self) -> None:
         """Proven with these settings, and its port opens."""
         (change,) = prove(PROOF)
-        assert prove(PROOF, state=dict(change.remember)) == []
+        assert prove(PROOF, record=change.record) == []
 
     @pytest.mark.parametrize("code", [1, 124])
     def test_broken(self, code: int) -> None:
         """It was proven once and is not reached now: the proof is taken, and says where it breaks."""
         (change,) = prove(PROOF)
-        assert len(prove(PROOF, code, dict(change.remember))) == 1
+        assert len(prove(PROOF, code, change.record)) == 1
 
     def test_its_look_opens_the_port(self, serve: Serve, reply: Any) -> None:
         """By real bash; a port that is closed and a name that is nowhere resolved are told apart from it."""
         web = serve(lambda _: reply(401))
         codes = []
         for address in (f"127.0.0.1:{web.port}", "127.0.0.1:1", "registry.invalid:5000"):
-            seen = look(
-                dataclasses.replace(PROOF, url=Url.parse(f"https://{address}")),
+            seen = observe_on(
                 LocalSession({}, {"PATH": "/usr/bin:/bin"}),
+                dataclasses.replace(PROOF, url=Url.parse(f"https://{address}")),
             )
-            codes.append(seen["look"].code)
+            codes.append(seen.code)
         assert codes == [0, 1, 1]
 
     @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ class TestImageProof:
             {"image": "y"},
             {"ca": "/z"},
             {"context": "bucket"},
-            {"always": True},
         ],
     )
     def test_other_settings_are_proven_anew(self, change: dict[str, Any]) -> None:
-        """And when it is asked for."""
+        """And the same settings when a verification is due."""
         (before,) = prove(PROOF)
-        assert len(prove(dataclasses.replace(PROOF, **change), state=dict(before.remember))) == 1
+        assert len(prove(PROOF, record=before.record, due=True)) == 1
+        assert len(prove(dataclasses.replace(PROOF, **change), record=before.record)) == 1
 
     def test_its_script_is_sh(self) -> None:
         """Parsed by the shell that will run it."""

@@ -16,7 +16,7 @@ from provision.resources.base import Change
 from provision.resources.gitlab.ruby_settings import gitlab_version, removed_settings, spelt
 from provision.secret import Secret
 from provision.shell import Command, sh
-from provision.testing import Answer, LocalSession, look, notes, observe, packages_are, planned, state_is
+from provision.testing import Answer, LocalSession, notes, observe, observe_on, packages_are, planned
 
 RECONFIGURE = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
 INSTALLED = {"gitlab-ce": "19.3.0-ce.0"}
@@ -25,19 +25,16 @@ URL = ("external_url",)
 ZONE = ("gitlab_rails", "time_zone")
 
 
-def settings(wanted: dict[tuple[str, ...], Any], owner: str = "gitlab") -> RubySettings:
+def settings(wanted: dict[tuple[str, ...], Any]) -> RubySettings:
     """The resource."""
-    return RubySettings(owner, wanted, notify=(RECONFIGURE,))
+    return RubySettings(wanted, notify=(RECONFIGURE,))
 
 
-def answers(
-    text: str | None, ours: list[tuple[str, ...]] | None = None, packages: dict[str, str] | None = None
-) -> dict[str, Answer]:
+def answers(text: str | None, packages: dict[str, str] | None = None) -> dict[str, Answer]:
     """A file as it travels, what is on record, and what is installed."""
     return {
         "file": b"" if text is None else gzip.compress(text.encode()),
         "packages": packages_are(INSTALLED if packages is None else packages),
-        "state": state_is({"gitlab.rb/gitlab": [list(one) for one in ours]} if ours else {}),
     }
 
 
@@ -46,7 +43,9 @@ def plan(
 ) -> list[Change]:
     """The changes."""
     resource = settings(wanted)
-    return planned(resource, observe(resource, answers(text, ours, **more)))
+    return planned(
+        resource, observe(resource, answers(text, **more), record=[list(one) for one in ours] if ours else None)
+    )
 
 
 def written(change: Change) -> str:
@@ -60,7 +59,7 @@ def test_bare_check_mode() -> None:
     resource = settings({URL: "https://new.example.com"})
     seen = observe(resource, answers(None, packages={}))
     (change,) = planned(resource, seen)
-    assert (change.waits_for, change.action) == ("gitlab", "create")
+    assert (change.requires, change.action) == ("gitlab", "create")
     assert notes(resource, seen) == ["GitLab is not installed: its settings are planned by the rules of version 19.3.0"]
 
 
@@ -69,7 +68,7 @@ def test_the_file_was_deleted() -> None:
     resource = settings({URL: "https://new.example.com"})
     seen = observe(resource, answers(None))
     (change,) = planned(resource, seen)
-    assert (change.waits_for, notes(resource, seen)) == ("", [])
+    assert (change.requires, notes(resource, seen)) == ("", [])
     assert written(change) == "external_url 'https://new.example.com'\n"
 
 
@@ -79,7 +78,7 @@ def test_half_done() -> None:
     assert change.summary == "set external_url in /etc/gitlab/gitlab.rb"
     assert written(change) == FILE.replace("old", "new")
     assert change.notify == (RECONFIGURE,)
-    assert change.remember == {"gitlab.rb/gitlab": [["external_url"]]}
+    assert change.record == [["external_url"]]
     assert "-external_url 'https://old.example.com'" in change.diff
 
 
@@ -92,14 +91,14 @@ def test_a_setting_of_ours_that_was_dropped_goes() -> None:
     """One that stood there before us stays."""
     (change,) = plan({URL: "https://old.example.com"}, ours=[URL, ZONE])
     assert "time_zone" not in written(change)
-    assert change.remember == {"gitlab.rb/gitlab": [["external_url"]]}
+    assert change.record == [["external_url"]]
     assert plan({URL: "https://old.example.com"}, ours=[URL]) == []
 
 
 def test_the_last_setting_of_ours_goes() -> None:
     """Nothing is on record any more."""
     (change,) = plan({}, ours=[ZONE])
-    assert change.remember == {"gitlab.rb/gitlab": None}
+    assert change.record is None
 
 
 def test_secrets_are_masked_inside_the_diff() -> None:
@@ -200,10 +199,10 @@ class TestWithShell:
         )
 
     @staticmethod
-    def carry_out(host: LocalSession, wanted: dict[tuple[str, ...], Any]) -> list[str]:
+    def execute(host: LocalSession, wanted: dict[tuple[str, ...], Any]) -> list[str]:
         """Looks and does; what was done."""
         resource = settings(wanted)
-        changes = planned(resource, look(resource, host))
+        changes = planned(resource, observe_on(host, resource))
         for change in changes:
             assert isinstance(change.run, Command)
             result = host.run(change.run, deadline=10)
@@ -213,15 +212,15 @@ class TestWithShell:
     def test_it_converges(self, host: LocalSession, tmp_path: Path) -> None:
         """The second look finds nothing to do; owner and mode are kept."""
         (tmp_path / "gitlab/gitlab.rb").chmod(0o640)
-        assert self.carry_out(host, {ZONE: "CET"}) == ["set gitlab_rails['time_zone'] in /etc/gitlab/gitlab.rb"]
-        assert self.carry_out(host, {ZONE: "CET"}) == []
+        assert self.execute(host, {ZONE: "CET"}) == ["set gitlab_rails['time_zone'] in /etc/gitlab/gitlab.rb"]
+        assert self.execute(host, {ZONE: "CET"}) == []
         assert (tmp_path / "gitlab/gitlab.rb").read_text() == FILE.replace("UTC", "CET")
         assert (tmp_path / "gitlab/gitlab.rb").stat().st_mode & 0o777 == 0o640
 
     def test_what_was_in_force_is_put_aside_once(self, host: LocalSession, tmp_path: Path) -> None:
         """The second unpaid edit leaves the file of before the first: that is what was in force."""
-        self.carry_out(host, {ZONE: "CET"})
-        self.carry_out(host, {ZONE: "EST"})
+        self.execute(host, {ZONE: "CET"})
+        self.execute(host, {ZONE: "EST"})
         aside = tmp_path / "home/rollback/gitlab.rb"
         assert aside.read_text() == FILE
         assert [one.name for one in aside.parent.iterdir()] == ["gitlab.rb"]
@@ -233,7 +232,7 @@ class TestWithShell:
         ruby.write_text('#!/bin/sh\necho "$2: syntax error" >&2\nexit 1\n')
         ruby.chmod(0o755)
         resource = settings({ZONE: "CET"})
-        (change,) = planned(resource, look(resource, host))
+        (change,) = planned(resource, observe_on(host, resource))
         assert isinstance(change.run, Command)
         script = change.run.script.replace("/opt/gitlab/embedded/bin/ruby", str(ruby))
         assert script != change.run.script

@@ -18,7 +18,7 @@ from provision.resources.base import Change
 from provision.resources.gitlab.s3_bucket import clock_skew, diagnose
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import LocalSession, look, observe, planned, state_is
+from provision.testing import LocalSession, observe, observe_on, planned
 from provision.url import Url
 
 BUCKET = S3Bucket(
@@ -29,23 +29,23 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl
 Serve = Callable[..., Any]
 
 
-def plan(bucket: S3Bucket, listed: Result | str, state: dict[str, Any] | None = None) -> list[Change]:
+def plan(bucket: S3Bucket, listed: Result | str, record: Any = None) -> list[Change]:
     """The changes for a listing."""
-    return planned(bucket, observe(bucket, {"list": listed, "state": state_is(state or {})}))
+    return planned(bucket, observe(bucket, {"list": listed}, record=record))
 
 
 def test_bare() -> None:
     """It can be listed and was never proven: the proof is run, changes nothing, and is remembered."""
     (proof,) = plan(BUCKET, LISTED)
     assert proof.summary == "prove bucket registry: put, get and delete an object"
-    assert proof.leaves is False
-    assert list(proof.remember) == ["s3"]
+    assert proof.verification
+    assert proof.record
 
 
 def test_converged() -> None:
     """Proven with these very settings: looked at, and left alone."""
     (proof,) = plan(BUCKET, LISTED)
-    assert plan(BUCKET, LISTED, dict(proof.remember)) == []
+    assert plan(BUCKET, LISTED, proof.record) == []
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_converged() -> None:
 def test_other_settings_are_proven_anew(change: dict[str, Any]) -> None:
     """What is on record tells keys apart without holding them."""
     (proof,) = plan(BUCKET, LISTED)
-    assert "the-secret-key" not in str(proof.remember)
-    assert len(plan(dataclasses.replace(BUCKET, **change), LISTED, dict(proof.remember))) == 1
+    assert "the-secret-key" not in str(proof.record)
+    assert len(plan(dataclasses.replace(BUCKET, **change), LISTED, proof.record)) == 1
 
 
 def test_a_bucket_that_broke_is_told_though_it_was_proven() -> None:
     """The listing is asked on every look."""
     (proof,) = plan(BUCKET, LISTED)
     with pytest.raises(Refused, match="there is no bucket registry"):
-        plan(BUCKET, "<Error><Code>NoSuchBucket</Code></Error>\n404\n", dict(proof.remember))
+        plan(BUCKET, "<Error><Code>NoSuchBucket</Code></Error>\n404\n", proof.record)
 
 
 def xml(code: str, status: int) -> Result:
@@ -148,7 +148,7 @@ class TestWithCurl:
         """One signed GET."""
         web = serve(lambda _: reply(200, b"<ListBucketResult/>"))
         bucket = dataclasses.replace(BUCKET, endpoint=Url.parse(web.url))
-        assert len(planned(bucket, look(bucket, host))) == 1
+        assert len(planned(bucket, observe_on(host, bucket))) == 1
         (asked,) = web.asked
         assert (asked.method, asked.path) == ("GET", "/registry?list-type=2&max-keys=1")
         assert asked.headers["host"] == f"127.0.0.1:{web.port}"
@@ -159,7 +159,7 @@ class TestWithCurl:
         web = serve(lambda _: reply(403, b"<Error><Code>AccessDenied</Code>\n</Error>\n\n"))
         bucket = dataclasses.replace(BUCKET, endpoint=Url.parse(web.url))
         with pytest.raises(Refused, match="may not list the bucket"):
-            planned(bucket, look(bucket, host))
+            planned(bucket, observe_on(host, bucket))
 
     def test_nobody_answers(self, serve: Serve, reply: Any, host: LocalSession) -> None:
         """A closed port."""
@@ -167,7 +167,7 @@ class TestWithCurl:
         web.close()
         bucket = dataclasses.replace(BUCKET, endpoint=Url.parse(web.url))
         with pytest.raises(Refused, match="the connection is refused"):
-            planned(bucket, look(bucket, host))
+            planned(bucket, observe_on(host, bucket))
 
     def test_the_proof_puts_gets_and_deletes(self, serve: Serve, reply: Any, host: LocalSession) -> None:
         """In this order, with a body that is signed, and nothing else."""

@@ -13,11 +13,11 @@ from provision.errors import ApiFailed, ChangeFailed, ProbeFailed, Refused
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerMaker
 from provision.resources import Result, RunnerEntries, RunnerEntry
-from provision.resources.base import Call, Change
-from provision.resources.runner.entries import RESTART, STATE
+from provision.resources.base import ApiAction, Change, Outcome
+from provision.resources.runner.entries import RESTART
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import NO_FILE, file_is, notes, observe, planned, state_is
+from provision.testing import NO_FILE, file_is, notes, observe, planned
 from provision.url import Url
 
 URL = "https://gitlab.example.com"
@@ -64,7 +64,7 @@ def memory(**tokens: str) -> dict[str, Any]:
             "made": bool(number),
             "keys": ["executor"],
         }
-    return {STATE: {"top": [], "runners": runners}}
+    return {"top": [], "runners": runners}
 
 
 class Case:
@@ -81,7 +81,7 @@ class Case:
         self.resource = RunnerEntries(runners, top)
         found = NO_FILE if text is None else file_is(text, "0600")
         lines = "".join(f"{line}\n" for line in tokens.split(";") if line)
-        self.seen = observe(self.resource, {"file": found, "tokens": lines, "state": state_is(ours or {})})
+        self.seen = observe(self.resource, {"file": found, "tokens": lines}, record=ours)
         self.text = text or ""
 
     @property
@@ -96,8 +96,16 @@ class Case:
 
     def written(self, change: Change) -> str:
         """The file that a change writes."""
-        command = change.run.make()[0] if isinstance(change.run, Call) else change.run
+        command = outcome_of(change).run if isinstance(change.run, ApiAction) else change.run
         return command.stdin.decode()
+
+
+def outcome_of(change: Change) -> Outcome:
+    """What an API action leaves to do."""
+    assert isinstance(change.run, ApiAction)
+    outcome = change.run.make()
+    assert outcome is not None
+    return outcome
 
 
 def ok(token: str, status: int = 200) -> str:
@@ -105,11 +113,11 @@ def ok(token: str, status: int = 200) -> str:
     return f"{status} 0 {URL} {token}"
 
 
-def unproven(changes: list[Change]) -> None:
+def unverified(changes: list[Change]) -> None:
     """Nothing is changed, and the run fails for that nothing is known."""
     (proof,) = changes
-    assert not proof.leaves
-    assert isinstance(proof.run, Call)
+    assert proof.verification
+    assert isinstance(proof.run, ApiAction)
     with pytest.raises(ApiFailed, match="GitLab says whether it knows builder: it did not answer that"):
         proof.run.make()
 
@@ -129,9 +137,9 @@ class TestGivenToken:
         assert data == {"name": "builder", "url": URL, "token": "glrt-mine", "executor": "docker"}
         assert change.action == ("create" if text is None else "update")
         assert "glrt-mine" not in change.diff
-        record = change.remember[STATE]["runners"]["builder"]
+        record = change.record["runners"]["builder"]
         assert (record["fingerprint"], record["keys"]) == (fingerprint("glrt-mine"), ["executor"])
-        assert "glrt-mine" not in str(change.remember)
+        assert "glrt-mine" not in str(change.record)
 
     def test_converged(self) -> None:
         """Nothing to do, nothing to say."""
@@ -152,8 +160,8 @@ class TestGivenToken:
         case = Case(entry("renamed"), text=text, tokens=ok("glrt-mine"), ours=memory(builder="glrt-mine"))
         changes = case.changes
         assert case.written(changes[-1]) == OTHERS + section("renamed")
-        assert not any(isinstance(one.run, Call) for one in changes)
-        assert list(changes[-1].remember[STATE]["runners"]) == ["renamed"]
+        assert not any(isinstance(one.run, ApiAction) for one in changes)
+        assert list(changes[-1].record["runners"]) == ["renamed"]
 
     def test_a_renamed_runner_is_not_taken_out_of_gitlab(self) -> None:
         """Its token is still wanted, under another name."""
@@ -174,7 +182,7 @@ class TestGivenToken:
         (change,) = case.changes
         assert case.written(change) == text.replace("glrt-mine", "glrt-fresh")
         assert "glrt-fresh" not in change.diff
-        assert change.remember[STATE]["runners"]["builder"]["fingerprint"] == fingerprint("glrt-fresh")
+        assert change.record["runners"]["builder"]["fingerprint"] == fingerprint("glrt-fresh")
 
     @pytest.mark.parametrize("status", [403, 422])
     def test_a_refused_token(self, status: int) -> None:
@@ -191,15 +199,15 @@ class TestGivenToken:
     def test_gitlab_is_down_and_the_entry_is_there(self, answer: str, why: str) -> None:
         """Not known now is not gone: left as it is, and said so."""
         case = Case(entry(), text=OTHERS + section(), tokens=answer + "glrt-mine", ours=memory(builder="glrt-mine"))
-        unproven(case.changes)
+        unverified(case.changes)
         assert case.notes == [
             f"GitLab at {URL} cannot say whether it knows runner builder ({why}): its entry is left as it is"
         ]
 
     def test_gitlab_is_down_and_the_entry_is_not_there(self) -> None:
-        """Foreseen, after `gitlab`; an unproven token is not written."""
+        """Foreseen, after `gitlab`; an unverified token is not written."""
         (change,) = Case(entry(), tokens=DOWN + "glrt-mine").changes
-        assert change.waits_for == "gitlab"
+        assert change.requires == "gitlab"
         assert change.summary.endswith("(the connection is refused)")
 
     def test_an_untrusted_certificate_has_its_own_remedy(self) -> None:
@@ -213,9 +221,9 @@ class TestGivenToken:
         text = OTHERS + section(executor="shell")
         case = Case(entry(), text=text, tokens=DOWN + "glrt-mine", ours=memory(builder="glrt-mine"))
         change, *rest = case.changes
-        assert change.waits_for == ""
+        assert change.requires == ""
         assert case.written(change) == OTHERS + section()
-        unproven(rest)
+        unverified(rest)
 
     def test_two_runners_with_one_token_are_refused(self) -> None:
         """One token is one runner."""
@@ -241,7 +249,7 @@ class TestMade:
         """Foreseen exactly, with a placeholder that is masked in the diff; nothing is made."""
         (change,) = Case(self.made(), tokens=f"200 0 {URL} -").changes
         assert change.summary.startswith(f"create builder in GitLab at {URL}; add runner builder")
-        assert isinstance(change.run, Call)
+        assert isinstance(change.run, ApiAction)
         assert "not-made-yet" not in change.diff
         assert change.action == "create"
 
@@ -251,15 +259,15 @@ class TestMade:
         runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
         case = Case(runner, tokens=f"401 0 {web.url} -")
         (change,) = case.changes
-        assert isinstance(change.run, Call)
-        command, remembered = change.run.make()
+        assert isinstance(change.run, ApiAction)
+        outcome = outcome_of(change)
         (asked,) = web.asked
         assert (asked.method, asked.path) == ("POST", "/api/v4/user/runners")
-        data = tomllib.loads(command.stdin.decode())["runners"][-1]
+        data = tomllib.loads(outcome.run.stdin.decode())["runners"][-1]
         assert (data["token"], data["name"]) == ("glrt-born", "builder")
-        record = remembered[STATE]["runners"]["builder"]
+        record = outcome.record["runners"]["builder"]
         assert (record["id"], record["fingerprint"], record["made"]) == (7, fingerprint("glrt-born"), True)
-        assert "glrt-born" not in command.script
+        assert "glrt-born" not in outcome.run.script
 
     def test_made_once(self) -> None:
         """On record, in the file, known to GitLab."""
@@ -271,14 +279,8 @@ class TestMade:
         """A clear 403: it is made anew and takes the place of the old entry; the neighbours stay."""
         web = serve(lambda _: reply(201, {"id": 8, "token": "glrt-second"}))
         text = (OTHERS + section(token="glrt-born", number=7)).replace(URL, web.url)
-        ours = {
-            STATE: {
-                "top": [],
-                "runners": {
-                    "builder": {**memory(builder_7="glrt-born")[STATE]["runners"]["builder"], "url": web.url},
-                },
-            }
-        }
+        builder = {**memory(builder_7="glrt-born")["runners"]["builder"], "url": web.url}
+        ours = {"top": [], "runners": {"builder": builder}}
         runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
         case = Case(runner, text=text, tokens=f"403 0 {web.url} glrt-born", ours=ours)
         assert case.notes == [f"GitLab at {web.url} no longer knows runner builder: it is created anew"]
@@ -291,30 +293,30 @@ class TestMade:
         """Network down, in trouble, limited: no runner is made, no entry is touched."""
         text = OTHERS + section(token="glrt-born", number=7)
         case = Case(self.made(), text=text, tokens=answer + "glrt-born", ours=memory(builder_7="glrt-born"))
-        unproven(case.changes)
+        unverified(case.changes)
         assert len(case.notes) == 1
 
     def test_gitlab_is_down_and_there_is_none(self) -> None:
         """It waits."""
         (change,) = Case(self.made(), tokens=DOWN + "-").changes
-        assert change.waits_for == "gitlab"
+        assert change.requires == "gitlab"
 
     def test_adopted_rather_than_made_twice(self) -> None:
         """state.json was lost, or it was registered by hand: one entry of this name on this server is it."""
         case = Case(self.made(), text=OTHERS + section(), tokens=ok("glrt-mine"))
-        assert not any(isinstance(one.run, Call) for one in case.changes)
+        assert not any(isinstance(one.run, ApiAction) for one in case.changes)
 
     def test_two_of_one_name_are_not_guessed_at(self) -> None:
         """Which of them it is cannot be told: a new one is made, both stay."""
         text = OTHERS + section() + section(token="glrt-too")
         (change,) = Case(self.made(), text=text, tokens=f"{ok('glrt-mine')};{ok('glrt-too')}").changes
-        assert isinstance(change.run, Call)
+        assert isinstance(change.run, ApiAction)
 
     def test_an_entry_of_that_name_on_another_server_is_another(self) -> None:
         """Servers are told apart."""
         text = OTHERS + section().replace(URL, "https://elsewhere.example.com")
         (change,) = Case(self.made(), text=text, tokens=f"401 0 {URL} -").changes
-        assert isinstance(change.run, Call)
+        assert isinstance(change.run, ApiAction)
 
     def test_nothing_to_make_it_with(self) -> None:
         """Neither token nor API."""
@@ -327,7 +329,7 @@ class TestMade:
         web = serve(lambda _: reply(403, {"message": "403 Forbidden"}))
         runner = RunnerEntry("builder", web.url, {"executor": "docker"}, None, maker(web.url))
         (change,) = Case(runner, tokens=f"401 0 {web.url} -").changes
-        assert isinstance(change.run, Call)
+        assert isinstance(change.run, ApiAction)
         with pytest.raises(ChangeFailed, match="403"):
             change.run.make()
 
@@ -345,7 +347,7 @@ class TestDropped:
         assert "glrt-old" not in unregister.run.script
         assert unregister.run.stdin == f"/managers {URL} glrt-old\n".encode()
         assert case.written(remove) == OTHERS + section()
-        assert list(remove.remember[STATE]["runners"]) == ["builder"]
+        assert list(remove.record["runners"]) == ["builder"]
 
     def test_the_last_one(self) -> None:
         """Nothing of ours is left, nor on record."""
@@ -354,7 +356,7 @@ class TestDropped:
         assert isinstance(unregister.run, Command)
         assert unregister.run.stdin == f"- {URL} glrt-old\n".encode()
         assert case.written(remove) == OTHERS
-        assert remove.remember == {STATE: None}
+        assert remove.record is None
 
     def test_entries_of_others_are_nobodys_business(self) -> None:
         """Not on record: no change, though no one in the inventory is it."""
@@ -378,10 +380,10 @@ class TestTop:
 
     def test_set_and_dropped(self) -> None:
         """Ours converge, ours that were dropped go, others' stay."""
-        case = Case(text="concurrent = 1\ncheck_interval = 3\nlog_level = 'info'\n", ours={STATE: {"top": ["check_interval"]}}, concurrent=8)  # fmt: skip
+        case = Case(text="concurrent = 1\ncheck_interval = 3\nlog_level = 'info'\n", ours={"top": ["check_interval"]}, concurrent=8)  # fmt: skip
         (change,) = case.changes
         assert case.written(change) == "concurrent = 8\nlog_level = 'info'\n"
-        assert change.remember[STATE]["top"] == ["concurrent"]
+        assert change.record["top"] == ["concurrent"]
         assert change.notify == ()
 
     def test_only_the_listen_address_restarts(self) -> None:

@@ -12,15 +12,17 @@ import pytest
 
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
+from provision.host.state import HostState
 from provision.resources import RunnerSettings
-from provision.resources.base import Call, Change
+from provision.resources.base import ApiAction, Change, Observation
 from provision.resources.runner.settings import settings_key
 from provision.secret import Secret
-from provision.testing import LocalSession, look, notes, planned
+from provision.testing import LocalSession, notes, observe_on, planned
 from provision.url import Url
 
 Serve = Callable[..., Any]
 FIELDS = {"description": "builder", "tag_list": ["docker", "big"], "paused": False}
+ENTRIES = {"config.toml": {"runners": {"builder": {"id": 7}}}}
 AGREED = {"id": 7, "description": "builder", "tag_list": ["big", "docker"], "paused": False, "locked": True}
 
 
@@ -38,7 +40,7 @@ class Host:
             {"/var/lib/provision": folder / "home", "/etc/gitlab-runner": folder / "gitlab-runner"}
         )
         self.web = serve(lambda asked: self.answer(asked, reply))
-        self.remember({"config.toml": {"runners": {"builder": {"id": 7}}}})
+        self.records: Mapping[str, Any] = ENTRIES
 
     def answer(self, asked: Any, reply: Any) -> Any:
         """GitLab."""
@@ -46,24 +48,24 @@ class Host:
             return reply(self.status, {"message": "no"})
         return reply(200, {"id": 7} if asked.path.endswith("/verify") else self.runner)
 
-    def remember(self, state: Mapping[str, Any]) -> None:
-        """state.json."""
-        (self.folder / "home/state.json").write_text(json.dumps(state))
-
-    def settings(self, token: str | None = None, always: bool = False, **fields: Any) -> RunnerSettings:
+    def settings(self, token: str | None = None, **fields: Any) -> RunnerSettings:
         """The resource."""
         return RunnerSettings(
             "builder",
             Api(Url.parse(self.web.url), Secret("glpat-x")),
             {**FIELDS, **fields},
             Secret(token) if token else None,
-            always,
             lambda state: state.get("config.toml", {}).get("runners", {}),
         )
 
-    def plan(self, resource: RunnerSettings) -> list[Change]:
+    def observe(self, resource: RunnerSettings, due: bool = False) -> Observation:
+        """What is observed, with the records of the task `register` on the host."""
+        (self.folder / "home/state.json").write_text(HostState({"owners": {"register": self.records}}).text())
+        return observe_on(self.session, resource, owner="register", due=due)
+
+    def plan(self, resource: RunnerSettings, due: bool = False) -> list[Change]:
         """The changes."""
-        return planned(resource, look(resource, self.session))
+        return planned(resource, self.observe(resource, due))
 
     @property
     def asked(self) -> list[str]:
@@ -79,7 +81,7 @@ def host(tmp_path: Path, serve: Serve, reply: Any) -> Host:
 
 def test_bare(host: Host) -> None:
     """Not made yet: there is nothing to compare."""
-    host.remember({})
+    host.records = {}
     assert host.plan(host.settings()) == []
     assert host.asked == []
 
@@ -87,15 +89,15 @@ def test_bare(host: Host) -> None:
 def test_it_is_as_wanted_and_that_is_remembered(host: Host) -> None:
     """Tags have no order; what the inventory does not mention is left to the UI. No change, but a comparison."""
     (proof,) = host.plan(host.settings())
-    assert (proof.summary, proof.leaves) == ("compare runner builder with GitLab", False)
-    assert list(proof.remember) == [settings_key("builder")]
+    assert (proof.summary, proof.verification) == ("compare runner builder with GitLab", True)
+    assert proof.record
     assert host.asked == ["GET /runners/7"]
 
 
 def test_converged(host: Host) -> None:
     """Agreed on with these very settings: GitLab is not asked again."""
     (proof,) = host.plan(host.settings())
-    host.remember({"config.toml": {"runners": {"builder": {"id": 7}}}, **proof.remember})
+    host.records = {**ENTRIES, settings_key("builder"): proof.record}
     assert host.plan(host.settings()) == []
     assert len(host.asked) == 1
 
@@ -103,10 +105,10 @@ def test_converged(host: Host) -> None:
 def test_other_wishes_are_compared_again(host: Host) -> None:
     """Another value, another token; or when it was asked for by name."""
     (proof,) = host.plan(host.settings())
-    host.remember({"config.toml": {"runners": {"builder": {"id": 7}}}, **proof.remember})
+    host.records = {**ENTRIES, settings_key("builder"): proof.record}
     assert len(host.plan(host.settings(paused=True))) == 1
     assert len(host.plan(host.settings(token="glrt-x"))) == 1
-    host.plan(host.settings(always=True))
+    host.plan(host.settings(), due=True)
     assert host.asked == ["GET /runners/7"] * 4
 
 
@@ -121,9 +123,9 @@ def test_half_done(host: Host) -> None:
         "-paused: True",
         "+paused: False",
     ]
-    assert isinstance(change.run, Call)
-    _, remembered = change.run.make()
-    assert list(remembered) == [settings_key("builder")]
+    assert isinstance(change.run, ApiAction)
+    assert change.run.make() is None
+    assert change.record
     put = host.web.asked[-1]
     assert (put.method, put.path) == ("PUT", "/api/v4/runners/7")
     sent = json.loads(put.body) if put.body.startswith(b"{") else parse_qs(put.body.decode())
@@ -132,7 +134,7 @@ def test_half_done(host: Host) -> None:
 
 def test_its_number_is_asked_by_its_token(host: Host) -> None:
     """One that somebody else made is not on record by number; the host's own id goes along."""
-    host.remember({})
+    host.records = {}
     host.plan(host.settings(token="glrt-given"))
     assert host.asked == ["POST /runners/verify", "GET /runners/7"]
     assert b"s_0123456789ab" in host.web.asked[0].body
@@ -141,7 +143,7 @@ def test_its_number_is_asked_by_its_token(host: Host) -> None:
 
 def test_without_the_hosts_id_nothing_is_verified(host: Host) -> None:
     """A machine without a name would be left in GitLab's list."""
-    host.remember({})
+    host.records = {}
     (host.folder / "gitlab-runner/.runner_system_id").unlink()
     assert host.plan(host.settings(token="glrt-given")) == []
     assert host.asked == []
@@ -158,12 +160,12 @@ def test_a_token_that_may_not_look(host: Host, status: int) -> None:
     """Noted with what it would take; remembered, so that it is not asked on every run."""
     host.status = status
     resource = host.settings()
-    seen = look(resource, host.session)
+    seen = host.observe(resource)
     (note,) = notes(resource, seen)
     assert "that takes a token with scope api" in note
     (change,) = planned(resource, seen)
-    assert change.leaves is False
-    assert list(change.remember) == [settings_key("builder")]
+    assert change.verification
+    assert change.record
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -171,8 +173,8 @@ def test_broken(host: Host, status: int) -> None:
     """Not known is not converged: a proof that fails, behind all else."""
     host.status = status
     (proof,) = host.plan(host.settings())
-    assert proof.leaves is False
-    assert isinstance(proof.run, Call)
+    assert proof.verification
+    assert isinstance(proof.run, ApiAction)
     with pytest.raises(ApiFailed, match=rf"compare runner builder with GitLab: .*{status}") as caught:
         proof.run.make()
-    assert "once GitLab answers" in caught.value.hint
+    assert "when GitLab answers" in caught.value.hint

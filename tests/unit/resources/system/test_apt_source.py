@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.engine.observe import Eyes
+from provision.engine.observe import Observer
 from provision.errors import ProbeFailed, Refused
 from provision.resources import AptSource, Result
 from provision.resources.base import Change
@@ -185,11 +185,11 @@ def test_rivals_of_several_are_found_at_once(tmp_path: Path) -> None:
     for name, text in names.items():
         (tmp_path / name).write_text(text)
     session = LocalSession({"/etc/apt/sources.list.d": tmp_path})
-    eyes = Eyes(session)
+    eyes = Observer(session)
     questions = [one.probe()["rivals"] for one in (DOCKER, RUNNER)]
-    eyes.look(questions)
+    eyes.ask(questions)
     assert [Path(eyes.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
-    assert [len(look) for look in session.looks] == [1]
+    assert [len(look) for look in session.batches] == [1]
 
 
 def test_no_rivals_in_an_empty_folder(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_an_expired_key_on_the_host_is_fetched_again() -> None:
     """The publisher has a newer one."""
     (change,) = plan(DOCKER, key=file_is(EXPIRED), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expired on 2020-01-31")
-    assert change.leaves
+    assert not change.verification
 
 
 def test_a_key_that_expires_soon_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,4 +279,4 @@ def test_a_key_that_expires_soon_is_asked_for_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(apt_source, "_judge", lambda _: ("it expires on 2030-01-01", True))
     (change,) = plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expires on 2030-01-01")
-    assert not change.leaves
+    assert change.verification

@@ -8,7 +8,7 @@ import pytest
 
 from provision.errors import ProbeFailed, Refused
 from provision.resources import Directory, Handler, Result
-from provision.testing import LocalSession, look, observe, planned
+from provision.testing import LocalSession, observe, observe_on, planned
 from tests.support.resources import ME, apply
 
 DATA = Directory("/srv/data", "0750", "www-data:adm", notify=Handler.restart("app"))
@@ -68,4 +68,4 @@ def test_applied_it_converges(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("/nowhere/at/all")
     dangling = Directory("/srv/dangling")
     with pytest.raises(Refused, match="is a symbolic link"):
-        planned(dangling, look(dangling, host))
+        planned(dangling, observe_on(host, dangling))

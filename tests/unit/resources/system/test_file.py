@@ -10,7 +10,7 @@ from provision.errors import ProbeFailed
 from provision.resources import Absent, File, Handler, Result
 from provision.secret import Secret
 from provision.shell import sh
-from provision.testing import NO_FILE, LocalSession, file_is, look, notes, observe, planned
+from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
 from tests.support.resources import ME, apply
 
 RELOAD = Handler("reload", "reload it", sh("systemctl reload it"))
@@ -134,7 +134,7 @@ def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
     folder.mkdir()
     assert apply(gone, host) == []
     (folder / "old.list").write_text("x")
-    (change,) = planned(gone, look(gone, host))
+    (change,) = planned(gone, observe_on(host, gone))
     assert (change.action, change.notify, gone.handlers) == ("delete", (RELOAD,), (RELOAD,))
     assert apply(gone, host) == ["delete /etc/old.list"]
     (folder / "old.list").symlink_to("/nowhere/at/all")

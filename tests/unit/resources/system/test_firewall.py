@@ -13,7 +13,7 @@ from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
 from provision.resources.system.firewall import read_rules
 from provision.shell import Command
-from provision.testing import LocalSession, notes, observe, packages_are, planned, state_is
+from provision.testing import LocalSession, notes, observe, packages_are, planned
 from tests.support.data import DATA
 
 TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
@@ -72,8 +72,7 @@ def plan(wall: Firewall, found: str, ours: list[str] | None = None, packages: Re
 
 def seen_of(wall: Firewall, found: str, ours: list[str] | None = None, packages: Result = UFW) -> Any:
     """The observation of it."""
-    state = state_is({"firewall": ours} if ours else {})
-    return observe(wall, {"rules": found, "packages": packages, "state": state})
+    return observe(wall, {"rules": found, "packages": packages}, record=ours)
 
 
 def summaries(changes: list[Change]) -> list[str]:
@@ -174,26 +173,26 @@ class TestPlan:
     def test_bare(self) -> None:
         """Not installed yet, and wanted: SSH's own port first, then the others, then on."""
         changes = plan(ON, rules(enabled=False, ssh="2222"), packages=packages_are({}))
-        assert summaries(changes) == ["let 2222/tcp in", "let 5555/tcp in", "let 80/tcp in", "switch ufw on"]
+        assert summaries(changes) == ["allow 2222/tcp", "allow 5555/tcp", "allow 80/tcp", "switch ufw on"]
         assert isinstance(changes[0].run, Command)
         assert "ufw allow 2222/tcp comment 'provision: ssh'" in changes[0].run.script
 
     def test_off_and_not_to_be_switched_on(self) -> None:
         """The rules are laid all the same, and a note says that they hold later."""
         seen = seen_of(WALL, rules(enabled=False))
-        assert summaries(planned(WALL, seen)) == ["let 22/tcp in", "let 5555/tcp in", "let 80/tcp in"]
+        assert summaries(planned(WALL, seen)) == ["allow 22/tcp", "allow 5555/tcp", "allow 80/tcp"]
         assert notes(WALL, seen) == [
             "ufw is switched off: its rules hold from `ufw enable` on, or with firewall.enable = true"
         ]
 
     def test_half_done(self) -> None:
         """Only what is missing; what is there keeps its comment."""
-        assert summaries(plan(ON, rules("allow tcp 22", "allow tcp 5555"))) == ["let 80/tcp in"]
+        assert summaries(plan(ON, rules("allow tcp 22", "allow tcp 5555"))) == ["allow 80/tcp"]
 
     def test_half_done_without_ipv6(self) -> None:
         """A rule that stands for IPv4 alone is laid again, unless the host has no IPv6."""
         four = ("allow tcp 22", "allow tcp 5555", "allow tcp 80")
-        assert summaries(plan(ON, rules(*four, six=("allow tcp 22",)))) == ["let 5555/tcp in", "let 80/tcp in"]
+        assert summaries(plan(ON, rules(*four, six=("allow tcp 22",)))) == ["allow 5555/tcp", "allow 80/tcp"]
         assert plan(ON, rules(*four, six=(), ipv6=False)) == []
 
     def test_converged(self) -> None:
@@ -212,8 +211,8 @@ class TestPlan:
         four, six = ("allow tcp 22", "allow tcp 9 10.0.0.0/8"), ("allow tcp 22", "allow tcp 9 2001:db8::/32")
         assert plan(wall, rules(*four, six=six)) == []
         assert summaries(plan(wall, rules("allow tcp 22"))) == [
-            "let 9/tcp from 10.0.0.0/8 in",
-            "let 9/tcp from 2001:db8::/32 in",
+            "allow 9/tcp from 10.0.0.0/8",
+            "allow 9/tcp from 2001:db8::/32",
         ]
 
     def test_limited_ssh_is_left_so_and_told(self) -> None:
@@ -226,23 +225,24 @@ class TestPlan:
         """Those on record and no longer wanted; the same rule of somebody else's stays."""
         standing = rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", "allow tcp 443", "allow tcp 8080")
         changes = plan(ON, standing, ours=["22/tcp", "5555/tcp", "443/tcp"])
-        assert summaries(changes) == ["stop letting 443/tcp in"]
+        assert summaries(changes) == ["remove the rule for 443/tcp"]
         assert changes[0].action == "delete"
-        assert changes[0].remember == {"firewall": ["22/tcp", "5555/tcp"]}
+        assert changes[0].record == ["22/tcp", "5555/tcp"]
 
     def test_what_is_to_go_is_on_record_until_it_is_gone(self) -> None:
         """A run that is killed between two of these steps forgets nothing."""
         standing = rules("allow tcp 22", "allow tcp 443", "allow tcp 8080", "allow tcp 80")
         changes = plan(ON, standing, ours=["443/tcp", "8080/tcp"])
-        assert [(one.summary, one.remember["firewall"]) for one in changes] == [
-            ("let 5555/tcp in", ["443/tcp", "5555/tcp", "8080/tcp"]),
-            ("stop letting 443/tcp in", ["5555/tcp", "8080/tcp"]),
-            ("stop letting 8080/tcp in", ["5555/tcp"]),
+        assert [(one.summary, one.record) for one in changes] == [
+            ("allow 5555/tcp", ["443/tcp", "5555/tcp", "8080/tcp"]),
+            ("remove the rule for 443/tcp", ["5555/tcp", "8080/tcp"]),
+            ("remove the rule for 8080/tcp", ["5555/tcp"]),
         ]
 
     def test_a_dropped_rule_that_is_gone_already(self) -> None:
-        """Somebody was quicker."""
-        assert plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80"), ours=["443/tcp"]) == []
+        """Somebody was quicker: the rule is no longer recorded as ours, and nothing is changed."""
+        (change,) = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80"), ours=["443/tcp"])
+        assert (change.verification, change.record) == (True, None)
 
     def test_the_ssh_rule_is_not_dropped_by_the_inventory(self) -> None:
         """On record as ours or not: it is always wanted."""

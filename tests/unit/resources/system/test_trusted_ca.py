@@ -8,7 +8,7 @@ import pytest
 
 from provision.resources import TrustedCa
 from provision.shell import Command
-from provision.testing import LocalSession, look, planned
+from provision.testing import LocalSession, observe_on, planned
 from provision_lab.certificates import Authority
 from tests.unit.conftest import Local
 
@@ -37,12 +37,12 @@ class TestTrustedCa:
     def converge(self, host: LocalSession, tmp_path: Path, *authorities: Authority) -> tuple[list[str], list[str], str]:
         """The changes for these CAs, the files and the trust store after them; then nothing is left to do."""
         wanted = TrustedCa("registry", "".join(one.certificate for one in authorities).encode())
-        changes = planned(wanted, look(wanted, host))
+        changes = planned(wanted, observe_on(host, wanted))
         for change in changes:
             assert isinstance(change.run, Command)
             result = host.run(change.run, deadline=10)
             assert result.code == 0, result.errors
-        assert planned(wanted, look(wanted, host)) == []
+        assert planned(wanted, observe_on(host, wanted)) == []
         files = sorted(one.name for one in (tmp_path / "ca").iterdir())
         return [one.summary for one in changes], files, (tmp_path / "certs/ca-certificates.crt").read_text()
 
@@ -89,4 +89,4 @@ class TestTrustedCa:
     def test_none_wanted_and_none_installed(self, trusting: LocalSession) -> None:
         """Nothing to do, also where ca-certificates is not installed."""
         none = TrustedCa("registry", b"")
-        assert planned(none, look(none, trusting)) == []
+        assert planned(none, observe_on(trusting, none)) == []

@@ -1,0 +1,88 @@
+"""The desired state of a run: what each task wants on each host, evaluated once.
+
+Every task function is called exactly once for each host and run. The engine works from the result; nothing calls a
+task function again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from provision.errors import UsageError
+from provision.resources.base import Resource
+from provision.tasks.base import Host, Task
+
+
+@dataclass(frozen=True)
+class HostPlay:
+    """A play as it concerns the selected hosts.
+
+    tasks  by host, in the order of the inventory: the tasks that concern the host; a host without any is not in it
+    chain  the same object for all steps of one serial play: after a host of it fails, its later steps are skipped
+    """
+
+    tasks: Mapping[str, tuple[Task, ...]]
+    chain: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """A resource, and the task that yielded it: what the resource records on the host is recorded for this task."""
+
+    owner: str
+    resource: Resource
+
+
+@dataclass
+class HostDesire:
+    """What the tasks of a run want of one host."""
+
+    tasks: dict[Task, tuple[Owned, ...]] = field(default_factory=dict)
+    claims: dict[str, dict[str, Hashable]] = field(default_factory=dict)  # by key: owner -> value
+
+    def add(self, host: Host, task: Task) -> tuple[Owned, ...]:
+        """Calls the task function, unless that was done. Raises UsageError for bad settings and conflicting claims."""
+        if task in self.tasks:
+            return ()
+        owned = tuple(Owned(task.name, one) for one in task.resources(host))
+        self.tasks[task] = owned
+        for one in owned:
+            for key, value in one.resource.claims().items():
+                self._claim(host.name, key, task.name, value)
+        return owned
+
+    def claimed(self, owner: str) -> frozenset[str]:
+        """The keys that other tasks than `owner` claim."""
+        return frozenset(key for key, owners in self.claims.items() if owners.keys() - {owner})
+
+    def _claim(self, host: str, key: str, owner: str, value: Hashable) -> None:
+        owners = self.claims.setdefault(key, {})
+        for other, wanted in owners.items():
+            if other != owner and wanted != value:
+                raise UsageError(
+                    f"{host}: the tasks {other} and {owner} want different values for {key}",
+                    hint="change the settings of one of them, or run only one of them on this host",
+                )
+        owners[owner] = value
+
+
+class DesiredState:
+    """The desired state of all hosts of a run."""
+
+    def __init__(self, hosts: Iterable[Host], plays: Sequence[HostPlay], names: Sequence[str] = ()) -> None:
+        """Evaluates every task on every host that it concerns. `names`: what the user named on the command line.
+
+        Nothing is contacted. Raises UsageError for bad input and missing secrets.
+        """
+        self._hosts = {host.name: HostDesire() for host in hosts}
+        by_name = {host.name: host for host in hosts}
+        for play in plays:
+            for name, tasks in play.tasks.items():
+                for task in tasks:
+                    for one in self._hosts[name].add(by_name[name], task):
+                        if task.name in names:
+                            one.resource.validate()
+
+    def __getitem__(self, host: str) -> HostDesire:
+        return self._hosts[host]
