@@ -1,7 +1,8 @@
-"""A TOML text as sections and statements, each with its own bytes: joined again they are the text.
+"""config.toml as tables and statements, each with the offsets of its bytes. The only module that imports
+tree-sitter-toml.
 
-tomllib judges where a statement ends: a line belongs to the statement before it until that one parses.
-The text given must be valid TOML (the caller has parsed it).
+tree-sitter gives the offsets; it is imported only when a file must be changed. tomllib stays the judge of what is valid:
+the caller has parsed the text, and the result of every edit is read back with it.
 """
 
 from __future__ import annotations
@@ -9,175 +10,154 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from provision.editing.toml.model import Path, single_path
+from provision.editing.document import Document
+from provision.editing.toml.model import Path
 
-
-@dataclass
-class Trivia:
-    """A blank or comment line."""
-
-    text: str
-
-    @property
-    def blank(self) -> bool:
-        """Nothing stands on it."""
-        return not self.text.strip(" \t\r\n")
+if TYPE_CHECKING:
+    from tree_sitter import Language, Node
 
 
-@dataclass
-class Pair:
-    """A statement `keys = value`, over one line or several."""
+@dataclass(frozen=True)
+class Statement:
+    """The whole lines of one `keys = value`, from `start` up to `end`, with a comment behind the value."""
 
-    text: str
+    start: int
+    end: int
     keys: tuple[str, ...]
-    value: Any
-
-
-Line = Trivia | Pair
 
 
 @dataclass
-class Section:
-    """A header line and what stands under it. The first section of a text has no header.
+class TableBlock:
+    """A table as it is written: its header line and the lines up to the next header.
 
-    path   from the root, with the positions of array elements; () for the root
-    array  `[[…]]`
-    lead   comment lines that touch the header from above: they belong to it
+    path        from the root, with the positions of array elements; () for the root, which has no header
+    start       where it begins: with the comment lines that touch the header from above
+    header      where the header line begins
+    header_end  where the line behind the header begins
+    end         where the next table begins
     """
 
-    header: str
     path: Path
-    array: bool = False
-    lead: list[Trivia] = field(default_factory=list)
-    body: list[Line] = field(default_factory=list)
-
-    @property
-    def indent(self) -> str:
-        """The white space before the header."""
-        return indent_of(self.header)
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The statements alone."""
-        return [line for line in self.body if isinstance(line, Pair)]
-
-    def cut_blank_tail(self) -> list[Line]:
-        """Takes the blank lines off the end, and returns them."""
-        keep = len(self.body)
-        while keep and isinstance(line := self.body[keep - 1], Trivia) and line.blank:
-            keep -= 1
-        tail = self.body[keep:]
-        del self.body[keep:]
-        return tail
+    start: int
+    header: int
+    header_end: int
+    end: int = 0
+    statements: list[Statement] = field(default_factory=list)
 
 
-@dataclass
-class Layout:
-    """The whole text. newline is what new lines end in."""
+@dataclass(frozen=True, eq=False)
+class Layout(Document):
+    """A valid config.toml with its tables in order; the first one is the root."""
 
-    sections: list[Section]
-    newline: str = "\n"
+    tables: list[TableBlock]
 
-    @property
-    def text(self) -> str:
-        """The bytes, joined again."""
-        return "".join(
-            "".join(line.text for line in section.lead) + section.header + "".join(line.text for line in section.body)
-            for section in self.sections
-        )
+    def positions(self, path: Path) -> list[int]:
+        """Return the positions in `tables` of those at `path` and below it, without the root."""
+        return [number for number, table in enumerate(self.tables) if number and table.path[: len(path)] == path]
 
-    def under(self, path: Path) -> list[int]:
-        """The positions of the sections at `path` and below it, the root's own section left out."""
-        return [
-            number
-            for number, section in enumerate(self.sections)
-            if number and section.path[: len(path)] == path and len(section.path) >= len(path)
-        ]
+    def table(self, path: Path) -> TableBlock | None:
+        """Return the table whose header (for (), whose place) is `path`."""
+        return next((table for table in self.tables if table.path == path), None)
 
-    def at(self, path: Path) -> Section | None:
-        """The section whose header (or, for (), whose place) is `path`."""
-        return next((section for section in self.sections if section.path == path), None)
+    def statements(self) -> Iterator[tuple[TableBlock, Statement, Path]]:
+        """Yield all statements with their table and their full path."""
+        for table in self.tables:
+            for one in table.statements:
+                yield table, one, table.path + one.keys
 
-    def pairs(self) -> Iterator[tuple[Section, Pair, Path]]:
-        """All statements with their section and full path."""
-        for section in self.sections:
-            for pair in section.pairs:
-                yield section, pair, section.path + pair.keys
+    def text(self, one: Statement) -> str:
+        """Return the lines of a statement."""
+        return self.content[one.start : one.end].decode()
 
+    def is_blank(self, start: int, end: int) -> bool:
+        """Return whether only white space stands in the bytes from `start` up to `end`."""
+        return not self.content[start:end].strip()
 
-def parse(text: str) -> Layout:
-    """The layout of a valid TOML text."""
-    root = Section("", ())
-    layout = Layout([root], "\r\n" if text.partition("\n")[0].endswith("\r") else "\n")
-    elements: dict[Path, int] = {}  # array of tables -> position of its last element
-    lines = _lines(text)
-    for line in lines:
-        section = layout.sections[-1]
-        bare = line.strip(" \t\r\n")
-        if not bare or bare.startswith("#"):
-            section.body.append(Trivia(line))
-        elif bare.startswith("["):
-            layout.sections.append(_section(line, elements, section))
-        else:
-            section.body.append(_pair(line, lines))
-    return layout
+    def blank_tail(self, table: TableBlock) -> int:
+        """Return where the blank lines at the end of a table begin; its end when there are none."""
+        first = table.statements[-1].end if table.statements else table.header_end
+        return self.blank_before(table.end, first)
+
+    def blank_before(self, offset: int, first: int) -> int:
+        """Return where the blank lines that end at `offset` begin, not before `first`."""
+        while offset > first and self.is_blank(start := max(self.line_start(offset - 1), first), offset):
+            offset = start
+        return offset
 
 
-def indent_of(text: str) -> str:
-    """The white space at the start of a line."""
-    return text[: len(text) - len(text.lstrip(" \t"))]
+def parse(content: bytes) -> Layout:
+    """Return the layout of valid TOML. Raises ValueError for a notation that the grammar does not know."""
+    return Layout(content, list(_tables(Document(content))))
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Lines by newline alone: str.splitlines would also break at characters that TOML strings may hold."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield text[start:end]
-        start = end
+def _tables(document: Document) -> Iterator[TableBlock]:
+    from tree_sitter import Parser
+
+    root = Parser(_language()).parse(document.content).root_node
+    if root.has_error:
+        raise ValueError("the grammar does not know this notation")
+    block = TableBlock((), document.start, document.start, document.start)
+    elements: dict[Path, int] = {}  # array of tables: position of its last element
+    for node in root.named_children:
+        if node.type in ("table", "table_array_element"):
+            following = _block(document, node, elements, block)
+            block.end = following.start
+            yield block
+            block = following
+        for child in [node] if node.type == "pair" else node.named_children:
+            if child.type == "pair":
+                block.statements.append(_statement(document, child))
+    block.end = len(document.content)
+    yield block
 
 
-def _pair(line: str, more: Iterator[str]) -> Pair:
-    while True:
-        try:
-            keys, value = _statement(line)
-        except tomllib.TOMLDecodeError:
-            line += next(more)  # an array or a long string goes on
-        else:
-            return Pair(line, keys, value)
-
-
-def _statement(text: str) -> tuple[tuple[str, ...], Any]:
-    """The keys and value of one statement; the value may itself be a table, so the key's end is looked for."""
-    value: Any = tomllib.loads(text)
-    end = text.find("=")
-    while True:
-        try:
-            keys, _ = single_path(tomllib.loads(f"{text[:end]}=0"))
-            break
-        except tomllib.TOMLDecodeError:
-            end = text.index("=", end + 1)  # that one stood inside a quoted key
-    for key in keys:
-        value = value[key]
-    return keys, value
-
-
-def _section(line: str, elements: dict[Path, int], before: Section) -> Section:
-    keys, end = single_path(tomllib.loads(line))
-    array = isinstance(end, list)
+def _block(document: Document, node: Node, elements: dict[Path, int], before: TableBlock) -> TableBlock:
+    keys = _keys(node.named_children[0])
     path: Path = ()
     for key in keys[:-1]:
         path += (key,)
         if path in elements:
             path += (elements[path],)
     path += (keys[-1],)
-    if array:
+    if node.type == "table_array_element":
         elements[path] = elements.get(path, -1) + 1
         path += (elements[path],)
-    lead: list[Trivia] = []
-    while before.body and isinstance(last := before.body[-1], Trivia) and not last.blank:
-        before.body.pop()
-        lead.insert(0, last)
-    return Section(line, path, array, lead)
+    header = start = document.line_start(node.start_byte)
+    first = before.statements[-1].end if before.statements else before.header_end
+    while start > first and document.content[document.line_start(start - 1) : start].lstrip().startswith(b"#"):
+        start = document.line_start(start - 1)
+    return TableBlock(path, start, header, document.line_end(node.named_children[0].end_byte))
+
+
+def _statement(document: Document, node: Node) -> Statement:
+    start, end = document.line_start(node.start_byte), document.line_end(node.end_byte)
+    return Statement(start, end, _keys(node.named_children[0]))
+
+
+def _keys(node: Node) -> tuple[str, ...]:
+    """The keys of a bare, quoted or dotted key."""
+    if node.type == "dotted_key":
+        return tuple(key for child in node.named_children for key in _keys(child))
+    source = (node.text or b"").decode()
+    if node.type == "bare_key":
+        return (source,)
+    return tuple(tomllib.loads(f"{source}=0"))
+
+
+def value(text: str, keys: tuple[str, ...]) -> Any:
+    """Return the data of a statement's value."""
+    found: Any = tomllib.loads(text)
+    for key in keys:
+        found = found[key]
+    return found
+
+
+@lru_cache(maxsize=1)
+def _language() -> Language:
+    import tree_sitter_toml
+    from tree_sitter import Language
+
+    return Language(tree_sitter_toml.language())

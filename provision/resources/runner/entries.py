@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.editing.toml.masking import diff
-from provision.editing.toml.model import Reconciled, WantedRunner, fingerprint, leaves
-from provision.editing.toml.plan import entries, reconcile
+from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, fingerprint
+from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import Made, RunnerMaker
 from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
@@ -220,14 +220,14 @@ class RunnerEntries(Resource):
                 "fingerprint": fingerprint(token) if token else "".join(one.previous[:1]),
                 "id": new.id if new else one.id,
                 "made": bool(new) or accounts.made(one.name),
-                "keys": sorted(leaves(one.settings)),
+                "keys": sorted(dotted_keys(one.settings)),
                 **({"scope": maker.whose} if maker else {}),
             }
-        top = sorted(leaves(self.top))
+        top = sorted(dotted_keys(self.top))
         return {"top": top, "runners": runners} if top or runners else None
 
     def _keys(self, one: RunnerEntry) -> tuple[str, ...]:
-        return tuple(sorted(leaves(self._settings(one))))
+        return tuple(sorted(dotted_keys(self._settings(one))))
 
     @staticmethod
     def _settings(one: RunnerEntry) -> dict[str, Any]:

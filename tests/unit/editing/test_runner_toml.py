@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from provision.editing.toml.model import RunnerId, WantedRunner, fingerprint, leaves
-from provision.editing.toml.plan import entries, reconcile
+from provision.editing.toml.model import RunnerId, WantedRunner, dotted_keys, fingerprint
+from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import Refused
 from provision.secret import Secret
 from tests.support.data import DATA
@@ -260,6 +260,12 @@ def test_windows_line_ends_stay() -> None:
     assert len(entries(done.text)) == 2
 
 
+def test_byte_order_mark_stays() -> None:
+    """gitlab-runner skips it, and so do we."""
+    done = reconcile("\ufeff" + OLD_STYLE, top={"concurrent": 3}, runners=[])
+    assert done.text == "\ufeff" + OLD_STYLE.replace("concurrent = 1", "concurrent = 3")
+
+
 def test_registered_twice_becomes_one() -> None:
     """A second entry of the same token and server goes; the one with our name is kept and converged."""
     twice = OLD_STYLE + OLD_STYLE[OLD_STYLE.index("\n[[runners]]") :].replace("docker-runner-1", "again")
@@ -346,7 +352,7 @@ def test_owned_keys_go() -> None:
 
 def test_leaves_name_what_is_owned() -> None:
     """The keys a setting sets, quoted where they hold dots."""
-    assert list(leaves({"docker": {"image": "x", "sysctls": {"net.a": "1"}}, "b": {}, "e": ["A=b"]})) == [
+    assert list(dotted_keys({"docker": {"image": "x", "sysctls": {"net.a": "1"}}, "b": {}, "e": ["A=b"]})) == [
         "docker.image",
         'docker.sysctls."net.a"',
         "b",
@@ -431,12 +437,12 @@ def test_secrets_are_not_in_what_is_shown() -> None:
     assert "canary" not in repr(runner) + repr(done) + str(done.actions)
 
 
-def test_no_change_does_not_import_tomlkit() -> None:
+def test_no_change_imports_no_other_parser() -> None:
     """The usual run finds nothing to do and pays for no parser but the standard one."""
     code = (
         "import sys; from provision.editing.toml import reconcile, WantedRunner;"
         f"r = reconcile({OLD_STYLE!r}, top={{}}, runners=[WantedRunner('docker-runner-1', {URL!r}, {TOKEN!r})]);"
-        "assert not r.changed; print('tomlkit' in sys.modules)"
+        "assert not r.changed; print('tomlkit' in sys.modules or 'tree_sitter' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "False\n"
