@@ -8,6 +8,7 @@ from typing import Any
 
 from provision.errors import UsageError
 from provision.host.ci_jobs import wait_for_jobs
+from provision.host.scripts import body
 from provision.inventory import resolve
 from provision.inventory.tables.docker import RegistryTrust
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
@@ -29,14 +30,6 @@ _CONFLICTING = (
     "containerd",
     "runc",
 )
-
-# dockerd of 20.10 has no --validate, and says so with exit 1: that is no invalid file.
-_VALIDATE = """
-said=$(dockerd --validate --config-file "$new" 2>&1) || case $said in
-  *'unknown flag'*) ;;
-  *) printf '%s\\n' "$said" >&2; exit 1 ;;
-esac
-"""
 
 
 @task(on="runners")
@@ -78,7 +71,7 @@ def docker(host: Host) -> Iterator[Resource]:
     yield JsonSettings(
         DAEMON_JSON,
         daemon,
-        check=_VALIDATE,
+        check=body("check_daemon_json"),
         notify=(restart(now=at_once),),
         aside=ASIDE,
         reload=RELOAD,

@@ -240,7 +240,7 @@ def test_gitlab_does_not_take_one_out(harness: Harness, server: Server) -> None:
     before = config(harness, HOST)
     with server.faults({"path": "/api/v4/runners", "method": "DELETE", "status": 500}):
         outcome = refused(harness, "register", changes=dropped)
-    assert "did not take the runner out: 500" in outcome.errors
+    assert "did not delete the runner: 500" in outcome.errors
     assert config(harness, HOST) == before
     settled(harness, "register")
 

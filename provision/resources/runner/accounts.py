@@ -15,26 +15,10 @@ from typing import Any
 
 from provision.editing.toml.model import Entry, RunnerId, WantedRunner, fingerprint
 from provision.host.curl import failure
+from provision.host.scripts import script
 from provision.resources.base import Change
 from provision.secret import Secret
-from provision.shell import Command, Result, sh
-
-_UNREGISTER = r"""
-system=$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)
-while read -r what url token; do
-  machine="&system_id=$system"
-  [ "$what" != - ] || what= machine=
-  name=${url#*://}; name=${name%%[:/]*}; ca=/etc/gitlab-runner/certs/$name.crt
-  said=$({
-    [ ! -e "$ca" ] || printf 'cacert = "%s"\n' "$ca"
-    printf 'request = "DELETE"\nurl = "%s/api/v4/runners%s"\ndata = "token=%s%s"\n' "$url" "$what" "$token" "$machine"
-  } | curl -sS -o /dev/null -w '%{http_code} %{content_type}' --max-time 20 -K - 2>&1)
-  case $said in
-    204*|'403 application/json'*|'404 application/json'*) ;;
-    *) printf 'GitLab at %s did not take the runner out: %s\n' "$url" "$said" >&2; exit 1 ;;
-  esac
-done
-"""
+from provision.shell import Command, Result
 
 
 def unregister(gone: Sequence[tuple[Entry, bool]]) -> Iterator[Change]:
@@ -43,65 +27,13 @@ def unregister(gone: Sequence[tuple[Entry, bool]]) -> Iterator[Change]:
         return
     lines = "".join(f"{'-' if made else '/managers'} {entry.url.rstrip('/')} {entry.token}\n" for entry, made in gone)
     names = ", ".join(f"{entry.name} ({entry.url})" for entry, _ in gone)
-    yield Change(f"unregister {names} from GitLab", Command(_UNREGISTER).reading(lines), "delete", deadline=90)
-
-
-# Reads `URL TOKEN` lines from standard input and the pairs that stand in config.toml; asks only servers that are
-# named, so no other server's token leaves the host for ours. A server without any token is asked for its version:
-# whatever it answers, it is there. The token travels on curl's standard input. A server that limits requests is
-# asked again when it says so, and a minute in all is waited for that.
-_ASK = """
-config=%s
-system=
-{ read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null
-[ -e "$config" ] || config=/dev/null
-pairs=$(awk '
-  function say(url, token) {
-    if (url != "" && token != "" && url !~ /[ \\t]/ && token !~ /[^A-Za-z0-9_.=-]/ && !seen[url, token]++) print url, token
-  }
-  function flush() { say(url, token); url = ""; token = "" }
-  function value(line, parts) { split(line, parts, /["\\047]/); return parts[2] }
-  given { say($1, $2); next }
-  /^[ \\t]*\\[\\[runners\\]\\]/ { flush(); inside = 1; next }
-  /^[ \\t]*\\[/ { inside = 0 }
-  inside && /^[ \\t]*url[ \\t]*=/ { url = value($0); sub(/\\/+$/, "", url) }
-  inside && /^[ \\t]*token[ \\t]*=/ { token = value($0) }
-  END { flush() }' given=1 - given=0 "$config")
-ask() {
-  {
-    [ ! -e "$ca" ] || printf 'cacert = "%%s"\\n' "$ca"
-    if [ "$token" = - ]; then printf 'url = "%%s/api/v4/version"\\n' "$url"
-    else printf 'url = "%%s/api/v4/runners/verify"\\ndata = "token=%%s&system_id=%%s"\\n' "$url" "$token" "$system"; fi
-  } | curl -sS -D - -o /dev/null -w 'answer=%%{http_code} %%{content_type}' --max-time 15 -K - 2>/dev/null
-}
-patience=60
-set -f
-for url in %s; do
-  name=${url#*://}; name=${name%%%%[:/]*}
-  ca=/etc/gitlab-runner/certs/$name.crt
-  tokens= where=
-  for word in $pairs; do
-    if [ -z "$where" ]; then where=$word; continue; fi
-    [ "$where" != "$url" ] || tokens="$tokens $word"
-    where=
-  done
-  for token in ${tokens:--}; do
-    while said=$(ask) && code=0 || code=$?; answer=${said##*answer=}; [ "${answer%%%% *}" = 429 ]; do
-      pause=$(printf '%%s\\n' "$said" | sed -n 's/^retry-after: *\\([0-9][0-9]*\\)[^0-9]*$/\\1/Ip')
-      patience=$((patience - ${pause:-99}))
-      [ "$patience" -ge 0 ] || break
-      sleep "$pause"
-    done
-    printf '%%s %%s %%s %%s %%s\\n' "${answer%%%% *}" "$code" "$url" "$token" "${answer#* }"
-  done
-done
-"""
+    yield Change(f"unregister {names} from GitLab", script("unregister_runners").reading(lines), "delete", deadline=90)
 
 
 def ask_tokens(config: str, urls: Sequence[str], given: Sequence[tuple[str, Secret]]) -> Command:
     """Asks each server about our tokens: those of the inventory, and those in the file. One process per token."""
     lines = "".join(f"{url} {token.reveal()}\n" for url, token in given)
-    return sh(_ASK, config, list(urls)).reading(lines)
+    return script("ask_runner_tokens", config, list(urls)).reading(lines)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
 from provision.host.curl import remedy
 from provision.host.files import replace
 from provision.host.pending import Handler
+from provision.host.scripts import body
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
 from provision.resources.runner.accounts import Accounts, ask_tokens, read_tokens, unregister
 from provision.resources.runner.settings import Records, Sought, follow, settings_key
@@ -51,12 +52,6 @@ def mixed_ways(name: str, settings: Mapping[str, Any]) -> Iterator[Note]:
 
 CONFIG: Final = "/etc/gitlab-runner/config.toml"
 STATE: Final = "config.toml"
-# From 19.3 on; an older runner does not know the word, and then there is nothing to ask.
-_LINT: Final = """
-if gitlab-runner lint --help >/dev/null 2>&1; then
-  said=$(gitlab-runner lint --config "$new" 2>&1) || { printf '%s\\n' "$said" >&2; exit 1; }
-fi
-"""
 # The runner takes all else over by itself; a restart would cancel its jobs, so it waits until none runs.
 RESTART: Final = Handler(
     "restart-runner",
@@ -237,7 +232,9 @@ class RunnerEntries(Resource):
     @staticmethod
     def _write(text: str, seen: bytes | None) -> Command:
         # The runner rewrites this file itself now and then: what was not looked at is not written over.
-        return replace(CONFIG, text, mode="0600", owner="root:root", check=_LINT, seen=seen or b"")
+        return replace(
+            CONFIG, text, mode="0600", owner="root:root", check=body("check_runner_config"), seen=seen or b""
+        )
 
 
 def _listens(text: str) -> Any:

@@ -15,23 +15,13 @@ from urllib.parse import urlsplit
 from provision.errors import Refused
 from provision.formats.openpgp import NotAKey, expires
 from provision.host.facts import ASK_SYSTEM, System, read_system
+from provision.host.scripts import script
 from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
 from provision.shell import Command, Result, sh
 from provision.templating import render
 
 _SOON = datetime.timedelta(days=60)
-_FETCH = """
-set -e
-new=%s.provision
-trap 'rm -f -- "$new"' EXIT
-mkdir -p -- "$(dirname -- %s)"
-curl -fsSL --retry 3 --connect-timeout 10 -o "$new" -- %s
-grep -q 'BEGIN PGP PUBLIC KEY' "$new" || { echo 'what came is no OpenPGP key' >&2; exit 1; }
-chmod 0644 "$new"; sync "$new"; mv -f -- "$new" %s
-"""
-
-
 _SOURCES = "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"
 
 
@@ -133,7 +123,7 @@ class AptSource(Resource):
             return
         found = read_file(self.key_path, seen, "key")
         url, path = self.key_url.format(id=system.id, codename=system.codename), self.key_path
-        fetch = sh(_FETCH, path, path, url, path)
+        fetch = script("fetch_key", url, path)
         why, good = _judge(found.content or b"")
         if not found.content or found.mode != "0644":
             yield Change(f"fetch {url} to {path}", fetch, "create", deadline=90)

@@ -13,7 +13,7 @@ from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import set_access
-from provision.resources.system.packages import LOCK_SECONDS, apt
+from provision.resources.system.packages import install
 
 _SECONDS: Final = 900.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -81,10 +81,7 @@ class Download(Resource):
         missing = [line.removeprefix("missing ") for line in lines if line.startswith("missing ")]
         needed = [one for one in missing if one == "curl" or self._is_https]
         if needed:
-            install = "apt-get -q update\nwait_for_apt\napt-get -q install -y -o DPkg::Lock::Timeout=%s -- %s"
-            yield Change(
-                f"install {', '.join(needed)}", apt(install, LOCK_SECONDS, needed), "create", deadline=_SECONDS
-            )
+            yield Change(f"install {', '.join(needed)}", install(needed), "create", deadline=_SECONDS)
         protocols = "https" if self._is_https else "http,https"
         yield Change(
             f"{'replace' if exists else 'fetch'} {self.path} {'by' if exists else 'from'} {self.url}",

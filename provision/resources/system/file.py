@@ -10,6 +10,7 @@ from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused
 from provision.host.files import replace
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.secret import Secret
 from provision.shell import Command, Result, sh
@@ -33,37 +34,28 @@ class AskFile(BatchQuery):
     @classmethod
     def join(cls, questions: Sequence[AskFile]) -> Command:
         """One command that prints a word for each file, then stat's line for each that exists, then all contents."""
-        return sh(_ASK_FILES, [one.path for one in questions])
+        return script("observe_files", [one.path for one in questions])
 
     @classmethod
     def split(cls, questions: Sequence[AskFile], result: Result) -> list[Result] | None:
         """Cuts the contents by their sizes; None for files that are not regular, or that changed while they were read."""
         *words, rest = result.stdout.split(b"\n", len(questions))
-        if result.code != 0 or len(words) != len(questions) or b"odd" in words:
+        if result.code != 0 or len(words) != len(questions) or b"other" in words:
             return None
-        there = words.count(b"there")
+        there = words.count(b"present")
         *heads, contents = rest.split(b"\n", there)
         sizes = [int(head.rpartition(b" ")[2]) for head in heads]
         if sum(sizes) != len(contents):
             return None
         answers = []
         for word in words:
-            if word != b"there":
+            if word != b"present":
                 answers.append(Result(b"absent\n"))
                 continue
             head, size = heads.pop(0).rpartition(b" ")[0], sizes.pop(0)
             answers.append(Result(head + b"\n" + contents[:size]))
             contents = contents[size:]
         return answers
-
-
-_ASK_FILES = """
-set --
-for file in %s; do
-  if [ -f "$file" ]; then set -- "$@" "$file"; echo there; elif [ -e "$file" ]; then echo odd; else echo absent; fi
-done
-[ $# = 0 ] || { stat -L -c '%%04a %%U:%%G %%s' -- "$@" && cat -- "$@"; }
-"""
 
 
 def ask_file(path: str) -> Command:

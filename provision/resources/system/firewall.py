@@ -20,6 +20,7 @@ from typing import Final
 from provision.errors import ProbeFailed
 from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.files import BACKUP
+from provision.host.scripts import script
 from provision.resources.base import Change, Guard, Note, Observation, Probe, Resource, record_only
 from provision.shell import Command, sh
 
@@ -56,23 +57,7 @@ _ASK_RULES = sh(
     "[ ! -e /run/systemd/transient/%s.timer ] || echo GUARD=armed",
     Guard.UNIT,
 )
-_ADD = """
-said=$(ufw allow %s comment %s 2>&1) || { echo "$said" >&2; exit 1; }
-case $said in
-  *"Rules updated"*|*"Rule added"*|*"Skipping adding existing rule"*) ;;
-  *) echo "$said" >&2; exit 1 ;;
-esac
-"""
-# A rule that is added again stands behind the others, where it may count for nothing: the files are put back.
-_DELETE = """
-mkdir -p -m 0700 -- %s && cp -p -- /etc/ufw/user.rules /etc/ufw/user6.rules %s || exit $?
-ufw delete allow %s
-"""
 _PUT_BACK = sh("cp -p -- %s/user.rules %s/user6.rules /etc/ufw && ufw reload", BACKUP, BACKUP)
-_ENABLE = """
-ufw show added | grep -Eq %s || { echo "ufw does not know a rule that lets port %s in: not switched on" >&2; exit 1; }
-said=$(ufw --force enable 2>&1) || { echo "$said" >&2; exit 1; }
-"""
 
 
 @dataclass(frozen=True)
@@ -175,7 +160,7 @@ class Firewall(Resource):
             left.remove(str(rule))
             yield Change(
                 f"remove the rule for {rule}",
-                sh(_DELETE, BACKUP, BACKUP, rule.arguments),
+                script("delete_rule", BACKUP, rule.arguments),
                 "delete",
                 record=sorted([*ours, *left]) or None,
                 guard=Guard(_PUT_BACK) if found.enabled else None,
@@ -187,7 +172,7 @@ class Firewall(Resource):
             pattern = rf"^ufw (allow|limit) {ssh.port}(/tcp)?( |$)"
             back = Guard(sh("ufw --force disable"))
             summary = "keep ufw on, as an interrupted run left it" if found.enabled else "switch ufw on"
-            yield Change(summary, sh(_ENABLE, pattern, ssh.port), "update", guard=back)
+            yield Change(summary, script("enable_firewall", pattern, ssh.port), "update", guard=back)
         if not self.enable and not found.enabled:
             yield Note("ufw is switched off: its rules hold from `ufw enable` on, or with firewall.enable = true")
         if ssh in found.limited:
@@ -219,7 +204,7 @@ def _claim(rule: Rule) -> str:
 
 
 def _allow(rule: Rule, comment: str) -> Command:
-    return sh(_ADD, rule.arguments, comment)
+    return script("allow_port", comment, rule.arguments)
 
 
 def read_rules(text: str) -> Found:

@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from provision.host.ci_jobs import LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
 LOCK_SECONDS = 120
 
-# apt waits for dpkg's lock by itself but not for that of the lists, and names no holder: /proc/locks does.
-APT = """
-export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
-wait_for_apt() {
-  waited=0
-  while :; do
-    holder=
-    for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
-      inode=$(stat -c %%i -- "$lock" 2>/dev/null) || continue
-      holder=$(awk -v at=":$inode" '$6 ~ at "$" && $5 > 0 { print $5; exit }' /proc/locks)
-      [ -z "$holder" ] || break
-    done
-    [ -n "$holder" ] || return 0
-    name=$(cat "/proc/$holder/comm" 2>/dev/null) || name='a process of another namespace'
-    [ "$waited" -gt 0 ] || echo "waiting for $lock, held by $name (pid $holder)"
-    if [ "$waited" -ge %s ]; then
-      echo "$lock has been held for %s s by $name (pid $holder)" >&2
-      exit 100
-    fi
-    sleep 1; waited=$((waited + 1))
-  done
-}
-"""
 
-
-def apt(script: str, *arguments: str | list[str] | tuple[str, ...] | int) -> Command:
-    """A script that starts by waiting for apt's locks; `wait_for_apt` can be called again in it."""
-    head = sh(APT, LOCK_SECONDS, LOCK_SECONDS).script
-    return Command(f"{head}set -e\nwait_for_apt\n{sh(script, *arguments).script}")
-
-
-_INSTALL = """
-apt-get -q update
-wait_for_apt
-set -- %s
-# A package that was fetched before has no address: apt is to look into no archive.
-options='--reinstall --allow-downgrades --allow-change-held-packages -o Dir::Cache::archives=/nonexistent'
-if ! uris=$(apt-get -qq install --print-uris $options -y -- "$@"); then
-  for package; do
-    echo "${package%%%%=*} is offered as: $(apt-cache madison "${package%%%%=*}" | awk '{ printf sep $3; sep = ", " }')" >&2
-  done
-  exit 100
-fi
-for origin in %s; do
-  for package; do
-    uri=$(printf '%%s\n' "$uris" | tr -d "'" | awk -v p="/${package%%%%=*}_" 'index($1, p) { print $1; exit }')
-    case $uri in
-      "$origin"*) ;;
-      '') echo "no candidate for $package: neither $origin nor any other source has it" >&2; exit 100 ;;
-      *) echo "$package would come from $uri instead of $origin" >&2; exit 100 ;;
-    esac
-  done
-done
-%s apt-get -q install -y -o DPkg::Lock::Timeout=%s -o Dpkg::Options::=--force-confold --allow-change-held-packages %s -- %s
-"""
+def install(
+    packages: Sequence[str], *, origin: str = "", environment: Sequence[str] = (), downgrade: bool = False
+) -> Command:
+    """Installs packages, `NAME` or `NAME=VERSION`, in one transaction; arguments as for Packages."""
+    options = (LOCK_SECONDS, origin, sh("%s", list(environment)).script, "yes" if downgrade else "no")
+    return script("install_packages", *options, list(packages))
 
 
 @dataclass(frozen=True)
@@ -113,7 +66,7 @@ class Packages(Resource):
         if unwanted:
             yield Change(
                 f"remove {', '.join(unwanted)}: in conflict with {self.names[0]}",
-                self._after_first(apt("apt-get -q remove -y -o DPkg::Lock::Timeout=%s -- %s", LOCK_SECONDS, unwanted)),
+                self._after_first(script("remove_packages", LOCK_SECONDS, unwanted)),
                 "delete",
                 deadline=self._deadline,
             )
@@ -143,28 +96,19 @@ class Packages(Resource):
         # Packages that are pinned together move together, or apt may find no way.
         moving = [name for name in self.names if name in wrong or name in self._pinned()]
         arguments = [f"{name}={self.version}" if self.version and name in self._pinned() else name for name in moving]
-        flags = ["--allow-downgrades"] if self.downgrade else []
-        script = apt(
-            _INSTALL,
-            arguments,
-            [self.origin] if self.origin else [],
-            list(self.environment),
-            LOCK_SECONDS,
-            flags,
-            arguments,
-        )
+        command = install(arguments, origin=self.origin, environment=self.environment, downgrade=self.downgrade)
         if any(name in installed for name in moving):
-            script = self._after_first(script)
+            command = self._after_first(command)
         now = [f"{name} {installed[name].version}" for name in wrong if name in installed]
         verb = "replace" if now else "install"
         text = f"{verb} {', '.join(now or wrong)}" + (f" by version {self.version}" if now else "")
         if not now and self.version:
             text += f" (version {self.version})"
-        return Change(text, script, "update" if now else "create", deadline=self._deadline)
+        return Change(text, command, "update" if now else "create", deadline=self._deadline)
 
     @property
     def _deadline(self) -> float:
         return 1800.0 + (LIMIT_SECONDS if self.first else 0)
 
-    def _after_first(self, script: Command) -> Command:
-        return Command(f"{self.first}{script.script}", script.stdin)
+    def _after_first(self, command: Command) -> Command:
+        return Command(f"{self.first}{command.script}", command.stdin)

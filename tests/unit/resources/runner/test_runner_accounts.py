@@ -15,6 +15,7 @@ from provision.resources import Result
 from provision.resources.runner.accounts import ask_tokens, read_tokens
 from provision.secret import Secret
 from provision.testing import LocalSession
+from tests.unit.conftest import Local
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 Serve = Callable[..., Any]
@@ -46,11 +47,11 @@ CONFIG = """concurrent = 4
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> LocalSession:
+def host(tmp_path: Path, local: Local) -> LocalSession:
     """This machine; /etc/gitlab-runner is a folder of the test's."""
     (tmp_path / "gitlab-runner").mkdir()
     (tmp_path / "gitlab-runner/.runner_system_id").write_text("s_0123456789ab\n")
-    return LocalSession({"/etc/gitlab-runner": tmp_path / "gitlab-runner"})
+    return local({"/etc/gitlab-runner": tmp_path / "gitlab-runner"})
 
 
 def ask(host: LocalSession, tmp_path: Path, config: str | None, urls: list[str], *given: tuple[str, str]) -> Result:

@@ -14,16 +14,17 @@ from provision.editing.toml.model import Entry
 from provision.resources.runner.accounts import unregister
 from provision.shell import Command, Result
 from provision.testing import LocalSession
+from tests.unit.conftest import Local
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> LocalSession:
+def host(tmp_path: Path, local: Local) -> LocalSession:
     """This machine; /etc/gitlab-runner is a folder of the test's."""
     (tmp_path / ".runner_system_id").write_text("s_0123456789ab\n")
-    return LocalSession({"/etc/gitlab-runner": tmp_path})
+    return local({"/etc/gitlab-runner": tmp_path})
 
 
 def take_out(host: LocalSession, *gone: tuple[str, str, bool]) -> Result:
@@ -62,7 +63,7 @@ def test_anything_else_leaves_all_as_it_is(serve: Serve, reply: Any, host: Local
     web = serve(lambda _: reply(status, b"<html>", {"Content-Type": "text/html"}))
     result = take_out(host, (web.url, "glrt-x", True), (web.url, "glrt-y", True))
     assert result.code == 1
-    assert result.errors.startswith(f"GitLab at {web.url} did not take the runner out: {status}")
+    assert result.errors.startswith(f"GitLab at {web.url} did not delete the runner: {status}")
     assert len(web.asked) == 1
 
 

@@ -15,6 +15,7 @@ from provision.resources.base import Change
 from provision.resources.system import apt_source
 from provision.shell import Command
 from provision.testing import NO_FILE, Answer, LocalSession, file_is, observe, planned
+from tests.unit.conftest import Local
 
 # Made by `gpg --quick-gen-key NAME ed25519 sign`; the first never expires, the second did in January 2020.
 KEY = """\
@@ -205,14 +206,14 @@ def test_a_mirror_whose_address_begins_alike_is_no_rival(tmp_path: Path) -> None
     assert rivals_of(mirror, tmp_path) == ["same.list"]
 
 
-def fetch(tmp_path: Path, served: str) -> tuple[Result, Path]:
+def fetch(local: Local, tmp_path: Path, served: str) -> tuple[Result, Path]:
     """Fetches a key from a file, with real curl."""
     upstream = tmp_path / "upstream.gpg"
     upstream.write_text(served)
     source = replace(DOCKER, key_url=f"file://{upstream}")
     key, *_ = plan(source)
     assert isinstance(key.run, Command)
-    session = LocalSession({"/etc/apt": tmp_path / "apt"})
+    session = local({"/etc/apt": tmp_path / "apt"})
     return session.run(Command(f"umask 077\n{key.run.script}"), deadline=10), tmp_path / "apt" / "keyrings"
 
 
@@ -223,9 +224,9 @@ needs_curl = pytest.mark.skipif(
 
 
 @needs_curl
-def test_a_key_is_fetched_readable_for_apt(tmp_path: Path) -> None:
+def test_a_key_is_fetched_readable_for_apt(local: Local, tmp_path: Path) -> None:
     """0644 even under a strict umask; nothing else is left."""
-    result, folder = fetch(tmp_path, KEY)
+    result, folder = fetch(local, tmp_path, KEY)
     assert result.code == 0, result.errors
     assert [one.name for one in folder.iterdir()] == ["docker.asc"]
     assert (folder / "docker.asc").read_text() == KEY
@@ -233,11 +234,11 @@ def test_a_key_is_fetched_readable_for_apt(tmp_path: Path) -> None:
 
 
 @needs_curl
-def test_what_is_no_key_is_not_kept(tmp_path: Path) -> None:
+def test_what_is_no_key_is_not_kept(local: Local, tmp_path: Path) -> None:
     """A captive portal's page, say."""
-    result, folder = fetch(tmp_path, "<html>log in first</html>")
+    result, folder = fetch(local, tmp_path, "<html>log in first</html>")
     assert result.code == 1
-    assert result.errors == "what came is no OpenPGP key\n"
+    assert result.errors == f"file://{tmp_path}/upstream.gpg is no OpenPGP key\n"
     assert list(folder.iterdir()) == []
 
 

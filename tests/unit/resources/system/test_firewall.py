@@ -14,6 +14,7 @@ from provision.resources.base import Change
 from provision.resources.system.firewall import read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
+from tests.unit.conftest import Local
 from tests.support.data import DATA
 
 TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
@@ -175,7 +176,7 @@ class TestPlan:
         changes = plan(ON, rules(enabled=False, ssh="2222"), packages=packages_are({}))
         assert summaries(changes) == ["allow 2222/tcp", "allow 5555/tcp", "allow 80/tcp", "switch ufw on"]
         assert isinstance(changes[0].run, Command)
-        assert "ufw allow 2222/tcp comment 'provision: ssh'" in changes[0].run.script
+        assert "# allow_port.sh\nset -- 'provision: ssh' 2222/tcp\n" in changes[0].run.script
 
     def test_off_and_not_to_be_switched_on(self) -> None:
         """The rules are laid all the same, and a note says that they hold later."""
@@ -272,12 +273,12 @@ class TestScripts:
     """The changes' scripts, with a ufw that answers as the real one was recorded."""
 
     @staticmethod
-    def run(change: Change, folder: Path, said: str, code: int = 0) -> Result:
+    def run(local: Local, change: Change, folder: Path, said: str, code: int = 0) -> Result:
         """Runs with a `ufw` in the path that says this."""
         ufw = folder / "ufw"
         ufw.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit {code}\n")
         ufw.chmod(0o755)
-        session = LocalSession({}, {"PATH": f"{folder}:/usr/bin:/bin"})
+        session = local({}, {"PATH": f"{folder}:/usr/bin:/bin"})
         assert isinstance(change.run, Command)
         return session.run(change.run, deadline=10)
 
@@ -291,10 +292,10 @@ class TestScripts:
             ("WARN: something that ends with 0 all the same", 0, True),
         ],
     )
-    def test_adding_is_judged_by_what_ufw_says(self, tmp_path: Path, said: str, code: int, fails: bool) -> None:
+    def test_adding_is_checked_by_the_output_of_ufw(self, local: Local, tmp_path: Path, said: str, code: int, fails: bool) -> None:
         """Its exit code tells little."""
         change, *_ = plan(WALL, rules())
-        result = self.run(change, tmp_path, said, code)
+        result = self.run(local, change, tmp_path, said, code)
         assert (result.code != 0) == fails
         assert result.errors.strip() == (said if fails else "")
 
@@ -309,9 +310,9 @@ class TestScripts:
             ("(None)", True),
         ],
     )
-    def test_it_is_not_switched_on_without_the_ssh_port(self, tmp_path: Path, added: str, fails: bool) -> None:
+    def test_it_is_not_enabled_without_the_ssh_port(self, local: Local, tmp_path: Path, added: str, fails: bool) -> None:
         """`ufw show added` is asked right before."""
         change = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", enabled=False))[-1]
-        result = self.run(change, tmp_path, added)
+        result = self.run(local, change, tmp_path, added)
         assert (result.code != 0) == fails
-        assert ("ufw does not know a rule that lets port 22 in: not switched on" in result.errors) == fails
+        assert ("ufw has no rule that allows port 22: it is not enabled" in result.errors) == fails

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Asks GitLab servers about tokens of runners. Arguments: CONFIG, then the servers' URLs. CONFIG: config.toml.
+# Standard input: `URL TOKEN` lines of the inventory's tokens. Tokens reach curl on standard input.
+# Prints a line STATUS CURLCODE URL TOKEN TYPE for each token of a server, of the inventory or of CONFIG; TOKEN is - for a
+# server without any, which is asked for its version: any answer tells that it is there.
+#
+# Only the servers that are named are asked, and each only about its own tokens. A server that limits requests is asked
+# again after the pause that it names, for a minute in all. Without the system id of this host a verification would add
+# an unnamed machine to GitLab's list.
+. ./lib/runner.sh
+config=$1
+shift
+system=
+{ read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null
+[ -e "$config" ] || config=/dev/null
+pairs=$(awk '
+  function add(url, token) {
+    if (url != "" && token != "" && url !~ /[ \t]/ && token !~ /[^A-Za-z0-9_.=-]/ && !seen[url, token]++) print url, token
+  }
+  function flush() { add(url, token); url = ""; token = "" }
+  function value(line, parts) { split(line, parts, /["\047]/); return parts[2] }
+  given { add($1, $2); next }
+  /^[ \t]*\[\[runners\]\]/ { flush(); inside = 1; next }
+  /^[ \t]*\[/ { inside = 0 }
+  inside && /^[ \t]*url[ \t]*=/ { url = value($0); sub(/\/+$/, "", url) }
+  inside && /^[ \t]*token[ \t]*=/ { token = value($0) }
+  END { flush() }' given=1 - given=0 "$config")
+ask() {
+  {
+    [ ! -e "$ca" ] || printf 'cacert = "%s"\n' "$ca"
+    if [ "$token" = - ]; then printf 'url = "%s/api/v4/version"\n' "$url"
+    else printf 'url = "%s/api/v4/runners/verify"\ndata = "token=%s&system_id=%s"\n' "$url" "$token" "$system"; fi
+  } | curl -sS -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 -K - 2>/dev/null
+}
+seconds_left=60
+set -f
+for url; do
+  ca=$(runner_ca "$url")
+  tokens="" where=""
+  for word in $pairs; do
+    if [ -z "$where" ]; then where=$word; continue; fi
+    [ "$where" != "$url" ] || tokens="$tokens $word"
+    where=
+  done
+  for token in ${tokens:--}; do
+    while response=$(ask) && code=0 || code=$?; answer=${response##*answer=}; [ "${answer%% *}" = 429 ]; do
+      pause=$(printf '%s\n' "$response" | sed -n 's/^retry-after: *\([0-9][0-9]*\)[^0-9]*$/\1/Ip')
+      seconds_left=$((seconds_left - ${pause:-99}))
+      [ "$seconds_left" -ge 0 ] || break
+      sleep "$pause"
+    done
+    printf '%s %s %s %s %s\n' "${answer%% *}" "$code" "$url" "$token" "${answer#* }"
+  done
+done

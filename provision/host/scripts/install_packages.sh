@@ -1,0 +1,34 @@
+#!/bin/sh
+# Installs packages in one transaction, all from where they should come.
+# Arguments: SECONDS ORIGIN ENVIRONMENT DOWNGRADE, then the packages as apt takes them: NAME or NAME=VERSION.
+#   SECONDS      how long other package managers are waited for
+#   ORIGIN       how the address of each package must begin, "" for any
+#   ENVIRONMENT  NAME=value words for apt, quoted for the shell
+#   DOWNGRADE    yes allows an older version
+. ./lib/apt.sh
+set -e
+seconds=$1 origin=$2 environment=$3 downgrade=$4
+shift 4
+wait_for_apt "$seconds"
+apt-get -q update
+wait_for_apt "$seconds"
+# A package that was fetched before has no address: apt must not look into its archive.
+if ! uris=$(apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
+  -o Dir::Cache::archives=/nonexistent -y -- "$@"); then
+  for package; do
+    echo "${package%%=*} is offered as: $(apt-cache madison "${package%%=*}" | awk '{ printf sep $3; sep = ", " }')" >&2
+  done
+  exit 100
+fi
+[ -z "$origin" ] || for package; do
+  uri=$(printf '%s\n' "$uris" | tr -d "'" | awk -v p="/${package%%=*}_" 'index($1, p) { print $1; exit }')
+  case $uri in
+    "$origin"*) ;;
+    '') echo "no candidate for $package: neither $origin nor any other source has it" >&2; exit 100 ;;
+    *) echo "$package would come from $uri instead of $origin" >&2; exit 100 ;;
+  esac
+done
+[ "$downgrade" != yes ] || set -- --allow-downgrades -- "$@"
+[ "$downgrade" = yes ] || set -- -- "$@"
+[ -z "$environment" ] || eval "export $environment"
+apt-get -q install -y -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Package management that waits for other programs.
+
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+
+# wait_for_apt SECONDS: waits until no other program holds a lock of apt or dpkg; ends the script with 100 after SECONDS.
+# apt waits for dpkg's lock itself, but not for that of the lists, and names no holder. /proc/locks does.
+wait_for_apt() {
+  waited=0
+  while :; do
+    holder=
+    for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+      inode=$(stat -c %i -- "$lock" 2>/dev/null) || continue
+      holder=$(awk -v at=":$inode" '$6 ~ at "$" && $5 > 0 { print $5; exit }' /proc/locks)
+      [ -z "$holder" ] || break
+    done
+    [ -n "$holder" ] || return 0
+    name=$(cat "/proc/$holder/comm" 2>/dev/null) || name='a process of another namespace'
+    [ "$waited" -gt 0 ] || echo "waiting for $lock, held by $name (pid $holder)"
+    if [ "$waited" -ge "$1" ]; then
+      echo "$lock has been held for $1 s by $name (pid $holder)" >&2
+      exit 100
+    fi
+    sleep 1
+    waited=$((waited + 1))
+  done
+}

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Removes packages. Arguments: SECONDS, then the packages. SECONDS: how long other package managers are waited for.
+. ./lib/apt.sh
+set -e
+seconds=$1
+shift
+wait_for_apt "$seconds"
+apt-get -q remove -y -o DPkg::Lock::Timeout="$seconds" -- "$@"

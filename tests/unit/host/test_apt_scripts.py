@@ -1,0 +1,138 @@
+"""install_packages.sh and remove_packages.sh, run by each shell with a fake apt-get and locks that a process really holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.host.scripts import script
+from provision.shell import Result
+from provision.testing import LocalSession
+from tests.support.programs import Programs
+from tests.unit.conftest import Local
+
+APT = """
+case "$*" in
+  *--print-uris*) [ ! -e {top}/unknown ] || exit 100; cat {top}/uris ;;
+  *) env | grep '^OF_APT' | sed 's/^/environment: /' >> {top}/calls; echo ran ;;
+esac
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """apt-get and apt-cache."""
+    programs = Programs(tmp_path / "host")
+    programs.add("apt-get", APT.replace("{top}", str(programs.folder)))
+    programs.add("apt-cache", "echo 'x | 1.0 | somewhere'; echo 'x | 0.9 | somewhere'")
+    return programs
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    """The files that dpkg and apt lock."""
+    for name in ("dpkg/lock-frontend", "dpkg/lock", "apt/lists/lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def host(programs: Programs, locks: Path, local: Local) -> LocalSession:
+    """The session."""
+    return local({"/var/lib/dpkg": locks / "dpkg", "/var/lib/apt": locks / "apt"}, {"PATH": programs.path})
+
+
+def install(host: LocalSession, origin: str = "", environment: str = "", downgrade: str = "no") -> Result:
+    """Installs a package at a version and one at any."""
+    return host.run(script("install_packages", 5, origin, environment, downgrade, ["x=1.*", "y"]), deadline=20)
+
+
+class TestInstall:
+    """install_packages.sh."""
+
+    def test_one_transaction(self, programs: Programs, host: LocalSession) -> None:
+        """After an update, with apt's environment."""
+        result = install(host, environment="OF_APT='1 2'")
+        assert (result.code, result.errors) == (0, "")
+        calls = programs.calls()
+        assert calls[0] == "apt-get -q update"
+        assert calls[-2].endswith("--allow-change-held-packages -- x=1.* y")
+        assert calls[-1] == "environment: OF_APT=1 2"
+
+    def test_downgrade(self, programs: Programs, host: LocalSession) -> None:
+        """Only where it is allowed."""
+        assert install(host, downgrade="yes").code == 0
+        assert programs.calls("apt-get")[-1].endswith("--allow-change-held-packages --allow-downgrades -- x=1.* y")
+
+    @pytest.mark.parametrize(
+        ("uris", "problem"),
+        [
+            ("'https://a.example.com/x_1.0.deb' x\n'https://a.example.com/y_2.deb' y\n", ""),
+            ("'https://a.example.com/x_1.0.deb' x\n", "no candidate for y: neither https://a.example.com/ nor any other"),
+            ("'https://b.example.com/x_1.0.deb' x\n", "x=1.* would come from https://b.example.com/x_1.0.deb instead of"),
+        ],
+    )
+    def test_origin(self, programs: Programs, host: LocalSession, uris: str, problem: str) -> None:
+        """All addresses are compared before anything is installed."""
+        (programs.folder / "uris").write_text(uris)
+        result = install(host, origin="https://a.example.com/")
+        assert result.errors.startswith(problem) if problem else result.errors == ""
+        assert (result.code, "ran" in result.text) == ((100, True) if problem else (0, True))
+        installed = [call for call in programs.calls("apt-get") if "--force-confold" in call]
+        assert len(installed) == (0 if problem else 1)
+
+    def test_unknown_version(self, programs: Programs, host: LocalSession) -> None:
+        """The versions that are offered are named."""
+        (programs.folder / "unknown").touch()
+        result = install(host)
+        assert (result.code, result.errors.splitlines()[0]) == (100, "x is offered as: 1.0, 0.9")
+
+
+class TestLocks:
+    """The waiting, before each transaction."""
+
+    @staticmethod
+    def remove(host: LocalSession, seconds: int) -> Result:
+        """Removes a package."""
+        return host.run(script("remove_packages", seconds, "x"), deadline=20)
+
+    def test_free_locks(self, host: LocalSession) -> None:
+        """No waiting; a missing lock file is no lock."""
+        result = self.remove(host, 5)
+        assert (result.text, result.errors) == ("ran\n", "")
+
+    def test_holder_is_named(self, host: LocalSession, locks: Path) -> None:
+        """By the name and number of its process, with the lock that it holds; in the end the script fails."""
+        with (locks / "apt/lists/lock").open("w") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            result = self.remove(host, 1)
+        who = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+        assert result.text == f"waiting for {locks}/apt/lists/lock, held by {who}\n"
+        assert result.errors == f"{locks}/apt/lists/lock has been held for 1 s by {who}\n"
+        assert result.code == 100
+
+    def test_continues_once_the_lock_is_free(self, host: LocalSession, locks: Path) -> None:
+        """Another process holds it for half a second."""
+        holding = (
+            "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+            "print('held', flush=True); time.sleep(0.5)"
+        )
+        holder = subprocess.Popen([sys.executable, "-c", holding, locks / "dpkg/lock-frontend"], stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        result = self.remove(host, 10)
+        holder.wait()
+        holder.stdout.close()
+        assert re.fullmatch(rf"waiting for .*lock-frontend, held by \S+ \(pid {holder.pid}\)\nran\n", result.text)
+
+    def test_failure_of_apt(self, programs: Programs, host: LocalSession) -> None:
+        """Its exit code is the script's."""
+        programs.add("apt-get", "exit 7")
+        assert self.remove(host, 5).code == 7
