@@ -75,8 +75,14 @@ class TestInstall:
         ("uris", "problem"),
         [
             ("'https://a.example.com/x_1.0.deb' x\n'https://a.example.com/y_2.deb' y\n", ""),
-            ("'https://a.example.com/x_1.0.deb' x\n", "no candidate for y: neither https://a.example.com/ nor any other"),
-            ("'https://b.example.com/x_1.0.deb' x\n", "x=1.* would come from https://b.example.com/x_1.0.deb instead of"),
+            (
+                "'https://a.example.com/x_1.0.deb' x\n",
+                "no candidate for y: neither https://a.example.com/ nor any other",
+            ),
+            (
+                "'https://b.example.com/x_1.0.deb' x\n",
+                "x=1.* would come from https://b.example.com/x_1.0.deb instead of",
+            ),
         ],
     )
     def test_origin(self, programs: Programs, host: LocalSession, uris: str, problem: str) -> None:

@@ -14,8 +14,8 @@ from provision.resources.base import Change
 from provision.resources.system.firewall import read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
-from tests.unit.conftest import Local
 from tests.support.data import DATA
+from tests.unit.conftest import Local
 
 TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
 UFW = packages_are({"ufw": "0.36.2-1"})
@@ -292,7 +292,9 @@ class TestScripts:
             ("WARN: something that ends with 0 all the same", 0, True),
         ],
     )
-    def test_adding_is_checked_by_the_output_of_ufw(self, local: Local, tmp_path: Path, said: str, code: int, fails: bool) -> None:
+    def test_adding_is_checked_by_the_output_of_ufw(
+        self, local: Local, tmp_path: Path, said: str, code: int, fails: bool
+    ) -> None:
         """Its exit code tells little."""
         change, *_ = plan(WALL, rules())
         result = self.run(local, change, tmp_path, said, code)
@@ -310,7 +312,9 @@ class TestScripts:
             ("(None)", True),
         ],
     )
-    def test_it_is_not_enabled_without_the_ssh_port(self, local: Local, tmp_path: Path, added: str, fails: bool) -> None:
+    def test_it_is_not_enabled_without_the_ssh_port(
+        self, local: Local, tmp_path: Path, added: str, fails: bool
+    ) -> None:
         """`ufw show added` is asked right before."""
         change = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", enabled=False))[-1]
         result = self.run(local, change, tmp_path, added)
