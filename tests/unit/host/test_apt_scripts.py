@@ -30,6 +30,7 @@ def programs(tmp_path: Path) -> Programs:
     """apt-get and apt-cache."""
     programs = Programs(tmp_path / "host")
     programs.add("apt-get", APT.replace("{top}", str(programs.folder)))
+    (programs.folder / "uris").touch()
     programs.add("apt-cache", "echo 'x | 1.0 | somewhere'; echo 'x | 0.9 | somewhere'")
     return programs
 

@@ -165,17 +165,10 @@ class TestInspect:
     """inspect_image.sh."""
 
     @staticmethod
-    def inspect(host: LocalSession, always: str, base: str = "") -> Result:
+    def inspect(host: LocalSession, due: str, base: str = "") -> Result:
         """Asks about the fingerprint `fp`."""
-        arguments = ("fp", "yes", always, base, "sammy/hello", "sammy", "/var/lib/provision/state.json", "1.0 gone")
+        arguments = ("fp", "yes", due, base, "sammy/hello", "sammy", "1.0 gone")
         return run(host, "inspect_image", *arguments, ["r/a:1.0", "r/a:gone"], stdin=f"{PASSWORD}\n")
-
-    def test_recorded(self, docker: Docker, host: LocalSession) -> None:
-        """Docker is not even called."""
-        (docker.folder / "home").mkdir()
-        (docker.folder / "home/state.json").write_text('{"x": "fp"}')
-        assert self.inspect(host, "no").text == "recorded\n"
-        assert docker.calls() == []
 
     def test_registry_is_asked_for_each_tag(self, docker: Docker, host: LocalSession, registry: Registry) -> None:
         """After the images of the host."""
@@ -187,6 +180,7 @@ class TestInspect:
         """No image of ours on the host: it is built."""
         assert self.inspect(host, "no", registry.url).text == ""
         assert registry.asked == []
+        assert self.inspect(host, "yes", registry.url).text == f"tag 1.0 {DIGEST}\ntag gone absent\n"
 
 
 class TestCheckRegistry:
