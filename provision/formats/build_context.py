@@ -63,7 +63,7 @@ class Ignore:
         return (False,) * len(self.patterns)
 
     @property
-    def rolls_back(self) -> bool:
+    def has_exceptions(self) -> bool:
         """Whether something below an excluded folder may be wanted."""
         return any(self.exceptions)
 
@@ -229,7 +229,7 @@ def _walk(folder: Path, below: str, ignore: Ignore, above: Fits, needed: str) ->
         fits = ignore.fits(name, above)
         excluded = ignore.excluded(fits)
         yield name, Path(entry.path), excluded
-        wanted = not excluded or ignore.rolls_back or needed.startswith(f"{name}/")
+        wanted = not excluded or ignore.has_exceptions or needed.startswith(f"{name}/")
         if wanted and entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path), f"{name}/", ignore, fits, needed)
 

@@ -31,6 +31,7 @@ VERSION: Final = 2
 Json = Any
 Records = Mapping[str, Json]
 
+_PARTS: Final = ("owners", "shared", "unowned")
 _KEY: Final = "fingerprint key"
 
 # Version 1 had one flat table. Which task of version 0.1.0 wrote a key, and the record key that the task uses now.
@@ -64,9 +65,7 @@ class HostState:
 
     def __init__(self, tree: Mapping[str, Mapping[str, Json]] | None = None) -> None:
         given = tree or {}
-        self.tree: dict[str, dict[str, Json]] = {
-            part: dict(given.get(part, {})) for part in ("owners", "shared", "unowned")
-        }
+        self.tree: dict[str, dict[str, Json]] = {part: dict(given.get(part, {})) for part in _PARTS}
 
     @classmethod
     def parse(cls, text: str) -> HostState:
@@ -80,10 +79,14 @@ class HostState:
             return cls(_from_1(found))
         if found["version"] != VERSION:
             raise ValueError(f"its version is {found['version']}, and this program knows version {VERSION}")
-        parts = [found.get(part, {}) for part in ("owners", "shared", "unowned")]
-        if not all(isinstance(part, dict) for part in (*parts, *parts[0].values())):
-            raise ValueError("owners, shared or unowned is not a JSON object")
-        return cls(found)
+        tree = {part: found.get(part, {}) for part in _PARTS}
+        for part, records in tree.items():
+            if not isinstance(records, dict):
+                raise ValueError(f"{part} is not a JSON object")
+        for owner, records in tree["owners"].items():
+            if not isinstance(records, dict):
+                raise ValueError(f"owners.{owner} is not a JSON object")
+        return cls(tree)
 
     def records(self, owner: str) -> Records:
         """Everything that a task recorded, by record key."""
@@ -129,6 +132,9 @@ class HostState:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return f"HostState({self.tree})"
+
     def text(self) -> str:
         """The file's text; keys are sorted, so that the files of two hosts can be compared."""
         parts = {part: records for part, records in self.tree.items() if records or part != "unowned"}
@@ -165,7 +171,7 @@ def if_recorded(text: str, command: Command) -> Command:
 
 def _from_1(flat: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
     """The records of version 1 under their owners."""
-    tree: dict[str, dict[str, Json]] = {"owners": {}, "shared": {}, "unowned": {}}
+    tree: dict[str, dict[str, Json]] = {part: {} for part in _PARTS}
     for key, value in flat.items():
         prefix = next((one for one in _PREFIXES_OF_1 if key.startswith(one)), "")
         if key == _KEY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.editing.diff import masked_diff
@@ -96,6 +96,9 @@ class File(Resource):
     check: str = ""
     notify: Handler | tuple[Handler, ...] = ()
 
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: (hashlib.sha256(self._bytes()).hexdigest(), self.mode, self.owner)}
+
     def probe(self) -> Probe:
         return Probe.of(ask_file(self.path))
 
@@ -149,6 +152,9 @@ class Absent(Resource):
     @property
     def label(self) -> str:
         return f"File {self.path}"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: "absent"}
 
     def probe(self) -> Probe:
         return Probe.of(sh("test ! -e %s && test ! -L %s", self.path, self.path))

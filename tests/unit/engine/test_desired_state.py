@@ -1,0 +1,212 @@
+"""The desired state: each task function is called once for each host and run, on the hosts that it concerns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.engine.assemble import Options, assemble
+from provision.errors import UsageError
+from provision.formats.build_context import Context
+from provision.resources import Change, Note, Observation, Probe, Resource
+from provision.resources.base import ApiQuery
+from provision.shell import sh
+from provision.tasks.base import Host, Task
+from provision.templating import use_templates_of
+from provision.testing import FakeSession
+
+INVENTORY = """
+[hosts.gitlab]
+groups = ["gitlab"]
+[hosts."runner-[1:2]"]
+groups = ["runners"]
+[gitlab]
+external_url = "https://gitlab.example.com"
+api_token = "the-api-token"
+[registry]
+external_url = "https://gitlab.example.com:5555"
+[registry.login]
+username = "root"
+password = "the-login-password"
+image = "root/hello"
+[[images]]
+name = "root/hello"
+context = "context"
+[[apps]]
+name = "hello"
+on = "runner-2"
+image = "root/hello"
+"""
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An inventory with settings for every kind of task; hosts are fake."""
+    file = tmp_path / "inventory.toml"
+    file.write_text(INVENTORY)
+    file.chmod(0o600)
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("provision.ssh.connect", lambda *_, **__: FakeSession())
+    yield file
+    use_templates_of([])
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_each_task_function_is_called_once_for_each_host_and_run(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    """In check mode and out of it, also where a task is named twice; a build context is hashed once."""
+    calls: Counter[tuple[str, str]] = Counter()
+    digests: list[str] = []
+    resources, digest = Task.resources, Context.digest
+
+    def counted(task: Task, host: Host) -> tuple[Resource, ...]:
+        calls[task.name, host.name] += 1
+        return resources(task, host)
+
+    def hashed(context: Context) -> str:
+        digests.append(str(context.folder))
+        return digest(context)
+
+    monkeypatch.setattr(Task, "resources", counted)
+    monkeypatch.setattr(Context, "digest", hashed)
+    run, _ = assemble(Options(("all", "docker", "prune"), (inventory,), check=check))
+    run.execute()
+    assert set(calls.values()) == {1}
+    server = {(name, "gitlab") for name in ("gitlab", "certificates", "registry", "firewall")}
+    runners = {(name, f"runner-{n}") for name in ("docker", "runner", "register", "verify") for n in (1, 2)}
+    assert set(calls) >= server | runners | {("image", "runner-1"), ("deploy", "runner-2"), ("prune", "runner-1")}
+    assert len(digests) == 1
+
+
+PLAYBOOK = """
+from provision.resources import File
+from provision.tasks import play, task
+
+
+@task(where=lambda host: host.name == "runner-2")
+def picky(host):
+    "Only one host."
+    yield File("/etc/picky", "x")
+
+
+@task()
+def every(host):
+    "Every host."
+    yield File("/etc/every", "x")
+
+
+PLAYS = [play("runners", {tasks})]
+"""
+
+
+class TestWhere:
+    """`where=`, also for a task that stands in a play with others."""
+
+    @staticmethod
+    def told(inventory: Path, tasks: str) -> list[tuple[str, str]]:
+        """(host, task) of the tasks that are reported."""
+        (inventory.parent / "playbooks").mkdir()
+        (inventory.parent / "playbooks/mixed.py").write_text(PLAYBOOK.format(tasks=tasks))
+        reported: list[tuple[str, str]] = []
+
+        class Listener:
+            def on(self, event: Any) -> None:
+                if type(event).__name__ == "TaskDone":
+                    reported.append((event.host, event.task))
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        run, _ = assemble(Options(("mixed",), (inventory,), check=True))
+        run.listeners = [Listener()]
+        run.execute()
+        return sorted(reported)
+
+    def test_a_task_in_a_play_with_others(self, inventory: Path) -> None:
+        """It neither runs on hosts that it does not concern nor is reported for them."""
+        assert self.told(inventory, "picky, every") == [
+            ("runner-1", "every"),
+            ("runner-2", "every"),
+            ("runner-2", "picky"),
+        ]
+
+    def test_a_host_without_any_task_is_not_contacted(self, inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is left for it."""
+        contacted: list[str] = []
+        monkeypatch.setattr("provision.ssh.connect", lambda one, **_: contacted.append(one.name) or FakeSession())
+        assert self.told(inventory, "picky") == [("runner-2", "picky")]
+        assert contacted == ["runner-2"]
+
+
+class Asking(Resource):
+    """Reports whether its verification is due, and what it was asked."""
+
+    label = "Asking"
+
+    def probe(self) -> Probe:
+        query = ApiQuery("key", lambda seen: seen.due)
+        return Probe({"api": query, "plain": sh("plain")}, when_due={"more": sh("more")})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        yield Note(f"due {seen.due}, asked {sorted(seen)}, api {seen.data('api')}")
+
+
+DUE = "due True, asked ['api', 'more', 'plain'], api True"
+NOT_DUE = "due False, asked ['api', 'plain'], api False"
+
+
+class TestDue:
+    """When a verification is due: the engine says so, and asks what is asked then."""
+
+    def test_not_in_a_run_that_changes_nothing(self, engine: Any, toys: Any) -> None:
+        """One batch."""
+        host = toys.Host({"a": "on"})
+        told = engine({"web1": host}, [toys.task("a", toys.Toy("a"))], [toys.task("asking", Asking())])
+        assert told.texts == [NOT_DUE]
+        assert len(host.batches) == 1
+
+    def test_when_the_task_was_named(self, engine: Any, toys: Any) -> None:
+        """Known from the start: one batch."""
+        host = toys.Host()
+        told = engine({"web1": host}, [toys.task("toys", Asking())])  # the tests' runs name `toys`
+        assert told.texts == [DUE]
+        assert len(host.batches) == 1
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_after_a_change_in_an_earlier_play(self, engine: Any, toys: Any, check: bool) -> None:
+        """On any host."""
+        sessions = {"web1": toys.Host(), "web2": toys.Host()}
+        plays = ((["web1"], [toys.task("a", toys.Toy("a"))]), (["web2"], [toys.task("asking", Asking())]))
+        assert engine(sessions, *plays, check=check).texts == [DUE]
+
+    def test_after_a_change_by_an_earlier_task_of_the_same_host(self, engine: Any, toys: Any) -> None:
+        """Also in the same play."""
+        told = engine({"web1": toys.Host()}, [toys.task("a", toys.Toy("a")), toys.task("asking", Asking())])
+        assert told.texts == [DUE]
+
+    def test_not_after_a_change_of_its_own(self, engine: Any, toys: Any) -> None:
+        """What the task itself changed is observed again as it is."""
+        told = engine({"web1": toys.Host()}, [toys.task("asking", toys.Toy("a"), Asking())])
+        assert told.texts == [NOT_DUE]
+
+
+def test_input_of_a_named_task_is_validated_before_any_host_is_contacted(engine: Any, toys: Any) -> None:
+    """Only then: it costs too much in every run."""
+
+    class Costly(toys.Toy):  # type: ignore[misc]
+        def validate(self) -> None:
+            raise UsageError("bad template")
+
+    host = toys.Host({"a": "on"})
+    assert engine({"web1": host}, [toys.task("other", Costly("a"))]).errors == []
+    host.batches.clear()
+    with pytest.raises(UsageError, match="bad template"):
+        engine({"web1": host}, [toys.task("toys", Costly("a"))])
+    assert host.batches == []
