@@ -1,14 +1,8 @@
-"""What a .dockerignore excludes. Pure.
+"""A build context: a folder on this machine as a tar stream that is equal, byte for byte, wherever it is packed.
 
-Lines are patterns as Go's filepath.Match has them, and `**` for any number of folders; `!` takes back in; the last line
-that fits decides; what fits a folder fits all below it. `#` begins a comment in the first column only.
-Sources: docs.docker.com "Build context", github.com/moby/patternmatcher (its regular expressions and its order).
-
-A build context: a folder on this machine as a tar stream that is the same, byte for byte, wherever it is packed.
-
-Entries are sorted; times are fixed; owners are root; what group and others may write is theirs to read only, as a
-checkout's umask decides that. So its digest names what is built. It is sent within one message to the host, which holds
-it in memory a few times over: hence the limit.
+Entries are sorted, times are fixed, owners are root, and the write permissions of group and others are removed, since
+they depend on a checkout's umask. So the digest of the stream names what is built. The stream is sent within one message
+to the host, which holds it in memory a few times over: hence the limit.
 """
 
 from __future__ import annotations
@@ -16,126 +10,21 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import posixpath
-import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from provision.errors import UsageError
+from provision.formats.dockerignore import Ignore, Matches
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # tarfile and gzip take milliseconds to import: only tasks that build images import them
     import tarfile
 
-
-# Which patterns fit a path or a folder above it, one for each line.
-Fits = tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Ignore:
-    """The patterns in order; `exceptions` are those that began with `!`."""
-
-    patterns: tuple[re.Pattern[str], ...]
-    exceptions: Fits
-
-    @classmethod
-    def parse(cls, text: str) -> Ignore:
-        """A file's text. Raises ValueError that names the line of a pattern that is none."""
-        patterns, exceptions = [], []
-        for number, line in _lines(text):
-            exception = line.startswith("!")
-            pattern = _clean(line[1:] if exception else line)
-            if not pattern:
-                raise ValueError(f"line {number}: {line!r} excludes nothing: a pattern is missing")
-            try:
-                patterns.append(re.compile(_expression(pattern)))
-            except re.error:
-                raise ValueError(f"line {number}: {line!r} is no pattern: look at its brackets") from None
-            exceptions.append(exception)
-        return cls(tuple(patterns), tuple(exceptions))
-
-    @property
-    def none(self) -> Fits:
-        """What fits the top folder itself."""
-        return (False,) * len(self.patterns)
-
-    @property
-    def has_exceptions(self) -> bool:
-        """Whether something below an excluded folder may be wanted."""
-        return any(self.exceptions)
-
-    def fits(self, path: str, above: Fits) -> Fits:
-        """Which patterns fit a path, given those that fit the folder it is in."""
-        return tuple(
-            inherited or bool(pattern.fullmatch(path)) for pattern, inherited in zip(self.patterns, above, strict=True)
-        )
-
-    def excluded(self, fits: Fits) -> bool:
-        """Whether the path that these patterns fit is excluded: the last of them decides."""
-        for fit, exception in zip(reversed(fits), reversed(self.exceptions), strict=True):
-            if fit:
-                return not exception
-        return False
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        if not line.startswith("#") and (stripped := line.strip()):
-            yield number, stripped
-
-
-def _clean(pattern: str) -> str:
-    """As Go's filepath.Clean, and without the slash that stands for the context's own folder."""
-    stripped = pattern.strip()
-    if not stripped:
-        return ""
-    cleaned = posixpath.normpath(stripped)
-    return cleaned.lstrip("/") if len(cleaned.lstrip("/")) else cleaned
-
-
-def _expression(pattern: str) -> str:
-    """The pattern as a regular expression for a whole path."""
-    if pattern.startswith("**") and not pattern.startswith("**/") and not re.search(r"[*?\[\]\\]", pattern[2:]):
-        return ".*" + re.escape(pattern[2:])  # `**.pyc`: whatever ends so, in any folder
-    found, place = "", 0
-    while place < len(pattern):
-        letter = pattern[place]
-        place += 1
-        if pattern.startswith("**", place - 1):
-            place += 1
-            place += pattern.startswith("/", place)
-            found += ".*" if place >= len(pattern) else "(?:.*/)?"
-        elif letter == "*":
-            found += "[^/]*"
-        elif letter == "?":
-            found += "[^/]"
-        elif letter == "\\":
-            found += re.escape(pattern[place : place + 1] or "\\")
-            place += 1
-        elif letter == "[":
-            members, place = _members(pattern, place)
-            found += members
-        else:
-            found += re.escape(letter)
-    return f"(?s:{found})"
-
-
-def _members(pattern: str, place: int) -> tuple[str, int]:
-    """A class of letters from behind its bracket on, and where it ends."""
-    end = pattern.find("]", place + pattern.startswith("^", place) + 1)
-    if end < 0:
-        raise re.error("no closing bracket")
-    negated = pattern.startswith("^", place)
-    inside = re.sub(r"([\[\]&~|^])", r"\\\1", pattern[place + negated : end])
-    return f"[{'^/' if negated else ''}{inside}]", end + 1
-
-
-# tarfile and gzip take milliseconds to import: only who builds images pays for them.
 LIMIT: Final = 100 * 1024 * 1024  # bytes of the tar stream
-_TIME: Final = 315_619_200  # 1980-01-02: zip files, wheels among them, know nothing older
+_TIME: Final = 315_619_200  # 1980-01-02: zip files, wheels among them, cannot hold earlier times
 _NOT_WRITABLE_BY_OTHERS: Final = 0o7755
 
 
@@ -148,7 +37,7 @@ class Context:
     """A folder and its Dockerfile.
 
     dockerfile  its path inside the context
-    rendered    the Dockerfile's text where it is made from a template; it is sent in the place of one that is there
+    rendered    the text of a Dockerfile made from a template; it is sent in place of a file of that name
     """
 
     folder: Path
@@ -156,13 +45,16 @@ class Context:
     rendered: bytes | None = field(default=None, repr=False)
 
     def digest(self) -> str:
-        """sha256 of the tar stream, in hexadecimal. Raises UsageError: what is missing, unreadable or too large."""
+        """Return the sha256 of the tar stream in hexadecimal.
+
+        Raises UsageError for what is missing, unreadable or too large.
+        """
         meter = _Meter(str(self.folder))
         self._pack(meter)
         return meter.hash.hexdigest()
 
     def packed(self) -> tuple[bytes, str]:
-        """The tar stream, compressed, and its digest. Raises UsageError likewise."""
+        """Return the tar stream, compressed with gzip, and its digest. Raises UsageError as `digest` does."""
         import gzip
 
         memory = io.BytesIO()
@@ -174,9 +66,9 @@ class Context:
     def _pack(self, sink: _Sink) -> None:
         import tarfile
 
-        with _Told(self.folder):
+        with _reading(self.folder):
             self._check()
-        with _Told(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # it only writes
+        with _reading(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # it only writes
             for name, path in self._entries():
                 _add(tar, name, path)
             if self.rendered is not None:
@@ -184,7 +76,7 @@ class Context:
 
     def _check(self) -> None:
         if not self.folder.is_dir():
-            what = "is no folder" if self.folder.exists() else "is not there"
+            what = "is not a folder" if self.folder.exists() else "does not exist"
             raise UsageError(f"the build context {self.folder} {what}", hint="context is a folder on this machine")
         if self.rendered is None and not (self.folder / self.dockerfile).is_file():
             raise UsageError(
@@ -193,20 +85,20 @@ class Context:
             )
 
     def _entries(self) -> Iterator[tuple[str, Path]]:
-        """What is sent, in order, folders before what is in them."""
+        """What is sent, in order, each folder before what is in it."""
         ignore = self._ignore()
-        kept: set[str] = set()
-        for name, path, excluded in _walk(self.folder, "", ignore, ignore.none, self.dockerfile):
-            # Docker wants to see these two though they are excluded.
+        sent: set[str] = set()
+        for name, path, excluded in _walk(self.folder, "", ignore, ignore.top, self.dockerfile):
+            # Docker reads these two though they are excluded.
             if excluded and name not in (self.dockerfile, ".dockerignore"):
                 continue
             if name == self.dockerfile and self.rendered is not None:
                 continue
             for above in [*reversed(Path(name).parents)][1:]:
-                if str(above) not in kept:
-                    kept.add(str(above))
+                if str(above) not in sent:
+                    sent.add(str(above))
                     yield str(above), self.folder / above
-            kept.add(name)
+            sent.add(name)
             yield name, path
 
     def _ignore(self) -> Ignore:
@@ -216,22 +108,26 @@ class Context:
                 try:
                     return Ignore.parse(path.read_text("utf-8", "surrogateescape"))
                 except (OSError, ValueError) as error:
-                    raise UsageError(f"{path}: {error}", hint="docs.docker.com tells its rules") from error
-        return Ignore((), ())
+                    raise UsageError(
+                        f"{path}: {error}", hint="its rules: docs.docker.com/build/concepts/context"
+                    ) from error
+        return Ignore()
 
 
-def _walk(folder: Path, below: str, ignore: Ignore, above: Fits, needed: str) -> Iterator[tuple[str, Path, bool]]:
-    """All that is in a folder, with whether it is excluded. Excluded folders are entered only for what may be wanted."""
-    with _Told(folder), os.scandir(folder) as scan:
+def _walk(folder: Path, below: str, ignore: Ignore, parent: Matches, needed: str) -> Iterator[tuple[str, Path, bool]]:
+    """Everything in a folder, and whether it is excluded.
+
+    An excluded folder is entered only when something in it may be included, or when `needed` is in it.
+    """
+    with _reading(folder), os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda one: one.name)
     for entry in entries:
         name = f"{below}{entry.name}"
-        fits = ignore.fits(name, above)
-        excluded = ignore.excluded(fits)
+        matches, excluded = ignore.match(name, parent)
         yield name, Path(entry.path), excluded
-        wanted = not excluded or ignore.has_exceptions or needed.startswith(f"{name}/")
-        if wanted and entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{name}/", ignore, fits, needed)
+        enter = not excluded or ignore.has_exceptions or needed.startswith(f"{name}/")
+        if enter and entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{name}/", ignore, matches, needed)
 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
@@ -242,12 +138,12 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         tar.addfile(_entry(name, mode, kind=DIRTYPE))
     elif stat.S_ISLNK(status.st_mode):
-        tar.addfile(_entry(name, 0o777, kind=SYMTYPE, link=os.readlink(path)))  # noqa: PTH115 - as it stands
+        tar.addfile(_entry(name, 0o777, kind=SYMTYPE, link=os.readlink(path)))  # noqa: PTH115 - its text, unchanged
     elif stat.S_ISREG(status.st_mode):
         with path.open("rb") as content:
             tar.addfile(_entry(name, mode, status.st_size), content)
-    elif not stat.S_ISSOCK(status.st_mode):  # Docker passes sockets over
-        raise UsageError(f"{path} is no file, folder or link", hint="exclude it in .dockerignore")
+    elif not stat.S_ISSOCK(status.st_mode):  # Docker skips sockets
+        raise UsageError(f"{path} is not a file, folder or link", hint="exclude it in .dockerignore")
 
 
 def _entry(name: str, mode: int, size: int = 0, *, kind: bytes = b"0", link: str = "") -> tarfile.TarInfo:
@@ -258,25 +154,20 @@ def _entry(name: str, mode: int, size: int = 0, *, kind: bytes = b"0", link: str
     return entry
 
 
-class _Told:
-    """Says of a file that cannot be read which it is."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        """Nothing to open."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise UsageError(
-                f"the build context {self._folder} cannot be read: {error}",
-                hint="make it readable for you, or exclude it in .dockerignore",
-            ) from error
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn an error of the file system into one that names the context."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"the build context {folder} cannot be read: {error}",
+            hint="make it readable for you, or exclude it in .dockerignore",
+        ) from error
 
 
 class _Meter:
-    """Takes the stream's digest, and refuses one that is too large."""
+    """Computes the digest of a stream, passes it on, and refuses one that is too large."""
 
     def __init__(self, name: str, sink: _Sink | None = None) -> None:
         self.hash = hashlib.sha256()
@@ -285,12 +176,12 @@ class _Meter:
         self._size = 0
 
     def write(self, data: bytes) -> int:
-        """Takes the next piece."""
+        """Take the next bytes."""
         self._size += len(data)
         if self._size > LIMIT:
             raise UsageError(
-                f"the build context {self._name} has more than {LIMIT >> 20} MiB, which is the most that is sent",
-                hint="exclude in .dockerignore what the build does not need",
+                f"the build context {self._name} is larger than {LIMIT >> 20} MiB, the limit for one build",
+                hint="exclude what the build does not need in .dockerignore",
             )
         self.hash.update(data)
         if self._sink is not None:

@@ -1,7 +1,7 @@
-"""When a repository's public key expires.  Source: RFC 9580, packets (4.2), signature subpackets (5.2.3).
+"""When a package repository's public key expires. Source: RFC 9580, packets (4.2), signature subpackets (5.2.3).
 
-Only what that takes is read: the first key's creation time, and the expiry that its latest self-signature gives it. gpg is not
-needed on the host, and not here.
+Only two things are read: the creation time of the first key, and the lifetime in its latest self-signature. gpg is
+needed neither on the host nor here.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ _CREATED, _KEY_EXPIRES = 2, 9
 
 
 class NotAKey(ValueError):
-    """The text holds no public key that can be read."""
+    """The bytes hold no public key that can be read."""
 
 
 def expires(text: bytes) -> datetime.datetime | None:
-    """When the key in an armoured or binary file expires; None when it does not. Raises NotAKey."""
-    made, latest, lifetime = 0, -1, 0
+    """Return when the key in an armoured or binary file expires; None when it does not. Raises NotAKey."""
+    created, latest, lifetime = 0, -1, 0
     try:
         for tag, body in _packets(_binary(text)):
-            if tag == _PUBLIC_KEY and not made:
-                made = int.from_bytes(body[1:5], "big")
+            if tag == _PUBLIC_KEY and not created:
+                created = int.from_bytes(body[1:5], "big")
             elif tag == _PUBLIC_KEY:
-                break  # a second key: the first one signs the repository
+                break  # only the first key signs the repository
             elif tag == _SIGNATURE and body[0] == 4 and body[1] in _CERTIFICATIONS:
                 fields = dict(_subpackets(body[6 : 6 + int.from_bytes(body[4:6], "big")]))
                 signed = int.from_bytes(fields.get(_CREATED, b""), "big")
                 if signed >= latest:
                     latest, lifetime = signed, int.from_bytes(fields.get(_KEY_EXPIRES, b""), "big")
     except IndexError as error:
-        raise NotAKey("it is cut short") from error
-    if not made:
-        raise NotAKey("it holds no OpenPGP public key")
-    return datetime.datetime.fromtimestamp(made + lifetime, datetime.UTC) if lifetime else None
+        raise NotAKey("the key is cut short") from error
+    if not created:
+        raise NotAKey("the file holds no OpenPGP public key")
+    return datetime.datetime.fromtimestamp(created + lifetime, datetime.UTC) if lifetime else None
 
 
 def _binary(text: bytes) -> bytes:
+    """The packets of a key, without its armour."""
     found = _ARMOUR.search(text)
     if found is None:
         return text
@@ -53,29 +54,31 @@ def _binary(text: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(lines), validate=True)
     except binascii.Error as error:
-        raise NotAKey(f"its armour is damaged: {error}") from error
+        raise NotAKey(f"the armour of the key is damaged: {error}") from error
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The tag and the body of each packet."""
     at = 0
     while at < len(data):
         head = data[at]
         if not head & 0x80:
-            raise NotAKey("it is neither armoured nor an OpenPGP packet")
+            raise NotAKey("the file is neither an armoured key nor an OpenPGP packet")
         if head & 0x40:
             tag, (length, at) = head & 0x3F, _length(data, at + 1)
         else:
             tag, width = head >> 2 & 0x0F, 1 << (head & 3)
             if width == 8:
-                raise NotAKey("a packet of unknown length")
+                raise NotAKey("the key has a packet of unknown length")
             length, at = int.from_bytes(data[at + 1 : at + 1 + width], "big"), at + 1 + width
         if at + length > len(data):
-            raise NotAKey("it is cut short")
+            raise NotAKey("the key is cut short")
         yield tag, data[at : at + length]
         at += length
 
 
 def _subpackets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The type and the body of each subpacket of a signature."""
     at = 0
     while at < len(data):
         length, at = _length(data, at)
@@ -84,7 +87,7 @@ def _subpackets(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A new-format length and where what it counts begins."""
+    """A length in the new format, and the offset behind it."""
     first = data[at]
     if first < 192:
         return first, at + 1

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4, for requests that curl on a host sends.  Source: AWS, "Create a signed AWS API request".
+"""AWS Signature Version 4, for requests that curl on a host sends. Source: AWS, "Create a signed AWS API request".
 
-curl signs by itself (`--aws-sigv4`), but up to 7.88 at least without the header x-amz-content-sha256, which S3
-demands (seen on 7.88.1). So requests are signed here, and the keys never reach the host that only looks.
+curl can sign requests (`--aws-sigv4`), but up to 7.88 at least it leaves out the header x-amz-content-sha256, which S3
+requires (seen with 7.88.1). So requests are signed here, and the keys do not reach the host.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl, quote
 from provision.secret import Secret, reveal
 from provision.url import Url
 
-_BUCKET_SECONDS = 300  # S3 takes requests up to 15 minutes old; equal requests of one look stay equal
+_ROUNDING_SECONDS = 300  # equal requests of one run have equal signatures; S3 accepts them for 15 minutes
 
 
 @dataclass(frozen=True)
 class Signer:
-    """Keys and region of one S3 endpoint. `session_token` goes with temporary keys."""
+    """The keys and the region of one S3 endpoint. `session_token` belongs to temporary keys."""
 
     access_key: str | Secret
     secret_key: str | Secret
@@ -29,8 +29,8 @@ class Signer:
     session_token: str | Secret = ""
 
     def headers(self, method: str, url: str, body: bytes, now: datetime.datetime) -> dict[str, str]:
-        """The headers to send with the request; they hold a signature, not the key."""
-        moment = datetime.datetime.fromtimestamp(now.timestamp() // _BUCKET_SECONDS * _BUCKET_SECONDS, datetime.UTC)
+        """Return the headers to send with the request. They hold a signature, not the key."""
+        moment = datetime.datetime.fromtimestamp(now.timestamp() // _ROUNDING_SECONDS * _ROUNDING_SECONDS, datetime.UTC)
         stamp, day = f"{moment:%Y%m%dT%H%M%SZ}", f"{moment:%Y%m%d}"
         parts = Url.parse(url, request=True)
         signed = {
@@ -71,7 +71,7 @@ class Signer:
 
 
 def curl_config(method: str, url: str, headers: Mapping[str, str], body: str = "") -> str:
-    """A configuration for `curl -K -` that sends the request."""
+    """Return a configuration for `curl -K -` that sends the request."""
     lines = [
         f'request = "{method}"',
         f'url = "{url}"',

@@ -122,7 +122,7 @@ BAD_INPUT = [
     ({"images": [{**IMAGE, "name": "root/Hello"}]}, "images are named in lower case: expected 'hello'"),
     ({"images": [{**IMAGE, "tags": ["1 0"]}]}, "expected a tag of letters"),
     ({"images": [{**IMAGE, "dockerfile": "Dockerfile.prod"}]}, "there is no Dockerfile.prod in"),
-    ({"images": [{**IMAGE, "context": "missing"}]}, "is not there"),
+    ({"images": [{**IMAGE, "context": "missing"}]}, "does not exist"),
     ({"apps": [{**HELLO, "on": "runers"}]}, 'did you mean "runners"?'),
     ({"apps": [{**HELLO, "ports": ["5001"]}]}, "expected HOST:CONTAINER"),
 ]

@@ -1,4 +1,4 @@
-"""Patterns of .dockerignore, files, and those that stay: for tests of our own rules and of Docker's."""
+"""Patterns of .dockerignore, files, and those that are sent: for tests of our own rules and of Docker's."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ FILES = (
 )
 
 
+NODE_MODULES = ("node_modules/x/index.js", "src/node_modules/y.js")
+
+
 def without(*names: str) -> tuple[str, ...]:
-    """All files but these."""
+    """Return all files but these."""
     assert set(names) <= set(FILES)
     return tuple(name for name in FILES if name not in names)
 
 
-# the file's text, the files there are, those that stay
+# the text of the file, all files, those that are sent
 CASES = [
     ("", FILES, FILES),
     ("# a comment\n\n   \n", FILES, FILES),
@@ -52,7 +55,6 @@ CASES = [
     ("*.md\n!README.md\n", FILES, FILES),
     ("!README.md\n*.md\n", FILES, without("README.md")),
     ("docs\n!docs/README.md\n", FILES, without("docs/a/deep.md", "docs/image.png")),
-    ("**/*.md\n!docs/a\n", FILES, without("README.md", "docs/README.md")),
     ("*\n!src\nsrc/*.pyc\n", FILES, ("src/app.py", "src/node_modules/y.js", "src/temp-1.txt")),
     ("*\n!app.py\n", FILES, ("app.py",)),
     ("app\\.pyc\n", FILES, without("app.pyc")),
@@ -60,5 +62,11 @@ CASES = [
     ("app.+\n", FILES, FILES),
 ]
 
-# Docker up to 20.10 took these for regular expressions.
-LATER_CASES = [("(app).py\n", FILES, FILES), ("app.py\\c\n", FILES, without("app.pyc"))]
+# Docker up to 20.10 decides these otherwise: it took patterns for regular expressions, and a `!` line included
+# everything below a folder that no line had excluded.
+LATER_CASES = [
+    ("(app).py\n", FILES, FILES),
+    ("**/*.md\n!docs/a\n", FILES, without("README.md", "docs/README.md", "docs/a/deep.md")),
+    ("**/*.pyc\n**/node_modules\n!src\n", FILES, without("app.pyc", "src/app.pyc", *NODE_MODULES)),
+    ("docs\n**/*.md\n!docs\n", FILES, FILES[:1] + FILES[2:]),
+]

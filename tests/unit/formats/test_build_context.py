@@ -156,11 +156,11 @@ def bad_pattern(app: Path) -> None:
 REFUSED = [
     (lambda app: (app / "Dockerfile").unlink(), "there is no Dockerfile in"),
     (lambda app: (app / "Dockerfile").rename(app / "dockerfile"), "there is no Dockerfile in"),
-    (lambda app: app.rename(app.parent / "moved"), "is not there"),
+    (lambda app: app.rename(app.parent / "moved"), "does not exist"),
     (unreadable_file, "cannot be read: [Errno 13] Permission denied"),
     (unreadable_folder, "cannot be read: [Errno 13] Permission denied"),
-    (pipe, "is no file, folder or link"),
-    (bad_pattern, "line 2: '[b' is no pattern"),
+    (pipe, "is not a file, folder or link"),
+    (bad_pattern, "line 2: '[b' is not a valid pattern"),
 ]
 
 
@@ -192,6 +192,6 @@ def test_too_large(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "LIMIT", 1 << 20)
     with (app / "dump").open("wb") as dump:
         dump.truncate(2 << 20)
-    with pytest.raises(UsageError, match="more than 1 MiB") as refusal:
+    with pytest.raises(UsageError, match="larger than 1 MiB") as refusal:
         Context(app).digest()
     assert ".dockerignore" in refusal.value.hint
