@@ -94,7 +94,7 @@ def _register(text: str) -> None:
 def mask(text: str, *, keep_lines: bool = False) -> str:
     """Return `text` with every secret of this process replaced by `***`.
 
-    With `keep_lines`, a secret of several lines becomes one `***` on each of them, so that the lines keep their numbers.
+    With `keep_lines`, a secret of several lines becomes one `***` on each of them, so that no line moves.
     """
     with _known_lock:
         known = sorted(_known, key=len, reverse=True)

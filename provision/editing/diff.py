@@ -1,8 +1,8 @@
 """The masked diff: what changes in a file, with `***` in place of secrets.
 
 The lines are compared as they are and masked when they are printed. A changed secret is therefore visible as two lines
-that look alike. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's tokens
-by their prefix. A format adds what its own `find_secrets` finds.
+that look alike. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's
+tokens by their prefix. A format adds what its own `find_secrets` finds.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def no_secrets(_: bytes) -> Iterable[Span]:
 def masked_diff(path: str, before: bytes | str, after: bytes | str, find_secrets: FindSecrets = no_secrets) -> str:
     """Return `diff -u` of two contents, at most 400 lines, without a newline at the end; "" when they are equal.
 
-    The headers are `PATH (now)` and `PATH (wanted)`. A carriage return at the end of a line is not printed. When the two
-    contents look alike after masking, the last line says so.
+    The headers are `PATH (now)` and `PATH (wanted)`. A carriage return at the end of a line is not printed. When the
+    two contents look alike after masking, the last line explains it.
     """
     old_content, new_content = _bytes(before), _bytes(after)
     if old_content == new_content:
@@ -105,7 +105,7 @@ def _hunk(group: list[tuple[str, int, int, int, int]], old: list[str], new: list
 
 
 def _printed(sign: str, lines: list[str], start: int, end: int) -> Iterator[str]:
-    """Lines `start` to `end`. The empty piece behind the last newline is no line; without that newline it says so."""
+    """Lines `start` to `end`. The empty piece behind the last newline is no line; a missing newline is marked."""
     for number in range(start, end):
         if number < len(lines) - 1:
             yield sign + lines[number]

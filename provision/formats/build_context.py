@@ -1,8 +1,8 @@
 """A build context: a folder on this machine as a tar stream that is equal, byte for byte, wherever it is packed.
 
 Entries are sorted, times are fixed, owners are root, and the write permissions of group and others are removed, since
-they depend on a checkout's umask. So the digest of the stream names what is built. The stream is sent within one message
-to the host, which holds it in memory a few times over: hence the limit.
+they depend on a checkout's umask. So the digest of the stream names what is built. The stream is sent within one
+message to the host, which holds it in memory a few times over: hence the limit.
 """
 
 from __future__ import annotations

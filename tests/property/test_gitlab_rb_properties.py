@@ -1,4 +1,4 @@
-"""gitlab.rb files nobody has written yet: edited, and judged by real Ruby before and after."""
+"""Random gitlab.rb files: edited, and read by real Ruby before and after."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ many = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
-pytestmark = pytest.mark.skipif(RUBY is None, reason="needs ruby to judge the results: apt-get install ruby")
+pytestmark = pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def omnibus() -> Iterator[Any]:
 
 
 def edited(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:
-    """Edits, and holds the outcome to its promises; returns the new text."""
+    """Return the edited text after Ruby has confirmed it."""
     after = edit(before, wanted, remove).content
     check_edit(omnibus, before, after, wanted, remove)
     return after
 
 
 def edited_or_refused(omnibus: Any, before: bytes, wanted: dict[Any, Any]) -> tuple[bytes, str]:
-    """The judged new text, or the words of the refusal."""
+    """Return the edited text and "", or the old text and the message of the refusal."""
     try:
         return edited(omnibus, before, wanted), ""
     except Refused as refusal:
@@ -57,7 +57,7 @@ def edited_or_refused(omnibus: Any, before: bytes, wanted: dict[Any, Any]) -> tu
 @many
 @given(document=documents.plain_documents, wanted=documents.settings_wanted)
 def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
-    """Files of plain assignments are never refused; ours are as wanted, others as before, foreign bytes identical."""
+    """Files of plain assignments are not refused; wanted settings are set, others stay, byte for byte."""
     before = document.text()
     try:
         omnibus.evaluate(before)
@@ -76,7 +76,7 @@ def test_plain_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> Non
 @many
 @given(document=documents.wild_documents, wanted=documents.settings_wanted)
 def test_wild_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
-    """With conditions, chains, computed values and changes in place it is done right, or refused with the line."""
+    """Files with conditions, chains, computed values and changes in place are edited correctly, or refused with the line."""
     before = document.text()
     try:
         omnibus.evaluate(before)
@@ -89,7 +89,7 @@ def test_wild_files(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None
 @many
 @given(document=documents.plain_documents, wanted=documents.settings_wanted)
 def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) -> None:
-    """What the file lacked and is set and taken out again leaves the file as it was."""
+    """Setting something that the file lacks and removing it again restores the file."""
     before = document.text()
     try:
         tree = omnibus.evaluate(before)
@@ -105,7 +105,7 @@ def test_set_and_taken_out(omnibus: Any, document: Any, wanted: dict[Any, Any]) 
 @many
 @given(document=documents.plain_documents, remove=documents.removals)
 def test_removed(omnibus: Any, document: Any, remove: list[Any]) -> None:
-    """Removing takes the setting and nothing else; removing again changes nothing."""
+    """Only the setting is removed; removing it again changes nothing."""
     before = document.text()
     try:
         omnibus.evaluate(before)
@@ -119,7 +119,7 @@ def test_removed(omnibus: Any, document: Any, remove: list[Any]) -> None:
 @many
 @given(value=documents.values)
 def test_values(omnibus: Any, value: Any) -> None:
-    """Any value comes out of Ruby as it went in, and is read back from the source without Ruby."""
+    """Ruby reads every value as it was written, and so does our reader."""
     for indent, inline, ascii_only in ((0, False, False), (4, False, True), (0, True, False)):
         source = render_value(value, indent=indent, inline=inline, ascii_only=ascii_only)
         text = (statement(("external_url",), source) + "\n" + statement(("nginx", "x"), source) + "\n").encode()
@@ -132,7 +132,7 @@ def test_values(omnibus: Any, value: Any) -> None:
 @many
 @given(source=documents.sources)
 def test_literals(omnibus: Any, source: str) -> None:
-    """What is read from a literal's source is what Ruby reads; else it is said to be unknown."""
+    """Our reader reads a literal as Ruby does, or reports it as unknown."""
     text = f"nginx['x'] = {source}\n".encode()
     try:
         tree = omnibus.evaluate(text)
@@ -149,7 +149,7 @@ def test_literals(omnibus: Any, source: str) -> None:
 @many
 @given(document=documents.wild_documents, key=st.sampled_from(["secretkey", "bucket"]), secret=documents.secrets)
 def test_masked(document: Any, key: str, secret: str) -> None:
-    """A secret is in the file, and not in the diff, the changes or the representation of the edit."""
+    """A secret is in the file, and neither in the diff nor in the representation of the edit."""
     before = document.text()
     assume(secret.encode() not in before)
     wanted = {("registry", "storage"): {"s3": {key: Secret(secret), "region": "nyc3"}}}

@@ -1,4 +1,4 @@
-"""config.toml edits over arbitrary hand-written documents: nothing foreign moves, and the data is exact."""
+"""Random config.toml files are edited: the data is exact, and the bytes of others stay."""
 
 from __future__ import annotations
 
@@ -140,10 +140,12 @@ def entries(draw: st.DrawFn, number: int) -> str:
 def documents(draw: st.DrawFn) -> tuple[list[str], list[bool]]:
     """A document as blocks, and for each block whether it is a runner entry."""
     blocks, is_entry = [draw(pair_lines(["concurrent", "check_interval", "log_level", "x.y"], ""))], [False]
-    aside = draw(st.lists(st.sampled_from(["session_server", "other", "experimental.deep"]), unique=True, max_size=2))
+    tables_left = draw(
+        st.lists(st.sampled_from(["session_server", "other", "experimental.deep"]), unique=True, max_size=2)
+    )
     for number in range(draw(st.integers(0, 3))):
-        if aside and draw(st.booleans()):
-            blocks.append(f"\n[{aside.pop()}]\n" + draw(pair_lines(["session_timeout", "z"], "  ")))
+        if tables_left and draw(st.booleans()):
+            blocks.append(f"\n[{tables_left.pop()}]\n" + draw(pair_lines(["session_timeout", "z"], "  ")))
             is_entry.append(False)
         blocks.append(draw(entries(number)))
         is_entry.append(True)
@@ -151,7 +153,7 @@ def documents(draw: st.DrawFn) -> tuple[list[str], list[bool]]:
 
 
 def merged(have: Any, want: Any) -> Any:
-    """The plain meaning of a deep merge: the oracle."""
+    """The expected data: a deep merge."""
     if not isinstance(have, dict) or not isinstance(want, dict):
         return copy.deepcopy(want)
     return have | {key: merged(have.get(key), value) for key, value in want.items()}
@@ -199,7 +201,7 @@ def as_written(blocks: list[str], crlf: bool, ends: bool) -> list[str]:
 def test_deep_merge_is_exact_and_foreign_blocks_stay(
     document: tuple[list[str], list[bool]], crlf: bool, ends: bool, wants: dict[int, dict[str, Any]], top: bool
 ) -> None:
-    """Any document, any options: the oracle's data, every foreign block byte for byte, and a second run does nothing."""
+    """The data is the deep merge, blocks of others stay byte for byte, and a second run changes nothing."""
     blocks, is_entry = as_written(document[0], crlf, ends), document[1]
     text = "".join(blocks)
     before = parsed(text)
@@ -243,7 +245,7 @@ def test_deep_merge_is_exact_and_foreign_blocks_stay(
 def test_added_and_dropped_again_is_the_same_text(
     document: tuple[list[str], list[bool]], crlf: bool, want: dict[str, Any]
 ) -> None:
-    """An entry that is added and dropped leaves no trace."""
+    """Adding an entry and dropping it restores the file."""
     text = "".join(as_written(document[0], crlf, True))
     added = reconcile(text, top={}, runners=[WantedRunner("new", URL, "token-new", want)])
     assert added.changed
@@ -256,7 +258,7 @@ def test_added_and_dropped_again_is_the_same_text(
 def test_dropped_keys_go_and_nothing_else(
     document: tuple[list[str], list[bool]], owned: list[str], number: int
 ) -> None:
-    """Keys that we once set and no longer want are gone; every other value is the same."""
+    """Keys that we set and no longer want are removed; every other value stays."""
     blocks, is_entry = document
     assume(number < sum(is_entry))
     text = "".join(blocks)
@@ -302,7 +304,7 @@ def test_rotation_swaps_one_value(document: tuple[list[str], list[bool]], number
 )
 @example('token = "abc', "")
 def test_diff_keeps_lines_of_anything(before: str, after: str) -> None:
-    """Masking never loses or adds a line, whatever the text: a broken file can be shown too."""
+    """Masking keeps the number of lines of any text, valid or not."""
     shown = diff(before, after)
     assert (shown == "") == (before == after)
     assert masked_text(before.encode(), find_secrets).count("\n") == before.count("\n")
@@ -323,8 +325,10 @@ SECRETS = [
 
 @settings(max_examples=60, deadline=None)
 @given(documents(), st.lists(st.sampled_from(SECRETS), min_size=1, max_size=3), st.data())
-def test_diff_tells_no_secret(document: tuple[list[str], list[bool]], secrets: list[str], data: st.DataObject) -> None:
-    """Whatever stands around it, and though the file be broken: values of secret keys never show."""
+def test_the_diff_prints_no_secret(
+    document: tuple[list[str], list[bool]], secrets: list[str], data: st.DataObject
+) -> None:
+    """Values of secret-looking keys are masked in any document, valid or not."""
     lines = "".join(document[0]).split("\n")
     whole = [n for n in range(len(lines)) if _parses("\n".join(lines[:n]))]  # not inside a string
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""Strategies: gitlab.rb files as people write them, values, and settings_wanted."""
+"""Strategies for gitlab.rb files as people write them, for values, and for wanted settings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ secrets = st.text("abcDEF019'\"\\#{}\n/+", min_size=8, max_size=24).filter(
 
 
 def value_for(path: Path) -> st.SearchStrategy[Any]:
-    """Tables mostly where tables are usual."""
+    """Values; hashes mostly for settings that usually hold hashes."""
     if path == ("registry", "storage"):
         return tables | values
     if path in (("registry", "storage", "s3"), ("registry", "storage", "cache")):
@@ -115,7 +115,7 @@ def quoted(draw: Any, text: str) -> str:
 
 @st.composite
 def literal(draw: Any, value: Any, indent: str = "") -> str:
-    """Ruby source for `value` in some person's style."""
+    """Ruby source for `value` in one of several styles."""
     if isinstance(value, str):
         return draw(quoted(value))
     if value is None or isinstance(value, bool):
@@ -159,7 +159,7 @@ def _pair(draw: Any, key: str, value: Any, indent: str) -> str:
 
 @st.composite
 def reference(draw: Any, path: Path) -> str:
-    """The setting's spelling."""
+    """A setting in one of Ruby's notations."""
     source = draw(st.sampled_from([path[0], path[0], "self." + path[0]])) if len(path) > 1 else path[0]
     for key in path[1:]:
         plain = key.isidentifier()
@@ -244,7 +244,7 @@ WILD = [
 
 @dataclass(frozen=True)
 class Document:
-    """Pieces, each with the path it sets or None, joined the way of one editor."""
+    """Pieces, each with the path that it sets or None, and how they are joined."""
 
     pieces: list[tuple[str, Path | None]]
     crlf: bool
@@ -261,7 +261,7 @@ class Document:
         return self._bytes(mark + joined + ("__END__\nexternal_url 'x'\n" if self.end else ""))
 
     def foreign(self, wanted: dict[Path, Any]) -> list[bytes]:
-        """The pieces that no wish bears on, in order."""
+        """The pieces that no wanted setting affects, in order."""
         return [
             self._bytes(source)
             for source, path in self.pieces

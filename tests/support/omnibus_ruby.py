@@ -1,4 +1,4 @@
-"""Real Ruby beside the tests: one process that reads gitlab.rb texts the way omnibus does (omnibus_eval.rb)."""
+"""Real Ruby for tests: one process that reads gitlab.rb texts as omnibus does (omnibus_eval.rb)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Omnibus:
         self._process.communicate()
 
     def evaluate(self, text: bytes) -> dict[str, Any]:
-        """The settings the text comes to. Raises RubyError with Ruby's own words."""
+        """Return the settings after Ruby has run the text. Raises RubyError with Ruby's message."""
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         assert pipe_in is not None
         assert pipe_out is not None
@@ -78,7 +78,7 @@ def at(tree: Any, path: tuple[str, ...]) -> Any:
 
 
 def leaves(tree: dict[str, Any], *, without: list[tuple[str, ...]], under: tuple[str, ...] = ()) -> dict[Any, str]:
-    """Every value that is no table, by its path, but for those at or under the `without` paths; types kept apart."""
+    """Every value that is not a hash, by its path, without those at or under the `without` paths; see `typed`."""
     found: dict[Any, str] = {}
     for key, value in tree.items():
         path = (*under, key)
@@ -92,7 +92,7 @@ def leaves(tree: dict[str, Any], *, without: list[tuple[str, ...]], under: tuple
 
 
 def typed(value: Any) -> str:
-    """A spelling that tells 1 from 1.0 from true, and forgets the order of keys."""
+    """A text in which 1, 1.0 and true differ and the order of keys does not count."""
     if isinstance(value, dict):
         return "{" + ",".join(sorted(f"{key!r}:{typed(item)}" for key, item in value.items())) + "}"
     if isinstance(value, list):
@@ -103,7 +103,7 @@ def typed(value: Any) -> str:
 def check_edit(
     omnibus: Omnibus, before: bytes, after: bytes, wanted: dict[Setting, Any], remove: Sequence[Setting] = ()
 ) -> None:
-    """To Ruby, ours are as wanted in `after` and all others as they were; once more the same edit changes nothing."""
+    """Ruby reads the wanted values in `after` and no other change, and the same edit again changes nothing."""
     old = omnibus.evaluate(before)
     try:
         new = omnibus.evaluate(after)

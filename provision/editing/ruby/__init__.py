@@ -1,7 +1,7 @@
 """gitlab.rb, edited in its syntax tree.
 
-GitLab's configuration is Ruby. A setting is addressed by a path: `("external_url",)` is the call `external_url '…'`, and
-`("registry", "nginx", "ssl_certificate")` is the assignment `registry['nginx']['ssl_certificate'] = '…'`. The last
+GitLab's configuration is Ruby. A setting is addressed by a path: `("external_url",)` is the call `external_url '…'`,
+and `("registry", "nginx", "ssl_certificate")` is the assignment `registry['nginx']['ssl_certificate'] = '…'`. The last
 assignment counts. Ruby itself is never run.
 
     source       the syntax tree, and paths in Ruby notation

@@ -66,7 +66,7 @@ def with_key(value: Plain, keys: Path, new: Plain, line: int) -> Plain:
 
 
 How = Literal["plain", "combined", "conditional"]
-"""plain: a statement of its own. combined: always runs, and cannot be edited alone. conditional: inside `if`, a block…"""
+"""plain: a statement of its own. combined: always runs, and cannot be edited alone. conditional: in `if`, a block …"""
 Kind = Literal["set", "mutation", "opaque", "local"]
 """set: an assignment. mutation: changed in place (`<<`, `delete`). opaque: under a key that only Ruby can compute,
 through a block or through a second name. local: a local variable of the setting's name, which GitLab never reads."""

@@ -62,8 +62,8 @@ def set_setting(draft: Draft, path: Path, wanted: Plain, found: Assignments) -> 
 def remove_setting(draft: Draft, path: Path, found: Assignments, wanted: Collection[Path]) -> None:
     """Remove every plain assignment of `path` and of what lies under it, and its key inside a wider hash literal.
 
-    Assignments of what is also `wanted` are left to `set_setting`. What cannot be removed safely stays, and a note names
-    its line.
+    Assignments of what is also `wanted` are left to `set_setting`. What cannot be removed safely stays, and a note
+    names its line.
     """
     setting_name(path)  # raises Refused for what is not a setting
     for one in found.affecting(path):
@@ -150,7 +150,7 @@ def _set_parts(
 def _require_plain(assignment: Assignment, path: Path) -> None:
     if assignment.how != "plain":
         raise Refused(
-            f"gitlab.rb, line {assignment.line}: {setting_name(assignment.path)} is set together with something else, and "
+            f"gitlab.rb, line {assignment.line}: {setting_name(assignment.path)} is set in one statement with others, and "
             f"must change for {setting_name(path)}",
             hint="write that line as plain assignments, one a line",
         )
@@ -212,7 +212,7 @@ def _refuse_no_hash(draft: Draft, path: Path, last: Assignment) -> None:
 
 
 def _add_missing(draft: Draft, path: Path, wanted: Plain, value: Plain, last: Assignment) -> None:
-    """Add the missing keys below `last`, the last assignment of a single key; or the whole value if that is not enough."""
+    """Add the missing keys below `last`, the last assignment of a single key; else the whole value."""
     at = draft.document.next_line(last.statement.end_byte - 1)
     missing = _missing(value, wanted)
     for keys, item in missing:

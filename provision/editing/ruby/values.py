@@ -104,10 +104,13 @@ _INTERPOLATES = re.compile(r"#(?=[{$@])")
 
 
 def render(value: Value, *, indent: int = 0, inline: bool = False, ascii_only: bool = False) -> str:
-    """Ruby source for `value`; lines after the first are indented by `indent` spaces, ended by \\n.
+    """Return Ruby source for `value`, with secrets in clear: the result is for the file alone.
 
-    Secrets come out in clear: the result is for the file alone. `inline` keeps it on one line, `ascii_only` writes
-    other letters as escapes, for files that are not UTF-8. Raises Refused for what Ruby source cannot say.
+    indent      spaces before every line but the first; lines end in \\n
+    inline      keep it on one line
+    ascii_only  write other letters as escapes, for files that are not UTF-8
+
+    Raises Refused for what Ruby source cannot hold.
     """
     return _render(plain(value, "gitlab.rb"), indent, inline, ascii_only)
 

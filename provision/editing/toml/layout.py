@@ -1,8 +1,8 @@
 """config.toml as tables and statements, each with the offsets of its bytes. The only module that imports
 tree-sitter-toml.
 
-tree-sitter gives the offsets; it is imported only when a file must be changed. tomllib stays the judge of what is valid:
-the caller has parsed the text, and the result of every edit is read back with it.
+tree-sitter gives the offsets; it is imported only when a file must be changed. tomllib decides what is valid: the
+caller has parsed the text with it, and reads the result of every edit back with it.
 """
 
 from __future__ import annotations

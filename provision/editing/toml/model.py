@@ -156,7 +156,7 @@ def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Seque
 
 
 def same_url(one: str, other: str) -> bool:
-    """Return whether two URLs name one server: the host's case, the default port and a slash at the end do not count."""
+    """Return whether two URLs name one server: the host's case, the default port and a final slash do not count."""
     return one == other or _plain_url(one) == _plain_url(other)
 
 

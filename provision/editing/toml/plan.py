@@ -160,7 +160,7 @@ def _new_entry(want: WantedRunner) -> Data:
 
 
 def _wanted_keys(want: WantedRunner, found: Entry) -> Data:
-    """The keys that an existing entry must have; another spelling of the same server stays."""
+    """The keys that an existing entry must have; another URL of the same server stays."""
     keys: Data = {"name": want.name}
     if not same_url(found.url, want.url):
         keys["url"] = want.url

@@ -33,11 +33,12 @@ def reconcile(
     dropped     entries that we wrote earlier and that are no longer wanted
     owned_keys  by runner name, dotted keys that we set earlier in its entry: those no longer wanted are removed
 
-    An entry is known by its token and server; else by the fingerprint of a token that we wrote earlier, or by its number
-    in GitLab: then its token is replaced. A second entry of the same runner is removed. Arrays are replaced whole.
+    An entry is known by its token and server; else by the fingerprint of a token that we wrote earlier, or by its
+    number in GitLab: then its token is replaced. A second entry of the same runner is removed. Arrays are replaced
+    whole.
 
-    Raises Refused: the text is not valid TOML (line and column are named), two wanted runners are the same one, a runner
-    without a known token has no entry, or the result would not read back as planned.
+    Raises Refused: the text is not valid TOML (line and column are named), two wanted runners are the same one, a
+    runner without a known token has no entry, or the result would not read back as planned.
     """
     content = text.encode()
     data = _load(content)

@@ -12,7 +12,7 @@ from provision.errors import Refused
 
 
 def test_splices() -> None:
-    """Replacements, removals and insertions are applied together; insertions at one place keep their order."""
+    """Replacements, removals and insertions are applied at once; insertions at one place keep their order."""
     document = Document(b"one two three")
     splices = [Splice(8, 13, b"3"), Splice(0, 0, b"<"), Splice(3, 7), Splice(0, 0, b"[")]
     assert document.splice(splices) == b"<[one 3"
@@ -82,7 +82,7 @@ def test_a_result_that_reads_back_as_planned_is_returned() -> None:
     ids=["value", "too many", "missing", "not valid"],
 )
 def test_a_result_that_does_not_is_refused(content: bytes, planned: dict[str, Any], why: str) -> None:
-    """The message names the key, and says what to do."""
+    """The message names the key and what to do."""
     with pytest.raises(Refused) as caught:
         check_read_back("x.json", content, read, planned, "by hand")
     assert caught.value.text == f"x.json cannot be edited safely: {why}"

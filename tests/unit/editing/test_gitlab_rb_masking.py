@@ -1,4 +1,4 @@
-"""Diffs of gitlab.rb that people may see: exact in shape, blind to secrets."""
+"""Secrets in gitlab.rb are masked in its diff."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ registry['storage'] = {
 """
 
 
-def test_a_changed_secret_shows_twice_as_stars() -> None:
-    """Old and new secret differ, and both lines show; context that holds secrets is blank too."""
+def test_a_changed_secret_is_two_masked_lines() -> None:
+    """Both the old and the new line are printed; secrets in the lines around them are masked too."""
     wanted = {
         ("registry", "storage"): {
             "s3": {"bucket": "images", "accesskey": "AKIA-new", "secretkey": Secret("n'ew-se\\cret"), "region": "nyc3"}
@@ -52,7 +52,7 @@ LINES = {
     "call": "initial_shared_secret 'hunter22'",
     "comment": "# gitlab_rails['smtp_password'] = \"hunter22\"",
     "yaml in a comment": "#     password: 'hunter22'",
-    "nested under a telling key": "registry['x'] = { 'credentials' => { 'user' => ['hunter22'] } }",
+    "nested under a secret name": "registry['x'] = { 'credentials' => { 'user' => ['hunter22'] } }",
     "symbol key": "registry['x'] = { token: 'hunter22', bucket: 'b' }",
     "several lines": "registry['private_key'] = 'first hunter22\n second hunter22'",
     "heredoc": "registry['private_key'] = <<-'EOS'\n  hunter22\n  EOS",
@@ -68,7 +68,7 @@ LINES = {
 
 @pytest.mark.parametrize("case", LINES)
 def test_existing_secrets(case: str) -> None:
-    """What stands under a telling name is blank, wherever it stands; the line itself is still shown."""
+    """Values of secret-looking names are masked in every notation; the rest of the line is printed."""
     line = LINES[case]
     printed = ruby_diff(f"{line}\n".encode(), f"{line}\nnginx['x'] = 1\n".encode())
     assert "***" in printed
@@ -78,20 +78,20 @@ def test_existing_secrets(case: str) -> None:
     assert "+nginx['x'] = 1" in printed
 
 
-def test_harmless_lines_stay_readable() -> None:
-    """Certificates' paths, switches and buckets are no secrets."""
+def test_plain_lines_are_printed() -> None:
+    """Paths of certificates, switches and buckets are not secret."""
     text = b"nginx['ssl_certificate_key'] = '/etc/gitlab/ssl/x.key'\nregistry['bucket'] = 'b'\ngitlab_rails['token'] = true\n"
     assert "***" not in ruby_diff(text, b"")
 
 
 def test_short_secret_as_a_whole_literal() -> None:
-    """A secret of few letters is hidden where it is a value, not wherever its letters occur."""
+    """A short secret is masked where it is a whole value, not inside other words."""
     printed = ruby_diff(b"", b"nginx['x'] = 'ab'\nnginx['cab'] = 1\n", [Secret("ab")])
     assert "+nginx['x'] = '***'\n+nginx['cab'] = 1" in printed
 
 
-def test_secrets_that_stand_there() -> None:
-    """What other tasks and people have set under telling names; not what is commented, short, an address or a path."""
+def test_secret_strings_of_a_file() -> None:
+    """Strings under secret-looking names, without comments, short strings, addresses and paths."""
     assert secret_strings(STORAGE) == ["AKIA-old", "old-secret"]
     inline = (
         b"""x['storage'] = { 's3' => { accesskey: 'AKIA1234', 'secretkey' => "two words" } } # 'token' => 'and-this'"""

@@ -1,4 +1,4 @@
-"""Reading settings, spelling paths and values, removing: the parts of gitlab.rb's editing one by one."""
+"""The parts of editing gitlab.rb: reading a setting, writing values, removing a setting."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("case", READ)
 def test_effective(case: str) -> None:
-    """The value Ruby would end with."""
+    """The value after Ruby has run the file."""
     text, value = READ[case]
     assert effective(text.encode(), CERTIFICATE) == value
 
@@ -50,7 +50,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_unknown(case: str) -> None:
-    """What only Ruby can tell is said to be so, with its line."""
+    """A value that only Ruby can compute is reported as such, with its line."""
     text, line = UNKNOWN[case]
     value = effective(text.encode(), CERTIFICATE)
     assert isinstance(value, NotLiteral)
@@ -74,7 +74,7 @@ def test_whole_hash() -> None:
     ],
 )
 def test_nginx_path(version: str, path: tuple[str, ...]) -> None:
-    """The new spelling counts from 19.2."""
+    """The new path is in use from 19.2 on."""
     assert nginx_path(version) == path
 
 
@@ -107,11 +107,11 @@ def test_nginx_path_of_no_version() -> None:
     ],
 )
 def test_render(value: Any, source: str) -> None:
-    """Values as an ops person writes them."""
+    """Values as a person writes them."""
     assert render(value) == source
 
 
-def test_spell() -> None:
+def test_statement() -> None:
     """One part is a call, more are an assignment; keys are quoted like values."""
     assert statement(("external_url",), "'x'") == "external_url 'x'"
     assert statement(("a", "it's", "b"), "1") == "a[\"it's\"]['b'] = 1"
@@ -134,7 +134,7 @@ REMOVED = {
 
 @pytest.mark.parametrize("case", REMOVED)
 def test_removed(case: str) -> None:
-    """The setting goes and nothing else; doing it again changes nothing."""
+    """The setting is removed and nothing else; removing it again changes nothing."""
     before, after = REMOVED[case]
     done = edit(before.encode(), {}, [("registry", "x")])
     assert done.content.decode() == after
@@ -143,7 +143,7 @@ def test_removed(case: str) -> None:
 
 
 def test_removed_key_of_a_hash() -> None:
-    """A key goes out of a hash that sets more, lines and comments of others staying."""
+    """One key is removed from a hash; the lines and comments of others stay."""
     before = b"registry['storage'] = {\n  's3' => { 'a' => 1 },\n  # ours\n  'redirect' => { 'disable' => true }\n}\n"
     done = edit(before, {}, [("registry", "storage", "redirect")])
     assert done.content == b"registry['storage'] = {\n  's3' => { 'a' => 1 }\n  # ours\n}\n"
@@ -158,8 +158,8 @@ def test_removed_twice_over() -> None:
     assert edit(before, {}, [("registry", "x"), ("registry", "x", "a")]).content == b""
 
 
-def test_left_behind_is_told() -> None:
-    """What cannot be taken out safely is named with its line."""
+def test_what_stays_is_noted() -> None:
+    """What cannot be removed safely is noted with its line."""
     done = edit(b"registry['x'] = 1\nregistry['x'] = 2 unless true\n", {}, [("registry", "x")])
     assert done.content == b"registry['x'] = 2 unless true\n"
     assert done.notes == ["line 2 also sets registry['x'], in `unless`: unchanged"]
@@ -171,20 +171,20 @@ def test_left_behind_is_told() -> None:
 
 
 def test_wanted_under_removed() -> None:
-    """What is wanted stays when something wider goes."""
+    """A wanted key stays when the hash around it is removed."""
     before = b"registry['nginx']['a'] = 1\nregistry['nginx']['b'] = 2\n"
     done = edit(before, {("registry", "nginx", "a"): 1}, [("registry", "nginx")])
     assert done.content == b"registry['nginx']['a'] = 1\n"
 
 
 def test_tree_sitter_is_imported_late() -> None:
-    """Runs that touch no gitlab.rb do not pay for the parser."""
+    """Importing the editor does not import the parser."""
     code = "import provision.editing.ruby, sys; sys.exit('tree_sitter' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_ten_thousand_lines() -> None:
-    """A huge file is edited in a second or two, not in minutes."""
+    """A huge file is edited in seconds."""
     text = b"".join(b"gitlab_rails['k%d'] = { 'a' => 'value' } # note\n# comment\n" % number for number in range(5000))
     began = time.monotonic()
     done = edit(text, {("gitlab_rails", "k4000"): 1, ("gitlab_rails", "new"): 2, ("nginx", "x"): 3})

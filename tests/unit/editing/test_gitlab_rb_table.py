@@ -1,4 +1,4 @@
-"""Hand-edited gitlab.rb files of every kind: edited, read by real Ruby, edited again, and compared byte for byte."""
+"""gitlab.rb files as people write them: edited, compared byte for byte, and read by real Ruby."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ ROWS = [
 @needs_ruby
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_row(row: Row, omnibus: Any) -> None:
-    """The file becomes the expected one; to Ruby ours are as wanted and all others as before; once more is no change."""
+    """The result is the expected file; Ruby reads the wanted values and no other change; the same edit again changes nothing."""
     done = edit(row.before.encode(), row.wanted)
     assert done.content.decode() == row.after
     assert row.note in "\n".join(done.notes)

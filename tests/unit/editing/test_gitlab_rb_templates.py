@@ -1,4 +1,4 @@
-"""The package's own templates, edited, and what is refused."""
+"""The templates of GitLab's packages are edited; unsafe edits are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEMPLATES = ("12.10.0", "18.0.0", "19.3.0")
 @pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
 @pytest.mark.parametrize("version", TEMPLATES)
 def test_template(version: str, omnibus: Any) -> None:
-    """The package's own template takes a whole registry; every other line stays, and taking it out restores the file."""
+    """A registry is set in the package's template; every other line stays, and removing it restores the file."""
     file = DATA / f"gitlab.rb.template.{version}+ce.0"
     before, nginx = file.read_bytes(), nginx_path(version)
     wanted: dict[tuple[str, ...], Any] = {
@@ -94,7 +94,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str) -> None:
-    """What cannot be done safely is refused, naming the line and the way out, and no secret."""
+    """An unsafe edit is refused: the message names the line and what to do, and no secret."""
     before, wanted, place, reason = REFUSED[case]
     with pytest.raises(Refused) as caught:
         edit(before.encode(), wanted)

@@ -1,4 +1,4 @@
-"""daemon.json, by table: what stands there, what is wanted, what comes out."""
+"""daemon.json by examples: the file, what is wanted, the result."""
 
 from __future__ import annotations
 

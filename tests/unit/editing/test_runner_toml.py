@@ -1,4 +1,4 @@
-"""config.toml, by table: what stands there, what is wanted, what comes out."""
+"""config.toml by examples: the file, what is wanted, the result."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ check_interval = 0
 
 
 def test_fresh_file_with_a_runner_only() -> None:
-    """Nothing wanted at the top: the file begins with the entry."""
+    """No top-level keys: the file begins with the entry."""
     assert reconcile("", top={}, runners=[wanted()]).text.startswith("[[runners]]\n")
 
 
-def test_nothing_wanted_nothing_done() -> None:
-    """An empty wish on an empty file is no change."""
+def test_nothing_wanted() -> None:
+    """No runner and no key for an empty file: no change."""
     assert reconcile("", top={}, runners=[]) == reconcile("", top={}, runners=[])
     assert not reconcile("", top={}, runners=[]).changed
 
 
 @pytest.mark.parametrize("name", ["config.toml.register-19.3.0-docker.sample", "config.toml.19.3.0-fuller.sample"])
 def test_real_file_converged(name: str) -> None:
-    """What the runner wrote itself, wanted in part: nothing to do, the very same text."""
+    """Part of what the runner wrote is wanted: no change, and the same text object."""
     text = sample(name)
     done = reconcile(
         text,
@@ -112,7 +112,7 @@ def test_real_file_services_replaced_in_place() -> None:
 
 
 def test_real_file_emptied_cache_table() -> None:
-    """Keys for a table that stands there empty go into it."""
+    """New keys of an empty table are written into it."""
     text = sample("config.toml.register-19.3.0-docker.sample")
     done = reconcile(text, top={}, runners=[wanted(cache={"Type": "s3", "s3": {"BucketName": "b"}})])
     assert done.text == text.replace(
@@ -150,7 +150,7 @@ shutdown_timeout = 0
 
 
 def test_file_of_17_with_its_empty_tables() -> None:
-    """Empty tables of 17.x stay, or are filled when something is wanted in them."""
+    """Empty tables of 17.x stay; keys that are wanted in them are added."""
     done = reconcile(
         OLD_STYLE,
         top={"concurrent": 4},
@@ -163,7 +163,7 @@ def test_file_of_17_with_its_empty_tables() -> None:
 
 
 def test_volumes_as_wanted_without_cache() -> None:
-    """`/cache` is appended by `register` only: in a file that we write it is there when it is wanted."""
+    """Only `gitlab-runner register` appends `/cache`: here the volumes are exactly the wanted ones."""
     done = reconcile(OLD_STYLE, top={}, runners=[wanted(docker={"volumes": ["/certs/client"]})])
     assert tomllib.loads(done.text)["runners"][0]["docker"]["volumes"] == ["/certs/client"]
 
@@ -238,7 +238,7 @@ def test_by_hand_converged() -> None:
     ids=["dotted", "dotted-new", "inline-deep", "inline-new", "key-new", "array-lines", "table-new"],
 )
 def test_by_hand_one_change(settings: dict[str, Any], old: str, new: str) -> None:
-    """Each notation takes its change in its own form; nothing else moves."""
+    """Each notation is changed in its own form; all other bytes stay."""
     assert reconcile(BY_HAND, top={}, runners=[wanted(**settings)]).text == BY_HAND.replace(old, new)
 
 
@@ -267,7 +267,7 @@ def test_byte_order_mark_stays() -> None:
 
 
 def test_registered_twice_becomes_one() -> None:
-    """A second entry of the same token and server goes; the one with our name is kept and converged."""
+    """A second entry with the same token and server is removed; the one with our name is kept and updated."""
     twice = OLD_STYLE + OLD_STYLE[OLD_STYLE.index("\n[[runners]]") :].replace("docker-runner-1", "again")
     done = reconcile(twice, top={}, runners=[wanted(limit=2)])
     assert [entry.name for entry in entries(done.text)] == ["docker-runner-1"]
@@ -278,7 +278,7 @@ def test_registered_twice_becomes_one() -> None:
 
 
 def test_ten_runners_one_changed() -> None:
-    """Among ten entries one converges; its neighbours are byte-identical."""
+    """One of ten entries is changed; the others stay byte for byte."""
     entry = OLD_STYLE[OLD_STYLE.index("\n[[runners]]") :]
     ten = "concurrent = 10\n" + "".join(
         entry.replace(TOKEN, f"glrt-{n}").replace("runner-1", f"r{n}") for n in range(10)
@@ -289,8 +289,8 @@ def test_ten_runners_one_changed() -> None:
     assert done.text == "\n[[runners]]".join(parts)
 
 
-def test_same_name_other_token_is_another_runner() -> None:
-    """A name is no identity: an entry that only shares it is foreign, and stays."""
+def test_another_token_is_another_runner() -> None:
+    """A name does not identify a runner: an entry with the same name and another token stays."""
     done = reconcile(OLD_STYLE, top={}, runners=[wanted("glrt-new")])
     assert done.text.startswith(OLD_STYLE)
     assert [entry.token for entry in entries(done.text)] == [TOKEN, "glrt-new"]
@@ -307,13 +307,13 @@ def test_same_token_on_another_server_is_another_runner() -> None:
 
 @pytest.mark.parametrize("known", [{"previous": (fingerprint(TOKEN),)}, {"id": 1}], ids=["fingerprint", "number"])
 def test_rotation_swaps_the_token_alone(known: dict[str, Any]) -> None:
-    """An entry known to be ours by its old token or its number gets the new token: one value."""
+    """An entry that is ours by its old token or its number gets the new token, and nothing else changes."""
     done = reconcile(OLD_STYLE, top={}, runners=[WantedRunner("docker-runner-1", URL, "glrt-new", {}, **known)])
     assert done.text == OLD_STYLE.replace(TOKEN, "glrt-new")
 
 
-def test_token_only_gitlab_knows() -> None:
-    """Created through the API long ago: settings converge, the token stays."""
+def test_a_token_that_is_not_known() -> None:
+    """A runner created through the API earlier: its settings are updated, its token stays."""
     runner = WantedRunner("docker-runner-1", URL, None, {"limit": 1}, previous=(fingerprint(TOKEN),))
     done = reconcile(OLD_STYLE, top={}, runners=[runner])
     assert done.text == OLD_STYLE.replace('executor = "docker"\n', 'executor = "docker"\n  limit = 1\n')
@@ -322,22 +322,22 @@ def test_token_only_gitlab_knows() -> None:
 
 
 def test_dropped_entry_goes_and_comments_above_stay() -> None:
-    """An entry we made and dropped goes with its tables; what stands above it and behind it stays."""
+    """An entry that we wrote and no longer want is removed with its tables; the comments around it stay."""
     done = reconcile(BY_HAND, top={}, runners=[], dropped=[RunnerId(URL, fingerprint(TOKEN))])
     start, end = BY_HAND.index("[[runners]]"), BY_HAND.index("[session_server]")
     assert done.text == BY_HAND[:start] + BY_HAND[end - 1 :]
     assert done.actions[0].kind == "delete"
 
 
-def test_dropped_stranger_is_nothing() -> None:
-    """What is dropped and not there is no change."""
+def test_dropping_an_unknown_runner_changes_nothing() -> None:
+    """Dropping a runner that has no entry changes nothing."""
     assert not reconcile(
         BY_HAND, top={}, runners=[], dropped=[RunnerId(URL, fingerprint("other")), RunnerId(URL, id=9)]
     ).changed
 
 
 def test_owned_keys_go() -> None:
-    """Keys we set and no longer want go, at the top too; a table left empty goes with its last key."""
+    """Keys that we set and no longer want are removed, at the top too; an empty table is removed with its last key."""
     done = reconcile(
         OLD_STYLE.replace("ruby", "r"),
         top={},
@@ -350,8 +350,8 @@ def test_owned_keys_go() -> None:
     ).replace("    MaxUploadedArchiveSize = 0\n", "").replace('    image = "ruby:2.7"\n', "")
 
 
-def test_leaves_name_what_is_owned() -> None:
-    """The keys a setting sets, quoted where they hold dots."""
+def test_dotted_keys() -> None:
+    """The keys that settings set, quoted where they hold dots."""
     assert list(dotted_keys({"docker": {"image": "x", "sysctls": {"net.a": "1"}}, "b": {}, "e": ["A=b"]})) == [
         "docker.image",
         'docker.sysctls."net.a"',
@@ -387,7 +387,7 @@ def test_runners_as_inline_array() -> None:
     ],
 )
 def test_broken_file_is_refused_with_its_place(text: str, place: str) -> None:
-    """No edit on what is no TOML: the message names line and column."""
+    """A file that is not valid TOML is not edited; the message names line and column."""
     with pytest.raises(Refused, match=place) as refusal:
         reconcile(text, top={}, runners=[])
     assert "glrt-1" not in str(refusal.value)
@@ -395,7 +395,7 @@ def test_broken_file_is_refused_with_its_place(text: str, place: str) -> None:
 
 @pytest.mark.parametrize("text", ["runners = 5\n", "[runners]\nname = 'x'\n", "runners = [1]\n"])
 def test_runners_of_another_shape_are_refused(text: str) -> None:
-    """`[runners]` for `[[runners]]` is a frequent slip: said, not overwritten."""
+    """`[runners]` for `[[runners]]` is a frequent mistake: it is reported and not overwritten."""
     with pytest.raises(Refused, match="not an array of tables"):
         reconcile(text, top={}, runners=[])
 
@@ -408,7 +408,7 @@ def test_two_wanted_with_one_token_are_refused(names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spelled", "changed"),
+    ("url", "changed"),
     [
         ("https://gitlab.example.com/", False),
         ("https://GitLab.example.com:443", False),
@@ -417,20 +417,20 @@ def test_two_wanted_with_one_token_are_refused(names: str) -> None:
         ("https://gitlab.example.com/gitlab", True),
     ],
 )
-def test_spellings_of_one_server(spelled: str, changed: bool) -> None:
-    """A slash, the scheme's own port and the host's case make no other server."""
-    assert reconcile(OLD_STYLE, top={}, runners=[WantedRunner("docker-runner-1", spelled, TOKEN)]).changed == changed
+def test_urls_of_one_server(url: str, changed: bool) -> None:
+    """A slash at the end, the default port and the host's case do not make another server."""
+    assert reconcile(OLD_STYLE, top={}, runners=[WantedRunner("docker-runner-1", url, TOKEN)]).changed == changed
 
 
 @pytest.mark.parametrize("value", [None, Secret("wrapped"), object()])
-def test_values_that_toml_cannot_say(value: object) -> None:
-    """Refused before anything is written; a secret left wrapped above all."""
+def test_values_that_toml_cannot_hold(value: object) -> None:
+    """They are refused before anything is written, above all a secret that is not revealed."""
     with pytest.raises(TypeError, match="cannot stand in TOML"):
         reconcile("", top={}, runners=[wanted(docker={"image": value})])
 
 
-def test_secrets_are_not_in_what_is_shown() -> None:
-    """Neither the wish nor the result tells a token or a key when it is printed."""
+def test_secrets_are_not_printed() -> None:
+    """Neither the wanted runner nor the result prints a token or a key."""
     runner = wanted(cache={"s3": {"SecretKey": "canary"}})
     done = reconcile("", top={}, runners=[runner])
     assert "canary" in done.text
@@ -438,7 +438,7 @@ def test_secrets_are_not_in_what_is_shown() -> None:
 
 
 def test_no_change_imports_no_other_parser() -> None:
-    """The usual run finds nothing to do and pays for no parser but the standard one."""
+    """A run without changes imports only the standard library's parser."""
     code = (
         "import sys; from provision.editing.toml import reconcile, WantedRunner;"
         f"r = reconcile({OLD_STYLE!r}, top={{}}, runners=[WantedRunner('docker-runner-1', {URL!r}, {TOKEN!r})]);"

@@ -1,4 +1,4 @@
-"""The diff of config.toml shows every change and no secret."""
+"""Secrets in config.toml are masked in its diff."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ from provision.editing.toml.masking import find_secrets
     ],
 )
 def test_values_of_secret_keys(line: str, shown: str) -> None:
-    """Each notation of a secret is blanked inside its line; innocent lines stay."""
+    """Each notation of a secret is masked inside its line; other lines stay."""
     assert masked_text(line.encode(), find_secrets) == shown

@@ -1,4 +1,4 @@
-"""A build context: what is in it, the same bytes wherever it is packed, and what is refused."""
+"""A build context: its entries, equal bytes wherever it is packed, and what is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def members(wanted: Context) -> dict[str, tarfile.TarInfo]:
 
 
 def test_entries(app: Path) -> None:
-    """Sorted, owned by root, of one time; folders, links and the right to execute stay."""
+    """They are sorted, owned by root and of one time; folders, links and the execute permission stay."""
     found = members(Context(app))
     assert list(found) == ["Dockerfile", "empty", "link", "run.sh", "src", "src/app.py"]
     assert {(entry.uid, entry.gid, entry.mtime) for entry in found.values()} == {(0, 0, 315619200)}
@@ -50,7 +50,7 @@ def test_entries(app: Path) -> None:
 
 
 def test_the_digest_is_of_what_is_built(app: Path, tmp_path: Path) -> None:
-    """Times and the umask don't count; bytes, names and the right to execute do."""
+    """Times and the umask do not count; bytes, names and the execute permission do."""
     before = Context(app).digest()
     assert Context(app).packed()[1] == before
     os.utime(app / "run.sh", (1, 1))
@@ -71,13 +71,13 @@ def test_the_digest_is_of_what_is_built(app: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_excluded_is_not_sent(app: Path) -> None:
-    """But for the Dockerfile and the list itself, which Docker wants to see; folders of what is taken back are."""
+    """Only the Dockerfile and the list itself are sent though excluded, and folders of what is included again."""
     (app / ".dockerignore").write_text("*\n!src/app.py\n")
     assert list(members(Context(app))) == [".dockerignore", "Dockerfile", "src", "src/app.py"]
 
 
 def test_an_excluded_file_does_not_count(app: Path) -> None:
-    """Nor need it be readable."""
+    """It may be unreadable, too."""
     (app / ".dockerignore").write_text("secret\n")
     before = Context(app).digest()
     (app / "secret").write_text("x")
@@ -85,7 +85,7 @@ def test_an_excluded_file_does_not_count(app: Path) -> None:
 
 
 def test_a_dockerfile_in_a_folder(app: Path) -> None:
-    """With a list of its own, and excluded."""
+    """It has a list of its own, and is sent though excluded."""
     (app / "docker").mkdir()
     (app / "Dockerfile").rename(app / "docker/web.Dockerfile")
     (app / "docker/web.Dockerfile.dockerignore").write_text("docker\nrun.sh\n")
@@ -95,7 +95,7 @@ def test_a_dockerfile_in_a_folder(app: Path) -> None:
 
 
 def test_a_rendered_dockerfile(app: Path) -> None:
-    """It takes the place of one that is there, and is part of the digest."""
+    """It replaces a Dockerfile in the folder, and is part of the digest."""
     rendered = Context(app, rendered=b"FROM python\n")
     found = members(rendered)
     assert list(found).count("Dockerfile") == 1
@@ -106,8 +106,8 @@ def test_a_rendered_dockerfile(app: Path) -> None:
 
 
 @contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may read everything: what cannot be read is tried as somebody else."""
+def as_other_user() -> Iterator[None]:
+    """Run as another user when the tests run as root, who may read everything."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -118,18 +118,18 @@ def as_nobody() -> Iterator[None]:
             os.seteuid(0)
 
 
-def let_in(app: Path) -> None:
-    """Others may get there."""
+def make_reachable(app: Path) -> None:
+    """Other users may enter the folders above."""
     for folder in app.parents[:4]:
         if folder.name.startswith(("pytest", "popen", "test_")):
             folder.chmod(0o755)
 
 
-def test_a_folder_that_others_keep_closed(app: Path) -> None:
-    """Nothing above it may be entered: that is said of the context."""
-    let_in(app)
+def test_a_folder_that_cannot_be_entered(app: Path) -> None:
+    """The message names the context."""
+    make_reachable(app)
     app.parent.chmod(0o700)
-    with pytest.raises(UsageError, match=r"cannot be read: .*Permission denied"), as_nobody():
+    with pytest.raises(UsageError, match=r"cannot be read: .*Permission denied"), as_other_user():
         Context(app).digest()
 
 
@@ -144,12 +144,12 @@ def unreadable_folder(app: Path) -> None:
 
 
 def pipe(app: Path) -> None:
-    """What Docker could not copy."""
+    """Docker could not copy it."""
     os.mkfifo(app / "pipe")
 
 
 def bad_pattern(app: Path) -> None:
-    """A list that is none."""
+    """A list with a pattern that is not valid."""
     (app / ".dockerignore").write_text("a\n[b\n")
 
 
@@ -164,12 +164,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "why"), REFUSED)
-def test_refused(app: Path, spoil: Callable[[Path], object], why: str) -> None:
-    """One message that names the place, and what to do."""
-    let_in(app)
-    spoil(app)
-    with pytest.raises(UsageError) as refusal, as_nobody():
+@pytest.mark.parametrize(("damage", "why"), REFUSED)
+def test_refused(app: Path, damage: Callable[[Path], object], why: str) -> None:
+    """One message names the place and what to do."""
+    make_reachable(app)
+    damage(app)
+    with pytest.raises(UsageError) as refusal, as_other_user():
         Context(app).digest()
     assert why in refusal.value.text
     assert str(app) in refusal.value.text
@@ -179,7 +179,7 @@ def test_refused(app: Path, spoil: Callable[[Path], object], why: str) -> None:
             path.chmod(0o755)
 
 
-def test_a_socket_is_passed_over(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_is_skipped(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Docker does."""
     monkeypatch.chdir(app)
     with socket.socket(socket.AF_UNIX) as one:
@@ -188,7 +188,7 @@ def test_a_socket_is_passed_over(app: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_large(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is named, and how to get below it."""
+    """The message names the limit and what to do."""
     monkeypatch.setattr(context, "LIMIT", 1 << 20)
     with (app / "dump").open("wb") as dump:
         dump.truncate(2 << 20)

@@ -1,4 +1,4 @@
-"""What a .dockerignore excludes, by table, which Docker's own client is held to as well; tests/lab asks Docker 20.10."""
+"""What a .dockerignore excludes, by examples; Docker's own client must agree. tests/lab asks Docker 20.10."""
 
 from __future__ import annotations
 

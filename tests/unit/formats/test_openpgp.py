@@ -1,4 +1,4 @@
-"""When keys expire, judged by gpg."""
+"""When keys expire, compared with gpg."""
 
 import datetime
 import os
@@ -28,8 +28,8 @@ def make(gnupg: dict[str, str], algorithm: str, lifetime: str, *, armour: bool =
     return exported
 
 
-def told(gnupg: dict[str, str], key: bytes) -> str:
-    """What gpg says of the expiry, in seconds."""
+def expiry_by_gpg(gnupg: dict[str, str], key: bytes) -> str:
+    """The time of expiry that gpg prints, in seconds since 1970; "" for none."""
     show = ["gpg", "--show-keys", "--with-colons"]
     text = subprocess.run(show, input=key, env=gnupg, check=True, capture_output=True).stdout.decode()
     return next(line.split(":")[6] for line in text.splitlines() if line.startswith("pub:"))
@@ -37,19 +37,19 @@ def told(gnupg: dict[str, str], key: bytes) -> str:
 
 @pytest.mark.parametrize("armour", [True, False])
 @pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048"])
-def test_expiry_is_gpgs(gnupg: dict[str, str], algorithm: str, armour: bool) -> None:
-    """The very second, for both kinds of key and file."""
+def test_the_expiry_is_the_one_of_gpg(gnupg: dict[str, str], algorithm: str, armour: bool) -> None:
+    """To the second, for both kinds of key and file."""
     key = make(gnupg, algorithm, "30d", armour=armour)
     found = expires(key)
     assert found is not None
-    assert int(found.timestamp()) == int(told(gnupg, key))
+    assert int(found.timestamp()) == int(expiry_by_gpg(gnupg, key))
     assert datetime.timedelta(days=29) < found - datetime.datetime.now(datetime.UTC) <= datetime.timedelta(days=30)
 
 
 def test_a_key_that_never_expires(gnupg: dict[str, str]) -> None:
     """No expiry is no date."""
     key = make(gnupg, "ed25519", "never")
-    assert told(gnupg, key) == ""
+    assert expiry_by_gpg(gnupg, key) == ""
     assert expires(key) is None
 
 
@@ -62,13 +62,13 @@ def test_a_key_that_never_expires(gnupg: dict[str, str]) -> None:
     ],
     ids=["empty", "a web page", "damaged armour"],
 )
-def test_what_is_no_key_is_said_so(text: bytes) -> None:
-    """Whatever a mirror sends instead."""
+def test_what_is_not_a_key_is_refused(text: bytes) -> None:
+    """A mirror may send something else."""
     with pytest.raises(NotAKey):
         expires(text)
 
 
-def test_a_key_cut_short_is_said_so(gnupg: dict[str, str]) -> None:
-    """Half a download."""
+def test_a_key_that_is_cut_short_is_refused(gnupg: dict[str, str]) -> None:
+    """Part of a download."""
     with pytest.raises(NotAKey):
         expires(make(gnupg, "ed25519", "30d", armour=False)[:-20])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provision.formats.sigv4 import Signer, curl_config
 from provision.secret import Secret
 
-auth = pytest.importorskip("botocore.auth", reason="needs botocore, the oracle (extra `lab`)")
+auth = pytest.importorskip("botocore.auth", reason="needs botocore to compare with (extra `lab`)")
 awsrequest = pytest.importorskip("botocore.awsrequest")
 credentials = pytest.importorskip("botocore.credentials")
 
@@ -45,9 +45,7 @@ def theirs(signer: Signer, method: str, url: str, body: bytes, monkeypatch: pyte
     ],
 )
 @pytest.mark.parametrize("token", ["", "temporary/+=token"])
-def test_the_oracle_signs_alike(
-    method: str, url: str, body: bytes, token: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_botocore_signs_alike(method: str, url: str, body: bytes, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Method, path, query in any order, body, port and session token all go into it."""
     signer = Signer("AKIDEXAMPLE", Secret("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), "nyc3", token)
     ours = signer.headers(method, url, body, NOON)
@@ -81,8 +79,8 @@ def test_any_plain_request_is_signed_alike(
     assert signer.headers("PUT", url, body, NOON)["authorization"] == expected["authorization"]
 
 
-def test_requests_of_one_look_are_equal() -> None:
-    """Within five minutes a question stays the same question; after them it is a new one."""
+def test_requests_of_one_run_are_equal() -> None:
+    """Within five minutes the same request has the same signature; later it has a new one."""
     signer = Signer("AKID", "secret", "nyc3")
     first = signer.headers("GET", "https://s3.example.com/b", b"", NOON)
     assert signer.headers("GET", "https://s3.example.com/b", b"", NOON + LATER) == first
@@ -91,7 +89,7 @@ def test_requests_of_one_look_are_equal() -> None:
 
 
 def test_the_secret_key_is_in_no_header() -> None:
-    """A signature goes over the wire, not the key."""
+    """Only the signature is sent."""
     signer = Signer(Secret("AKIDEXAMPLE"), Secret("the-secret-key-itself"), "nyc3")
     assert "the-secret-key-itself" not in str(signer.headers("GET", "https://s3.example.com/b", b"", NOON))
     assert "the-secret-key-itself" not in repr(signer)
