@@ -52,14 +52,21 @@ class Applier:
             self._after_handler.setdefault(name, []).append((owner, entries))
         if rolling_back:
             after = during
-        late = after.write() if after != during else ""
+        late = "\n".join(
+            [*(clear_pending(one.name) for one in change.replaces), after.write() if after != during else ""]
+        ).strip()
         if change.guard:
             command = armed(command, change.guard)
-        self._run(_between(steps, command, "" if change.guard else late), change.summary, change.deadline, on_output)
+        output = self._run(
+            _between(steps, command, "" if change.guard else late), change.summary, change.deadline, on_output
+        )
         if change.guard:
             confirm(change.summary, change.guard, self._session, self._login)
             if late:
                 self._run(Command(late), change.summary, change.deadline, on_output)
+        if change.record_from is not None:
+            after = after.updated(owner, {planned.item.resource.record_key: change.record_from(output)})
+            self._run(Command(after.write()), change.summary, change.deadline, on_output)
         self.state.become(after)
 
     def run_handler(self, handler: Handler, on_output: OnOutput) -> None:
@@ -74,7 +81,8 @@ class Applier:
         self._after_handler.pop(handler.name, None)
         self.state.become(after)
 
-    def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> None:
+    def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> str:
+        """Runs a command and returns its standard output."""
         result = self._session.run(
             command, deadline=deadline, on_output=lambda piece: on_output(mask(piece.decode("utf-8", "replace")))
         )
@@ -82,6 +90,7 @@ class Applier:
             raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
         if result.code != 0:
             raise ChangeFailed(f"{what}: {end_of_output(result)}")
+        return result.text
 
 
 def _between(before: list[str], command: Command, after: str) -> Command:

@@ -45,7 +45,7 @@ class HostDesire:
         """Calls the task function, unless that was done. Raises UsageError for bad settings and conflicting claims."""
         if task in self.tasks:
             return ()
-        owned = tuple(Owned(task.name, one) for one in task.resources(host))
+        owned = tuple(Owned(task.name, one) for one in _merged(task.resources(host)))
         self.tasks[task] = owned
         for one in owned:
             for key, value in one.resource.claims().items():
@@ -65,6 +65,15 @@ class HostDesire:
                     hint="change the settings of one of them, or run only one of them on this host",
                 )
         owners[owner] = value
+
+
+def _merged(resources: Iterable[Resource]) -> list[Resource]:
+    """Those of one class and record key become one, in the place of the first: they would overwrite each other's record."""
+    merged: dict[object, Resource] = {}
+    for one in resources:
+        key = (type(one), one.record_key) if one.record_key else object()
+        merged[key] = merged[key].merged(one) if key in merged else one
+    return list(merged.values())
 
 
 class DesiredState:

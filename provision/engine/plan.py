@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer
@@ -58,22 +58,21 @@ class Plan:
         """The changes that leave something behind; verifications do not."""
         return [one for one in self.changes if not one.change.verification]
 
-    @property
-    def handlers(self) -> list[Handler]:
-        """The handlers that the changes notify, each once, in order."""
-        return list(dict.fromkeys(handler for one in self.changes for handler in one.change.notify))
-
 
 def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
     """Plans each resource. Raises ResourceError for a resource that refuses."""
     plan = Plan()
+    watched = {(item.owner, path): handler for item in items for path, handler in item.resource.watches.items()}
     for item in items:
+        watcher = watched.get((item.owner, getattr(item.resource, "path", "")))
         try:
             for one in item.resource.plan(observer.seen(item)):
                 if isinstance(one, Note):
                     plan.notes.append(one.text)
-                else:
+                elif watcher is None or watcher in one.notify:
                     plan.changes.append(Planned(item, one))
+                else:
+                    plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
         except HostFailed as error:
             raise ResourceError(item.resource.label, error) from error
     return plan

@@ -13,6 +13,7 @@ from provision.engine.plan import Plan, Planned, ResourceError, handlers_of, mak
 from provision.engine.recorder import Recorder
 from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
 from provision.host.pending import ASK_PENDING, Handler, read_pending
+from provision.resources.base import Change
 
 _RACES = 3  # how often a change is planned again because somebody else changed the same thing meanwhile
 
@@ -23,7 +24,11 @@ class Stopped(Exception):
 
 @dataclass
 class TaskRun:
-    """What the tasks of one host share; `pending` are the handlers that changes of this run require and that did not run."""
+    """What the tasks of one host share.
+
+    pending   the handlers that changes of this run require and that did not run
+    replaced  the handlers that a later change made unnecessary
+    """
 
     observer: Observer
     applier: Applier
@@ -31,6 +36,7 @@ class TaskRun:
     check: bool
     stopping: Callable[[], bool]
     pending: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
     races: int = 0
 
     def work(self, items: Sequence[Owned], later: Sequence[Owned]) -> None:
@@ -47,7 +53,8 @@ class TaskRun:
         later_handlers = handlers_of(later)
         before = read_pending(self.observer.answer(ASK_PENDING).text)
         for handler in handlers_of(items):
-            if handler not in later_handlers and (handler.name in self.pending or handler.name in before):
+            pending = handler.name in self.pending or (handler.name in before and handler.name not in self.replaced)
+            if pending and handler not in later_handlers:
                 self._run_handler(handler)
                 changed = True
         if changed and not self.check:
@@ -68,8 +75,19 @@ class TaskRun:
                 self.recorder.message(f"would {one.change.summary}", "check")
             else:
                 self.recorder.change(one, applied=False)
-        self.pending |= {one.name for one in plan.handlers}
+            self._notify(one.change)
+            self._replace(one.change)
         return bool(plan.lasting)
+
+    def _notify(self, change: Change) -> None:
+        names = {one.name for one in change.notify}
+        self.pending |= names
+        self.replaced -= names
+
+    def _replace(self, change: Change) -> None:
+        names = {one.name for one in change.replaces}
+        self.pending -= names
+        self.replaced |= names
 
     def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> bool:
         """Applies in rounds: a change that requires something that this task itself sets up is planned again after it."""
@@ -116,11 +134,12 @@ class TaskRun:
         self._stop_point()
         self.recorder.step_to(change.summary, "applying")
         started = time.monotonic()
-        self.pending |= {one.name for one in change.notify}
+        self._notify(change)
         try:
             self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
             raise ResourceError(planned.label, _explained(error)) from error
+        self._replace(change)
         if change.verification:
             self.recorder.message(f"done: {change.summary}")
         else:

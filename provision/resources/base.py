@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal
 
-from provision.errors import ApiFailed
+from provision.errors import ApiFailed, UsageError
 from provision.host.pending import Handler, handlers_of
 from provision.shell import Command, Result
 
@@ -198,8 +198,10 @@ class Change:
     run           the command, or the API call that yields one
     diff          a unified diff, secrets masked
     notify        handlers that must run after this; they are pending on the host before the change begins
+    replaces      handlers that need not run after this: starting a service makes its restart unnecessary
     record        what is recorded for the owner under the resource's `record_key`; None removes the record
     records       further records of the same owner, by key; None removes one
+    record_from   what is recorded instead, from what the command printed, where it is known only afterwards
     deadline      seconds
     verification  it changes nothing that lasts: it is run and reported, and not counted
     guard         the change could lock us out: it is rolled back unless a fresh login succeeds
@@ -214,8 +216,10 @@ class Change:
     action: Action = "update"
     diff: str = ""
     notify: tuple[Handler, ...] = ()
+    replaces: tuple[Handler, ...] = ()
     record: Json = KEEP
     records: Mapping[str, Json] = field(default_factory=dict)
+    record_from: Callable[[str], Json] | None = field(default=None, compare=False, repr=False)
     deadline: float = 60.0
     verification: bool = False
     guard: Guard | None = None
@@ -255,6 +259,11 @@ class Resource(ABC):
         return handlers_of(getattr(self, "notify", ()))
 
     @property
+    def watches(self) -> Mapping[str, Handler]:
+        """Files that other resources of the task may change, with the handler that must then run: a unit's program."""
+        return {}
+
+    @property
     def label(self) -> str:
         """Its name in plans and events: by default its class and its first field, `File /etc/docker/daemon.json`."""
         first = list(getattr(self, "__dataclass_fields__", ()))[:1]
@@ -274,6 +283,13 @@ class Resource(ABC):
         Two tasks of one host that claim a key with different values are refused before any host is contacted.
         """
         return {}
+
+    def merged(self, other: Any) -> Resource:
+        """This resource and a further one of the same task, class and `record_key` as one. Raises UsageError."""
+        raise UsageError(
+            f"{other.label}: the task yields two resources that record the same thing",
+            hint="yield one resource that sets everything",
+        )
 
     def validate(self) -> None:
         """Checks what costs too much to check in every run. Raises UsageError.

@@ -11,7 +11,7 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.runs import applied, settled, wait_for
 
-NOTE = "Docker publishes ports past ufw, which does not govern them: "
+NOTE = "Docker publishes ports that ufw does not filter: "
 IMAGE = "tar -C / -c bin/busybox | docker import --change 'ENTRYPOINT [\"/bin/busybox\"]' - lab/busybox >/dev/null"
 RUN = "docker run -d --name {} {} lab/busybox httpd -f -p 8000"
 

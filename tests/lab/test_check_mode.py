@@ -78,7 +78,7 @@ def test_the_plan_of_bare_hosts_is_whole(bare: tuple[Outcome, dict[str, Any], st
     rb = next(one for one in predicted if one["task"] == "registry")
     assert "+registry_external_url 'https://gitlab.lab.test:5555'\n" in rb["diff"]
     assert not [one for one in outcome.of("change") if one["applied"]]
-    for summary in ("install gitlab-ce", "reconfigure GitLab", "let 5555/tcp in", "switch ufw on", "restart docker"):
+    for summary in ("install gitlab-ce", "reconfigure GitLab", "allow 5555/tcp", "switch ufw on", "restart docker"):
         assert summary in outcome.changes()
 
 

@@ -57,11 +57,11 @@ def reaches(harness: Harness, host: str, port: int) -> bool:
 def test_rules_are_added_and_ufw_stays_off(harness: Harness) -> None:
     """Without firewall.enable a host's ufw is not switched on; the rules are ready, and that is said."""
     outcome = twice(harness, "firewall")
-    assert "ufw is switched off" in outcome.messages()
+    assert "ufw is off" in outcome.messages()
     assert not is_on(harness, OWN)
     assert not is_on(harness, OTHER)
-    assert outcome.changes(host=OWN) == ["let 22/tcp in", "let 80/tcp in", "let 443/tcp in"]
-    assert outcome.changes(host=OTHER) == ["let 2222/tcp in", "let 5555/tcp in", "let 80/tcp in", "let 443/tcp in"]
+    assert outcome.changes(host=OWN) == ["allow 22/tcp", "allow 80/tcp", "allow 443/tcp"]
+    assert outcome.changes(host=OTHER) == ["allow 2222/tcp", "allow 5555/tcp", "allow 80/tcp", "allow 443/tcp"]
 
 
 def test_enabled_it_filters_and_lets_us_in(harness: Harness) -> None:
@@ -125,7 +125,7 @@ def test_a_rule_taken_away_by_hand_comes_back(harness: Harness) -> None:
     applied(harness, "firewall")
     harness.lab.inside(OWN, "ufw delete allow 443/tcp; ufw disable")
     outcome = twice(harness, "firewall", "--limit", OWN)
-    assert outcome.changes() == ["let 443/tcp in", "switch ufw on"]
+    assert outcome.changes() == ["allow 443/tcp", "switch ufw on"]
     assert is_on(harness, OWN)
 
 
@@ -143,7 +143,7 @@ def test_check_mode_changes_nothing(harness: Harness) -> None:
         outcome = provision(
             harness, "firewall", "--check", "--limit", OWN, changes={"firewall": {"allow": ["8443/tcp"]}}
         )
-    assert outcome.changes() == ["let 8443/tcp in", "stop letting 443/tcp in"]
+    assert outcome.changes() == ["allow 8443/tcp", "remove the rule for 443/tcp"]
 
 
 def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:

@@ -95,7 +95,7 @@ def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
         "bring https://gitlab.lab.test:5556/v2/ up: it does not answer",
         "reconfigure GitLab",
     ]
-    assert outcome.changes(task="firewall") == ["let 5556/tcp in", "stop letting 5555/tcp in"]
+    assert outcome.changes(task="firewall") == ["allow 5556/tcp", "remove the rule for 5555/tcp"]
     assert count == 1
     settled(harness, "registry", "firewall")
     settled(harness, "server")

@@ -24,7 +24,7 @@ def sixteen(_: Host) -> Iterator[Resource]:
     yield RubySettings("workload", {("gitlab_rails", key): value for key, value in GITLAB_RB.items()})
     yield File("/etc/gitlab-runner/template.toml", (FILES / "template.toml").read_bytes())
     yield Packages(("ufw",))
-    yield Firewall(tuple((Rule.parse(rule), "") for rule in ("80/tcp", "443/tcp", "5555/tcp")), enable=True)
+    yield Firewall([Rule(80), Rule(443), Rule(5555)], enable=True)
 
 
 PLAYS = [play("all", sixteen)]

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Fetches a file and puts it at PATH if it has the expected checksum. Of a tar archive one member can be put there.
 # Arguments: URL PATH SHA256 MODE OWNER MEMBER PROTOCOLS
-#   SHA256: of what the URL serves. MEMBER: "" for a plain file. PROTOCOLS: as in curl's --proto; redirects cannot leave them.
-# Whatever fails, the old file stays. Both temporary files are created anew: a planted symbolic link is not followed.
+#   SHA256: of what the URL serves. MEMBER: "" for a plain file.
+#   PROTOCOLS: as in curl's --proto; a redirect cannot leave them.
+# Prints the SHA-256 of the new file. Whatever fails, the old file stays.
+# Both temporary files are created anew, so that a planted symbolic link is not followed.
 download() (
   url=$1 path=$2 sha256=$3 mode=$4 owner=$5 member=$6 protocols=$7
   dir=$(dirname -- "$path") || exit
@@ -25,10 +27,12 @@ download() (
   else
     mv -- "$fetched" "$new" || exit
   fi
+  found=$(sha256sum < "$new") || exit
   chown -- "$owner" "$new" || exit
   chmod -- "$mode" "$new" || exit
   sync -- "$new" || exit
   mv -f -- "$new" "$path" || exit
   sync -- "$dir"
+  echo "${found%% *}"
 )
 download "$1" "$2" "$3" "$4" "$5" "$6" "$7"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -78,6 +78,9 @@ class AptSource(Resource):
     def path(self) -> str:
         """Where the source is on the host."""
         return f"/etc/apt/sources.list.d/{self.name}.sources"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: (self.uri, self.suite, self.component, self.key, self.key_url, self.pin)}
 
     def probe(self) -> Probe:
         return Probe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ class Download(Resource):
     path     where the file is put
     sha256   the checksum of what the URL serves, 64 hexadecimal digits
     extract  a member of the archive that the URL serves ("node_exporter-1.9.1/node_exporter"): it alone is put at
-             `path`. tar must be able to read the archive: .tar.gz always, .tar.xz where xz is installed
+             `path`, and both checksums are recorded. tar reads .tar.gz, and .tar.xz where xz is installed
     notify   handlers that run because the file was replaced
 
     A host without curl gets it from its package sources. Raises UsageError for a URL or checksum that is neither, and
@@ -60,6 +60,13 @@ class Download(Resource):
     def label(self) -> str:
         return f"Download {self.path}"
 
+    @property
+    def record_key(self) -> str:
+        return f"download {self.path}" if self.extract else ""
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: ("download", self.sha256, self.extract, self.mode, self.owner)}
+
     def probe(self) -> Probe:
         return Probe.of(script("observe_download", self.path))
 
@@ -74,7 +81,8 @@ class Download(Resource):
             raise Refused(f"{self.path} is not a regular file", hint="move it away on the host, or use another path")
         exists = lines[0] == "file"
         access, digest = (lines[1], lines[2].partition(" ")[0]) if exists else ("", "")
-        if digest == self.sha256:
+        wanted = self._extracted(seen.record) if self.extract else self.sha256
+        if digest and digest == wanted:
             mode, _, owner = access.partition(" ")
             yield from set_access(self.path, self.mode, self.owner, mode, owner)
             return
@@ -88,8 +96,17 @@ class Download(Resource):
             script("download", self.url, self.path, self.sha256, self.mode, self.owner, self.extract, protocols),
             "update" if exists else "create",
             notify=self.handlers,
+            record_from=self._record if self.extract else None,
             deadline=_SECONDS,
         )
+
+    def _record(self, output: str) -> dict[str, str]:
+        """What is recorded of an archive: its checksum, and that of the extracted file, which the script prints."""
+        return {"archive": self.sha256, "file": output.split()[-1]}
+
+    def _extracted(self, record: Mapping[str, str] | None) -> str:
+        """The checksum that the extracted file has as long as it is the archive's; "" when this is not known."""
+        return record["file"] if record and record["archive"] == self.sha256 else ""
 
     @property
     def _is_https(self) -> bool:

@@ -97,7 +97,7 @@ class File(Resource):
     notify: Handler | tuple[Handler, ...] = ()
 
     def claims(self) -> Mapping[str, Hashable]:
-        return {self.path: (hashlib.sha256(self._bytes()).hexdigest(), self.mode, self.owner)}
+        return {self.path: (digest(self._bytes()), self.mode, self.owner)}
 
     def probe(self) -> Probe:
         return Probe.of(ask_file(self.path))
@@ -124,12 +124,18 @@ class File(Resource):
 
     def _diff(self, before: bytes, after: bytes) -> str:
         if isinstance(self.content, Secret):
-            digest = hashlib.sha256(after).hexdigest()[:8]
-            return f"--- {self.path} (now)\n+++ {self.path} (wanted)\n(a secret, sha256 {digest}…: not shown)"
+            return (
+                f"--- {self.path} (now)\n+++ {self.path} (wanted)\n(a secret, sha256 {digest(after)[:8]}…: not shown)"
+            )
         # Bytes that are no text are shown by number: two that differ must not look alike.
         return masked_diff(
             self.path, before.decode("utf-8", "backslashreplace"), after.decode("utf-8", "backslashreplace")
         )
+
+
+def digest(content: str | bytes) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def set_access(path: str, mode: str, owner: str, found_mode: str, found_owner: str) -> Iterator[Change]:
@@ -175,6 +181,9 @@ class Directory(Resource):
     mode: str = "0755"
     owner: str = "root:root"
     notify: Handler | tuple[Handler, ...] = ()
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: ("directory", self.mode, self.owner)}
 
     def probe(self) -> Probe:
         path = self.path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provision.editing.diff import masked_diff
@@ -10,7 +10,7 @@ from provision.host.files import BACKUP, replace
 from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.system.file import ask_file, read_file, set_access
+from provision.resources.system.file import ask_file, digest, read_file, set_access
 from provision.shell import Command
 
 
@@ -31,12 +31,15 @@ class ConfigFragment(Resource):
     mode: str = "0644"
     owner: str = "root:root"
 
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: (digest(self._text), self.mode, self.owner)}
+
     def probe(self) -> Probe:
         return Probe.of(ask_file(self.path))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         found = read_file(self.path, seen)
-        wanted = self.content if self.content.endswith("\n") else f"{self.content}\n"
+        wanted = self._text
         if found.content == wanted.encode():
             yield from set_access(self.path, self.mode, self.owner, found.mode, found.owner)
             return
@@ -49,6 +52,10 @@ class ConfigFragment(Resource):
             masked_diff(self.path, before, wanted),
             self.handlers,
         )
+
+    @property
+    def _text(self) -> str:
+        return self.content if self.content.endswith("\n") else f"{self.content}\n"
 
     def _write(self, content: str) -> Command:
         if "$new" in self.check or "${new}" in self.check or not self.check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from provision.host.files import BACKUP
 from provision.host.pending import Handler, handlers_of
 from provision.host.scripts import script
 from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
-from provision.resources.system.file import ask_file, read_file
+from provision.resources.system.file import ask_file, digest, read_file
 from provision.shell import Command, Result, sh
 from provision.templating import render
 
@@ -23,6 +23,7 @@ _ENABLED: Final = ("enabled", "static", "enabled-runtime", "generated")
 _RUNNING: Final = ("active", "reloading")
 _START_SECONDS: Final = 120.0
 _SUFFIXES: Final = (".service", ".timer", ".socket", ".path", ".mount", ".target", ".slice")
+_PATH: Final = re.compile(r"(?<![\w./@%-])/[\w./@+-]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
 
@@ -87,10 +88,10 @@ def _enable(name: str) -> Change:
     return Change(f"enable {name} at boot", sh("systemctl enable -- %s", name))
 
 
-def _start(name: str) -> Change:
+def _start(name: str, *, replaces: tuple[Handler, ...] = ()) -> Change:
     # A unit that failed too often refuses to start until its counter is reset.
     start = sh("systemctl reset-failed -- %s 2>/dev/null; systemctl start -- %s", name, name)
-    return Change(f"start {name}", start, deadline=_START_SECONDS)
+    return Change(f"start {name}", start, replaces=replaces, deadline=_START_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,12 @@ class Unit(Resource):
     name       a unit's name; without a suffix it is a service: `node_exporter`, `backup.timer`
     template   the unit file, from `templates/`, rendered with `values`; or
     content    the unit file's text
-    running    start it, and restart it when its file changes; False for a service that a timer starts
+    running    start it, and restart it when its file changes, or when another resource of the task changes a file that
+               the unit names (its program, its configuration); False for a service that a timer starts
     enabled    start it at boot; False for a unit without an [Install] section
     notify     handlers that run because the unit file changed, besides the restart
 
-    When another resource changes a file that the unit runs or reads, give that resource `notify=unit.restart`.
+    For a change of another task, or of a file that the unit does not name, give that resource `notify=unit.restart`.
     Raises UsageError for a name that is no unit's, for a missing text, and for a template that cannot be rendered.
     """
 
@@ -177,6 +179,13 @@ class Unit(Resource):
     def handlers(self) -> tuple[Handler, ...]:
         return (*((self.restart,) if self.running else ()), *self.notify)
 
+    @property
+    def watches(self) -> Mapping[str, Handler]:
+        return dict.fromkeys(_PATH.findall(self.content), self.restart) if self.running else {}
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self.path: (digest(self.content), self.enabled, self.running)}
+
     def probe(self) -> Probe:
         return Probe({"file": ask_file(self.path), "unit": ask_unit(self.name)})
 
@@ -200,7 +209,7 @@ class Unit(Resource):
         if self.enabled and not state.is_enabled:
             yield _enable(self.name)
         if self.running and not state.is_running:
-            yield _start(self.name)
+            yield _start(self.name, replaces=(self.restart,))
 
 
 @dataclass(frozen=True)
@@ -212,6 +221,9 @@ class AbsentUnit(Resource):
     @property
     def label(self) -> str:
         return f"Unit {unit_name(self.name)}"
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {self._path: "absent"}
 
     def probe(self) -> Probe:
         path = self._path

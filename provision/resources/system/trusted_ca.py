@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provision.editing.diff import masked_diff
@@ -26,6 +26,9 @@ class TrustedCa(Resource):
 
     name: str
     pem: bytes
+
+    def claims(self) -> Mapping[str, Hashable]:
+        return {f"CA {self.name} in the trust store": self.pem}
 
     def probe(self) -> Probe:
         # A line of the signature identifies a certificate.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provision.errors import Refused
@@ -32,6 +32,10 @@ class User(Resource):
     home: str | None = None
     shell: str | None = None
     groups: tuple[str, ...] = ()
+
+    def claims(self) -> Mapping[str, Hashable]:
+        given = {"system": self.system or None, "home": self.home, "shell": self.shell}
+        return {f"{name} of user {self.name}": value for name, value in given.items() if value is not None}
 
     def probe(self) -> Probe:
         return Probe.of(sh(_PROBE, self.name, self.name, self.name))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.resources import File, Firewall, JsonSettings, Packages, RubySettings, Rule
+from provision.resources import File, Firewall, JsonSettings, Packages, RubySettings
 from provision.testing import LocalSession
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
@@ -69,7 +69,7 @@ def ports(etc: Path) -> list[str]:
 
 def allowing(port: int) -> Firewall:
     """A firewall that allows one port."""
-    return Firewall(((Rule(str(port)), "test"),))
+    return Firewall.allow(port, comment="test")
 
 
 class TestFirewall:
@@ -200,5 +200,8 @@ class TestConflicts:
 
     def test_rules_of_a_firewall_agree(self, engine: Any, toys: Any) -> None:
         """Two rules are never in conflict."""
-        tasks = [toys.task("first", Firewall(((Rule("1"), "a"),))), toys.task("second", Firewall(((Rule("1"), "b"),)))]
+        tasks = [
+            toys.task("first", Firewall.allow(1, comment="a")),
+            toys.task("second", Firewall.allow(1, comment="b")),
+        ]
         engine({"web1": toys.Host()}, tasks, check=True)

@@ -120,7 +120,7 @@ def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path:
 
 def test_the_firewall_opens_its_port(by_address: Wants) -> None:
     """The URL's port, not a part of the address."""
-    assert only(by_address("firewall"), Firewall).allow == ((Rule("5555"), "provision: registry"),)
+    assert only(by_address("firewall"), Firewall).rules == (Rule(5555),)
 
 
 def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:

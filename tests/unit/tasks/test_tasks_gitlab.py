@@ -122,14 +122,14 @@ class TestFirewall:
         text = '[firewall]\nallow = ["80/tcp", "443", { port = "9100/tcp", from = ["10.0.0.0/8", "192.0.2.1/32"] }]\n'
         found = wants("firewall", REGISTRY + text)
         wall = only(found, Firewall)
-        assert [rule for rule, _ in wall.allow] == [
+        assert list(wall.rules) == [
             Rule("5555"),
             Rule("80"),
             Rule("443", "any"),
             Rule("9100", "tcp", "10.0.0.0/8"),
             Rule("9100", "tcp", "192.0.2.1"),
         ]
-        assert dict(wall.allow)[Rule("5555")] == "provision: registry"
+        assert wall.rules[0].comment == "provision: registry"
         assert wall.enable is False
         assert len(found) == 1
         assert labels(wants("firewall", "[firewall]\nenable = true\n")) == ["Packages ufw", "Firewall ufw"]

@@ -264,7 +264,7 @@ def test_an_expired_key_of_ours_is_refused() -> None:
 
 def test_what_is_no_key_of_ours_is_refused() -> None:
     """A web page that a mirror sent, say."""
-    with pytest.raises(Refused, match="neither armoured nor an OpenPGP packet"):
+    with pytest.raises(Refused, match="neither an armoured key nor an OpenPGP packet"):
         plan(AptSource("gitlab", "https://mirror.example.com/gitlab", "noble", "main", key="<html>"))
 
 

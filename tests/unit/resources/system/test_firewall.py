@@ -1,14 +1,15 @@
-"""`Firewall`: ufw's own files read as they are, the SSH port kept whatever happens."""
+"""`Firewall`: ufw's own files are read; the port of SSH is allowed whatever happens."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.errors import ProbeFailed
+from provision.errors import ProbeFailed, UsageError
 from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
 from provision.resources.system.firewall import read_rules
@@ -19,9 +20,9 @@ from tests.unit.conftest import Local
 
 TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
 UFW = packages_are({"ufw": "0.36.2-1"})
-REGISTRY = Rule("5555")
-WALL = Firewall(((REGISTRY, "provision: registry"), (Rule("80"), "provision")))
-ON = Firewall(WALL.allow, enable=True)
+REGISTRY = Rule(5555, comment="provision: registry")
+WALL = Firewall([REGISTRY, Rule(80)])
+ON = Firewall(WALL.rules, enable=True)
 # As ufw 0.36.2 writes them, with more than the rules between.
 USER_RULES = """*filter
 ### RULES ###
@@ -51,7 +52,7 @@ ALL6 = "### tuple ### allow tcp 22 ::/0 any ::/0 in\n### tuple ### allow tcp 555
 def rules(
     *four: str, six: tuple[str, ...] | None = None, enabled: bool = True, ipv6: bool = True, ssh: str = "22"
 ) -> str:
-    """What the probe says: `allow tcp 22`, `limit tcp 22`, `allow tcp 9100 10.0.0.0/8`; the same for IPv6 unless given."""
+    """The probe's answer: `allow tcp 22`, `limit tcp 22`, `allow tcp 9100 10.0.0.0/8`; the same for IPv6 unless given."""
     lines = []
     for file, everyone, wanted in (
         ("user.rules", "0.0.0.0/0", four),
@@ -67,7 +68,7 @@ def rules(
 
 
 def plan(wall: Firewall, found: str, ours: list[str] | None = None, packages: Result = UFW) -> list[Change]:
-    """The changes for what ufw's files say and what is on record as ours."""
+    """The changes for what ufw's files contain and what is recorded."""
     return planned(wall, seen_of(wall, found, ours, packages))
 
 
@@ -77,7 +78,7 @@ def seen_of(wall: Firewall, found: str, ours: list[str] | None = None, packages:
 
 
 def summaries(changes: list[Change]) -> list[str]:
-    """In words."""
+    """Their summaries."""
     return [one.summary for one in changes]
 
 
@@ -106,7 +107,7 @@ class TestReading:
         assert (result.code, result.errors) == (0, "")
         return result.text
 
-    def test_rules_that_let_in(self, text: str) -> None:
+    def test_rules_that_allow(self, text: str) -> None:
         """Denied, routed, outgoing, per interface, per own address, by source port and by application: none of them."""
         found = read_rules(text)
         assert found.rules == {
@@ -135,7 +136,7 @@ class TestReading:
 
 
 class TestRule:
-    """A rule in ufw's words and in ours."""
+    """A rule as text, and in ufw's command line."""
 
     @pytest.mark.parametrize(
         ("rule", "text", "arguments"),
@@ -156,10 +157,93 @@ class TestRule:
         ],
     )
     def test_there_and_back(self, rule: Rule, text: str, arguments: list[str]) -> None:
-        """What is on record is read back as the same rule."""
+        """What is recorded is read as the same rule."""
         assert str(rule) == text
         assert rule.arguments == arguments
         assert Rule.parse(text) == rule
+
+    @pytest.mark.parametrize(
+        ("rule", "same"),
+        [
+            (Rule(22), Rule("22")),
+            (Rule(22, source="10.1.2.3/8"), Rule("22", "tcp", "10.0.0.0/8")),
+            (Rule(22, source="192.0.2.1/32"), Rule(22, source="192.0.2.1")),
+            (Rule(22, source="2001:DB8::1/128"), Rule(22, source="2001:db8::1")),
+            (Rule(22, comment="one"), Rule(22, comment="another")),
+        ],
+    )
+    def test_equal_rules(self, rule: Rule, same: Rule) -> None:
+        """As ufw writes them; comments make no difference."""
+        assert rule == same
+        assert hash(rule) == hash(same)
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda: Rule("http"), "no port that ufw can allow"),
+            (lambda: Rule(0), "no port"),
+            (lambda: Rule(70000), "no port"),
+            (lambda: Rule("7:6", "udp"), "no port"),
+            (lambda: Rule(22, "icmp"), "no port"),
+            (lambda: Rule("6:7", "any"), "a range needs a protocol"),
+            (lambda: Rule(22, source="10.0.0.0/64"), "10.0.0.0/64"),
+            (lambda: Rule(22, source="monitoring"), "monitoring"),
+            (lambda: Rule(22, comment="it's"), "in a comment"),
+        ],
+    )
+    def test_what_ufw_would_refuse(self, make: Callable[[], Rule], words: str) -> None:
+        """Before any host is contacted."""
+        with pytest.raises(UsageError, match=re.escape(words)) as caught:
+            make()
+        assert caught.value.hint
+
+
+class TestFirewallOfATask:
+    """Constructors, and several owners of rules."""
+
+    def test_allow(self) -> None:
+        """One port; from one network, several, or none."""
+        assert Firewall.allow(9100) == Firewall([Rule("9100")])
+        assert Firewall.allow(53, source=["10.0.0.0/8", "fd00::/8"], protocol="udp", comment="dns") == Firewall(
+            [Rule(53, "udp", "10.0.0.0/8"), Rule(53, "udp", "fd00::/8")]
+        )
+        assert Firewall.allow(53, source=[]) == Firewall([])
+        (rule,) = Firewall.allow(9100, source="10.0.0.0/8", comment="exporter").rules
+        assert (str(rule), rule.comment) == ("9100/tcp from 10.0.0.0/8", "exporter")
+
+    def test_rules_of_one_task_are_combined(self) -> None:
+        """ufw is switched on when one of them wants it."""
+        both = Firewall.allow(80).merged(Firewall([Rule(443)], enable=True))
+        assert both == Firewall([Rule(80), Rule(443)], enable=True)
+
+    def test_the_rules_of_another_task_stay(self) -> None:
+        """Recorded by it or claimed in this run: this task only gives up its own record."""
+        standing = rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", "allow tcp 9100", "allow tcp 9101")
+        before = ["22/tcp", "5555/tcp", "80/tcp", "9100/tcp", "9101/tcp"]
+        seen = observe(
+            ON,
+            {"rules": standing, "packages": UFW},
+            record=before,
+            others={"exporter": ["22/tcp", "9100/tcp"]},
+            claimed=frozenset({"ufw 9101/tcp"}),
+        )
+        (change,) = planned(ON, seen)
+        assert (change.verification, change.record) == (True, ["22/tcp", "5555/tcp", "80/tcp"])
+
+    def test_a_rule_that_two_tasks_want_is_recorded_for_both(self) -> None:
+        """So that neither removes it while the other needs it."""
+        wall = Firewall.allow(5555)
+        seen = observe(
+            wall,
+            {"rules": rules("allow tcp 22", "allow tcp 5555"), "packages": UFW},
+            others={"firewall": ["5555/tcp"]},
+        )
+        (change,) = planned(wall, seen)
+        assert (change.verification, change.record) == (True, ["5555/tcp"])
+
+    def test_a_rule_added_by_hand_is_not_recorded(self) -> None:
+        """It stays when it leaves the inventory."""
+        assert plan(Firewall.allow(5555), rules("allow tcp 22", "allow tcp 5555")) == []
 
 
 class TestPlan:
@@ -179,36 +263,36 @@ class TestPlan:
         assert "# allow_port.sh\nset -- 'provision: ssh' 2222/tcp\n" in changes[0].run.script
 
     def test_off_and_not_to_be_switched_on(self) -> None:
-        """The rules are laid all the same, and a note says that they hold later."""
+        """The rules are added, and a note says when they take effect."""
         seen = seen_of(WALL, rules(enabled=False))
         assert summaries(planned(WALL, seen)) == ["allow 22/tcp", "allow 5555/tcp", "allow 80/tcp"]
         assert notes(WALL, seen) == [
-            "ufw is switched off: its rules hold from `ufw enable` on, or with firewall.enable = true"
+            "ufw is off: its rules take effect with `ufw enable`, or with firewall.enable = true"
         ]
 
     def test_half_done(self) -> None:
-        """Only what is missing; what is there keeps its comment."""
+        """Only missing rules are added: adding an existing one would erase its comment."""
         assert summaries(plan(ON, rules("allow tcp 22", "allow tcp 5555"))) == ["allow 80/tcp"]
 
     def test_half_done_without_ipv6(self) -> None:
-        """A rule that stands for IPv4 alone is laid again, unless the host has no IPv6."""
+        """A rule that exists for IPv4 alone is added again, unless ufw does not filter IPv6."""
         four = ("allow tcp 22", "allow tcp 5555", "allow tcp 80")
         assert summaries(plan(ON, rules(*four, six=("allow tcp 22",)))) == ["allow 5555/tcp", "allow 80/tcp"]
         assert plan(ON, rules(*four, six=(), ipv6=False)) == []
 
     def test_converged(self) -> None:
-        """All there, and on: nothing to do or to say, whatever else stands there."""
+        """All rules exist and ufw is on: no change and no note, whatever other rules there are."""
         seen = seen_of(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", "allow tcp 9999"))
         assert planned(ON, seen) == []
         assert notes(ON, seen) == []
 
     def test_a_wider_rule_will_do(self) -> None:
-        """`5555` lets `5555/tcp` in."""
+        """`5555` also allows `5555/tcp`."""
         assert plan(ON, rules("allow tcp 22", "allow any 5555", "allow any 80")) == []
 
-    def test_a_rule_with_an_address_stands_in_its_own_family(self) -> None:
-        """No IPv6 twin is asked of `from 10.0.0.0/8`, no IPv4 twin of `from 2001:db8::/32`."""
-        wall = Firewall(((Rule("9", "tcp", "10.0.0.0/8"), "x"), (Rule("9", "tcp", "2001:db8::/32"), "x")), enable=True)
+    def test_a_rule_with_an_address_belongs_to_its_family(self) -> None:
+        """`from 10.0.0.0/8` needs no rule for IPv6, `from 2001:db8::/32` none for IPv4."""
+        wall = Firewall([Rule("9", "tcp", "10.0.0.0/8"), Rule("9", "tcp", "2001:db8::/32")], enable=True)
         four, six = ("allow tcp 22", "allow tcp 9 10.0.0.0/8"), ("allow tcp 22", "allow tcp 9 2001:db8::/32")
         assert plan(wall, rules(*four, six=six)) == []
         assert summaries(plan(wall, rules("allow tcp 22"))) == [
@@ -216,22 +300,22 @@ class TestPlan:
             "allow 9/tcp from 2001:db8::/32",
         ]
 
-    def test_limited_ssh_is_left_so_and_told(self) -> None:
-        """It lets SSH in; that it limits this tool as well is worth a note."""
+    def test_a_limit_on_ssh_stays_and_is_reported(self) -> None:
+        """It allows SSH; a note says that it limits this tool as well."""
         seen = seen_of(ON, rules("limit tcp 22", "allow tcp 5555", "allow tcp 80"))
         assert planned(ON, seen) == []
-        assert notes(ON, seen) == ["ufw limits port 22: more than 6 logins in 30 s are refused, this tool's too"]
+        assert notes(ON, seen) == ["ufw limits port 22: more than 6 logins in 30 s are refused, ours too"]
 
-    def test_rules_of_ours_that_are_dropped_go(self) -> None:
-        """Those on record and no longer wanted; the same rule of somebody else's stays."""
+    def test_dropped_rules_are_removed(self) -> None:
+        """Recorded ones that are no longer wanted; rules that were added by hand stay."""
         standing = rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", "allow tcp 443", "allow tcp 8080")
         changes = plan(ON, standing, ours=["22/tcp", "5555/tcp", "443/tcp"])
         assert summaries(changes) == ["remove the rule for 443/tcp"]
         assert changes[0].action == "delete"
         assert changes[0].record == ["22/tcp", "5555/tcp"]
 
-    def test_what_is_to_go_is_on_record_until_it_is_gone(self) -> None:
-        """A run that is killed between two of these steps forgets nothing."""
+    def test_a_rule_is_recorded_until_it_is_removed(self) -> None:
+        """A run that is killed between two of these changes loses no record."""
         standing = rules("allow tcp 22", "allow tcp 443", "allow tcp 8080", "allow tcp 80")
         changes = plan(ON, standing, ours=["443/tcp", "8080/tcp"])
         assert [(one.summary, one.record) for one in changes] == [
@@ -240,41 +324,41 @@ class TestPlan:
             ("remove the rule for 8080/tcp", ["5555/tcp"]),
         ]
 
-    def test_a_dropped_rule_that_is_gone_already(self) -> None:
-        """Somebody was quicker: the rule is no longer recorded as ours, and nothing is changed."""
+    def test_a_dropped_rule_that_was_removed_by_hand(self) -> None:
+        """It is no longer recorded, and nothing is changed."""
         (change,) = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80"), ours=["443/tcp"])
         assert (change.verification, change.record) == (True, None)
 
-    def test_the_ssh_rule_is_not_dropped_by_the_inventory(self) -> None:
-        """On record as ours or not: it is always wanted."""
+    def test_the_rule_for_ssh_is_always_wanted(self) -> None:
+        """Whether it is recorded or not, and whatever the rules of the task are."""
         standing = rules("allow tcp 22", "allow tcp 5555", "allow tcp 80")
         assert plan(ON, standing, ours=["22/tcp", "5555/tcp", "80/tcp"]) == []
         assert plan(Firewall((), enable=True), rules("allow tcp 22"), ours=["22/tcp"]) == []
 
     @pytest.mark.parametrize("wall", [WALL, ON])
     def test_an_unknown_ssh_port_is_refused(self, wall: Firewall) -> None:
-        """Broken: nothing is done that could lock us out."""
+        """Broken: no change that could lock us out."""
         with pytest.raises(ProbeFailed, match=re.escape("$SSH_CONNECTION is empty")):
             plan(wall, rules("allow tcp 22", ssh=""))
 
-    def test_what_could_lock_us_out_takes_itself_back(self) -> None:
-        """Switching on, and dropping a rule while it is on."""
+    def test_changes_that_could_lock_us_out_are_rolled_back(self) -> None:
+        """Switching on, and removing a rule while ufw is on."""
         (switch,) = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", enabled=False))
         assert switch.guard is not None
         assert switch.guard.undo.script == "ufw --force disable"
         (drop,) = plan(Firewall((), enable=True), rules("allow tcp 22", "allow tcp 80"), ours=["80/tcp"])
         assert drop.guard is not None
-        # As it was before, its place among the rules included.
+        # The files are restored, so that the rule has its old place.
         assert drop.guard.undo.script.startswith("cp -p -- /var/lib/provision/backup/user.rules")
         assert drop.guard.undo.script.endswith("ufw reload")
 
 
 class TestScripts:
-    """The changes' scripts, with a ufw that answers as the real one was recorded."""
+    """The changes' scripts, with a ufw that prints what the real one was recorded to print."""
 
     @staticmethod
     def run(local: Local, change: Change, folder: Path, said: str, code: int = 0) -> Result:
-        """Runs with a `ufw` in the path that says this."""
+        """Runs with a `ufw` in the path that prints this."""
         ufw = folder / "ufw"
         ufw.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit {code}\n")
         ufw.chmod(0o755)
@@ -295,7 +379,7 @@ class TestScripts:
     def test_adding_is_checked_by_the_output_of_ufw(
         self, local: Local, tmp_path: Path, said: str, code: int, fails: bool
     ) -> None:
-        """Its exit code tells little."""
+        """Its exit code is 0 for some failures."""
         change, *_ = plan(WALL, rules())
         result = self.run(local, change, tmp_path, said, code)
         assert (result.code != 0) == fails
@@ -315,7 +399,7 @@ class TestScripts:
     def test_it_is_not_enabled_without_the_ssh_port(
         self, local: Local, tmp_path: Path, added: str, fails: bool
     ) -> None:
-        """`ufw show added` is asked right before."""
+        """`ufw show added` is checked immediately before."""
         change = plan(ON, rules("allow tcp 22", "allow tcp 5555", "allow tcp 80", enabled=False))[-1]
         result = self.run(local, change, tmp_path, added)
         assert (result.code != 0) == fails
