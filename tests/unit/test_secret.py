@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from provision.secret import MASK, Secret, mask, reveal
+from provision.secret import MASK, Secret, mask, mask_secret_values, reveal, revealed, secret_texts
 
 CANARY = "canary-0f2b/ä\"&'x"
 
@@ -102,3 +102,36 @@ def test_short_ones_are_not_masked_everywhere() -> None:
     Secret("abc")
     Secret("")
     assert mask("abcdef") == "abcdef"
+
+
+def test_masking_that_keeps_the_lines() -> None:
+    """A secret of several lines is masked on each of them."""
+    Secret("canary one\ncanary two")
+    assert mask("a\ncanary one\ncanary two\nb", keep_lines=True) == "a\n***\n***\nb"
+    assert mask("a\ncanary one\ncanary two\nb") == "a\n***\nb"
+
+
+def test_secrets_in_nested_data() -> None:
+    """They are found and revealed at any depth."""
+    data = {"a": [Secret("one"), {"b": (Secret("two"), "plain")}], "c": 1}
+    assert secret_texts(data) == {"one", "two"}
+    assert revealed(data) == {"a": ["one", {"b": ["two", "plain"]}], "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("export API_TOKEN=abc; make", "export API_TOKEN=*** make"),
+        ("PASSWORD='a b' c", "PASSWORD='***' c"),
+        ("password: my pass phrase\nname: x", "password: ***\nname: x"),
+        (r'# token = "a\"b" # old', '# token = "***" # old'),
+        (r'run "TOKEN=\"abc def\""', r'run "TOKEN=\"***\""'),
+        ("{ 'credentials' => 'x', 'bucket' => 'b' }", "{ 'credentials' => '***', 'bucket' => 'b' }"),
+        ("smtp_password 'open", "smtp_password '***"),
+        ("token_file=x secret: true api_key: {", "token_file=x secret: true api_key: {"),
+        ("the token is secret", "the token is secret"),
+    ],
+)
+def test_values_of_secret_names_in_free_text(text: str, masked: str) -> None:
+    """In shell, YAML, TOML and Ruby; the rest of the text stays."""
+    assert mask_secret_values(text) == masked

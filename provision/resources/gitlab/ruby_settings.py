@@ -18,7 +18,7 @@ from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.files import HOME, replace
 from provision.host.pending import Handler
 from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
-from provision.secret import Secret, revealed
+from provision.secret import Secret, revealed, secret_texts
 from provision.shell import sh
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class RubySettings(Resource):
                 GITLAB_RB, edited.content, mode="0600", owner="root:root", check=SYNTAX, keep=True, rollback=ROLLBACK
             ),
             "update" if text is not None else "create",
-            diff(text or b"", edited.content, _secrets(list(wanted.values()))),
+            diff(text or b"", edited.content, secret_texts(wanted)),
             self.notify,
             record=record,
             requires="" if text is not None or version else "gitlab",
@@ -179,11 +179,3 @@ def spelt(path: Path, version: str) -> Path:
 def _spell(path: Path) -> str:
     head, *rest = path
     return head + "".join(f"['{key}']" for key in rest)
-
-
-def _secrets(value: Any) -> list[Secret]:
-    if isinstance(value, Secret):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [one for item in value for one in _secrets(item)] if isinstance(value, list | tuple) else []

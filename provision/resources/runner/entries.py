@@ -31,7 +31,7 @@ from provision.resources.base import ApiAction, Change, Note, Observation, Outco
 from provision.resources.runner.accounts import Accounts, ask_tokens, read_tokens, unregister
 from provision.resources.runner.settings import Records, Sought, follow, settings_key
 from provision.resources.system.file import ask_file, read_file
-from provision.secret import Secret
+from provision.secret import Secret, revealed
 from provision.shell import Command
 
 
@@ -194,7 +194,7 @@ class RunnerEntries(Resource):
         ]
         return reconcile(
             text,
-            top=_plain(self.top),
+            top=revealed(self.top),
             runners=runners,
             owned_top=accounts.owned_top,
             dropped=accounts.dropped([one for one in wanted if one.name not in made]),
@@ -226,7 +226,7 @@ class RunnerEntries(Resource):
 
     @staticmethod
     def _settings(one: RunnerEntry) -> dict[str, Any]:
-        plain = _plain(one.settings)
+        plain = revealed(one.settings)
         return {key: value for key, value in plain.items() if key not in ("name", "url", "token", "id")}
 
     @staticmethod
@@ -239,15 +239,6 @@ class RunnerEntries(Resource):
 
 def _listens(text: str) -> Any:
     return tomllib.loads(text).get("listen_address")
-
-
-def _plain(value: Any) -> Any:
-    """The same data with secrets in the clear: it goes into the one file that is meant to hold them."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _decoded(content: bytes) -> str:
