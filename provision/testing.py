@@ -122,11 +122,11 @@ def observe_on(
 class FakeSession:
     """A `provision.ssh.session.Session` with scripted answers.
 
-    answers    by a part of the script (a text) or a pattern that is searched for in it; the first that fits. A list
-               is given out one by one, its last again and again
-    otherwise  what every other command answers
+    answers    by a part of the script (a text) or a pattern that is searched for in it; the first match counts. The
+               answers of a list are used one after the other, the last one again and again
+    otherwise  the answer to every other command
 
-    `looks` holds the batches that were asked, `ran` the commands that were run, in order.
+    `batches` holds the batches that were asked, `ran` the commands that were run, in order.
     """
 
     def __init__(

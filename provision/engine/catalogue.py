@@ -1,19 +1,23 @@
 """What can be named on the command line: shipped playbooks and tasks, and the user's own.
 
-A user's `playbooks/` folder stands beside the inventory or under the current folder. Each `.py` file in it may
-hold a playbook (`PLAYS`; its name is the file's) and tasks (made by `@task`). They win over shipped ones.
+A user's `playbooks/` folder is beside the inventory or in the current folder. Each `.py` file in it may define a
+playbook (`PLAYS`; its name is the file's name) and tasks (with `@task`). They replace shipped ones of the same name.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 from provision.errors import UsageError
 from provision.places import shipped
@@ -23,7 +27,7 @@ from provision.tasks.base import Play, Task, play
 
 @dataclass(frozen=True)
 class Playbook:
-    """A list of plays under one name."""
+    """A named list of plays; `source` is its file."""
 
     name: str
     headline: str
@@ -40,7 +44,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, folders: Iterable[Path]) -> Catalogue:
-        """The shipped ones, then those of each folder, later ones winning."""
+        """The shipped ones, then those of each folder; a later one replaces an earlier one of the same name."""
         catalogue = cls(tasks={one.name: one for one in SHIPPED})
         for folder in [shipped("playbooks"), *folders]:
             for path in sorted(folder.glob("*.py")):
@@ -48,7 +52,7 @@ class Catalogue:
         return catalogue
 
     def plays(self, names: Sequence[str]) -> list[Play]:
-        """The plays behind names, in the order given. Raises UsageError for an unknown name."""
+        """The plays of these playbooks and tasks, in this order. Raises UsageError for an unknown name."""
         return [one for name in names for one in self._plays(name)]
 
     def _plays(self, name: str) -> tuple[Play, ...]:
@@ -65,7 +69,7 @@ class Catalogue:
     def _add(self, path: Path) -> None:
         module = _load(path)
         for value in vars(module).values():
-            if isinstance(value, Task) and inspect.getmodule(value.function) is module:
+            if isinstance(value, Task) and value.function.__module__ == module.__name__:
                 self.tasks[value.name] = value
                 self.playbooks.pop(value.name, None)
         plays = getattr(module, "PLAYS", None)
@@ -77,30 +81,40 @@ class Catalogue:
 
 
 def folders_beside(inventories: Sequence[Path]) -> list[Path]:
-    """The user's playbook folders: under the current folder, and beside each inventory (these win)."""
+    """The user's playbook folders: in the current folder, then beside each inventory."""
     candidates = [Path.cwd() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
     ours = shipped("playbooks").resolve()
     return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != ours]
 
 
+class _Finder(MetaPathFinder):
+    """Finds playbook files under module names of their own: two folders may have files of one name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the import system asks."""
+        del path, target
+        return spec_from_file_location(fullname, self.files[fullname]) if fullname in self.files else None
+
+
+_FINDER: Final = _Finder()
+sys.meta_path.append(_FINDER)
+
+
 def _load(path: Path) -> ModuleType:
-    name = f"provision_playbooks.{path.stem}_{abs(hash(path.resolve()))}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    name = f"provision_playbook_{path.stem}_{abs(hash(path.resolve()))}"
+    _FINDER.files[name] = path
     try:
-        spec.loader.exec_module(module)
+        return importlib.import_module(name)
     except UsageError:
         raise
     except Exception as error:
-        sys.modules.pop(name, None)
         line = _line_of(error, path)
-        raise UsageError(f"{path}{line}: {type(error).__name__}: {error}", hint="mend the playbook file") from error
-    return module
+        raise UsageError(f"{path}{line}: {type(error).__name__}: {error}", hint="fix the playbook file") from error
 
 
 def _line_of(error: BaseException, path: Path) -> str:

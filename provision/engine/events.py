@@ -1,9 +1,7 @@
-"""What happens in a run, as values. Reports listen to these and to nothing else.
+"""What happens in a run, as values. Reports listen to these events and read nothing else.
 
-The fields are the contract of `--json`; what is here and not there (`HostStarted`, `Step`, `Output`) is for
-people who watch, and is left out of the JSON lines.
-
-Events reach listeners one at a time, in the order in which they happened.
+The fields of most events are the contract of `--json`. `Step` and `Output` are for people who watch; the JSON lines
+leave them out. Events reach listeners one at a time, in the order in which they happened.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from provision.secret import mask
 
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 
-StepKind = Literal["connecting", "observing", "applying", "handler", "waiting"]
-"""What a host is busy with: `waiting` means waiting for other hosts or for its turn, without working."""
+StepKind = Literal["connecting", "observing", "applying", "checking", "handler", "waiting"]
+"""What a host is busy with. `checking`: a verification runs. `waiting`: for other hosts or for its turn, without working."""
 
 MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
 """`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks left out."""
@@ -28,7 +26,7 @@ MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
 
 @dataclass(frozen=True)
 class Start:
-    """The run begins: names as typed, hosts in inventory order."""
+    """The run begins: the names that the user gave, and the hosts in inventory order."""
 
     names: tuple[str, ...]
     hosts: tuple[str, ...]
@@ -56,7 +54,7 @@ class Output:
 
 @dataclass(frozen=True)
 class TaskDone:
-    """A task ended on a host; seconds spent on it. `changes` counts them."""
+    """A task ended on a host after `seconds`; `changes` is their number."""
 
     host: str
     task: str
@@ -87,7 +85,7 @@ class ChangeSeen:
 
 @dataclass(frozen=True)
 class Message:
-    """Something the reader should know. `text` is for people; `kind` is for programs."""
+    """Something that the reader should know. `text` is for people; `kind` is for programs."""
 
     host: str
     task: str
@@ -97,7 +95,7 @@ class Message:
 
 @dataclass(frozen=True)
 class ErrorSeen:
-    """A host (or one of its tasks) failed. `error` is the class's name."""
+    """A host failed, or one of its tasks. `error` is the name of a class in `provision.errors`."""
 
     host: str
     task: str
@@ -109,7 +107,7 @@ class ErrorSeen:
 
 @dataclass(frozen=True)
 class HostSummary:
-    """A host's counts: tasks ok, changes, tasks failed, tasks skipped; what it cost."""
+    """A host's counts: tasks that are ok, changes, failed and skipped tasks; bytes and seconds."""
 
     ok: int = 0
     changed: int = 0
@@ -124,7 +122,7 @@ class HostSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The end: totals over hosts (changed counts changes; failed and unreachable count hosts)."""
+    """The run ended: totals over hosts. `changed` counts changes; `failed` and `unreachable` count hosts."""
 
     check: bool
     changed: int
@@ -139,17 +137,17 @@ Event = Start | Step | Output | TaskDone | ChangeSeen | Message | ErrorSeen | Su
 
 
 class Listener(Protocol):
-    """Takes every event, in order, one at a time (the engine serialises them)."""
+    """Receives every event, in order, one at a time: the engine serialises them."""
 
     def on(self, event: Event) -> None:
-        """Called once per event."""
+        """Called for each event."""
 
     def close(self) -> None:
-        """Called once, after the last."""
+        """Called once, after the last event."""
 
 
 class Bus:
-    """Hands each event to every listener; safe to call from any thread.
+    """Passes each event to every listener; safe to call from any thread.
 
     An exception in a listener does not end the run: the first one of each listener is printed on stderr.
     """

@@ -78,6 +78,6 @@ def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
     return plan
 
 
-def handlers_of(items: Sequence[Owned]) -> list[Handler]:
+def declared_handlers(items: Sequence[Owned]) -> list[Handler]:
     """The handlers that changes of these resources may notify."""
     return list(dict.fromkeys(handler for item in items for handler in item.resource.handlers))

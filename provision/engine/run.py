@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, Final
 
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
 from provision.ssh.session import Session
 from provision.tasks.base import Host
+
+# The kernel may deliver a signal to another thread; Python handles it when the main thread runs again.
+_WAKE_SECONDS: Final = 0.2
 
 
 class Interrupts:
@@ -51,7 +54,11 @@ class Interrupts:
             job.add_done_callback(lambda _: self._pressed.put(False))
         left = len(jobs)
         while left:
-            if self._pressed.get():
+            try:
+                pressed = self._pressed.get(timeout=_WAKE_SECONDS)
+            except Empty:
+                continue
+            if pressed:
                 yield
             else:
                 left -= 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from provision.engine.apply import Applier
 from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer
-from provision.engine.plan import Plan, Planned, ResourceError, handlers_of, make_plan
+from provision.engine.plan import Plan, Planned, ResourceError, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
 from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
 from provision.host.pending import ASK_PENDING, Handler, read_pending
@@ -50,9 +50,9 @@ class TaskRun:
             self.recorder.message(text)
         changed = self._predict(plan) if self.check else self._apply_all(plan, items, later)
         # A handler runs at the end of the last task of the play that may notify it.
-        later_handlers = handlers_of(later)
+        later_handlers = declared_handlers(later)
         before = read_pending(self.observer.answer(ASK_PENDING).text)
-        for handler in handlers_of(items):
+        for handler in declared_handlers(items):
             pending = handler.name in self.pending or (handler.name in before and handler.name not in self.replaced)
             if pending and handler not in later_handlers:
                 self._run_handler(handler)
@@ -132,7 +132,7 @@ class TaskRun:
     def _apply(self, planned: Planned) -> None:
         change = planned.change
         self._stop_point()
-        self.recorder.step_to(change.summary, "applying")
+        self.recorder.step_to(change.summary, "checking" if change.verification else "applying")
         started = time.monotonic()
         self._notify(change)
         try:

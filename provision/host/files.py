@@ -17,8 +17,7 @@ from provision.shell import Command
 HOME: Final = "/var/lib/provision"
 BACKUP: Final = f"{HOME}/backup"
 
-
-CHANGED_MEANWHILE: Final = 79  # an exit code that programs leave alone
+CHANGED_MEANWHILE: Final = 79  # an exit code that programs do not use
 
 
 def replace(

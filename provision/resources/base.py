@@ -11,6 +11,7 @@ Each resource belongs to the task that yielded it, its owner. What an owner reco
 from __future__ import annotations
 
 import enum
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -42,8 +43,8 @@ class ApiQuery:
 
     key    equal keys of one task are asked once
     call   returns the answer, of any type (read it with `Observation.data`). It is given what is known before: the
-           answer to `needs` (as `seen.only`), the record, and whether a verification is due. It raises nothing for a
-           refusal that `plan` should judge: it returns the error
+           answer to `needs` (as `seen.only`), the record, and whether a verification is due. An error
+           that `plan` should handle is returned, not raised
     needs  a command for the host whose answer `call` needs
     """
 
@@ -231,8 +232,10 @@ class Change:
     @property
     def identity(self) -> str:
         """Equal for two changes of one resource that do the same thing, whatever their summaries are."""
+        if self.id:
+            return self.id
         what = self.run.describe if isinstance(self.run, ApiAction) else self.run.script
-        return self.id or f"{self.action} {what}"
+        return f"{self.action} {hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,7 @@ class BatchQuery(Command):
     @classmethod
     @abstractmethod
     def split(cls, questions: Sequence[Any], result: Result) -> list[Result] | None:
-        """The answer to each of them, in order; None where that cannot be told: they are then asked alone."""
+        """The answer to each of them, in order; None where the answer cannot be split: they are then asked alone."""
 
 
 def record_only(what: str, record: Json) -> Change:

@@ -1,4 +1,4 @@
-"""Toy hosts: a handful of values that can be looked at and set, over sessions that remember what they were asked."""
+"""Toy hosts: a few values that can be read and set, over sessions that keep the commands that they were given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Toy(Resource):
     """A value under a key of a toy host.
 
     after   what must have been set on the host before this one can be
-    sticks  False: setting it has no lasting effect
+    remark  a note that it makes
     """
 
     key: str
@@ -121,19 +121,19 @@ def toy_task(name: str, *resources: Resource, on: str = "all") -> Task:
 
 
 @dataclass
-class Told:
-    """A run's events, and what became of it."""
+class Report:
+    """A run's events and its summary."""
 
     events: list[Event] = field(default_factory=list)
     closed: int = 0
     summary: Summary = field(default_factory=lambda: Summary(False, 0, 0, 0, 0.0))
 
     def on(self, event: Event) -> None:
-        """Takes an event."""
+        """Keeps an event."""
         self.events.append(event)
 
     def close(self) -> None:
-        """Counts the ends."""
+        """Counts the calls."""
         self.closed += 1
 
     @property
@@ -143,7 +143,7 @@ class Told:
 
     @property
     def changes(self) -> list[str]:
-        """`host: summary`, with `?` before what is not applied and `after` where it is predicted."""
+        """`host: summary`, with `?` before a change that is not applied."""
         return [
             f"{one.host}: {'' if one.applied else '?'}{one.summary}"
             for one in self.events
@@ -170,7 +170,7 @@ def host_of(name: str, groups: tuple[str, ...] = ()) -> Host:
 
 
 class Engine:
-    """Puts runs together."""
+    """Assembles runs."""
 
     def __call__(
         self,
@@ -179,24 +179,24 @@ class Engine:
         check: bool = False,
         forks: int = 32,
         run: Callable[[Run], None] | None = None,
-    ) -> Told:
-        """Carries plays out. A play is a list of tasks for all hosts, or (names of hosts, tasks)."""
-        told = Told()
-        engine = self.run(sessions, *plays, told=told, check=check, forks=forks)
+    ) -> Report:
+        """Executes plays. A play is a list of tasks for all hosts, or (names of hosts, tasks)."""
+        report = Report()
+        engine = self.run(sessions, *plays, report=report, check=check, forks=forks)
         if run is not None:
             run(engine)
-        told.summary = engine.execute()
-        return told
+        report.summary = engine.execute()
+        return report
 
     @staticmethod
     def run(
         sessions: Sessions,
         *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]] | HostPlay,
-        told: Told,
+        report: Report,
         check: bool = False,
         forks: int = 32,
     ) -> Run:
-        """The run, not begun."""
+        """The run, before it is executed."""
 
         def connect(host: Host) -> Session:
             session = sessions[host.name]
@@ -213,12 +213,12 @@ class Engine:
             else HostPlay({name: tuple(one) for name in names})
             for one in plays
         ]
-        return Run(("toys",), [host_of(name) for name in names], host_plays, connect, [told], check, forks)
+        return Run(("toys",), [host_of(name) for name in names], host_plays, connect, [report], check, forks)
 
 
 @pytest.fixture
 def engine() -> Engine:
-    """`engine({"web1": ToyHost()}, [task, …])` → what was told."""
+    """`engine({"web1": ToyHost()}, [task, …])` → the report."""
     return Engine()
 
 

@@ -25,7 +25,7 @@ RELOAD = Handler("reload", "reload it", sh("true"))
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """What stands for /var/lib/provision."""
+    """Replaces /var/lib/provision."""
     return tmp_path / "home"
 
 
@@ -85,40 +85,40 @@ def pending(home: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
-def test_the_debt_is_there_when_the_change_runs(host: LocalSession, home: Path) -> None:
-    """A run killed inside the change leaves the debt behind."""
+def test_the_handler_is_pending_when_the_change_runs(host: LocalSession, home: Path) -> None:
+    """A run that is killed inside the change leaves it pending."""
     change = Change("edit", sh("cat /var/lib/provision/pending > /etc/seen"), notify=(RELOAD,))
     apply(applier_of(host), change)
     assert (home.parent / "etc" / "seen").read_text() == "reload\treload it\n"
     assert pending(home) == "reload\treload it\n"
 
 
-def test_a_failed_change_leaves_its_debt(host: LocalSession, home: Path) -> None:
-    """It may have got half way."""
+def test_after_a_failed_change_the_handler_is_pending(host: LocalSession, home: Path) -> None:
+    """The change may have had an effect."""
     with pytest.raises(ChangeFailed, match="edit: broken pipe dream"):
         apply(applier_of(host), Change("edit", sh("echo 'broken pipe dream' >&2; exit 3"), notify=(RELOAD,)))
     assert pending(home) == "reload\treload it\n"
 
 
-def test_a_change_reads_its_standard_input_behind_the_steps(host: LocalSession, home: Path) -> None:
-    """What is written to `pending` and `state.json` before it eats nothing of it."""
+def test_a_change_reads_its_standard_input_after_our_steps(host: LocalSession, home: Path) -> None:
+    """What is written to `pending` and `state.json` before it does not read from it."""
     change = Change("edit", sh("cat > /etc/file").reading("content\n"), notify=(RELOAD,), record=1)
     apply(applier_of(host), change)
     assert (home.parent / "etc" / "file").read_text() == "content\n"
 
 
-class TestMemory:
+class TestRecords:
     """`state.json` around a change."""
 
-    def test_what_will_be_ours_is_on_record_before(self, host: LocalSession, home: Path) -> None:
-        """A change that fails half way leaves nothing of ours unknown."""
+    def test_a_new_record_is_written_before_the_change(self, host: LocalSession, home: Path) -> None:
+        """A change that fails leaves nothing of ours unrecorded."""
         change = Change("set", sh("exit 1"), record=["a"])
         with pytest.raises(ChangeFailed):
             apply(applier_of(host), change)
         assert recorded(home) == {"keys": ["a"]}
 
-    def test_what_is_no_longer_ours_stays_on_record_until_it_is_gone(self, host: LocalSession, home: Path) -> None:
-        """A refused edit that was to drop a key does not forget that the key is ours."""
+    def test_an_old_record_stays_until_the_change_succeeded(self, host: LocalSession, home: Path) -> None:
+        """A key that a refused edit would have dropped is still recorded as ours."""
         applier = applier_of(host, {"keys": ["a", "b"]})
         with pytest.raises(ChangeFailed):
             apply(applier, Change("set", sh("exit 1"), record=["b", "c"]))
@@ -126,8 +126,8 @@ class TestMemory:
         apply(applier, Change("set", sh("true"), record=["b", "c"]))
         assert recorded(home) == {"keys": ["b", "c"]}
 
-    def test_an_entry_is_taken_out_behind_the_change(self, host: LocalSession, home: Path) -> None:
-        """None takes it out; other entries stay."""
+    def test_a_record_is_removed_after_the_change(self, host: LocalSession, home: Path) -> None:
+        """None removes it; other records stay."""
         applier = applier_of(host, {"keys": ["a"], "other": 1})
         with pytest.raises(ChangeFailed):
             apply(applier, Change("drop", sh("exit 1"), record=None))
@@ -135,21 +135,21 @@ class TestMemory:
         apply(applier, Change("drop", sh("true"), record=None))
         assert recorded(home) == applier.state.records("task") == {"other": 1}
 
-    def test_a_failed_proof_is_not_on_record(self, host: LocalSession, home: Path) -> None:
-        """Else the next run would take it for proven."""
-        proof = Change("prove", sh("exit 1"), "run", records={"checked": "x"}, verification=True)
+    def test_a_failed_verification_is_not_recorded(self, host: LocalSession, home: Path) -> None:
+        """Otherwise the next run would trust it."""
+        check = Change("verify", sh("exit 1"), "run", records={"checked": "x"}, verification=True)
         with pytest.raises(ChangeFailed):
-            apply(applier_of(host), proof)
+            apply(applier_of(host), check)
         assert recorded(home) == {}
 
-    def test_a_proof_is_on_record_when_it_has_shown_it(self, host: LocalSession, home: Path) -> None:
-        """And stays with what was there."""
-        proof = Change("prove", sh("exit 0"), "run", records={"checked": "x"}, verification=True)
-        apply(applier_of(host, {"other": 1}), proof)
+    def test_a_verification_is_recorded_after_it_succeeded(self, host: LocalSession, home: Path) -> None:
+        """Beside the earlier records."""
+        check = Change("verify", sh("exit 0"), "run", records={"checked": "x"}, verification=True)
+        apply(applier_of(host, {"other": 1}), check)
         assert recorded(home) == {"checked": "x", "other": 1}
 
-    def test_what_is_on_record_is_not_written_again(self) -> None:
-        """A change that alters nothing of it runs as it stands."""
+    def test_an_unchanged_state_is_not_written(self) -> None:
+        """The change runs as it is."""
         session = FakeSession()
         apply(applier_of(session, {"keys": ["a"]}), Change("set", sh("true"), record=["a"]))
         assert session.ran == [sh("true")]
@@ -171,8 +171,8 @@ class TestMemory:
         assert before.records("task") == {"a": {"x": 1}, "b": 2, "c": 3}
 
 
-def test_an_api_change_says_what_the_host_does_and_remembers(host: LocalSession, home: Path) -> None:
-    """What `make` returns counts, not what the plan foresaw."""
+def test_an_api_action_returns_what_the_host_does_and_what_is_recorded(host: LocalSession, home: Path) -> None:
+    """The outcome counts, not the plan's prediction."""
     made: list[str] = []
 
     def make() -> Outcome:
@@ -186,33 +186,35 @@ def test_an_api_change_says_what_the_host_does_and_remembers(host: LocalSession,
     assert recorded(home) == {"keys": 7, "more": 8}
 
 
-class TestPaying:
-    """`pay`: the work, then the line."""
+class TestHandlers:
+    """`run_handler`: the command, then the line in `pending`."""
 
-    def test_paid_work_is_struck_off(self, host: LocalSession, home: Path) -> None:
-        """Only its own line."""
+    def test_a_handler_that_ran_is_no_longer_pending(self, host: LocalSession, home: Path) -> None:
+        """Other handlers are."""
         home.mkdir()
         (home / "pending").write_text("other\tx\nreload\treload it\n")
         run_handler(applier_of(host), RELOAD)
         assert pending(home) == "other\tx\n"
 
-    def test_failed_work_stays_owed(self, host: LocalSession, home: Path) -> None:
-        """Its words come back."""
+    def test_a_handler_that_failed_stays_pending(self, host: LocalSession, home: Path) -> None:
+        """The error holds its output."""
         home.mkdir()
         (home / "pending").write_text("reload\treload it\n")
         with pytest.raises(ChangeFailed, match="reload it: no such unit"):
             run_handler(applier_of(host), Handler("reload", "reload it", sh("echo no such unit >&2; exit 5")))
         assert pending(home) == "reload\treload it\n"
 
-    def test_work_may_end_itself_with_exit(self, host: LocalSession, home: Path) -> None:
-        """`exit 0` in its script ends the work, not the striking off."""
+    def test_a_handler_may_end_with_exit(self, host: LocalSession, home: Path) -> None:
+        """`exit 0` in its script ends only the script."""
         home.mkdir()
         (home / "pending").write_text("reload\treload it\n")
         run_handler(applier_of(host), Handler("reload", "reload it", sh("exit 0")))
         assert pending(home) == ""
 
-    def test_what_it_may_bring_back_is_ours_until_it_is_paid(self, host: LocalSession, home: Path) -> None:
-        """A dropped key stays on record while the work owed can fail and put the previous file back."""
+    def test_what_a_handler_may_roll_back_to_stays_recorded_until_it_succeeds(
+        self, host: LocalSession, home: Path
+    ) -> None:
+        """A dropped key stays recorded while the handler can fail and restore the previous file."""
         undo = Handler("undo", "put in force", sh("test -e /etc/well"), rolls_back=True)
         home.mkdir()
         (home / "state.json").write_text(state_of({"keys": ["a", "b"]}).text())
@@ -225,8 +227,8 @@ class TestPaying:
         run_handler(applier, undo)
         assert recorded(home) == applier.state.records("task") == {"keys": ["b"]}
 
-    def test_a_detached_handler_is_followed_and_struck_off(self, host: LocalSession, home: Path) -> None:
-        """Its output arrives; nothing of the job is left."""
+    def test_a_detached_handler_is_followed(self, host: LocalSession, home: Path) -> None:
+        """Its output arrives; its job is removed."""
         home.mkdir()
         (home / "pending").write_text("slow\tslow work\n")
         heard: list[str] = []
@@ -251,13 +253,13 @@ def test_a_detached_handler_cannot_read_its_standard_input() -> None:
         (Result(b"", "".join(f"{n}\n" for n in range(20)).encode(), 1), "\n".join(str(n) for n in range(8, 20))),
     ],
 )
-def test_the_last_words_of_a_failed_command(result: Result, words: str) -> None:
-    """What stood on stderr, else on stdout, else its code; the end of it."""
+def test_the_end_of_a_failed_commands_output(result: Result, words: str) -> None:
+    """Of stderr, else of stdout, else its exit code."""
     assert end_of_output(result) == words
 
 
-def test_secrets_are_masked_in_words_and_output() -> None:
-    """Whatever a program repeats of them."""
+def test_secrets_are_masked_in_errors_and_output() -> None:
+    """Wherever a program repeats them."""
     Secret("hunter2-hunter2")
     heard: list[str] = []
     session = FakeSession({"login": Result(b"trying hunter2-hunter2\n", b"bad password hunter2-hunter2\n", 1)})
@@ -268,7 +270,7 @@ def test_secrets_are_masked_in_words_and_output() -> None:
 
 @pytest.mark.parametrize("verification", [False, True], ids=["a change", "a verification"])
 def test_the_first_failing_line_ends_a_change(host: LocalSession, home: Path, verification: bool) -> None:
-    """`set -e` holds in it, with steps of ours before and behind it."""
+    """`set -e` works in it, with steps of ours before and after it."""
     change = Change(
         "go on",
         sh("set -e\nfalse\ntouch %s", home / "went-on"),
@@ -281,8 +283,8 @@ def test_the_first_failing_line_ends_a_change(host: LocalSession, home: Path, ve
     assert not (home / "went-on").exists()
 
 
-def test_a_debt_that_cannot_be_written_stops_the_change(host: LocalSession, home: Path) -> None:
-    """Written first means: or not at all."""
+def test_a_handler_that_cannot_be_written_stops_the_change(host: LocalSession, home: Path) -> None:
+    """The change does not run."""
     (home / "pending").mkdir(parents=True)
     change = Change("go on", sh("touch %s", home / "went-on"), notify=(Handler("restart", "restart it", sh(":")),))
     with pytest.raises(ChangeFailed):
@@ -290,8 +292,8 @@ def test_a_debt_that_cannot_be_written_stops_the_change(host: LocalSession, home
     assert not (home / "went-on").exists()
 
 
-def test_the_first_failing_line_ends_owed_work(host: LocalSession, home: Path) -> None:
-    """And it stays owed."""
+def test_the_first_failing_line_ends_a_handler(host: LocalSession, home: Path) -> None:
+    """And it stays pending."""
     home.mkdir()
     (home / "pending").write_text("restart\trestart it\n")
     with pytest.raises(ChangeFailed):

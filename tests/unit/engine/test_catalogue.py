@@ -33,7 +33,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_what_ships() -> None:
-    """Every name of the manual is there, with a first line that says what it leaves."""
+    """Every name of the manual is there, with a headline."""
     catalogue = Catalogue.of([])
     assert set(catalogue.playbooks) == {"all", "server", "runners"}
     names = {"docker", "runner", "register", "gitlab", "certificates", "registry", "firewall", "verify"}
@@ -43,7 +43,7 @@ def test_what_ships() -> None:
     assert all(one.endswith(".") for one in headlines)
 
 
-def test_names_are_played_in_the_order_given() -> None:
+def test_names_are_played_in_their_order() -> None:
     """A playbook is its plays; a task is a play of its own, on its group."""
     plays = Catalogue.of([]).plays(["verify", "runners", "gitlab"])
     assert [(one.on, [task.name for task in one.tasks]) for one in plays] == [
@@ -54,7 +54,7 @@ def test_names_are_played_in_the_order_given() -> None:
 
 
 def test_a_task_of_the_users_own(tmp_path: Path) -> None:
-    """Found by its name, not by its file's; what the file imports is not its own."""
+    """It has its own name, not its file's; what the file imports is not a task of the file."""
     write(tmp_path, "anything.py", MOTD.format(name="motd", doc="Logins are greeted."))
     catalogue = Catalogue.of([tmp_path])
     (play,) = catalogue.plays(["motd"])
@@ -73,8 +73,8 @@ def test_a_playbook_of_the_users_own(tmp_path: Path) -> None:
     assert [one.name for one in book.plays[0].tasks] == ["motd", "docker"]
 
 
-def test_the_users_own_win_over_shipped_ones(tmp_path: Path) -> None:
-    """Tasks over tasks, playbooks over playbooks, and a task over a shipped playbook of its name."""
+def test_the_users_own_replace_shipped_ones(tmp_path: Path) -> None:
+    """Tasks replace tasks, playbooks replace playbooks, and a task replaces a shipped playbook of its name."""
     write(tmp_path, "a.py", MOTD.format(name="docker", doc="My own docker."))
     write(tmp_path, "b.py", MOTD.format(name="server", doc="My own server."))
     write(tmp_path, "runners.py", '"""My own runners."""\nPLAYS = []\n')
@@ -84,8 +84,8 @@ def test_the_users_own_win_over_shipped_ones(tmp_path: Path) -> None:
     assert catalogue.playbooks["runners"].headline == "My own runners."
 
 
-def test_later_folders_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the inventory over the current folder."""
+def test_later_folders_replace_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder beside the inventory replaces that in the current folder."""
     beside, current = tmp_path / "estate", tmp_path / "here"
     write(beside / "playbooks", "m.py", MOTD.format(name="motd", doc="Beside the inventory."))
     write(current / "playbooks", "m.py", MOTD.format(name="motd", doc="In the current folder."))
@@ -95,8 +95,8 @@ def test_later_folders_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert Catalogue.of(folders).tasks["motd"].headline == "Beside the inventory."
 
 
-def test_folders_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An inventory in the current folder, given twice; no folder, no search; the shipped one is no user's."""
+def test_folders_are_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For two inventories in the current folder; the shipped folder is not the user's."""
     monkeypatch.chdir(tmp_path)
     assert folders_beside([Path("inventory.toml")]) == []
     (tmp_path / "playbooks").mkdir()
@@ -117,10 +117,10 @@ def test_folders_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("PLAYS = ['docker']\n", "broken.py: PLAYS is not a list of plays"),
     ],
 )
-def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    """Whatever Python says of it."""
+def test_a_broken_file_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    """For every kind of error, each time that it is loaded."""
     path = write(tmp_path, "broken.py", text)
-    for _ in range(2):  # not taken for loaded the second time
+    for _ in range(2):
         with pytest.raises(UsageError) as caught:
             Catalogue.of([tmp_path])
         assert caught.value.text.startswith(str(path))
@@ -128,7 +128,7 @@ def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, message:
         assert caught.value.hint
 
 
-def test_a_syntax_error_in_an_imported_file_is_told_at_the_import(
+def test_a_syntax_error_in_an_imported_file_is_reported_at_the_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line is one of the playbook's, not of the other file."""
@@ -150,7 +150,7 @@ def test_a_syntax_error_in_an_imported_file_is_told_at_the_import(
     ],
 )
 def test_an_unknown_name(name: str, hint: str) -> None:
-    """The nearest one is offered."""
+    """The hint names the nearest one."""
     with pytest.raises(UsageError, match=f"no playbook or task is called {name!r}") as caught:
         Catalogue.of([]).plays([name])
     assert caught.value.hint == hint

@@ -110,16 +110,16 @@ class TestWhere:
     """`where=`, also for a task that stands in a play with others."""
 
     @staticmethod
-    def told(inventory: Path, tasks: str) -> list[tuple[str, str]]:
+    def reported(inventory: Path, tasks: str) -> list[tuple[str, str]]:
         """(host, task) of the tasks that are reported."""
         (inventory.parent / "playbooks").mkdir()
         (inventory.parent / "playbooks/mixed.py").write_text(PLAYBOOK.format(tasks=tasks))
-        reported: list[tuple[str, str]] = []
+        found: list[tuple[str, str]] = []
 
         class Listener:
             def on(self, event: Any) -> None:
                 if type(event).__name__ == "TaskDone":
-                    reported.append((event.host, event.task))
+                    found.append((event.host, event.task))
 
             def close(self) -> None:
                 """Nothing is open."""
@@ -127,11 +127,11 @@ class TestWhere:
         run, _ = assemble(Options(("mixed",), (inventory,), check=True))
         run.listeners = [Listener()]
         run.execute()
-        return sorted(reported)
+        return sorted(found)
 
     def test_a_task_in_a_play_with_others(self, inventory: Path) -> None:
         """It neither runs on hosts that it does not concern nor is reported for them."""
-        assert self.told(inventory, "picky, every") == [
+        assert self.reported(inventory, "picky, every") == [
             ("runner-1", "every"),
             ("runner-2", "every"),
             ("runner-2", "picky"),
@@ -141,7 +141,7 @@ class TestWhere:
         """Nothing is left for it."""
         contacted: list[str] = []
         monkeypatch.setattr("provision.ssh.connect", lambda one, **_: contacted.append(one.name) or FakeSession())
-        assert self.told(inventory, "picky") == [("runner-2", "picky")]
+        assert self.reported(inventory, "picky") == [("runner-2", "picky")]
         assert contacted == ["runner-2"]
 
 
@@ -163,20 +163,20 @@ NOT_DUE = "due False, asked ['api', 'plain'], api False"
 
 
 class TestDue:
-    """When a verification is due: the engine says so, and asks what is asked then."""
+    """When a verification is due, and which questions are asked then."""
 
     def test_not_in_a_run_that_changes_nothing(self, engine: Any, toys: Any) -> None:
         """One batch."""
         host = toys.Host({"a": "on"})
-        told = engine({"web1": host}, [toys.task("a", toys.Toy("a"))], [toys.task("asking", Asking())])
-        assert told.texts == [NOT_DUE]
+        report = engine({"web1": host}, [toys.task("a", toys.Toy("a"))], [toys.task("asking", Asking())])
+        assert report.texts == [NOT_DUE]
         assert len(host.batches) == 1
 
     def test_when_the_task_was_named(self, engine: Any, toys: Any) -> None:
         """Known from the start: one batch."""
         host = toys.Host()
-        told = engine({"web1": host}, [toys.task("toys", Asking())])  # the tests' runs name `toys`
-        assert told.texts == [DUE]
+        report = engine({"web1": host}, [toys.task("toys", Asking())])  # the tests' runs name `toys`
+        assert report.texts == [DUE]
         assert len(host.batches) == 1
 
     @pytest.mark.parametrize("check", [True, False])
@@ -188,13 +188,13 @@ class TestDue:
 
     def test_after_a_change_by_an_earlier_task_of_the_same_host(self, engine: Any, toys: Any) -> None:
         """Also in the same play."""
-        told = engine({"web1": toys.Host()}, [toys.task("a", toys.Toy("a")), toys.task("asking", Asking())])
-        assert told.texts == [DUE]
+        report = engine({"web1": toys.Host()}, [toys.task("a", toys.Toy("a")), toys.task("asking", Asking())])
+        assert report.texts == [DUE]
 
     def test_not_after_a_change_of_its_own(self, engine: Any, toys: Any) -> None:
         """What the task itself changed is observed again as it is."""
-        told = engine({"web1": toys.Host()}, [toys.task("asking", toys.Toy("a"), Asking())])
-        assert told.texts == [NOT_DUE]
+        report = engine({"web1": toys.Host()}, [toys.task("asking", toys.Toy("a"), Asking())])
+        assert report.texts == [NOT_DUE]
 
 
 def test_input_of_a_named_task_is_validated_before_any_host_is_contacted(engine: Any, toys: Any) -> None:

@@ -1,4 +1,4 @@
-"""Changes that could lock us out: what is armed, confirmed and taken back."""
+"""Changes that could lock us out: the timer before them, the confirmation, the rollback."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ DISARM = "systemctl stop provision-guard.timer"
 
 
 def apply(session: FakeSession, login: Callable[[], Session], change: Change = GUARDED) -> Applier:
-    """Applies the change, silently."""
+    """Applies the change."""
     applier = Applier(session, HostState().updated("firewall", {"ufw": ["old"]}), login)
     applier.apply(Planned(Owned("firewall", Firewall(())), change), lambda _: None)
     return applier
 
 
 def unreachable() -> Session:
-    """A login that is dropped on the way."""
+    """A login that times out."""
     raise Unreachable("timed out")
 
 
 def test_confirmed_by_a_fresh_login() -> None:
-    """The timer is armed first, and disarmed through the new connection, which is closed."""
+    """The timer is started first, and stopped through the new connection, which is closed."""
     session, fresh = FakeSession(), FakeSession()
     apply(session, lambda: fresh)
     (ran,) = session.ran
@@ -44,7 +44,7 @@ def test_confirmed_by_a_fresh_login() -> None:
     assert fresh.closed
 
 
-def test_without_a_fresh_login_it_is_taken_back_at_once() -> None:
+def test_without_a_fresh_login_it_is_rolled_back_at_once() -> None:
     """Through the connection that is still open; then logins are tried again."""
     session = FakeSession()
     logins = [unreachable, FakeSession]
@@ -55,36 +55,36 @@ def test_without_a_fresh_login_it_is_taken_back_at_once() -> None:
     assert session.ran[-1].script == f"ufw --force disable\n{DISARM}"
 
 
-def test_taken_back_by_the_timer_when_the_old_connection_is_dead_too() -> None:
-    """Said so, with the time it takes."""
+def test_the_timer_rolls_back_when_the_old_connection_is_dead_too() -> None:
+    """The error names the time that it takes."""
     session = FakeSession({"ufw --force disable\n": ConnectionLost("gone")})
     with pytest.raises(ChangeFailed, match=r"the host rolls it back within 40 s \(gone\)"):
         apply(session, unreachable)
 
 
-def test_taken_back_and_still_no_login() -> None:
-    """The cause lies elsewhere; told as it is."""
+def test_rolled_back_and_still_no_login() -> None:
+    """The cause is another one; the error names it."""
     with pytest.raises(ChangeFailed, match=r"\(timed out\)"):
         apply(FakeSession(), unreachable)
 
 
-def test_taking_back_fails() -> None:
+def test_the_rollback_fails() -> None:
     """The timer tries again."""
     session = FakeSession({"ufw --force disable\n": Result(b"", b"ufw is locked\n", 1)})
     with pytest.raises(ChangeFailed, match="the rollback failed too, and is tried again within 40 s: ufw is locked"):
         apply(session, unreachable)
 
 
-def test_a_disarming_that_fails_is_no_confirmation() -> None:
-    """A timer that still runs would undo it later."""
+def test_a_timer_that_cannot_be_stopped_is_no_confirmation() -> None:
+    """It would undo the change later."""
     fresh = FakeSession({DISARM: Result(b"", b"no bus\n", 1)})
     with pytest.raises(ChangeFailed, match=r"a fresh login failed after it \(no bus\)"):
         apply(FakeSession(), lambda: fresh)
     assert fresh.closed
 
 
-def test_what_goes_leaves_the_record_after_it_was_confirmed() -> None:
-    """A rule that was let in again is still ours."""
+def test_a_record_is_removed_after_the_confirmation() -> None:
+    """A rule that was restored is still ours."""
     drop = Change("drop", sh("ufw delete"), record=[], guard=GUARDED.guard)
     session = FakeSession()
     with pytest.raises(ChangeFailed):

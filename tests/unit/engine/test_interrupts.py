@@ -1,4 +1,4 @@
-"""Ctrl-C is noted, answered, and breaks nothing off."""
+"""Ctrl-C becomes a value that the main thread reads; it interrupts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two tasks that manage parts of one thing: neither removes the other's, in either order, and a second run is silent."""
+"""Two tasks that manage parts of one thing: neither removes the other's, in either order, and a second run changes nothing."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def host(etc: Path, tmp_path: Path) -> LocalSession:
 
 def run(engine: Any, toys: Any, host: LocalSession, wanted: dict[str, Any], *names: str) -> list[str]:
     """Runs tasks that yield one resource each; the changes."""
-    told = engine({"web1": host}, [toys.task(name, wanted[name]) for name in names])
-    assert told.errors == []
-    return [one.partition(": ")[2] for one in told.changes]
+    report = engine({"web1": host}, [toys.task(name, wanted[name]) for name in names])
+    assert report.errors == []
+    return [one.partition(": ")[2] for one in report.changes]
 
 
 def ports(etc: Path) -> list[str]:
@@ -187,7 +187,7 @@ class TestConflicts:
         assert host.batches == []
 
     @pytest.mark.parametrize(("one", "two", "key"), CASES)
-    def test_equal_wishes_agree(self, engine: Any, toys: Any, one: Any, two: Any, key: str) -> None:
+    def test_equal_values_are_accepted(self, engine: Any, toys: Any, one: Any, two: Any, key: str) -> None:
         """And two hosts may differ."""
         del key
         tasks = [toys.task("first", one), toys.task("second", one)]

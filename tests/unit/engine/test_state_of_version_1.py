@@ -69,8 +69,8 @@ def test_the_same_settings_change_nothing(engine: Any, tasks: list[Task], check:
             "date +%s": "<ListBucketResult/>\n200\n",
         }
     )
-    told = engine({"web1": host}, tasks, check=check)
-    assert (told.errors, told.changes, told.texts, host.ran) == ([], [], [], [])
+    report = engine({"web1": host}, tasks, check=check)
+    assert (report.errors, report.changes, report.texts, host.ran) == ([], [], [], [])
 
 
 def test_a_change_keeps_all_records(engine: Any, toys: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Many hosts: barriers, failures that stay where they are, hosts that are not reached."""
+"""Many hosts: barriers, failures that concern one host, unreachable hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provision.tasks.base import Host, Task
 
 
 def test_plays_are_barriers(engine: Any, toys: Any) -> None:
-    """No host begins the second play before every host is through the first."""
+    """No host begins the second play before every host has finished the first."""
     begun = threading.Event()
     order: list[str] = []
 
@@ -28,18 +28,18 @@ def test_plays_are_barriers(engine: Any, toys: Any) -> None:
         begun.set()
 
     sessions = {"slow": toys.Host(on_set=slow), "quick": toys.Host(on_set=quick)}
-    told = engine(sessions, [toys.task("one", toys.Toy("1"))], [toys.task("two", toys.Toy("2"))])
+    report = engine(sessions, [toys.task("one", toys.Toy("1"))], [toys.task("two", toys.Toy("2"))])
     assert order[:2] == ["quick 1", "slow 1"]
     assert sorted(order[2:]) == ["quick 2", "slow 2"]
-    assert {one.partition(" ")[2] for one in told.statuses[:2]} == {"one changed"}
+    assert {one.partition(" ")[2] for one in report.statuses[:2]} == {"one changed"}
 
 
-def test_hosts_of_one_play_work_side_by_side(engine: Any, toys: Any) -> None:
+def test_hosts_of_one_play_work_in_parallel(engine: Any, toys: Any) -> None:
     """Both are inside their change at the same time."""
     together = threading.Barrier(2, timeout=5)
     hosts = {name: toys.Host(on_set=lambda _: together.wait() and 0) for name in ("web1", "web2")}
-    told = engine(hosts, [toys.task("one", toys.Toy("1"))])
-    assert told.summary.failed == 0
+    report = engine(hosts, [toys.task("one", toys.Toy("1"))])
+    assert report.summary.failed == 0
     assert not together.broken
 
 
@@ -62,22 +62,22 @@ def test_forks_limit_how_many_work_at_once(engine: Any, toys: Any) -> None:
 
 
 def test_a_failure_stays_on_its_host(engine: Any, toys: Any) -> None:
-    """Its further tasks are skipped, in later plays too; the others go on, and nobody waits for it."""
+    """Its further tasks are skipped, also in later plays; the other hosts continue and do not wait for it."""
     sessions = {"bad": toys.Host(on_set=lambda key: int(key == "2")), "good": toys.Host()}
     tasks = [toys.task(name, toys.Toy(name)) for name in "123"]
-    told = engine(sessions, tasks, [toys.task("4", toys.Toy("4"))])
-    mine = {host: [one for one in told.statuses if one.startswith(host)] for host in sessions}
+    report = engine(sessions, tasks, [toys.task("4", toys.Toy("4"))])
+    mine = {host: [one for one in report.statuses if one.startswith(host)] for host in sessions}
     assert mine["bad"] == ["bad 1 changed", "bad 2 failed", "bad 3 skipped", "bad 4 skipped"]
     assert mine["good"] == ["good 1 changed", "good 2 changed", "good 3 changed", "good 4 changed"]
-    assert (told.summary.failed, told.summary.unreachable, told.summary.changed) == (1, 0, 5)
-    bad = told.summary.hosts["bad"]
+    assert (report.summary.failed, report.summary.unreachable, report.summary.changed) == (1, 0, 5)
+    bad = report.summary.hosts["bad"]
     assert (bad.ok, bad.changed, bad.failed, bad.skipped, bad.unreachable) == (1, 1, 1, 2, False)
 
 
-def test_an_error_says_where_and_what_next(engine: Any, toys: Any) -> None:
-    """Host, task, resource, the change in words and the program's own."""
-    told = engine({"bad": toys.Host(on_set=lambda _: 1)}, [toys.task("t", toys.Toy("x"))])
-    (error,) = told.errors
+def test_an_error_has_place_and_hint(engine: Any, toys: Any) -> None:
+    """Host, task, resource, the change's summary and the program's output."""
+    report = engine({"bad": toys.Host(on_set=lambda _: 1)}, [toys.task("t", toys.Toy("x"))])
+    (error,) = report.errors
     assert (error.host, error.task, error.resource, error.error) == ("bad", "t", "Toy x", "ChangeFailed")
     assert error.text == "set x to on: toy broke"
     assert error.hint == "fix the cause on the host, then rerun the command"
@@ -91,76 +91,76 @@ def test_an_error_says_where_and_what_next(engine: Any, toys: Any) -> None:
         ("touch: cannot touch 'x': Read-only file system", "mounted read-only"),
     ],
 )
-def test_what_the_host_is_at_fault_for_is_explained(engine: Any, toys: Any, said: str, hint: str) -> None:
-    """What programs say, and what to do then."""
+def test_problems_of_the_host_have_their_own_hint(engine: Any, toys: Any, said: str, hint: str) -> None:
+    """By the program's message."""
     from provision.shell import Result
 
     host = toys.Host()
     host.answers = {"toy-set": Result(b"", said.encode(), 1), **host.answers}
-    told = engine({"bad": host}, [toys.task("t", toys.Toy("x"))])
-    assert hint in told.errors[0].hint
+    report = engine({"bad": host}, [toys.task("t", toys.Toy("x"))])
+    assert hint in report.errors[0].hint
 
 
 @pytest.mark.parametrize("error", [Unreachable("no route"), HostKeyError("another key")])
 def test_unreachable_is_not_failed(engine: Any, toys: Any, error: Exception) -> None:
-    """Its first task says so, the others are skipped; the reachable host does its work."""
-    told = engine({"gone": error, "here": toys.Host()}, [toys.task("1", toys.Toy("1")), toys.task("2")])
-    assert [one for one in told.statuses if one.startswith("gone")] == ["gone 1 unreachable", "gone 2 skipped"]
-    assert (told.summary.failed, told.summary.unreachable) == (0, 1)
-    assert told.summary.hosts["gone"].unreachable
-    assert (told.errors[0].task, told.errors[0].error) == ("", type(error).__name__)
-    assert told.summary.hosts["here"].changed == 1
+    """Its first task is unreachable, the others are skipped; the reachable host does its work."""
+    report = engine({"gone": error, "here": toys.Host()}, [toys.task("1", toys.Toy("1")), toys.task("2")])
+    assert [one for one in report.statuses if one.startswith("gone")] == ["gone 1 unreachable", "gone 2 skipped"]
+    assert (report.summary.failed, report.summary.unreachable) == (0, 1)
+    assert report.summary.hosts["gone"].unreachable
+    assert (report.errors[0].task, report.errors[0].error) == ("", type(error).__name__)
+    assert report.summary.hosts["here"].changed == 1
 
 
-def test_a_host_that_refuses_us_has_failed(engine: Any, toys: Any) -> None:
-    """It was reached: another run holds it."""
-    told = engine({"held": Locked("by alice")}, [toys.task("1"), toys.task("2")])
-    assert told.statuses == ["held 1 failed", "held 2 skipped"]
-    assert (told.summary.failed, told.summary.unreachable) == (1, 0)
+def test_a_host_that_is_locked_has_failed(engine: Any, toys: Any) -> None:
+    """It was reached: another run holds the lock."""
+    report = engine({"held": Locked("by alice")}, [toys.task("1"), toys.task("2")])
+    assert report.statuses == ["held 1 failed", "held 2 skipped"]
+    assert (report.summary.failed, report.summary.unreachable) == (1, 0)
 
 
-def test_a_connection_that_breaks_under_way(engine: Any, toys: Any) -> None:
-    """Unreachable from then on; what was done is counted."""
+def test_a_connection_that_breaks_during_a_task(engine: Any, toys: Any) -> None:
+    """The host is unreachable from then on; applied changes are counted."""
 
     def on_set(key: str) -> None:
         if key == "2":
             raise ConnectionLost("gone")
 
-    told = engine({"web1": toys.Host(on_set=on_set)}, [toys.task(name, toys.Toy(name)) for name in "123"])
-    assert told.statuses == ["web1 1 changed", "web1 2 unreachable", "web1 3 skipped"]
-    assert (told.summary.failed, told.summary.unreachable, told.summary.changed) == (0, 1, 1)
+    report = engine({"web1": toys.Host(on_set=on_set)}, [toys.task(name, toys.Toy(name)) for name in "123"])
+    assert report.statuses == ["web1 1 changed", "web1 2 unreachable", "web1 3 skipped"]
+    assert (report.summary.failed, report.summary.unreachable, report.summary.changed) == (0, 1, 1)
 
 
-def test_a_first_look_that_fails(engine: Any, toys: Any) -> None:
-    """Told for the host, at its first task."""
+def test_a_first_observation_that_fails(engine: Any, toys: Any) -> None:
+    """The first task of the host fails."""
     host = toys.Host()
     host.answers = {"toy-get": ProbeFailed("the shell ended")}
-    told = engine({"web1": host}, [toys.task("1", toys.Toy("1")), toys.task("2")])
-    assert told.statuses == ["web1 1 failed", "web1 2 skipped"]
-    assert told.errors[0].text == "the shell ended"
+    report = engine({"web1": host}, [toys.task("1", toys.Toy("1")), toys.task("2")])
+    assert report.statuses == ["web1 1 failed", "web1 2 skipped"]
+    assert report.errors[0].text == "the shell ended"
     assert host.closed
 
 
-def test_a_broken_record_of_ours_is_told(engine: Any, toys: Any) -> None:
-    """state.json was mended by hand, and badly: nothing is done on that host."""
+def test_a_broken_state_file_fails_the_host(engine: Any, toys: Any) -> None:
+    """Nothing is changed on that host."""
     host = toys.Host()
     host.answers = {"state.json": "{broken", **host.answers}
-    told = engine({"web1": host}, [toys.task("1", toys.Toy("1"))])
-    assert told.statuses == ["web1 1 failed"]
-    assert "state.json cannot be read" in told.errors[0].text
+    report = engine({"web1": host}, [toys.task("1", toys.Toy("1"))])
+    assert report.statuses == ["web1 1 failed"]
+    assert "state.json cannot be read" in report.errors[0].text
     assert host.was_set == []
 
 
 def test_sessions_are_closed_whatever_happens(engine: Any, toys: Any) -> None:
-    """The host's lock hangs on it."""
+    """Closing them frees the host's lock."""
     sessions = {"good": toys.Host(), "bad": toys.Host(on_set=lambda _: 1)}
-    told = engine(sessions, [toys.task("1", toys.Toy("1"))])
+    report = engine(sessions, [toys.task("1", toys.Toy("1"))])
     assert all(one.closed for one in sessions.values())
-    assert told.closed == 1
+    assert report.closed == 1
 
 
-def test_a_fault_of_ours_ends_the_run_after_the_others(engine: Any, toys: Any) -> None:
-    """A bug in a resource is no error of the host: it comes out, sessions closed, listeners closed."""
+def test_a_bug_ends_the_run_after_the_other_hosts(engine: Any, toys: Any) -> None:
+    """A bug in a resource is raised; sessions and listeners are closed."""
 
     class Buggy(toys.Toy):  # type: ignore[misc]
         def plan(self, seen: Any) -> Any:
@@ -181,7 +181,7 @@ def test_a_fault_of_ours_ends_the_run_after_the_others(engine: Any, toys: Any) -
 
 
 def test_bad_input_ends_the_run_before_anything_is_contacted(engine: Any, toys: Any) -> None:
-    """Every task is asked what it wants of every host first."""
+    """Every task is evaluated for every host first."""
 
     def function(host: Host) -> Iterator[Resource]:
         """Wants what the inventory lacks."""
@@ -195,42 +195,42 @@ def test_bad_input_ends_the_run_before_anything_is_contacted(engine: Any, toys: 
 
 
 class TestEvents:
-    """The order that reports rest on."""
+    """The order that reports rely on."""
 
     def test_from_start_to_summary(self, engine: Any, toys: Any) -> None:
         """Start first, Summary last, each task of each host ends once."""
-        told = engine({"b": toys.Host(), "a": toys.Host()}, [toys.task("1", toys.Toy("1")), toys.task("2")])
-        assert told.events[0] == Start(("toys",), ("b", "a"), check=False)
-        assert isinstance(told.events[-1], Summary)
-        assert sorted(told.statuses) == ["a 1 changed", "a 2 ok", "b 1 changed", "b 2 ok"]
-        assert list(told.summary.hosts) == ["b", "a"]
+        report = engine({"b": toys.Host(), "a": toys.Host()}, [toys.task("1", toys.Toy("1")), toys.task("2")])
+        assert report.events[0] == Start(("toys",), ("b", "a"), check=False)
+        assert isinstance(report.events[-1], Summary)
+        assert sorted(report.statuses) == ["a 1 changed", "a 2 ok", "b 1 changed", "b 2 ok"]
+        assert list(report.summary.hosts) == ["b", "a"]
 
     def test_changes_come_before_the_end_of_their_task(self, engine: Any, toys: Any) -> None:
         """Step, output, change, end."""
-        told = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1"), toys.Toy("2"))])
-        kinds = [type(one).__name__ for one in told.events if type(one).__name__ not in ("Start", "Summary")]
+        report = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1"), toys.Toy("2"))])
+        kinds = [type(one).__name__ for one in report.events if type(one).__name__ not in ("Start", "Summary")]
         assert kinds == [
             "Step",  # connecting
-            "Step",  # looking
-            "Step",  # looking, the task's own
+            "Step",  # observing
+            "Step",  # observing, for the task
             "Step",
             "Output",
             "ChangeSeen",
             "Step",
             "Output",
             "ChangeSeen",
-            "Step",  # looking again
+            "Step",  # observing again
             "TaskDone",
         ]
 
-    def test_a_task_says_how_long_it_took_and_how_much_it_changed(self, engine: Any, toys: Any) -> None:
-        """And its headline, for people."""
-        told = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1"), toys.Toy("2"))])
-        (done,) = [one for one in told.events if isinstance(one, TaskDone)]
+    def test_a_task_ends_with_its_seconds_and_changes(self, engine: Any, toys: Any) -> None:
+        """And its headline."""
+        report = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1"), toys.Toy("2"))])
+        (done,) = [one for one in report.events if isinstance(one, TaskDone)]
         assert (done.changes, done.headline) == (2, "Toys are as they should be.")
         assert 0 <= done.seconds < 5
 
-    def test_notes_are_told_once(self, engine: Any, toys: Any) -> None:
-        """Not again when it is looked at again."""
-        told = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1", remark="mind the gap"))])
-        assert told.texts == ["mind the gap"]
+    def test_notes_are_reported_once(self, engine: Any, toys: Any) -> None:
+        """Not again when the host is observed again."""
+        report = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1", remark="mind the gap"))])
+        assert report.texts == ["mind the gap"]

@@ -1,4 +1,4 @@
-"""Questions put together are answered as if each had been asked alone; what is odd is asked alone."""
+"""Combined questions have the answers that each has alone; what cannot be combined is asked alone."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ FILES: dict[str, Make] = {
 
 
 def make(folder: Path, names: dict[str, Make]) -> list[Command]:
-    """The files, and a question about each."""
+    """Creates the files; a question about each."""
     for name, one in names.items():
         one(folder / name)
     return [ask_file(str(folder / name)) for name in names]
 
 
-def test_files_together_are_what_each_is_alone(session: LocalSession, tmp_path: Path) -> None:
-    """Whatever they hold and are called; one command for all."""
+def test_combined_files_are_answered_as_each_alone(session: LocalSession, tmp_path: Path) -> None:
+    """Whatever their content and names; one command for all."""
     questions = make(tmp_path, FILES)
     alone = session.ask(questions, deadline=10)
     observer = Observer(session)
@@ -58,8 +58,8 @@ def test_files_together_are_what_each_is_alone(session: LocalSession, tmp_path: 
     assert [len(look) for look in session.batches] == [len(questions), 1]
 
 
-def test_what_is_no_plain_file_is_asked_alone(session: LocalSession, tmp_path: Path) -> None:
-    """A folder spoils the joint answer: each is then asked by itself, in one batch more."""
+def test_anything_but_a_regular_file_is_asked_alone(session: LocalSession, tmp_path: Path) -> None:
+    """The combined answer cannot be used for a folder: each is then asked alone, in one more batch."""
     questions = make(tmp_path, {"plain": FILES["plain"], "folder": lambda path: path.mkdir()})
     observer = Observer(session)
     observer.ask([*questions, sh("echo other")])
@@ -69,28 +69,28 @@ def test_what_is_no_plain_file_is_asked_alone(session: LocalSession, tmp_path: P
 
 
 def test_a_file_that_changes_between_stat_and_cat_is_asked_alone(tmp_path: Path) -> None:
-    """Sizes that do not add up cannot be cut by."""
+    """Its size does not fit the answer."""
     questions = [AskFile("", path=str(tmp_path / name)) for name in "ab"]
     grown = Result(b"there\nthere\n0644 root:root 2\n0644 root:root 2\nab\nmore\n")
     assert AskFile.split(questions, grown) is None
 
 
 @pytest.mark.parametrize("answer", [Result(b"there\n"), Result(b"", code=1), Result(b"")])
-def test_a_broken_answer_about_files_is_no_answer(answer: Result) -> None:
-    """Cut short, or refused."""
+def test_a_broken_answer_is_not_used(answer: Result) -> None:
+    """Truncated, or failed."""
     assert AskFile.split([AskFile("", path="/a"), AskFile("", path="/b")], answer) is None
 
 
-def test_one_question_goes_as_it_is(tmp_path: Path) -> None:
-    """Nothing is gained by joining one."""
+def test_a_single_question_is_not_combined(tmp_path: Path) -> None:
+    """It is sent as it is."""
     session = FakeSession()
     question = ask_file(str(tmp_path / "plain"))
     Observer(session).ask([question])
     assert session.batches == [[question]]
 
 
-def test_units_together() -> None:
-    """A block for each, parted by an empty line; a failed question is asked alone."""
+def test_units() -> None:
+    """A block for each, separated by an empty line; a failed question is asked alone."""
     questions = [question for name in ("a", "b") for question in Service(name).probe().values()]
     one, two = b"LoadState=loaded\nActiveState=active\nUnitFileState=enabled", b"LoadState=not-found\n"
     session = FakeSession({"show a b": one + b"\n\n" + two})

@@ -16,7 +16,7 @@ class TestInterrupt:
     """Ctrl-C: stops between two steps; a second one abandons the running step."""
 
     def test_it_stops_after_the_running_step(self, engine: Any, toys: Any) -> None:
-        """The step ends, its task is skipped, what is owed is named."""
+        """The step ends, its task is skipped, and the pending handlers are named."""
 
         def on_set(key: str) -> None:
             if key == "b":
@@ -41,19 +41,19 @@ class TestInterrupt:
             toys.task("2", toys.Toy("b", notify=(RELOAD,)), toys.Toy("c")),
             toys.task("3"),
         ]
-        told = engine({"web1": host}, tasks, run=lambda run: run.listeners.append(Watch()))
+        report = engine({"web1": host}, tasks, run=lambda run: run.listeners.append(Watch()))
         assert host.was_set == ["a", "b"]
-        assert told.statuses == ["web1 1 changed", "web1 2 skipped", "web1 3 skipped"]
-        assert told.summary.interrupted
-        assert told.texts == [
+        assert report.statuses == ["web1 1 changed", "web1 2 skipped", "web1 3 skipped"]
+        assert report.summary.interrupted
+        assert report.texts == [
             "stopping after: set b to on (Ctrl-C again abandons it)",
             "stopped between two steps; the last was: set b to on; pending until the next run: reload",
         ]
-        assert told.summary.changed == 2
+        assert report.summary.changed == 2
         assert host.closed
 
     def test_the_second_one_abandons(self, engine: Any, toys: Any) -> None:
-        """The session is broken off; the host counts as not reached any more."""
+        """The session is aborted; the host counts as unreachable."""
         import threading
 
         from provision.errors import ConnectionLost
@@ -79,10 +79,10 @@ class TestInterrupt:
 
         host = toys.Host(on_set=on_set)
         host.abort = aborted.set
-        told = engine({"web1": host}, [toys.task("1", toys.Toy("a"))], run=lambda run: run.listeners.append(Watch()))
-        assert told.texts == [
+        report = engine({"web1": host}, [toys.task("1", toys.Toy("a"))], run=lambda run: run.listeners.append(Watch()))
+        assert report.texts == [
             "stopping after: set a to on (Ctrl-C again abandons it)",
             "abandoned during: set a to on",
         ]
-        assert told.statuses == ["web1 1 unreachable"]
-        assert told.summary.interrupted
+        assert report.statuses == ["web1 1 unreachable"]
+        assert report.summary.interrupted
