@@ -16,7 +16,7 @@ from provision.inventory.select import select
 from provision.inventory.tables.base import Table
 from provision.inventory.tables.firewall import Allow
 from provision.inventory.tree import dotted
-from provision.secret import MASK
+from provision.secret import MASK, is_secret_name, mask_secret_values
 from provision.url import Url
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def as_dict(inventory: Inventory, *, masked: bool = True) -> dict[str, Any]:
 def settings_dict(settings: Settings, *, masked: bool = True) -> dict[str, Any]:
     """Settings as plain data with the inventory's keys; what is not set and has no default is left out."""
     tree = _plain(settings)
-    return {key: _masked(value) for key, value in tree.items()} if masked else dict(tree)
+    return {key: _masked(value) for key, value in _hidden(tree).items()} if masked else dict(tree)
 
 
 def as_text(inventory: Inventory) -> str:
@@ -95,7 +95,7 @@ def as_text(inventory: Inventory) -> str:
     settings = {id(host.settings): host.settings for host in inventory.hosts}
     for key, names in shared.items():
         lines += ["", f"settings of {', '.join(names)}"]
-        lines += [f"  {path} = {value}" for path, value in _leaves(_plain(settings[key]))]
+        lines += [f"  {path} = {value}" for path, value in _leaves(_hidden(_plain(settings[key])))]
     return "\n".join(lines)
 
 
@@ -112,6 +112,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path | Url) else value
+
+
+def _hidden(value: Any, secret: bool = False) -> Any:
+    """Plain data under secret-looking keys as `***`, and the values of `NAME=value` with such a name."""
+    if isinstance(value, dict):
+        return {key: _hidden(one, secret or is_secret_name(str(key))) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_hidden(one, secret) for one in value]
+    if isinstance(value, str):
+        return MASK if secret else mask_secret_values(value)
+    return MASK if secret and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _masked(value: Any) -> Any:

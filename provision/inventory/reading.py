@@ -94,8 +94,8 @@ class Recogniser:
         inside = in_table(path)
         if _fits(inside, _LOCAL_PATHS):
             return self.base / Path(text).expanduser()
-        key = path[-1]
-        if isinstance(key, str) and is_secret_name(key):
+        key = next(part for part in reversed(path) if isinstance(part, str))
+        if is_secret_name(key):
             self.plain.append(path)
             return SecretSource.plain(text, Origin(self.file, path, self.base))
         return text

@@ -11,6 +11,8 @@ import pytest
 
 from provision.editing import json as json_file
 from provision.editing import ruby, toml
+from provision.inventory import load
+from provision.inventory.inventory import as_text, settings_dict
 from provision.secret import is_secret_name, mask_secret_values
 
 NAMES = [
@@ -114,3 +116,20 @@ def test_the_inventory_knows_every_secret_name(tmp_path: Path) -> None:
 def test_the_inventory_prints_plain_names(tmp_path: Path) -> None:
     """Paths, times and switches about a secret are printed."""
     assert inventory(PLAIN_NAMES, tmp_path).count(CANARY) == 4 * len(PLAIN_NAMES)
+
+
+def test_the_inventory_masks_what_stands_below_a_secret_name(tmp_path: Path) -> None:
+    """Arrays, tables and numbers under it, and `NAME=value` in any string, as in the diffs."""
+    path = tmp_path / "inventory.toml"
+    path.write_text(
+        f'[hosts.gitlab]\ngroups = ["gitlab"]\n[gitlab]\nexternal_url = "https://gitlab.example.com"\n'
+        f'[gitlab.settings.gitlab_rails]\ntokens = ["{CANARY}"]\ncredentials = {{ user = "{CANARY}" }}\ntoken = 2222\n'
+        f'[[runners]]\nname = "r"\nexecutor = "shell"\nenvironment = ["DB_PASSWORD={CANARY}", "CI=true"]\n'
+    )
+    path.chmod(0o600)
+    estate = load([path])
+    for printed in (as_text(estate), json.dumps(settings_dict(estate.hosts[0].settings))):
+        assert CANARY not in printed
+        assert "2222" not in printed
+        assert "DB_PASSWORD=***" in printed
+        assert "CI=true" in printed
