@@ -13,8 +13,7 @@ from provision.engine.guard import armed, confirm
 from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed
 from provision.host.files import CHANGED_MEANWHILE
-from provision.host.jobs import detach
-from provision.host.pending import Handler, add_pending, clear_pending
+from provision.host.pending import Handler, add_pending, clear_pending, detach
 from provision.host.state import HostState, Json
 from provision.resources.base import ApiAction
 from provision.secret import mask

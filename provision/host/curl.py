@@ -1,15 +1,15 @@
-"""What curl's exit codes mean for a reader.  Source: curl(1), EXIT CODES."""
+"""What curl's exit codes mean.  Source: curl(1), EXIT CODES."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# code: (cause, remedy)
+# exit code: (cause, remedy)
 FAILURES: Final = {
     6: ("its name is not resolved on the host", "check the name and the host's DNS"),
     7: ("the connection is refused", "check address, port and firewall, and that the service runs"),
     28: ("no answer in time", "check routes and firewalls on the way"),
-    35: ("TLS cannot be agreed on", "is it https at all? check scheme and port"),
+    35: ("the TLS handshake fails", "check scheme and port: https may not answer there"),
     60: (
         "its certificate is not trusted on the host",
         "name its CA in registry.certificate.ca, or install it on the host",
@@ -18,10 +18,10 @@ FAILURES: Final = {
 
 
 def failure(code: int) -> str:
-    """The cause behind an exit code, in words."""
+    """The cause of an exit code, as text."""
     return FAILURES[code][0] if code in FAILURES else f"curl failed with exit code {code}"
 
 
 def remedy(cause: str) -> str:
-    """What helps against a cause that `failure` told; "" where nobody knows."""
+    """What to do about a cause that `failure` returned; "" for an unknown one."""
     return dict(FAILURES.values()).get(cause, "")

@@ -1,4 +1,4 @@
-"""Facts that several resources ask for; the engine asks each question once."""
+"""Facts about a host that several resources need. The engine asks each question once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from provision.errors import ProbeFailed
 from provision.shell import Result, sh
 
-# One look at all packages costs one process, whatever the number of resources that read it.
+# All packages at once: one process, however many resources need it.
 ASK_PACKAGES: Final = sh(r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'")
 ASK_SYSTEM: Final = sh(
     '. /etc/os-release && printf "%%s\\n" "$ID" "${VERSION_CODENAME:-$UBUNTU_CODENAME}" "$VERSION_ID" && dpkg --print-architecture'
@@ -18,7 +18,7 @@ ASK_SYSTEM: Final = sh(
 
 
 class Installed(NamedTuple):
-    """A package on the host. `held` keeps apt from changing it."""
+    """An installed package. `held`: apt does not change it."""
 
     version: str
     held: bool
@@ -39,9 +39,9 @@ def read_packages(result: Result) -> Mapping[str, Installed]:
     """Installed packages by name. Source: dpkg-query(1), db:Status-Abbrev: wanted, state, error."""
     if result.code != 0:
         raise ProbeFailed(
-            f"dpkg-query: {result.errors.strip()}", hint="the host must be a Debian or Ubuntu with a sound dpkg"
+            f"dpkg-query: {result.errors.strip()}", hint="the host must be a Debian or Ubuntu with a working dpkg"
         )
-    packages = {}  # some hundred lines a host, which several resources read
+    packages = {}
     for line in result.text.splitlines():
         name, version, status = line.split("\t")
         if status[1:2] == "i":
@@ -54,7 +54,7 @@ def read_system(result: Result) -> System:
     lines = result.text.splitlines()
     if result.code != 0 or len(lines) != 4 or lines[0] not in ("ubuntu", "debian"):
         raise ProbeFailed(
-            f"not a Debian or Ubuntu that is known: {' '.join(lines) or result.errors.strip()}",
+            f"not Debian or Ubuntu: {' '.join(lines) or result.errors.strip()}",
             hint="only Debian and Ubuntu hosts can be provisioned",
         )
     return System(*lines)

@@ -1,8 +1,10 @@
-"""What we keep on a host: `/var/lib/provision`, and how a file there or elsewhere is replaced.
+"""Our folder on a host, `/var/lib/provision`, and replacing files anywhere on it.
 
 pending      handlers that have not run yet (`provision.host.pending`)
 state.json   what we recorded (`provision.host.state`); no secrets
-backup/      what was replaced, the last 10 of each file
+backup/      previous contents of replaced files, the last 10 of each file
+rollback/    how a file was before its first change whose handler has not succeeded yet (`scripts/lib/rollback.sh`)
+job/         detached jobs (`scripts/run_detached.sh`)
 lock         who holds the host (the lock itself is on the folder)
 """
 
@@ -16,7 +18,6 @@ from provision.shell import Command
 
 HOME: Final = "/var/lib/provision"
 BACKUP: Final = f"{HOME}/backup"
-
 CHANGED_MEANWHILE: Final = 79  # an exit code that programs do not use
 
 

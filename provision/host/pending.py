@@ -77,3 +77,15 @@ def read_pending(text: str) -> dict[str, str]:
 def job_folder(name: str) -> str:
     """Where a detached job keeps its output and result."""
     return f"{HOME}/job/" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def detach(name: str, command: Command) -> Command:
+    """The command, run so that it outlives the connection. Raises ValueError for one that reads standard input.
+
+    The next run that needs the same step finds it running or ended, and takes its output and result instead of starting
+    it again. Until then its handler is pending. A change that needs the step again marks an earlier job as stale: that
+    job's result does not cover the change.
+    """
+    if command.stdin:
+        raise ValueError(f"{name}: a step that outlives the connection cannot read from it")
+    return script("run_detached", job_folder(name)).reading(command.script)

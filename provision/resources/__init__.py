@@ -24,11 +24,10 @@ from provision.resources.delivery.project_parts import WantedProject, WantedVari
 from provision.resources.delivery.prune import UnusedImages
 from provision.resources.docker.daemon import JsonSettings
 from provision.resources.gitlab.acme_certificate import AcmeCertificate
-from provision.resources.gitlab.certificates import CertificatePair, UploadedPair
-from provision.resources.gitlab.registry import RegistryAnswer, RegistryStorage
-from provision.resources.gitlab.ruby_settings import RubySettings
+from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
+from provision.resources.gitlab.gitlab_rb import RubySettings
+from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
 from provision.resources.gitlab.s3_bucket import S3Bucket
-from provision.resources.gitlab.served_certificate import ServedCertificate
 from provision.resources.runner.entries import RunnerEntries, RunnerEntry
 from provision.resources.runner.settings import RunnerSettings
 from provision.resources.system.apt_source import AptSource
@@ -74,7 +73,7 @@ __all__ = [
     "Probe",
     "ProjectSettings",
     "Recipe",
-    "RegistryAnswer",
+    "RegistryEndpoint",
     "RegistryStorage",
     "Resource",
     "Result",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import Refused, UsageError
+from provision.formats.x509 import check_pair
 from provision.inventory.tables.registry import Certificate
 from provision.resources import (
     AcmeCertificate,
@@ -20,7 +21,6 @@ from provision.resources import (
     UploadedPair,
 )
 from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
-from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.tasks.base import Host, task
 from provision.url import Url
@@ -98,7 +98,7 @@ def _uploaded(certificate: Certificate, url: Url, pair: CertificatePair) -> Uplo
     """The pair from this machine. Raises UsageError, before anything is contacted, for one that is unfit."""
     chain, key = _read(certificate.local_fullchain), Secret(_read(certificate.local_key).decode("utf-8", "replace"))
     try:
-        left = judge(chain, key, url.host)
+        left = check_pair(chain, key, url.host)
     except Refused as error:
         text = f"{certificate.local_fullchain} with {certificate.local_key}: {error.text}"
         raise UsageError(f"registry.certificate: {text}", hint=error.hint) from error

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import UsageError
-from provision.host.ci_jobs import wait_for_jobs
+from provision.host.docker import wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import resolve
 from provision.inventory.tables.docker import RegistryTrust
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
-from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.secret import Secret
 from provision.tasks.apt import address, key_text
 from provision.tasks.base import Host, task
@@ -38,7 +38,7 @@ def docker(host: Host) -> Iterator[Resource]:
     wanted = host.settings.docker
     at_once = wanted.restart == "now"
     # Replacing Docker restarts it, and a restart ends the jobs that run.
-    first = "" if at_once else wait_for_jobs()
+    first = "" if at_once else wait_for_ci_jobs()
     if wanted.source == "docker.com":
         mirror = host.settings.apt.docker
         yield AptSource(
@@ -73,7 +73,7 @@ def docker(host: Host) -> Iterator[Resource]:
         daemon,
         check=body("check_daemon_json"),
         notify=(restart(now=at_once),),
-        aside=ASIDE,
+        rollback=ROLLBACK,
         reload=RELOAD,
         reloaded=RELOADED,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from provision.inventory import resolve
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
-from provision.resources.gitlab.reconfigure import reconfigure
+from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.tasks.apt import address, key_text
 from provision.tasks.base import Host, task
 

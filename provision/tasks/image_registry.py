@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.errors import UsageError
-from provision.host.image_registry import Registry, api_of
+from provision.host.docker import Registry, api_url
 from provision.image_name import Reference
 from provision.inventory.tables.images import RegistryLogin
 from provision.secret import Secret
@@ -34,5 +34,5 @@ def registry_of(host: Host, reference: Reference, login: RegistryLogin | None, w
             f"{what}: no login to push to {reference.domain} with",
             hint="give it a login, or registry.login for the own registry",
         )
-    url = api_of(reference, settings.external_url if settings else None)
+    url = api_url(reference, settings.external_url if settings else None)
     return Registry(url, user, password.resolve() if password is not None else Secret(""))

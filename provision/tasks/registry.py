@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.inventory import resolve
-from provision.resources import RegistryAnswer, RegistryStorage, Resource, RubySettings, S3Bucket
+from provision.resources import RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
 from provision.tasks.base import Host, task
 from provision.tasks.certificates import certificate_settings
 from provision.tasks.gitlab import owed, realm
@@ -37,4 +37,4 @@ def registry(host: Host) -> Iterator[Resource]:
             storage["redirect"] = {"disable": True}
         settings[("registry", "storage")] = storage
     yield RubySettings(settings, notify=(owed(host),))
-    yield RegistryAnswer(wanted.external_url, realm(host), owed(host))
+    yield RegistryEndpoint(wanted.external_url, realm(host), owed(host))

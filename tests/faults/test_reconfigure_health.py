@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision.resources.gitlab import reconfigure as module
+from provision.resources.gitlab import gitlab_rb as module
 from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness

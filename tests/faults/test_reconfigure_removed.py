@@ -40,7 +40,7 @@ def test_somebodys_removed_setting(harness: Harness) -> None:
         outcome = refused(harness, "server", changes=changes)
         (error,) = outcome.of("error")
         assert (error["error"], error["task"]) == ("Refused", "gitlab")
-        assert "GitLab 19.3.0 refuses to be reconfigured with: line " in error["text"]
+        assert "GitLab 19.3.0 cannot be reconfigured: line " in error["text"]
         assert ": mattermost_external_url (removed in 19.0" in error["text"]
         assert "release notes" in error["hint"]
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.host.pending import Handler
-from provision.resources.gitlab.reconfigure import reconfigure
+from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness

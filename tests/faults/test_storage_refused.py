@@ -123,24 +123,24 @@ class Fault:
 
 FAULTS = [
     Fault("wrong secret", other_key("secretkey"), "the secret key is wrong", "registry.s3.secretkey"),
-    Fault("unknown key", other_key("accesskey"), "the access key is not known there", "registry.s3.accesskey"),
+    Fault("unknown key", other_key("accesskey"), "the storage does not know the access key", "registry.s3.accesskey"),
     Fault("no such bucket", lambda _: nullcontext({"bucket": "nowhere"}), "there is no bucket nowhere", "create it"),
     Fault("wrong region", answering(LIST="AuthorizationHeaderMalformed"), "the region is wrong", "registry.s3.region"),
     Fault("elsewhere", answering(LIST="PermanentRedirect"), "in another region", "regionendpoint"),
     Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name is not resolved on the host", "DNS"),
     Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
-    Fault("no TLS there", endpoint("https://GATEWAY:9000"), "TLS cannot be agreed on", "check scheme and port"),
+    Fault("no TLS there", endpoint("https://GATEWAY:9000"), "the TLS handshake fails", "check scheme and port"),
     Fault(
         "not trusted", lambda harness: fake(harness, tls=True), "is not trusted on the host", "registry.certificate.ca"
     ),
     Fault("host's clock", lambda harness: fake(harness, ahead=3600), "s behind the storage's", "timedatectl"),
-    Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "this machine's clock is off", "timedatectl"),
+    Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "the clock of this machine", "timedatectl"),
     Fault("may not list", answering(LIST="AccessDenied"), "these keys may not list the bucket", "s3:ListBucket"),
     Fault("may not put", answering(PUT="AccessDenied"), "these keys may not put an object", "s3:PutObject"),
     Fault("may not get", answering(GET="AccessDenied"), "these keys may not get an object", "s3:GetObject"),
     Fault("may not delete", answering(DELETE="AccessDenied"), "these keys may not delete an object", "s3:DeleteObject"),
     Fault("full", answering(PUT="QuotaExceeded"), "S3 does not put an object", "QuotaExceeded"),
-    Fault("no S3", answering(LIST="Teapot"), "Teapot", "is it S3 that answers there?"),
+    Fault("no S3", answering(LIST="Teapot"), "Teapot", "check that the endpoint is S3"),
 ]
 
 

@@ -69,7 +69,7 @@ def test_acknowledged_it_switches(harness: Harness) -> None:
     """With the user's word it is done, and said what is left behind; one reconfigure, and then nothing to do."""
     before = reconfigures(harness)
     outcome = applied(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
-    assert "storage changes as acknowledged: images in /" in outcome.messages()
+    assert "the registry's storage changes, as acknowledged: images in /" in outcome.messages()
     assert reconfigures(harness) == before + 1
     settled(harness, "server", changes=s3(harness))
     settled(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
@@ -96,7 +96,7 @@ def test_another_place_in_s3(harness: Harness, place: Mapping[str, str]) -> None
     assert "images in bucket registry would no longer be found" in error["text"]
     if "rootdirectory" in place:
         outcome = applied(harness, "registry", "--check", *ACKNOWLEDGED, changes=s3(harness, **place))
-        assert "storage changes as acknowledged: images in bucket registry" in outcome.messages()
+        assert "the registry's storage changes, as acknowledged: images in bucket registry" in outcome.messages()
         assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
 
 

@@ -113,7 +113,7 @@ def test_another_authority_is_asked_anew(harness: Harness, authority: Pebble) ->
     harness.lab.inside("gitlab", f"sed -i 's|^server = .*|server = {staging}|' /etc/letsencrypt/renewal/{HOST}.conf")
     outcome = applied(harness, "server")
     assert outcome.changes()[0] == (
-        f"get a certificate for {HOST} from {authority.directory}: the one that is there is from {staging}"
+        f"get a certificate for {HOST} from {authority.directory}: the existing one is from {staging}"
     )
     assert owed(outcome) == ["hup-certificates"]
     assert served(harness) != old
@@ -144,7 +144,7 @@ def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) 
     outcome = provision(harness, "certificates")
     harness.lab.inside("gitlab", f"mv /root/{HOST}.conf /etc/letsencrypt/renewal/")
     assert outcome.code == 1
-    assert f"{LIVE}/fullchain.pem is there, but certbot knows nothing of it" in outcome.errors
+    assert f"{LIVE}/fullchain.pem exists, but certbot has no renewal configuration for it" in outcome.errors
     settled(harness, "server")
 
 

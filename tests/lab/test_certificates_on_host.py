@@ -36,7 +36,7 @@ def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
     on_disk(harness, pair, FULLCHAIN, KEY)
     assert served(harness) == leaf(GOOD)
     outcome = applied(harness, "server")
-    assert outcome.changes()[0] == f"have {HOST}:5555 serve the certificate that is now in {FULLCHAIN}"
+    assert outcome.changes()[0] == f"serve the certificate that is now in {FULLCHAIN} at {HOST}:5555"
     assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before

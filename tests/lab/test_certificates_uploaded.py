@@ -46,7 +46,7 @@ def first(harness: Harness) -> Outcome:
 
 def test_bare_hosts_need_one_reconfigure_and_no_hup(harness: Harness, first: Outcome) -> None:
     """The upload comes before GitLab is configured: nothing is there yet that could take it over."""
-    assert f"put {FULLCHAIN} and {KEY} in place" in first.changes(host="gitlab")
+    assert f"write {FULLCHAIN} and {KEY}" in first.changes(host="gitlab")
     assert owed(first) == ["reconfigure"]
     assert reconfigures(harness) == 1
     settled(harness, "all")
@@ -79,7 +79,7 @@ def test_a_new_certificate_costs_a_hup_and_no_reconfigure(harness: Harness) -> N
     before, pair = reconfigures(harness), issue(OLD)
     upload(harness, OLD, pair)
     outcome = applied(harness, "certificates")
-    assert outcome.changes()[0] == f"put {FULLCHAIN} and {KEY} in place"
+    assert outcome.changes()[0] == f"write {FULLCHAIN} and {KEY}"
     assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before

@@ -74,7 +74,7 @@ def test_the_plan_of_bare_hosts_is_whole(bare: tuple[Outcome, dict[str, Any], st
             assert outcome.changes(host=host, task=name), name
         assert set(outcome.statuses(host).values()) <= {"changed", "ok"}
     predicted = [one for one in outcome.of("change") if one["predicted"]]
-    assert {one["resource"].split()[0] for one in predicted} == {"RubySettings", "RegistryAnswer", "RunnerEntries"}
+    assert {one["resource"].split()[0] for one in predicted} == {"RubySettings", "RegistryEndpoint", "RunnerEntries"}
     rb = next(one for one in predicted if one["task"] == "registry")
     assert "+registry_external_url 'https://gitlab.lab.test:5555'\n" in rb["diff"]
     assert not [one for one in outcome.of("change") if one["applied"]]

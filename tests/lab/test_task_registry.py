@@ -92,7 +92,7 @@ def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
     outcome, count, *_ = moved
     assert outcome.changes(task="registry") == [
         f"set registry_external_url in {RB}",
-        "bring https://gitlab.lab.test:5556/v2/ up: it does not answer",
+        "repair the registry endpoint https://gitlab.lab.test:5556/v2/: no answer",
         "reconfigure GitLab",
     ]
     assert outcome.changes(task="firewall") == ["allow 5556/tcp", "remove the rule for 5555/tcp"]
@@ -163,7 +163,7 @@ def test_storage_moves_into_s3(harness: Harness, s3: dict[str, Any]) -> None:
     before = reconfigures(harness)
     outcome = twice(harness, "registry")
     assert reconfigures(harness) == before + 1
-    assert "done: prove bucket registry: put, get and delete an object" in outcome.messages()
+    assert "done: verify bucket registry: put, get and delete an object" in outcome.messages()
     config = harness.lab.inside("gitlab", "cat /var/opt/gitlab/registry/config.yml")
     storage = json.loads(next(line for line in config.splitlines() if line.startswith("storage: "))[9:])
     assert storage["s3"]["bucket"] == "registry"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.host.pending import ASK_PENDING, PENDING, Handler, read_pending
 from provision.host.scripts import script
 from provision.host.state import if_recorded

@@ -15,7 +15,7 @@ from typing import Any
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.host.scripts import script
 from provision.host.state import unless_recorded
 from provision.image_name import Reference

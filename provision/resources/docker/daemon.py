@@ -1,11 +1,10 @@
-"""Our keys in a JSON file that others may write too.  Source: dockerd(8) on daemon.json.
+"""Settings of Docker's daemon, and the restart or reload that follows.  Source: dockerd(8), on daemon.json.
 
-Keys that we set converge; keys that we once set and dropped go (state.json knows them); those of others stay.
+Other tasks and people may set keys of the same file: only ours are written and removed.
 
-Docker's restart, as owed work that takes itself back.
-
-`dockerd --validate` does not find everything (a log driver that does not exist), and 20.10 has no such check. When
-Docker does not come up with the new daemon.json, the one of before the first unpaid edit is put back.
+`dockerd --validate` does not find every mistake (a log driver that does not exist), and Docker 20.10 does not have it.
+When Docker does not start with the new file, the restart restores the previous one: that of before the first change whose
+restart has not succeeded yet.
 """
 
 from __future__ import annotations
@@ -16,39 +15,52 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.editing.json import diff, edit
-from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
+from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
-from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
+from provision.resources.base import Action, Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import revealed
 from provision.shell import Command, sh
 
+DAEMON_JSON: Final = "/etc/docker/daemon.json"
+ROLLBACK: Final = f"{HOME}/rollback/daemon.json"
+
+# The keys that dockerd reads again on SIGHUP. Source: dockerd(8), "configuration reload behavior".
+RELOADED: Final = frozenset(
+    {
+        *("debug", "labels", "live-restore", "registry-mirrors", "insecure-registries", "shutdown-timeout"),
+        *("max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
+        *("runtimes", "default-runtime", "features"),
+    }
+)
+RELOAD: Final = Handler(
+    "reload-docker", "reload docker", sh("systemctl reload docker && docker version >/dev/null"), deadline=60
+)
+
 
 @dataclass(frozen=True)
 class JsonSettings(Resource):
-    """The top-level keys of `wanted` stand in the file with these values.
+    """Top-level keys of a JSON file have these values. Keys that the task set earlier and no longer wants are removed.
 
-    reload, reloaded  work that a change owes instead when it touches nothing but the keys in `reloaded`
-    aside  where the file is kept until its changes are paid for (`aside`.none: there was no file), "" for nowhere
+    wanted            keys and their values
+    check             shell text that checks the new file, named `$new`
+    rollback          where the file is copied to before its first change whose handler has not run yet; "": nowhere
+    reload, reloaded  the handler to notify instead when a change touches only the keys in `reloaded`
     """
 
     path: str
     wanted: Mapping[str, Any] = field(hash=False)
     check: str = ""
     notify: tuple[Handler, ...] = ()
-    aside: str = ""
+    rollback: str = ""
     reload: Handler | None = None
     reloaded: frozenset[str] = frozenset()
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
         return (*self.notify, self.reload) if self.reload else self.notify
-
-    @property
-    def label(self) -> str:
-        return f"JsonSettings {self.path}"
 
     @property
     def record_key(self) -> str:
@@ -71,50 +83,31 @@ class JsonSettings(Resource):
         edited = edit(before, self.wanted, remove=dropped, name=self.path)
         record = sorted(self.wanted) or None
         if not edited.changed:
-            # What another task recorded too stays when that task drops it; what is gone is no longer ours.
+            # A key that another task recorded, too, stays when that task drops it. A dropped key is no longer ours.
             if ours - self.wanted.keys() or (others & self.wanted.keys()) - ours:
                 yield record_only(f"this task's keys of {self.path}", record)
             return
-        owed = (self.reload,) if self.reload and edited.changed <= self.reloaded else self.notify
-        copy = self.aside if owed == self.notify else ""
-        yield Change(
-            f"{'create' if found.content is None else 'update'} {self.path}",
-            replace(
-                self.path, edited.content, mode="0644", owner="root:root", check=self.check, keep=True, rollback=copy
-            ),
-            "create" if found.content is None else "update",
-            diff(before, edited.content, self.path),
-            owed,
-            record=record,
+        notify = (self.reload,) if self.reload and edited.changed <= self.reloaded else self.notify
+        rollback = self.rollback if notify == self.notify else ""
+        write = replace(
+            self.path, edited.content, mode="0644", owner="root:root", check=self.check, keep=True, rollback=rollback
         )
+        action: Action = "create" if found.content is None else "update"
+        text = diff(before, edited.content, self.path)
+        yield Change(f"{action} {self.path}", write, action, text, notify, record=record)
 
     def _claim(self, key: str) -> str:
         return f"{self.path} {key}"
 
 
-DAEMON_JSON: Final = "/etc/docker/daemon.json"
-ASIDE: Final = f"{HOME}/rollback/daemon.json"
-
-# What dockerd takes over on SIGHUP; all else needs a restart.  Source: dockerd(8), "configuration reload behavior".
-RELOADED: Final = frozenset(
-    {
-        *("debug", "labels", "live-restore", "registry-mirrors", "insecure-registries", "shutdown-timeout"),
-        *("max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
-        *("runtimes", "default-runtime", "features"),
-    }
-)
-RELOAD: Final = Handler(
-    "reload-docker", "reload docker", sh("systemctl reload docker && docker version >/dev/null"), deadline=60
-)
-
-
 def restart(*, now: bool = False) -> Handler:
-    """The restart. Containers end with it, so it waits until no CI job runs on the host, unless it is to be `now`."""
-    waiting = "" if now else wait_for_jobs()
+    """Restarts Docker, which ends all containers. Unless `now`, the handler first waits until no CI job runs."""
+    wait = "" if now else wait_for_ci_jobs()
+    run = script("restart_docker", DAEMON_JSON, ROLLBACK, PENDING)
     return Handler(
         "restart-docker",
         "restart docker",
-        Command(f"{waiting}{script('restart_docker', DAEMON_JSON, ASIDE, PENDING).script}"),
-        deadline=300.0 + (0 if now else LIMIT_SECONDS),
+        Command(f"{wait}{run.script}"),
+        deadline=300.0 + (0 if now else CI_JOBS_LIMIT_SECONDS),
         rolls_back=True,
     )

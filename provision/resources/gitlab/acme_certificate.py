@@ -1,37 +1,40 @@
 """A certificate that certbot gets and renews.  Sources: certbot(1), RFC 8555.
 
-certbot answers the authority's challenge on port 80 by itself (`--standalone`): that works before GitLab does, and whatever
-its nginx is configured for. Where GitLab's nginx holds the port it makes room for those seconds (the hooks). Renewal is
-certbot's own timer's business; only where that is clearly late it is done here.
+certbot answers the authority's challenge on port 80 itself (`--standalone`): that works before GitLab does, and whatever
+its nginx is configured for. If GitLab's nginx uses the port, hooks stop it for that time. certbot's own timer renews the
+certificate; it is renewed here only when that is clearly overdue.
 """
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from provision.errors import Refused
+from provision.formats.x509 import overdue_days
 from provision.host.pending import Handler
 from provision.host.scripts import file_text, script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.gitlab.certificates import CertificatePair
-from provision.resources.gitlab.served_certificate import ask_served, is_served, take_over
+from provision.resources.gitlab.certificates import CertificatePair, ask_served, is_served, reload_certificate
 from provision.resources.system.file import read_file
 from provision.shell import sh
 
-LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-_ETC = "/etc/letsencrypt"
-HOOKS = {f"{_ETC}/renewal-hooks/{hook}/gitlab": file_text(f"acme_hook_{hook}") for hook in ("pre", "post", "deploy")}
+LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
+_ETC: Final = "/etc/letsencrypt"
+HOOKS: Final = {
+    f"{_ETC}/renewal-hooks/{hook}/gitlab": file_text(f"acme_hook_{hook}") for hook in ("pre", "post", "deploy")
+}
 
 
 @dataclass(frozen=True)
 class AcmeCertificate(Resource):
     """certbot has a certificate for `host` from the authority at `directory`, it is fit for use, and GitLab serves it.
 
-    pair  the certificate's place on the host: /etc/letsencrypt/live/HOST/
-    port  where the registry serves it
+    directory  the authority's ACME directory URL
+    pair       the certificate's files on the host: /etc/letsencrypt/live/HOST/
+    port       where the registry serves it
     """
 
     host: str
@@ -42,11 +45,7 @@ class AcmeCertificate(Resource):
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
-        return (take_over(self.pair.fullchain, self.host, self.port),)
-
-    @property
-    def label(self) -> str:
-        return f"AcmeCertificate {self.host}"
+        return (reload_certificate(self.pair.fullchain, self.host, self.port),)
 
     def probe(self) -> Probe:
         renewal = f"{_ETC}/renewal/{self.host}.conf"
@@ -62,7 +61,7 @@ class AcmeCertificate(Resource):
         fullchain = read_file(self.pair.fullchain, seen, "fullchain").content
         reason = self._reason(fullchain, seen["renewal"].text)
         if not reason:
-            # How long it still holds is watched here: the pair's own note would come before anything is amiss.
+            # certbot renews before the pair's own note on the expiry would be due: only its changes count.
             yield from (one for one in self.pair.plan(seen) if isinstance(one, Change))
             return
         again = "yes" if fullchain is not None else ""
@@ -75,28 +74,17 @@ class AcmeCertificate(Resource):
         )
 
     def _reason(self, fullchain: bytes | None, renewal: str) -> str:
+        """Why certbot must be run; "" when it need not."""
         if fullchain is None:
             return "there is none"
         if not renewal.strip():
             raise Refused(
-                f"{self.pair.fullchain} is there, but certbot knows nothing of it",
+                f"{self.pair.fullchain} exists, but certbot has no renewal configuration for it",
                 hint=f"move {_ETC}/live/{self.host} away, or name its files: registry.certificate.fullchain and key",
             )
         found = re.search(r"^server = (\S+)", renewal, re.MULTILINE)
         server = found[1] if found else LETS_ENCRYPT
         if server != self.directory:
-            return f"the one that is there is from {server}"
-        return _late(fullchain)
-
-
-def _late(fullchain: bytes) -> str:
-    """Says so when less than a fifth of its life is left: certbot renews at a third. "" for one that cannot be read."""
-    from cryptography.x509 import load_pem_x509_certificate
-
-    try:
-        leaf = load_pem_x509_certificate(fullchain)
-    except ValueError:
-        return ""
-    left = leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    late = left < (leaf.not_valid_after_utc - leaf.not_valid_before_utc) / 5
-    return f"it was not renewed in time, {max(left.days, 0)} days are left" if late else ""
+            return f"the existing one is from {server}"
+        days = overdue_days(fullchain)
+        return "" if days is None else f"it was not renewed in time, {days} days are left"

@@ -1,10 +1,10 @@
-"""A certificate and its key on the host are fit for use.  Sources: openssl-pkey(1), RFC 5280, RFC 6125.
+"""The registry's certificate and key on the GitLab host, and what GitLab serves.
 
-The key never leaves the host: openssl there says its public half, and that is compared with the certificate's.
+nginx reads certificates when it starts and on HUP: it serves what the file held then. A renewal that it was not told of
+goes unnoticed until the old certificate expires, so what the port serves is compared with the file.
 
-A certificate and its key, put in place together.
-
-Both are judged before anything is contacted (`judge`), so a pair that is unfit never gets to a host.
+A key on the host never leaves it: openssl there prints its public half. Sources: openssl-pkey(1), openssl-s_client(1),
+nginx's beginner's guide on HUP.
 """
 
 from __future__ import annotations
@@ -12,38 +12,61 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import ipaddress
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 
 from provision.editing.diff import masked_diff
 from provision.errors import Refused
+from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
 from provision.host.scripts import script
-from provision.resources.base import Change, Note, Observation, Probe, Resource
-from provision.resources.gitlab.served_certificate import ask_served, is_served, take_over
+from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource
 from provision.resources.system.file import FileSeen, ask_file, read_file
 from provision.secret import Secret
 from provision.shell import Command, sh
+from provision.url import bracketed, is_ip
 
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+_LIMIT_SECONDS: Final = 30
+_NGINX: Final = "/var/opt/gitlab/nginx/conf"  # Omnibus's, whatever a version calls the files below
+_ASK_KEY: Final = "if [ -e %s ]; then stat -L -c '%%04a %%U:%%G' -- %s && openssl pkey -in %s -pubout -passin pass: ; else echo absent; fi"
 
 
-SOON = datetime.timedelta(days=21)
-NO_PASSPHRASE = "nginx cannot ask for a passphrase: openssl pkey -in OLD -out NEW takes it away"
-_ASK_KEY = "if [ -e %s ]; then stat -L -c '%%04a %%U:%%G' -- %s && openssl pkey -in %s -pubout -passin pass: ; else echo absent; fi"
+def reload_certificate(fullchain: str, host: str, port: int) -> Handler:
+    """Makes nginx and the registry serve the new content of `fullchain` at host:port. It needs no reconfigure."""
+    url = f"https://{bracketed(host)}:{port}/v2/"
+    run = script("reload_certificate", fullchain, _server_name(host), port, url, _LIMIT_SECONDS, _NGINX)
+    return Handler("hup-certificates", "reload the certificate in nginx and the registry", run, deadline=180)
+
+
+def ask_served(fullchain: str, host: str, port: int) -> dict[str, Question]:
+    """Which certificates are served (PEM, in order; nothing when no TLS answers), and whether from `fullchain`."""
+    # Nothing is verified here: reading the system's authorities would take four times as long as everything else.
+    served = sh(
+        "timeout 5 openssl s_client -no-CAfile -no-CApath -connect %s %s -showcerts </dev/null 2>/dev/null | sed -n '/^-----BEGIN CERT/,/^-----END CERT/p'",
+        f"127.0.0.1:{port}",
+        ["-servername", _server_name(host)] if _server_name(host) else [],
+    )
+    return {"served": served, "configured": sh("grep -rqsF -e %s -- %s && echo yes || :", fullchain, _NGINX)}
+
+
+def is_served(seen: Observation) -> bool:
+    """Whether GitLab serves the file that `ask_served` named. If not, a reconfigure follows, which reads it."""
+    return bool(seen["served"].stdout) and seen["configured"].text.strip() == "yes"
+
+
+def _server_name(host: str) -> str:
+    """The name in the TLS handshake: "" for an IP address, which RFC 6066 (section 3) does not allow there."""
+    return "" if is_ip(host) else host
 
 
 @dataclass(frozen=True)
 class CertificatePair(Resource):
-    """Certificate and key exist, match, name the host, are in order and not expired; the key is 0600.
+    """A certificate and its key, given on the host, are fit for use: they match, name the host, and are not expired.
 
-    coming  the files are left by a later step (GitLab's own ACME client): when they are not there yet, that is no fault
-    ca      what consumers are given to trust, if anything; a note tells when it does not vouch for the certificate
+    coming  Omnibus writes the files during reconfigure: they may be missing before it
+    ca      the CA that consumers are given, if any; a note is printed when it did not sign the certificate
     """
 
     fullchain: str
@@ -52,10 +75,6 @@ class CertificatePair(Resource):
     coming: bool = False
     ca: bytes = b""
     notify: tuple[Handler, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return f"CertificatePair {self.fullchain}"
 
     def probe(self) -> Probe:
         return Probe({"fullchain": ask_file(self.fullchain), "key": sh(_ASK_KEY, self.key, self.key, self.key)})
@@ -76,137 +95,33 @@ class CertificatePair(Resource):
                 f"{self.key} is no private key without a passphrase: {_last_line(seen['key'].errors)}",
                 hint=NO_PASSPHRASE,
             )
-        problem = examine(found.content, public.encode(), self.host, datetime.datetime.now(datetime.UTC))
-        if isinstance(problem, Refused):
-            raise Refused(f"{self.fullchain}: {problem.text}", hint=problem.hint)
-        if problem < SOON:
-            yield Note(f"{self.fullchain} expires in {problem.days} days")
-        if unvouched(found.content, self.ca):
-            yield Note(f"{self.fullchain}: {unvouched(found.content, self.ca)}")
+        try:
+            left = check_chain(found.content, public.encode(), self.host, datetime.datetime.now(datetime.UTC))
+        except Refused as problem:
+            raise Refused(f"{self.fullchain}: {problem.text}", hint=problem.hint) from problem
+        if left < EXPIRES_SOON:
+            yield Note(f"{self.fullchain} expires in {left.days} days")
+        if problem_text := signer_missing(found.content, self.ca):
+            yield Note(f"{self.fullchain}: {problem_text}")
         mode = head.partition(" ")[0]
         if mode and int(mode, 8) & 0o077:
             yield Change(f"set {self.key} to 0600 (was {mode})", sh('chmod 0600 -- "$(readlink -f -- %s)"', self.key))
 
 
-def examine(fullchain: bytes, public_key: bytes, host: str, now: datetime.datetime) -> Refused | datetime.timedelta:
-    """The first thing that is wrong with a chain and its key, or the time until it expires."""
-    from cryptography.x509 import load_pem_x509_certificates
-
-    try:
-        chain = load_pem_x509_certificates(fullchain)
-    except ValueError as error:
-        return Refused(
-            f"holds no PEM certificate: {error}", hint="give the chain as PEM, the host's own certificate first"
-        )
-    leaf = chain[0]
-    if _public(leaf).split() != public_key.split():
-        others = [position for position, one in enumerate(chain, 1) if _public(one).split() == public_key.split()]
-        if others:
-            return Refused(
-                f"the chain is out of order: the key belongs to certificate {others[0]} of {len(chain)}",
-                hint="put the host's own certificate first, then the one that signed it, and so on",
-            )
-        return Refused(
-            "certificate and key do not belong together", hint="give the key that this certificate was issued for"
-        )
-    for lower, upper in itertools.pairwise(chain):
-        if not _signed(lower, upper):
-            return Refused(
-                f"the chain is out of order: {lower.subject.rfc4514_string()} is signed by {lower.issuer.rfc4514_string()}, "
-                f"and {upper.subject.rfc4514_string()} follows",
-                hint="put the host's own certificate first, then the one that signed it, and so on",
-            )
-    if not _covers(leaf, host):
-        return Refused(
-            f"is not for {host}: it names {', '.join(_names(leaf)) or 'no host'}", hint=f"get one that names {host}"
-        )
-    if leaf.not_valid_before_utc > now:
-        return Refused(f"is not valid before {leaf.not_valid_before_utc:%F %T} UTC", hint="check the clocks, or wait")
-    for one in chain:
-        if one.not_valid_after_utc <= now:
-            return Refused(
-                f"expired on {one.not_valid_after_utc:%F} ({one.subject.rfc4514_string()})",
-                hint="renew it, then run again",
-            )
-    return min(one.not_valid_after_utc for one in chain) - now
-
-
-def unvouched(fullchain: bytes, ca: bytes) -> str:
-    """Says so when none of the certificates in `ca` signed or is one of the chain's; "" when one did, or without `ca`."""
-    from cryptography.x509 import load_pem_x509_certificates
-
-    if not ca:
-        return ""
-    chain, authorities = load_pem_x509_certificates(fullchain), load_pem_x509_certificates(ca)
-    if any(one == authority or _signed(one, authority) for one in chain for authority in authorities):
-        return ""
-    return f"it is signed by {chain[-1].issuer.rfc4514_string()}, which is not in registry.certificate.ca: clients may not trust it"
-
-
-def _signed(certificate: Certificate, authority: Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _public(certificate: Certificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _names(certificate: Certificate) -> list[str]:
-    from cryptography.x509 import DNSName, ExtensionNotFound, IPAddress, SubjectAlternativeName
-
-    try:
-        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except ExtensionNotFound:
-        return []
-    return [*names.get_values_for_type(DNSName), *(str(one) for one in names.get_values_for_type(IPAddress))]
-
-
-def _covers(certificate: Certificate, host: str) -> bool:
-    names = _names(certificate)
-    try:
-        return str(ipaddress.ip_address(host)) in names
-    except ValueError:
-        parent = host.lower().partition(".")[2]
-        return any(one.lower() in (host.lower(), f"*.{parent}") for one in names)
-
-
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "openssl said nothing"
-
-
-def judge(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
-    """The time until a pair on this machine expires. Raises Refused for one that is unfit for `host`, with the reason."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-    try:
-        private = load_pem_private_key(key.reveal().encode(), None)
-    except TypeError as error:
-        raise Refused("the key has a passphrase", hint=NO_PASSPHRASE) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("the key is no private key in PEM", hint="it begins with -----BEGIN PRIVATE KEY-----") from error
-    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    verdict = examine(fullchain, public, host, datetime.datetime.now(datetime.UTC))
-    if isinstance(verdict, Refused):
-        raise verdict
-    return verdict
+    return lines[-1] if lines else "openssl printed nothing"
 
 
 @dataclass(frozen=True)
 class UploadedPair(Resource):
-    """These two are at `fullchain` (0644) and `key` (0600), and are what is served at host:port.
+    """A certificate and its key from this machine are at `fullchain` (0644) and `key` (0600), both or neither.
 
-    left  until the certificate expires, as `judge` says
-    ca    what consumers are given to trust, if anything; a note tells when it does not vouch for the certificate
+    The pair was checked before any host was contacted (`provision.formats.x509.check_pair`).
+
+    left  the time until the certificate expires
+    port  where the registry serves it
+    ca    the CA that consumers are given, if any; a note is printed when it did not sign the certificate
     """
 
     fullchain: str
@@ -220,11 +135,7 @@ class UploadedPair(Resource):
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
-        return (take_over(self.fullchain, self.host, self.port),)
-
-    @property
-    def label(self) -> str:
-        return f"UploadedPair {self.fullchain}"
+        return (reload_certificate(self.fullchain, self.host, self.port),)
 
     def probe(self) -> Probe:
         return Probe(
@@ -236,16 +147,16 @@ class UploadedPair(Resource):
         )
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        if self.left < SOON:
+        if self.left < EXPIRES_SOON:
             yield Note(f"the certificate for {self.fullchain} expires in {self.left.days} days")
-        if unvouched(self.certificate, self.ca):
-            yield Note(f"the certificate for {self.fullchain}: {unvouched(self.certificate, self.ca)}")
+        if problem := signer_missing(self.certificate, self.ca):
+            yield Note(f"the certificate for {self.fullchain}: {problem}")
         chain, key = read_file(self.fullchain, seen, "fullchain"), read_file(self.key, seen, "key")
         if (chain.content, key.content) != (self.certificate, self._private):
             new = chain.content is None or key.content is None
             yield Change(
-                f"put {self.fullchain} and {self.key} in place",
-                self._both(),
+                f"write {self.fullchain} and {self.key}",
+                self._write(),
                 "create" if new else "update",
                 self._diff(chain),
                 self.handlers if is_served(seen) else (),
@@ -262,7 +173,7 @@ class UploadedPair(Resource):
     def _private(self) -> bytes:
         return self.private.reveal().encode()
 
-    def _both(self) -> Command:
+    def _write(self) -> Command:
         certificate = base64.b64encode(self.certificate).decode()
         return script("replace_certificate", self.fullchain, self.key, BACKUP, certificate).reading(self._private)
 
@@ -272,3 +183,40 @@ class UploadedPair(Resource):
         key = f"--- {self.key} (now)\n+++ {self.key} (wanted)\n(a secret, sha256 {digest}…: not shown)"
         certificate = masked_diff(self.fullchain, before, after) if before != after else ""
         return f"{certificate}\n{key}".lstrip()
+
+
+@dataclass(frozen=True)
+class ServedCertificate(Resource):
+    """GitLab serves at host:port, asked on the host itself, the certificate that `fullchain` holds.
+
+    Nothing is planned where no TLS answers yet, or where GitLab is not configured for this file: a reconfigure follows
+    there, which reads it.
+    """
+
+    fullchain: str
+    host: str
+    port: int
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return (reload_certificate(self.fullchain, self.host, self.port),)
+
+    @property
+    def label(self) -> str:
+        return f"ServedCertificate {bracketed(self.host)}:{self.port}"
+
+    def probe(self) -> Probe:
+        return Probe({"fullchain": ask_file(self.fullchain), **ask_served(self.fullchain, self.host, self.port)})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        wanted = certificates_in(read_file(self.fullchain, seen, "fullchain").content or b"")
+        served = certificates_in(seen["served"].stdout)
+        # OpenSSL may append a root that it knows to what the file holds.
+        if wanted and is_served(seen) and served[: len(wanted)] != wanted:
+            yield Change(
+                f"serve the certificate that is now in {self.fullchain} at {bracketed(self.host)}:{self.port}",
+                NOTHING,
+                "run",
+                notify=self.handlers,
+                id="serve",
+            )

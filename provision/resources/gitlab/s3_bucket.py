@@ -1,6 +1,7 @@
-"""The registry's bucket can be reached and used from the GitLab host.
+"""The registry's bucket, checked from the GitLab host.
 
-Requests are signed here and sent by curl there, headers and all on its standard input: nothing is installed for it. Looking lists one object; the proof puts, gets and deletes one.
+Requests are signed here and sent by curl there, which reads their headers on its standard input: nothing is installed for
+it. The observation lists one object; the verification puts, gets and deletes one. Source: Amazon S3's REST API.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from provision.errors import NotReady, Refused
 from provision.formats.sigv4 import Signer, curl_config
@@ -19,18 +21,18 @@ from provision.secret import Secret, reveal
 from provision.shell import Command, Result
 from provision.url import Url
 
-_PROBE_KEY = "provision-probe"
-# The host's time and the answer's headers go to stderr: the registry signs by the host's clock.
-_LOOK = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
-_SKEW_SECONDS = 300  # S3 refuses requests that are 15 minutes off; from 5 on it is a matter of time
+_OBJECT: Final = "provision-probe"
+# The host's time and the answer's headers go to stderr: the registry signs with the host's clock.
+_LIST: Final = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
+_SKEW_SECONDS: Final = 300  # S3 refuses requests that are 15 minutes off; a clock that is 5 off gets there
 
 
 @dataclass(frozen=True)
 class S3Bucket(Resource):
-    """A bucket that these keys may list, put to, get from and delete from.
+    """A bucket exists, and these keys may list it, and put, get and delete its objects.
 
-    endpoint  None is Amazon's own of the region
-    Without keys (IAM) only the registry itself can tell: nothing is asked.
+    endpoint  of the storage; None: Amazon's own in the region
+    With an IAM role instead of keys only the registry itself can use the bucket: there is no resource then.
     """
 
     bucket: str
@@ -50,29 +52,28 @@ class S3Bucket(Resource):
 
     @property
     def url(self) -> Url:
-        """The bucket's address, path style."""
+        """The bucket's URL, path style."""
         return (self.endpoint or Url.parse(f"https://s3.{self.region}.amazonaws.com")) / self.bucket
 
     def probe(self) -> Probe:
-        look = Command(_LOOK).reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
-        return Probe({"list": look})
+        ask = Command(_LIST).reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
+        return Probe({"list": ask})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        problem = diagnose(seen["list"], self)
+        problem = listing_problem(seen["list"], self)
         if problem is not None:
             raise problem
         if seen.record == self._fingerprint():
             return
-        target = f"{self.url}/{_PROBE_KEY}"
+        target = f"{self.url}/{_OBJECT}"
         requests = [
             self._request("PUT", target, "provision"),
             self._request("GET", target),
             self._request("DELETE", target),
         ]
-        prove = script("check_bucket").reading("".join(f"{one}--\n" for one in requests))
         yield Change(
-            f"prove bucket {self.bucket}: put, get and delete an object",
-            prove,
+            f"verify bucket {self.bucket}: put, get and delete an object",
+            script("check_bucket").reading("".join(f"{one}--\n" for one in requests)),
             "run",
             record=self._fingerprint(),
             deadline=90,
@@ -85,18 +86,18 @@ class S3Bucket(Resource):
         return curl_config(method, url, signer.headers(method, url, body.encode(), now), body)
 
     def _fingerprint(self) -> str:
-        # The secret key is long and random, so its digest tells nothing.
+        # The secret key is long and random: its digest does not reveal it.
         text = "\0".join([str(self.url), self.region, reveal(self.access_key), reveal(self.secret_key)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_CAUSES = {
+_CAUSES: Final = {
     "NoSuchBucket": ("there is no bucket {bucket}", "create it, or correct registry.s3.bucket"),
-    "InvalidAccessKeyId": ("the access key is not known there", "correct registry.s3.accesskey"),
+    "InvalidAccessKeyId": ("the storage does not know the access key", "correct registry.s3.accesskey"),
     "SignatureDoesNotMatch": ("the secret key is wrong", "correct registry.s3.secretkey"),
     "RequestTimeTooSkewed": (
-        "this machine's clock is off, which signed the request",
-        "set it right: timedatectl set-ntp true",
+        "the clock of this machine, which signed the request, is wrong",
+        "set it: timedatectl set-ntp true",
     ),
     "AuthorizationHeaderMalformed": ("the region is wrong", "correct registry.s3.region"),
     "PermanentRedirect": ("the bucket is in another region", "correct registry.s3.region or regionendpoint"),
@@ -107,39 +108,39 @@ _CAUSES = {
 }
 
 
-def diagnose(result: Result, wanted: S3Bucket) -> Refused | NotReady | None:
-    """What a listing's answer means; None when the bucket can be listed."""
+def listing_problem(result: Result, wanted: S3Bucket) -> Refused | NotReady | None:
+    """The error that an answer to the listing means; None when the bucket can be listed."""
     body, _, code = result.text.rstrip("\n").rpartition("\n")
     where = f"S3 {wanted.url}"
     if result.code in FAILURES:
         cause, remedy = FAILURES[result.code]
         return Refused(f"{where}: {cause}", hint=remedy)
     if result.code == 127:
-        return NotReady(f"{where}: curl is not on the host", hint="apt-get install curl")
+        return NotReady(f"{where}: curl is not installed on the host", hint="apt-get install curl")
     if result.code != 0:
-        return Refused(f"{where}: {result.errors.strip()}", hint="try the same from the host with curl -v")
+        return Refused(f"{where}: {result.errors.strip()}", hint="try it on the host: curl -v")
     skew = clock_skew(result.errors)
     if abs(skew) > _SKEW_SECONDS:
         return Refused(
             f"{where}: the host's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the storage's, "
-            "so that requests of the registry would be refused",
-            hint="set it right on the host: timedatectl set-ntp true",
+            "so the storage would refuse the registry's requests",
+            hint="set it on the host: timedatectl set-ntp true",
         )
     if code == "200":
         return None
     for name, (cause, remedy) in _CAUSES.items():
         if f"<Code>{name}</Code>" in body:
             return Refused(f"{where}: {cause.format(bucket=wanted.bucket)} ({name})", hint=remedy)
-    return Refused(f"{where}: HTTP {code} {body[:200]}", hint="is it S3 that answers there?")
+    return Refused(f"{where}: HTTP {code} {body[:200]}", hint="check that the endpoint is S3")
 
 
 def clock_skew(errors: str) -> float:
-    """Seconds by which the host is ahead of the server, from `date +%s` and a Date header; 0 when one is missing."""
+    """Seconds by which the host's clock is ahead of the server's, from `date +%s` and a Date header; 0 when one is missing."""
     lines = errors.splitlines()
     date = next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("date:")), "")
     if not (lines and lines[0].isdigit() and date):
         return 0.0
-    from email.utils import parsedate_to_datetime  # costs a start-up that hosts without S3 need not pay
+    from email.utils import parsedate_to_datetime  # slow to import, and needed for S3 only
 
     try:
         return float(lines[0]) - parsedate_to_datetime(date).timestamp()

@@ -22,8 +22,8 @@ from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, 
 from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import Made, RunnerMaker
-from provision.host.ci_jobs import LIMIT_SECONDS, wait_for_jobs
 from provision.host.curl import remedy
+from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.host.scripts import body
@@ -56,8 +56,8 @@ STATE: Final = "config.toml"
 RESTART: Final = Handler(
     "restart-runner",
     "restart gitlab-runner",
-    Command(f"{wait_for_jobs()}systemctl restart gitlab-runner"),
-    deadline=LIMIT_SECONDS + 120.0,
+    Command(f"{wait_for_ci_jobs()}systemctl restart gitlab-runner"),
+    deadline=CI_JOBS_LIMIT_SECONDS + 120.0,
 )
 _PLACEHOLDER: Final = "glrt-not-made-yet"
 

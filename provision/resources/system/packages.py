@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from provision.host.ci_jobs import LIMIT_SECONDS
+from provision.host.docker import CI_JOBS_LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
@@ -108,7 +108,7 @@ class Packages(Resource):
 
     @property
     def _deadline(self) -> float:
-        return 1800.0 + (LIMIT_SECONDS if self.first else 0)
+        return 1800.0 + (CI_JOBS_LIMIT_SECONDS if self.first else 0)
 
     def _after_first(self, command: Command) -> Command:
         return Command(f"{self.first}{command.script}", command.stdin)

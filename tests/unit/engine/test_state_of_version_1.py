@@ -10,7 +10,7 @@ import pytest
 
 from provision.formats.build_context import Context
 from provision.gitlab.api import Api
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.resources import (

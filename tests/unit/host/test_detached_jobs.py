@@ -14,8 +14,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from provision.host.jobs import detach
-from provision.host.pending import Handler, add_pending, job_folder
+from provision.host.pending import Handler, add_pending, detach, job_folder
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 from tests.unit.conftest import Local

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from provision.gitlab.api import Api
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.resources import (

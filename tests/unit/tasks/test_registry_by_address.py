@@ -16,7 +16,7 @@ from provision.resources import (
     File,
     Firewall,
     ImageProof,
-    RegistryAnswer,
+    RegistryEndpoint,
     Resource,
     RubySettings,
     Rule,
@@ -79,7 +79,7 @@ def test_gitlab_rb_has_the_url_as_it_was_written(by_address: Wants) -> None:
 
 def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
     """It connects to the host itself: `curl --resolve` takes no address as a name."""
-    answer = only(by_address("registry"), RegistryAnswer)
+    answer = only(by_address("registry"), RegistryEndpoint)
     assert answer.realm == "https://[2001:db8::1]/jwt/auth"
     assert f"set -- '{URL}' " in answer.repair.run.script
     assert "--resolve" not in answer.repair.run.script

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provision.resources import AptSource, Firewall, Packages, RegistryAnswer, Resource, RubySettings, Rule, S3Bucket
+from provision.resources import AptSource, Firewall, Packages, RegistryEndpoint, Resource, RubySettings, Rule, S3Bucket
 from provision.secret import Secret
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
@@ -75,12 +75,12 @@ class TestRegistry:
         """The bucket is looked at before gitlab.rb is edited; what answers is judged last."""
         found = wants("registry", REGISTRY + S3)
         kinds = [type(one) for one in found]
-        assert kinds.index(S3Bucket) < kinds.index(RubySettings) < kinds.index(RegistryAnswer) == len(kinds) - 1
+        assert kinds.index(S3Bucket) < kinds.index(RubySettings) < kinds.index(RegistryEndpoint) == len(kinds) - 1
         settings = only(found, RubySettings).settings
         assert settings[("registry_external_url",)] == "https://gitlab.example.com:5555"
         assert settings[("registry", "storage")]["s3"]["secretkey"] == Secret("the-secret-key")
         assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/gitlab.example.com.crt"
-        answer = only(found, RegistryAnswer)
+        answer = only(found, RegistryEndpoint)
         assert (str(answer.url), answer.realm) == (
             "https://gitlab.example.com:5555",
             "https://gitlab.example.com/jwt/auth",

@@ -13,7 +13,7 @@ import pytest
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.image_name import parse
 from provision.resources import ApiAction, BuiltImage, Change
 from provision.resources.base import KEEP

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.image_registry import Registry
+from provision.host.docker import Registry
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.inventory.tables.apps import PublishedPort

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from provision.host.ci_jobs import wait_for_jobs
+from provision.host.docker import wait_for_ci_jobs
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
-from provision.resources.docker.daemon import ASIDE, DAEMON_JSON, RELOAD, RELOADED, restart
+from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.resources.system.firewall import published
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
@@ -120,7 +120,7 @@ class TestRestart:
 
 
 class TestJobs:
-    """`wait_for_jobs`."""
+    """`wait_for_ci_jobs`."""
 
     @pytest.fixture
     def socket_there(self, docker: Docker) -> Iterator[None]:
@@ -132,7 +132,7 @@ class TestJobs:
     def test_no_job(self, docker: Docker) -> None:
         """Neither runner nor Docker: at once."""
         docker.program("systemctl", "echo 0")
-        result = docker.run(wait_for_jobs(5) + "echo done")
+        result = docker.run(wait_for_ci_jobs(5) + "echo done")
         assert (result.code, result.text) == (0, "done\n")
 
     def test_a_container_of_the_runner(self, docker: Docker, socket_there: None) -> None:
@@ -141,7 +141,7 @@ class TestJobs:
         count = docker.folder / "count"
         docker.program("systemctl", "echo 0")
         docker.program("docker", f'[ -e {count} ] || {{ touch {count}; echo "container job-1"; }}')
-        result = docker.run(wait_for_jobs(5) + "echo done")
+        result = docker.run(wait_for_ci_jobs(5) + "echo done")
         assert result.text == "waiting for the CI jobs on this host to end: container job-1\ndone\n"
 
     def test_a_job_that_does_not_end(self, docker: Docker, socket_there: None) -> None:
@@ -149,7 +149,7 @@ class TestJobs:
         del socket_there
         docker.program("systemctl", "echo 0")
         docker.program("docker", "echo 'container a'; echo 'container b'")
-        result = docker.run(wait_for_jobs(0) + "echo done")
+        result = docker.run(wait_for_ci_jobs(0) + "echo done")
         assert result.code == 1
         assert result.errors == "CI jobs still run on this host after 0 s: container a,container b\n"
         assert "done" not in result.text
@@ -157,7 +157,7 @@ class TestJobs:
     def test_a_child_of_the_runner(self, docker: Docker) -> None:
         """A job of the shell executor; this test's own shell is the runner here."""
         docker.program("systemctl", "cat main")
-        script = f"cd {docker.folder}; sleep 30 & echo $$ > main; trap 'kill $!' EXIT\n" + wait_for_jobs(0)
+        script = f"cd {docker.folder}; sleep 30 & echo $$ > main; trap 'kill $!' EXIT\n" + wait_for_ci_jobs(0)
         result = docker.run(script)
         assert result.code == 1
         assert "process " in result.errors
@@ -165,7 +165,9 @@ class TestJobs:
 
 def settings(wanted: dict[str, Any]) -> JsonSettings:
     """daemon.json, as the task `docker` asks for it."""
-    return JsonSettings(DAEMON_JSON, wanted, notify=(restart(now=True),), aside=ASIDE, reload=RELOAD, reloaded=RELOADED)
+    return JsonSettings(
+        DAEMON_JSON, wanted, notify=(restart(now=True),), rollback=ROLLBACK, reload=RELOAD, reloaded=RELOADED
+    )
 
 
 class TestDaemonJson:

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from provision.errors import ProbeFailed, ProvisionError, Refused
+from provision.formats.x509 import check_chain
 from provision.resources import CertificatePair, Result
-from provision.resources.gitlab.certificates import examine
 from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
 
 HOST = "gitlab.example.com"
@@ -88,9 +88,17 @@ def private(name: str = "leaf", protection: KeySerializationEncryption | None = 
     return key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection or NoEncryption())
 
 
-def verdict(chain: Sequence[Cert], host: str = HOST, key_of: str = "leaf") -> Refused | datetime.timedelta:
-    """What is thought of a chain."""
-    return examine(b"".join(one.pem for one in chain), public(key_of), host, NOW)
+def check(chain: Sequence[Cert], host: str = HOST, key_of: str = "leaf") -> Refused | datetime.timedelta:
+    """The error for a chain, or the time until it expires."""
+    return outcome(b"".join(one.pem for one in chain), public(key_of), host)
+
+
+def outcome(fullchain: bytes, key: bytes, host: str) -> Refused | datetime.timedelta:
+    """What check_chain raises or returns."""
+    try:
+        return check_chain(fullchain, key, host, NOW)
+    except Refused as problem:
+        return problem
 
 
 MIDDLE = Cert("middle", "root", ())
@@ -115,7 +123,7 @@ LEAF = Cert("leaf", "middle")
 )
 def test_fit_for_use(chain: list[Cert], host: str) -> None:
     """The time until it expires is told."""
-    assert verdict(chain, host, chain[0].name) == 80 * DAY
+    assert check(chain, host, chain[0].name) == 80 * DAY
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,7 @@ def test_fit_for_use(chain: list[Cert], host: str) -> None:
 )
 def test_refused(chain: list[Cert], host: str, text: str, hint: str) -> None:
     """The first thing that is wrong, and what to do about it."""
-    problem = verdict(chain, host)
+    problem = check(chain, host)
     assert isinstance(problem, Refused)
     assert text in problem.text
     assert hint in problem.hint
@@ -187,14 +195,14 @@ def test_refused(chain: list[Cert], host: str, text: str, hint: str) -> None:
 )
 def test_what_is_no_certificate(content: bytes) -> None:
     """DER, an empty file, a cut one."""
-    problem = examine(content, public(), HOST, NOW)
+    problem = outcome(content, public(), HOST)
     assert isinstance(problem, Refused)
     assert problem.text.startswith("holds no PEM certificate: ")
 
 
 def test_the_shortest_life_in_the_chain_counts() -> None:
     """An intermediate certificate that ends first ends it all."""
-    assert verdict([LEAF, Cert("middle", "root", (), end=NOW + 3 * DAY)]) == 3 * DAY
+    assert check([LEAF, Cert("middle", "root", (), end=NOW + 3 * DAY)]) == 3 * DAY
 
 
 class TestOnTheHost:

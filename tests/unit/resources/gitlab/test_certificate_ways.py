@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Refused
+from provision.formats.x509 import check_pair
 from provision.resources import AcmeCertificate, CertificatePair, Result, ServedCertificate, UploadedPair
-from provision.resources.gitlab.certificates import judge
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
@@ -43,7 +43,7 @@ class TestUploadedPair:
     def test_bare(self) -> None:
         """One change; nothing is owed where nothing is served."""
         (change,) = planned(uploaded(), observe(uploaded(), {"fullchain": NO_FILE, "key": NO_FILE, **IDLE}))
-        assert (change.summary, change.action) == (f"put {CHAIN} and {KEY} in place", "create")
+        assert (change.summary, change.action) == (f"write {CHAIN} and {KEY}", "create")
         assert change.notify == ()
 
     def test_new_content_owes_a_hup_and_no_reconfigure(self) -> None:
@@ -142,7 +142,7 @@ class TestJudge:
 
     def test_fit(self) -> None:
         """The time that is left."""
-        assert judge(NEW.fullchain.encode(), Secret(NEW.key), HOST).days == 89
+        assert check_pair(NEW.fullchain.encode(), Secret(NEW.key), HOST).days == 89
 
     @pytest.mark.parametrize(
         "text", ["", "no key, but words", CA.certificate], ids=["nothing", "prose", "a certificate"]
@@ -150,12 +150,12 @@ class TestJudge:
     def test_no_key(self, text: str) -> None:
         """Named as what it is not."""
         with pytest.raises(Refused, match="the key is no private key in PEM"):
-            judge(NEW.fullchain.encode(), Secret(text), HOST)
+            check_pair(NEW.fullchain.encode(), Secret(text), HOST)
 
     def test_pair_of_two(self) -> None:
         """Two halves of two pairs."""
         with pytest.raises(Refused, match="do not belong together"):
-            judge(NEW.fullchain.encode(), Secret(OLD.key), HOST)
+            check_pair(NEW.fullchain.encode(), Secret(OLD.key), HOST)
 
 
 class TestServedCertificate:
@@ -220,7 +220,7 @@ class TestAcmeCertificate:
     def test_another_authority(self) -> None:
         """What staging gave is no good in production."""
         (summary,) = self.plan(NEW, self.conf.replace("https://acme/dir", "https://staging/dir"))
-        assert summary.endswith("the one that is there is from https://staging/dir")
+        assert summary.endswith("the existing one is from https://staging/dir")
 
     @pytest.mark.parametrize(("days", "start", "due"), [(90, -60, False), (90, -80, True), (90, -91, True)])
     def test_late(self, days: int, start: int, due: bool) -> None:
@@ -230,7 +230,7 @@ class TestAcmeCertificate:
 
     def test_files_of_somebody_else(self) -> None:
         """certbot would refuse; we do so first."""
-        with pytest.raises(Refused, match="certbot knows nothing of it"):
+        with pytest.raises(Refused, match="certbot has no renewal configuration for it"):
             self.plan(NEW, "")
 
     def test_what_it_got_may_be_unfit(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.resources.gitlab.reconfigure import reconfigure
+from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.url import Url
 
 

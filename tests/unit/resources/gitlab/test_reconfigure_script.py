@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.resources.gitlab import reconfigure as module
+from provision.resources.gitlab import gitlab_rb as module
 from provision.shell import Result
 from provision.url import Url
 from tests.unit.conftest import Local

@@ -1,4 +1,4 @@
-"""`RegistryAnswer` and `ImageProof`: what `/v2/` says, and when the proof is due."""
+"""`RegistryEndpoint` and `ImageProof`: what `/v2/` says, and when the proof is due."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed
-from provision.resources import Handler, ImageProof, RegistryAnswer, Result
+from provision.resources import Handler, ImageProof, RegistryEndpoint, Result
 from provision.resources.base import Change
-from provision.resources.gitlab.registry import judge
+from provision.resources.gitlab.registry import endpoint_problem
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import LocalSession, observe, observe_on, packages_are, planned
@@ -21,7 +21,7 @@ from provision.url import Url
 
 REALM = "https://gitlab.example.com/jwt/auth"
 REPAIR = Handler("reconfigure", "reconfigure GitLab", sh("true"))
-REGISTRY = RegistryAnswer(Url.parse("https://gitlab.example.com:5555"), REALM, REPAIR)
+REGISTRY = RegistryEndpoint(Url.parse("https://gitlab.example.com:5555"), REALM, REPAIR)
 Serve = Callable[..., Any]
 
 
@@ -35,7 +35,7 @@ def headers(status: str = "HTTP/1.1 401 Unauthorized", realm: str = REALM, name:
     [
         (headers(), ""),
         (headers("HTTP/2 401 ", name="www-authenticate"), ""),
-        ("", "it does not answer"),
+        ("", "no answer"),
         (headers("HTTP/1.1 502 Bad Gateway"), "it answers 502 Bad Gateway instead of 401"),
         ("HTTP/1.1 503\r\n", "it answers 503 instead of 401"),
         ("HTTP/1.1 200 OK\r\n", "it answers 200 OK instead of 401"),
@@ -45,18 +45,18 @@ def headers(status: str = "HTTP/1.1 401 Unauthorized", realm: str = REALM, name:
             'it sends clients to Bearer realm="https://old.example.com/jwt/auth",service="container_registry" '
             f"instead of {REALM}",
         ),
-        ("HTTP/1.1 401 Unauthorized\r\n\r\n", f"it sends clients to nowhere instead of {REALM}"),
+        ("HTTP/1.1 401 Unauthorized\r\n\r\n", f"it sends clients to no address instead of {REALM}"),
     ],
 )
-def test_judge(text: str, problem: str) -> None:
+def test_problem(text: str, problem: str) -> None:
     """What is wrong with an answer, in words."""
-    assert judge(text, REALM) == problem
+    assert endpoint_problem(text, REALM) == problem
 
 
 def test_any_realm_will_do_where_gitlabs_own_address_is_not_known() -> None:
     """An inventory without gitlab.external_url."""
-    assert judge(headers(), "") == ""
-    assert judge("HTTP/1.1 502 Bad Gateway\r\n", "") == "it answers 502 Bad Gateway instead of 401"
+    assert endpoint_problem(headers(), "") == ""
+    assert endpoint_problem("HTTP/1.1 502 Bad Gateway\r\n", "") == "it answers 502 Bad Gateway instead of 401"
 
 
 def answer(text: str, installed: bool = True) -> list[Change]:
@@ -69,7 +69,7 @@ def test_bare() -> None:
     """No GitLab: predicted, after it."""
     (change,) = answer("", installed=False)
     assert change.requires == "gitlab"
-    assert change.summary == "bring https://gitlab.example.com:5555/v2/ up: it does not answer"
+    assert change.summary == "repair the registry endpoint https://gitlab.example.com:5555/v2/: no answer"
 
 
 def test_broken_owes_a_reconfigure() -> None:
@@ -113,7 +113,7 @@ def test_a_real_answer(serve: Serve, reply: Any, host: str) -> None:
     web = serve(lambda _: reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'}))
     registry = dataclasses.replace(REGISTRY, url=Url.parse(f"http://{host}:{web.port}"))
     seen = observe_on(LocalSession({}, {"PATH": "/usr/bin:/bin"}), registry)
-    assert judge(seen["answer"].text, REALM) == ""
+    assert endpoint_problem(seen["answer"].text, REALM) == ""
     assert web.asked[0].path == "/v2/"
     assert web.asked[0].headers["host"] == f"{host}:{web.port}"
 

@@ -70,7 +70,7 @@ def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
         (S3.format(bucket="old", endpoint="https://nyc3.example.com"), EMPTY, "images in bucket old would"),
         (S3.format(bucket="registry", endpoint="https://ams3.example.com"), EMPTY, "images in bucket registry would"),
         ("registry['storage'] = { 'gcs' => { 'bucket' => 'g' } }\n", EMPTY, "images in its gcs storage would"),
-        ("registry['storage'] = compute_it()\n", EMPTY, "what it is now cannot be told: gitlab.rb computes it"),
+        ("registry['storage'] = compute_it()\n", EMPTY, "the current storage is unknown, since gitlab.rb computes it"),
     ],
     ids=["own disk, with images", "another bucket", "another endpoint", "another driver", "computed"],
 )
@@ -81,7 +81,7 @@ def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str
     assert left in caught.value.text
     assert "registry.migrate=acknowledged" in caught.value.hint
     (note,) = say(text, folder, acknowledged=True)
-    assert note.startswith("storage changes as acknowledged: ")
+    assert note.startswith("the registry's storage changes, as acknowledged: ")
     assert left in note
 
 

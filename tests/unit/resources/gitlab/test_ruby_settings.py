@@ -13,7 +13,7 @@ from provision.errors import ProbeFailed, Refused
 from provision.host.facts import Installed
 from provision.resources import Handler, Result, RubySettings
 from provision.resources.base import Change
-from provision.resources.gitlab.ruby_settings import gitlab_version, removed_settings, spelt
+from provision.resources.gitlab.gitlab_rb import gitlab_version, path_in, removed_settings
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import Answer, LocalSession, notes, observe, observe_on, packages_are, planned
@@ -129,7 +129,7 @@ def test_broken_file() -> None:
 def test_removed_settings_are_refused_before_the_edit() -> None:
     """This version's reconfigure would abort on them; where nothing is to be changed they are left in peace."""
     old = FILE + "git_data_dirs({ 'default' => { 'path' => '/data' } })\n# mattermost['enable'] = true\n"
-    with pytest.raises(Refused, match=r"GitLab 19\.3\.0 refuses .*: line 4: git_data_dirs \(removed in 18\.0"):
+    with pytest.raises(Refused, match=r"GitLab 19\.3\.0 cannot be reconfigured: line 4: git_data_dirs \(removed in 18\.0"):
         plan({ZONE: "CET"}, old)
     assert plan({ZONE: "UTC"}, old) == []
     assert len(plan({ZONE: "CET"}, old, packages={"gitlab-ce": "17.11.0-ce.0"})) == 1
@@ -162,8 +162,8 @@ def test_names_that_a_version_removed(text: str, version: str, names: list[str])
 )
 def test_the_registrys_nginx_is_spelt_as_the_version_wants_it(version: str, path: tuple[str, ...]) -> None:
     """The new form is silently ignored before 19.2."""
-    assert spelt(("registry_nginx", "ssl_certificate"), version) == path
-    assert spelt(ZONE, version) == ZONE
+    assert path_in(("registry_nginx", "ssl_certificate"), version) == path
+    assert path_in(ZONE, version) == ZONE
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from provision.errors import NotReady, Refused
 from provision.resources import Result, S3Bucket
 from provision.resources.base import Change
-from provision.resources.gitlab.s3_bucket import clock_skew, diagnose
+from provision.resources.gitlab.s3_bucket import clock_skew, listing_problem
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import LocalSession, observe, observe_on, planned
@@ -37,7 +37,7 @@ def plan(bucket: S3Bucket, listed: Result | str, record: Any = None) -> list[Cha
 def test_bare() -> None:
     """It can be listed and was never proven: the proof is run, changes nothing, and is remembered."""
     (proof,) = plan(BUCKET, LISTED)
-    assert proof.summary == "prove bucket registry: put, get and delete an object"
+    assert proof.summary == "verify bucket registry: put, get and delete an object"
     assert proof.verification
     assert proof.record
 
@@ -81,25 +81,25 @@ def xml(code: str, status: int) -> Result:
     ("result", "kind", "text", "hint"),
     [
         (xml("NoSuchBucket", 404), Refused, "there is no bucket registry (NoSuchBucket)", "create it, or correct"),
-        (xml("InvalidAccessKeyId", 403), Refused, "the access key is not known there", "registry.s3.accesskey"),
+        (xml("InvalidAccessKeyId", 403), Refused, "the storage does not know the access key", "registry.s3.accesskey"),
         (xml("SignatureDoesNotMatch", 403), Refused, "the secret key is wrong", "registry.s3.secretkey"),
-        (xml("RequestTimeTooSkewed", 403), Refused, "this machine's clock is off", ""),
+        (xml("RequestTimeTooSkewed", 403), Refused, "the clock of this machine", ""),
         (xml("AuthorizationHeaderMalformed", 400), Refused, "the region is wrong", "registry.s3.region"),
         (xml("PermanentRedirect", 301), Refused, "the bucket is in another region", "regionendpoint"),
         (xml("AccessDenied", 403), Refused, "these keys may not list the bucket", "s3:ListBucket"),
-        (Result(b"<html>hello\n404\n"), Refused, "HTTP 404 <html>hello", "is it S3 that answers there?"),
+        (Result(b"<html>hello\n404\n"), Refused, "HTTP 404 <html>hello", "check that the endpoint is S3"),
         (Result(b"\n000\n", b"", 6), Refused, "its name is not resolved on the host", "DNS"),
         (Result(b"\n000\n", b"", 7), Refused, "the connection is refused", "firewall"),
         (Result(b"\n000\n", b"", 28), Refused, "no answer in time", "routes"),
-        (Result(b"\n000\n", b"", 35), Refused, "TLS cannot be agreed on", "https"),
+        (Result(b"\n000\n", b"", 35), Refused, "the TLS handshake fails", "https"),
         (Result(b"\n000\n", b"", 60), Refused, "not trusted on the host", "CA"),
         (Result(b"", b"curl: (3) URL malformed\n", 3), Refused, "curl: (3) URL malformed", "curl -v"),
-        (Result(b"", b"sh: 1: curl: not found\n", 127), NotReady, "curl is not on the host", "apt-get install curl"),
+        (Result(b"", b"sh: 1: curl: not found\n", 127), NotReady, "curl is not installed on the host", "apt-get install curl"),
     ],
 )
 def test_broken(result: Result, kind: type[Exception], text: str, hint: str) -> None:
     """Each cause in words, with where it was asked and what to do."""
-    problem = diagnose(result, BUCKET)
+    problem = listing_problem(result, BUCKET)
     assert isinstance(problem, kind)
     assert isinstance(problem, Refused | NotReady)
     assert problem.text.startswith("S3 https://nyc3.example.com/registry: ")
@@ -210,7 +210,7 @@ class TestWithCurl:
         """The registry signs by the host's clock."""
         there = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
         errors = f"{int(time.time())}\nHTTP/1.1 200 OK\r\nDate: {there:%a, %d %b %Y %H:%M:%S} GMT\r\n"
-        problem = diagnose(Result(LISTED.encode(), errors.encode()), BUCKET)
+        problem = listing_problem(Result(LISTED.encode(), errors.encode()), BUCKET)
         assert isinstance(problem, Refused)
         assert f"the host's clock is {abs(clock_skew(errors)):.0f} s {word} the storage's" in problem.text
         assert problem.hint.endswith("timedatectl set-ntp true")

@@ -156,5 +156,5 @@ class TestFacts:
     )
     def test_another_system(self, result: Result) -> None:
         """Only what apt governs."""
-        with pytest.raises(ProbeFailed, match="not a Debian or Ubuntu"):
+        with pytest.raises(ProbeFailed, match="not Debian or Ubuntu"):
             read_system(result)

@@ -1,7 +1,16 @@
-"""Settings in `/etc/gitlab/gitlab.rb`, edited by its syntax tree: every byte that is not ours stays.
+"""Settings in `/etc/gitlab/gitlab.rb`, and the `gitlab-ctl reconfigure` that follows.
 
-Before the first edit since the last good reconfigure the file is put aside (`ROLLBACK`); the reconfigure
-that follows puts it back when GitLab does not come up with the new one.
+The file is edited by its syntax tree: every byte that is not ours stays. Before the first change since the last
+successful reconfigure it is copied to `ROLLBACK`.
+
+One reconfigure follows any number of changes, and outlives the connection. First GitLab evaluates the file without
+changing anything (`show-config`). When that or the reconfigure fails, a service stays down, or the registry does not
+answer, the previous gitlab.rb is restored, and GitLab is reconfigured with that if the reconfigure had begun: the host
+ends in the new state or in the old one. gitlab-ctl waits for another program's reconfigure without end, we up to the
+limit. Services that were down before do not count.
+
+With wrong S3 keys or a missing bucket the registry answers at first, and with 503 after about 30 s. So it is watched that
+long when its configuration changed and the images are not on the host's own disk.
 """
 
 from __future__ import annotations
@@ -16,24 +25,30 @@ from typing import TYPE_CHECKING, Any, Final
 from provision.errors import ProbeFailed, Refused
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.files import HOME, replace
-from provision.host.pending import Handler
+from provision.host.pending import PENDING, Handler
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
 from provision.secret import Secret, revealed, secret_texts
 from provision.shell import sh
+from provision.url import Url
 
 if TYPE_CHECKING:
     from provision.editing.ruby.edit import EditedRuby
 
 GITLAB_RB: Final = "/etc/gitlab/gitlab.rb"
 ROLLBACK: Final = f"{HOME}/rollback/gitlab.rb"
-# The template alone is 170 KB, most of it comments: packed it travels in a fifth of that.
+# The package's template is 170 KB, mostly comments: compressed it takes a fifth.
 ASK_GITLAB_RB: Final = sh("if [ -e %s ]; then gzip -1c -- %s; fi", GITLAB_RB, GITLAB_RB)
-NEWEST: Final = "19.3.0"  # whose rules are assumed where GitLab is not installed yet
-SYNTAX: Final = 'ruby=/opt/gitlab/embedded/bin/ruby; [ ! -x "$ruby" ] || "$ruby" -c "$new" >/dev/null'
+NEWEST: Final = "19.3.0"  # its rules apply where GitLab is not installed yet
+WATCH_SECONDS: Final = 35
+_UP_SECONDS: Final = 90
+_LIMIT_SECONDS: Final = 1500
+_REGISTRY_CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
+_CHECK_SYNTAX: Final = 'ruby=/opt/gitlab/embedded/bin/ruby; [ ! -x "$ruby" ] || "$ruby" -c "$new" >/dev/null'
 
 # top-level name: the version that removed it, and what to do
 REMOVED: Final = {
-    "unicorn": (14, "removed in 14.0, Puma serves instead"),
+    "unicorn": (14, "removed in 14.0, see puma"),
     "sidekiq_cluster": (14, "removed in 14.0, see sidekiq"),
     "repmgr": (14, "removed in 14.0, see patroni"),
     "git_data_dirs": (18, "removed in 18.0, see gitaly['configuration'][:storage]"),
@@ -45,7 +60,7 @@ Path = tuple[str, ...]
 
 
 def gitlab_version(packages: Mapping[str, Installed]) -> str:
-    """The installed GitLab's version, like `19.3.0`; "" when there is none."""
+    """The version of the installed GitLab, like `19.3.0`; "" when GitLab is not installed."""
     for name in ("gitlab-ce", "gitlab-ee"):
         if name in packages:
             return packages[name].version.partition("-")[0].partition("+")[0]
@@ -53,11 +68,11 @@ def gitlab_version(packages: Mapping[str, Installed]) -> str:
 
 
 def read_gitlab_rb(observation: Observation, name: str = "file") -> bytes | None:
-    """The file's bytes; None when it is not there."""
+    """The bytes of gitlab.rb, from the answer to ASK_GITLAB_RB; None when there is no such file."""
     result = observation[name]
     if result.code != 0:
         raise ProbeFailed(
-            f"{GITLAB_RB} cannot be read: {result.errors.strip()}", hint=f"on the host: ls -l {GITLAB_RB}"
+            f"{GITLAB_RB} cannot be read: {result.errors.strip()}", hint=f"check it on the host: ls -l {GITLAB_RB}"
         )
     return zlib.decompress(result.stdout, wbits=31) if result.stdout else None
 
@@ -66,8 +81,8 @@ def read_gitlab_rb(observation: Observation, name: str = "file") -> bytes | None
 class RubySettings(Resource):
     """These settings are in gitlab.rb. Settings that the task set earlier and no longer wants are removed.
 
-    settings   by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
-               begins with "registry_nginx" is spelt as the installed version wants it
+    settings  by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
+              begins with "registry_nginx" is written as the installed version requires
     """
 
     settings: Mapping[Path, Any] = field(hash=False)
@@ -93,9 +108,9 @@ class RubySettings(Resource):
 
         text = read_gitlab_rb(seen)
         for one in secret_strings(text or b""):
-            Secret(one)  # those of other tasks and people: from now on masked, should a reconfigure speak of them
+            Secret(one)  # masked from now on: a reconfigure may print secrets of other tasks and people
         version = gitlab_version(read_packages(seen["packages"]))
-        wanted = {spelt(path, version): value for path, value in self.settings.items()}
+        wanted = {path_in(path, version): value for path, value in self.settings.items()}
         before = _paths(seen.record)
         others = {path for paths in seen.others.values() for path in _paths(paths)}
         dropped = {path for path in before - wanted.keys() - others if not _claims_of(path) & seen.claimed}
@@ -104,7 +119,7 @@ class RubySettings(Resource):
         if text is not None:
             yield from (Note(f"{GITLAB_RB}: {note}") for note in edited.notes)
         if not edited.changes:
-            # What another task recorded too stays when that task drops it; what is gone is no longer ours.
+            # A setting that another task recorded, too, stays when that task drops it. A dropped setting is no longer ours.
             if before - wanted.keys() or (others & wanted.keys()) - before:
                 yield record_only(f"this task's settings in {GITLAB_RB}", record)
             return
@@ -112,13 +127,19 @@ class RubySettings(Resource):
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
         elif removed := removed_settings(edited.content, version):
             raise Refused(
-                f"{GITLAB_RB} would hold settings that GitLab {version} refuses to be reconfigured with: {'; '.join(removed)}",
-                hint="take them out of [gitlab.settings] or by hand, as the release notes of that version say, and run again",
+                f"{GITLAB_RB} would have settings with which GitLab {version} cannot be reconfigured: {'; '.join(removed)}",
+                hint="remove them from [gitlab.settings] or by hand, as the release notes of that version say; then rerun",
             )
         yield Change(
-            f"set {', '.join(dict.fromkeys(_spell(one.path) for one in edited.changes))} in {GITLAB_RB}",
+            f"set {', '.join(dict.fromkeys(_written(one.path) for one in edited.changes))} in {GITLAB_RB}",
             replace(
-                GITLAB_RB, edited.content, mode="0600", owner="root:root", check=SYNTAX, keep=True, rollback=ROLLBACK
+                GITLAB_RB,
+                edited.content,
+                mode="0600",
+                owner="root:root",
+                check=_CHECK_SYNTAX,
+                keep=True,
+                rollback=ROLLBACK,
             ),
             "update" if text is not None else "create",
             diff(text or b"", edited.content, secret_texts(wanted)),
@@ -133,7 +154,7 @@ def _paths(record: Any) -> set[Path]:
 
 
 def _claim(path: Path) -> str:
-    return f"gitlab.rb {_spell(path)}"
+    return f"gitlab.rb {_written(path)}"
 
 
 def _claims_of(path: Path) -> Set[str]:
@@ -143,7 +164,7 @@ def _claims_of(path: Path) -> Set[str]:
 
 
 def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> Iterator[Path]:
-    """The wanted settings that a task of ours set, now or earlier; what was there before is somebody else's."""
+    """The wanted settings that one of our tasks set, now or earlier; others were there before us."""
     touched = [one.path for one in edited.changes]
     for path in wanted:
         if path in before or any(one[: len(path)] == path[: len(one)] for one in touched):
@@ -151,10 +172,10 @@ def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> 
 
 
 def removed_settings(text: bytes, version: str) -> list[str]:
-    """The lines with top-level names that this version's reconfigure aborts on, each with where it went.
+    """The lines with top-level names that make this version's reconfigure fail, each with the version that removed it.
 
-    Source: omnibus-gitlab's deprecations and the release notes of 14.0, 18.0 and 19.0. A line that only looks like a
-    setting (in a heredoc) is at worst a refusal that names it.
+    Source: omnibus-gitlab's deprecations and the release notes of 14.0, 18.0 and 19.0. A line in a heredoc may look like
+    a setting: the message then names that line.
     """
     major = int(version.partition(".")[0]) if version[:1].isdigit() else 0
     found = []
@@ -166,16 +187,28 @@ def removed_settings(text: bytes, version: str) -> list[str]:
     return found
 
 
-def spelt(path: Path, version: str) -> Path:
-    """How a version spells a path; without one (a bare host) as the newest does.
+def path_in(path: Path, version: str) -> Path:
+    """The path of a setting in a version of GitLab; "" (a host without GitLab) means the newest.
 
-    `registry_nginx['x']` is `registry['nginx']['x']` from GitLab 19.2 on; before it the new form is silently ignored.
+    `registry_nginx['x']` is `registry['nginx']['x']` from GitLab 19.2 on. Older versions silently ignore the new form.
     """
     from provision.editing.ruby.source import nginx_path
 
     return (*nginx_path(version or NEWEST), *path[1:]) if path[0] == "registry_nginx" else path
 
 
-def _spell(path: Path) -> str:
+def _written(path: Path) -> str:
     head, *rest = path
     return head + "".join(f"['{key}']" for key in rest)
+
+
+def reconfigure(registry: Url | None = None, realm: str = "", *, limit: int = _LIMIT_SECONDS) -> Handler:
+    """Reconfigures GitLab, and rolls gitlab.rb back when GitLab does not come up.
+
+    registry, realm  what must answer afterwards, and where it must send clients for tokens; None without a registry
+    limit            seconds for one `gitlab-ctl reconfigure`, waiting for another one included
+    """
+    files = (GITLAB_RB, ROLLBACK, PENDING, _REGISTRY_CONFIG)
+    run = script("reconfigure_gitlab", str(registry or ""), realm, *files, limit, _UP_SECONDS, WATCH_SECONDS)
+    deadline = 2.0 * limit + 300
+    return Handler("reconfigure", "reconfigure GitLab", run, deadline, detached=True, rolls_back=True)

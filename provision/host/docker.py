@@ -1,0 +1,92 @@
+"""Docker on a host: its containers, the logins to its registries, and the CI jobs that a restart would end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from provision.errors import ProbeFailed
+from provision.host.scripts import script
+from provision.image_name import HUB, Reference
+from provision.secret import Secret
+from provision.shell import Result
+from provision.url import Url
+
+APP_LABEL: Final = "provision.app"
+SETTINGS_LABEL: Final = "provision.settings"
+IMAGE_LABEL: Final = "provision.image"
+_FORMAT: Final = "|".join(
+    [
+        "{{.Names}}",
+        "{{.State}}",
+        *(f'{{{{.Label "{label}"}}}}' for label in (APP_LABEL, SETTINGS_LABEL, IMAGE_LABEL)),
+        "{{.Image}}",
+    ]
+)
+_HUB_API: Final = "https://registry-1.docker.io"
+
+ASK_CONTAINERS: Final = script("list_containers", _FORMAT)
+CI_JOBS_LIMIT_SECONDS: Final = 1800
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, with what its labels hold.
+
+    app       the app of ours that it belongs to; "" for other containers
+    settings  the fingerprint of the app's settings
+    digest    of the image that was pulled
+    """
+
+    name: str
+    state: str
+    app: str
+    settings: str
+    digest: str
+    image: str
+
+
+def read_containers(answer: Result) -> Mapping[str, Container] | None:
+    """The answer to ASK_CONTAINERS, by name; None where Docker is not installed or does not answer."""
+    lines = answer.text.splitlines()
+    if any(line.startswith("docker: ") for line in lines):
+        return None
+    found = {}
+    for line in lines:
+        fields = line.split("|")
+        if len(fields) < 6:
+            raise ProbeFailed(f"docker ps printed: {line[:200]}", hint="try docker ps -a on the host")
+        # Links between containers (an old feature) give a container further names, with a slash.
+        name = next((one for one in fields[0].split(",") if "/" not in one), fields[0])
+        found[name] = Container(name, *fields[1:6])
+    return found
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry with the login for it. `url` is its origin, "" for an image that names no registry."""
+
+    url: str = ""
+    user: str = ""
+    password: Secret = field(default_factory=lambda: Secret(""))
+
+
+def api_url(reference: Reference, own: Url | None) -> str:
+    """The origin of the API of a reference's registry; "" for a reference without registry.
+
+    own  the registry of the inventory
+    """
+    if not reference.domain:
+        return ""
+    if reference.domain == HUB:
+        return _HUB_API
+    if own is not None and reference.domain == own.authority:
+        return own.origin
+    url = Url.parse(f"https://{reference.domain}")
+    return f"http://{reference.domain}" if url.host == "localhost" else url.origin  # Docker accepts it without TLS
+
+
+def wait_for_ci_jobs(limit: int = CI_JOBS_LIMIT_SECONDS) -> str:
+    """Shell text that returns when no CI job runs on the host. It ends the script with 1 after `limit` seconds."""
+    return script("wait_for_ci_jobs", limit).script
