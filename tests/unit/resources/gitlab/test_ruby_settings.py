@@ -129,7 +129,9 @@ def test_broken_file() -> None:
 def test_removed_settings_are_refused_before_the_edit() -> None:
     """This version's reconfigure would abort on them; where nothing is to be changed they are left in peace."""
     old = FILE + "git_data_dirs({ 'default' => { 'path' => '/data' } })\n# mattermost['enable'] = true\n"
-    with pytest.raises(Refused, match=r"GitLab 19\.3\.0 cannot be reconfigured: line 4: git_data_dirs \(removed in 18\.0"):
+    with pytest.raises(
+        Refused, match=r"GitLab 19\.3\.0 cannot be reconfigured: line 4: git_data_dirs \(removed in 18\.0"
+    ):
         plan({ZONE: "CET"}, old)
     assert plan({ZONE: "UTC"}, old) == []
     assert len(plan({ZONE: "CET"}, old, packages={"gitlab-ce": "17.11.0-ce.0"})) == 1

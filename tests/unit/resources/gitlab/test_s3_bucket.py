@@ -94,7 +94,12 @@ def xml(code: str, status: int) -> Result:
         (Result(b"\n000\n", b"", 35), Refused, "the TLS handshake fails", "https"),
         (Result(b"\n000\n", b"", 60), Refused, "not trusted on the host", "CA"),
         (Result(b"", b"curl: (3) URL malformed\n", 3), Refused, "curl: (3) URL malformed", "curl -v"),
-        (Result(b"", b"sh: 1: curl: not found\n", 127), NotReady, "curl is not installed on the host", "apt-get install curl"),
+        (
+            Result(b"", b"sh: 1: curl: not found\n", 127),
+            NotReady,
+            "curl is not installed on the host",
+            "apt-get install curl",
+        ),
     ],
 )
 def test_broken(result: Result, kind: type[Exception], text: str, hint: str) -> None:
