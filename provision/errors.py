@@ -1,26 +1,25 @@
 """Every error that a user can meet, in one tree.
 
     ProvisionError
-    ├── UsageError            exit 2   the command line: unknown name, no host matched
+    ├── UsageError            exit 2   the command line: unknown name, no host matched; no host was contacted
     │   └── InventoryError    exit 2   the inventory: file, line, key, what is expected
-    ├── Unreachable           exit 4   no session on the host: refused, timed out, not known, not let in
-    │   ├── HostKeyError               the host's key is unknown, pinned otherwise, or has changed
-    │   ├── LoginRefused               the host answered and refused the user or key
-    │   └── ConnectionLost             the session broke while work was under way
-    └── HostFailed            exit 1   the host was reached and something there is wrong
+    ├── Unreachable           exit 4   no session on the host: refused, timed out, unknown, access denied
+    │   ├── HostKeyError               the host's key is unknown, pinned to another one, or has changed
+    │   ├── LoginRefused               the host answered and refused the user, key or password
+    │   └── ConnectionLost             the session broke during the run
+    └── HostFailed            exit 1   the host was reached, and something on it is wrong
         ├── BecomeError                sudo refused or did not answer
         ├── Locked                     another run holds the host
         ├── ProbeFailed                a state could not be read
-        ├── Refused                    what is asked for would do harm; nothing was changed
-        ├── NotReady                   something an earlier task leaves is missing
-        ├── ChangeFailed               a change was tried and the host said no
+        ├── Refused                    the settings would do harm or cannot work; nothing was changed
+        ├── NotReady                   something that an earlier task sets up is missing
+        ├── ChangeFailed               a change was tried and failed
         │   ├── DeadlineExceeded       it did not end in its time
-        │   ├── ApiFailed                  GitLab's API refused, or was not reached
-        │   └── ChangedMeanwhile       what it rests on was changed by somebody else since it was looked at
-        └── NotConverged               applied, looked again, and something is still left to do
+        │   ├── ApiFailed              GitLab's API refused, or could not be reached
+        │   └── ChangedMeanwhile       somebody else changed the same thing since it was observed
+        └── NotConverged               changes were applied, and some are still pending
 
-Each carries what happened (`text`), and what to do next (`hint`). Host, task and resource are added
-by the engine, which knows them.
+Each error has a `text` (what failed, and where) and a `hint` (what to do next). The engine adds host, task and resource.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from collections.abc import Iterable
 
 
 class ProvisionError(Exception):
-    """Base of all: `text` says what happened and where, `hint` what to do next."""
+    """The base of all: `text` is what failed and where, `hint` what to do next."""
 
     def __init__(self, text: str, *, hint: str = "") -> None:
         super().__init__(text)
@@ -41,27 +40,27 @@ class ProvisionError(Exception):
 
 
 class UsageError(ProvisionError):
-    """The command line cannot be carried out; nothing was contacted."""
+    """The command line cannot be executed; no host was contacted."""
 
 
 class InventoryError(UsageError):
-    """The inventory cannot be used; `text` names file, line and key."""
+    """The inventory cannot be used; `text` names the file, line and key."""
 
 
 class Unreachable(ProvisionError):
-    """No session could be had on the host."""
+    """No session could be opened on the host."""
 
 
 class HostKeyError(Unreachable):
-    """The host's key is not the one that is known or pinned."""
+    """The host's key is not the known or pinned one."""
 
 
 class LoginRefused(Unreachable):
-    """The host answered, and refused user, key or password."""
+    """The host answered and refused the user, key or password."""
 
 
 class ConnectionLost(Unreachable):
-    """The session broke while work was under way."""
+    """The session broke during the run."""
 
 
 class HostFailed(ProvisionError):
@@ -81,11 +80,11 @@ class ProbeFailed(HostFailed):
 
 
 class Refused(HostFailed):
-    """What is asked for would do harm or cannot work; nothing was changed."""
+    """The settings would do harm or cannot work; nothing was changed."""
 
 
 class NotReady(HostFailed):
-    """Something that an earlier task leaves is missing."""
+    """Something that an earlier task sets up is missing."""
 
 
 class ChangeFailed(HostFailed):
@@ -97,7 +96,7 @@ class DeadlineExceeded(ChangeFailed):
 
 
 class ApiFailed(ChangeFailed):
-    """GitLab's API refused, with its HTTP `status`, or was not reached (status 0)."""
+    """GitLab's API refused, with its HTTP `status`, or could not be reached (status 0)."""
 
     def __init__(self, text: str, *, hint: str = "", status: int = 0) -> None:
         super().__init__(text, hint=hint)
@@ -105,16 +104,16 @@ class ApiFailed(ChangeFailed):
 
 
 class ChangedMeanwhile(ChangeFailed):
-    """What a change rests on was changed by somebody else since it was looked at."""
+    """Somebody else changed the same thing since it was observed."""
 
 
 class NotConverged(HostFailed):
-    """Everything was applied, and something is still left to do."""
+    """Changes were applied, and some are still pending."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that is most like `word`, or None when none is near."""
-    import difflib  # errors only
+    """The word of `known` that is most similar to `word`; None when none is similar."""
+    import difflib  # only for errors
 
     words = {one.lower(): one for one in known}
     found = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
@@ -122,7 +121,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, else the words there are, else nothing: to be put behind a message."""
+    """The end of a message: `; did you mean "x"?`, else the list of up to 12 known words, else ""."""
     words = sorted(known)
     found = nearest(word, words)
     if found is not None:

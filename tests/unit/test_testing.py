@@ -1,4 +1,4 @@
-"""The fakes themselves: users' tests rest on them."""
+"""The helpers for tests: users' own tests rely on them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class TestObserving:
 
     @pytest.mark.parametrize("answer", ["bob staff\n", b"bob staff\n", Result(b"bob staff\n"), lambda _: "bob staff\n"])
     def test_one_answer(self, answer: object) -> None:
-        """In any form."""
+        """Text, bytes, a result or a function."""
         seen = observe(BOB, answer)  # type: ignore[arg-type]
         assert (seen.text, seen.code) == ("bob staff\n", 0)
         assert planned(BOB, seen) == []
         assert notes(BOB, seen) == []
 
     def test_a_number_is_an_exit_code(self) -> None:
-        """With no output."""
+        """Without output."""
         assert observe(BOB, 3).only == Result(code=3)
 
     def test_an_error_is_raised(self) -> None:
@@ -49,15 +49,15 @@ class TestObserving:
             observe(BOB, ProbeFailed("no"))
 
     def test_answers_by_name(self) -> None:
-        """What is not given is empty; what is not asked is a mistake."""
+        """A question without an answer is empty; an unknown name is an error."""
         settings = JsonSettings("/etc/x.json", {"a": 1})
         seen = observe(settings, {"file": NO_FILE})
         assert [one.action for one in planned(settings, seen)] == ["create"]
         with pytest.raises(ValueError, match=r"JsonSettings /etc/x\.json asks \['file'\], and was answered \['fil'\]"):
             observe(settings, {"fil": NO_FILE})
 
-    def test_what_hosts_say(self) -> None:
-        """In the words of the real questions."""
+    def test_answers_of_hosts(self) -> None:
+        """In the form that the real questions have."""
         motd = File("/etc/motd", "x\n")
         assert planned(motd, observe(motd, file_is("x\n"))) == []
         packages = read_packages(packages_are({"a": "1", "b": "2"}, held=["b"]))
@@ -71,8 +71,8 @@ class TestObserving:
 class TestFakeSession:
     """Scripted answers."""
 
-    def test_the_first_that_fits(self) -> None:
-        """By text or pattern; what fits nothing ends well, or as it is told to."""
+    def test_the_first_match_counts(self) -> None:
+        """By text or pattern; every other command has code 0, or the answer `otherwise`."""
         session = FakeSession({"id -nG -- bob": "staff", re.compile(r"^id "): Result(code=1)})
         assert [one.code for one in session.ask([sh("id -nG -- bob"), sh("id alice"), sh("true")], deadline=1)] == [
             0,
@@ -81,13 +81,13 @@ class TestFakeSession:
         ]
         assert FakeSession(otherwise=4).run(sh("x"), deadline=1).code == 4
 
-    def test_one_after_the_other(self) -> None:
-        """The last again and again."""
+    def test_a_list_of_answers(self) -> None:
+        """One after the other; the last one again and again."""
         session = FakeSession({"id": ["a", "b"]})
         assert [session.run(sh("id"), deadline=1).text for _ in range(3)] == ["a", "b", "b"]
 
-    def test_what_it_was_told_to_do_is_kept(self) -> None:
-        """Batches, commands, cost, end."""
+    def test_commands_are_kept(self) -> None:
+        """Batches, commands, traffic, and whether it was closed."""
         session = FakeSession({"noisy": Result(b"out", b"err")})
         session.ask([sh("a"), sh("b")], deadline=1)
         heard: list[bytes] = []
@@ -98,25 +98,25 @@ class TestFakeSession:
         assert (session.traffic.round_trips, session.traffic.bytes_received) == (2, 6)
         assert session.closed
 
-    def test_a_broken_off_one(self) -> None:
-        """Answers no more."""
+    def test_an_aborted_session(self) -> None:
+        """Every command raises ConnectionLost."""
         session = FakeSession()
         session.abort()
         with pytest.raises(ConnectionLost):
             session.run(sh("x"), deadline=1)
 
-    def test_looking_through_it(self) -> None:
-        """A resource's own questions, in one batch."""
+    def test_a_resource_observed_through_it(self) -> None:
+        """The resource's questions and the records, in one batch."""
         session = FakeSession({"id -nG": "bob staff"})
         assert planned(BOB, observe_on(session, BOB)) == []
         assert len(session.batches) == 1
 
 
 class TestLocalSession:
-    """A real sh."""
+    """Commands run with a real sh."""
 
-    def test_folders_stand_in_for_others(self, tmp_path: Path) -> None:
-        """Whole folders, wherever they stand in a script; names that begin alike are left alone."""
+    def test_folders_replace_the_hosts(self, tmp_path: Path) -> None:
+        """Whole paths, anywhere in a script; a longer name with the same beginning is not replaced."""
         session = LocalSession({"/etc/x": tmp_path / "a b"})
         assert session.here("cat '/etc/x/f' /etc/xy /my/etc/x ${d:-/etc/x}") == (
             f"cat '{tmp_path}/a b/f' /etc/xy /my/etc/x ${{d:-{tmp_path}/a b}}"

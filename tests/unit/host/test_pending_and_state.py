@@ -1,4 +1,4 @@
-"""How debts and memory are kept on a host: run with a real sh, and looked at afterwards."""
+"""The files `pending` and `state.json` on a host, written with a real sh."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """What stands for /var/lib/provision."""
+    """Replaces /var/lib/provision."""
     return tmp_path / "home"
 
 
@@ -54,24 +54,24 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-class TestDebts:
-    """`pending`: owed work, written down before the change that owes it."""
+class TestPending:
+    """`pending`: handlers that have not run yet, written before the change that notifies them."""
 
-    def test_a_debt_is_written_once(self, host: LocalSession) -> None:
-        """Two changes that owe the same leave one line."""
+    def test_a_handler_is_written_once(self, host: LocalSession) -> None:
+        """Two changes that notify the same handler leave one line."""
         for _ in range(2):
             assert text_of(host, add_pending((RELOAD, RELOAD))).code == 0
         assert read_pending(text_of(host, ASK_PENDING.script).text) == {"reload": "reload it"}
         assert text_of(host, ASK_PENDING.script).text == "reload\treload it\n"
 
-    def test_nothing_owed_is_nothing_written(self, host: LocalSession, home: Path) -> None:
+    def test_without_handlers_nothing_is_written(self, host: LocalSession, home: Path) -> None:
         """No shell text at all."""
         assert add_pending(()) == ""
         assert text_of(host, ASK_PENDING.script).stdout == b""
         assert not home.exists()
 
-    def test_a_name_inside_another_is_another_debt(self, host: LocalSession) -> None:
-        """`docker` is owed although `restart-docker` is, and paying the one leaves the other."""
+    def test_a_name_inside_another_is_another_handler(self, host: LocalSession) -> None:
+        """`docker` is added although `restart-docker` is pending, and removing the one leaves the other."""
         restart, docker = (Handler(name, f"{name}!", sh("true")) for name in ("restart-docker", "docker"))
         text_of(host, add_pending((restart,)))
         text_of(host, add_pending((docker,)))
@@ -79,35 +79,35 @@ class TestDebts:
         text_of(host, clear_pending(docker.name))
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["restart-docker"]
 
-    def test_paid_work_is_struck_off(self, host: LocalSession, home: Path) -> None:
-        """The last debt takes the file with it."""
+    def test_a_handler_is_removed(self, host: LocalSession, home: Path) -> None:
+        """With the last handler, the file is removed."""
         text_of(host, add_pending((RELOAD, DETACHED)))
         assert text_of(host, clear_pending(RELOAD.name)).code == 0
         assert list(read_pending(text_of(host, ASK_PENDING.script).text)) == ["reconfigure"]
         assert text_of(host, clear_pending(DETACHED.name)).code == 0
         assert list(home.iterdir()) == []
 
-    def test_settling_what_is_not_owed_is_no_fault(self, host: LocalSession, home: Path) -> None:
-        """A rollback may have struck it off already."""
+    def test_removing_a_handler_that_is_not_pending_is_no_fault(self, host: LocalSession, home: Path) -> None:
+        """A rollback may have removed it already."""
         home.mkdir()
         assert text_of(host, clear_pending(RELOAD.name)).code == 0
         assert list(home.iterdir()) == []
 
     def test_a_job_of_before_the_change_is_marked_stale(self, host: LocalSession, home: Path) -> None:
-        """Its result says nothing of the change that comes now."""
+        """Its result does not cover the new change."""
         job = home / "job" / "reconfigure"
         job.mkdir(parents=True)
         text_of(host, add_pending((DETACHED,)))
         assert (job / "stale").exists()
 
     def test_without_such_a_job_nothing_is_marked(self, host: LocalSession, home: Path) -> None:
-        """Only `pending` is there."""
+        """Only `pending` is written."""
         text_of(host, add_pending((DETACHED,)))
         assert [one.name for one in home.iterdir()] == ["pending"]
 
     @needs_root
-    def test_a_debt_that_cannot_be_written_stops_the_change(self, small_disk: Path, local: Local) -> None:
-        """With `set -e`, as the engine runs it, what would follow does not run."""
+    def test_a_handler_that_cannot_be_written_stops_the_change(self, small_disk: Path, local: Local) -> None:
+        """With `set -e`, as the engine runs it, the change does not run."""
         (small_disk / "filler").write_bytes(b"x" * 65536)
         host = local({"/var/lib/provision": small_disk / "home"})
         result = text_of(host, f"set -e\n{add_pending((RELOAD,))}\necho changed")
@@ -115,8 +115,8 @@ class TestDebts:
         assert b"changed" not in result.stdout
 
     @needs_root
-    def test_debts_survive_a_full_disk(self, small_disk: Path, local: Local) -> None:
-        """Paying one on a full disk fails; it does not forget the others."""
+    def test_handlers_survive_a_full_disk(self, small_disk: Path, local: Local) -> None:
+        """Removing one on a full disk fails, and the file is unchanged."""
         host = local({"/var/lib/provision": small_disk})
         text_of(host, add_pending((RELOAD, DETACHED)))
         (small_disk / "filler").write_bytes(b"x" * (65536 - 4096))
