@@ -124,6 +124,8 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None and name.lower() not in _NOT_SECRET
 
 
+# Parts of all these words: most text has none of them, and is not searched.
+_STEMS: Final = ("token", "pass", "secret", "credential", "auth", "key", "dsn", "salt")
 _WORD_IN_TEXT = re.compile(_SECRET_WORD.replace("_?", "[_-]?"), re.IGNORECASE)
 _NAME_LETTER = re.compile(r"[\w-]")
 _VALUE_BEHIND = re.compile(
@@ -140,6 +142,9 @@ def secret_values(text: str) -> Iterator[tuple[int, int]]:
     `'name' => 'value'` and `name "value"`. An unquoted value behind `NAME=` or `name:` ends at white space; after
     `name: ` or `name = ` it ends with the line.
     """
+    lower = text.lower()
+    if not any(stem in lower for stem in _STEMS):
+        return
     done = 0
     for word in _WORD_IN_TEXT.finditer(text):
         if word.start() < done:

@@ -134,8 +134,13 @@ def _members(document: Document) -> list[_Member]:
             at += 1
         return at
 
-    def offset(at: int) -> int:
-        return document.start + len(text[:at].encode())
+    measured, size = 0, document.start
+
+    def offset(at: int) -> int:  # of the byte; it is called with rising places
+        nonlocal measured, size
+        size += len(text[measured:at].encode())
+        measured = at
+        return size
 
     members: list[_Member] = []
     at = skip(0, "{")
@@ -161,15 +166,16 @@ def _splices(
     if not kept:
         new = json.dumps(planned, indent=2, ensure_ascii=False) + "\n"
         return [Splice(document.start, len(document.content), document.encode(new))]
+    stay = set(kept)
     splices = [
         Splice(member.value, member.end, _value(document, member, planned[member.key]))
         for member in kept
         if member.key in changed
     ]
     for before, member, after in zip([None, *members], members, [*members[1:], None], strict=False):
-        if member in kept:
+        if member in stay:
             continue
-        if any(one.start > member.start for one in kept):
+        if member.start < kept[-1].start:
             assert after is not None
             splices.append(Splice(member.start, after.start))
         else:
