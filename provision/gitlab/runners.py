@@ -1,4 +1,4 @@
-"""Runners of GitLab, made by its API.  Source: GitLab's REST API, POST /user/runners and POST /runners."""
+"""Creating runners through the API.  Source: GitLab's REST API, POST /user/runners and POST /runners."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from provision.secret import Secret
 
 
 @dataclass(frozen=True)
-class Made:
-    """A runner that GitLab has just made; its token is told only this once."""
+class NewRunner:
+    """A runner that GitLab has just created; GitLab shows its token only this once."""
 
     id: int
     token: Secret
 
 
 @dataclass(frozen=True)
-class RunnerMaker:
-    """How a runner comes to be: `fields` are the API's own (description, tag_list, locked, …).
+class RunnerCreator:
+    """How to create a runner.
 
-    marker              a line of the maintenance note that tells which host and runner it was made for
-    registration_token  the legacy way; else `api.token` must hold scope create_runner or api
+    fields              the API's own: description, tag_list, locked, …; those that are None are left out
+    scope               "instance_type", "group_type" or "project_type"
+    owner               the project or group, by number or path
+    registration_token  the legacy way; without it `api.token` must have the scope create_runner or api
+    marker              a line of the maintenance note that identifies the host and runner it is created for. A runner
+                        that an earlier, killed run created and that never contacted GitLab is found by it
     """
 
     api: Api
@@ -35,18 +39,20 @@ class RunnerMaker:
     marker: str = ""
 
     @property
-    def whose(self) -> str:
-        """Whose runner it is to be: what tells it from one of another project."""
+    def scope_and_owner(self) -> str:
+        """The scope and owner as one text, such as "project_type sammy/hello"."""
         return " ".join(str(one) for one in (self.scope, self.owner) if one is not None)
 
-    def make(self) -> Made:
-        """Makes it, or takes one over that an earlier, killed run has made. Raises ApiFailed with GitLab's reason."""
-        orphan = self._orphan() if self.marker and self.registration_token is None else None
-        if orphan is not None:
-            self.api.put(f"/runners/{orphan}", self._changed_since())
-            answer = self.api.post(f"/runners/{orphan}/reset_authentication_token", {})
-            return Made(orphan, Secret(str(answer["token"])))
-        data = {key: value for key, value in self.fields.items() if value is not None}
+    def create(self) -> NewRunner:
+        """Creates the runner, or takes over one that an earlier, killed run created. Raises ApiFailed, ChangeFailed."""
+        unused = self._find_unused() if self.marker and self.registration_token is None else None
+        if unused is not None:
+            # The inventory may have changed since that run.
+            fields = {name: value for name, value in self._given().items() if name != "maintenance_note"}
+            self.api.put(f"/runners/{unused}", fields)
+            answer = self.api.post(f"/runners/{unused}/reset_authentication_token", {})
+            return NewRunner(unused, Secret(str(answer["token"])))
+        data = self._given()
         if self.marker:
             note = data.get("maintenance_note")
             data["maintenance_note"] = f"{note}\n{self.marker}" if note else self.marker
@@ -55,18 +61,19 @@ class RunnerMaker:
         else:
             answer = self.api.post("/user/runners", {**data, "runner_type": self.scope, **self._owner()})
         try:
-            return Made(int(answer["id"]), Secret(str(answer["token"])))
+            return NewRunner(int(answer["id"]), Secret(str(answer["token"])))
         except (KeyError, ValueError) as error:
-            raise ChangeFailed(f"GitLab at {self.api.url} made a runner but told no token: {sorted(answer)}") from error
+            raise ChangeFailed(
+                f"GitLab at {self.api.url} created a runner but returned no token: {sorted(answer)}"
+            ) from error
 
-    def _changed_since(self) -> dict[str, Any]:
-        # The inventory may say something else by now than when it was made.
-        return {key: value for key, value in self.fields.items() if value is not None and key != "maintenance_note"}
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in self.fields.items() if value is not None}
 
-    def _orphan(self) -> int | None:
-        """A runner of ours that was made and never came to its host: by the marker in its note.
+    def _find_unused(self) -> int | None:
+        """The number of a runner with our marker that never contacted GitLab.
 
-        A token that may only create runners cannot see any: then none is looked for.
+        A token that may only create runners cannot list any: then there is none.
         """
         path = "/runners/all" if self.scope == "instance_type" else "/runners"
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.errors import UsageError
-from provision.gitlab.runners import RunnerMaker
+from provision.gitlab.runners import RunnerCreator
 from provision.inventory import resolve
 from provision.inventory.tables.runners import Runner
 from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
@@ -32,9 +32,11 @@ def register(host: Host) -> Iterator[Resource]:
                 hint="give gitlab.external_url, or the runner's url",
             )
         token = one.token.resolve() if one.token else None
-        agreed = settings_fingerprint(_kept(one))
+        fingerprint = settings_fingerprint(_kept(one))
         urls.append(url)
-        entries.append(RunnerEntry(one.name, str(url), resolve(one.config), token, _maker(host, one, url), agreed))
+        entries.append(
+            RunnerEntry(one.name, str(url), resolve(one.config), token, _creator(host, one, url), fingerprint)
+        )
     registry = host.settings.registry
     ca = registry.ca if registry else b""
     # gitlab-runner looks there by itself for a server's authority. It cuts the name at the first colon, in an IPv6
@@ -45,12 +47,10 @@ def register(host: Host) -> Iterator[Resource]:
     yield written
     if gitlab is not None and gitlab.api_token is not None:
         for one, entry, url in zip(host.settings.runners, entries, urls, strict=True):
-            yield RunnerSettings(
-                one.name, gitlab_api.connection(host, url), _kept(one), entry.token, written.runners_in
-            )
+            yield RunnerSettings(one.name, gitlab_api.connection(host, url), _kept(one), entry.token, written.recorded)
 
 
-def _maker(host: Host, one: Runner, url: Url) -> RunnerMaker | None:
+def _creator(host: Host, one: Runner, url: Url) -> RunnerCreator | None:
     gitlab = host.settings.gitlab
     if one.token is not None or gitlab is None or not (gitlab.api_token or one.registration_token):
         return None
@@ -60,7 +60,7 @@ def _maker(host: Host, one: Runner, url: Url) -> RunnerMaker | None:
     fields["maintenance_note"] = one.maintenance_note
     if one.run_untagged is None:
         fields["run_untagged"] = not one.tags
-    return RunnerMaker(
+    return RunnerCreator(
         gitlab_api.connection(host, url),
         fields,
         one.scope,

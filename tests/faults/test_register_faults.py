@@ -66,13 +66,13 @@ def test_gitlab_is_down(harness: Harness, server: Server) -> None:
         known = refused(harness, "register")
         new = refused(harness, "register", changes=more(harness, docker_runner("new")))
         checked = provision(harness, "register", "--check")
-    assert "GitLab says whether it knows kept, given" in known.errors
-    assert known.messages().count("the connection is refused): its entry is left as it is") == 2
+    assert "verify with GitLab the tokens of kept, given" in known.errors
+    assert known.messages().count("the connection is refused): its entry stays unchanged") == 2
     assert "cannot create new in GitLab" in new.errors
     assert "that the service runs" in new.errors
-    assert new.messages().count("its entry is left as it is") == 2
+    assert new.messages().count("its entry stays unchanged") == 2
     assert (checked.code, checked.changes()) == (0, [])
-    assert checked.messages().count("its entry is left as it is") == 2
+    assert checked.messages().count("its entry stays unchanged") == 2
 
 
 def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Server) -> None:
@@ -89,11 +89,11 @@ def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Serve
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"status": 500}, ("cannot say whether it knows runner kept (it answers 500)",)),
+        ({"status": 500}, ("knows runner kept is unknown (it answers 500)",)),
         ({"status": 502, "body": "<html>Bad Gateway</html>"}, ("(it answers 502)",)),
-        ({"status": 403, "body": "Forbidden\n"}, ("it answers 403 to whatever the host asks",)),
+        ({"status": 403, "body": "Forbidden\n"}, ("it answers every request of the host with 403",)),
         ({"status": 429, "headers": {"Retry-After": "7200"}}, ("(it answers 429)",)),
-        ({"drop": True}, ("its entry is left as it is",)),
+        ({"drop": True}, ("its entry stays unchanged",)),
     ],
     ids=["500", "502", "a ban", "429", "dropped"],
 )

@@ -236,7 +236,7 @@ def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server)
     with server.counted() as seen:
         outcome = applied(harness, "register")
     assert writes(seen) == {"POST /user/runners": 1}
-    assert f"GitLab at {URL} no longer knows runner docker-builder: it is created anew" in outcome.messages()
+    assert f"GitLab at {URL} no longer knows runner docker-builder: it is created again" in outcome.messages()
     known = server.runner("docker-builder")
     assert config(harness, HOST).replace(f"id = {known['id']}", f"id = {number}") == before.replace(old, known["token"])
     assert known["tag_list"] == ["arm64", "docker"]

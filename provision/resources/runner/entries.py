@@ -1,12 +1,8 @@
-"""Two ways to build images in jobs that exclude each other.  Source: GitLab's documentation on building Docker images.
+"""The `[[runners]]` of the inventory in /etc/gitlab-runner/config.toml, each with a token that GitLab accepts.
 
-docker-in-docker: `privileged` and the volume /certs/client; the socket: the host's /var/run/docker.sock as a volume.
-
-The `[[runners]]` of the inventory in `/etc/gitlab-runner/config.toml`, each with a token that GitLab accepts.
-
-A runner is known by its token and server, never by its name. Tokens are proven by asking GitLab from the host
-that uses them (POST /runners/verify); only a clear 403 means "gone", anything else means "not known now". The
-runner reads the file again by itself within 3 s: nothing is restarted.
+gitlab-runner reads a changed file by itself within 3 seconds: it is not restarted. Sources: gitlab-runner's documentation
+on config.toml, and on building Docker images: docker-in-docker (`privileged` and the volume /certs/client), or the host's
+socket (the volume /var/run/docker.sock).
 """
 
 from __future__ import annotations
@@ -21,65 +17,79 @@ from provision.editing.toml.masking import diff
 from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, fingerprint
 from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import ProbeFailed, Refused
-from provision.gitlab.runners import Made, RunnerMaker
+from provision.gitlab.runners import NewRunner, RunnerCreator
 from provision.host.curl import remedy
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.host.scripts import body
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
-from provision.resources.runner.accounts import Accounts, ask_tokens, read_tokens, unregister
-from provision.resources.runner.settings import Records, Sought, follow, settings_key
+from provision.resources.runner.registrations import (
+    Candidate,
+    Registrations,
+    RunnerRecord,
+    RunnerStatus,
+    under_new_names,
+)
+from provision.resources.runner.settings import settings_key
+from provision.resources.runner.tokens import ask_tokens, read_tokens, unregister
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import Secret, revealed
 from provision.shell import Command
 
-
-def mixed_ways(name: str, settings: Mapping[str, Any]) -> Iterator[Note]:
-    """A note for a runner that has both."""
-    docker = settings.get("docker")
-    if not isinstance(docker, Mapping):
-        return
-    volumes = [str(one) for one in docker.get("volumes", [])]
-    socket = any(one.partition(":")[2].startswith("/var/run/docker.sock") for one in volumes)
-    inside = any(one.partition(":")[0] == "/certs/client" for one in volumes)
-    if socket and inside:
-        yield Note(
-            f"runner {name} has docker-in-docker (/certs/client) and the host's socket (/var/run/docker.sock): "
-            "jobs use the socket, and see the host's Docker; take one of the two volumes out"
-        )
-
-
 CONFIG: Final = "/etc/gitlab-runner/config.toml"
-STATE: Final = "config.toml"
-# The runner takes all else over by itself; a restart would cancel its jobs, so it waits until none runs.
+# A restart cancels CI jobs, so it waits until none runs.
 RESTART: Final = Handler(
     "restart-runner",
     "restart gitlab-runner",
     Command(f"{wait_for_ci_jobs()}systemctl restart gitlab-runner"),
     deadline=CI_JOBS_LIMIT_SECONDS + 120.0,
 )
-_PLACEHOLDER: Final = "glrt-not-made-yet"
+_RECORD_KEY: Final = "config.toml"
+_PLACEHOLDER: Final = "glrt-not-created-yet"
+_NOT_SETTINGS: Final = ("name", "url", "token", "id")
 
 
 @dataclass(frozen=True)
 class RunnerEntry:
-    """One runner as the inventory has it. Without a token, `maker` can have GitLab make one.
+    """One runner of the inventory.
 
-    agreed  fingerprint of the settings that GitLab keeps of it, which a runner that is made has from the start
+    settings              its keys in config.toml
+    token                 its token; None: GitLab creates the runner, through `creator`
+    settings_fingerprint  of the settings that GitLab keeps of it; a runner that is created has them from the start
     """
 
     name: str
     url: str
     settings: Mapping[str, Any] = field(hash=False)
     token: Secret | None = None
-    maker: RunnerMaker | None = None
-    agreed: str = ""
+    creator: RunnerCreator | None = None
+    settings_fingerprint: str = ""
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """The settings with secrets in plain text, without the keys that identify the runner."""
+        plain: dict[str, Any] = revealed(self.settings)
+        return {key: value for key, value in plain.items() if key not in _NOT_SETTINGS}
+
+    @property
+    def candidate(self) -> Candidate:
+        """For finding it under an earlier name."""
+        keys = tuple(sorted(dotted_keys(self.own_settings)))
+        return Candidate(self.name, self.url, keys, self.creator.scope_and_owner if self.creator else "")
+
+    def wanted(self, status: RunnerStatus) -> WantedRunner:
+        """Its entry as it should be."""
+        token = self.token.reveal() if self.token else None
+        return WantedRunner(self.name, self.url, token, self.own_settings, status.id, status.previous)
 
 
 @dataclass(frozen=True)
 class RunnerEntries(Resource):
-    """Ours stand in the file, with `top` as its top-level keys; what we once wrote and dropped is gone."""
+    """config.toml has these runners and the top-level keys `top`; runners and keys of ours that were dropped are removed.
+
+    Raises Refused for a token that GitLab refuses, and for a runner that has no token and cannot be created.
+    """
 
     runners: tuple[RunnerEntry, ...]
     top: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -94,150 +104,152 @@ class RunnerEntries(Resource):
 
     @property
     def record_key(self) -> str:
-        return STATE
+        return _RECORD_KEY
 
     def probe(self) -> Probe:
         given = [(one.url, one.token) for one in self.runners if one.token]
         urls = list(dict.fromkeys(one.url for one in self.runners))
         return Probe({"file": ask_file(CONFIG), "tokens": ask_tokens(CONFIG, urls, given)})
 
-    def runners_in(self, records: Mapping[str, Any]) -> Records:
-        """What the task recorded about our runners, by the names that they have now; `records` by record key."""
-        sought = [
-            Sought(one.name, one.url, self._keys(one), one.maker.whose) for one in self.runners if one.maker is not None
-        ]
-        return follow(records.get(STATE, {}).get("runners", {}), [one.name for one in self.runners], sought)
+    def recorded(self, records: Mapping[str, Any]) -> dict[str, RunnerRecord]:
+        """What the task recorded about each runner, by the name that it has now; `records` as in `Observation`."""
+        found = (records.get(_RECORD_KEY) or {}).get("runners", {})
+        return under_new_names(
+            {name: RunnerRecord.parse(one) for name, one in found.items()},
+            [one.name for one in self.runners],
+            [one.candidate for one in self.runners if one.creator is not None],
+        )
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        found = read_file(CONFIG, seen, "file")
-        text = _decoded(found.content or b"")
-        there = entries(text)
-        for entry in there:
-            Secret(entry.token)  # other people's too: from now on masked, should a program speak of them
-        record = {**(seen.record or {}), "runners": self.runners_in(seen.records)}
-        accounts = Accounts(there, read_tokens(seen["tokens"]), record)
-        seen_now = found.content
-        waiting = ""
-        missing: list[RunnerEntry] = []
-        wanted: list[WantedRunner] = []
-        unsure: list[str] = []
+        file = read_file(CONFIG, seen, "file")
+        text = _decoded(file.content or b"")
+        found = entries(text)
+        for entry in found:
+            Secret(entry.token)  # from now on masked in the output of programs, also a token of somebody else's
+        registrations = Registrations(found, read_tokens(seen["tokens"]), self.recorded(seen.records))
+        statuses = {one.name: registrations.status(one.name, one.url, one.token) for one in self.runners}
         for one in self.runners:
-            verdict = accounts.judge(one.name, one.url, one.token)
-            if verdict.refused:
-                raise Refused(f"GitLab at {one.url} refuses the token of runner {one.name}", hint=verdict.refused)
-            if verdict.note:
-                yield Note(verdict.note)
-            if verdict.unsure:
-                unsure.append(one.name)
-            yield from mixed_ways(one.name, one.settings)
-            if verdict.missing and one.maker is None and one.token is None:
-                raise Refused(
-                    f"runner {one.name} has no token, and nothing to make one with",
-                    hint="give it token = …, or gitlab.api_token so that it can be created",
-                )
-            if verdict.missing:
-                missing.append(one)
-            if verdict.unreachable and verdict.missing:
-                waiting = verdict.unreachable
-            token = one.token.reveal() if one.token else None
-            wanted.append(WantedRunner(one.name, one.url, token, self._settings(one), verdict.id, verdict.previous))
-        yield from unregister(accounts.leaving(wanted))
-        yield from self._change(text, seen_now, wanted, missing, accounts, waiting)
-        if unsure:
-            yield unverified(f"GitLab says whether it knows {', '.join(unsure)}", "it did not answer that: see above")
+            yield from _notes(one, statuses[one.name])
+        yield from unregister(registrations.to_unregister(self._wanted(statuses)))
+        owned_top = tuple((seen.record or {}).get("top", ()))
+        yield from _Rewrite(self, file.content, text, statuses, registrations, owned_top).plan()
+        if unknown := [name for name, status in statuses.items() if status.unknown]:
+            yield unverified(f"verify with GitLab the tokens of {', '.join(unknown)}", "it gave no answer: see above")
 
-    def _change(
-        self,
-        text: str,
-        seen: bytes | None,
-        wanted: list[WantedRunner],
-        missing: list[RunnerEntry],
-        accounts: Accounts,
-        waiting: str,
-    ) -> Iterator[Change]:
-        create = [one for one in missing if one.token is None]
-        foreseen = {one.name: Made(0, Secret(f"{_PLACEHOLDER}-{one.name}")) for one in create}
-        result = self._reconcile(text, wanted, foreseen, accounts)
-        record = self._record(wanted, foreseen, accounts)
+    def _wanted(self, statuses: Mapping[str, RunnerStatus]) -> list[WantedRunner]:
+        return [one.wanted(statuses[one.name]) for one in self.runners]
+
+
+def _notes(one: RunnerEntry, status: RunnerStatus) -> Iterator[Note]:
+    """What the reader should know about a runner. Raises Refused."""
+    if status.refused:
+        raise Refused(f"GitLab at {one.url} refuses the token of runner {one.name}", hint=status.refused)
+    if status.note:
+        yield Note(status.note)
+    if status.missing and one.creator is None and one.token is None:
+        raise Refused(
+            f"runner {one.name} has no token, and cannot be created",
+            hint="give it token = …, or gitlab.api_token so that it can be created",
+        )
+    docker = one.settings.get("docker")
+    volumes = [str(volume) for volume in docker.get("volumes", [])] if isinstance(docker, Mapping) else []
+    socket = any(volume.partition(":")[2].startswith("/var/run/docker.sock") for volume in volumes)
+    if socket and any(volume.partition(":")[0] == "/certs/client" for volume in volumes):
+        yield Note(
+            f"runner {one.name} has docker-in-docker (/certs/client) and the host's socket (/var/run/docker.sock): "
+            "jobs use the socket and reach the host's Docker; remove one of the two volumes"
+        )
+
+
+@dataclass(frozen=True)
+class _Rewrite:
+    """The change of config.toml itself.
+
+    before     the file's content; None when it does not exist. It is replaced only if it still has this content:
+               gitlab-runner writes to it as well
+    owned_top  top-level keys that we set earlier
+    """
+
+    resource: RunnerEntries
+    before: bytes | None
+    text: str
+    statuses: Mapping[str, RunnerStatus]
+    registrations: Registrations
+    owned_top: Sequence[str]
+
+    def plan(self) -> Iterator[Change]:
+        """The change; none when the file is as wanted."""
+        to_create = [one for one in self.resource.runners if self.statuses[one.name].missing and one.token is None]
+        # Check mode shows runners that GitLab has not created yet with a placeholder for their token.
+        predicted = {one.name: NewRunner(0, Secret(f"{_PLACEHOLDER}-{one.name}")) for one in to_create}
+        result = self._reconciled(predicted)
         if not result.changed:
             return
 
-        def make() -> Outcome:
-            made = {one.name: one.maker.make() for one in create if one.maker}
-            write = self._write(self._reconcile(text, wanted, made, accounts).text, seen)
-            agreed = {settings_key(one.name): one.agreed for one in create if one.agreed}
-            return Outcome(write, self._record(wanted, made, accounts), agreed)
+        def create() -> Outcome:
+            created = {one.name: one.creator.create() for one in to_create if one.creator}
+            compared = {
+                settings_key(one.name): one.settings_fingerprint for one in to_create if one.settings_fingerprint
+            }
+            return Outcome(self._write(self._reconciled(created).text), self._record(created), compared)
 
         summary = "; ".join(one.summary for one in result.actions)
-        if create:
-            summary = f"create {', '.join(one.name for one in create)} in GitLab at {create[0].url}; {summary}"
+        if to_create:
+            names = ", ".join(one.name for one in to_create)
+            summary = f"create {names} in GitLab at {to_create[0].url}; {summary}"
+        waiting = next((one.unreachable for one in reversed([*self.statuses.values()]) if one.unreachable), "")
         yield Change(
             f"{summary} ({waiting})" if waiting else summary,
-            ApiAction(make, "POST /user/runners") if create else self._write(result.text, seen),
-            "create" if create or seen is None else "update",
-            diff(text, result.text),
-            (RESTART,) if _listens(text) != _listens(result.text) else (),
-            record=record,
+            ApiAction(create, "POST /user/runners") if to_create else self._write(result.text),
+            "create" if to_create or self.before is None else "update",
+            diff(self.text, result.text),
+            (RESTART,) if _listen_address(self.text) != _listen_address(result.text) else (),
+            record=self._record(predicted),
             deadline=120,
             requires="gitlab" if waiting else "",
             remedy=remedy(waiting),
         )
 
-    def _reconcile(
-        self, text: str, wanted: Sequence[WantedRunner], made: Mapping[str, Made], accounts: Accounts
-    ) -> Reconciled:
-        runners = [
-            dataclasses.replace(one, token=made[one.name].token.reveal(), id=made[one.name].id or None)
-            if one.name in made
-            else one
-            for one in wanted
-        ]
+    def _reconciled(self, created: Mapping[str, NewRunner]) -> Reconciled:
+        wanted = [one.wanted(self.statuses[one.name]) for one in self.resource.runners]
         return reconcile(
-            text,
-            top=revealed(self.top),
-            runners=runners,
-            owned_top=accounts.owned_top,
-            dropped=accounts.dropped([one for one in wanted if one.name not in made]),
-            owned_keys=accounts.owned_keys,
+            self.text,
+            top=revealed(self.resource.top),
+            runners=[
+                dataclasses.replace(one, token=created[one.name].token.reveal(), id=created[one.name].id or None)
+                if one.name in created
+                else one
+                for one in wanted
+            ],
+            owned_top=list(self.owned_top),
+            dropped=self.registrations.dropped([one for one in wanted if one.name not in created]),
+            owned_keys=self.registrations.owned_keys,
         )
 
-    def _record(
-        self, wanted: Sequence[WantedRunner], made: Mapping[str, Made], accounts: Accounts
-    ) -> dict[str, Any] | None:
-        runners = {}
-        makers = {one.name: one.maker for one in self.runners}
-        for one in wanted:
-            maker = makers[one.name]
-            new = made.get(one.name)
-            token = new.token.reveal() if new else one.token
-            runners[one.name] = {
-                "url": one.url,
-                "fingerprint": fingerprint(token) if token else "".join(one.previous[:1]),
-                "id": new.id if new else one.id,
-                "made": bool(new) or accounts.made(one.name),
-                "keys": sorted(dotted_keys(one.settings)),
-                **({"scope": maker.whose} if maker else {}),
-            }
-        top = sorted(dotted_keys(self.top))
+    def _record(self, created: Mapping[str, NewRunner]) -> dict[str, Any] | None:
+        runners = {one.name: self._runner_record(one, created.get(one.name)).data() for one in self.resource.runners}
+        top = sorted(dotted_keys(self.resource.top))
         return {"top": top, "runners": runners} if top or runners else None
 
-    def _keys(self, one: RunnerEntry) -> tuple[str, ...]:
-        return tuple(sorted(dotted_keys(self._settings(one))))
-
-    @staticmethod
-    def _settings(one: RunnerEntry) -> dict[str, Any]:
-        plain = revealed(one.settings)
-        return {key: value for key, value in plain.items() if key not in ("name", "url", "token", "id")}
-
-    @staticmethod
-    def _write(text: str, seen: bytes | None) -> Command:
-        # The runner rewrites this file itself now and then: what was not looked at is not written over.
-        return replace(
-            CONFIG, text, mode="0600", owner="root:root", check=body("check_runner_config"), seen=seen or b""
+    def _runner_record(self, one: RunnerEntry, created: NewRunner | None) -> RunnerRecord:
+        wanted = one.wanted(self.statuses[one.name])
+        token = created.token.reveal() if created else wanted.token
+        return RunnerRecord(
+            wanted.url,
+            fingerprint(token) if token else "".join(wanted.previous[:1]),
+            created.id if created else wanted.id,
+            bool(created) or self.registrations.created(one.name),
+            one.candidate.keys,
+            one.candidate.scope,
         )
 
+    def _write(self, text: str) -> Command:
+        check = body("check_runner_config")
+        return replace(CONFIG, text, mode="0600", owner="root:root", check=check, seen=self.before or b"")
 
-def _listens(text: str) -> Any:
+
+def _listen_address(text: str) -> Any:
+    """The only setting that needs a restart."""
     return tomllib.loads(text).get("listen_address")
 
 
@@ -246,5 +258,5 @@ def _decoded(content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ProbeFailed(
-            f"{CONFIG} is not UTF-8: {error}", hint="mend it on the host first: it is not written over"
+            f"{CONFIG} is not UTF-8: {error}", hint="fix the file on the host; it was not changed"
         ) from error

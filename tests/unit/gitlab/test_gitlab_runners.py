@@ -11,7 +11,7 @@ import pytest
 
 from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
-from provision.gitlab.runners import RunnerMaker
+from provision.gitlab.runners import RunnerCreator
 from provision.secret import Secret
 from provision.url import Url
 
@@ -34,11 +34,11 @@ class TestMaking:
     def test_by_the_api(self, serve: Serve, reply: Any) -> None:
         """Only the fields that are set, and the type."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
-        made = RunnerMaker(
+        runner = RunnerCreator(
             Api(Url.parse(web.url), TOKEN), {"description": "b", "tag_list": None, "run_untagged": False}
-        ).make()
-        assert (made.id, made.token) == (7, Secret("glrt-x"))
-        assert "glrt-x" not in repr(made)
+        ).create()
+        assert (runner.id, runner.token) == (7, Secret("glrt-x"))
+        assert "glrt-x" not in repr(runner)
         assert sent(web.asked[0]) == {"description": "b", "run_untagged": False, "runner_type": "instance_type"}
 
     @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ class TestMaking:
         web = serve(
             lambda asked: reply(200, {"id": 42}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
         )
-        RunnerMaker(Api(Url.parse(web.url), TOKEN), {}, scope, owner).make()
+        RunnerCreator(Api(Url.parse(web.url), TOKEN), {}, scope, owner).create()
         assert sent(web.asked[-1]) == {"runner_type": scope, **expected}
 
     def test_with_a_registration_token(self, serve: Serve, reply: Any) -> None:
         """The legacy way."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "t"}))
-        RunnerMaker(
+        RunnerCreator(
             Api(Url.parse(web.url), Secret("")), {"description": "b"}, registration_token=Secret("GR13-legacy")
-        ).make()
+        ).create()
         assert web.asked[0].path == "/api/v4/runners"
         assert sent(web.asked[0]) == {"description": "b", "token": "GR13-legacy"}
 
@@ -72,14 +72,14 @@ class TestMaking:
         """410: what to do instead."""
         web = serve(lambda _: reply(410, {"message": "410 Gone - runner registration disallowed"}))
         with pytest.raises(ApiFailed, match="410") as caught:
-            RunnerMaker(Api(Url.parse(web.url), Secret("")), {}, registration_token=Secret("GR13")).make()
+            RunnerCreator(Api(Url.parse(web.url), Secret("")), {}, registration_token=Secret("GR13")).create()
         assert "gitlab.api_token" in caught.value.hint
 
     def test_an_answer_without_a_token(self, serve: Serve, reply: Any) -> None:
         """Its keys are told, not its values."""
         web = serve(lambda _: reply(201, {"id": 7, "secret": "value"}))
-        with pytest.raises(ChangeFailed, match=r"told no token: \['id', 'secret'\]") as caught:
-            RunnerMaker(Api(Url.parse(web.url), TOKEN), {}).make()
+        with pytest.raises(ChangeFailed, match=r"returned no token: \['id', 'secret'\]") as caught:
+            RunnerCreator(Api(Url.parse(web.url), TOKEN), {}).create()
         assert "value" not in caught.value.text
 
 
@@ -88,9 +88,9 @@ class TestOrphans:
 
     MARK = "made by provision for web1: builder"
 
-    def maker(self, url: str) -> RunnerMaker:
+    def creator(self, url: str) -> RunnerCreator:
         """With a marker."""
-        return RunnerMaker(
+        return RunnerCreator(
             Api(Url.parse(url), TOKEN), {"description": "builder", "maintenance_note": "ask ops"}, marker=self.MARK
         )
 
@@ -110,15 +110,15 @@ class TestOrphans:
             return reply(201, {"token": "glrt-fresh", "token_expires_at": None})
 
         web = serve(answer)
-        made = self.maker(web.url).make()
-        assert (made.id, made.token.reveal()) == (2, "glrt-fresh")
+        runner = self.creator(web.url).create()
+        assert (runner.id, runner.token.reveal()) == (2, "glrt-fresh")
         assert web.asked[-1].path == "/api/v4/runners/2/reset_authentication_token"
         assert not any(one.path == "/api/v4/user/runners" for one in web.asked)
 
     def test_there_is_none(self, serve: Serve, reply: Any) -> None:
         """Made, with the marker behind the user's own note."""
         web = serve(lambda asked: reply(200, []) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"}))
-        self.maker(web.url).make()
+        self.creator(web.url).create()
         assert sent(web.asked[-1])["maintenance_note"] == f"ask ops\n{self.MARK}"
 
     def test_a_token_that_may_only_create(self, serve: Serve, reply: Any) -> None:
@@ -128,11 +128,11 @@ class TestOrphans:
                 reply(403, {"message": "no"}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
             )
         )
-        assert self.maker(web.url).make().id == 7
+        assert self.creator(web.url).create().id == 7
 
     def test_gitlab_in_trouble(self, serve: Serve, reply: Any) -> None:
         """Not known is not none: nothing is made."""
         web = serve(lambda _: reply(500, {"message": "no"}))
         with pytest.raises(ApiFailed, match="500"):
-            self.maker(web.url).make()
+            self.creator(web.url).create()
         assert {one.method for one in web.asked} == {"GET"}

@@ -24,10 +24,10 @@ import yaml
 from provision.editing.toml.model import Entry
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
-from provision.gitlab.runners import RunnerMaker
+from provision.gitlab.runners import RunnerCreator
 from provision.resources import RunnerSettings
 from provision.resources.base import ApiAction, Change
-from provision.resources.runner.accounts import ask_tokens, unregister
+from provision.resources.runner.tokens import ask_tokens, unregister
 from provision.secret import Secret
 from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url
@@ -190,7 +190,7 @@ def test_making_a_runner(
     described: Any, between: Between, scope: str, owner: str | int | None, listed: str, before: list[str]
 ) -> None:
     """Looked whether an earlier run made it, then made with all that the inventory can say."""
-    made = RunnerMaker(between.api, ALL, scope, owner, marker="made by provision for host: builder").make()
+    made = RunnerCreator(between.api, ALL, scope, owner, marker="made by provision for host: builder").create()
     assert made.token.reveal().startswith("glrt-")
     checked(described, between, f"GET {listed} 200", *before, "POST /user/runners 201")
     assert between.sent[-1].body["maintenance_note"] == "rack 7\nmade by provision for host: builder"
@@ -199,15 +199,15 @@ def test_making_a_runner(
 def test_making_a_groups_runner(described: Any, between: Between) -> None:
     """As far as the lab goes, which has no groups: the request is as described."""
     with pytest.raises(ApiFailed, match="403"):
-        RunnerMaker(between.api, {"description": "builder"}, "group_type", 7).make()
+        RunnerCreator(between.api, {"description": "builder"}, "group_type", 7).create()
     checked(described, between, "POST /user/runners 403")
 
 
 def test_taking_one_over(described: Any, between: Between) -> None:
     """What a killed run made: brought to what is wanted by now, and given a new token."""
-    first = RunnerMaker(between.api, ALL, marker="made by provision for host: builder").make()
+    first = RunnerCreator(between.api, ALL, marker="made by provision for host: builder").create()
     del between.sent[:]
-    again = RunnerMaker(between.api, {**ALL, "paused": True}, marker="made by provision for host: builder").make()
+    again = RunnerCreator(between.api, {**ALL, "paused": True}, marker="made by provision for host: builder").create()
     assert again.id == first.id
     checked(
         described,
@@ -221,13 +221,15 @@ def test_taking_one_over(described: Any, between: Between) -> None:
 
 def test_registering_the_old_way(described: Any, between: Between) -> None:
     """With a registration token."""
-    RunnerMaker(between.api, ALL, registration_token=Secret("old"), marker="made by provision for host: builder").make()
+    RunnerCreator(
+        between.api, ALL, registration_token=Secret("old"), marker="made by provision for host: builder"
+    ).create()
     checked(described, between, "POST /runners 201")
 
 
 def test_comparing_and_changing_settings(described: Any, between: Between, tmp_path: Path) -> None:
     """A runner that is known by its token: its number is asked, it is looked at, and what differs is put."""
-    made = RunnerMaker(between.api, {"description": "old"}).make()
+    made = RunnerCreator(between.api, {"description": "old"}).create()
     (tmp_path / ".runner_system_id").write_text("s_0123456789ab\n")
     (tmp_path / "home").mkdir()
     host = LocalSession({"/etc/gitlab-runner": tmp_path, "/var/lib/provision": tmp_path / "home"})
@@ -249,7 +251,7 @@ def test_what_the_host_asks(described: Any, between: Between, tmp_path: Path) ->
     """Tokens proven, and runners taken out: one that was given, one that we made."""
     (tmp_path / ".runner_system_id").write_text("s_0123456789ab\n")
     host = LocalSession({"/etc/gitlab-runner": tmp_path})
-    one, two = (RunnerMaker(between.api, {"description": name}).make().token for name in ("one", "two"))
+    one, two = (RunnerCreator(between.api, {"description": name}).create().token for name in ("one", "two"))
     del between.sent[:]
     for command in (
         ask_tokens(str(tmp_path / "config.toml"), [between.url], [(between.url, one)]),

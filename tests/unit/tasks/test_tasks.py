@@ -116,7 +116,7 @@ class TestRegister:
             RunnerEntries,
         )
         (one,) = entries.runners
-        assert (one.name, one.url, one.token, one.maker) == (
+        assert (one.name, one.url, one.token, one.creator) == (
             "builder",
             "https://gitlab.example.com",
             Secret("glrt-x"),
@@ -131,10 +131,10 @@ class TestRegister:
             "[runners.docker]", 'tags = ["a", "b"]\n[runners.docker]'
         )
         (one,) = only(wants("register", text), RunnerEntries).runners
-        assert one.maker is not None
-        assert one.maker.fields["tag_list"] == "a,b"
-        assert one.maker.fields["run_untagged"] is False
-        assert (one.maker.api.fallback, one.maker.api.token) == ("203.0.113.10", Secret("glpat-x"))
+        assert one.creator is not None
+        assert one.creator.fields["tag_list"] == "a,b"
+        assert one.creator.fields["run_untagged"] is False
+        assert (one.creator.api.fallback, one.creator.api.token) == ("203.0.113.10", Secret("glpat-x"))
 
     def test_top_level_keys(self, wants: Wants) -> None:
         """As config.toml has them; the program's version is none of them."""

@@ -1,4 +1,4 @@
-"""Asking GitLab about tokens, with a real sh, awk and curl against a server on loopback."""
+"""Asking GitLab about tokens, with real shells, awk and curl against a server on loopback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from provision.resources import Result
-from provision.resources.runner.accounts import ask_tokens, read_tokens
+from provision.resources.runner.tokens import ask_tokens, read_tokens
 from provision.secret import Secret
 from provision.testing import LocalSession
 from tests.unit.conftest import Local
@@ -69,7 +69,7 @@ def ask(host: LocalSession, tmp_path: Path, config: str | None, urls: list[str],
 def test_tokens_of_the_file_and_of_the_inventory_are_asked_once(
     serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
 ) -> None:
-    """Those of a server that is named; with the system's id, in the body of a POST."""
+    """Only those of a named server; with the system's id, in the body of a POST."""
     web = serve(lambda asked: reply(403 if b"glrt-two" in asked.body else 200))
     result = ask(host, tmp_path, CONFIG.format(url=web.url), [web.url], (web.url, "glrt-one"), (web.url, "glrt-new"))
     answers = read_tokens(result)
@@ -82,7 +82,7 @@ def test_tokens_of_the_file_and_of_the_inventory_are_asked_once(
 
 
 def test_no_other_servers_token_leaves_the_host(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
-    """Neither a foreign server's, nor one that could be more than a token."""
+    """Neither that of another server, nor a text that could be more than a token."""
     web = serve(lambda _: reply(200))
     ask(host, tmp_path, CONFIG.format(url=web.url), [web.url])
     sent = b"".join(one.body for one in web.asked)
@@ -90,18 +90,18 @@ def test_no_other_servers_token_leaves_the_host(serve: Serve, reply: Any, host: 
         assert secret not in sent
 
 
-def test_a_server_without_a_token_is_asked_whether_it_is_there(
+def test_a_server_without_a_token_is_asked_for_its_version(
     serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
 ) -> None:
-    """Whatever it answers."""
+    """Any answer shows that it is reachable."""
     web = serve(lambda _: reply(401))
     answers = read_tokens(ask(host, tmp_path, None, [web.url]))
     assert answers.status == {(web.url, "-"): 401}
     assert [(one.method, one.path) for one in web.asked] == [("GET", "/api/v4/version")]
 
 
-def test_a_server_that_is_not_there(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
-    """No status, and the reason in words; another server is asked all the same."""
+def test_a_server_that_is_not_reachable(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
+    """Status 0 and the reason; the next server is still asked."""
     gone, there = serve(lambda _: reply(200)), serve(lambda _: reply(502))
     gone.close()
     answers = read_tokens(ask(host, tmp_path, None, [gone.url, there.url], (gone.url, "glrt-a"), (there.url, "glrt-b")))
@@ -109,15 +109,13 @@ def test_a_server_that_is_not_there(serve: Serve, reply: Any, host: LocalSession
     assert answers.reasons == {gone.url: "the connection is refused", there.url: "it answers 502"}
 
 
-def test_nothing_is_asked_without_runners(host: LocalSession, tmp_path: Path) -> None:
-    """No server, no question."""
+def test_no_runners(host: LocalSession, tmp_path: Path) -> None:
+    """No server is asked."""
     assert ask(host, tmp_path, CONFIG, []).stdout == b""
 
 
-def test_a_server_that_limits_requests_is_asked_again_when_it_says_so(
-    serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
-) -> None:
-    """429 with Retry-After: the next answer counts."""
+def test_a_rate_limit_is_waited_for(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
+    """429 with Retry-After: the token is asked about again."""
     answers = iter([reply(429, headers={"Retry-After": "1"}), reply(200)])
     web = serve(lambda _: next(answers))
     started = time.monotonic()
@@ -128,10 +126,10 @@ def test_a_server_that_limits_requests_is_asked_again_when_it_says_so(
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "3600"}, {}, {"Retry-After": "Sat, 21 Nov 2026 11:00:00 GMT"}])
-def test_a_wait_that_is_too_long_is_not_begun(
+def test_a_long_wait_is_not_begun(
     serve: Serve, reply: Any, host: LocalSession, tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    """What it answers is told, at once."""
+    """The status is 429, without a wait."""
     web = serve(lambda _: reply(429, headers=headers))
     found = read_tokens(ask(host, tmp_path, None, [web.url], (web.url, "glrt-a")))
     assert found.status == {(web.url, "glrt-a"): 429}
@@ -142,11 +140,11 @@ def test_a_wait_that_is_too_long_is_not_begun(
     ("body", "kind", "status"),
     [({"message": "403 Forbidden"}, "application/json", 403), (b"Forbidden\n", "text/plain", 0)],
 )
-def test_a_403_that_is_not_the_apis_says_nothing_of_a_token(
+def test_a_403_that_is_not_from_the_api(
     serve: Serve, reply: Any, host: LocalSession, tmp_path: Path, body: Any, kind: str, status: int
 ) -> None:
-    """A proxy's, or a ban of the host: not gone, but not known."""
+    """From a proxy, or because the host is banned: the token is not known to be invalid."""
     web = serve(lambda _: reply(403, body, {"Content-Type": kind}))
     found = read_tokens(ask(host, tmp_path, None, [web.url], (web.url, "glrt-a")))
     assert found.status == {(web.url, "glrt-a"): status}
-    assert ("barred" in found.reasons.get(web.url, "")) is (status == 0)
+    assert ("banned" in found.reasons.get(web.url, "")) is (status == 0)

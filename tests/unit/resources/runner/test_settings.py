@@ -15,6 +15,7 @@ from provision.gitlab.api import Api
 from provision.host.state import HostState
 from provision.resources import RunnerSettings
 from provision.resources.base import ApiAction, Change, Observation
+from provision.resources.runner.registrations import RunnerRecord
 from provision.resources.runner.settings import settings_key
 from provision.secret import Secret
 from provision.testing import LocalSession, notes, observe_on, planned
@@ -23,14 +24,14 @@ from provision.url import Url
 Serve = Callable[..., Any]
 FIELDS = {"description": "builder", "tag_list": ["docker", "big"], "paused": False}
 ENTRIES = {"config.toml": {"runners": {"builder": {"id": 7}}}}
-AGREED = {"id": 7, "description": "builder", "tag_list": ["big", "docker"], "paused": False, "locked": True}
+RUNNER = {"id": 7, "description": "builder", "tag_list": ["big", "docker"], "paused": False, "locked": True}
 
 
 class Host:
-    """A host with a record of ours and a system id, and GitLab as it answers."""
+    """A host with our records and a system id, and a GitLab."""
 
     def __init__(self, folder: Path, serve: Serve, reply: Any) -> None:
-        self.runner: Any = dict(AGREED)
+        self.runner: Any = dict(RUNNER)
         self.status = 200
         (folder / "gitlab-runner").mkdir()
         (folder / "gitlab-runner/.runner_system_id").write_text("s_0123456789ab\n")
@@ -55,7 +56,9 @@ class Host:
             Api(Url.parse(self.web.url), Secret("glpat-x")),
             {**FIELDS, **fields},
             Secret(token) if token else None,
-            lambda state: state.get("config.toml", {}).get("runners", {}),
+            lambda records: {
+                name: RunnerRecord.parse(one) for name, one in records.get("config.toml", {}).get("runners", {}).items()
+            },
         )
 
     def observe(self, resource: RunnerSettings, due: bool = False) -> Observation:
@@ -69,7 +72,7 @@ class Host:
 
     @property
     def asked(self) -> list[str]:
-        """What GitLab was asked."""
+        """The requests that GitLab received."""
         return [f"{one.method} {one.path.removeprefix('/api/v4')}" for one in self.web.asked]
 
 
@@ -80,32 +83,32 @@ def host(tmp_path: Path, serve: Serve, reply: Any) -> Host:
 
 
 def test_bare(host: Host) -> None:
-    """Not made yet: there is nothing to compare."""
+    """Not created yet: there is nothing to compare."""
     host.records = {}
     assert host.plan(host.settings()) == []
     assert host.asked == []
 
 
-def test_it_is_as_wanted_and_that_is_remembered(host: Host) -> None:
-    """Tags have no order; what the inventory does not mention is left to the UI. No change, but a comparison."""
-    (proof,) = host.plan(host.settings())
-    assert (proof.summary, proof.verification) == ("compare runner builder with GitLab", True)
-    assert proof.record
+def test_equal_settings_are_recorded(host: Host) -> None:
+    """Tags have no order; settings that the inventory does not mention do not count. A comparison is no change."""
+    (comparison,) = host.plan(host.settings())
+    assert (comparison.summary, comparison.verification) == ("compare runner builder with GitLab", True)
+    assert comparison.record
     assert host.asked == ["GET /runners/7"]
 
 
 def test_converged(host: Host) -> None:
-    """Agreed on with these very settings: GitLab is not asked again."""
-    (proof,) = host.plan(host.settings())
-    host.records = {**ENTRIES, settings_key("builder"): proof.record}
+    """These settings were compared before: GitLab is not asked again."""
+    (comparison,) = host.plan(host.settings())
+    host.records = {**ENTRIES, settings_key("builder"): comparison.record}
     assert host.plan(host.settings()) == []
     assert len(host.asked) == 1
 
 
-def test_other_wishes_are_compared_again(host: Host) -> None:
-    """Another value, another token; or when it was asked for by name."""
-    (proof,) = host.plan(host.settings())
-    host.records = {**ENTRIES, settings_key("builder"): proof.record}
+def test_other_settings_are_compared_again(host: Host) -> None:
+    """Another value, another token; and whenever a verification is due."""
+    (comparison,) = host.plan(host.settings())
+    host.records = {**ENTRIES, settings_key("builder"): comparison.record}
     assert len(host.plan(host.settings(paused=True))) == 1
     assert len(host.plan(host.settings(token="glrt-x"))) == 1
     host.plan(host.settings(), due=True)
@@ -113,7 +116,7 @@ def test_other_wishes_are_compared_again(host: Host) -> None:
 
 
 def test_half_done(host: Host) -> None:
-    """What differs is set, and nothing else."""
+    """Only what differs is set."""
     host.runner |= {"tag_list": ["docker"], "paused": True}
     (change,) = host.plan(host.settings())
     assert change.summary == "set tag_list, paused of runner builder in GitLab"
@@ -132,8 +135,8 @@ def test_half_done(host: Host) -> None:
     assert sent == {"tag_list": "docker,big", "paused": False}
 
 
-def test_its_number_is_asked_by_its_token(host: Host) -> None:
-    """One that somebody else made is not on record by number; the host's own id goes along."""
+def test_its_number_is_found_by_its_token(host: Host) -> None:
+    """The number of a runner that somebody else created is not recorded; the host's own id is sent along."""
     host.records = {}
     host.plan(host.settings(token="glrt-given"))
     assert host.asked == ["POST /runners/verify", "GET /runners/7"]
@@ -142,7 +145,7 @@ def test_its_number_is_asked_by_its_token(host: Host) -> None:
 
 
 def test_without_the_hosts_id_nothing_is_verified(host: Host) -> None:
-    """A machine without a name would be left in GitLab's list."""
+    """It would add an unnamed machine to GitLab's list."""
     host.records = {}
     (host.folder / "gitlab-runner/.runner_system_id").unlink()
     assert host.plan(host.settings(token="glrt-given")) == []
@@ -150,14 +153,14 @@ def test_without_the_hosts_id_nothing_is_verified(host: Host) -> None:
 
 
 def test_deleted_in_gitlab(host: Host) -> None:
-    """That is the business of its entry."""
+    """`RunnerEntries` handles that."""
     host.status = 404
     assert host.plan(host.settings()) == []
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_token_that_may_not_look(host: Host, status: int) -> None:
-    """Noted with what it would take; remembered, so that it is not asked on every run."""
+def test_a_token_that_may_not_read_it(host: Host, status: int) -> None:
+    """A note says what it would take; it is recorded, so that GitLab is not asked in every run."""
     host.status = status
     resource = host.settings()
     seen = host.observe(resource)
@@ -170,11 +173,11 @@ def test_a_token_that_may_not_look(host: Host, status: int) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_broken(host: Host, status: int) -> None:
-    """Not known is not converged: a proof that fails, behind all else."""
+    """Unknown is not converged: a verification that fails, after everything else."""
     host.status = status
-    (proof,) = host.plan(host.settings())
-    assert proof.verification
-    assert isinstance(proof.run, ApiAction)
+    (comparison,) = host.plan(host.settings())
+    assert comparison.verification
+    assert isinstance(comparison.run, ApiAction)
     with pytest.raises(ApiFailed, match=rf"compare runner builder with GitLab: .*{status}") as caught:
-        proof.run.make()
+        comparison.run.make()
     assert "when GitLab answers" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Taking runners out of GitLab, with a real sh and curl against a server on loopback."""
+"""Deleting runners in GitLab, with real shells and curl against a server on loopback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from provision.editing.toml.model import Entry
-from provision.resources.runner.accounts import unregister
+from provision.resources.runner.tokens import unregister
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.unit.conftest import Local
@@ -27,9 +27,9 @@ def host(tmp_path: Path, local: Local) -> LocalSession:
     return local({"/etc/gitlab-runner": tmp_path})
 
 
-def take_out(host: LocalSession, *gone: tuple[str, str, bool]) -> Result:
-    """Takes (url, token, made by us) out."""
-    entries = [(Entry(number, f"r{number}", url, token), made) for number, (url, token, made) in enumerate(gone)]
+def delete(host: LocalSession, *gone: tuple[str, str, bool]) -> Result:
+    """Deletes runners, each given as (url, token, created by us)."""
+    entries = [(Entry(number, f"r{number}", url, token), created) for number, (url, token, created) in enumerate(gone)]
     (change,) = unregister(entries)
     assert isinstance(change.run, Command)
     assert not any(token in change.run.script for _, token, _ in gone)
@@ -37,10 +37,10 @@ def take_out(host: LocalSession, *gone: tuple[str, str, bool]) -> Result:
     return host.run(change.run, deadline=30)
 
 
-def test_one_that_we_made_and_one_that_somebody_else_made(serve: Serve, reply: Any, host: LocalSession) -> None:
-    """The runner itself, and only this host's part in it."""
+def test_one_that_we_created_and_one_of_somebody_else(serve: Serve, reply: Any, host: LocalSession) -> None:
+    """The runner itself is deleted, and of the other only this host's part."""
     web = serve(lambda _: reply(204))
-    assert take_out(host, (web.url + "/", "glrt-ours", True), (web.url, "glrt-theirs", False)).code == 0
+    assert delete(host, (web.url + "/", "glrt-ours", True), (web.url, "glrt-theirs", False)).code == 0
     assert [(one.method, one.path) for one in web.asked] == [
         ("DELETE", "/api/v4/runners"),
         ("DELETE", "/api/v4/runners/managers"),
@@ -51,32 +51,32 @@ def test_one_that_we_made_and_one_that_somebody_else_made(serve: Serve, reply: A
 
 
 @pytest.mark.parametrize("status", [204, 403, 404])
-def test_one_that_is_gone_already(serve: Serve, reply: Any, host: LocalSession, status: int) -> None:
-    """Is no failure."""
+def test_one_that_was_deleted_before(serve: Serve, reply: Any, host: LocalSession, status: int) -> None:
+    """It is no failure."""
     web = serve(lambda _: reply(status, {"message": "gone"} if status != 204 else b""))
-    assert take_out(host, (web.url, "glrt-x", True)).code == 0
+    assert delete(host, (web.url, "glrt-x", True)).code == 0
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502])
-def test_anything_else_leaves_all_as_it_is(serve: Serve, reply: Any, host: LocalSession, status: int) -> None:
-    """Told with the status; the next one is not even tried. A 403 or 404 that is no JSON is not GitLab's."""
+def test_any_other_answer_is_a_failure(serve: Serve, reply: Any, host: LocalSession, status: int) -> None:
+    """With the status; the next runner is not tried. A 403 or 404 that is not JSON is not from GitLab."""
     web = serve(lambda _: reply(status, b"<html>", {"Content-Type": "text/html"}))
-    result = take_out(host, (web.url, "glrt-x", True), (web.url, "glrt-y", True))
+    result = delete(host, (web.url, "glrt-x", True), (web.url, "glrt-y", True))
     assert result.code == 1
     assert result.errors.startswith(f"GitLab at {web.url} did not delete the runner: {status}")
     assert len(web.asked) == 1
 
 
-def test_nobody_answers(serve: Serve, reply: Any, host: LocalSession) -> None:
-    """curl's own words, without the token."""
+def test_no_answer(serve: Serve, reply: Any, host: LocalSession) -> None:
+    """curl's own message, without the token."""
     web = serve(lambda _: reply(204))
     web.close()
-    result = take_out(host, (web.url, "glrt-secret", True))
+    result = delete(host, (web.url, "glrt-secret", True))
     assert result.code == 1
     assert "refused" in result.errors.lower() or "couldn't connect" in result.errors.lower()
     assert "glrt-secret" not in result.errors
 
 
-def test_nothing_to_take_out() -> None:
+def test_nothing_to_delete() -> None:
     """No change."""
     assert list(unregister([])) == []

@@ -1,0 +1,187 @@
+"""Which runner of the inventory is which entry of config.toml, and what is left to do about each.
+
+A runner is identified by its token and server, not by its name. Only GitLab's own 403 means that a token is no longer
+valid; any other answer means that this is unknown now, and the entry stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from provision.editing.toml.model import Entry, RunnerId, WantedRunner, fingerprint
+from provision.resources.runner.tokens import TokenAnswers
+from provision.secret import Secret
+
+
+@dataclass(frozen=True)
+class RunnerRecord:
+    """What a task recorded about a runner that it wrote to config.toml.
+
+    fingerprint  stands for its token
+    id           its number in GitLab, where it is known
+    created      whether we had GitLab create it
+    keys         the dotted keys that we set in its entry
+    scope        its scope and owner in GitLab, for a runner that we may create
+    """
+
+    url: str = ""
+    fingerprint: str = ""
+    id: int | None = None
+    created: bool = False
+    keys: tuple[str, ...] = ()
+    scope: str = ""
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> RunnerRecord:
+        """From state.json."""
+        return cls(
+            str(data.get("url", "")),
+            str(data.get("fingerprint", "")),
+            data.get("id"),
+            bool(data.get("made")),
+            tuple(data.get("keys", ())),
+            str(data.get("scope", "")),
+        )
+
+    def data(self) -> dict[str, Any]:
+        """For state.json."""
+        data = {"url": self.url, "fingerprint": self.fingerprint, "id": self.id, "made": self.created}
+        return {**data, "keys": list(self.keys), **({"scope": self.scope} if self.scope else {})}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runner of the inventory without a token, which may be one that was recorded under another name."""
+
+    name: str
+    url: str
+    keys: tuple[str, ...]
+    scope: str = ""
+
+    def is_like(self, record: RunnerRecord) -> bool:
+        """Whether it differs from a recorded runner in nothing but its name."""
+        return (self.url, self.keys, self.scope) == (record.url, record.keys, record.scope)
+
+
+def under_new_names(
+    records: Mapping[str, RunnerRecord], names: Collection[str], candidates: Sequence[Candidate]
+) -> dict[str, RunnerRecord]:
+    """The records by the names that the runners have now; `names` are all names of the inventory.
+
+    A runner without a token is known in the inventory by its name alone. If one that we created left the inventory, and
+    one came that differs only in its name, it is the same. If several could be meant, none is: the old one is dropped
+    and a new one is created.
+    """
+    new = [one for one in candidates if one.name not in records]
+    gone = {name: one for name, one in records.items() if name not in names and one.created}
+    renamed = {}
+    for one in new:
+        before = [name for name, record in gone.items() if one.is_like(record)]
+        if len(before) == 1 and sum(other.is_like(gone[before[0]]) for other in new) == 1:
+            renamed[before[0]] = one.name
+    return {renamed.get(name, name): one for name, one in records.items()}
+
+
+@dataclass(frozen=True)
+class RunnerStatus:
+    """What is known about one runner of the inventory.
+
+    missing      it has no entry with a valid token
+    refused      why its given token cannot be used, and what to do; "" when it can
+    unreachable  why GitLab gave no answer about a missing runner; "" when it did
+    unknown      it has an entry, and GitLab gave no answer about its token
+    note         what the reader should know; "" for nothing
+    id           its number in GitLab
+    previous     fingerprints of tokens that its entry may have
+    """
+
+    missing: bool = False
+    refused: str = ""
+    unreachable: str = ""
+    unknown: bool = False
+    note: str = ""
+    id: int | None = None
+    previous: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Registrations:
+    """The entries of a host's config.toml, GitLab's answers about their tokens, and our records by runner."""
+
+    entries: Sequence[Entry]
+    answers: TokenAnswers
+    records: Mapping[str, RunnerRecord] = field(default_factory=dict)
+
+    def status(self, name: str, url: str, token: Secret | None) -> RunnerStatus:
+        """The status of one runner of the inventory; `token` as the inventory gives it."""
+        record = self.records.get(name, RunnerRecord())
+        if token is not None:
+            previous = (record.fingerprint,) if record.fingerprint else ()
+            return self._status_of_given(name, url, token.reveal(), previous)
+        entry = self._entry(name, url, record)
+        if entry is None:
+            return RunnerStatus(missing=True, unreachable=self.answers.reasons.get(url, ""))
+        previous = (fingerprint(entry.token),)
+        answer = self.answers.status.get((url, entry.token), 0)
+        if answer == 403:
+            note = f"GitLab at {url} no longer knows runner {name}: it is created again"
+            return RunnerStatus(missing=True, note=note, previous=previous)
+        note = "" if answer == 200 else self._unknown(name, url, answer)
+        return RunnerStatus(unknown=bool(note), note=note, id=entry.id, previous=previous)
+
+    def _status_of_given(self, name: str, url: str, token: str, previous: tuple[str, ...]) -> RunnerStatus:
+        answer = self.answers.status.get((url, token), 0)
+        if answer in (403, 422):
+            return RunnerStatus(refused="it was deleted or reset there, or belongs to another GitLab: give a valid one")
+        exists = any(one.token == token and one.url.rstrip("/") == url for one in self.entries)
+        if answer == 200:
+            return RunnerStatus(missing=not exists, previous=previous)
+        if exists:
+            return RunnerStatus(unknown=True, note=self._unknown(name, url, answer), previous=previous)
+        return RunnerStatus(missing=True, unreachable=self.answers.reason(url, answer), previous=previous)
+
+    @property
+    def owned_keys(self) -> dict[str, list[str]]:
+        """The keys that we set earlier in each runner's entry."""
+        return {name: list(one.keys) for name, one in self.records.items()}
+
+    def created(self, name: str) -> bool:
+        """Whether we had GitLab create this runner."""
+        return name in self.records and self.records[name].created
+
+    def dropped(self, kept: Sequence[WantedRunner]) -> list[RunnerId]:
+        """The runners that we wrote earlier and that are not kept."""
+        names = {one.name for one in kept}
+        gone = [one for name, one in self.records.items() if name not in names and one.fingerprint]
+        return [RunnerId(one.url, one.fingerprint, one.id) for one in gone]
+
+    def to_unregister(self, wanted: Sequence[WantedRunner]) -> list[tuple[Entry, bool]]:
+        """The entries that we wrote for runners that are no longer wanted, and whether we created those.
+
+        A runner whose token is still wanted was renamed: it is not among them.
+        """
+        names, tokens = {one.name for one in wanted}, {one.token for one in wanted}
+        gone = [one for name, one in self.records.items() if name not in names]
+        return [
+            (entry, record.created)
+            for record in gone
+            for entry in self.entries
+            if fingerprint(entry.token) == record.fingerprint and entry.url.rstrip("/") == record.url
+            if entry.token not in tokens
+        ]
+
+    def _entry(self, name: str, url: str, record: RunnerRecord) -> Entry | None:
+        here = [one for one in self.entries if one.url.rstrip("/") == url]
+        for one in here:
+            if fingerprint(one.token) == record.fingerprint or (one.id and one.id == record.id):
+                return one
+        # Not recorded (state.json was lost, or somebody registered it by hand): it is adopted instead of created twice.
+        recorded = {one.fingerprint for one in self.records.values()}
+        same = [one for one in here if one.name == name and fingerprint(one.token) not in recorded]
+        return same[0] if len(same) == 1 else None
+
+    def _unknown(self, name: str, url: str, answer: int) -> str:
+        reason = self.answers.reason(url, answer)
+        return f"whether GitLab at {url} knows runner {name} is unknown ({reason}): its entry stays unchanged"
