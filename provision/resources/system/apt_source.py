@@ -1,7 +1,7 @@
 """A package repository, its key and its priority.  Sources: sources.list(5) on deb822, apt_preferences(5).
 
-Key files are 0644: one that apt's own user cannot read makes apt skip the repository silently, and a
-package of the same name from elsewhere is installed.
+Key files have mode 0644. If apt's own user cannot read the key, apt skips the repository without an error, and installs
+a package of the same name from another one.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ _SOURCES = "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"
 
 
 @dataclass(frozen=True)
-class AskRivals(BatchQuery):
-    """Which other files name a repository (`pattern`, for grep -E); several repositories are looked for at once."""
+class AskOtherSources(BatchQuery):
+    """Asks which other files name a repository; several repositories are looked for by one command.
+
+    pattern  for grep -E
+    own      the name of our own file
+    """
 
     pattern: str = ""
     own: str = ""
 
     @classmethod
-    def join(cls, questions: Sequence[AskRivals]) -> Command:
-        """All lines that name one of them, each with its file."""
+    def join(cls, questions: Sequence[AskOtherSources]) -> Command:
+        """One command that prints all lines that name one of the repositories, each with its file."""
         patterns = [word for one in questions for word in ("-e", one.pattern)]
         return sh(f"grep --null -HsE %s -- {_SOURCES} || :", patterns)
 
     @classmethod
-    def split(cls, questions: Sequence[AskRivals], result: Result) -> list[Result]:
-        """By what each line names."""
+    def split(cls, questions: Sequence[AskOtherSources], result: Result) -> list[Result]:
+        """The files for each question, by the lines that name its repository."""
         named = [line.partition("\0")[::2] for line in result.text.splitlines()]
         answers = []
         for one in questions:
-            names_it = re.compile(one.pattern.replace("[[:space:]]", r"\s"))
+            pattern = re.compile(one.pattern.replace("[[:space:]]", r"\s"))
             files = dict.fromkeys(
-                file for file, line in named if names_it.search(line) and not file.endswith(f"/{one.own}")
+                file for file, line in named if pattern.search(line) and not file.endswith(f"/{one.own}")
             )
             answers.append(Result("".join(f"{file}\n" for file in files).encode("utf-8", "surrogateescape")))
         return answers
@@ -54,11 +58,14 @@ class AskRivals(BatchQuery):
 
 @dataclass(frozen=True)
 class AptSource(Resource):
-    """`/etc/apt/sources.list.d/NAME.sources`, signed by `/etc/apt/keyrings/NAME.asc`.
+    """apt knows a repository: /etc/apt/sources.list.d/NAME.sources, with its key in /etc/apt/keyrings/NAME.asc.
 
-    uri, suite   may hold {id} (ubuntu, debian) and {codename}
-    key          the key's text; or "" and it is fetched from key_url by the host
-    pin          packages that must come from here, whatever others offer
+    uri, suite, key_url  may contain {id} (ubuntu, debian) and {codename}
+    key                  the key's text; "": the host fetches it from key_url, and again before it expires
+    pin                  packages that must come from this repository, whatever others offer
+
+    Other files that name the same repository are moved away: with another key for it apt fails. Raises Refused for a
+    given key that is expired or not a key.
     """
 
     name: str
@@ -89,16 +96,16 @@ class AptSource(Resource):
                 "key": ask_file(self.key_path),
                 "source": ask_file(self.path),
                 "pin": ask_file(self._pin_path),
-                "rivals": self._ask_rivals(),
+                "others": self._ask_others(),
             }
         )
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         system = read_system(seen["system"])
-        for rival in seen["rivals"].text.splitlines():
+        for other in seen["others"].text.splitlines():
             yield Change(
-                f"move {rival} away: it names the same repository",
-                sh("mkdir -p -m 0700 /var/lib/provision/backup && mv -f -- %s /var/lib/provision/backup/", rival),
+                f"move {other} away: it names the same repository",
+                sh("mkdir -p -m 0700 /var/lib/provision/backup && mv -f -- %s /var/lib/provision/backup/", other),
                 "delete",
             )
         yield from self._plan_key(seen, system)
@@ -121,30 +128,30 @@ class AptSource(Resource):
 
     def _plan_key(self, seen: Observation, system: System) -> Iterator[Change | Note]:
         if self.key:
-            yield from self._judge_given(self.key.encode())
+            yield from self._check_given(self.key.encode())
             yield from File(self.key_path, self.key).plan(Observation({"": seen["key"]}))
             return
         found = read_file(self.key_path, seen, "key")
         url, path = self.key_url.format(id=system.id, codename=system.codename), self.key_path
         fetch = script("fetch_key", url, path)
-        why, good = _judge(found.content or b"")
+        problem, usable = _condition(found.content or b"")
         if not found.content or found.mode != "0644":
             yield Change(f"fetch {url} to {path}", fetch, "create", deadline=90)
-        elif not good:
-            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90)
-        elif why:
-            # The publisher may not have renewed it yet: asked for again at every run, and counted at none.
-            yield Change(f"fetch {url} to {path} again: {why}", fetch, "update", deadline=90, verification=True)
+        elif not usable:
+            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=90)
+        elif problem:
+            # The publisher may not have renewed it yet: it is fetched in every run, and that is not counted as a change.
+            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=90, verification=True)
 
-    def _judge_given(self, key: bytes) -> Iterator[Note]:
-        why, good = _judge(key)
-        if not good:
+    def _check_given(self, key: bytes) -> Iterator[Note]:
+        problem, usable = _condition(key)
+        if not usable:
             raise Refused(
-                f"the key given for the repository {self.uri}: {why}",
+                f"the key given for the repository {self.uri}: {problem}",
                 hint="put the current key of its publisher into the file that [apt] names",
             )
-        if why:
-            yield Note(f"the key given for the repository {self.uri}: {why}")
+        if problem:
+            yield Note(f"the key given for the repository {self.uri}: {problem}")
 
     def _source_text(self, system: System) -> str:
         return render(
@@ -159,17 +166,17 @@ class AptSource(Resource):
     def _pin_text(self) -> str:
         return "".join(render("apt.pref.j2", package=package, host=self._host) for package in self.pin)
 
-    def _ask_rivals(self) -> Command:
-        # Two entries for one repository with different Signed-By make every apt call fail.
+    def _ask_others(self) -> Command:
+        # Two entries for one repository with different Signed-By make every call of apt fail.
         start, brace, _ = self.uri.partition("{")
         address = re.sub(r"([][.*+?(){}|^$\\])", r"\\\1", start.split("://")[-1].rstrip("/"))
         pattern = f"//{address}/" if brace else f"//{address}/*([[:space:]]|$)"
         alone = sh(f"grep -lsE -- %s {_SOURCES} | grep -vxF -- %s || :", pattern, self.path)
-        return AskRivals(alone.script, pattern=pattern, own=f"{self.name}.sources")
+        return AskOtherSources(alone.script, pattern=pattern, own=f"{self.name}.sources")
 
 
-def _judge(key: bytes) -> tuple[str, bool]:
-    """What is to be said of a key, and whether apt would take it."""
+def _condition(key: bytes) -> tuple[str, bool]:
+    """What is wrong with a key, "" for nothing, and whether apt accepts it."""
     try:
         end = expires(key)
     except NotAKey as error:

@@ -1,4 +1,4 @@
-"""Debian packages at a version, from where they should come.  Sources: apt-get(8), apt-mark(8), dpkg-query(1)."""
+"""Debian packages, at a version and from a given repository.  Sources: apt-get(8), apt-mark(8), dpkg-query(1)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ LOCK_SECONDS = 120
 def install(
     packages: Sequence[str], *, origin: str = "", environment: Sequence[str] = (), downgrade: bool = False
 ) -> Command:
-    """Installs packages, `NAME` or `NAME=VERSION`, in one transaction; arguments as for Packages."""
+    """A command that installs packages, `NAME` or `NAME=VERSION`, in one transaction; arguments as for `Packages`."""
     options = (LOCK_SECONDS, origin, sh("%s", list(environment)).script, "yes" if downgrade else "no")
     return script("install_packages", *options, list(packages))
 
 
 @dataclass(frozen=True)
 class Packages(Resource):
-    """These packages are installed, all in one transaction.
+    """Packages are installed, all in one transaction: `Packages(["ufw", "htop"])`.
 
-    version      a glob that the installed version matches (`5:29.*`), "" for any
-    hold         apt leaves them alone until we change them
-    conflicting  these are removed first
-    origin       where all that is installed must come from: the start of their addresses; "" for anywhere
-    environment  for apt itself, `NAME=value`
-    first        shell text that runs before something that is installed is replaced or removed
-    downgrade    whether an older version may replace a newer one
+    names        one name, or several
+    version      a glob that the installed version matches (`5:29.*`); "" for any
+    versioned    the packages that `version` and `hold` are about; all by default
+    hold         apt does not upgrade them; our hold is removed when `hold` is no longer set
+    conflicting  packages that are removed first
+    origin       the beginning of the address that each package must come from; "" for any
+    environment  for apt, `NAME=value`
+    downgrade    allow an older version to replace a newer one
+    first        shell text that runs before an installed package is replaced or removed
     """
 
-    names: tuple[str, ...]
+    names: Sequence[str]
     version: str = ""
     versioned: tuple[str, ...] = ()
     hold: bool = False
@@ -45,6 +47,9 @@ class Packages(Resource):
     environment: tuple[str, ...] = ()
     downgrade: bool = False
     first: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", (self.names,) if isinstance(self.names, str) else tuple(self.names))
 
     @property
     def label(self) -> str:
@@ -73,18 +78,20 @@ class Packages(Resource):
         wrong = [name for name in self.names if not self._fits(name, installed.get(name))]
         if wrong:
             yield self._install(wrong, installed)
-        # apt removes the hold of a package that it was allowed to change: it is held again.
+        # Installing removes the hold of the packages that change: they are held again.
         held = [name for name, one in installed.items() if one.held and not wrong]
-        loose = [name for name in self._pinned() if self.hold and name not in held]
-        if loose:
-            yield Change(f"hold {', '.join(loose)}", sh("apt-mark hold -- %s", loose), record=sorted(self._pinned()))
+        to_hold = [name for name in self._pinned() if self.hold and name not in held]
+        if to_hold:
+            yield Change(
+                f"hold {', '.join(to_hold)}", sh("apt-mark hold -- %s", to_hold), record=sorted(self._pinned())
+            )
         # Only our own hold is removed: others hold a package for reasons of their own.
         ours = set(seen.record or ()) - {name for names in seen.others.values() for name in names}
-        freed = [name for name in held if name in ours] if not self.hold else []
-        if freed:
-            yield Change(f"unhold {', '.join(freed)}", sh("apt-mark unhold -- %s", freed), record=None)
+        to_unhold = [name for name in held if name in ours] if not self.hold else []
+        if to_unhold:
+            yield Change(f"unhold {', '.join(to_unhold)}", sh("apt-mark unhold -- %s", to_unhold), record=None)
 
-    def _pinned(self) -> tuple[str, ...]:
+    def _pinned(self) -> Sequence[str]:
         return self.versioned or self.names
 
     def _fits(self, name: str, found: Installed | None) -> bool:
@@ -93,11 +100,13 @@ class Packages(Resource):
         return not self.version or name not in self._pinned() or fnmatchcase(found.version, self.version)
 
     def _install(self, wrong: list[str], installed: Mapping[str, Installed]) -> Change:
-        # Packages that are pinned together move together, or apt may find no way.
-        moving = [name for name in self.names if name in wrong or name in self._pinned()]
-        arguments = [f"{name}={self.version}" if self.version and name in self._pinned() else name for name in moving]
+        # Packages that are pinned together change together: apt may find no solution otherwise.
+        to_install = [name for name in self.names if name in wrong or name in self._pinned()]
+        arguments = [
+            f"{name}={self.version}" if self.version and name in self._pinned() else name for name in to_install
+        ]
         command = install(arguments, origin=self.origin, environment=self.environment, downgrade=self.downgrade)
-        if any(name in installed for name in moving):
+        if any(name in installed for name in to_install):
             command = self._after_first(command)
         now = [f"{name} {installed[name].version}" for name in wrong if name in installed]
         verb = "replace" if now else "install"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.errors import Refused
@@ -31,7 +31,10 @@ class User(Resource):
     system: bool = False
     home: str | None = None
     shell: str | None = None
-    groups: tuple[str, ...] = ()
+    groups: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups))
 
     def claims(self) -> Mapping[str, Hashable]:
         given = {"system": self.system or None, "home": self.home, "shell": self.shell}

@@ -75,7 +75,7 @@ Pin-Priority: 1001
 
 def plan(resource: AptSource, **answers: Answer) -> list[Change]:
     """The changes on an Ubuntu 24.04; what is not given is not there."""
-    nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "rivals": ""}
+    nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "others": ""}
     return planned(resource, observe(resource, {"system": "ubuntu\nnoble\n24.04\namd64\n", **nothing, **answers}))
 
 
@@ -132,10 +132,10 @@ def test_a_key_of_ours_is_kept_readable() -> None:
     assert change.summary == "set /etc/apt/keyrings/gitlab-runner.asc to 0644 root:root (was 0600 root:root)"
 
 
-def test_rivals_are_moved_away() -> None:
+def test_others_are_moved_away() -> None:
     """Two entries for one repository with different keys make every apt call fail: the other is put among the backups."""
     first, second, *_ = plan(
-        DOCKER, rivals="/etc/apt/sources.list.d/docker.list\n/etc/apt/sources.list.d/x y.sources\n"
+        DOCKER, others="/etc/apt/sources.list.d/docker.list\n/etc/apt/sources.list.d/x y.sources\n"
     )
     assert first.summary == "move /etc/apt/sources.list.d/docker.list away: it names the same repository"
     assert first.action == "delete"
@@ -151,17 +151,17 @@ def test_broken() -> None:
         plan(DOCKER, key=file_is(KEY), source=Result(b"", b"cat: Is a directory", 1))
 
 
-def rivals_of(resource: AptSource, folder: Path) -> list[str]:
-    """The question for rivals, asked of a folder with a real grep."""
+def others_of(resource: AptSource, folder: Path) -> list[str]:
+    """The question for others, asked of a folder with a real grep."""
     session = LocalSession({"/etc/apt/sources.list.d": folder})
-    question = resource.probe()["rivals"]
+    question = resource.probe()["others"]
     assert isinstance(question, Command)
     (result,) = session.ask([question], deadline=10)
     assert (result.code, result.errors) == (0, "")
     return sorted(Path(line).name for line in result.text.splitlines())
 
 
-def test_rivals_are_found_by_what_they_name(tmp_path: Path) -> None:
+def test_others_are_found_by_what_they_name(tmp_path: Path) -> None:
     """In both formats, http or https; our own file and other repositories are none."""
     files = {
         "docker.list": "deb [signed-by=/usr/share/keyrings/d.gpg] https://download.docker.com/linux/ubuntu noble stable",
@@ -172,11 +172,11 @@ def test_rivals_are_found_by_what_they_name(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert rivals_of(DOCKER, tmp_path) == ["docker.list", "old.sources"]
-    assert rivals_of(RUNNER, tmp_path) == []
+    assert others_of(DOCKER, tmp_path) == ["docker.list", "old.sources"]
+    assert others_of(RUNNER, tmp_path) == []
 
 
-def test_rivals_of_several_are_found_at_once(tmp_path: Path) -> None:
+def test_others_of_several_are_found_at_once(tmp_path: Path) -> None:
     """One grep for all repositories of a host, with the answers that each alone would have had."""
     names = {
         "docker.sources": SOURCE,
@@ -187,23 +187,23 @@ def test_rivals_of_several_are_found_at_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     session = LocalSession({"/etc/apt/sources.list.d": tmp_path})
     eyes = Observer(session)
-    questions = [one.probe()["rivals"] for one in (DOCKER, RUNNER)]
+    questions = [one.probe()["others"] for one in (DOCKER, RUNNER)]
     eyes.ask(questions)
     assert [Path(eyes.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
     assert [len(look) for look in session.batches] == [1]
 
 
-def test_no_rivals_in_an_empty_folder(tmp_path: Path) -> None:
+def test_no_others_in_an_empty_folder(tmp_path: Path) -> None:
     """grep finds no file: still no failure."""
-    assert rivals_of(DOCKER, tmp_path) == []
+    assert others_of(DOCKER, tmp_path) == []
 
 
-def test_a_mirror_whose_address_begins_alike_is_no_rival(tmp_path: Path) -> None:
+def test_a_mirror_whose_address_begins_alike_is_no_other(tmp_path: Path) -> None:
     """`…/docker` is not `…/docker-testing`, though the one begins as the other."""
     (tmp_path / "testing.list").write_text("deb https://mirror.example.com/docker-testing noble stable")
     (tmp_path / "same.list").write_text("deb https://mirror.example.com/docker/ noble stable")
     mirror = replace(DOCKER, uri="https://mirror.example.com/docker")
-    assert rivals_of(mirror, tmp_path) == ["same.list"]
+    assert others_of(mirror, tmp_path) == ["same.list"]
 
 
 def fetch(local: Local, tmp_path: Path, served: str) -> tuple[Result, Path]:
@@ -242,12 +242,12 @@ def test_what_is_no_key_is_not_kept(local: Local, tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_a_rival_survives_among_the_backups(tmp_path: Path) -> None:
+def test_a_other_survives_among_the_backups(tmp_path: Path) -> None:
     """Moved, not deleted."""
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "docker.list").write_text("deb https://download.docker.com/linux/ubuntu noble stable\n")
-    change, *_ = plan(DOCKER, rivals="/etc/apt/sources.list.d/docker.list\n")
+    change, *_ = plan(DOCKER, others="/etc/apt/sources.list.d/docker.list\n")
     assert isinstance(change.run, Command)
     session = LocalSession({"/etc/apt/sources.list.d": lists, "/var/lib/provision": tmp_path / "home"})
     assert session.run(change.run, deadline=10).code == 0
