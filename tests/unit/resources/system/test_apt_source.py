@@ -145,7 +145,7 @@ def test_others_are_moved_away() -> None:
 
 def test_broken() -> None:
     """A system that is not Debian's, a source that cannot be read."""
-    with pytest.raises(ProbeFailed, match="not a Debian or Ubuntu"):
+    with pytest.raises(ProbeFailed, match="not Debian or Ubuntu"):
         plan(DOCKER, system="fedora\n\n41\nx86_64\n")
     with pytest.raises(ProbeFailed, match=r"docker\.sources cannot be read"):
         plan(DOCKER, key=file_is(KEY), source=Result(b"", b"cat: Is a directory", 1))
@@ -276,8 +276,8 @@ def test_an_expired_key_on_the_host_is_fetched_again() -> None:
 
 
 def test_a_key_that_expires_soon_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every run until there is a newer one, and counted at none."""
-    monkeypatch.setattr(apt_source, "_judge", lambda _: ("it expires on 2030-01-01", True))
+    """In every run until there is a newer one; that is not counted as a change."""
+    monkeypatch.setattr(apt_source, "_condition", lambda _: ("it expires on 2030-01-01", True))
     (change,) = plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expires on 2030-01-01")
     assert change.verification
