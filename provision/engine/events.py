@@ -66,9 +66,10 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class ChangeSeen:
-    """A change: planned (check mode), or applied. `predicted`: it requires something that is not there yet.
+    """A change: applied, or planned in check mode.
 
-    `id` tells the changes of one resource apart, and is the same on every host; `summary` is for people.
+    A planned change may be `predicted`: it `requires` the outcome of a task that has not run yet. `id` tells the changes
+    of one resource apart, and is the same on every host; `summary` is for people.
     """
 
     host: str
@@ -81,6 +82,7 @@ class ChangeSeen:
     predicted: bool = False
     seconds: float = 0.0
     id: str = ""
+    requires: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,20 +57,20 @@ class Recorder:
     def change(self, planned: Planned, *, applied: bool, seconds: float = 0.0) -> None:
         """A change was applied, or is predicted."""
         change = planned.change
-        summary = f"after {change.requires}: {change.summary}" if change.requires else change.summary
-        predicted = bool(change.requires) and not applied
+        requires = "" if applied else change.requires
         self._change(
             ChangeSeen(
                 self.host,
                 self.task,
                 planned.label,
                 change.action,
-                summary,
+                change.summary,
                 change.diff,
                 applied,
-                predicted,
+                bool(requires),
                 seconds,
                 change.identity,
+                requires,
             )
         )
 

@@ -147,7 +147,8 @@ def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
     """Changes by task, then by the hosts that share them. With `diffs`, only changes with equal diffs are equal."""
     shared: dict[ChangeSeen, dict[str, float]] = {}
     for change in log.changes:
-        common = replace(change, host="", seconds=0.0, diff=change.diff if diffs else "")
+        # Changes are equal if they read the same; their ids may differ where scripts contain a name of the host.
+        common = replace(change, host="", seconds=0.0, id="", diff=change.diff if diffs else "")
         shared.setdefault(common, {})[change.host] = change.seconds
     groups: dict[str, dict[tuple[str, ...], list[ChangeSeen]]] = {}
     for common, hosts in shared.items():

@@ -43,7 +43,10 @@ def as_json(event: Event) -> dict[str, Any] | None:
         case TaskDone():
             return {"type": "task", **_fields(event, "host task status seconds")}
         case ChangeSeen():
-            return {"type": "change", **_fields(event, "host task resource action summary diff applied predicted")}
+            return {
+                "type": "change",
+                **_fields(event, "host task resource action summary diff applied predicted requires"),
+            }
         case Message():
             return {"type": "message", **_fields(event, "host task text kind")}
         case ErrorSeen():

@@ -42,11 +42,10 @@ def place(*parts: str) -> str:
 
 
 def describe_change(change: ChangeSeen, *, check: bool) -> str:
-    """What was done or would be done: `start docker`, `would start docker`, `predicted: after gitlab: …`."""
-    if change.predicted:
-        return f"predicted: {change.summary}"
+    """What was done or would be done: `start docker`, `would start docker`, `… (predicted: requires gitlab)`."""
     if check:
-        return f"would {change.summary}"
+        note = f" (predicted: requires {change.requires})" if change.predicted else ""
+        return f"would {change.summary}{note}"
     return change.summary if change.applied else f"not applied: {change.summary}"
 
 

@@ -189,6 +189,7 @@ class TestOptions:
             "diff": "",
             "applied": True,
             "predicted": False,
+            "requires": "",
         }
 
     def test_limit(self, estate: Any, provision: Any) -> None:

@@ -135,7 +135,15 @@ def first(*, check: bool = False) -> Iterator[Timed]:
     for host in hosts[1:]:
         if check:
             change = ChangeSeen(
-                host, "register", "GitLab", "run", "after runner: check its version", "", False, predicted=True
+                host,
+                "register",
+                "RunnerConfig",
+                "update",
+                "set concurrent in config.toml",
+                "",
+                False,
+                predicted=True,
+                requires="runner",
             )
             yield 0.0, change
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from provision.engine.events import ChangeSeen, ErrorSeen, HostSummary, Message, Start
@@ -110,3 +112,9 @@ def test_counts_are_joined_only_above_a_number_of_hosts() -> None:
     joined = [(group.hosts, group.fastest, group.slowest) for group in fold_counts(log_of(), hosts, above=2)]
     assert joined == [(("web1", "web2"), 1.0, 2.0), (("web3",), 0.0, 0.0)]
     assert len(fold_counts(log_of(), hosts, above=3)) == 3
+
+
+def test_changes_fold_by_what_is_shown() -> None:
+    """Two hosts may do the same by different scripts; the reader sees one change."""
+    log = log_of(replace(change("web1", "write x"), id="a"), replace(change("web2", "write x"), id="b"))
+    assert [group.hosts for group in fold_changes(log, diffs=True)] == [("web1", "web2")]

@@ -17,7 +17,7 @@ EventsOf = Callable[[str], list[Event]]
 FIELDS = {
     "start": "names hosts check",
     "task": "host task status seconds",
-    "change": "host task resource action summary diff applied predicted",
+    "change": "host task resource action summary diff applied predicted requires",
     "message": "host task text kind",
     "error": "host task resource error text hint",
     "summary": "check changed failed unreachable seconds hosts",
@@ -69,6 +69,7 @@ def test_each_event_is_written_with_its_values() -> None:
             "diff": "-a\n+b\n",
             "applied": True,
             "predicted": False,
+            "requires": "",
         },
         {"type": "message", "host": "gitlab", "task": "registry", "text": "é", "kind": "note"},
         {"type": "task", "host": "gitlab", "task": "registry", "status": "changed", "seconds": 1.235},

@@ -65,10 +65,10 @@ def test_changes_are_worded_by_what_became_of_them() -> None:
     """Applied, only planned, resting on changes that are planned, or not applied."""
     planned = ChangeSeen("h", "t", "r", "run", "start docker", "", False)
     applied = ChangeSeen("h", "t", "r", "run", "start docker", "", True)
-    predicted = ChangeSeen("h", "t", "r", "run", "after apt: start docker", "", False, predicted=True)
+    predicted = ChangeSeen("h", "t", "r", "run", "start docker", "", False, predicted=True, requires="apt")
     assert describe_change(planned, check=True) == "would start docker"
     assert describe_change(applied, check=False) == "start docker"
-    assert describe_change(predicted, check=True) == "predicted: after apt: start docker"
+    assert describe_change(predicted, check=True) == "would start docker (predicted: requires apt)"
     assert describe_change(planned, check=False) == "not applied: start docker"
 
 

@@ -286,7 +286,7 @@ class TestRunners:
         """Predicted in check mode; refused with the task that makes it."""
         text = RUNNER.replace("runners_extra\n", "") + self.TEXT
         told = estate.run("project", text, check=True)
-        assert told.changes == ["after register: assign runner docker-builder to project root/hello, and lock it"]
+        assert told.changes == ["assign runner docker-builder to project root/hello, and lock it"]
         told = estate.run("project", text)
         assert told.code == 1
         assert "it requires register" in told.error.text
