@@ -191,7 +191,7 @@ def _bar(bar: TaskBar, total: float) -> Values:
         "status": done.status,
         "left": f"{100 * bar.start / total:.2f}",
         "width": f"{100 * (bar.end - bar.start) / total:.2f}",
-        "wide": (bar.end - bar.start) / total > 0.012 * (len(done.task) + 1),
+        "wide": (bar.end - bar.start) / total > 0.008 * (len(done.task) + 1),
         "title": f"{done.host}: {done.task}: {done.status}, {duration(done.seconds)}",
     }
 
