@@ -15,13 +15,13 @@ from provision.resources.base import (
     Probe,
     Resource,
 )
-from provision.resources.delivery.deployment import Deployment, DroppedApps, Trial
+from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
 from provision.resources.delivery.image import BuiltImage
-from provision.resources.delivery.image_check import ImageProof
+from provision.resources.delivery.image_check import ImageCheck
 from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
-from provision.resources.delivery.project import ProjectSettings
-from provision.resources.delivery.project_parts import WantedProject, WantedVariable
+from provision.resources.delivery.project import ProjectSettings, WantedProject
 from provision.resources.delivery.prune import UnusedImages
+from provision.resources.delivery.variables import WantedVariable
 from provision.resources.docker.daemon import JsonSettings
 from provision.resources.gitlab.acme_certificate import AcmeCertificate
 from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
@@ -47,6 +47,7 @@ __all__ = [
     "AcmeCertificate",
     "ApiAction",
     "ApiQuery",
+    "AppCheck",
     "AptSource",
     "BatchQuery",
     "BuiltImage",
@@ -62,7 +63,7 @@ __all__ = [
     "GroupMember",
     "Guard",
     "Handler",
-    "ImageProof",
+    "ImageCheck",
     "JsonSettings",
     "LocalPipeline",
     "Note",
@@ -85,7 +86,6 @@ __all__ = [
     "S3Bucket",
     "ServedCertificate",
     "Service",
-    "Trial",
     "TrustedCa",
     "Unit",
     "UnusedImages",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from provision.errors import UsageError, did_you_mean
 from provision.image_name import parse
 from provision.inventory.tables.apps import App
-from provision.resources import Deployment, DroppedApps, Resource, Trial
+from provision.resources import AppCheck, Deployment, DroppedApps, Resource
 from provision.secret import Secret, reveal
 from provision.tasks.base import Host, task
 from provision.tasks.image_registry import full, registry_of
@@ -47,7 +47,7 @@ def deploy(host: Host) -> Iterator[Resource]:
             one.command,
             _environment(one),
             one.published,
-            _trial(one),
+            _check(one),
             one.pull,
         )
 
@@ -78,8 +78,8 @@ def _options(one: App) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _environment(one: App) -> tuple[tuple[str, str | Secret], ...]:
-    found: list[tuple[str, str | Secret]] = []
+def _environment(one: App) -> dict[str, str | Secret]:
+    found: dict[str, str | Secret] = {}
     for name, value in one.environment.items():
         resolved = value if isinstance(value, str) else value.resolve()
         if "\n" in reveal(resolved) or "\0" in reveal(resolved):
@@ -87,14 +87,14 @@ def _environment(one: App) -> tuple[tuple[str, str | Secret], ...]:
                 f"app {one.name}: the secret for {name} has several lines, and Docker's env files hold one",
                 hint="give it to the host as a file, and mount that in volumes",
             )
-        found.append((name, resolved))
-    return tuple(found)
+        found[name] = resolved
+    return found
 
 
-def _trial(one: App) -> Trial:
+def _check(one: App) -> AppCheck:
     check = one.check
     if check is None:
-        return Trial()
-    return Trial(
+        return AppCheck()
+    return AppCheck(
         check.url.text if check.url else "", check.status, check.contains or "", check.command or (), check.seconds
     )

@@ -37,7 +37,7 @@ def image(host: Host) -> Iterator[Resource]:
             context.digest(),
             registry_of(host, name, one.login, what, writes=one.push),
             one.push,
-            tuple(one.build_args.items()),
+            one.build_args,
             one.target or "",
         )
 

@@ -24,7 +24,7 @@ def project(host: Host) -> Iterator[Resource]:
     for path, one in host.settings.projects.items():
         wanted = WantedProject(
             path,
-            tuple(_settings(one).items()),
+            _settings(one),
             _runners(host, path, one),
             names,
             tuple(_variable(path, key, each) for key, several in one.variables.items() for each in several),

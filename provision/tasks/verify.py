@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from provision.resources import ImageProof, Resource
+from provision.resources import ImageCheck, Resource
 from provision.tasks.base import Host, task
 
 
@@ -18,7 +18,7 @@ def verify(host: Host) -> Iterator[Resource]:
     login = registry.login
     storage = registry.s3.parameters if registry.s3 else {}
     context = f"{storage.get('bucket')} {storage.get('regionendpoint')} {hashlib.sha256(registry.ca).hexdigest()}"
-    yield ImageProof(
+    yield ImageCheck(
         registry.external_url,
         login.username,
         login.password.resolve(),

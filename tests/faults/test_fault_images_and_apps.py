@@ -110,7 +110,7 @@ def test_another_ones_container(harness: Harness) -> None:
     app = {**HELLO, "name": "web", "ports": []}
     for mode in ([], ["--check"]):
         assert (
-            "a container called web is there, of python:3.10.5, and it is not ours"
+            "there is another container called web, of python:3.10.5"
             in refused(harness, "deploy", *mode, changes={"apps": [HELLO, app]}).errors
         )
     assert names(harness, HOST) == ["hello", "web"]

@@ -89,10 +89,10 @@ def test_another_text(harness: Harness) -> None:
     outcome = twice(harness, "image", "deploy")
     assert outcome.changes(host="runner-1") == [
         BUILD,
-        f"replace hello: another image stands under {REGISTRY}/root/hello_hapi:1.0",
+        f"replace hello: {REGISTRY}/root/hello_hapi:1.0 names another image now",
     ]
     assert outcome.changes(host="runner-2") == [
-        f"replace hello: another image stands under {REGISTRY}/root/hello_hapi:1.0"
+        f"replace hello: {REGISTRY}/root/hello_hapi:1.0 names another image now"
     ]
     assert [answer(harness, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
     assert [names(harness, host) for host in RUNNERS] == [["hello"]] * 2
@@ -238,7 +238,7 @@ def test_what_a_killed_host_left(harness: Harness) -> None:
         + " python",
     )
     assert applied(harness, "deploy").changes() == [
-        f"deploy hello: {REGISTRY}/root/hello_hapi:1.0, which was interrupted before"
+        f"deploy hello: {REGISTRY}/root/hello_hapi:1.0, after an interrupted deployment"
     ]
     settled(harness, "deploy")
     assert names(harness, "runner-1") == ["hello"]

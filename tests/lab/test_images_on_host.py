@@ -56,7 +56,7 @@ def test_an_image_that_is_not_pushed(harness: Harness) -> None:
     outcome = twice(harness, "image", "deploy")
     assert outcome.changes() == [
         "build python-hello-world:latest",
-        "replace hello: another image stands under python-hello-world:latest",
+        "replace hello: python-hello-world:latest names another image now",
     ]
     assert answer(harness, HOST) == "hello beautiful world!"
 

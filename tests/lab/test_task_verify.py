@@ -15,7 +15,7 @@ from provision_lab.harness import Harness
 from tests.support.runs import Outcome, applied, provision, refused, settled, strays, without_s3
 
 HOST = "runner-1"
-PROOF = "prove gitlab.lab.test:5555/root/hello_hapi: name, connection, /v2/, login, push, pull, delete"
+VERIFICATION = "verify push and pull of gitlab.lab.test:5555/root/hello_hapi"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def proofs(outcome: Outcome) -> list[str]:
 
 def test_a_run_that_changed_something_proves_it(converged: Outcome) -> None:
     """Once for the runner host; it is no change."""
-    assert proofs(converged) == [f"done: {PROOF}"]
+    assert proofs(converged) == [f"done: {VERIFICATION}"]
     assert converged.statuses(HOST)["verify"] == "ok"
 
 
@@ -69,14 +69,14 @@ def test_a_run_that_changed_nothing_does_not(harness: Harness) -> None:
 def test_named_it_proves_each_time(harness: Harness) -> None:
     """And still counts no change, so that --fail-on-change of the next run is not about it."""
     for _ in range(2):
-        assert proofs(settled(harness, "verify")) == [f"done: {PROOF}"]
+        assert proofs(settled(harness, "verify")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
 def test_a_change_on_the_other_host_is_proven_here(harness: Harness) -> None:
     """Something was reconfigured on the GitLab host: images are pushed and pulled again."""
     changes = {"gitlab": {"settings": {"gitlab_rails": {"time_zone": "Europe/Paris"}}}}
-    assert proofs(applied(harness, "all", changes=changes)) == [f"done: {PROOF}"]
+    assert proofs(applied(harness, "all", changes=changes)) == [f"done: {VERIFICATION}"]
     assert proofs(settled(harness, "all", changes=changes)) == []
     applied(harness, "all")
 
@@ -88,7 +88,7 @@ def test_another_image_is_another_proof(harness: Harness) -> None:
     (proof,) = proofs(settled(harness, "all", changes=changes))
     assert "root/hello_hapi/deeper" in proof
     assert proofs(settled(harness, "all", changes=changes)) == []
-    assert proofs(settled(harness, "all")) == [f"done: {PROOF}"]
+    assert proofs(settled(harness, "all")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
@@ -98,7 +98,7 @@ def test_a_failed_proof_is_not_on_record(harness: Harness) -> None:
     outcome = refused(harness, "verify")
     assert "docker" in outcome.errors
     harness.lab.inside(HOST, "systemctl unmask docker")
-    assert proofs(applied(harness, "all")) == [f"done: {PROOF}"]
+    assert proofs(applied(harness, "all")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
@@ -107,7 +107,7 @@ def test_check_mode_pushes_nothing(harness: Harness) -> None:
     script = "cat /var/log/gitlab/nginx/*access.log | grep -c /v2/root/"
     before = harness.lab.inside("gitlab", script)
     outcome = provision(harness, "verify", "--check")
-    assert outcome.messages() == f"would {PROOF}"
+    assert outcome.messages() == f"would {VERIFICATION}"
     assert harness.lab.inside("gitlab", script) == before
 
 

@@ -108,7 +108,7 @@ def test_every_command(reader: Reader) -> None:
                 lay_base_images(reader.lab)
             said.setdefault(command, []).append(reader.type(command).stdout)
     full, project = said["provision all -i inventory.toml"], "provision project pipeline -i inventory.toml"
-    assert "prove gitlab.example.com:5555/sammy/hello_hapi" in full[0]
+    assert "verify push and pull of gitlab.example.com:5555/sammy/hello_hapi" in full[0]
     assert ["Nothing to change on 2 hosts" in one for one in full] == [False, True, True]
     assert ".gitlab-ci.yml" in said[f"{project} --check --diff"][0]
     assert "docker login" in said[f"{project} --check --diff"][0]

@@ -1,8 +1,8 @@
-"""An image is built from a local context, and stands under its tags in the registry.  Sources: docker-build(1), docker-push(1).
+"""Images that are built on a host and pushed to a registry.  Sources: docker-build(1), docker-push(1).
 
-It bears a label with the fingerprint of all that it is made of. Built and pushed is what the registry's own answer says:
-each tag stands for the image with that label. That is then on record in state.json, and a run that finds it there asks
-neither Docker nor the registry; named `image`, the registry is asked again.
+An image has a label with the fingerprint of everything that it is made of. It is built and pushed when the registry says
+that each of its tags names the image with that label. This is recorded; a run that finds the record asks neither Docker
+nor the registry, unless a verification is due.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
@@ -22,12 +22,19 @@ from provision.image_name import Reference
 from provision.resources.base import KEEP, NOTHING, ApiAction, Change, Note, Observation, Outcome, Probe, Resource
 from provision.shell import Command, sh
 
-_LABEL = "provision.build"
+_LABEL: Final = "provision.build"
 
 
 @dataclass(frozen=True)
 class BuiltImage(Resource):
-    """`digest` is the context's."""
+    """The image is built from a local context and pushed under its tags.
+
+    image      its name, without a tag
+    digest     of the context
+    push       False: it stays on the host
+    arguments  build arguments
+    target     the stage to build; "": the last
+    """
 
     image: Reference
     tags: tuple[str, ...]
@@ -35,7 +42,7 @@ class BuiltImage(Resource):
     digest: str
     registry: Registry
     push: bool = True
-    arguments: tuple[tuple[str, str], ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
     target: str = ""
 
     @property
@@ -53,47 +60,48 @@ class BuiltImage(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         known: Mapping[str, Any] = next((one for one in (seen.record, *seen.others.values()) if one), {})
+        is_recorded = known.get("made") == self.fingerprint
         lines = seen["image"].text.splitlines()
-        if self.push and not lines and not seen.due and known.get("made") == self.fingerprint:
+        if self.push and not lines and not seen.due and is_recorded:
             return
-        trouble = next((line for line in lines if line.startswith("docker ")), "")
-        ours = [line.split()[2:] for line in lines if line.startswith(f"local {self.fingerprint} ")]
+        no_docker = any(line.startswith("docker ") for line in lines)
+        built = [line.split()[2:] for line in lines if line.startswith(f"local {self.fingerprint} ")]
         tags = {tag: what for tag, _, what in (line[4:].partition(" ") for line in lines if line.startswith("tag "))}
         if not self.push:
-            if len(ours) == len(self.tags):
+            if len(built) == len(self.tags):
                 return
-        elif (digest := _one(tags, self.tags)) and not trouble:
+        elif (digest := _common_digest(tags, self.tags)) and not no_docker:
             found = {"made": self.fingerprint, "digest": digest}
             if known == found:
                 return
-            if ours and any(one.endswith(f"@{digest}") for one in ours[0][1:]):
-                yield self._noted(found)
+            if built and any(one.endswith(f"@{digest}") for one in built[0][1:]):
+                yield self._record(found)
                 return
-        if known.get("made") == self.fingerprint and (
-            reason := next((one for one in tags.values() if one[:1] == "?"), "")
-        ):
-            yield self._unknown(reason[2:])
+        if is_recorded and (reason := next((one for one in tags.values() if one[:1] == "?"), "")):
+            fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason[2:]}")
+            yield Change(f"ask the registry for {self.image.name}", fail, "run", verification=True)
             return
         yield Change(
             f"build {'and push ' if self.push else ''}{self.image.name}:{', '.join(self.tags)}",
-            ApiAction(self._make, "docker build"),
+            ApiAction(self._build, "docker build"),
             "run",
             diff=self._diff(known, tags),
             deadline=3600,
-            requires="docker" if trouble else "",
+            requires="docker" if no_docker else "",
         )
-        if self.push and not trouble:
-            yield self._noted({})
+        if self.push and not no_docker:
+            yield self._record({})
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of everything that decides what is built and where it is pushed."""
+        arguments = list(self.arguments.items())
+        parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, arguments]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     @property
     def _references(self) -> list[str]:
         return [str(self.image.tagged(tag)) for tag in self.tags]
-
-    @property
-    def fingerprint(self) -> str:
-        """A name for all that decides what is built and where it stands."""
-        parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, self.arguments]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def _question(self, *, due: bool) -> Command:
         ask = script(
@@ -109,31 +117,28 @@ class BuiltImage(Resource):
         )
         return ask.reading(self.registry.password.reveal() + "\n")
 
-    def _make(self) -> Outcome:
+    def _build(self) -> Outcome:
         packed, digest = self.context.packed()
         if digest != self.digest:
-            raise Refused(f"{self.context.folder} was changed while this ran", hint="nothing was built: run again")
-        # Without it the classic builder leaves the container of a step that failed.
-        build = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self.fingerprint}"]
+            raise Refused(f"{self.context.folder} was changed during this run", hint="nothing was built: run again")
+        # Without --force-rm the classic builder leaves the container of a failed step.
+        options = ["--force-rm", "-f", self.context.dockerfile, "--label", f"{_LABEL}={self.fingerprint}"]
         for reference in self._references:
-            build += ["-t", reference]
-        for name, value in self.arguments:
-            build += ["--build-arg", f"{name}={value}"]
-        build += ["--target", self.target] if self.target else []
-        references = self._references
-        push = _yes(self.push)
-        command = script("build_image", self.image.domain, self.registry.user, push, len(references), references, build)
+            options += ["-t", reference]
+        for name, value in self.arguments.items():
+            options += ["--build-arg", f"{name}={value}"]
+        options += ["--target", self.target] if self.target else []
+        references, push = self._references, _yes(self.push)
+        command = script(
+            "build_image", self.image.domain, self.registry.user, push, len(references), references, options
+        )
         return Outcome(command.reading(self.registry.password.reveal().encode() + b"\n" + packed))
 
-    def _noted(self, found: Mapping[str, str]) -> Change:
-        """What the registry showed gets on record; before the build it stands for the look that follows."""
-        what = f"prove {self.image.name}:{', '.join(self.tags)}: the registry has what was built"
+    def _record(self, found: Mapping[str, str]) -> Change:
+        """Records what the registry answered. Before the build nothing is recorded: it is planned again after it."""
+        summary = f"verify that the registry has {self.image.name}:{', '.join(self.tags)} as it was built"
         record = dict(found) or KEEP
-        return Change(what, NOTHING, "run", record=record, verification=True, final=True, id="record")
-
-    def _unknown(self, reason: str) -> Change:
-        say = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason}")
-        return Change(f"ask the registry for {self.image.name}", say, "run", verification=True)
+        return Change(summary, NOTHING, "run", record=record, verification=True, final=True, id="record")
 
     def _diff(self, known: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         before = [f"made of: {known.get('made', 'nothing yet')}", *(f"{tag}: {what}" for tag, what in tags.items())]
@@ -142,8 +147,8 @@ class BuiltImage(Resource):
         return "\n".join([*lines, *(f"-{line}" for line in before), *(f"+{line}" for line in after)]) + "\n"
 
 
-def _one(tags: Mapping[str, str], wanted: tuple[str, ...]) -> str:
-    """The digest that all tags stand for, or ""."""
+def _common_digest(tags: Mapping[str, str], wanted: tuple[str, ...]) -> str:
+    """The digest that all tags name, or ""."""
     found = {tags.get(tag, "") for tag in wanted}
     digest = found.pop()
     return digest if not found and digest.startswith("sha256:") else ""

@@ -1,14 +1,9 @@
-"""What a pipeline is made of. It is rendered only where it is needed: a run that changes nothing spares Jinja's start.
+"""Pipelines: a project's .gitlab-ci.yml in GitLab, committed or in a merge request, or in a file on this machine.
 
-What is there in GitLab of a pipeline, and what its lint says of the one that is wanted.
+GitLab is asked when the wanted text differs from the recorded one, or when a verification is due. Its lint checks a text
+before it is committed. A file that was changed since it was observed is not overwritten: it is observed again.
 
-The resource: a project's pipeline is the wanted one, on a branch or in a merge request.
-
-GitLab is asked when the wanted text differs from the one on record, when the user named `pipeline`, or when something was
-changed earlier in the run. GitLab's lint judges a text before it is committed; a commit that somebody else was quicker
-with is not overwritten: the file is looked at again.
-
-The resource: a pipeline is in a file on this machine, for whoever commits it by hand.
+A template is rendered only when its text is needed, since Jinja takes long to start.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangeFailed, HostFailed, ProvisionError, Refused, UsageError
@@ -38,15 +33,20 @@ from provision.resources.base import (
     Resource,
     unverified,
 )
-from provision.resources.delivery.project_parts import project_address
+from provision.resources.delivery.project import project_address
 from provision.templating import render, source
 
-_USES_OTHERS = re.compile(r"\{%-?\s*(?:include|extends|import|from)\b")
+_USES_OTHERS: Final = re.compile(r"\{%-?\s*(?:include|extends|import|from)\b")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A template (`pipelines/registry.gitlab-ci.yml.j2`) with its values as JSON; `place` is where the inventory asks for it."""
+    """A template and its values.
+
+    place     the table of the inventory that names it, for messages
+    template  its path: `pipelines/registry.gitlab-ci.yml.j2`
+    values    a JSON object
+    """
 
     place: str
     template: str
@@ -54,17 +54,17 @@ class Recipe:
 
     @property
     def text(self) -> str:
-        """The file. Raises UsageError for what the template needs and is not given, and for a broken template."""
+        """The rendered file. Raises UsageError for a missing value and for a broken template."""
         return _rendered(self, source(self.template))
 
     @property
-    def mark(self) -> str:
-        """What tells it from another one, without rendering it where that can be."""
+    def identity(self) -> str:
+        """A text that differs between recipes with different files. The template is rendered only if it needs others."""
         template = source(self.template)
         plain = f"{template}\0{self.values}"
         try:
             return self.text if _USES_OTHERS.search(template) else plain
-        except UsageError:  # told once it is to be committed
+        except UsageError:  # reported when the file is needed
             return plain
 
 
@@ -78,22 +78,25 @@ def _rendered(recipe: Recipe, template: str) -> str:
         if missing and missing[1] in template:
             raise UsageError(
                 f"{recipe.place}.{missing[1]} is missing: the template {recipe.template} needs it",
-                hint="docs/projects.md tells what each shipped template takes",
+                hint="docs/projects.md lists the values of each shipped template",
             ) from error
         raise
 
 
 @dataclass(frozen=True)
-class There:
-    """The file in the project.
+class FoundPipeline:
+    """A project's pipeline in GitLab, as far as it is compared.
 
-    path      where the project keeps its pipeline
-    branch    where it is wanted; `exists`: whether there is such a branch
-    default   the project's default branch; `empty`: nothing was ever committed
-    now       the file on that branch; where it is new, on the default branch, which it will be made from
-    proposed  the file on the branch that a merge request would come from; `branched`: whether that is there
-    request   the open merge request's address, "" for none
-    errors    GitLab's lint; asked only where the file differs
+    path      of the file in the repository
+    branch    where it is wanted
+    exists    whether that branch exists
+    default   the project's default branch
+    empty     whether the repository has no commit
+    now       the file on the branch; if the branch does not exist, on the default branch, from which it will be created
+    proposed  the file on the branch of our merge requests
+    branched  whether that branch exists
+    request   the URL of the open merge request, "" for none
+    errors    of GitLab's lint, which is asked only if the file differs
     """
 
     path: str
@@ -109,10 +112,12 @@ class There:
     warnings: tuple[str, ...] = ()
 
 
-def look(repository: Repository, text: str, branch: str | None, ours: str | None) -> There | None:
-    """Looks as far as needed; None where there is no such project. `ours`: the branch for a merge request, if one is wanted.
+def find_pipeline(repository: Repository, text: str, branch: str | None, ours: str | None) -> FoundPipeline | None:
+    """The pipeline, compared with the wanted `text` with as few requests as possible; None if there is no such project.
 
-    Raises ApiFailed, and Refused where the pipeline is kept elsewhere.
+    ours  the branch of our merge requests, if one is wanted
+
+    Raises ApiFailed, and Refused if the project's pipeline is in another place.
     """
     project = repository.api.find(repository.address)
     if project is None:
@@ -124,16 +129,16 @@ def look(repository: Repository, text: str, branch: str | None, ours: str | None
     now = None if empty else repository.file(path, target)
     found: dict[str, Any] = {"path": path, "branch": target, "default": default, "empty": empty, "now": now}
     if now is not None and now.text == text:
-        return There(**found)
+        return FoundPipeline(**found)
     if now is None and not empty and target != default and not repository.has_branch(target):
         found |= {"exists": False, "now": repository.file(path, default)}
     if ours is not None and not empty and found.get("exists", True):
         found |= _proposal(repository, path, ours, target)
         proposed = found["proposed"]
         if found["request"] and proposed is not None and proposed.text == text:
-            return There(**found)
+            return FoundPipeline(**found)
     lint = repository.lint(int(project["id"]), text)
-    return There(**found, errors=lint.errors, warnings=lint.warnings)
+    return FoundPipeline(**found, errors=lint.errors, warnings=lint.warnings)
 
 
 def _proposal(repository: Repository, path: str, ours: str, target: str) -> dict[str, Any]:
@@ -148,15 +153,21 @@ def _path(text: str) -> str:
         return ".gitlab-ci.yml"
     if "@" in text or re.match(r"https?://", text):
         raise Refused(
-            f"the project takes its pipeline from elsewhere: {text}",
-            hint="empty 'CI/CD configuration file' in its settings, or leave the pipeline out of the inventory",
+            f"the project has its pipeline in another place: {text}",
+            hint="clear 'CI/CD configuration file' in its settings, or remove the pipeline from the inventory",
         )
     return text
 
 
 @dataclass(frozen=True)
 class PipelineFile(Resource):
-    """`content` is the file, or what it is rendered from. `branch` None: the default branch. `ours`: it goes there, with a merge request; "": a commit."""
+    """A project's pipeline has this content.
+
+    content  the file, or the recipe for it
+    message  of the commit
+    branch   None: the project's default branch
+    ours     the branch from which a merge request is opened; "": the file is committed directly
+    """
 
     project: str
     api: Api
@@ -166,10 +177,6 @@ class PipelineFile(Resource):
     ours: str = ""
 
     @property
-    def label(self) -> str:
-        return f"PipelineFile {self.project}"
-
-    @property
     def record_key(self) -> str:
         return f"gitlab pipeline/{self.project}"
 
@@ -177,84 +184,84 @@ class PipelineFile(Resource):
         self.text  # noqa: B018 - it raises UsageError
 
     def probe(self) -> Probe:
-        key = ("gitlab pipeline", self.api.url, self.project, self._wish)
+        key = ("gitlab pipeline", self.api.url, self.project, self._fingerprint)
         return Probe({"gitlab": ApiQuery(key, self._ask)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        there: There | ProvisionError | None = seen.data("gitlab")
-        if there is None:
+        found: FoundPipeline | ProvisionError | None = seen.data("gitlab")
+        if found is None:
             return
         compare = f"compare the pipeline of project {self.project} with GitLab"
-        if isinstance(there, ProvisionError):
-            if isinstance(there, ApiFailed) and not there.status:
-                yield unverified(compare, there.text)
+        if isinstance(found, ProvisionError):
+            if isinstance(found, ApiFailed) and not found.status:
+                yield unverified(compare, found.text)
                 return
-            raise Refused(f"the pipeline of project {self.project}: {there.text}", hint=there.hint)
-        yield from (Note(f"lint of project {self.project}: {one}") for one in there.warnings)
-        change = self._change(there)
+            raise Refused(f"the pipeline of project {self.project}: {found.text}", hint=found.hint)
+        yield from (Note(f"lint of project {self.project}: {one}") for one in found.warnings)
+        change = self._change(found)
         if change is not None:
             yield change
-        elif there.request and (there.now is None or there.now.text != self.text):
-            yield Note(f"the pipeline of project {self.project} waits to be merged: {there.request}")
-        if seen.record != self._wish:
-            yield Change(compare, NOTHING, "run", record=self._wish, verification=True, final=True)
+        elif found.request and (found.now is None or found.now.text != self.text):
+            yield Note(f"the pipeline of project {self.project} is in an open merge request: {found.request}")
+        if seen.record != self._fingerprint:
+            yield Change(compare, NOTHING, "run", record=self._fingerprint, verification=True, final=True)
 
-    def _change(self, there: There) -> Change | None:
-        if there.exists and there.now is not None and there.now.text == self.text:
+    def _change(self, found: FoundPipeline) -> Change | None:
+        if found.exists and found.now is not None and found.now.text == self.text:
             return None
-        if there.errors:
+        if found.errors:
             raise Refused(
-                f"GitLab's lint refuses the pipeline of project {self.project}: {'; '.join(there.errors)}",
-                hint="mend the template, or what the inventory gives it: nothing was committed",
+                f"GitLab's lint rejects the pipeline of project {self.project}: {'; '.join(found.errors)}",
+                hint="fix the template or its values in the inventory; nothing was committed",
             )
         if self.ours:
-            return self._propose(there)
-        target = {"branch": there.branch} | ({} if there.exists else {"start_branch": there.default})
-        before = there.now.text if there.now else ""
+            return self._propose(found)
+        target = {"branch": found.branch} | ({} if found.exists else {"start_branch": found.default})
+        before = found.now.text if found.now else ""
         return Change(
-            f"commit {there.path} to branch {there.branch} of project {self.project}",
-            ApiAction(lambda: self._commit(there, there.now, target), "/projects/:id/repository/files"),
-            "update" if there.now else "create",
-            diff=masked_diff(there.path, before, self.text),
+            f"commit {found.path} to branch {found.branch} of project {self.project}",
+            ApiAction(lambda: self._commit(found, found.now, target), "/projects/:id/repository/files"),
+            "update" if found.now else "create",
+            diff=masked_diff(found.path, before, self.text),
         )
 
-    def _propose(self, there: There) -> Change | None:
-        if there.empty or not there.exists:
-            what = "its repository is empty" if there.empty else f"it has no branch {there.branch}"
+    def _propose(self, found: FoundPipeline) -> Change | None:
+        if found.empty or not found.exists:
+            what = "its repository is empty" if found.empty else f"it has no branch {found.branch}"
             raise Refused(
-                f"project {self.project}: {what}: there is nothing to merge the pipeline into",
-                hint="make a first commit there, or leave merge_request out: then it is committed",
+                f"project {self.project}: {what}, so there is nothing to merge the pipeline into",
+                hint="make a first commit there, or remove merge_request, so that the file is committed",
             )
-        current = there.proposed if there.request else there.now
-        if there.request and current is not None and current.text == self.text:
+        current = found.proposed if found.request else found.now
+        if found.request and current is not None and current.text == self.text:
             return None
         what = (
             "commit {} to the merge request from branch {}"
-            if there.request
+            if found.request
             else "open a merge request with {} from branch {}"
         )
-        text = f"{what.format(there.path, self.ours)} to {there.branch} of project {self.project}"
-        diff = masked_diff(there.path, current.text if current else "", self.text)
-        call = ApiAction(lambda: self._request(there), "/projects/:id/merge_requests")
+        text = f"{what.format(found.path, self.ours)} to {found.branch} of project {self.project}"
+        diff = masked_diff(found.path, current.text if current else "", self.text)
+        call = ApiAction(lambda: self._request(found), "/projects/:id/merge_requests")
         return Change(text, call, "create", diff=diff)
 
-    def _request(self, there: There) -> None:
+    def _request(self, found: FoundPipeline) -> None:
         repository = self._repository
-        if there.request:
-            self._commit(there, there.proposed, {"branch": self.ours})
+        if found.request:
+            self._commit(found, found.proposed, {"branch": self.ours})
             return
-        if there.branched:  # of an earlier merge request, which is closed: what it held is not of today
+        if found.branched:  # left by an earlier merge request, which is closed
             repository.delete_branch(self.ours)
-        self._commit(there, there.now, {"branch": self.ours, "start_branch": there.branch})
-        repository.open_merge_request(self.ours, there.branch, self.message)
+        self._commit(found, found.now, {"branch": self.ours, "start_branch": found.branch})
+        repository.open_merge_request(self.ours, found.branch, self.message)
 
-    def _commit(self, there: There, seen: Content | None, target: Mapping[str, str]) -> None:
+    def _commit(self, found: FoundPipeline, seen: Content | None, target: Mapping[str, str]) -> None:
         try:
-            self._repository.commit(there.path, self.text, seen, target, self.message)
+            self._repository.commit(found.path, self.text, seen, target, self.message)
         except ApiFailed as error:
             if "not allowed to push" in error.text:
                 error.hint = (
-                    f"branch {there.branch} is protected: let the token's owner push there, or set merge_request = true"
+                    f"branch {found.branch} is protected: let the token's owner push there, or set merge_request = true"
                 )
             raise
 
@@ -268,17 +275,17 @@ class PipelineFile(Resource):
         return Repository(self.api, project_address(self.project))
 
     @property
-    def _wish(self) -> str:
-        mark = self.content if isinstance(self.content, str) else self.content.mark
-        parts = [str(self.api.url), mark, self.branch or "", self.ours]
+    def _fingerprint(self) -> str:
+        content = self.content if isinstance(self.content, str) else self.content.identity
+        parts = [str(self.api.url), content, self.branch or "", self.ours]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
-    def _ask(self, seen: Observation) -> There | ProvisionError | None:
-        """What GitLab has; None where nothing is to be compared."""
-        if not seen.due and seen.record == self._wish:
+    def _ask(self, seen: Observation) -> FoundPipeline | ProvisionError | None:
+        """The pipeline in GitLab; None if nothing is to be compared."""
+        if not seen.due and seen.record == self._fingerprint:
             return None
         try:
-            found = look(self._repository, self.text, self.branch, self.ours or None)
+            found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)
         except (HostFailed, UsageError) as error:
             return error
         return found or Refused(
@@ -289,27 +296,23 @@ class PipelineFile(Resource):
 
 @dataclass(frozen=True)
 class LocalPipeline(Resource):
-    """The file `path` on this machine holds `text`; it is replaced whole, or not at all."""
+    """A file on this machine has this text, for a user who commits it. It is replaced as a whole or not at all."""
 
     path: Path
     text: str
-
-    @property
-    def label(self) -> str:
-        return f"LocalPipeline {self.path}"
 
     def probe(self) -> Probe:
         return Probe.of(ApiQuery(("local pipeline", self.path), lambda _: self._read()))
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        there: str | None = seen.data()
-        if there == self.text:
+        found: str | None = seen.data()
+        if found == self.text:
             return
         yield Change(
             f"write {self.path} on this machine",
             ApiAction(self._write, "a local file"),
-            "create" if there is None else "update",
-            diff=masked_diff(str(self.path), there or "", self.text),
+            "create" if found is None else "update",
+            diff=masked_diff(str(self.path), found or "", self.text),
         )
 
     def _read(self) -> str | None:
@@ -319,9 +322,9 @@ class LocalPipeline(Resource):
             return None
 
     def _write(self) -> None:
-        import tempfile  # where something is written only
+        import tempfile  # slow to import, and needed only here
 
-        name, path = "", Path(os.path.realpath(self.path))  # a link goes on pointing to it
+        name, path = "", Path(os.path.realpath(self.path))  # a symbolic link stays
         try:
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
@@ -335,4 +338,6 @@ class LocalPipeline(Resource):
             if name:
                 Path(name).unlink(missing_ok=True)
             text = f"{self.path} on this machine cannot be written: {error.strerror or error}"
-            raise ChangeFailed(text, hint="make its folder, or name another path in the project's pipeline") from error
+            raise ChangeFailed(
+                text, hint="create its folder, or name another path in the project's pipeline"
+            ) from error

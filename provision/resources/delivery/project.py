@@ -1,16 +1,17 @@
-"""The resource: a project of GitLab is set up as the inventory says.
+"""Projects of GitLab: settings, assigned runners and CI/CD variables, through the API.
 
-Asked from here, when the wanted state differs from the one on record, when the user named `project`, or when something was
-changed earlier in the run. What the inventory does not mention is left to the UI.
+Sources: GitLab's REST API, /projects/:id, /projects/:id/runners and /runners. What the inventory does not mention is left
+unchanged. GitLab is asked when the wanted state differs from the recorded one, or when a verification is due.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-from provision.errors import ApiFailed, Refused
+from provision.errors import ApiFailed, Refused, did_you_mean
 from provision.gitlab.api import Api
 from provision.resources.base import (
     NOTHING,
@@ -23,13 +24,79 @@ from provision.resources.base import (
     Resource,
     unverified,
 )
-from provision.resources.delivery import project_parts
-from provision.resources.delivery.project_parts import WantedProject, keyed, look, project_record, variables_in
+from provision.resources.delivery.variables import ProjectVariables, WantedVariable, fingerprint
+
+
+def project_address(path: str) -> str:
+    """The project's place below /api/v4: `/projects/group%2Fname`."""
+    return f"/projects/{quote(path, safe='')}"
+
+
+@dataclass(frozen=True)
+class WantedProject:
+    """What a project should be.
+
+    settings    by the API's own names
+    runners     to assign and lock, by description or id
+    registered  descriptions of runners that an earlier task registers
+    """
+
+    path: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    runners: tuple[str | int, ...] = ()
+    registered: tuple[str, ...] = ()
+    variables: tuple[WantedVariable, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Its place below /api/v4."""
+        return project_address(self.path)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it wants nothing."""
+        return not (self.settings or self.runners or self.variables)
+
+    def revealed(self) -> dict[str, Any]:
+        """All of it as plain data with secrets in clear text, to compute a fingerprint."""
+        variables = [[one.key, one.scope, one.hidden, one.fields] for one in self.variables]
+        return {"settings": dict(self.settings), "runners": list(self.runners), "variables": variables}
+
+
+@dataclass(frozen=True)
+class FoundRunner:
+    """A runner in GitLab. `assigned`: to the project."""
+
+    id: int
+    description: str
+    type: str
+    locked: bool
+    assigned: bool
+
+    @property
+    def name(self) -> str:
+        """Its name in plans and messages."""
+        return f"runner {self.description} (#{self.id})"
+
+
+@dataclass(frozen=True)
+class FoundProject:
+    """A project in GitLab, as far as it is compared.
+
+    variables     wanted ones and ours, as the API returns them
+    runners       those with a wanted description or id
+    descriptions  of all runners that the token may see
+    """
+
+    settings: Mapping[str, Any]
+    variables: tuple[Mapping[str, Any], ...]
+    runners: tuple[FoundRunner, ...]
+    descriptions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ProjectSettings(Resource):
-    """Settings, runners and variables of an existing project. What the inventory does not mention is left unchanged."""
+    """An existing project has these settings, runners and variables."""
 
     wanted: WantedProject
     api: Api
@@ -40,61 +107,143 @@ class ProjectSettings(Resource):
 
     @property
     def record_key(self) -> str:
-        return project_record(self.wanted.path)
+        return f"gitlab project/{self.wanted.path}"
 
     def probe(self) -> Probe:
         key = ("gitlab project", self.api.url, self.wanted)
         return Probe({"gitlab": ApiQuery(key, self._ask)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        found: Mapping[str, Any] | ApiFailed | None = seen.data("gitlab")
+        found: FoundProject | Refused | ApiFailed | None = seen.data("gitlab")
         if found is None:
             return
-        text = f"compare project {self.wanted.path} with GitLab"
+        path = self.wanted.path
+        compare = f"compare project {path} with GitLab"
         if isinstance(found, ApiFailed):
-            if not found.status:  # not reached: on a bare estate, check mode predicts that it will be
-                yield unverified(text, found.text)
+            if not found.status:  # no answer: check mode on a bare estate predicts that there will be one
+                yield unverified(compare, found.text)
                 return
-            raise ApiFailed(f"project {self.wanted.path}: {found.text}", hint=found.hint, status=found.status)
-        if not found:
-            raise Refused(
-                f"project {self.wanted.path} does not exist, or gitlab.api_token may not see it",
-                hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
-            )
-        left = [*self._settings(found["project"])]
-        left += project_parts.runner_changes(self.api, self.wanted, found["runners"], found["names"])
-        left += project_parts.variable_changes(self.api, self.wanted, found["variables"], seen)
-        yield from left
-        record, records = self._wish(seen), project_parts.variable_records(self.wanted, seen)
-        agreed = seen.record == record and all(seen.records.get(key) == value for key, value in records.items())
-        if not agreed and not any(one.requires for one in left):
+            raise ApiFailed(f"project {path}: {found.text}", hint=found.hint, status=found.status)
+        if isinstance(found, Refused):
+            raise found
+        changes = [*self._settings(found), *self._runners(found), *self._variables.changes(found.variables, seen)]
+        yield from changes
+        record, records = self._fingerprint(seen), self._variables.records(seen)
+        is_recorded = seen.record == record and all(seen.records.get(key) == value for key, value in records.items())
+        if not is_recorded and not any(one.requires for one in changes):
             yield Change(
-                text, NOTHING, "run", record=record, records=records, verification=True, final=True, id="compare"
+                compare, NOTHING, "run", record=record, records=records, verification=True, final=True, id="compare"
             )
 
-    def _settings(self, now: Mapping[str, Any]) -> Iterator[Change]:
-        wrong = {name: value for name, value in self.wanted.settings if now.get(name) != value}
-        if not wrong:
+    @property
+    def _variables(self) -> ProjectVariables:
+        return ProjectVariables(self.api, self.wanted.path, self.wanted.address, self.wanted.variables)
+
+    def _fingerprint(self, seen: Observation) -> str:
+        return fingerprint(seen.fingerprint_key, [str(self.api.url), self.wanted.revealed()])
+
+    def _settings(self, found: FoundProject) -> Iterator[Change]:
+        now, path = found.settings, self.wanted.path
+        differing = {name: value for name, value in self.wanted.settings.items() if now.get(name) != value}
+        if not differing:
             return
 
         def make() -> None:
-            self.api.put(self.wanted.address, wrong)
+            self.api.put(self.wanted.address, differing)
 
-        head = [f"--- project {self.wanted.path} (now)", f"+++ project {self.wanted.path} (wanted)"]
-        lines = [f"-{name}: {now.get(name)}\n+{name}: {value}" for name, value in wrong.items()]
-        text = f"set {', '.join(wrong)} of project {self.wanted.path}"
+        head = [f"--- project {path} (now)", f"+++ project {path} (wanted)"]
+        lines = [f"-{name}: {now.get(name)}\n+{name}: {value}" for name, value in differing.items()]
+        text = f"set {', '.join(differing)} of project {path}"
         yield Change(text, ApiAction(make, "PUT /projects/:id"), diff="\n".join([*head, *lines]))
 
-    def _wish(self, seen: Observation) -> str:
-        return keyed(seen.fingerprint_key, [str(self.api.url), self.wanted.wish])
+    def _runners(self, found: FoundProject) -> Iterator[Change]:
+        """Raises Refused for a runner that does not exist, or that cannot be assigned."""
+        path = self.wanted.path
+        for wanted in self.wanted.runners:
+            matching = [one for one in found.runners if wanted in (one.id, one.description)]
+            if not matching and wanted in self.wanted.registered:
+                text = f"assign runner {wanted} to project {path} and lock it"
+                yield Change(text, NOTHING, requires="register", id=str(wanted))
+            elif not matching:
+                raise Refused(
+                    f"project {path}: no runner in GitLab is called {wanted!r}"
+                    f"{did_you_mean(str(wanted), found.descriptions)}",
+                    hint="name one of [[runners]], or the description or id of a runner in GitLab",
+                )
+            assignable = [one for one in matching if one.type == "project_type"]
+            if matching and not assignable:
+                raise Refused(
+                    f"project {path}: runner {wanted} is of {matching[0].type}: only a project's runner can be assigned "
+                    "and locked",
+                    hint='register it with project = "group/name" in [[runners]], or remove it from the project\'s runners',
+                )
+            for one in assignable:
+                yield from self._assign(one)
 
-    def _ask(self, seen: Observation) -> Mapping[str, Any] | ApiFailed | None:
-        """The project in GitLab, empty where it does not exist; None where nothing is to be compared."""
-        ours = set(variables_in(seen.records, self.wanted.path))
-        agreed = not seen.due and seen.record == self._wish(seen)
-        if agreed or (self.wanted.is_empty and not ours):
+    def _assign(self, runner: FoundRunner) -> Iterator[Change]:
+        if runner.assigned and runner.locked:
+            return
+        address = f"/runners/{runner.id}"
+
+        def make() -> None:
+            if not runner.assigned:
+                # GitLab does not assign a locked runner; another project may have locked it since it was observed.
+                if self.api.get(address)["locked"]:
+                    self.api.put(address, {"locked": False})
+                self.api.post(f"{self.wanted.address}/runners", {"runner_id": runner.id})
+            self.api.put(address, {"locked": True})
+
+        if runner.assigned:
+            yield Change(f"lock {runner.name} to its projects", ApiAction(make, "PUT /runners/:id"), id=runner.name)
+        else:
+            text = f"assign {runner.name} to project {self.wanted.path} and lock it"
+            yield Change(text, ApiAction(make, "POST /projects/:id/runners"), "create", id=runner.name)
+
+    def _ask(self, seen: Observation) -> FoundProject | Refused | ApiFailed | None:
+        """The project in GitLab; None if nothing is to be compared."""
+        recorded = self._variables.recorded(seen.records)
+        is_recorded = not seen.due and seen.record == self._fingerprint(seen)
+        if is_recorded or (self.wanted.is_empty and not recorded):
             return None
         try:
-            return look(self.api, self.wanted, ours)
+            project = self.api.find(self.wanted.address)
+            if project is None:
+                return Refused(
+                    f"project {self.wanted.path} does not exist, or gitlab.api_token may not see it",
+                    hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
+                )
+            compared = {(one.key, one.scope) for one in self.wanted.variables} | set(recorded)
+            variables = self.api.get_list(f"{self.wanted.address}/variables", {"per_page": 100}) if compared else []
+            runners, descriptions = self._find_runners(int(project["id"]))
         except ApiFailed as error:
             return error
+        return FoundProject(
+            {name: project.get(name) for name in self.wanted.settings},
+            tuple(one for one in variables if (one["key"], one["environment_scope"]) in compared),
+            tuple(runners),
+            tuple(descriptions),
+        )
+
+    def _find_runners(self, project: int) -> tuple[list[FoundRunner], list[str]]:
+        """The runners of the wanted descriptions and ids, and the descriptions of all."""
+        if not self.wanted.runners:
+            return [], []
+        listed = self._all_runners()
+        chosen = [one for one in listed if {one["description"], one["id"]} & set(self.wanted.runners)]
+        found = []
+        for one in sorted(chosen, key=lambda one: int(one["id"])):
+            details = self.api.get(f"/runners/{one['id']}") if one["runner_type"] == "project_type" else one
+            assigned = any(other["id"] == project for other in details.get("projects", ()))
+            description, kind = str(details.get("description")), str(details.get("runner_type"))
+            found.append(FoundRunner(int(one["id"]), description, kind, bool(details.get("locked")), assigned))
+        return found, sorted({str(one["description"]) for one in listed if one["description"]})
+
+    def _all_runners(self) -> list[dict[str, Any]]:
+        """All that the token may see: an administrator's sees all runners, others those of their projects and groups."""
+        query = {"per_page": 100}
+        try:
+            return self.api.get_list("/runners/all", query)
+        except ApiFailed as error:
+            if error.status != 403:
+                raise
+            return self.api.get_list("/runners", query)

@@ -1,9 +1,7 @@
-"""What nobody uses any more, found and removed by one script: for a look, for a run, and for the hosts' own timer.
+"""Stopped containers and unused images on a host.  Sources: docker-ps(1), docker-image(1).
 
-Stopped containers and images that nobody uses any more are gone; or the host's own timer sees to it.
-
-Apps' containers and images stay, whatever their age, and so do GitLab Runner's containers and helper images, and all
-volumes, its caches among them. Sources: docker-ps(1), docker-image(1), systemd.timer(5).
+One script lists them, removes them, and is what the prune timer runs. Containers and images of apps stay, whatever their
+age, and so do GitLab Runner's containers and helper images, and all volumes.
 """
 
 from __future__ import annotations
@@ -19,12 +17,12 @@ from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command
 
 _UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_NAMES: Final = 10  # how many are named in one line
+_NAMES: Final = 10  # the most names in one line
 
 
 @dataclass(frozen=True)
 class UnusedImages(Resource):
-    """Those older than `days`, but for the images `keep`."""
+    """Stopped containers and unused images that are older than `days` are removed; the images `keep` stay."""
 
     days: int
     keep: tuple[str, ...] = ()
@@ -39,7 +37,8 @@ class UnusedImages(Resource):
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if seen.code != 0:
             raise ProbeFailed(
-                f"Docker does not say what it has: {seen.only.errors.strip()[-300:]}", hint="provision docker"
+                f"Docker cannot list its containers and images: {seen.only.errors.strip()[-300:]}",
+                hint="run provision docker",
             )
         lines = [line.split("|") for line in seen.text.splitlines() if line.count("|") == 3]
         if not lines:
@@ -47,7 +46,7 @@ class UnusedImages(Resource):
         parts = [_named(kind, [line for line in lines if line[0] == kind]) for kind in ("container", "image")]
         freed = sum(map(bytes_of, (line[2] for line in lines)))
         yield Change(
-            f"remove {' and '.join(filter(None, parts))}: frees {human(freed)} at least",
+            f"remove {' and '.join(filter(None, parts))}: frees at least {human(freed)}",
             self._script("remove"),
             "delete",
             diff="".join(f"-{kind} {names.strip() or identity[:19]} {size}\n" for kind, identity, size, names in lines),
@@ -59,13 +58,13 @@ class UnusedImages(Resource):
 
 
 def bytes_of(size: str) -> float:
-    """`41.06MB` as a number; 0 for what is none."""
+    """The bytes that Docker prints as `41.06MB`; 0 for other text."""
     parts = re.match(r"([0-9.]+)([kMGT]?B)", size)
     return float(parts[1]) * _UNITS[parts[2]] if parts else 0
 
 
 def human(size: float) -> str:
-    """A number of bytes as Docker writes it."""
+    """A number of bytes as Docker prints it, such as `41.1 MB`."""
     unit = next(unit for unit, factor in reversed(_UNITS.items()) if size >= factor or factor == 1)
     return f"{size / _UNITS[unit]:.3g} {unit}"
 

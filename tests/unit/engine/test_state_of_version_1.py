@@ -15,7 +15,7 @@ from provision.host.state import HostState
 from provision.image_name import parse
 from provision.resources import (
     BuiltImage,
-    ImageProof,
+    ImageCheck,
     JsonSettings,
     PipelineFile,
     ProjectSettings,
@@ -52,7 +52,7 @@ def tasks(toys: Any, tmp_path: Path) -> list[Task]:
         toys.task("docker", DAEMON),
         toys.task("registry", bucket),
         toys.task("register", RunnerSettings("builder", NOBODY, {"description": "builder", "paused": False}, token)),
-        toys.task("verify", ImageProof(REGISTRY, "root", login, "root/hello", "/etc/ca.crt")),
+        toys.task("verify", ImageCheck(REGISTRY, "root", login, "root/hello", "/etc/ca.crt")),
         toys.task("project", ProjectSettings(project, NOBODY)),
         toys.task("pipeline", PipelineFile("root/hello", NOBODY, "a: 1\n", "message")),
         toys.task("image", image),

@@ -90,7 +90,7 @@ def test_a_project(described: Any, between: Between, host: LocalSession) -> None
         WantedVariable("C", Secret("hidden-value"), hidden=True),
         WantedVariable("D", "a\nb\n", type="file"),
     )
-    settings = (("shared_runners_enabled", False), ("container_registry_access_level", "private"))
+    settings = {"shared_runners_enabled": False, "container_registry_access_level": "private"}
     wanted = WantedProject("root/one", settings, ("r",), (), variables)
     del between.sent[:]
     carried_out(ProjectSettings(wanted, between.api), host)

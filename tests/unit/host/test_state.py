@@ -13,7 +13,7 @@ from provision.image_name import parse
 from provision.resources import (
     Deployment,
     Firewall,
-    ImageProof,
+    ImageCheck,
     JsonSettings,
     Packages,
     PipelineFile,
@@ -67,7 +67,7 @@ class TestVersion1:
             ("project", ProjectSettings(WantedProject("root/hello"), Api(GITLAB, Secret("")))),
             ("pipeline", PipelineFile("root/hello", Api(GITLAB, Secret("")), "", "")),
             ("deploy", Deployment("hello", parse("x"), Registry(str(REGISTRY), "", Secret("")))),
-            ("verify", ImageProof(REGISTRY, "", Secret(""), "", "")),
+            ("verify", ImageCheck(REGISTRY, "", Secret(""), "", "")),
             ("my_exporter", JsonSettings("/etc/my-exporter.json", {})),
             ("my_exporter", Packages(("node-exporter",))),
         ],

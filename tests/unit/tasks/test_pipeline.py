@@ -113,7 +113,7 @@ class TestCommit:
         assert "npm test" in estate.committed(path="ci/main.yml")
         estate.ask("PUT", estate.project, ci_config_path="ci.yml@root/other")
         told = estate.run("pipeline", TEXT, named="pipeline")
-        assert "takes its pipeline from elsewhere: ci.yml@root/other" in told.error.text
+        assert "the project has its pipeline in another place: ci.yml@root/other" in told.error.text
         assert told.error.hint
 
     @pytest.mark.parametrize("first", [True, False])
@@ -176,7 +176,7 @@ class TestMergeRequest:
         assert estate.committed() == ""
         named = estate.run("pipeline", MERGE, named="pipeline")
         assert named.changes == []
-        assert named.messages == [f"the pipeline of project root/hello waits to be merged: {opened['web_url']}"]
+        assert named.messages == [f"the pipeline of project root/hello is in an open merge request: {opened['web_url']}"]
         assert estate.run("pipeline", MERGE).messages == []
         other = MERGE.replace("npm test", "npm run all")
         assert estate.run("pipeline", other).changes == [UPDATE]
@@ -208,7 +208,7 @@ class TestMergeRequest:
     def test_nothing_to_merge_into(self, estate: Estate) -> None:
         """An empty repository; a branch that is not there."""
         told = estate.run("pipeline", MERGE)
-        assert "its repository is empty: there is nothing to merge the pipeline into" in told.error.text
+        assert "its repository is empty, so there is nothing to merge the pipeline into" in told.error.text
         estate.commit("hello\n", "README.md")
         told = estate.run("pipeline", f'{MERGE}branch = "stable"\n')
         assert "it has no branch stable" in told.error.text
@@ -350,4 +350,4 @@ class TestLocalFile:
         assert (
             f"{tmp_path / 'out/ci.yml'} on this machine cannot be written: No such file or directory" in told.error.text
         )
-        assert "make its folder" in told.error.hint
+        assert "create its folder" in told.error.hint

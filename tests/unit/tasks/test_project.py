@@ -44,7 +44,7 @@ def test_bare(estate: Estate) -> None:
     assert told.code == 0
     assert told.changes == [
         "set shared_runners_enabled, container_registry_access_level of project root/hello",
-        "assign runner docker-builder (#1) to project root/hello, and lock it",
+        "assign runner docker-builder (#1) to project root/hello and lock it",
         "create variable PLAIN of project root/hello",
         "create variable MASKED of project root/hello",
         "create variable HIDDEN of project root/hello",
@@ -170,7 +170,7 @@ class TestHidden:
         text = 'H = {{ value = "hidden-value", masked = true, hidden = {} }}'
         estate.run("project", variables(text.format(str(before).lower())))
         planned = estate.run("project", variables(text.format(str(after).lower())), check=True)
-        expected = f"delete variable H of project root/hello and make it anew: {how} it can only be from the start"
+        expected = f"delete and create variable H of project root/hello, so that it is {how}"
         assert planned.changes == [expected]
         assert estate.kept["H *"]["hidden"] is before
         assert estate.run("project", variables(text.format(str(after).lower()))).changes == [expected]
@@ -182,7 +182,7 @@ class TestHidden:
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 201, "body": made})
         told = estate.run("project", self.ONE)
         assert estate.bodies[estate.asked.index("POST /projects/root%2Fhello/variables")]["masked"] is True
-        assert told.error.text == "variable H is masked, and not hidden: this GitLab does not hide variables"
+        assert told.error.text == "variable H is masked but not hidden: this GitLab does not hide variables"
         assert "17.4" in told.error.hint
         assert estate.state == {}
 
@@ -193,8 +193,8 @@ class TestHidden:
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
         told = estate.run("project", self.ONE)
         assert told.code == 1
-        assert "variable H of project root/hello was deleted, and could not be made anew" in told.error.text
-        assert told.error.hint == "run the same command again: it makes it"
+        assert "variable H of project root/hello was deleted and could not be created again" in told.error.text
+        assert told.error.hint == "rerun the command: it creates it"
         assert estate.run("project", self.ONE).changes == ["create variable H of project root/hello"]
 
 
@@ -210,8 +210,8 @@ class TestDropped:
         )
         told = estate.run("project", variables('A = "1"'))
         assert told.changes == [
-            "delete variable A for production of project root/hello: we set it, and it is wanted no more",
-            "delete variable B of project root/hello: we set it, and it is wanted no more",
+            "delete variable A for production of project root/hello: it is no longer in the inventory",
+            "delete variable B of project root/hello: it is no longer in the inventory",
         ]
         assert sorted(estate.variables) == ["A *", "A staging", "THEIRS *"]
         assert sorted(one for one in estate.records("project") if "variable/" in one) == [
@@ -237,7 +237,7 @@ class TestRunners:
             estate.runner("docker-builder")
         told = estate.run("project", self.TEXT)
         assert told.changes == [
-            f"assign runner docker-builder (#{n}) to project root/hello, and lock it" for n in (1, 2)
+            f"assign runner docker-builder (#{n}) to project root/hello and lock it" for n in (1, 2)
         ]
 
     def test_locked_to_another_project(self, estate: Estate) -> None:
@@ -269,7 +269,7 @@ class TestRunners:
         """An id is taken, too."""
         estate.runner("somebody's")
         told = estate.run("project", f'[projects."{PROJECT}"]\nrunners = [1]\n')
-        assert told.changes == ["assign runner somebody's (#1) to project root/hello, and lock it"]
+        assert told.changes == ["assign runner somebody's (#1) to project root/hello and lock it"]
 
     def test_unknown(self, estate: Estate) -> None:
         """The nearest is named; nothing is done, not even what could be."""
@@ -286,7 +286,7 @@ class TestRunners:
         """Predicted in check mode; refused with the task that makes it."""
         text = RUNNER.replace("runners_extra\n", "") + self.TEXT
         told = estate.run("project", text, check=True)
-        assert told.changes == ["assign runner docker-builder to project root/hello, and lock it"]
+        assert told.changes == ["assign runner docker-builder to project root/hello and lock it"]
         told = estate.run("project", text)
         assert told.code == 1
         assert "it requires register" in told.error.text
@@ -378,7 +378,7 @@ def test_nothing_wanted(estate: Estate) -> None:
     assert (estate.run("project", nothing, named="project").code, estate.asked) == (0, [])
     estate.run("project", variables('A = "1"'))
     assert estate.run("project", nothing).changes == [
-        "delete variable A of project root/hello: we set it, and it is wanted no more"
+        "delete variable A of project root/hello: it is no longer in the inventory"
     ]
     assert (estate.run("project", nothing, named="project").changes, estate.asked) == ([], [])
 

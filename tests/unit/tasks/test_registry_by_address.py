@@ -15,7 +15,7 @@ from provision.resources import (
     Deployment,
     File,
     Firewall,
-    ImageProof,
+    ImageCheck,
     RegistryEndpoint,
     Resource,
     RubySettings,
@@ -125,7 +125,7 @@ def test_the_firewall_opens_its_port(by_address: Wants) -> None:
 
 def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:
     """The address without brackets for connecting, with them for Docker and curl."""
-    check = only(by_address("verify"), ImageProof)
+    check = only(by_address("verify"), ImageCheck)
     assert check.probe()[""].script.endswith(" 2001:db8::1 5555")
     (change,) = planned(check, observe(check, 0))
     assert isinstance(change.run, Command)

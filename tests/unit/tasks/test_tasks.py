@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.resources import AptSource, File, ImageProof, JsonSettings, Packages, Resource, RunnerEntries
+from provision.resources import AptSource, File, ImageCheck, JsonSettings, Packages, Resource, RunnerEntries
 from provision.secret import Secret
 from provision.tasks import SHIPPED, Host, play, task
 
@@ -159,12 +159,12 @@ class TestVerify:
 
     def test_what_it_verifies(self, wants: Wants) -> None:
         """The registry's URL and the image of its login."""
-        check = only(wants("verify", REGISTRY + S3 + LOGIN), ImageProof)
+        check = only(wants("verify", REGISTRY + S3 + LOGIN), ImageCheck)
         assert (str(check.url), check.image) == ("https://gitlab.example.com:5555", "sammy/hello")
 
     def test_it_rests_on_bucket_and_authority(self, wants: Wants) -> None:
         """Another bucket makes a new proof due."""
-        with_s3, without = (only(wants("verify", REGISTRY + more + LOGIN), ImageProof) for more in (S3, ""))
+        with_s3, without = (only(wants("verify", REGISTRY + more + LOGIN), ImageCheck) for more in (S3, ""))
         assert with_s3.context != without.context
 
     def test_nothing_to_prove(self, wants: Wants) -> None:

@@ -42,7 +42,7 @@ def test_an_app(wants: Wants) -> None:
     )
     assert one.command == ("serve", "-v")
     assert dict(one.environment) == {"MODE": "prod", "API_TOKEN": Secret("the-app-token")}
-    assert (one.trial.url, one.trial.contains, one.trial.seconds) == ("http://localhost:5001/", "hello", 9)
+    assert (one.check.url, one.check.contains, one.check.seconds) == ("http://localhost:5001/", "hello", 9)
     assert one.registry.user == "sammy"
 
 

@@ -38,7 +38,7 @@ def test_in_the_own_registry(wants: Wants, app: Path) -> None:
     assert isinstance(found, BuiltImage)
     assert str(found.image) == "gitlab.example.com:5555/sammy/hello"
     assert (found.registry.url, found.registry.user) == ("https://gitlab.example.com:5555", "sammy")
-    assert (found.tags, found.arguments, found.context.folder) == (("1.0",), (("A", "b"),), app)
+    assert (found.tags, found.arguments, found.context.folder) == (("1.0",), {"A": "b"}, app)
 
 
 @pytest.mark.usefixtures("app")

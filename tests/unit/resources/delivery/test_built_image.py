@@ -23,7 +23,7 @@ from provision.testing import observe, planned
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
 BUILD = "build and push r.example.com/sammy/hello:1.0, latest"
-PROVE = "prove r.example.com/sammy/hello:1.0, latest: the registry has what was built"
+VERIFY = "verify that the registry has r.example.com/sammy/hello:1.0, latest as it was built"
 
 
 @pytest.fixture
@@ -60,24 +60,24 @@ RECORD = {"made": "PRINT", "digest": DIGEST}
 CASES = [
     # bare: no Docker yet, no image yet
     ("docker is not installed\n", None, False, [BUILD]),
-    ("", None, False, [BUILD, PROVE]),
+    ("", None, False, [BUILD, VERIFY]),
     # half done: built and not pushed, one tag pushed, pushed and not on record
-    (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", None, False, [BUILD, PROVE]),
-    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest absent\n", None, False, [BUILD, PROVE]),
-    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest {OTHER}\n", None, False, [BUILD, PROVE]),
-    (LOCAL + THERE, None, False, [PROVE]),
+    (f"local PRINT sha256:9\n{'tag 1.0 absent'}\ntag latest absent\n", None, False, [BUILD, VERIFY]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest absent\n", None, False, [BUILD, VERIFY]),
+    (LOCAL + f"tag 1.0 {DIGEST}\ntag latest {OTHER}\n", None, False, [BUILD, VERIFY]),
+    (LOCAL + THERE, None, False, [VERIFY]),
     # converged: on record; asked again
     ("", RECORD, False, []),
     (LOCAL + THERE, RECORD, True, []),
     (THERE, RECORD, True, []),
     # something else is wanted now
-    (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {"made": "old", "digest": OTHER}, False, [BUILD, PROVE]),
+    (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {"made": "old", "digest": OTHER}, False, [BUILD, VERIFY]),
     # somebody pushed another one, or took the tag away
-    (LOCAL + f"tag 1.0 {OTHER}\ntag latest {OTHER}\n", RECORD, True, [BUILD, PROVE]),
-    ("tag 1.0 absent\ntag latest absent\n", RECORD, True, [BUILD, PROVE]),
+    (LOCAL + f"tag 1.0 {OTHER}\ntag latest {OTHER}\n", RECORD, True, [BUILD, VERIFY]),
+    ("tag 1.0 absent\ntag latest absent\n", RECORD, True, [BUILD, VERIFY]),
     # the registry cannot be asked: nothing is built for that
     ("tag 1.0 ? refused\ntag latest ? refused\n", RECORD, True, ["ask the registry for r.example.com/sammy/hello"]),
-    ("tag 1.0 ? refused\ntag latest ? refused\n", None, True, [BUILD, PROVE]),
+    ("tag 1.0 ? refused\ntag latest ? refused\n", None, True, [BUILD, VERIFY]),
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_without_docker_it_waits_for_it(folder: Path) -> None:
 
 def test_what_is_sent(folder: Path) -> None:
     """The password's line, then the context; the password is in no argument."""
-    wanted = image(folder, arguments=(("VERSION", "1 0"),), target="release")
+    wanted = image(folder, arguments={"VERSION": "1 0"}, target="release")
     build = build_of(wanted)
     assert isinstance(build.run, ApiAction)
     outcome = build.run.make()
@@ -131,12 +131,12 @@ def test_a_context_that_changes_meanwhile(folder: Path) -> None:
     build = build_of(image(folder))
     (folder / "more").write_text("x")
     assert isinstance(build.run, ApiAction)
-    with pytest.raises(Refused, match="was changed while this ran"):
+    with pytest.raises(Refused, match="was changed during this run"):
         build.run.make()
 
 
 def test_all_that_decides_what_is_built_is_in_its_name(folder: Path) -> None:
     """Context, arguments, target, tags."""
-    seen = {made(image(folder)), made(image(folder, arguments=(("A", "b"),))), made(image(folder, target="x"))}
+    seen = {made(image(folder)), made(image(folder, arguments={"A": "b"})), made(image(folder, target="x"))}
     (folder / "more").write_text("x")
     assert len(seen | {made(image(folder))}) == 4

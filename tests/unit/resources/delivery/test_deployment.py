@@ -13,7 +13,7 @@ from provision.host.docker import Registry
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.inventory.tables.apps import PublishedPort
-from provision.resources import Deployment, DroppedApps, Trial
+from provision.resources import AppCheck, Deployment, DroppedApps
 from provision.secret import Secret
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, observe_on, planned
@@ -26,7 +26,7 @@ def app(**more: Any) -> Deployment:
     """The app under test."""
     registry = Registry("https://r.example.com", "sammy", Secret("the-pull-password"))
     options = ("--restart", "unless-stopped", "-p", "5001:5000")
-    environment = (("MODE", "prod"), ("API_TOKEN", Secret("the-app-token")))
+    environment = {"MODE": "prod", "API_TOKEN": Secret("the-app-token")}
     return Deployment("hello", parse(IMAGE), registry, options, ("serve",), environment, **more)
 
 
@@ -52,14 +52,14 @@ CASES = [
     (FOREIGN, "", "", [DEPLOY]),
     (RUNS + FOREIGN, "", "", []),
     (RUNS, DIGEST, "", []),
-    (RUNS, OTHER, "", [f"replace hello: another image stands under {IMAGE}"]),
+    (RUNS, OTHER, "", [f"replace hello: {IMAGE} names another image now"]),
     (RUNS.replace("PRINT", "old"), DIGEST, "", ["replace hello: its settings differ"]),
-    (RUNS.replace("running", "exited"), "", "", ["start hello, which is exited"]),
-    (RUNS.replace("running", "restarting"), "", "", ["start hello, which is restarting"]),
-    (RUNS, "", "deploy-hello\tdeploy hello\n", [f"{DEPLOY}, which failed before"]),
+    (RUNS.replace("running", "exited"), "", "", ["start hello: it is exited"]),
+    (RUNS.replace("running", "restarting"), "", "", ["start hello: it is restarting"]),
+    (RUNS, "", "deploy-hello\tdeploy hello\n", [f"{DEPLOY}, after a failed deployment"]),
     (RUNS, "", "deploy-other\tdeploy other\n", []),
-    (RUNS.replace("hello|running", "hello.provision-old|exited", 1), "", "", [f"{DEPLOY}, which was interrupted before"]),
-    (RUNS + RUNS.replace("hello|running", "hello.provision-new|created", 1), "", "", [f"{DEPLOY}, which was interrupted before"]),
+    (RUNS.replace("hello|running", "hello.provision-old|exited", 1), "", "", [f"{DEPLOY}, after an interrupted deployment"]),
+    (RUNS + RUNS.replace("hello|running", "hello.provision-new|created", 1), "", "", [f"{DEPLOY}, after an interrupted deployment"]),
     (RUNS, "? it answers 503", "", [f"ask the registry for {IMAGE}"]),
     (RUNS.replace("hello|", "other/link,hello|", 1), "", "", []),
 ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_without_docker_it_waits_for_it() -> None:
 
 def test_another_ones_container_of_that_name() -> None:
     """It is left alone, and named."""
-    with pytest.raises(Refused, match=r"called hello is there, of nginx, and it is not ours"):
+    with pytest.raises(Refused, match="there is another container called hello, of nginx"):
         planned(app(), observe(app(), {"containers": "hello|running||||nginx\n"}))
 
 
@@ -92,7 +92,7 @@ def test_a_tag_that_is_gone() -> None:
     one = app()
     seen = observe(one, {"containers": RUNS.replace("PRINT", settings(one)), "image": "absent\n"}, due=True)
     assert planned(one, seen) == []
-    assert "has no r.example.com/sammy/hello:1.0 any more" in notes(one, seen)[0]
+    assert "no longer has r.example.com/sammy/hello:1.0" in notes(one, seen)[0]
 
 
 def test_an_image_that_is_not_pulled() -> None:
@@ -104,7 +104,7 @@ def test_an_image_that_is_not_pulled() -> None:
     assert planned(one, observe(one, {**seen, "image": ""}))[0].requires == "image"
 
 
-@pytest.mark.parametrize("more", [{"trial": Trial(url="http://x")}])
+@pytest.mark.parametrize("more", [{"check": AppCheck(url="http://x")}])
 def test_what_is_no_setting(more: dict[str, Any]) -> None:
     """Another check is no reason to replace a container."""
     assert settings(app(**more)) == settings(app())
@@ -113,8 +113,8 @@ def test_what_is_no_setting(more: dict[str, Any]) -> None:
 OTHERS = [
     Deployment("hello", parse(IMAGE), Registry(), ("--restart", "no")),
     Deployment("hello", parse(IMAGE), Registry(), (), ("serve",)),
-    Deployment("hello", parse(IMAGE), Registry(), (), (), (("A", "b"),)),
-    Deployment("hello", parse(IMAGE), Registry(), (), (), (("A", Secret("c")),)),
+    Deployment("hello", parse(IMAGE), Registry(), (), (), {"A": "b"}),
+    Deployment("hello", parse(IMAGE), Registry(), (), (), {"A": Secret("c")}),
     Deployment("hello", parse(IMAGE.replace("1.0", "1.1")), Registry()),
 ]
 
@@ -137,8 +137,8 @@ DROPPED = [
     ({}, "", [], ("hello",)),
     ({"app hello": {}}, RUNS, [], ("hello",)),
     ({"app hello": {}}, RUNS, ["remove hello: it is no longer in the inventory"], ()),
-    ({"app hello": {}}, RUNS.replace("hello|running|hello", "hello|running|"), ["forget hello, which is gone"], ()),
-    ({"app hello": {}}, FOREIGN, ["forget hello, which is gone"], ("web",)),
+    ({"app hello": {}}, RUNS.replace("hello|running|hello", "hello|running|"), ["forget hello: its container is gone"], ()),
+    ({"app hello": {}}, FOREIGN, ["forget hello: its container is gone"], ("web",)),
     ({}, RUNS, [], ()),
 ]
 
@@ -165,5 +165,5 @@ def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_none() -> None:
     """A Docker that says something else is not taken for an empty host."""
-    with pytest.raises(ProbeFailed, match="docker ps said: template parsing error"):
+    with pytest.raises(ProbeFailed, match="docker ps printed: template parsing error"):
         planned(app(), observe(app(), {"containers": "template parsing error: x\n"}))

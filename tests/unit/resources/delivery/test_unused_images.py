@@ -20,7 +20,7 @@ def test_what_would_go() -> None:
     wanted = UnusedImages(14, ("hello:1",))
     (change,) = planned(wanted, observe(wanted, LINES))
     assert change.summary == (
-        "remove 1 stopped container (gone) and 2 unused images (old:1 old:2, 111111111111): frees 41.1 MB at least"
+        "remove 1 stopped container (gone) and 2 unused images (old:1 old:2, 111111111111): frees at least 41.1 MB"
     )
     assert change.action == "delete"
     assert "-image old:1 old:2 41.06MB\n" in change.diff

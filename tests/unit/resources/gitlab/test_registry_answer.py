@@ -1,4 +1,4 @@
-"""`RegistryEndpoint` and `ImageProof`: what `/v2/` says, and when the proof is due."""
+"""`RegistryEndpoint` and `ImageCheck`: what `/v2/` says, and when the proof is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed
-from provision.resources import Handler, ImageProof, RegistryEndpoint, Result
+from provision.resources import Handler, ImageCheck, RegistryEndpoint, Result
 from provision.resources.base import Change
 from provision.resources.gitlab.registry import endpoint_problem
 from provision.secret import Secret
@@ -118,24 +118,24 @@ def test_a_real_answer(serve: Serve, reply: Any, host: str) -> None:
     assert web.asked[0].headers["host"] == f"{host}:{web.port}"
 
 
-PROOF = ImageProof(
+PROOF = ImageCheck(
     Url.parse("https://gitlab.example.com:5555"), "sammy", Secret("the-password"), "sammy/hello", "/etc/ca.crt"
 )
 
 
-def prove(proof: ImageProof, code: int = 0, record: Any = None, *, due: bool = False) -> list[Change]:
+def prove(proof: ImageCheck, code: int = 0, record: Any = None, *, due: bool = False) -> list[Change]:
     """What is to be proven."""
     return planned(proof, observe(proof, code, record=record, due=due))
 
 
-class TestImageProof:
+class TestImageCheck:
     """When the proof is due."""
 
     def test_bare(self) -> None:
         """Never proven: due. It changes nothing, and its password travels on standard input."""
         (change,) = prove(PROOF)
         assert change.verification
-        assert change.summary.startswith("prove gitlab.example.com:5555/sammy/hello: ")
+        assert change.summary.startswith("verify push and pull of gitlab.example.com:5555/sammy/hello")
         assert isinstance(change.run, Command)
         assert change.run.stdin == b"the-password\n"
         assert "the-password" not in change.run.script
