@@ -176,7 +176,9 @@ class TestMergeRequest:
         assert estate.committed() == ""
         named = estate.run("pipeline", MERGE, named="pipeline")
         assert named.changes == []
-        assert named.messages == [f"the pipeline of project root/hello is in an open merge request: {opened['web_url']}"]
+        assert named.messages == [
+            f"the pipeline of project root/hello is in an open merge request: {opened['web_url']}"
+        ]
         assert estate.run("pipeline", MERGE).messages == []
         other = MERGE.replace("npm test", "npm run all")
         assert estate.run("pipeline", other).changes == [UPDATE]

@@ -137,7 +137,12 @@ DROPPED = [
     ({}, "", [], ("hello",)),
     ({"app hello": {}}, RUNS, [], ("hello",)),
     ({"app hello": {}}, RUNS, ["remove hello: it is no longer in the inventory"], ()),
-    ({"app hello": {}}, RUNS.replace("hello|running|hello", "hello|running|"), ["forget hello: its container is gone"], ()),
+    (
+        {"app hello": {}},
+        RUNS.replace("hello|running|hello", "hello|running|"),
+        ["forget hello: its container is gone"],
+        (),
+    ),
     ({"app hello": {}}, FOREIGN, ["forget hello: its container is gone"], ("web",)),
     ({}, RUNS, [], ()),
 ]
