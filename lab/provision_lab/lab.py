@@ -1,4 +1,4 @@
-"""A lab: the hosts of one inventory with the services beside them, brought up and taken down together."""
+"""A lab: the hosts of one inventory with the services beside them, brought up and taken down as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab as it stands: its record on disk, and what it offers: addresses, keys, secrets and ways into its hosts.
+"""A lab: its record on disk, and what it offers: addresses, keys, secrets and ways into its hosts.
 
 Every lab has a folder below the state root, with its record in `lab.json`.
 """
@@ -80,7 +80,7 @@ def names() -> list[str]:
 
 
 class LabInfo:
-    """A lab as it stands, read only."""
+    """What a lab offers; read only."""
 
     apt_port = 8080  # on the lab's own address, so the same in every lab
     s3_port = 9000

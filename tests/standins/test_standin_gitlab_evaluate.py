@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provision_lab.standins.gitlab_ce import build
-from provision_lab.standins.gitlab_ce.host.gitlab_rb import EvaluationError, evaluate
+from provision_lab.standins.gitlab_ce.host.settings import EvaluationError, evaluate
 
 RUBY = shutil.which("ruby")
 EVALUATOR = Path(build.__file__).parent / "rb/evaluate.rb"

@@ -170,7 +170,7 @@ def _of(schema):
 
 def test_every_endpoint_that_answers_is_checked(described):
     """What is described and routed here has a call in the list."""
-    from provision_lab.standins.gitlab_ce.host.api.routing import ROUTES
+    from provision_lab.standins.gitlab_ce.host.api.http import ROUTES
 
     checked = {(method, operation(described, method, address)[0]) for method, address, _, _ in CALLS}
     for template, operations in described["paths"].items():

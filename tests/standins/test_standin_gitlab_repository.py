@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision_lab.standins.gitlab_ce.host.api.lint import judge
+from provision_lab.standins.gitlab_ce.host.api.lint import check_configuration
 from provision_lab.standins.gitlab_ce.loopback import serve
 
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one"]}
@@ -154,7 +154,7 @@ LINT = [
 @pytest.mark.parametrize(("text", "errors"), LINT, ids=range(len(LINT)))
 def test_lint(text: str, errors: list[str]) -> None:
     """What GitLab says of wrong configurations."""
-    assert judge(text)[0] == errors
+    assert check_configuration(text)[0] == errors
 
 
 @needs_ruby

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from provision_lab.standins.gitlab_ce.host import nginx_conf, registry_conf
-from provision_lab.standins.gitlab_ce.host.derive import ConfigurationError, derive
-from provision_lab.standins.gitlab_ce.host.removals import deprecations, removals
+from provision_lab.standins.gitlab_ce.host import configs
+from provision_lab.standins.gitlab_ce.host.settings import ConfigurationError, deprecations, derive, removals
 
 OLD, TODAY = (18, 0, 0), (19, 3, 0)
 URL = {"external_url": "https://gitlab.example.com"}
@@ -75,7 +74,7 @@ def test_urls_that_are_refused(settings, message):
 def test_front_end_configuration():
     """One TLS server for the application, one for the registry, and the redirect that was asked for."""
     settings = WITH_REGISTRY | {"nginx": {"redirect_http_to_https": True, "listen_addresses": ["*", "127.0.0.1"]}}
-    text = nginx_conf.render(derive(settings, TODAY))
+    text = configs.render_nginx(derive(settings, TODAY))
     assert text.count("listen *:443 ssl;") == text.count("listen 127.0.0.1:443 ssl;") == 1
     assert text.count("listen *:5555 ssl;") == text.count("listen *:80;") == 1
     assert 'ssl_certificate "/etc/gitlab/ssl/gitlab.example.com.crt";' in text
@@ -83,7 +82,7 @@ def test_front_end_configuration():
 
 def test_plain_http():
     """An http URL listens without TLS and names no certificate."""
-    text = nginx_conf.render(derive({"external_url": "http://gitlab.example.com"}, TODAY))
+    text = configs.render_nginx(derive({"external_url": "http://gitlab.example.com"}, TODAY))
     assert "listen *:80;" in text
     assert "ssl_certificate" not in text
 
@@ -105,7 +104,7 @@ def registry_with(storage, **more):
 def test_storage_is_written_verbatim_with_omnibus_s_own_keys():
     """Nothing is validated or renamed; cache and delete are added where unset."""
     storage = {"s3_v2": {"bucket": "b", "pathstyle": True, "typo": 1}, "redirect": {"disable": True}}
-    assert storage_in(registry_conf.render(registry_with(storage), **SAID)) == {
+    assert storage_in(configs.render_registry(registry_with(storage), **SAID)) == {
         **storage,
         "cache": {"blobdescriptor": "inmemory"},
         "delete": {"enabled": True},
@@ -119,12 +118,12 @@ def test_own_cache_and_delete_stay():
         "cache": {"blobdescriptor": "redis"},
         "delete": {"enabled": False},
     }
-    assert storage_in(registry_conf.render(registry_with(storage), **SAID)) == storage
+    assert storage_in(configs.render_registry(registry_with(storage), **SAID)) == storage
 
 
 def test_without_storage_it_is_a_folder():
     """The default is GitLab's shared folder."""
-    seen = storage_in(registry_conf.render(derive(WITH_REGISTRY, TODAY).registry, **SAID))
+    seen = storage_in(configs.render_registry(derive(WITH_REGISTRY, TODAY).registry, **SAID))
     assert seen["filesystem"] == {"rootdirectory": "/var/opt/gitlab/gitlab-rails/shared/registry"}
 
 
@@ -132,22 +131,22 @@ def test_without_storage_it_is_a_folder():
 def test_every_name_of_the_s3_driver_runs(name):
     """They are aliases; distribution 2.8 knows the one."""
     storage = {name: {"bucket": "b", "regionendpoint": "https://s3.example.com"}}
-    text = registry_conf.render_to_run(registry_with(storage), TODAY, **SAID)
+    text = configs.render_registry_to_run(registry_with(storage), TODAY, **SAID)
     assert storage_in(text)["s3"] == storage[name]
 
 
-@pytest.mark.parametrize(("version", "endpoint"), [(OLD, "s3.example.com"), (TODAY, registry_conf.NOWHERE)])
+@pytest.mark.parametrize(("version", "endpoint"), [(OLD, "s3.example.com"), (TODAY, configs.NOWHERE)])
 def test_an_endpoint_without_a_scheme_is_not_reached_from_19_0(version, endpoint):
     """Before, the older driver added the scheme itself."""
     storage = {"s3": {"bucket": "b", "regionendpoint": "s3.example.com"}}
-    text = registry_conf.render_to_run(registry_with(storage), version, **SAID)
+    text = configs.render_registry_to_run(registry_with(storage), version, **SAID)
     assert storage_in(text)["s3"]["regionendpoint"] == endpoint
-    assert storage_in(registry_conf.render(registry_with(storage), **SAID))["s3"] == storage["s3"]
+    assert storage_in(configs.render_registry(registry_with(storage), **SAID))["s3"] == storage["s3"]
 
 
 def test_auth_points_to_the_external_url():
     """Clients are sent to `<external_url>/jwt/auth` for service container_registry."""
-    text = registry_conf.render(registry_with({"filesystem": {}}), **SAID)
+    text = configs.render_registry(registry_with({"filesystem": {}}), **SAID)
     assert "realm: https://gitlab.example.com/jwt/auth\n    service: container_registry\n" in text
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from provision.resources import PipelineFile
-from provision_lab.standins.gitlab_ce.host.api.lint import judge
+from provision_lab.standins.gitlab_ce.host.api.lint import check_configuration
 from tests.support.estate import Estate
 
 SCHEMA = files("check_jsonschema") / "builtin_schemas/vendor/gitlab-ci.json"
@@ -78,7 +78,7 @@ def test_it_is_valid(estate: Estate, validator: Any, template: str, build: str, 
     if more:
         assert tree["default"]["tags"] == more["tags"]
     if shutil.which("ruby"):
-        assert judge(text) == ([], [])
+        assert check_configuration(text) == ([], [])
     assert all(len(line) < 200 for line in text.splitlines())
     assert "{{" not in text
 

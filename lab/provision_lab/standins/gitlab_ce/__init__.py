@@ -1,4 +1,4 @@
-"""A `gitlab-ce` package for the lab: does what the omnibus package does, with real Ruby, nginx and registry.
+"""A `gitlab-ce` package for the lab: it does what the omnibus package does, with real Ruby, nginx and registry.
 
-`build.py` makes the .deb files, `host/` runs on the lab host, `rb/`, `debian/` and `root/` are laid as they are.
+`build.py` builds the .deb files, `host/` runs on the lab host, `rb/`, `debian/` and `root/` are copied unchanged.
 """

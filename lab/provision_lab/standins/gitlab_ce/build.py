@@ -1,4 +1,4 @@
-"""Builds the .deb files: one of today, and an older one for what depends on the version."""
+"""Builds the stand-in's .deb files: a current version, and an older one to test what depends on the version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from provision_lab.standins.gitlab_ce.host.versions import nested_nginx, parse_version
+from provision_lab.standins.gitlab_ce.host.layout import nested_nginx, parse_version
 
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("18.0.0-ce.0", "19.3.0-ce.0")
@@ -26,13 +26,13 @@ def _build(out: Path, version: str, architecture: str) -> Path:
     target = out / f"gitlab-ce_{version}_{architecture}.deb"
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        _lay(tree, version)
+        _write_tree(tree, version)
         _control(tree / "DEBIAN", version, architecture)
         _run("dpkg-deb", "--root-owner-group", "-b", "-Zgzip", "-z1", str(tree), str(target))
     return target
 
 
-def _lay(tree: Path, version: str) -> None:
+def _write_tree(tree: Path, version: str) -> None:
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(HERE / "root", tree)
     shutil.copytree(HERE / "host", tree / LIBRARY / "gitlab_standin", ignore=unwanted)
@@ -43,10 +43,10 @@ def _lay(tree: Path, version: str) -> None:
     template = tree / "opt/gitlab/etc/gitlab.rb.template"
     section = "nginx-19.2.rb" if nested_nginx(parse_version(version)) else "nginx-before.rb"
     template.write_text(template.read_text().replace("@NGINX@\n", (HERE / "debian" / section).read_text()))
-    for link, goal in _LINKS.items():
+    for link, target in _LINKS.items():
         (tree / link).parent.mkdir(parents=True, exist_ok=True)
-        (tree / link).symlink_to(goal)
-    # The tree may come from a wheel or a checkout with any umask: modes are said here.
+        (tree / link).symlink_to(target)
+    # The tree comes from a wheel, or from a checkout with any umask: set all modes.
     for path in tree.rglob("*"):
         if path.is_symlink():
             continue

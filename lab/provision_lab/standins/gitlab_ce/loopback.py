@@ -1,4 +1,4 @@
-"""The stand-in's API in this process, on a loopback port: for tests of whatever talks to GitLab."""
+"""The stand-in's API in this process, on a loopback port: for tests of clients of GitLab."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from provision_lab.standins.gitlab_ce.host.api.server import make_server
-from provision_lab.standins.gitlab_ce.host.keys import ensure_token_keys
-from provision_lab.standins.gitlab_ce.host.paths import Paths, write_atomically
+from provision_lab.standins.gitlab_ce.host.layout import Paths, write_atomically
+from provision_lab.standins.gitlab_ce.host.system import ensure_token_keys
 
 ISSUER = "omnibus-gitlab-issuer"
 
 
 @contextmanager
 def serve(folder: Path, seed: dict[str, Any], *, version: str = "19.3.0") -> Iterator[str]:
-    """Yields the API's address, such as `http://127.0.0.1:40001`. `folder` stands for `/` of the GitLab host.
+    """Yields the API's address, such as `http://127.0.0.1:40001`. `folder` is `/` of the GitLab host.
 
-    `seed`: api_token, users, project …, see host/api/seed.py. The switches are read from
-    `folder/etc/gitlab-standin`, see host/switches.py; what the API remembers is kept in `folder` too.
+    `seed` has api_token, users, project and more, see host/api/store.py. The switches are read from
+    `folder/etc/gitlab-standin`, see host/layout.py. The database is in `folder` too.
     """
     paths = Paths(folder)
     paths.switches.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def serve(folder: Path, seed: dict[str, Any], *, version: str = "19.3.0") -> Ite
 
 @cache
 def _pair() -> tuple[str, str]:
-    """One certificate and key for every instance of this process: a new one costs a tenth of a second."""
+    """One certificate and key for all instances of this process: creating them takes a tenth of a second."""
     with tempfile.TemporaryDirectory() as folder:
         certificate, key = Path(folder) / "crt", Path(folder) / "key"
         ensure_token_keys(certificate, key)

@@ -1,5 +1,5 @@
-"""The `gitlab-runner` packages of the lab: a program that behaves as the real one does, as far as ops can see.
+"""The `gitlab-runner` packages of the lab: a program with the commands, output and exit codes of the real one.
 
-`build.py` makes the .deb files, `host/` is the program; its docstrings name what is carried over and what is not.
-Source: gitlab-runner's own code, read at 19.3, and transcripts of its output.
+`build.py` builds the .deb files, `host/` is the program. Source: gitlab-runner's code, read at 19.3, and transcripts of
+its output.
 """

@@ -1,5 +1,5 @@
-##! NGINX settings of the application stand under `gitlab_rails['nginx']` since
-##! 19.2; `nginx[...]` is deprecated, and still applied.
+##! NGINX settings of the application are below `gitlab_rails['nginx']` since
+##! 19.2; `nginx[...]` is deprecated, but still applied.
 ################################################################################
 
 # nginx['enable'] = true
@@ -21,8 +21,8 @@
 ## Registry NGINX
 ################################################################################
 
-##! What stands in the "GitLab NGINX" section can be set here too, under
-##! `registry['nginx']`; nothing is taken over from there by itself.
+##! The settings of the "GitLab NGINX" section can be set here too, below
+##! `registry['nginx']`. They are not inherited from there.
 # registry['nginx']['enable'] = false
 
 # registry['nginx']['proxy_set_headers'] = {

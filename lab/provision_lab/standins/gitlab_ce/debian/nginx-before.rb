@@ -19,8 +19,8 @@
 ## Registry NGINX
 ################################################################################
 
-##! What stands in the "GitLab NGINX" section can be set here too, under
-##! `registry_nginx`; nothing is taken over from there by itself.
+##! The settings of the "GitLab NGINX" section can be set here too, below
+##! `registry_nginx`. They are not inherited from there.
 # registry_nginx['enable'] = false
 
 # registry_nginx['proxy_set_headers'] = {

@@ -1,1 +1,1 @@
-"""The programs of the package, run on the lab host by its own Python: the standard library and cryptography alone."""
+"""The package's programs. They run on the lab host with its own Python: the standard library and cryptography only."""

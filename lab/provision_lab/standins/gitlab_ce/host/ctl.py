@@ -1,4 +1,4 @@
-"""`gitlab-ctl`: the commands of the omnibus package that this tool and its users call."""
+"""`gitlab-ctl`: the commands of the omnibus package that provision and its users call."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 from . import services
-from .paths import Paths
+from .layout import Paths, installed
 from .reconfigure import reconfigure, show_config
-from .versions import installed
 
 USAGE = """\
 /opt/gitlab/bin/gitlab-ctl: command (subcommand)
@@ -33,11 +32,11 @@ Service Management Commands:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; its exit status."""
+    """Runs one command and returns its exit code."""
     if os.geteuid() != 0:
         print("This command must be executed as root user", file=sys.stderr)
         return 1
-    os.umask(0o022)  # the caller's may be strict, and services read what is written here
+    os.umask(0o022)  # services must be able to read what is written here, whatever the caller's umask is
     paths = Paths()
     command, names = (arguments[0], arguments[1:]) if arguments else ("help", [])
     wanted = [name for name in services.enabled(paths.opt) if not names or name in names]
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def upgrade(paths: Paths) -> int:
-    """What the package does after it was unpacked over an older one: reconfigures if it had been configured."""
+    """Runs after the package was unpacked over an older one: reconfigures if it had been configured."""
     if (paths.gitlab_rb.parent / "skip-auto-reconfigure").exists():
         print("Found /etc/gitlab/skip-auto-reconfigure, exiting...")
         return 0

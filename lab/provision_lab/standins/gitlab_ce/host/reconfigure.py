@@ -1,4 +1,4 @@
-"""`gitlab-ctl reconfigure`: gitlab.rb becomes files and running services, or one message and exit status 1."""
+"""`gitlab-ctl reconfigure`: applies gitlab.rb to files and services, with the output of the real one's engine."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 from . import system
-from .derive import ConfigurationError, Wanted, derive
-from .gitlab_rb import EvaluationError, evaluate
-from .output import START, Output
-from .paths import Paths
-from .removals import deprecations, removals
+from .layout import Paths, consume, installed, linger, parse_version
 from .services import SERVICES, disable, enable, read, systemctl, unit
-from .switches import consume, linger
-from .versions import installed, parse_version
+from .settings import ConfigurationError, EvaluationError, Wanted, deprecations, derive, evaluate, removals
 
 
 class ReconfigureError(Exception):
-    """The run cannot go on: the message, and lines of detail under it."""
+    """The run fails: its message, and lines of detail below it."""
 
     def __init__(self, message: str, details: list[str] | None = None) -> None:
         super().__init__(message)
@@ -31,7 +29,7 @@ class ReconfigureError(Exception):
 
 @contextmanager
 def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Waits for ever for another run, and says so once."""
+    """Holds the lock. Waits without a limit for another run, and prints that once."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         try:
@@ -48,9 +46,9 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
 
 
 def reconfigure(paths: Paths) -> int:
-    """The exit status: 0, or 1 after saying why."""
+    """Runs it; exit code 0, or 1 after printing the reason."""
     with one_at_a_time(paths.lock), Output(paths.reconfigure_logs) as out:
-        out.say(START.rstrip("\n"))
+        out.line(START.rstrip("\n"))
         linger(paths.switches)
         try:
             notices = _converge(paths, out)
@@ -62,11 +60,11 @@ def reconfigure(paths: Paths) -> int:
             return 1
         out.end(failed=False)
         if notices:
-            out.say("\nDeprecations:")
+            out.line("\nDeprecations:")
             for notice in notices:
-                out.say(notice)
-            out.say("")
-        out.say("gitlab Reconfigured!")
+                out.line(notice)
+            out.line("")
+        out.line("gitlab Reconfigured!")
     return 0
 
 
@@ -80,10 +78,10 @@ def _converge(paths: Paths, out: Output) -> list[str]:
     early = consume(paths.switches, "fail-next-reconfigure")
     if early:
         raise ReconfigureError(early)
-    out.say("Converging resources")
-    out.say("Recipe: gitlab::default")
+    out.line("Converging resources")
+    out.line("Recipe: gitlab::default")
     _letsencrypt(wanted)
-    changed = system.lay(paths, wanted, version, out)
+    changed = system.write_files(paths, wanted, version, out)
     _run_services(paths, wanted, changed, out)
     late = consume(paths.switches, "fail-next-reconfigure-late")
     if late:
@@ -92,7 +90,7 @@ def _converge(paths: Paths, out: Output) -> list[str]:
 
 
 def _letsencrypt(wanted: Wanted) -> None:
-    """Nobody answers ACME here: where the package would ask for a certificate, it fails."""
+    """Fails where the real package would request a certificate: there is no ACME server here."""
     site = wanted.external
     if not site.https or wanted.letsencrypt is False or not wanted.front_end:
         return
@@ -124,17 +122,17 @@ def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) 
 
 
 def _compile_error(out: Output, path: Path, error: EvaluationError) -> None:
-    """What the engine prints of a file that does not evaluate."""
-    out.say("=" * 80)
-    out.say(f"Recipe Compile Error in {path}")
-    out.say("=" * 80)
-    out.say(f"{error.kind}\n{'-' * len(error.kind)}\n{error}")
+    """Prints what the engine prints when the file cannot be evaluated."""
+    out.line("=" * 80)
+    out.line(f"Recipe Compile Error in {path}")
+    out.line("=" * 80)
+    out.line(f"{error.kind}\n{'-' * len(error.kind)}\n{error}")
     if error.line:
-        out.say(f"\nRelevant File Content:\n----------------------\n{path}:{error.line}")
+        out.line(f"\nRelevant File Content:\n----------------------\n{path}:{error.line}")
 
 
 def show_config(paths: Paths) -> int:
-    """`gitlab-ctl show-config`: evaluates and derives, changes nothing. Removed settings are not looked for."""
+    """`gitlab-ctl show-config`: evaluates and derives, changes nothing. It does not check for removed settings."""
     print(START, end="", flush=True)
     try:
         settings = evaluate(paths.gitlab_rb)
@@ -147,3 +145,78 @@ def show_config(paths: Paths) -> int:
     print("Converging 0 resources\n\nRunning handlers:\nRunning handlers complete")
     print("Infra Phase complete, 0/0 resources updated in 01 seconds")
     return 0
+
+
+START = """\
+Starting Cinc Client, version 18.3.0
+Patents: https://www.chef.io/patents
+Infra Phase starting
+Resolving cookbooks for run list: ["gitlab"]
+Synchronizing cookbooks:
+  - gitlab (0.0.1)
+  - package (0.1.0)
+  - registry (0.1.0)
+Compiling cookbooks...
+"""
+
+
+class Output:
+    """Prints, and writes the same into `/var/log/gitlab/reconfigure/<seconds>.log`, one file for each run."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = _open_new(folder)
+        self._updated = 0
+        self._total = 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
+
+    def line(self, text: str) -> None:
+        """Prints a line on standard output and in the log."""
+        print(text, flush=True)
+        self._log.write(f"{text}\n")
+        self._log.flush()
+
+    def resource(self, name: str, action: str, changed: bool) -> None:
+        """Prints one resource of the run, changed or up to date."""
+        self._total += 1
+        self._updated += changed
+        self.line(f"  * {name} action {action}{'' if changed else ' (up to date)'}")
+        if changed:
+            self.line(f"    - {action} {name}")
+
+    def end(self, failed: bool) -> None:
+        """Prints the lines after the last resource."""
+        seconds = int(time.monotonic() - self._started)
+        self.line("")
+        self.line("Running handlers:")
+        if failed:
+            return
+        self.line("Running handlers complete")
+        self.line(f"Infra Phase complete, {self._updated}/{self._total} resources updated in {seconds:02d} seconds")
+
+    def fail(self, message: str, details: list[str] | None = None) -> None:
+        """Prints the failure on standard error and in the log."""
+        text = f"There was an error running gitlab-ctl reconfigure:\n\n{message}\n"
+        if details:
+            text += "\n" + "\n".join(details) + "\n"
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
+        self._log.write(text + "\n")
+
+
+def _open_new(folder: Path) -> TextIO:
+    """A new log, named after the current second; two runs within one second get two files."""
+    second = int(time.time())
+    while True:
+        try:
+            return (folder / f"{second}.log").open("x")
+        except FileExistsError:
+            second += 1

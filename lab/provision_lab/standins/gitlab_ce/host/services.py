@@ -1,4 +1,4 @@
-"""The services: systemd units that speak as runit's do."""
+"""The services: systemd units, controlled and reported as runit does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 SERVICES = ("nginx", "puma", "registry")  # puma: the API
 SUPERVISOR = "gitlab-runsvdir.service"
-DOWN = 3  # what runit's LSB mode answers for a service that is down
+DOWN = 3  # runit's exit code for a service that is down
 
 
 @dataclass(frozen=True)
 class State:
-    """One service as it is: `up`, for how many seconds, and whether it is being tried again."""
+    """One service: whether it is up, for how many seconds, and whether systemd is trying to start it."""
 
     name: str
     up: bool
@@ -24,7 +24,7 @@ class State:
     wanted: bool
 
     def line(self, log_pid: int, log_seconds: int) -> str:
-        """As `sv status` says it."""
+        """The line of `sv status`."""
         log = f"run: log: (pid {log_pid}) {log_seconds}s"
         if self.up:
             return f"run: {self.name}: (pid {self.pid}) {self.seconds}s; {log}"
@@ -33,17 +33,17 @@ class State:
 
 
 def unit(name: str) -> str:
-    """The systemd unit of a service."""
+    """The name of a service's systemd unit."""
     return f"gitlab-{name}.service"
 
 
 def enabled(opt: Path) -> list[str]:
-    """The services that the last reconfigure wanted, in order."""
+    """The services that the last reconfigure enabled, in order."""
     return [name for name in SERVICES if (opt / "service" / name).exists()]
 
 
 def enable(opt: Path, name: str) -> bool:
-    """Notes that a service is wanted; true when it was not."""
+    """Enables a service; whether it was disabled before."""
     marker = opt / "service" / name
     if marker.is_symlink():
         return False
@@ -54,7 +54,7 @@ def enable(opt: Path, name: str) -> bool:
 
 
 def disable(opt: Path, name: str) -> bool:
-    """Stops a service and forgets it; true when it was wanted."""
+    """Stops and disables a service; whether it was enabled before."""
     marker = opt / "service" / name
     if not marker.is_symlink():
         return False
@@ -64,12 +64,12 @@ def disable(opt: Path, name: str) -> bool:
 
 
 def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs systemctl and gives its result, whatever it is."""
+    """Runs systemctl and returns its result, also when it fails."""
     return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
 
 
 def control(command: str, names: Iterable[str]) -> int:
-    """start, stop or restart, saying what runit says; the sum of the services' exit codes."""
+    """Runs start, stop or restart with runit's output; the number of services for which it failed."""
     total = 0
     for name in names:
         systemctl("reset-failed", unit(name))
@@ -82,12 +82,12 @@ def control(command: str, names: Iterable[str]) -> int:
 
 
 def hup(names: Iterable[str]) -> int:
-    """SIGHUP to the main processes: nginx reads its certificates again, the registry starts anew."""
+    """Sends SIGHUP to the main processes: nginx reloads its certificates, the registry restarts."""
     return sum(systemctl("kill", "--kill-whom=main", "--signal=HUP", unit(name)).returncode for name in names)
 
 
 def read(name: str) -> State:
-    """One service as systemd sees it."""
+    """The state of one service."""
     wanted = "ActiveState,MainPID,ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic"
     shown = systemctl("show", unit(name), f"--property={wanted}").stdout
     seen = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
@@ -98,7 +98,7 @@ def read(name: str) -> State:
 
 
 def status(names: Iterable[str]) -> int:
-    """Prints a line for each; the sum of their exit codes."""
+    """Prints a line for each service; the sum of their exit codes."""
     total = 0
     for name in names:
         state = read(name)

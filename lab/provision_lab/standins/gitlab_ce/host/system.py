@@ -1,25 +1,26 @@
-"""The files that a reconfigure lays."""
+"""The files that a reconfigure writes, and the secrets that it creates once."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import secrets
 import shutil
+import string
 import subprocess
 from pathlib import Path
 
-from . import nginx_conf, registry_conf
-from .derive import Registry, Wanted
-from .keys import ensure_secret, ensure_token_keys, random_password
-from .output import Output
-from .paths import Paths, write_atomically
-from .versions import Version
+from . import configs
+from .layout import Paths, Version, write_atomically
+from .reconfigure import Output
+from .settings import Registry, Wanted
 
 ISSUER = "omnibus-gitlab-issuer"
 
 
-def lay(paths: Paths, wanted: Wanted, version: Version, out: Output) -> set[str]:
-    """Writes what differs; the names of the services whose files changed."""
+def write_files(paths: Paths, wanted: Wanted, version: Version, out: Output) -> set[str]:
+    """Writes the files that differ; the names of the services that use them."""
     changed: set[str] = set()
     for folder, mode in ((paths.ssl, 0o755), (paths.trusted_certs, 0o755), (paths.var, 0o755)):
         folder.mkdir(parents=True, exist_ok=True, mode=mode)
@@ -31,7 +32,7 @@ def lay(paths: Paths, wanted: Wanted, version: Version, out: Output) -> set[str]
     out.resource(f"file[{paths.registry_cert}]", "create", made)
     if wanted.registry and (_registry(paths, wanted, wanted.registry, version, out) or made):
         changed.add("registry")
-    if write_atomically(paths.nginx_config, nginx_conf.render(wanted), 0o644):
+    if write_atomically(paths.nginx_config, configs.render_nginx(wanted), 0o644):
         changed.add("nginx")
     out.resource(f"template[{paths.nginx_config}]", "create", "nginx" in changed)
     if _api(paths, wanted, version):
@@ -45,15 +46,15 @@ def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version
     user = str(own.get("username") or "registry")
     _ensure_user(user, paths.registry_config.parent)
     _registry_folders(paths, registry, user)
-    said = {
+    values = {
         "realm": str(own.get("token_realm") or wanted.external.url),
         "secret": str(own.get("http_secret") or ensure_secret(paths.var / "standin/registry-http-secret")),
         "bundle": str(paths.registry_cert),
         "issuer": ISSUER,
     }
     changed = [
-        _owned(paths.registry_config, registry_conf.render(registry, **said), user),
-        _owned(paths.registry_run_config, registry_conf.render_to_run(registry, version, **said), user),
+        _owned(paths.registry_config, configs.render_registry(registry, **values), user),
+        _owned(paths.registry_run_config, configs.render_registry_to_run(registry, version, **values), user),
         write_atomically(paths.registry_env, _environment(paths, registry), 0o600),
     ]
     out.resource(f"template[{paths.registry_config}]", "create", any(changed))
@@ -84,7 +85,7 @@ def _environment(paths: Paths, registry: Registry) -> str:
 
 
 def _trust(paths: Paths) -> bool:
-    """What stands in /etc/gitlab/trusted-certs is trusted by every service; true when that changed."""
+    """Makes every service trust the files in /etc/gitlab/trusted-certs; whether that changed."""
     paths.embedded_certs.mkdir(parents=True, exist_ok=True)
     wanted = {path.name: path.read_text() for path in sorted(paths.trusted_certs.glob("*")) if path.is_file()}
     changed = [write_atomically(paths.embedded_certs / name, text) for name, text in wanted.items()]
@@ -110,7 +111,7 @@ def _api(paths: Paths, wanted: Wanted, version: Version) -> bool:
 
 
 def _root_password(paths: Paths, wanted: Wanted) -> None:
-    """Root's first password: the seed's, gitlab.rb's, or a random one that is left in a file."""
+    """Sets root's first password: the seed's, gitlab.rb's, or a random one that is written into a file."""
     if paths.database.exists() or (paths.switches / "seed.json").exists() or paths.initial_root_password.exists():
         return
     password = wanted.root_password or random_password()
@@ -123,3 +124,46 @@ def _ensure_user(name: str, home: Path) -> None:
         return
     options = ["--system", "--user-group", "--no-create-home", "--home-dir", str(home), "--shell", "/usr/sbin/nologin"]
     subprocess.run(["useradd", *options, name], check=True, capture_output=True)
+
+
+def ensure_token_keys(certificate: Path, key: Path) -> bool:
+    """Creates the key pair that signs the registry's tokens, unless it exists; whether it was created."""
+    if certificate.exists() and key.exists():
+        return False
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Registry")])
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=3650))
+        .sign(private, hashes.SHA256())
+    )
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    write_atomically(key, pem.decode(), 0o600)
+    write_atomically(certificate, signed.public_bytes(serialization.Encoding.PEM).decode(), 0o644)
+    return True
+
+
+def ensure_secret(path: Path) -> str:
+    """The random text in this file, which is created when it is missing."""
+    if not path.exists():
+        write_atomically(path, secrets.token_hex(64), 0o600)
+    return path.read_text()
+
+
+def random_password() -> str:
+    """A password like those that the real package creates for root."""
+    letters = string.ascii_letters + string.digits + "+/"
+    return "".join(secrets.choice(letters) for _ in range(43)) + "="

@@ -1,1 +1,1 @@
-"""The program `gitlab-runner` on a lab host: the standard library only, on the host's own Python."""
+"""The program `gitlab-runner` of a lab host. It needs the host's Python and its standard library only."""

@@ -1,4 +1,4 @@
-"""GitLab's API as a runner asks it: token in a header and in the body, its own authorities, no redirects followed."""
+"""GitLab's API as a runner uses it: the token in a header and in the body, own authorities, no redirects."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import logs
-from .version import ARCHITECTURE, REVISION, VERSION
+from .logs import ARCHITECTURE, REVISION, VERSION
 
-CREATED = "glrt-"  # the prefix of tokens that GitLab hands out for a runner made there
+CREATED = "glrt-"  # the prefix of the token of a runner that was created in GitLab
 _DEADLINE = 30.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """code 0: nothing came back, and `status` says why."""
+    """An answer. Code 0: there was none, and `status` is the reason."""
 
     code: int
     status: str
@@ -30,14 +30,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """One entry's server: url, and tls-ca-file or the certificate that lies under its host's name."""
+    """One entry's server: its URL, and tls-ca-file or the certificate that is named after its host."""
 
     url: str
     ca_file: str
     certs: str  # /etc/gitlab-runner/certs
 
     def ask(self, method: str, path: str, token: str, body: dict[str, Any]) -> tuple[Answer, str]:
-        """One call below /api/v4, and its correlation id."""
+        """Sends one request below /api/v4; its answer and correlation id."""
         correlation = secrets.token_hex(16)
         url = f"{self.url.rstrip('/')}/api/v4/{path}"
         sent = {"RUNNER-TOKEN": token, "Content-Type": "application/json", "Accept": "application/json"}
@@ -45,7 +45,7 @@ class Server:
         try:
             return self._call(method, url, json.dumps(body), sent), correlation
         except (OSError, http.client.HTTPException, ValueError) as error:
-            why = f'couldn\'t execute {method} against {url}: {method.capitalize()} "{url}": {_told(error, url)}'
+            why = f'couldn\'t execute {method} against {url}: {method.capitalize()} "{url}": {_go_message(error, url)}'
             return Answer(0, why), correlation
 
     def _call(self, method: str, url: str, body: str, headers: dict[str, str]) -> Answer:
@@ -81,23 +81,23 @@ class Server:
 
 
 def is_created(token: str) -> bool:
-    """A token of a runner made in GitLab, by nothing but its prefix."""
+    """Whether the token is that of a runner that was created in GitLab; only its prefix tells."""
     return token.startswith(CREATED)
 
 
 def short(token: str) -> str:
-    """What logs show of a token."""
+    """The part of a token that logs show."""
     return token.removeprefix(CREATED)[:9] if not token.startswith("GR1348941") else token[:18]
 
 
 def about(config_executor: str = "") -> dict[str, Any]:
-    """What a runner says of itself."""
-    told = {"name": "gitlab-runner", "version": VERSION, "revision": REVISION, "platform": "linux"}
-    return told | {"architecture": ARCHITECTURE, "executor": config_executor}
+    """What a runner sends about itself."""
+    texts = {"name": "gitlab-runner", "version": VERSION, "revision": REVISION, "platform": "linux"}
+    return texts | {"architecture": ARCHITECTURE, "executor": config_executor}
 
 
 def verify(server: Server, token: str, system_id: str) -> Answer | None:
-    """POST runners/verify. None: the token is refused. Trouble on the way is no refusal."""
+    """Sends POST runners/verify. None: the token is refused. A failed connection is not a refusal."""
     answer, correlation = server.ask("POST", "runners/verify", token, {"token": token, "system_id": system_id})
     fields = {"correlation_id": correlation, "runner": short(token)}
     if answer.code == 200:
@@ -114,19 +114,19 @@ def verify(server: Server, token: str, system_id: str) -> Answer | None:
 
 
 def register(server: Server, token: str, parameters: dict[str, Any]) -> Answer | None:
-    """POST runners, with a registration token. None: it was not done."""
+    """Sends POST runners with a registration token. None: it failed."""
     answer, correlation = server.ask("POST", "runners", token, {"token": token, "info": about(), **parameters})
     fields = {"correlation_id": correlation, "runner": short(token)}
     if answer.code == 201:
         logs.info("Registering runner... succeeded", **fields)
         return answer
-    told = {0: "client error", 403: "forbidden (check registration token)", 410: "is disallowed"}
-    logs.error(f"Registering runner... {told.get(answer.code, 'failed')}", status=answer.status, **fields)
+    texts = {0: "client error", 403: "forbidden (check registration token)", 410: "is disallowed"}
+    logs.error(f"Registering runner... {texts.get(answer.code, 'failed')}", status=answer.status, **fields)
     return None
 
 
 def unregister(server: Server, token: str, system_id: str) -> bool:
-    """Takes the runner out; of one that was created in GitLab only this machine."""
+    """Deletes the runner; of one that was created in GitLab, only this machine's manager."""
     created = is_created(token)
     body = {"token": token} | ({"system_id": system_id} if created else {})
     answer, correlation = server.ask("DELETE", "runners/managers" if created else "runners", token, body)
@@ -135,13 +135,13 @@ def unregister(server: Server, token: str, system_id: str) -> bool:
     if answer.code == 204:
         logs.info(f"{text} succeeded", **fields)
         return True
-    told = {0: "client error", 403: "forbidden"}
-    logs.error(f"{text} {told.get(answer.code, 'failed')}", status=answer.status, **fields)
+    texts = {0: "client error", 403: "forbidden"}
+    logs.error(f"{text} {texts.get(answer.code, 'failed')}", status=answer.status, **fields)
     return False
 
 
-def _told(error: Exception, url: str) -> str:
-    """An error in Go's words, as far as people grep for them."""
+def _go_message(error: Exception, url: str) -> str:
+    """An error in Go's words, as far as people search for them."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     if isinstance(error, ssl.SSLCertVerificationError):

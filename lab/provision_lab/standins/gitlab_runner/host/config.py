@@ -1,17 +1,25 @@
-"""config.toml as the program reads and rewrites it: whole, in place, without what it does not know."""
+"""config.toml as gitlab-runner reads and rewrites it: whole and in place, without comments and unknown keys.
+
+The layout is that of its encoder: two spaces a level, a blank line above [[…]]. `.runner_system_id` beside the file is
+`s_` and a hash of the machine id, so that cloned machines have the same one, or `r_` and a random text.
+"""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import hmac
+import json
 import os
 import re
+import secrets
+import string
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import toml_text
-from .schema import ALWAYS, ALWAYS_CACHE, ALWAYS_DOCKER, ALWAYS_RUNNER, KNOWN, OPTIONAL, ORDER, SESSION, TABLES, TOP
+from .flags import ALWAYS, ALWAYS_CACHE, ALWAYS_DOCKER, ALWAYS_RUNNER, KNOWN, OPTIONAL, ORDER, SESSION, TABLES, TOP
 
 Table = dict[str, Any]
 NEVER = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
@@ -27,16 +35,16 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 class ConfigError(Exception):
-    """The file cannot be used; the text is the program's own complaint."""
+    """The file is invalid; the text is the program's own message."""
 
 
 def default_path() -> str:
-    """Where the file is when no flag says so."""
+    """The path of the file when no flag gives another."""
     return "/etc/gitlab-runner/config.toml" if os.geteuid() == 0 else str(Path.home() / ".gitlab-runner/config.toml")
 
 
 def read(path: str) -> Table:
-    """The file's data with the defaults filled in; a missing file is an empty one. Raises ConfigError."""
+    """The file's data with the defaults filled in; a missing file reads as empty. Raises ConfigError."""
     try:
         text = Path(path).read_text()
     except FileNotFoundError:
@@ -52,19 +60,19 @@ def read(path: str) -> Table:
 
 
 def unknown(data: Table) -> list[str]:
-    """The keys that would be lost, dotted."""
+    """The unknown keys, dotted. Rewriting the file loses them."""
     return [name for name, kind in _kinds(data) if kind == ""]
 
 
 def write(path: str, data: Table) -> None:
-    """Rewrites the file, in place and not atomically: comments and unknown keys are gone."""
+    """Rewrites the file in place, not atomically. Comments and unknown keys are lost."""
     where = Path(path)
     if not where.parent.exists():
         where.parent.mkdir(mode=0o700, parents=True)
     top = {key: data[key] for key in TOP if key in data and key not in ("session_server", "runners")}
     session = {key: value for key, value in data.get("session_server", {}).items() if key in SESSION}
     runners = [_runner(entry) for entry in data.get("runners", [])]
-    text = toml_text.dumps(top | {"session_server": session} | ({"runners": runners} if runners else {}))
+    text = dumps(top | {"session_server": session} | ({"runners": runners} if runners else {}))
     descriptor = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
@@ -80,7 +88,7 @@ def _runner(given: Table) -> Table:
 
 
 def _filled(always: Table, have: Table) -> Table:
-    """What is always written, and what is there."""
+    """The table with the keys that are always written."""
     return have | {
         key: _filled(zero, have.get(key, {})) if isinstance(zero, dict) else have.get(key, zero)
         for key, zero in always.items()
@@ -100,7 +108,7 @@ def _only_known(table: Table, above: str) -> Table:
 
 
 def _place(name: str) -> tuple[int, int]:
-    """Where the real program writes a key: by hand where its order is known, else by its flags' order."""
+    """The place of a key in a written file: from ORDER where it is known, else in the order of the flags."""
     if name in ORDER:
         return ORDER.index(name) - len(ORDER) * (name not in TABLES), 0
     return 0, next((n for n, known in enumerate(KNOWN) if known == name or known.startswith(f"{name}.")), len(KNOWN))
@@ -113,7 +121,7 @@ def _always(name: str) -> bool:
 
 
 def _kinds(data: Table) -> Iterator[tuple[str, str]]:
-    """Every key with the kind it should have; "" when it is unknown."""
+    """Every key with its kind; "" when it is unknown."""
     for key in data:
         yield key, TOP.get(key, "")
     for key in _table(data.get("session_server")):
@@ -158,3 +166,69 @@ def _fits(value: Any, kind: str) -> bool:
 
 def _table(value: Any) -> Table:
     return value if isinstance(value, dict) else {}
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def dumps(table: dict[str, Any]) -> str:
+    """A table as TOML."""
+    return _body(table, (), "")
+
+
+def _body(table: dict[str, Any], path: tuple[str, ...], indent: str) -> str:
+    text = "".join(f"{indent}{_key(key)} = {_value(value)}\n" for key, value in table.items() if not _nested(value))
+    for key, value in table.items():
+        inner = (*path, key)
+        name = ".".join(_key(part) for part in inner)
+        if isinstance(value, dict):
+            text += ("\n" if not path else "") + f"{indent}[{name}]\n" + _body(value, inner, indent + "  ")
+        elif _nested(value):
+            for one in value:
+                text += f"\n{indent}[[{name}]]\n" + _body(one, inner, indent + "  ")
+    return text
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(one) for one in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + "}"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_FORM = re.compile(r"[sr]_[0-9a-zA-Z]{12}")
+
+
+def system_id(config: str) -> str:
+    """The system id beside this config.toml; created now when there is none or an invalid one."""
+    path = Path(config).parent / ".runner_system_id"
+    if path.exists() and _FORM.fullmatch(text := path.read_text().strip()):
+        return text
+    made = _from_machine() or "r_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(12))
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+    path.write_text(made)
+    path.chmod(0o600)
+    return made
+
+
+def _from_machine() -> str:
+    for name in ("/var/lib/dbus/machine-id", "/etc/machine-id"):
+        if Path(name).exists() and (machine := Path(name).read_text().strip()):
+            return "s_" + hmac.new(machine.encode(), b"gitlab-runner", hashlib.sha256).hexdigest()[:12]
+    return ""

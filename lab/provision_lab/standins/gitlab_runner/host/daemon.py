@@ -1,25 +1,33 @@
-"""`gitlab-runner run`: loads config.toml, reloads it when its time changes or on SIGHUP, keeps the old one when it
-is broken, asks each server for jobs, and gives up its jobs when it is stopped.
+"""`gitlab-runner run`: the service that reads config.toml, asks each server for jobs and runs them.
 
-Carried over: reload, its texts and its interval; fatal `concurrent = 0`; listen_address read once; asking for jobs;
-tokens that expire are renewed and the file is rewritten. Not carried over: executors (see `jobs`).
+Like the real program, it reloads config.toml when the file's time changes or on SIGHUP and keeps the old settings when
+the file is invalid; it ends at `concurrent = 0`, reads listen_address only at the start, renews expiring tokens and
+rewrites the file then, and cancels its jobs when it is stopped. It has no executors. The file `job` in the folder of
+switches holds a shell command and takes the place of a job from GitLab: it becomes `job-N.running`, runs in a process
+group of its own, and ends as `job-N.done` with `success`, `failed` or `canceled` (the service was stopped).
 """
 
 from __future__ import annotations
 
+import datetime
+import http.server
+import os
 import queue
 import signal
+import subprocess
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import config, logs, metrics
-from .api import short
-from .flags import parse
-from .jobs import Jobs
-from .polling import Polling
-from .schema import Flag
-from .system_id import of as system_id_of
+from . import config, logs
+from .api import about, short
+from .config import system_id as system_id_of
+from .flags import Flag, parse
+from .logs import VERSION
+from .register import server_of
 
 _FLAGS = [
     Flag(("--config", "-c"), "CONFIG_FILE", "text", ""),
@@ -29,34 +37,34 @@ _FLAGS = [
     Flag(("--user", "-u"), "", "text", ""),
     Flag(("--syslog",), "LOG_SYSLOG", "flag", ""),
 ]
-_RELOAD = 3.0  # seconds between two looks at the file
+_RELOAD = 3.0  # seconds between two checks of the file
 _TICK = 0.2
 
 
 def run(words: list[str]) -> None:
-    """Runs until it is told to stop."""
+    """Runs until a signal stops it."""
     given = parse(words, _FLAGS)
     Daemon(given.text("config") or config.default_path(), given.text("listen-address")).run()
 
 
 class Daemon:
-    """The service: one thread that decides, one that asks the servers."""
+    """The service: one thread for signals, jobs and the file, one that asks the servers."""
 
     def __init__(self, path: str, address: str) -> None:
         self.path, self.address = path, address
         self.data: dict[str, Any] = {"concurrent": 1, "runners": []}
-        self.seen = 0  # the file's time when it was last looked at, in nanoseconds
+        self.seen = 0  # the file's modification time at the last check, in nanoseconds
         self.jobs = Jobs()
         self.signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Starts, then looks at signals, jobs and the file in turn."""
+        """Starts, then handles signals, jobs and the file in turn."""
         self._log(f"Starting multi-runner from {self.path}...", max_builds=0)
         logs.mode()
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda number, _: self.signals.put(number))
         self._reload()
-        metrics.serve(self.address or str(self.data.get("listen_address", "")), self)
+        serve(self.address or str(self.data.get("listen_address", "")), self)
         self._log("[session_server].listen_address not defined, session endpoints disabled")
         self._log("Initializing executor providers")
         polling = Polling(self.path, system_id_of(self.path), lambda: self.data)
@@ -103,7 +111,7 @@ class Daemon:
             self._reload()
 
     def _reload(self) -> None:
-        """Takes the file if it is good; else says so once and keeps what it has."""
+        """Loads the file if it is valid; else logs that once and keeps the old settings."""
         try:
             self.seen = Path(self.path).stat().st_mtime_ns
             data = config.read(self.path)
@@ -120,3 +128,148 @@ class Daemon:
 
     def _fields(self) -> dict[str, object]:
         return {"builds": len(self.jobs.running), "max_builds": self.data["concurrent"]}
+
+
+def serve(address: str, daemon: Daemon) -> None:
+    """Serves GET /metrics at `host:port`. The address is read at the start only, so changing it needs a restart."""
+    if not address:
+        logs.info("listen_address not defined, metrics & debug endpoints disabled")
+        return
+    host, _, port = address.rpartition(":")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = f'gitlab_runner_version_info{{version="{VERSION}"}} 1\n'
+            text += f"gitlab_runner_concurrent {daemon.data['concurrent']}\n"
+            text += f"gitlab_runner_jobs {len(daemon.jobs.running)}\n"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Logs no requests."""
+
+    try:
+        server = http.server.ThreadingHTTPServer((host.strip("[]") or "0.0.0.0", int(port or 9252)), Handler)
+    except (OSError, ValueError):
+        logs.fatal("Failed to create listener for metrics server")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    logs.info("Metrics server listening", address=address)
+
+
+SWITCHES = Path(os.environ.get("GITLAB_RUNNER_STANDIN", "/etc/gitlab-runner-standin"))
+
+
+@dataclass
+class Jobs:
+    """The running jobs."""
+
+    running: dict[int, tuple[subprocess.Popen[bytes], float]] = field(default_factory=dict)
+
+    def take(self, room: int, runner: str) -> None:
+        """Starts the waiting job, if there is one and fewer than `room` jobs run."""
+        waiting = SWITCHES / "job"
+        # An empty file is still being written.
+        if len(self.running) >= room or not waiting.exists() or not waiting.stat().st_size:
+            return
+        number = 1 + len(list(SWITCHES.glob("job-*")))
+        claimed = SWITCHES / f"job-{number}.running"
+        waiting.rename(claimed)
+        child = subprocess.Popen(
+            ["/bin/sh", "-c", claimed.read_text()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        self.running[number] = child, time.monotonic()
+        logs.info("Checking for jobs... received", job=number, runner=runner)
+        logs.info("Added job to processing list", builds=len(self.running), job=number)
+
+    def reap(self) -> None:
+        """Logs and records the jobs that have ended."""
+        for number, (child, since) in list(self.running.items()):
+            code = child.poll()
+            if code is None:
+                continue
+            took = f"{time.monotonic() - since:.3f}"
+            if code == 0:
+                logs.info("Job succeeded", duration_s=took, job=number)
+            else:
+                logs.warning(f"Job failed: exit status {code}", duration_s=took, job=number)
+            self._ended(number, "success" if code == 0 else "failed")
+
+    def cancel(self) -> None:
+        """Kills all jobs."""
+        for number, (child, _) in list(self.running.items()):
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            logs.warning("Job failed: aborted: terminated", job=number)
+            self._ended(number, "canceled")
+
+    def _ended(self, number: int, how: str) -> None:
+        del self.running[number]
+        (SWITCHES / f"job-{number}.done").write_text(f"{how}\n")
+        (SWITCHES / f"job-{number}.running").unlink(missing_ok=True)
+
+
+_ROUND = 10.0  # seconds; the real program asks every 3, and holds its requests open
+_UNHEALTHY = 3  # refusals in a row after which a runner pauses
+_PAUSE = 3600.0
+
+
+class Polling(threading.Thread):
+    """Asks each server for jobs, in a thread of its own, so that a slow server delays nothing else."""
+
+    def __init__(self, path: str, system_id: str, data: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(daemon=True)
+        self.path, self.system_id, self.data = path, system_id, data
+        self.refused: dict[str, int] = {}
+        self.paused: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Asks in rounds; a new entry is asked for at once."""
+        asked: dict[str, float] = {}
+        while True:
+            now = time.monotonic()
+            for entry in list(self.data().get("runners", [])):
+                token = str(entry.get("token", ""))
+                if now - asked.get(token, -_ROUND) >= _ROUND and self.paused.get(token, 0.0) <= now:
+                    asked[token] = now
+                    self._ask(entry, token)
+                    self._renew(entry, token)
+            time.sleep(0.2)
+
+    def _ask(self, entry: dict[str, Any], token: str) -> None:
+        body = {"token": token, "system_id": self.system_id, "info": about(str(entry.get("executor", "")))}
+        answer, correlation = server_of(entry, self.path).ask("POST", "jobs/request", token, body)
+        fields = {"correlation_id": correlation, "runner": short(token)}
+        if answer.code in (201, 204):
+            self.refused.pop(token, None)
+        elif answer.code == 403:
+            self.refused[token] = self.refused.get(token, 0) + 1
+            logs.error("Checking for jobs... forbidden", status=answer.status, **fields)
+            if self.refused[token] >= _UNHEALTHY:
+                self.paused[token] = time.monotonic() + _PAUSE
+                name = entry.get("name", "")
+                logs.error(f'Runner "{name}" is unhealthy and will be disabled for 1h0m0s seconds!', **fields)
+        else:
+            logs.warning(
+                f"Checking for jobs... {'failed' if answer.code else 'client error'}", status=answer.status, **fields
+            )
+
+    def _renew(self, entry: dict[str, Any], token: str) -> None:
+        """Replaces a token in the last quarter of its lifetime, and rewrites the file with the new one."""
+        expires, obtained = entry.get("token_expires_at"), entry.get("token_obtained_at")
+        if not isinstance(expires, datetime.datetime) or not isinstance(obtained, datetime.datetime):
+            return
+        if expires.year == 1 or datetime.datetime.now(datetime.UTC) < expires - (expires - obtained) / 4:
+            return
+        body = {"token": token, "system_id": self.system_id}
+        answer, _ = server_of(entry, self.path).ask("POST", "runners/reset_authentication_token", token, body)
+        if answer.code != 201:
+            logs.error("Resetting runner authentication token... failed", status=answer.status, runner=short(token))
+            return
+        until = answer.body.get("token_expires_at")
+        entry["token"] = answer.body["token"]
+        entry["token_obtained_at"] = datetime.datetime.now(datetime.UTC)
+        entry["token_expires_at"] = datetime.datetime.fromisoformat(until) if until else config.NEVER
+        config.write(self.path, self.data())
+        logs.info("Resetting runner authentication token... succeeded", runner=short(token))

@@ -1,4 +1,12 @@
-"""Flags as Go's programs take them: `--flag value`, `--flag=value`, switches bare or `=false`; the environment below."""
+"""The flags of gitlab-runner, read as Go programs read them, and the keys of config.toml that they set.
+
+Flags are `--flag value` or `--flag=value`, booleans also without a value; the environment has lower precedence. A key
+that the program does not know is lost when it rewrites config.toml.
+
+KNOWN   key below [[runners]]: its kind, in the order of the flags that set them
+ORDER   keys whose place in a written file follows another order
+ALWAYS  keys that are written even when they are zero
+"""
 
 from __future__ import annotations
 
@@ -6,10 +14,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from . import logs
-from .schema import Flag
 
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
@@ -17,17 +25,17 @@ _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 @dataclass
 class Given:
-    """What flags and environment say, by each flag's first name without its dashes."""
+    """The values from flags and environment, by each flag's first name without its dashes."""
 
     values: dict[str, Any] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
 
     def text(self, name: str, default: str = "") -> str:
-        """A text, trimmed."""
+        """A trimmed text."""
         return str(self.values.get(name, default)).strip()
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """A switch."""
+        """A boolean."""
         return bool(self.values.get(name, default))
 
     def number(self, name: str) -> int:
@@ -36,7 +44,7 @@ class Given:
 
 
 def parse(words: Sequence[str], known: Iterable[Flag]) -> Given:
-    """Reads a command's words. Ends the program, as the real one does, at a flag that it has not."""
+    """Parses a command's words. Ends the program at an unknown flag, as the real one does."""
     by_name = {name.lstrip("-"): flag for flag in known for name in flag.names}
     given = Given()
     for flag in dict.fromkeys(by_name.values()):
@@ -61,7 +69,7 @@ def parse(words: Sequence[str], known: Iterable[Flag]) -> Given:
             else:
                 logs.fatal(f"flag needs an argument: -{name}")
         if flag.kind in ("texts", "table") and flag not in fresh:
-            given.values.pop(_name(flag), None)  # the command line takes the place of the environment
+            given.values.pop(_name(flag), None)  # the command line replaces the environment
         fresh.add(flag)
         _set(given, flag, value, f"-{name}")
     return given
@@ -99,3 +107,89 @@ def _pairs(text: str, source: str) -> dict[str, Any]:
 
 def _name(flag: Flag) -> str:
     return flag.names[0].lstrip("-")
+
+
+FLAGS_FILE = Path(__file__).with_name("flags.tsv")
+
+
+class Flag(NamedTuple):
+    """A flag of `register`: its spellings, its environment variable, its kind, its key below [[runners]]."""
+
+    names: tuple[str, ...]
+    env: str
+    kind: str  # text, flag, number, texts, table
+    key: str
+    optional: bool = False  # written whenever it is set, zero or not
+
+
+def flags() -> list[Flag]:
+    """All flags of `register`, as listed in flags.tsv."""
+    rows = [line.split("\t") for line in FLAGS_FILE.read_text().splitlines()[1:]]
+    return [
+        Flag(tuple(names.split()), env, kind.rstrip("?"), key, kind.endswith("?")) for names, env, kind, key in rows
+    ]
+
+
+KINDS = {flag.key: flag.kind for flag in flags() if flag.key}
+OPTIONAL = {flag.key for flag in flags() if flag.optional}
+
+TOP = {
+    "concurrent": "number",
+    "check_interval": "number",
+    "log_level": "text",
+    "log_format": "text",
+    "user": "text",
+    "connection_max_age": "text",
+    "listen_address": "text",
+    "sentry_dsn": "text",
+    "shutdown_timeout": "number",
+    "session_server": "table",
+    "runners": "tables",
+    "experimental": "table",
+    "machine": "table",
+    "labels": "table",
+}
+SESSION = {"session_timeout": "number", "listen_address": "text", "advertise_address": "text"}
+ORDER = (
+    *("name", "limit", "output_limit", "request_concurrency", "url", "id", "token", "token_obtained_at"),
+    *("token_expires_at", "tls-ca-file", "tls-cert-file", "tls-key-file", "executor"),
+    *("custom_build_dir", "cache", "feature_flags", "docker"),
+)
+TABLES = ("custom_build_dir", "cache", "feature_flags", "docker")  # these come after all other keys
+RUNNER_MORE = {  # known, and not settable by one of the flags above
+    "id": "number",
+    "token_obtained_at": "time",
+    "token_expires_at": "time",
+    "labels": "table",
+    "docker.services": "tables",
+    "cache.s3.RoleARN": "text",
+    "cache.gcs": "table",
+    "cache.azure": "table",
+    **dict.fromkeys(("kubernetes", "machine", "ssh", "custom", "parallels", "virtualbox", "autoscaler"), "table"),
+    **dict.fromkeys(("instance", "referees", "pre_clone_script", "debug_trace_disabled", "system_id"), "table"),
+}
+RUNNER_MORE |= {"pre_clone_script": "text", "debug_trace_disabled": "flag", "system_id": "text"}
+KNOWN = KINDS | RUNNER_MORE
+ALWAYS = {
+    "concurrent": 1,
+    "check_interval": 0,
+    "connection_max_age": "15m0s",
+    "shutdown_timeout": 0,
+}
+ALWAYS_RUNNER = {"name": "", "url": "", "id": 0, "token": "", "executor": ""}
+ALWAYS_CACHE = {"MaxUploadedArchiveSize": 0, "s3": {"AssumeRoleMaxConcurrency": 0}, "gcs": {}, "azure": {}}
+ALWAYS_DOCKER = {
+    "tls_verify": False,
+    "image": "",
+    "privileged": False,
+    "disable_entrypoint_overwrite": False,
+    "oom_kill_disable": False,
+    "disable_cache": False,
+    "volume_keep": False,
+    "shm_size": 0,
+    "network_mtu": 0,
+}
+EXECUTORS = (
+    *("custom", "docker", "docker+machine", "docker-autoscaler", "docker-windows", "instance", "kubernetes"),
+    *("parallels", "shell", "ssh", "virtualbox"),
+)

@@ -1,18 +1,20 @@
-"""Log lines as gitlab-runner writes them: everything on stderr, the message in 50 columns, then its fields."""
+"""Log lines as gitlab-runner writes them (on stderr, the message in 50 columns, then its fields), and its version.
+
+The package writes the version into the file VERSION beside this one.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
-
-from .version import ARCHITECTURE, REVISION, VERSION
 
 _WIDTH = 50
 
 
 class Exit(Exception):
-    """The program ends with 1 after a last line (FATAL), or unwinds first (`panic`)."""
+    """The program ends with 1 after a last line: FATAL, or PANIC after cleaning up (`panic`)."""
 
     def __init__(self, text: str, *, panic: bool = False) -> None:
         super().__init__(text)
@@ -20,22 +22,22 @@ class Exit(Exception):
 
 
 def info(text: str, **fields: object) -> None:
-    """A plain line."""
+    """Writes a line without a level."""
     _write("", text, fields)
 
 
 def warning(text: str, **fields: object) -> None:
-    """A line behind `WARNING: `."""
+    """Writes a line with `WARNING: ` before it."""
     _write("WARNING: ", text, fields)
 
 
 def error(text: str, **fields: object) -> None:
-    """A line behind `ERROR: `."""
+    """Writes a line with `ERROR: ` before it."""
     _write("ERROR: ", text, fields)
 
 
 def last(end: Exit) -> NoReturn:
-    """The last line, FATAL or PANIC, and exit code 1."""
+    """Writes the last line, FATAL or PANIC, and ends the program with 1."""
     _write("PANIC: " if end.panic else "FATAL: ", str(end), {})
     raise SystemExit(1)
 
@@ -46,17 +48,17 @@ def fatal(text: str) -> NoReturn:
 
 
 def panic(text: str) -> NoReturn:
-    """Ends the program with 1, after what must be undone is undone."""
+    """Ends the program with 1, after the caller has cleaned up."""
     raise Exit(text, panic=True)
 
 
 def banner() -> None:
-    """The first line of nearly every command."""
+    """Writes the first line of nearly every command."""
     info("Runtime platform", arch=ARCHITECTURE, os="linux", pid=os.getpid(), revision=REVISION, version=VERSION)
 
 
 def mode() -> None:
-    """Whether root runs it."""
+    """Logs whether root runs the program."""
     if os.geteuid() == 0:
         info("Running in system-mode.")
     else:
@@ -71,3 +73,28 @@ def _write(level: str, text: str, fields: dict[str, object]) -> None:
     line += "".join(f" {name}={fields[name]}" for name in sorted(fields))
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+_FILE = Path(__file__).with_name("VERSION")
+VERSION = _FILE.read_text().strip() if _FILE.exists() else "19.3.0"
+REVISION = "1abd57a0"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
+def at_least(major: int, minor: int) -> bool:
+    """Whether this version is that one or newer."""
+    own = VERSION.split(".")
+    return (int(own[0]), int(own[1])) >= (major, minor)
+
+
+def version_text() -> str:
+    """The output of `--version`."""
+    branch = "-".join(VERSION.split(".")[:2]) + "-stable"
+    return (
+        f"Version:      {VERSION}\n"
+        f"Git revision: {REVISION}\n"
+        f"Git branch:   {branch}\n"
+        "GO version:   go1.25.8\n"
+        "Built:        2026-08-20T10:12:44Z\n"
+        f"OS/Arch:      linux/{ARCHITECTURE}\n"
+    )

@@ -1,4 +1,4 @@
-"""`gitlab-runner register`: verifies or registers, asks for what is missing, appends an entry, rewrites the file."""
+"""`gitlab-runner register`: verifies or registers, asks for missing values, appends an entry and rewrites the file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import api, config, logs, system_id
-from .flags import Given, parse
-from .schema import EXECUTORS, flags
+from . import api, config, logs
+from .flags import EXECUTORS, Given, flags, parse
 
 Table = dict[str, Any]
 _RESERVED = "--locked, --access-level, --run-untagged, --maximum-timeout, --paused, --tag-list, and --maintenance-note"
@@ -18,7 +17,7 @@ _WITH_DOCKER = ("docker", "docker+machine", "docker-autoscaler")
 
 
 def run(words: list[str]) -> None:
-    """The whole command; ends with 1 by Exit."""
+    """Runs the command. Raises Exit when it fails."""
     logs.mode()
     given = parse(words, flags())
     if given.text("access-level") not in ("", "not_protected", "ref_protected"):
@@ -27,7 +26,7 @@ def run(words: list[str]) -> None:
 
 
 class Registration:
-    """One entry in the making."""
+    """The registration of one entry."""
 
     def __init__(self, given: Given) -> None:
         self.given = given
@@ -43,12 +42,12 @@ class Registration:
             self._merge(template)
 
     def run(self) -> None:
-        """Steps in the real program's order: what it says last is where it stopped."""
+        """Registers in the order of the real program, so that the last message shows where it stopped."""
         try:
             data = config.read(self.path)
         except config.ConfigError as error:
             logs.panic(str(error))
-        self.system_id = system_id.of(self.path)
+        self.system_id = config.system_id(self.path)
         self._ask_runner(data)
         try:
             self._ask_executor()
@@ -73,12 +72,12 @@ class Registration:
 
     @property
     def token(self) -> str:
-        """The token as it now stands."""
+        """The current token."""
         return str(self.entry.get("token", ""))
 
     @property
     def server(self) -> api.Server:
-        """Who is asked."""
+        """The server that is asked."""
         return server_of(self.entry, self.path)
 
     def _merge(self, template: str) -> None:
@@ -183,7 +182,7 @@ class Registration:
             volumes.append("/cache")
 
     def _ask(self, name: str, prompt: str, *, empty: bool = False) -> str:
-        """What flags, environment or template say, or what is typed."""
+        """The value from flags, environment or template, or typed text."""
         below = {"docker-image": self.entry.get("docker", {}).get("image", "")}
         known = str(below.get(name) or self.entry.get(name) or self.given.text(name))
         if self.given.flag("non-interactive"):
@@ -201,7 +200,7 @@ class Registration:
 
 
 def server_of(entry: Table, path: str) -> api.Server:
-    """The server of an entry, with the authorities it trusts."""
+    """The server of an entry, with the certificate authorities that it trusts."""
     certs = path.rpartition("/")[0] + "/certs"
     return api.Server(str(entry.get("url", "")), str(entry.get("tls-ca-file", "")), certs)
 
@@ -217,7 +216,7 @@ def _put(table: Table, keys: list[str], value: Any) -> None:
 
 
 def _fill(have: Table, more: Table) -> None:
-    """Deep, and only where nothing stands: zero values count as nothing."""
+    """Fills empty values from another table, recursively. Zero values count as empty."""
     for key, value in more.items():
         if isinstance(value, dict) and isinstance(have.setdefault(key, {}), dict):
             _fill(have[key], value)

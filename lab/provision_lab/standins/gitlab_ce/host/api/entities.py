@@ -1,11 +1,11 @@
-"""Records as the API shows them. Field names: GitLab's own description of its API."""
+"""Records as the API returns them, and who may use them. Source of the field names: GitLab's API description."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
 
-from .routing import Context
+from .http import Context, not_found
 from .store import Record, age
 
 ONLINE_SECONDS = 2 * 3600
@@ -27,7 +27,7 @@ def user_basic(context: Context, user: Record) -> Record:
 
 
 def contact(runner: Record) -> str | None:
-    """When any manager of the runner last called."""
+    """The last time that one of the runner's managers called; None: never."""
     times = [manager["contacted_at"] for manager in runner["managers"] if manager["contacted_at"]]
     return max(times) if times else None
 
@@ -64,7 +64,7 @@ def runner(context: Context, record: Record) -> Record:
 
 
 def runner_details(context: Context, record: Record) -> Record:
-    """A runner in full; never its token."""
+    """A runner in full, without its token."""
     latest = record["managers"][-1] if record["managers"] else {}
     return runner(context, record) | {
         "tag_list": record["tag_list"],
@@ -110,7 +110,7 @@ def project_basic(context: Context, record: Record) -> Record:
 
 
 def project(context: Context, record: Record) -> Record:
-    """A project in full, as its maintainer sees it."""
+    """A project in full, for its maintainers."""
     base = f"{context.settings['external_url']}/api/v4/projects/{record['id']}"
     host = context.settings["registry_host"]
     level = record["container_registry_access_level"]
@@ -146,7 +146,7 @@ def _namespace(context: Context, record: Record) -> Record:
 
 
 def variable(record: Record) -> dict[str, Any]:
-    """A CI variable; a hidden one's value is never told again."""
+    """A CI variable, without its value when it is hidden."""
     names = (
         "variable_type",
         "key",
@@ -160,3 +160,24 @@ def variable(record: Record) -> dict[str, Any]:
     )
     shown = {name: record[name] for name in names}
     return {**shown, "value": None} if record["hidden"] else shown
+
+
+def owns(user: Record | None, record: Record) -> bool:
+    """Whether the user owns a project: an administrator owns all, others those in their own namespace."""
+    if user is None:
+        return False
+    return bool(user["admin"]) or record["namespace"].split("/")[0] == user["username"]
+
+
+def maintained(context: Context, record: Record) -> bool:
+    """Whether the caller is at least a maintainer of the project."""
+    return owns(context.user, record)
+
+
+def find_project(context: Context, identity: str, what: str = "Project") -> Record:
+    """A project by number or path. Raises 404, also when the caller may not see it."""
+    number = int(identity) if identity.isdigit() else None
+    found = context.store.find("projects", **({"id": number} if number else {"path_with_namespace": identity}))
+    if found is None or not maintained(context, found):
+        raise not_found(what)
+    return found

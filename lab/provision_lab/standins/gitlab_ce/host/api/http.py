@@ -1,19 +1,22 @@
-"""Requests and answers as values, and the parameters of a request with the API's own complaints."""
+"""Requests, answers and parameters; the routes to the endpoints and who may use them; lists in pages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlencode
+
+from .store import Record, Store
 
 Json = Any
 
 
 @dataclass(frozen=True)
 class Response:
-    """`body` is sent as JSON, or as it is when it is text; None sends nothing."""
+    """An answer. A text body is sent unchanged, another one as JSON; None sends no body."""
 
     status: int
     body: Json | None = None
@@ -21,7 +24,7 @@ class Response:
 
 
 class ApiError(Exception):
-    """An answer that is a refusal."""
+    """An answer that refuses the request."""
 
     def __init__(self, status: int, body: Json) -> None:
         super().__init__(f"{status}")
@@ -29,33 +32,33 @@ class ApiError(Exception):
 
 
 def missing(*names: str) -> ApiError:
-    """400 as the API says it of required parameters."""
+    """400 for missing required parameters."""
     return ApiError(400, {"error": ", ".join(f"{name} is missing" for name in names)})
 
 
-def bad(name: str, says: str = "is invalid") -> ApiError:
-    """400 of a parameter that has no valid value."""
-    return ApiError(400, {"error": f"{name} {says}"})
+def bad(name: str, problem: str = "is invalid") -> ApiError:
+    """400 for a parameter with an invalid value."""
+    return ApiError(400, {"error": f"{name} {problem}"})
 
 
 def invalid(field_name: str, *messages: str) -> ApiError:
-    """400 of a record that cannot be saved."""
+    """400 for a record that cannot be saved."""
     return ApiError(400, {"message": {field_name: list(messages)}})
 
 
 def forbidden(why: str = "") -> ApiError:
-    """403, with the reason where the API gives one."""
+    """403, with a reason where the API gives one."""
     return ApiError(403, {"message": f"403 Forbidden{' - ' + why if why else ''}"})
 
 
 def not_found(what: str) -> ApiError:
-    """404: `what` is `Runner`, `Project`, …"""
+    """404; `what` is `Runner`, `Project`, …"""
     return ApiError(404, {"message": f"404 {what} Not Found"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `path` is still percent-encoded and without the query, which `raw_query` has as it came."""
+    """One request. `path` is percent-encoded and without the query; `raw_query` is the query as received."""
 
     method: str
     path: str
@@ -67,16 +70,16 @@ class Request:
 
     @property
     def parameters(self) -> dict[str, Json]:
-        """Query and body together; the body wins."""
+        """The parameters of query and body; the body has precedence."""
         return {**self.query, **self.body}
 
     def header(self, name: str) -> str:
-        """A header's value, or nothing; names in any case."""
+        """A header's value, or ""; the name in any case."""
         return self.headers.get(name.lower(), "")
 
 
 class Parameters:
-    """Typed access to what was sent. Every method raises the 400 that the API answers."""
+    """Typed access to the parameters. Every method raises the 400 that the API answers."""
 
     def __init__(self, values: Mapping[str, Json]) -> None:
         self._values = values
@@ -85,13 +88,13 @@ class Parameters:
         return name in self._values
 
     def require(self, *names: str) -> None:
-        """All of them are there."""
+        """Raises 400 unless all of these are present."""
         absent = [name for name in names if self._values.get(name) is None]
         if absent:
             raise missing(*absent)
 
     def text(self, name: str, default: str | None = None, *, limit: int | None = None) -> str | None:
-        """A text, at most `limit` long."""
+        """A text of at most `limit` characters."""
         value = self._values.get(name)
         if value is None:
             return default
@@ -112,7 +115,7 @@ class Parameters:
         return value
 
     def flag(self, name: str, default: bool | None = None) -> bool | None:
-        """A boolean, or one of the words for it."""
+        """A boolean, or a word for one."""
         value = self._values.get(name)
         if value is None or value == "":
             return default
@@ -147,7 +150,7 @@ class Parameters:
 
 
 def parse_body(kind: str, raw: bytes) -> dict[str, Json]:
-    """The parameters in a body, by its content type. Raises ApiError for broken JSON."""
+    """The parameters in a body, by its content type. Raises ApiError for invalid JSON."""
     if not raw:
         return {}
     if kind.startswith("multipart/form-data"):
@@ -162,7 +165,7 @@ def parse_body(kind: str, raw: bytes) -> dict[str, Json]:
 
 
 def parse_pairs(text: str) -> dict[str, Json]:
-    """A query string: `a[]=1&a[]=2` is a list, `filter[x]=1` a table."""
+    """The parameters of a query string: `a[]=1&a[]=2` is a list, `filter[x]=1` a table."""
     values: dict[str, Json] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name.endswith("[]"):
@@ -187,3 +190,139 @@ def _multipart(kind: str, raw: bytes) -> dict[str, Json]:
         if isinstance(name, str) and isinstance(content, bytes):
             values[name] = content.decode(errors="replace")
     return values
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an endpoint works with. `settings`: those of the last reconfigure; `switches`: those of tests."""
+
+    request: Request
+    store: Store
+    settings: dict[str, Any]
+    switches: dict[str, Any]
+    user: Record | None
+
+    @property
+    def parameters(self) -> Parameters:
+        """Query and body."""
+        return Parameters(self.request.parameters)
+
+    @property
+    def caller(self) -> Record:
+        """The user who sends the request; only for routes that require one."""
+        if self.user is None:
+            raise unauthorized()
+        return self.user
+
+
+Endpoint = Callable[..., Response]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint's address. One of `scopes` is enough; without scopes, no token is required."""
+
+    method: str
+    pattern: re.Pattern[str]
+    scopes: tuple[str, ...]
+    handler: Endpoint
+
+
+ROUTES: list[Route] = []
+API = "/api/v4"
+
+
+def route(method: str, path: str, *, scopes: tuple[str, ...] | None = None) -> Callable[[Endpoint], Endpoint]:
+    """Registers an endpoint. `:name` in the path is one percent-encoded segment, `:name*` may contain slashes."""
+    if scopes is None:
+        scopes = ("api", "read_api") if method in ("GET", "HEAD") else ("api",)
+    pattern = re.sub(r":(\w+)\*", r"(?P<\1>.+)", path)
+    pattern = re.sub(r":(\w+)", r"(?P<\1>[^/]+)", pattern)
+
+    def register(handler: Endpoint) -> Endpoint:
+        ROUTES.append(Route(method, re.compile(pattern + r"/?\Z"), scopes or (), handler))
+        return handler
+
+    return register
+
+
+def dispatch(request: Request, store: Store, settings: dict[str, Any], switches: dict[str, Any]) -> Response:
+    """The answer of the endpoint for a request, or a 404 or 405."""
+    allowed = False
+    try:
+        for one in ROUTES:
+            found = one.pattern.match(request.path)
+            if not found:
+                continue
+            allowed = True
+            if one.method != request.method:
+                continue
+            with store:
+                user = _authenticate(request, store, one.scopes) if one.scopes else None
+                context = Context(request, store, settings, switches, user)
+                return one.handler(context, **{key: unquote(value) for key, value in found.groupdict().items()})
+    except ApiError as error:
+        return error.response
+    if allowed:
+        return Response(405, {"error": "405 Not Allowed"})
+    if request.path.startswith(API):
+        return Response(404, {"error": "404 Not Found"})
+    return Response(404, "<!DOCTYPE html>\n<title>The page could not be found (404)</title>\n")
+
+
+def unauthorized() -> ApiError:
+    """401 as the API answers it."""
+    return ApiError(401, {"message": "401 Unauthorized"})
+
+
+def _authenticate(request: Request, store: Store, scopes: tuple[str, ...]) -> Record:
+    text = request.header("private-token") or str(request.query.get("private_token", ""))
+    bearer = request.header("authorization")
+    if not text and bearer.lower().startswith("bearer "):
+        text = bearer[7:].strip()
+    token = store.find("tokens", token=text) if text else None
+    if token is None or token.get("project"):
+        raise unauthorized()
+    if not set(scopes) & set(token["scopes"]):
+        raise ApiError(
+            403,
+            {
+                "error": "insufficient_scope",
+                "error_description": "The request requires higher privileges than provided by the access token.",
+                "scope": " ".join(scopes),
+            },
+        )
+    user = store.find("users", username=token["user"])
+    if user is None:
+        raise unauthorized()
+    return user
+
+
+def paged(context: Context, items: list[Any]) -> Response:
+    """The requested page of a list, with the headers that clients follow."""
+    page = max(context.parameters.number("page", 1) or 1, 1)
+    size = min(max(context.parameters.number("per_page", 20) or 20, 1), 100)
+    pages = max(-(-len(items) // size), 1)
+    after = page + 1 if page < pages else None
+    before = page - 1 if page > 1 else None
+    headers = {
+        "X-Page": str(page),
+        "X-Per-Page": str(size),
+        "X-Total": str(len(items)),
+        "X-Total-Pages": str(pages),
+        "X-Next-Page": str(after or ""),
+        "X-Prev-Page": str(before or ""),
+        "Link": ", ".join(_links(context, size, {"prev": before, "next": after, "first": 1, "last": pages})),
+    }
+    return Response(200, items[(page - 1) * size : page * size], headers)
+
+
+def _links(context: Context, size: int, relations: dict[str, int | None]) -> list[str]:
+    address = context.settings["external_url"] + context.request.path
+    kept = {key: value for key, value in context.request.query.items() if key not in ("page", "private_token")}
+    links = []
+    for name, page in relations.items():
+        if page is not None:
+            query = urlencode({**kept, "page": page, "per_page": size}, doseq=True)
+            links.append(f'<{address}?{query}>; rel="{name}"')
+    return links

@@ -1,17 +1,16 @@
-"""The instance itself: version, health, the caller, the sign-in page."""
+"""The instance: version, health, the caller, the sign-in page."""
 
 from __future__ import annotations
 
 import ipaddress
 
 from . import entities
-from .http import ApiError, Response
-from .routing import API, Context, route
+from .http import API, ApiError, Context, Response, route
 
 
 @route("GET", f"{API}/metadata", scopes=("api", "read_api", "create_runner", "manage_runner"))
 def metadata(context: Context) -> Response:
-    """Version and edition."""
+    """The version and edition."""
     kas = {"enabled": False, "externalUrl": None, "externalK8sProxyUrl": None, "version": None}
     return Response(
         200,
@@ -21,7 +20,7 @@ def metadata(context: Context) -> Response:
 
 @route("GET", f"{API}/version", scopes=("api", "read_api", "create_runner", "manage_runner"))
 def version(context: Context) -> Response:
-    """The same, at its older address."""
+    """The same at its older address."""
     return metadata(context)
 
 
@@ -34,39 +33,39 @@ def me(context: Context) -> Response:
 
 @route("GET", "/-/health", scopes=())
 def health(context: Context) -> Response:
-    """Answers at all."""
+    """Answers when the server runs."""
     _local_only(context)
     return Response(200, "GitLab OK", {"Content-Type": "text/plain; charset=utf-8"})
 
 
 @route("GET", "/-/liveness", scopes=())
 def liveness(context: Context) -> Response:
-    """The process lives."""
+    """Answers when the process runs."""
     _local_only(context)
     return Response(200, {"status": "ok"})
 
 
 @route("GET", "/-/readiness", scopes=())
 def readiness(context: Context) -> Response:
-    """The services behind it answer."""
+    """Answers when the services behind it run."""
     _local_only(context)
     return Response(200, {"status": "ok", "master_check": [{"status": "ok"}]})
 
 
 @route("GET", "/", scopes=())
 def front_door(context: Context) -> Response:
-    """Sends people to the sign-in page."""
+    """Redirects to the sign-in page."""
     return Response(302, "", {"Location": f"{context.settings['external_url']}/users/sign_in"})
 
 
 @route("GET", "/users/sign_in", scopes=())
 def sign_in(context: Context) -> Response:
-    """A page that says what this is."""
+    """The sign-in page."""
     return Response(200, f"<!DOCTYPE html>\n<title>Sign in · GitLab {context.settings['version']} (lab)</title>\n")
 
 
 def _local_only(context: Context) -> None:
-    """404 to all but the allow-listed addresses, as if the page did not exist."""
+    """Raises 404 for all but the allow-listed addresses, as GitLab does."""
     client = ipaddress.ip_address(context.request.client)
     if not any(client in ipaddress.ip_network(one, strict=False) for one in context.settings["monitoring_whitelist"]):
         raise ApiError(404, "<!DOCTYPE html>\n<title>The page could not be found (404)</title>\n")

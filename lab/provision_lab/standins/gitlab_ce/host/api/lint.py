@@ -1,6 +1,6 @@
-"""CI lint: the YAML is read by Ruby, as GitLab does, and the configuration held against GitLab's keywords.
+"""CI lint: Ruby reads the YAML, as in GitLab, and the configuration is checked for GitLab's keywords.
 
-Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not followed, `extends` not merged.
+Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not followed, `extends` is not merged.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from .access import project
-from .http import Response
-from .routing import API, Context, route
+from .entities import find_project
+from .http import API, Context, Response, route
 
 _READ = "require 'yaml'; require 'json'; puts JSON.dump(YAML.safe_load(STDIN.read, aliases: true))"
 _GLOBAL = {"default", "image", "include", "services", "stages", "types", "variables", "workflow", "spec", "pages"}
@@ -49,18 +48,18 @@ _STAGES = ["build", "test", "deploy"]
 
 @route("POST", f"{API}/projects/:identity/ci/lint")
 def lint(context: Context, identity: str) -> Response:
-    """Whether a configuration would be accepted; a wrong one is answered with 200, too."""
-    project(context, identity)
+    """Whether a configuration is valid. The status is 200 in both cases."""
+    find_project(context, identity)
     context.parameters.require("content")
     text = context.parameters.text("content") or ""
-    errors, warnings = judge(text)
+    errors, warnings = check_configuration(text)
     valid = not errors
     answer = {"valid": valid, "errors": errors, "warnings": warnings, "includes": []}
     return Response(200, answer | {"merged_yaml": text if valid else None})
 
 
-def judge(text: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings of a configuration."""
+def check_configuration(text: str) -> tuple[list[str], list[str]]:
+    """The errors and warnings of a configuration."""
     read = subprocess.run(["ruby", "-e", _READ], input=text, capture_output=True, text=True, check=False)
     if read.returncode != 0:
         found = re.search(r"\(<unknown>\): .*", read.stderr)

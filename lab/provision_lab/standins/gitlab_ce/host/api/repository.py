@@ -1,6 +1,6 @@
-"""A project's repository, as far as the API's files and branches go: no git, each branch a table of files.
+"""A project's files, branches and merge requests. There is no git: each branch is a table of files.
 
-A file knows the commit that touched it last, which is what the optimistic lock goes by.
+A file has the id of the last commit that changed it, for the optimistic lock.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 import secrets
 from typing import Any
 
-from .access import project
-from .http import ApiError, Parameters, Response, bad, not_found
-from .routing import API, Context, route
+from . import entities
+from .entities import find_project
+from .http import API, ApiError, Context, Parameters, Response, bad, invalid, not_found, paged, route
 from .store import Record, Store, now
 
 _FILE = f"{API}/projects/:identity/repository/files/:path"
@@ -21,8 +21,8 @@ _BRANCH = f"{API}/projects/:identity/repository/branches/:name"
 
 @route("GET", _FILE)
 def show_file(context: Context, identity: str, path: str) -> Response:
-    """A file at a branch; its content in base64."""
-    owner = project(context, identity)
+    """A file of a branch; its content in base64."""
+    owner = find_project(context, identity)
     context.parameters.require("ref")
     ref = str(context.parameters.text("ref"))
     found = branch(context.store, owner, ref)
@@ -52,7 +52,7 @@ def show_file(context: Context, identity: str, path: str) -> Response:
 
 @route("POST", _FILE)
 def create_file(context: Context, identity: str, path: str) -> Response:
-    """One commit with a new file; the first one of an empty repository makes its branch."""
+    """Commits a new file. The first commit of an empty repository creates its branch."""
     target = _target(context, identity)
     if path in target["files"]:
         raise _refused("A file with this name already exists")
@@ -61,7 +61,7 @@ def create_file(context: Context, identity: str, path: str) -> Response:
 
 @route("PUT", _FILE)
 def update_file(context: Context, identity: str, path: str) -> Response:
-    """One commit that changes a file; refused when another commit touched it since `last_commit_id`."""
+    """Commits a change of a file. Refused when another commit has changed it since `last_commit_id`."""
     target = _target(context, identity)
     if path not in target["files"]:
         raise _refused("A file with this name doesn't exist")
@@ -74,7 +74,7 @@ def update_file(context: Context, identity: str, path: str) -> Response:
 @route("GET", _BRANCH)
 def show_branch(context: Context, identity: str, name: str) -> Response:
     """One branch."""
-    owner = project(context, identity)
+    owner = find_project(context, identity)
     found = branch(context.store, owner, name)
     if found is None:
         raise not_found("Branch")
@@ -96,8 +96,8 @@ def show_branch(context: Context, identity: str, name: str) -> Response:
 
 @route("DELETE", _BRANCH)
 def delete_branch(context: Context, identity: str, name: str) -> Response:
-    """Forgets a branch; never the default one."""
-    owner = project(context, identity)
+    """Deletes a branch, except the default one."""
+    owner = find_project(context, identity)
     found = branch(context.store, owner, name)
     if found is None:
         raise not_found("Branch")
@@ -113,8 +113,8 @@ def branch(store: Store, owner: Record, name: str) -> Record | None:
 
 
 def _target(context: Context, identity: str) -> dict[str, Any]:
-    """The branch to commit to, made of `start_branch` where it is new; not kept yet."""
-    owner = project(context, identity)
+    """The branch to commit to; a new one, which is not stored yet, starts from `start_branch`."""
+    owner = find_project(context, identity)
     sent: Parameters = context.parameters
     sent.require("branch", "commit_message", "content")
     name = sent.text("branch") or ""
@@ -150,3 +150,85 @@ def _commit(context: Context, target: dict[str, Any], path: str, status: int) ->
 
 def _refused(why: str) -> ApiError:
     return ApiError(400, {"message": why})
+
+
+_ALL = f"{API}/projects/:identity/merge_requests"
+STATES = ("opened", "closed", "locked", "merged", "all")
+
+
+@route("GET", _ALL)
+def list_merge_requests(context: Context, identity: str) -> Response:
+    """Merge requests by state and branches, newest first."""
+    owner = find_project(context, identity)
+    sent = context.parameters
+    state = sent.choice("state", STATES, "all")
+    wanted = {name: value for name in ("source_branch", "target_branch") if (value := sent.text(name)) is not None}
+    found = [
+        one
+        for one in reversed(_merge_requests_of(context, owner))
+        if state in ("all", one["state"]) and wanted.items() <= one.items()
+    ]
+    return paged(context, [_shown(context, owner, one) for one in found])
+
+
+@route("POST", _ALL)
+def create_merge_request(context: Context, identity: str) -> Response:
+    """Opens a merge request. A second one for the same branches is refused."""
+    owner = find_project(context, identity)
+    sent = context.parameters
+    sent.require("title", "source_branch", "target_branch")
+    source, target = sent.text("source_branch") or "", sent.text("target_branch") or ""
+    if branch(context.store, owner, source) is None:
+        raise invalid("source_branch", "does not exist")
+    for one in _merge_requests_of(context, owner):
+        if (one["source_branch"], one["target_branch"], one["state"]) == (source, target, "opened"):
+            text = f"Another open merge request already exists for this source branch: !{one['iid']}"
+            raise ApiError(409, {"message": [text]})
+    record = {
+        "project_id": owner["id"],
+        "iid": len(_merge_requests_of(context, owner)) + 1,
+        "title": sent.text("title"),
+        "description": sent.text("description"),
+        "state": "opened",
+        "source_branch": source,
+        "target_branch": target,
+        "force_remove_source_branch": bool(sent.flag("remove_source_branch")),
+        "author": context.caller["username"],
+        "created_at": now(),
+    }
+    return Response(201, _shown(context, owner, context.store.add("merge_requests", record)))
+
+
+@route("PUT", f"{_ALL}/:number/merge")
+def merge_merge_request(context: Context, identity: str, number: str) -> Response:
+    """Merges: copies the source's files into the target branch."""
+    owner = find_project(context, identity)
+    found = next((one for one in _merge_requests_of(context, owner) if str(one["iid"]) == number), None)
+    if found is None:
+        raise not_found("Merge Request")
+    source, target = (branch(context.store, owner, found[name]) for name in ("source_branch", "target_branch"))
+    if found["state"] != "opened" or source is None or target is None:
+        raise ApiError(405, {"message": "405 Method Not Allowed"})
+    target["files"] |= source["files"]
+    target["commit"] = source["commit"]
+    found |= {"state": "merged", "merged_at": now()}
+    if found["force_remove_source_branch"]:
+        context.store.remove("branches", source)
+    context.store.changed()
+    return Response(200, _shown(context, owner, found))
+
+
+def _merge_requests_of(context: Context, owner: Record) -> list[Record]:
+    return [one for one in context.store.all("merge_requests") if one["project_id"] == owner["id"]]
+
+
+def _shown(context: Context, owner: Record, record: Record) -> Record:
+    author = context.store.find("users", username=record["author"])
+    url = f"{context.settings['external_url']}/{owner['path_with_namespace']}/-/merge_requests/{record['iid']}"
+    return {
+        **record,
+        "author": entities.user_basic(context, author) if author else None,
+        "web_url": url,
+        "draft": False,
+        "detailed_merge_status": "mergeable",
+    }

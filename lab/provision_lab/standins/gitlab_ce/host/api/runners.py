@@ -1,20 +1,254 @@
-"""Runners as users and scripts see them."""
+"""Runners: their records, the requests of gitlab-runner itself (with a runner's token), and those of users."""
 
 from __future__ import annotations
 
+import secrets
+import string
+from typing import Any
+
 from . import entities
-from .access import maintained, project
-from .http import ApiError, Response, bad, forbidden, invalid, missing, not_found
-from .machines import give_new_token
-from .paging import paged
-from .routing import API, Context, route
-from .runner_records import TYPES, check, create, editable, new_token, select
-from .store import Record
+from .entities import contact, find_project, maintained, status
+from .http import (
+    API,
+    ApiError,
+    Context,
+    Parameters,
+    Response,
+    bad,
+    forbidden,
+    invalid,
+    missing,
+    not_found,
+    paged,
+    route,
+)
+from .store import Record, Store, age, now
+
+TYPES = ("instance_type", "group_type", "project_type")
+LEVELS = ("not_protected", "ref_protected")
+_SHORTEST_TIMEOUT = 600
+_TOUCH_SECONDS = 40  # so that a polling runner does not cause a write each time
+_LETTERS = string.ascii_letters + string.digits + "_-"
+
+
+def new_token(runner_type: str) -> str:
+    """An authentication token in the form of 17.9 and later, which contains the type."""
+    return f"glrt-t{TYPES.index(runner_type) + 1}_" + "".join(secrets.choice(_LETTERS) for _ in range(20))
+
+
+def new_legacy_token() -> str:
+    """The token of a runner that was registered with a registration token."""
+    return "glrtr-" + "".join(secrets.choice(_LETTERS) for _ in range(20))
+
+
+def editable(sent: Parameters) -> dict[str, Any]:
+    """The settings among the parameters, checked."""
+    wanted: dict[str, Any] = {}
+    if "active" in sent:
+        wanted["paused"] = not sent.flag("active")
+    for name in ("paused", "locked", "run_untagged"):
+        if name in sent:
+            wanted[name] = bool(sent.flag(name))
+    if "access_level" in sent:
+        wanted["access_level"] = sent.choice("access_level", LEVELS)
+    if "description" in sent:
+        wanted["description"] = sent.text("description")
+    for name in ("maintainer_note", "maintenance_note"):
+        if name in sent:
+            wanted["maintenance_note"] = sent.text(name, limit=1024)
+    if "maximum_timeout" in sent:
+        wanted["maximum_timeout"] = sent.number("maximum_timeout")
+    if "tag_list" in sent:
+        wanted["tag_list"] = sorted(set(sent.texts("tag_list") or []))
+    return wanted
+
+
+def check(runner: Record) -> None:
+    """Raises ApiError for settings that GitLab refuses to save."""
+    timeout = runner["maximum_timeout"]
+    if timeout is not None and timeout < _SHORTEST_TIMEOUT:
+        raise _unsaved("Maximum timeout needs to be at least 10 minutes")
+    if not runner["run_untagged"] and not runner["tag_list"]:
+        raise _unsaved("Tags list can not be empty when runner is not allowed to pick untagged jobs")
+    if len(runner["tag_list"]) > 50:
+        raise _unsaved("Tags list Too many tags specified. Please limit the number of tags to 50")
+
+
+def _unsaved(text: str) -> ApiError:
+    return ApiError(400, {"message": f"400 Bad request - {text}"})
+
+
+def create(store: Store, runner_type: str, settings: dict[str, Any], **origin: Any) -> Record:
+    """Stores a checked runner. `origin`: token, created_by, project_ids."""
+    defaults: dict[str, Any] = {
+        "description": None,
+        "paused": False,
+        "locked": False,
+        "access_level": "not_protected",
+        "run_untagged": True,
+        "tag_list": [],
+        "maximum_timeout": None,
+        "maintenance_note": None,
+    }
+    runner = {"runner_type": runner_type, "created_at": now(), "managers": [], **defaults, **settings, **origin}
+    check(runner)
+    return store.add("runners", runner)
+
+
+def by_token(context: Context, token: str | None) -> Record:
+    """The runner with this authentication token. Raises the API's 403 without a reason."""
+    found = context.store.find("runners", token=token) if token else None
+    if found is None:
+        raise forbidden()
+    return found
+
+
+def touch(context: Context, runner: Record, sent: Parameters) -> Record:
+    """Records that the machine with this system id has called, and what it sent about itself."""
+    info = context.request.parameters.get("info")
+    sent_info = info if isinstance(info, dict) else {}
+    system = sent.text("system_id") or "<legacy>"
+    manager: Record | None = next((one for one in runner["managers"] if one["system_id"] == system), None)
+    if manager is None:
+        manager = {"id": context.store.new_id("managers"), "system_id": system, "created_at": now()}
+        manager |= {"contacted_at": None, "ip_address": context.request.client}
+        manager |= dict.fromkeys(("version", "revision", "platform", "architecture"))
+        runner["managers"].append(manager)
+        context.store.changed()
+    news = {key: sent_info[key] for key in ("version", "revision", "platform", "architecture") if key in sent_info}
+    if any(manager[key] != value for key, value in news.items()):
+        manager |= news
+        context.store.changed()
+    if manager["contacted_at"] is None or age(manager["contacted_at"]) > _TOUCH_SECONDS:
+        manager["contacted_at"] = now()
+        context.store.changed()
+    return manager
+
+
+def select(context: Context, runners: list[Record]) -> list[Record]:
+    """The runners that match the filters, newest first."""
+    sent = context.parameters
+    kind = sent.choice("type", TYPES)
+    states = ("active", "paused", "online", "offline", "never_contacted", "stale")
+    state = sent.choice("status", states)
+    paused = sent.flag("paused")
+    tags = set(sent.texts("tag_list") or [])
+    prefix = sent.text("version_prefix")
+    scope = sent.text("scope")
+    if scope is not None:
+        kind, state, paused = _scope(scope, kind, state, paused)
+
+    def fits(runner: Record) -> bool:
+        return (
+            (kind is None or runner["runner_type"] == kind)
+            and (paused is None or runner["paused"] is paused)
+            and (state is None or _in_state(runner, state))
+            and tags <= set(runner["tag_list"])
+            and (prefix is None or any((one["version"] or "").startswith(prefix) for one in runner["managers"]))
+        )
+
+    return sorted((one for one in runners if fits(one)), key=lambda one: -int(one["id"]))
+
+
+def _in_state(runner: Record, state: str) -> bool:
+    if state in ("active", "paused"):
+        return bool(runner["paused"]) is (state == "paused")
+    return status(contact(runner)) == state
+
+
+def _scope(
+    scope: str, kind: str | None, state: str | None, paused: bool | None
+) -> tuple[str | None, str | None, bool | None]:
+    kinds = {"specific": "project_type", "shared": "instance_type", **{one: one for one in TYPES}}
+    if scope in kinds:
+        return kinds[scope], state, paused
+    if scope in ("active", "paused", "online", "offline", "never_contacted", "stale"):
+        return kind, scope, paused
+    raise bad("scope", "does not have a valid value")
+
+
+def _details(runner: Record) -> Record:
+    return {"id": runner["id"], "token": runner["token"], "token_expires_at": None}
+
+
+@route("POST", f"{API}/runners", scopes=())
+def register(context: Context) -> Response:
+    """Registers with a registration token: removed in 17.0, unless the switch allows it."""
+    sent = context.parameters
+    sent.require("token")
+    if not context.switches.get("legacy_registration"):
+        raise ApiError(410, {"message": "410 Gone - runner registration disallowed"})
+    if sent.text("token") != context.switches.get("registration_token"):
+        raise forbidden()
+    settings = editable(sent)
+    runner = create(context.store, "instance_type", settings, token=new_legacy_token(), created_by=None, project_ids=[])
+    touch(context, runner, sent)
+    return Response(201, _details(runner))
+
+
+@route("POST", f"{API}/runners/verify", scopes=())
+def verify(context: Context) -> Response:
+    """Whether a token is valid; records a machine with a new system id."""
+    sent = context.parameters
+    sent.require("token")
+    runner = by_token(context, sent.text("token"))
+    if runner["runner_type"] == "project_type" and not runner["project_ids"]:
+        raise ApiError(422, {"message": "422 Runner is orphaned"})
+    touch(context, runner, sent)
+    return Response(200, _details(runner))
+
+
+@route("DELETE", f"{API}/runners", scopes=())
+def unregister(context: Context) -> Response:
+    """Deletes the runner."""
+    sent = context.parameters
+    sent.require("token")
+    context.store.remove("runners", by_token(context, sent.text("token")))
+    return Response(204)
+
+
+@route("DELETE", f"{API}/runners/managers", scopes=())
+def remove_manager(context: Context) -> Response:
+    """Deletes one machine of a runner; the runner stays."""
+    sent = context.parameters
+    sent.require("token", "system_id")
+    runner = by_token(context, sent.text("token"))
+    found = [one for one in runner["managers"] if one["system_id"] == sent.text("system_id")]
+    if not found:
+        raise not_found("Runner manager")
+    runner["managers"].remove(found[0])
+    context.store.changed()
+    return Response(204)
+
+
+@route("POST", f"{API}/runners/reset_authentication_token", scopes=())
+def rotate(context: Context) -> Response:
+    """Replaces the token that was sent; the old one is invalid at once."""
+    sent = context.parameters
+    sent.require("token")
+    return Response(201, give_new_token(context, by_token(context, sent.text("token"))))
+
+
+def give_new_token(context: Context, runner: Record) -> Record:
+    """Replaces a runner's token; the answer of the API."""
+    runner["token"] = new_token(runner["runner_type"])
+    context.store.changed()
+    return {"token": runner["token"], "token_expires_at": None}
+
+
+@route("POST", f"{API}/jobs/request", scopes=())
+def request_job(context: Context) -> Response:
+    """Answers a runner's request for jobs: there are none."""
+    sent: Parameters = context.parameters
+    sent.require("token")
+    runner = by_token(context, sent.text("token"))
+    touch(context, runner, sent)
+    return Response(204, headers={"X-GitLab-Last-Update": "0"})
 
 
 @route("POST", f"{API}/user/runners", scopes=("api", "create_runner"))
 def create_runner(context: Context) -> Response:
-    """A runner owned by the caller: the only moment at which its token is told."""
+    """Creates a runner for the caller. Only this answer contains its token."""
     sent = context.parameters
     sent.require("runner_type")
     kind = sent.choice("runner_type", TYPES) or ""
@@ -63,14 +297,14 @@ def own_runners(context: Context) -> Response:
 
 
 @route("GET", f"{API}/runners/:identity")
-def show(context: Context, identity: str) -> Response:
-    """One runner; never its token."""
+def show_runner(context: Context, identity: str) -> Response:
+    """One runner, without its token."""
     return Response(200, entities.runner_details(context, _runner(context, identity, reading=True)))
 
 
 @route("PUT", f"{API}/runners/:identity", scopes=("api", "manage_runner"))
-def update(context: Context, identity: str) -> Response:
-    """Changes settings; all of them or none."""
+def update_runner(context: Context, identity: str) -> Response:
+    """Changes settings: all of them or none."""
     runner = _runner(context, identity)
     wanted = editable(context.parameters)
     if not wanted:
@@ -83,7 +317,7 @@ def update(context: Context, identity: str) -> Response:
 
 
 @route("DELETE", f"{API}/runners/:identity", scopes=("api", "manage_runner"))
-def delete(context: Context, identity: str) -> Response:
+def delete_runner(context: Context, identity: str) -> Response:
     """Deletes a runner."""
     context.store.remove("runners", _runner(context, identity))
     return Response(204)
@@ -98,14 +332,14 @@ def managers(context: Context, identity: str) -> Response:
 
 @route("POST", f"{API}/runners/:identity/reset_authentication_token", scopes=("api", "manage_runner"))
 def reset_token(context: Context, identity: str) -> Response:
-    """A new token; the old one is void at once."""
+    """Replaces a runner's token; the old one is invalid at once."""
     return Response(201, give_new_token(context, _runner(context, identity)))
 
 
 @route("GET", f"{API}/projects/:identity/runners")
 def project_runners(context: Context, identity: str) -> Response:
-    """The runners that may take a project's jobs."""
-    owner = project(context, identity, "Project")
+    """The runners that may run a project's jobs."""
+    owner = find_project(context, identity, "Project")
     mine = [one for one in context.store.all("runners") if owner["id"] in one["project_ids"]]
     if owner["shared_runners_enabled"]:
         mine += [one for one in context.store.all("runners") if one["runner_type"] == "instance_type"]
@@ -114,8 +348,8 @@ def project_runners(context: Context, identity: str) -> Response:
 
 @route("POST", f"{API}/projects/:identity/runners")
 def assign(context: Context, identity: str) -> Response:
-    """Lets a project runner serve one project more."""
-    owner = project(context, identity, "Project")
+    """Assigns a project runner to one more project."""
+    owner = find_project(context, identity, "Project")
     context.parameters.require("runner_id")
     runner = _runner(context, str(context.parameters.number("runner_id")))
     if runner["runner_type"] != "project_type":
@@ -131,8 +365,8 @@ def assign(context: Context, identity: str) -> Response:
 
 @route("DELETE", f"{API}/projects/:identity/runners/:runner")
 def unassign(context: Context, identity: str, runner: str) -> Response:
-    """Takes a runner off a project, unless that is the one it was made for."""
-    owner = project(context, identity, "Project")
+    """Removes a runner from a project, unless the runner was created for it."""
+    owner = find_project(context, identity, "Project")
     found = _runner(context, runner)
     if owner["id"] not in found["project_ids"]:
         raise not_found("Runner")

@@ -1,4 +1,13 @@
-"""The HTTP server: threads, keep-alive, one write per answer."""
+"""The HTTP server of the API: threads, keep-alive, one write for each answer; and its wrong answers for tests.
+
+/etc/gitlab-standin/api-faults.json lists the wrong answers:
+
+    [{"method": "POST", "path": "/api/v4/user/runners", "status": 429,
+      "headers": {"Retry-After": "2"}, "body": {"message": "…"}, "delay": 0.5, "times": 1}]
+
+`path` may contain `*`; without `method` it is any; without `times` the fault stays. Used faults are removed from the
+file, so that a test can see which are left. `"drop": true` closes the connection without an answer.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +15,18 @@ import json
 import secrets
 import socket
 import sys
+import threading
+import time
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..paths import Paths  # noqa: TID252 - the package has another name on the host
-
-# The endpoints register themselves when they are imported.
-from . import (  # noqa: F401
-    instance,
-    lint,
-    machines,
-    merge_requests,
-    projects,
-    registry_auth,
-    registry_listing,
-    repository,
-    runners,
-    variables,
-)
-from .faults import Dropped, fault
-from .http import ApiError, Request, Response, parse_body, parse_pairs
-from .routing import dispatch
-from .seed import plant
-from .store import Store
+from ..layout import Paths, write_atomically
+from . import instance, lint, projects, registry, repository, runners  # noqa: F401 - they register their endpoints
+from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
+from .store import Store, apply_seed
 
 _REASONS = {code.value: code.phrase for code in HTTPStatus}
 
@@ -42,7 +38,7 @@ class Application:
         self.paths = paths
         self.settings: dict[str, Any] = json.loads(paths.api_settings.read_text())
         self.store = Store(paths.database)
-        plant(self.store, paths)
+        apply_seed(self.store, paths)
         self._prefix = "/" + self.settings["external_url"].partition("://")[2].partition("/")[2]
 
     def answer(self, request: Request) -> Response:
@@ -61,7 +57,7 @@ class Application:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Translates between the wire and the application."""
+    """Reads requests from the connection and writes answers."""
 
     protocol_version = "HTTP/1.1"
     application: Application
@@ -104,11 +100,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(head if self.command == "HEAD" else head + body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """No access log here: the front end keeps one, and what people send may be secret."""
+        """Logs nothing: the front end has an access log, and requests may contain secrets."""
 
 
 class Server(ThreadingHTTPServer):
-    """Many at once; small answers leave at once."""
+    """A threading server that sends small answers at once."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -124,14 +120,47 @@ class Server(ThreadingHTTPServer):
 
 
 def make_server(paths: Paths, address: tuple[str, int]) -> Server:
-    """A server that listens, and does not serve yet."""
+    """A server that listens but does not serve yet."""
     return Server(address, Application(paths))
 
 
 def main(arguments: list[str]) -> int:
-    """`HOST:PORT [ROOT]`: serves until it is ended."""
+    """`HOST:PORT [ROOT]`: serves until the process is ended."""
     host, _, port = arguments[0].rpartition(":")
     server = make_server(Paths(Path(arguments[1]) if len(arguments) > 1 else Path("/")), (host, int(port)))
     print(f"listening on {host}:{server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()
     return 0
+
+
+_lock = threading.Lock()
+
+
+class Dropped(Exception):
+    """The connection is to be closed without an answer."""
+
+
+def fault(path: Path, request: Request) -> Response | None:
+    """The wrong answer for this request, or None. Raises Dropped."""
+    if not path.exists():
+        return None
+    with _lock:
+        faults: list[dict[str, Any]] = json.loads(path.read_text() or "[]")
+        found = next((one for one in faults if _fits(one, request)), None)
+        if found is None:
+            return None
+        if "times" in found:
+            found["times"] -= 1
+            left = [one for one in faults if one.get("times", 1) > 0]
+            write_atomically(path, json.dumps(left, indent=1) + "\n")
+    time.sleep(found.get("delay", 0))
+    if found.get("drop"):
+        raise Dropped
+    if "status" not in found:
+        return None
+    body = found.get("body", {"message": f"{found['status']} on demand"})
+    return Response(found["status"], body, found.get("headers", {}))
+
+
+def _fits(one: dict[str, Any], request: Request) -> bool:
+    return one.get("method", request.method) == request.method and fnmatchcase(request.path, one["path"])

@@ -1,21 +1,35 @@
-"""Everything that GitLab remembers, in one JSON file that is replaced whole."""
+"""The database: one JSON file that is replaced whole, and the seed that it starts with.
+
+/etc/gitlab-standin/seed.json is written before the first start and read at every start:
+
+    {"users": {"root": "password"}, "api_token": "…", "project": "root/hello_hapi",
+     "tokens": [{"token": "…", "user": "root", "scopes": ["create_runner"]}],
+     "projects": ["sammy/hello_hapi"], "job_tokens": [{"token": "…", "project": "root/hello_hapi"}]}
+"""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import hmac
 import json
+import re
+import secrets
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..paths import write_atomically  # noqa: TID252 - the package has another name on the host
+from ..layout import (
+    Paths,
+    write_atomically,
+)
 
 Record = dict[str, Any]
 
 
 class Store:
-    """Entered by one thread at a time; written on leaving when something changed."""
+    """The tables. One thread at a time enters it; leaving writes the file when something has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +67,7 @@ class Store:
         return None
 
     def add(self, table: str, record: Record) -> Record:
-        """Keeps a record under a new id."""
+        """Stores a record under a new id."""
         identity = self._data["last_id"].get(table, 0) + 1
         self._data["last_id"][table] = identity
         kept = {"id": identity, **record}
@@ -62,16 +76,16 @@ class Store:
         return kept
 
     def remove(self, table: str, record: Record) -> None:
-        """Forgets a record."""
+        """Deletes a record."""
         self.all(table).remove(record)
         self.changed()
 
     def changed(self) -> None:
-        """Says that a record was changed in place."""
+        """Marks the store as changed, after a record was changed in place."""
         self._dirty = True
 
     def new_id(self, name: str) -> int:
-        """A number never given before under this name."""
+        """A number that was never used before under this name."""
         identity: int = self._data["last_id"].get(name, 0) + 1
         self._data["last_id"][name] = identity
         self.changed()
@@ -79,11 +93,86 @@ class Store:
 
 
 def now() -> str:
-    """The time as the API writes it."""
+    """The time in the API's format."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def age(moment: str) -> float:
-    """Seconds since a time that `now` wrote."""
+    """Seconds since a time in that format."""
     then = datetime.datetime.fromisoformat(moment.replace("Z", "+00:00"))
     return (datetime.datetime.now(datetime.UTC) - then).total_seconds()
+
+
+ALL_SCOPES = ["api", "read_api", "create_runner", "manage_runner", "read_registry", "write_registry", "admin_mode"]
+
+
+def apply_seed(store: Store, paths: Paths) -> None:
+    """Adds what the seed names and the store does not have; sets passwords to the seed's."""
+    path = paths.switches / "seed.json"
+    seed: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    with store:
+        ensure_user(store, "root", seed.get("users", {}).get("root") or _initial_password(paths))
+        for name, password in seed.get("users", {}).items():
+            ensure_user(store, name, password)
+        if seed.get("api_token"):
+            _ensure_token(store, {"token": seed["api_token"], "user": "root", "scopes": ALL_SCOPES})
+        for token in seed.get("tokens", []):
+            _ensure_token(store, token)
+        for name in [*seed.get("projects", []), *([seed["project"]] if seed.get("project") else [])]:
+            ensure_project(store, name)
+        for token in seed.get("job_tokens", []):
+            _ensure_token(store, {"user": "root", "scopes": [], **token})
+
+
+def ensure_user(store: Store, name: str, password: str | None) -> Record:
+    """The user of that name, with this password if one is given."""
+    user = store.find("users", username=name)
+    if user is None:
+        user = store.add("users", {"username": name, "admin": name == "root", "created_at": now(), "password": ""})
+    if password and not check_password(user, password):
+        salt = secrets.token_hex(8)
+        user["password"] = f"{salt}${_digest(salt, password)}"
+        store.changed()
+    return user
+
+
+def check_password(user: Record, password: str) -> bool:
+    """Whether the password is the user's."""
+    salt, _, digest = user["password"].partition("$")
+    return bool(digest) and hmac.compare_digest(digest, _digest(salt, password))
+
+
+def ensure_project(store: Store, full_path: str) -> Record:
+    """The project at `namespace/name`."""
+    found = store.find("projects", path_with_namespace=full_path)
+    if found:
+        return found
+    namespace, _, name = full_path.rpartition("/")
+    settings = {
+        "description": None,
+        "default_branch": "main",
+        "visibility": "private",
+        "shared_runners_enabled": True,
+        "group_runners_enabled": True,
+        "container_registry_access_level": "enabled",
+        "builds_access_level": "enabled",
+        "ci_config_path": "",
+    }
+    names = {"name": name, "path": name, "path_with_namespace": full_path, "namespace": namespace}
+    return store.add("projects", {**names, "created_at": now(), **settings})
+
+
+def _ensure_token(store: Store, token: Record) -> None:
+    if store.find("tokens", token=token["token"]) is None:
+        store.add("tokens", {"created_at": now(), "project": None, **token})
+
+
+def _initial_password(paths: Paths) -> str | None:
+    if not paths.initial_root_password.exists():
+        return None
+    found = re.search(r"^Password: (.*)$", paths.initial_root_password.read_text(), re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _digest(salt: str, password: str) -> str:
+    return hashlib.sha256(f"{salt}:{password}".encode()).hexdigest()

@@ -1,16 +1,27 @@
-"""Where everything is. Tests put another folder in the place of `/`."""
+"""Where the package's files are, the installed version, and the switches of tests.
+
+A test makes the package fail or wait with files under /etc/gitlab-standin:
+
+reconfigure-seconds          how long a reconfigure takes
+fail-next-reconfigure        the next one fails before it changes anything; content: the message
+fail-next-reconfigure-late   the next one fails after files were written and services restarted
+seed.json                    users, tokens and projects (api/store.py)
+settings.json                {"legacy_registration": true, "registration_token": "…"}
+api-faults.json              wrong answers of the API (api/server.py)
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The package's files under `root`."""
+    """The package's files below `root`; tests use another folder than `/`."""
 
     root: Path = Path("/")
 
@@ -32,7 +43,7 @@ class Paths:
 
     @property
     def switches(self) -> Path:
-        """Where tests lay their switches and the lab its seed."""
+        """The folder of the tests' switches and the lab's seed."""
         return self.root / "etc/gitlab-standin"
 
     @property
@@ -45,7 +56,7 @@ class Paths:
 
     @property
     def lock(self) -> Path:
-        """Held for the whole of a reconfigure."""
+        """The lock file that a reconfigure holds."""
         return self.opt / "embedded/cookbooks/cache/cinc-client-running.pid"
 
     @property
@@ -54,12 +65,12 @@ class Paths:
 
     @property
     def registry_config(self) -> Path:
-        """What a reader of the real package expects: `storage` as gitlab.rb says it."""
+        """The registry's configuration as the real package writes it: `storage` as in gitlab.rb."""
         return self.var / "registry/config.yml"
 
     @property
     def registry_run_config(self) -> Path:
-        """The same, in the words of the registry that the lab really runs."""
+        """The same configuration for the registry that the lab runs."""
         return self.var / "standin/registry.yml"
 
     @property
@@ -96,7 +107,7 @@ class Paths:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Writes `text` unless the file holds it already; true when it was written."""
+    """Writes `text` unless the file holds it already; whether it was written."""
     try:
         if path.read_text() == text and path.stat().st_mode & 0o777 == mode:
             return False
@@ -109,3 +120,48 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
     Path(name).chmod(mode)
     Path(name).rename(path)
     return True
+
+
+Version = tuple[int, int, int]
+
+
+def parse_version(text: str) -> Version:
+    """`19.3.0`, or the package's `19.3.0-ce.0`, as numbers."""
+    major, minor, patch = text.split("-")[0].split(".")
+    return int(major), int(minor), int(patch)
+
+
+def installed(opt: Path) -> str:
+    """The installed package's version, such as `19.3.0`."""
+    first = (opt / "version-manifest.txt").read_text().splitlines()[0]  # "gitlab-ce 19.3.0"
+    return first.split()[1]
+
+
+def nested_nginx(version: Version) -> bool:
+    """Whether `registry['nginx']` and `gitlab_rails['nginx']` are read. Older versions ignore them."""
+    return version >= (19, 2, 0)
+
+
+def registry_v2_driver(version: Version) -> bool:
+    """Whether `s3` and `s3aws` are aliases of `s3_v2`, whose `regionendpoint` must be a full URI."""
+    return version >= (19, 0, 0)
+
+
+def consume(folder: Path, name: str) -> str | None:
+    """The text of a switch that works once, or None."""
+    path = folder / name
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return text or "switched to fail"
+
+
+def linger(folder: Path) -> None:
+    """Waits for the number of seconds in `reconfigure-seconds`."""
+    try:
+        seconds = float((folder / "reconfigure-seconds").read_text())
+    except FileNotFoundError:
+        return
+    time.sleep(seconds)
