@@ -71,7 +71,7 @@ def run(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, stdin=subprocess.DEVNULL
         )
         stdout, stderr = process.communicate(timeout=400)
-    canaries.told[name] = stdout + stderr
+    canaries.outputs[name] = stdout + stderr
     own = f"environment of {process.pid}"
     canaries.seen[:] = [one for one in canaries.seen if (one[0], f"{one[2]} of {one[1]}") != ("mail", own)]
     return process.returncode
@@ -81,7 +81,9 @@ def run(
 def done(harness: Harness, canaries: Canaries) -> Canaries:
     """Runs of every kind, with everything told: all from bare hosts, changes, failures, a crash of the program itself."""
     report = ("--report", str(harness.folder / "report.html"))
-    assert run(harness, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.told["all"][-3000:]
+    assert run(harness, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.outputs["all"][
+        -3000:
+    ]
     other = {"gitlab": {"settings": {"gitlab_rails": {"smtp_user_name": "canary", "time_zone": "Berlin"}}}}
     runners = {"runners": [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]}
     more = ("--json", "--diff", "-vv")
@@ -93,7 +95,7 @@ def done(harness: Harness, canaries: Canaries) -> Canaries:
     for name, line in failures(canaries).items():
         spoil = f"printf '%s' {line!r} > /etc/gitlab-standin/fail-next-reconfigure"
         harness.lab.inside("gitlab", spoil)
-        assert run(harness, canaries, name, "gitlab", *more) == 1, canaries.told[name]
+        assert run(harness, canaries, name, "gitlab", *more) == 1, canaries.outputs[name]
     # GitLab's own log holds what we made it say: that is no leak of anybody's.
     harness.lab.inside(
         "gitlab", "cd /var/log/gitlab/reconfigure && rm $(grep -l 'cannot use storage\\|cannot log in' *)"
@@ -124,7 +126,7 @@ RUNS = ("all", "check", "change", "reconfigure fails", "mail fails", "docker dow
 @pytest.mark.parametrize("name", RUNS)
 def test_no_output_holds_one(done: Canaries, name: str) -> None:
     """Terminal at -vv, diffs, JSON lines, error messages and a traceback: masked inside, and else as they would be."""
-    told = done.told[name]
+    told = done.outputs[name]
     assert done.inside(told.encode()) == []
     expected = {
         "all": "smtp_password'] = '***'",

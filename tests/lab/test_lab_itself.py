@@ -372,7 +372,7 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         assert pair == ["registry.example.com.crt", "registry.example.com.key"]
     finally:
         told = provision("lab", "down", "--name", name)
-    assert "no process, mount, bridge or file of it is left" in told
+    assert "is removed: its processes, mounts, bridge and files" in told
     assert remains(found) == []
     assert f"there is no lab {name}" in provision("lab", "down", "--name", name)
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +55,13 @@ def test_each_template_shows_its_version_s_form(packages, version, form, tmp_pat
     assert "@" not in {line[:1] for line in text.splitlines()}
     manifest = (tmp_path / "opt/gitlab/version-manifest.txt").read_text()
     assert manifest == f"gitlab-ce {version.split('-')[0]}\n"
+
+
+@pytest.mark.parametrize("module", ["ctl", "api.server"])
+def test_programs_can_be_imported_from_the_package(packages, tmp_path, module):
+    """The package's modules are imported under another name than in the checkout, without the checkout."""
+    subprocess.run(["dpkg-deb", "--extract", str(packages[VERSIONS[-1]]), str(tmp_path)], check=True)
+    library = tmp_path / "opt/gitlab/embedded/lib/standin"
+    script = f"import sys; sys.path.insert(0, {str(library)!r}); import gitlab_standin.{module}"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""An ACME authority for tests: Debian's pebble, on the lab's own address, with DNS that knows the GitLab host alone."""
+"""An ACME server for tests: Debian's pebble on the lab's address, with a DNS server that resolves the GitLab host only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _API, _MANAGEMENT, _DNS = 14000, 15000, 14053
 
 @dataclass(frozen=True)
 class Pebble:
-    """A running pebble: its directory, what its own TLS and what its certificates are to be trusted by."""
+    """A running pebble: its directory's URL, the authority of its own TLS, and the root of the certificates it issues."""
 
     directory: str
     tls: Authority
@@ -34,7 +34,7 @@ class Pebble:
 
 @contextmanager
 def pebble(harness: Harness, folder: Path) -> Iterator[Pebble]:
-    """Runs it until the block ends. It looks for the challenge where a real authority does: on port 80."""
+    """Runs pebble until the block ends. It validates challenges on port 80, as a real authority does."""
     if not shutil.which("pebble") or not shutil.which("pebble-challtestsrv"):
         pytest.skip("pebble is not installed: apt-get install pebble")
     address, tls = harness.lab.gateway, Authority("the ACME server's CA")

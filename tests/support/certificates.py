@@ -1,4 +1,4 @@
-"""Certificates for tests: authorities beside the lab's own, and what a port really serves."""
+"""Certificates for tests: authorities besides the lab's own, and the certificate that a port serves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KEY = f"/etc/gitlab/ssl/{HOST}.key"
 
 
 def issue(authority: Authority, names: Sequence[str] = (HOST,), **options: int) -> Pair:
-    """A pair for the GitLab host's name."""
+    """A certificate and key for the GitLab host's name."""
     return authority.issue(list(names), [], **options)
 
 
 def upload(harness: Harness, authority: Authority, pair: Pair) -> dict[str, Any]:
-    """Lays a pair and its CA beside the inventory; the tables that name them."""
+    """Writes a pair and its CA beside the inventory; the table that names them."""
     files = {"ca": authority.certificate, "local_fullchain": pair.fullchain, "local_key": pair.key}
     certificate = {}
     for name, text in files.items():
@@ -34,7 +34,7 @@ def upload(harness: Harness, authority: Authority, pair: Pair) -> dict[str, Any]
 
 
 def on_disk(harness: Harness, pair: Pair, fullchain: str, key: str, mode: int = 0o600) -> None:
-    """Puts a pair where it is served from, as somebody else's certbot would: GitLab is told nothing."""
+    """Writes a pair to the GitLab host's disk, as another certbot would. GitLab is not notified."""
     root = harness.lab.machine("gitlab").root
     for path, text, bits in ((fullchain, pair.fullchain, 0o644), (key, pair.key, mode)):
         target = root / path.lstrip("/")
@@ -44,7 +44,7 @@ def on_disk(harness: Harness, pair: Pair, fullchain: str, key: str, mode: int = 
 
 
 def leaf(pair: Pair) -> str:
-    """A chain's first certificate."""
+    """The first certificate of a chain."""
     end = "-----END CERTIFICATE-----\n"
     return pair.fullchain.partition(end)[0] + end
 
@@ -55,7 +55,7 @@ def swapped(pair: Pair) -> str:
 
 
 def locked(key: str) -> str:
-    """The key with a passphrase."""
+    """The key, encrypted with a passphrase."""
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
         Encoding,
@@ -68,17 +68,17 @@ def locked(key: str) -> str:
 
 
 def served(harness: Harness, port: int = PORT) -> str:
-    """The certificate that a port of the GitLab host serves, asked from here with Python's own TLS."""
+    """The certificate that a port of the GitLab host serves, read with Python's own TLS."""
     return ssl.get_server_certificate((harness.lab.machine("gitlab").host.address, port), timeout=10)
 
 
 def trusted(harness: Harness, host: str, authority: Authority) -> list[str]:
-    """The files of the host that hold this authority's certificate."""
+    """The files of the host that contain this authority's certificate."""
     body = authority.certificate.splitlines()[3]
     look = f"grep -rlsF -e '{body}' /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt /etc/docker/certs.d /etc/gitlab-runner/certs | sort"
     return harness.lab.inside(host, look).split()
 
 
 def owed(outcome: Outcome, host: str = "gitlab") -> list[str]:
-    """The handlers that were run on a host."""
+    """The handlers that ran on a host."""
     return [one["resource"] for one in outcome.of("change", host=host) if one["resource"] in _HANDLERS]

@@ -1,4 +1,4 @@
-"""What tests of faults share: a run that is watched while it goes on, a gate that holds one, what is left on a host."""
+"""For tests of faults: a run that is watched while it goes on, a FIFO that pauses a run, the state of a host."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GREETING = "/etc/greeting"
 
 
 def with_playbooks(harness: Harness) -> Harness:
-    """The harness with this project's test playbooks beside its inventory."""
+    """Copies the test playbooks beside the inventory; the same harness."""
     shutil.copytree(PLAYBOOKS, harness.folder / "playbooks", ignore=shutil.ignore_patterns("__pycache__"))
     return harness
 
 
 def greeters(harness: Harness) -> Harness:
-    """The same, with nothing in its inventory but hosts, each of them greeting already."""
+    """The same with an inventory of hosts only, each of which has its greeting already."""
     for unused in ("gitlab", "registry", "runners", "docker", "apt", "firewall", "runner"):
         del harness.inventory[unused]
     assert provision(with_playbooks(harness), "greet", env={"GREETING": "hello\n"}).code == 0
@@ -35,7 +35,7 @@ def greeters(harness: Harness) -> Harness:
 
 
 class Live:
-    """A run with `--json` that goes on while the test looks at its events."""
+    """A run with `--json` whose events the test reads while it goes on."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Live:
         )
 
     def until(self, kind: str, **fields: str) -> dict[str, Any]:
-        """Waits for the event of that kind with these fields; fails when the run ends without it."""
+        """Waits for an event of that kind with these fields. Fails when the run ends without it."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.events.append(json.loads(line))
@@ -70,25 +70,25 @@ class Live:
         self.process.send_signal(signal)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the process with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def end(self) -> Outcome:
-        """Waits for the end; the whole run."""
+        """Waits for the end and returns the whole run."""
         assert self.process.stdout is not None
         self.events += [json.loads(line) for line in self.process.stdout]
         return Outcome(self.process.wait(), tuple(self.events), self.stderr)
 
     @property
     def stderr(self) -> str:
-        """What it has said beside its events so far."""
+        """What the run has printed on stderr so far."""
         self._stderr.seek(0)
         return self._stderr.read()
 
 
 class Gate:
-    """Holds whoever runs the task `hold` on a host, until `open`."""
+    """Pauses the runs of the task `hold` on a host until `open`."""
 
     def __init__(self, harness: Harness, host: str) -> None:
         self._path = f"/proc/{harness.lab.machine(host).leader}/root{GATE}"
@@ -97,11 +97,11 @@ class Gate:
         os.mkfifo(self._path)
 
     def wait(self) -> None:
-        """Waits until somebody stands there."""
+        """Waits until a run is paused here."""
         wait_for(self._someone, "a run at the gate", 60)
 
     def open(self) -> None:
-        """Lets them through."""
+        """Lets the run continue."""
         self.wait()
         assert self._writer is not None
         os.write(self._writer, b"go\n")
@@ -118,24 +118,24 @@ class Gate:
 
 
 def wait_until_free(harness: Harness, host: str) -> None:
-    """Waits until no run holds the host's lock any more."""
+    """Waits until no run holds the host's lock."""
     wait_for(lambda: succeeds(harness, host, "flock -n /var/lib/provision true"), f"{host} is free", 30)
 
 
 def pending(harness: Harness, host: str) -> list[str]:
-    """The names of the work that is owed on a host."""
+    """The names of the pending handlers of a host."""
     text = harness.lab.inside(host, "cat /var/lib/provision/pending 2>/dev/null || true")
     return [line.partition("\t")[0] for line in text.splitlines()]
 
 
 def fact(harness: Harness, host: str, script: str) -> str:
-    """What a script says on a host, without the last line break."""
+    """The output of a script on a host, without the last line break."""
     return harness.lab.inside(host, script).rstrip("\n")
 
 
 @contextmanager
 def on_host(harness: Harness, host: str, before: str, after: str) -> Iterator[None]:
-    """Breaks something on a host with one script, and mends it with another."""
+    """Breaks something on a host with one script, and fixes it with another."""
     harness.lab.inside(host, before)
     try:
         yield

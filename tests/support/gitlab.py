@@ -1,4 +1,4 @@
-"""A GitLab in the lab as tests of runners need it: set up quickly, looked at and meddled with like an administrator does."""
+"""The lab's GitLab for tests of runners: set up quickly, read and changed as an administrator does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 def estate(
     harness_factory: Callable[..., Harness], *hosts: str, tasks: Sequence[str] = ("gitlab", "runner")
 ) -> Harness:
-    """A GitLab without a registry and hosts with gitlab-runner; the inventory has no runners, and knows GitLab's CA."""
+    """A GitLab without a registry, and hosts with gitlab-runner. The inventory has no runners, but GitLab's CA."""
     harness = harness_factory(LabHost("gitlab"), *map(LabHost, hosts))
     registry = harness.inventory.pop("registry")
     del harness.inventory["runners"]
@@ -44,34 +44,34 @@ class Server:
 
     @property
     def runners(self) -> list[Record]:
-        """All runners it knows, oldest first, with their tokens and managers."""
+        """All runners, oldest first, with their tokens and managers."""
         database = json.loads(self._lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))
         return sorted(database["runners"], key=lambda one: int(one["id"]))
 
     def runner(self, description: str) -> Record:
-        """The one runner of that description."""
+        """The only runner with that description."""
         (found,) = [one for one in self.runners if one["description"] == description]
         return found
 
     def ask(self, method: str, path: str, **data: Any) -> Any:
-        """One request of an administrator, past nginx and its log; the answer's JSON."""
+        """Sends an administrator's request to the API, without nginx and its log; the answer's JSON."""
         script = 'curl -sS -f -X "$0" -K - -H "Content-Type: application/json" --data-binary "$2" "http://127.0.0.1:8080/api/v4$1"'
         argv = f"sh -c {quoted(script)} {method} {quoted(path)} {quoted(json.dumps(data))}"
         said = self._lab.inside("gitlab", argv, stdin=f'header = "PRIVATE-TOKEN: {self._lab.secret("api_token")}"\n')
         return json.loads(said) if said.strip() else None
 
     def make(self, description: str, **fields: Any) -> str:
-        """A runner made in the UI: its token."""
+        """Creates a runner as in the UI; its token."""
         made = self.ask("POST", "/user/runners", runner_type="instance_type", description=description, **fields)
         return str(made["token"])
 
     def delete(self, description: str) -> None:
-        """A runner deleted in the UI."""
+        """Deletes a runner as in the UI."""
         self.ask("DELETE", f"/runners/{self.runner(description)['id']}")
 
     @contextmanager
     def faults(self, *faults: Mapping[str, Any]) -> Iterator[None]:
-        """It answers so for a while."""
+        """Makes the API give these wrong answers while the block runs."""
         self._lab.inside("gitlab", f"cat > {_SWITCHES}/api-faults.json", stdin=json.dumps(faults))
         try:
             yield
@@ -80,7 +80,7 @@ class Server:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """It does not answer at all for a while."""
+        """Stops nginx while the block runs."""
         self._lab.inside("gitlab", "systemctl stop gitlab-nginx")
         try:
             yield
@@ -89,7 +89,7 @@ class Server:
 
     @contextmanager
     def settings(self, **settings: Any) -> Iterator[None]:
-        """With these settings of the stand-in for a while."""
+        """Sets switches of the stand-in while the block runs."""
         self._lab.inside("gitlab", f"cat > {_SWITCHES}/settings.json", stdin=json.dumps(settings))
         try:
             yield
@@ -98,7 +98,7 @@ class Server:
 
     @contextmanager
     def counted(self) -> Iterator[Counter[str]]:
-        """What it is asked meanwhile, by `METHOD /path`; runners asking for jobs are left out."""
+        """The requests to the API while the block runs, by `METHOD /path`. Runners' requests for jobs are left out."""
         seen: Counter[str] = Counter()
         before = int(self._lab.inside("gitlab", f"wc -l < {_LOG}"))
         yield seen
@@ -109,7 +109,7 @@ class Server:
 
 
 def writes(seen: Mapping[str, int]) -> dict[str, int]:
-    """Those of the counted requests that change something in GitLab."""
+    """The counted requests that change something in GitLab."""
     return {
         asked: times
         for asked, times in seen.items()
@@ -128,31 +128,31 @@ def entries(harness: Harness, host: str) -> list[Record]:
 
 
 def listed(harness: Harness, host: str) -> dict[str, str]:
-    """What `gitlab-runner list` says: tokens by name."""
+    """The tokens by name in the output of `gitlab-runner list`."""
     said = harness.lab.inside(host, "gitlab-runner list 2>&1")
     return dict(re.findall(r"^(\S+) +Executor=\S+ Token=(\S+) URL=", plain(said), re.MULTILINE))
 
 
 def plain(text: str) -> str:
-    """Without colours."""
+    """The text without colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def process(harness: Harness, host: str, service: str = "gitlab-runner") -> str:
-    """The service's main process."""
+    """The id of the service's main process."""
     return harness.lab.inside(host, f"systemctl show {service} -p MainPID --value").strip()
 
 
 def docker_runner(name: str, **fields: Any) -> Record:
-    """A runner of the docker executor, as the inventory has it."""
+    """The inventory table of a runner with the docker executor."""
     return {"name": name, "executor": "docker", "docker": {"image": "docker:28"}, **fields}
 
 
 def with_runners(*runners: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """The inventory with these runners."""
+    """The change that gives the inventory these runners."""
     return {"runners": [dict(one) for one in runners]}
 
 
 def quoted(text: str) -> str:
-    """For a shell."""
+    """The text quoted for a shell."""
     return "'" + text.replace("'", "'\\''") + "'"

@@ -1,11 +1,11 @@
-"""Holds a run at a chosen point of its way through gitlab.rb and the reconfigure, as a slow host would."""
+"""Pauses a run at a chosen point between writing gitlab.rb and the health check, as a slow host would."""
 
 from __future__ import annotations
 
 from provision_lab.harness import Harness
 from tests.support.faults import Gate, fact
 
-# write: gitlab.rb's new text stands beside the old one; health: GitLab is reconfigured, and is being looked at
+# write: gitlab.rb's new text is written beside the old one; health: GitLab is reconfigured, the health check runs
 POINTS = ("write", "show-config", "reconfigure", "health")
 _WRAPPER = """#!/bin/sh
 point=$1
@@ -20,7 +20,7 @@ exec %s "$@"
 
 
 def can_be_held(harness: Harness, host: str = "gitlab") -> None:
-    """Puts programs in front of Ruby and gitlab-ctl on the host that wait where they are told to."""
+    """Replaces Ruby and gitlab-ctl on the host with wrappers that wait at the chosen point."""
     for path, real in (
         ("/opt/gitlab/embedded/bin/ruby", "/usr/bin/ruby"),
         ("/usr/bin/gitlab-ctl", "/opt/gitlab/bin/gitlab-ctl"),
@@ -29,13 +29,13 @@ def can_be_held(harness: Harness, host: str = "gitlab") -> None:
 
 
 def hold(harness: Harness, point: str, host: str = "gitlab") -> Gate:
-    """The next run is held at this point, until the gate is opened."""
+    """Makes the next run wait at this point until the gate is opened."""
     gate = Gate(harness, host)
     harness.lab.inside(host, f"rm -f /run/begun; echo {point} > /run/hold")
     return gate
 
 
 def kill_all(harness: Harness, host: str = "gitlab") -> None:
-    """kill -9 of all that belongs to the step that is held, as when the host loses its power."""
+    """Kills everything of the paused step with SIGKILL, as a loss of power would."""
     session = fact(harness, host, "ps -o sid= -p $(cat /run/held)").strip()
     harness.lab.inside(host, f"pkill -9 -s {session}; rm -f /run/gate /run/begun /run/hold")

@@ -1,4 +1,4 @@
-"""What tests of images and apps share: a base image made without network, and the tutorial's small Flask app."""
+"""For tests of images and apps: a base image that needs no network, and the tutorial's small Flask app."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from provision_lab.harness import Harness
 
 REGISTRY = "gitlab.lab.test:5555"
-BASE = "python:3.10.5"  # as the tutorial's Dockerfile calls it; in it is the host's own Python
+BASE = "python:3.10.5"  # the name in the tutorial's Dockerfile; the image holds the host's own Python
 FLASK = ("flask", "werkzeug", "jinja2", "markupsafe", "itsdangerous", "click", "blinker")
 
 _BASE = f"""
@@ -35,7 +35,7 @@ CMD ["python","app.py"]
 COPY app.py /app.py
 """
 
-# The signal: without it Docker waits ten seconds for a Python that runs as process 1.
+# Without the signal handler, Docker waits ten seconds for a Python that runs as process 1.
 APP = """\
 import os
 import signal
@@ -67,7 +67,7 @@ HELLO = {
 
 
 def base_image(harness: Harness, *hosts: str) -> None:
-    """Makes the base image on hosts that have Docker."""
+    """Creates the base image on hosts that have Docker."""
     for host in hosts:
         with tarfile.open(harness.lab.machine(host).root / "root/flask.tar", "w") as tar:
             for name in FLASK:
@@ -85,7 +85,7 @@ def _pure(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def write_app(harness: Harness, text: str = "hello world!", code: str = "") -> Path:
-    """The app beside the inventory; `code` stands at its begin."""
+    """Writes the app beside the inventory; `code` is inserted at its beginning."""
     folder = harness.folder / "hello"
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text(DOCKERFILE)
@@ -94,7 +94,7 @@ def write_app(harness: Harness, text: str = "hello world!", code: str = "") -> P
 
 
 def answer(harness: Harness, host: str, path: str = "/", port: int = 5001) -> str:
-    """What the app answers, asked from this machine."""
+    """The app's answer to a request from this machine."""
     address = harness.lab.machine(host).host.address
     return _get(f"http://{address}:{port}{path}")
 
@@ -111,13 +111,13 @@ def _get(url: str) -> str:
 
 
 def container(harness: Harness, host: str, name: str = "hello") -> str:
-    """The container's id and since when it runs; "" when there is none."""
+    """The container's id, start time and whether it runs; "" when there is none."""
     form = "{{.Id}} {{.State.StartedAt}} {{.State.Running}}"
     return harness.lab.inside(host, f"docker container inspect -f '{form}' {name} 2>/dev/null || true").strip()
 
 
 def names(harness: Harness, host: str) -> list[str]:
-    """All containers by name, stopped ones too."""
+    """The names of all containers, stopped ones included."""
     return sorted(harness.lab.inside(host, "docker ps -a --format '{{.Names}}'").split())
 
 
@@ -133,5 +133,5 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 
 def apps(*tables: dict[str, Any]) -> dict[str, Any]:
-    """Changes of the inventory: these apps instead of its own."""
+    """The change that replaces the inventory's apps with these."""
     return {"apps": list(tables)}

@@ -1,4 +1,4 @@
-"""Labs for tests: real systemd hosts, booted once for a module and taken away after it. Fixtures for conftest files."""
+"""Fixtures for conftest files: labs of real systemd hosts, booted once for a module and removed after it."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ HarnessFactory = Callable[..., Harness]
 
 
 def mark_as_lab(items: Sequence[pytest.Item], folder: Path) -> None:
-    """All tests in `folder` boot hosts: without root or Linux they are skipped, and say so."""
+    """Marks all tests in `folder`. They boot hosts, so they are skipped without root or Linux."""
     missing = "not Linux" if sys.platform != "linux" else "not root" if os.geteuid() != 0 else ""
     for item in items:
         if folder in item.path.parents:
@@ -29,7 +29,7 @@ def mark_as_lab(items: Sequence[pytest.Item], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lab_factory() -> Iterator[Callable[..., Lab]]:
-    """Boots a lab of these hosts: `lab_factory(LabHost("gitlab"), …)`; taken down when the module's tests are done."""
+    """Boots a lab: `lab_factory(LabHost("gitlab"), …)`. It is removed when the module's tests have run."""
     labs: list[Lab] = []
 
     def boot(*hosts: LabHost, **options: object) -> Lab:
@@ -45,7 +45,7 @@ def lab_factory() -> Iterator[Callable[..., Lab]]:
 
 @pytest.fixture(scope="module")
 def harness_factory(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> HarnessFactory:
-    """The same with an inventory and the program to run on it: `harness.run("all", "--check")`, `harness.host("gitlab")`."""
+    """Boots a lab with an inventory and the program to run on it: `harness.run("all", "--check")`."""
 
     def boot(*hosts: LabHost, **options: object) -> Harness:
         return Harness(lab_factory(*hosts, **options), tmp_path_factory.mktemp("harness"))

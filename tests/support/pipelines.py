@@ -1,7 +1,7 @@
-"""A pipeline carried out as gitlab-runner does: jobs by stage, their scripts whole, with the variables that GitLab sets.
+"""Runs a pipeline as gitlab-runner does: jobs by stage, whole scripts, the variables that GitLab sets.
 
-What the lab has not, a privileged container, is left out: jobs of a `docker:…-cli` image run in the host's own shell with
-its Docker; jobs of any other image run in a container of that image.
+The lab has no privileged containers. Jobs of a `docker:…-cli` image run in the host's own shell with its Docker; jobs
+of other images run in a container of that image.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Pipeline:
     jobs: list[Job] = field(default_factory=list)
 
     def run(self) -> Pipeline:
-        """Stage by stage; a stage with a failed job is the last."""
+        """Runs stage by stage, up to a stage with a failed job."""
         tree = yaml.safe_load(self.text)
         for stage in tree["stages"]:
             for name, job in tree.items():
-                if isinstance(job, dict) and job.get("stage") == stage and self._due(job):
+                if isinstance(job, dict) and job.get("stage") == stage and self._matches(job):
                     self.jobs.append(self._run(name, {**tree.get("default", {}), **job}, tree.get("variables", {})))
             if any(one.code for one in self.jobs):
                 break
@@ -61,24 +61,24 @@ class Pipeline:
 
     @property
     def logs(self) -> str:
-        """What all jobs said."""
+        """The logs of all jobs."""
         return "\n".join(f"== {one.name}: {one.code}\n{one.log}" for one in self.jobs)
 
-    def _due(self, job: Mapping[str, Any]) -> bool:
-        """Whether one of its rules holds: `$A == $B` is all that the shipped templates say."""
+    def _matches(self, job: Mapping[str, Any]) -> bool:
+        """Whether one of the job's rules matches. The shipped templates only use `$A == $B`."""
         rules = [re.fullmatch(r"\$(\w+) == \$(\w+)", one["if"]) for one in job.get("rules", ())]
         assert None not in rules
         return not rules or any(one and self.variables[one[1]] == self.variables[one[2]] for one in rules)
 
     def _run(self, name: str, job: Mapping[str, Any], shared: Mapping[str, str]) -> Job:
-        # A project's variables beat those of the file, which may refer to them.
+        # A project's variables override those of the file, which may refer to them.
         values = expanded({**shared, **job.get("variables", {}), **self.variables})
         lines = [*job.get("before_script", ()), *job["script"]]
         exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in values.items())
         script = f"{exports}set -eu\ncd {BUILDS}\n" + "\n".join(lines) + "\n"
         run = "env -u DOCKER_HOST sh -s"
         if re.fullmatch(r"docker:[\d.]+-cli", job["image"]):
-            # Its socket is the host's: what tells the client of another one is meant for the service beside it.
+            # The client uses the host's socket; DOCKER_HOST names the service of a real pipeline.
             script = f"export DOCKER_CONFIG={_CONFIG} DOCKER_BUILDKIT=1\n{script}"
         else:
             run = f"docker run --rm -i -v {BUILDS}:{BUILDS} {job['image']} sh -s"
@@ -104,7 +104,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def expanded(values: Mapping[str, str]) -> dict[str, str]:
-    """Variables with the variables in them filled in."""
+    """The variables with references to other variables replaced."""
 
     def fill(text: str, depth: int = 0) -> str:
         assert depth < 9, text
@@ -116,13 +116,13 @@ def expanded(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def committed(server: Server, project: str) -> str:
-    """The pipeline that the project has."""
+    """The pipeline in the project's repository."""
     found = server.ask("GET", f"/projects/{quote(project, safe='')}/repository/files/.gitlab-ci.yml?ref=main")
     return base64.b64decode(found["content"]).decode()
 
 
 def checkout(harness: Harness, host: str, files: dict[str, str]) -> None:
-    """The project's files on the host."""
+    """Writes the project's files on the host."""
     harness.lab.inside(host, f"rm -rf {BUILDS} && mkdir -p {BUILDS}")
     for name, text in files.items():
         harness.lab.inside(host, f"cat > {BUILDS}/{name}", stdin=text)
@@ -138,7 +138,7 @@ def tags(server: Server, project: str, image: str) -> dict[str, str]:
 
 
 def push_base(harness: Harness, host: str, name: str) -> None:
-    """An image with a shell and little more, pushed to its registry, and no longer on the host."""
+    """Pushes a small image with a shell to its registry, and removes it from the host."""
     registry = name.partition("/")[0]
     login = f"docker login -u root --password-stdin {registry} && docker push -q {name} && docker logout {registry}"
     layer = "mkdir -p /tmp/base/bin && cp /bin/busybox /tmp/base/bin/ && for one in sh grep test cat; do ln -s busybox /tmp/base/bin/$one; done"

@@ -1,4 +1,4 @@
-"""`python:VERSION-slim` for a host without internet: Debian's own Python with pip, and coverage to be installed by it."""
+"""`python:VERSION-slim` for a host without internet: Debian's Python with pip, and coverage as a wheel to install."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIP = "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\
 _CONFIG = (
     "[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\nroot-user-action = ignore\n"
 )
-# The host's own system is the image's: `externally-managed` is Debian's, and no image for Python has it.
+# The image is made of the host's own system. EXTERNALLY-MANAGED is Debian's; images for Python do not have it.
 _IMPORT = """
 cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude usr/lib/systemd \
   bin lib lib64 sbin etc/alternatives etc/ld.so.cache etc/passwd usr/bin usr/lib usr/lib64 \
@@ -24,7 +24,7 @@ cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude 
 
 
 def make(harness: Harness, host: str, name: str) -> None:
-    """Makes the image on the host."""
+    """Creates the image on the host."""
     top = harness.lab.machine(host).root / "opt/python-image"
     (top / "usr/local/bin").mkdir(parents=True)
     (top / "etc").mkdir()
@@ -43,7 +43,7 @@ def make(harness: Harness, host: str, name: str) -> None:
 
 
 def _wheel(name: str, folder: Path) -> None:
-    """An installed package as a wheel again, without what is compiled: any Python can install it."""
+    """Writes an installed package as a wheel without compiled parts, which any Python can install."""
     found = distribution(name)
     tag = f"{name}-{found.version}"
     with zipfile.ZipFile(folder / f"{tag}-py3-none-any.whl", "w") as wheel:

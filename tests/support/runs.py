@@ -1,4 +1,4 @@
-"""What tests of tasks on real hosts share: a run with its events, run twice, and what a host looks like afterwards."""
+"""For tests of tasks on real hosts: runs with their events, and the state of a host afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has ended: its exit code, its events, and what it said beside them."""
+    """A finished run: its exit code, its events and its stderr."""
 
     code: int
     events: tuple[dict[str, Any], ...]
@@ -38,7 +38,7 @@ class Outcome:
         return [one for one in self.events if one["type"] == kind and fields.items() <= one.items()]
 
     def changes(self, **fields: str) -> list[str]:
-        """What was (or would be) changed, in words."""
+        """The summaries of the changes, applied or planned."""
         return [one["summary"] for one in self.of("change", **fields)]
 
     def messages(self) -> str:
@@ -46,14 +46,14 @@ class Outcome:
         return "\n".join(one["text"] for one in self.of("message"))
 
     def statuses(self, host: str) -> dict[str, str]:
-        """What became of each task on a host."""
+        """The status of each task on a host."""
         return {one["task"]: one["status"] for one in self.of("task", host=host)}
 
 
 def provision(
     harness: Harness, *arguments: str, changes: Tables | None = None, env: Mapping[str, str] | None = None
 ) -> Outcome:
-    """One run with `--json`, however it ends."""
+    """Runs the program with `--json`, whatever the exit code."""
     done = harness.run(*arguments, "--json", changes=changes, env=env)
     return Outcome(done.returncode, tuple(json.loads(line) for line in done.stdout.splitlines()), done.stderr)
 
@@ -74,7 +74,7 @@ def settled(harness: Harness, *arguments: str, changes: Tables | None = None) ->
 
 
 def twice(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
-    """A run that must change something and succeed, and the same again that must change nothing; the first one."""
+    """A run that must change something, followed by one that must change nothing; returns the first."""
     outcome = applied(harness, *arguments, changes=changes)
     assert outcome.changes(), outcome.events
     settled(harness, *arguments, changes=changes)
@@ -89,20 +89,20 @@ def refused(harness: Harness, *arguments: str, changes: Tables | None = None) ->
 
 
 def without_s3(harness: Harness) -> Harness:
-    """The harness with images on the GitLab host's own disk: the registry's storage is not what is tried."""
+    """The harness with images on the GitLab host's disk instead of S3."""
     del harness.inventory["registry"]["s3"]
     return harness
 
 
 def without_registry(harness: Harness) -> Harness:
-    """The harness with nothing but GitLab itself."""
+    """The harness with GitLab only."""
     del harness.inventory["registry"]
     return harness
 
 
 @contextmanager
 def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
-    """These files and folders of the host are afterwards what they were: names, owners, modes, times, bytes."""
+    """Asserts that the block leaves these files and folders unchanged: names, owners, modes, times, bytes."""
     places = " ".join(paths)
     # The lock says who holds the host now; a folder's own time says no more than the names in it.
     script = f"""
@@ -117,7 +117,7 @@ def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
 
 
 def wait_for(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Until it is so; fails after `seconds`."""
+    """Waits until the condition holds; fails after `seconds`."""
     ends = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < ends, f"not within {seconds} s: {what}"
@@ -134,12 +134,12 @@ def succeeds(harness: Harness, host: str, script: str) -> bool:
 
 
 def reconfigures(harness: Harness, host: str = "gitlab") -> int:
-    """How often GitLab was reconfigured, by the logs that each run of it leaves."""
+    """How often GitLab was reconfigured: each run leaves a log."""
     return len(list((harness.lab.machine(host).root / "var/log/gitlab/reconfigure").glob("*.log")))
 
 
 def strays(harness: Harness, host: str) -> list[str]:
-    """What carries our name on the host and does not stand where it should."""
+    """Files and processes of ours on the host that a finished run must not leave."""
     look = """
     find / /run /tmp /var/tmp /dev/shm /etc -xdev \\( -name '*provision*' -o -name '.docker' -o -name '*.new' \\) \
       -not -path '/var/lib/provision' -not -path '/var/lib/provision/*' -not -path '/usr/*' -not -path '/opt/*' \

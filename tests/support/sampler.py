@@ -1,8 +1,8 @@
-"""Looks into every process's argv and environment until its standard input ends. Reads what to look for from there:
+"""Searches argv and environment of every process until its standard input ends. It reads from there what to find:
 
     {"name": ["a form of the text", …], …}      one line of JSON, latin-1 for bytes
 
-and prints {"samples": looks, "seen": [[name, pid, "argv" or "environment", its namespace of processes], …]} at the end.
+and prints {"samples": rounds, "seen": [[name, pid, "argv" or "environment", its PID namespace], …]} at the end.
 """
 
 import json
@@ -14,7 +14,7 @@ _PLACES = {"cmdline": "argv", "environ": "environment"}
 
 
 def read(pid: str, place: str) -> bytes:
-    """A file of a process; empty when it is gone."""
+    """A file of a process; empty when the process has ended."""
     try:
         descriptor = os.open(f"/proc/{pid}/{place}", os.O_RDONLY)
     except OSError:
@@ -28,7 +28,7 @@ def read(pid: str, place: str) -> bytes:
 
 
 def space(pid: str) -> str:
-    """The process's namespace of processes: each host has its own."""
+    """The process's PID namespace. Each host has its own."""
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115
     except OSError:
@@ -36,7 +36,7 @@ def space(pid: str) -> str:
 
 
 def main() -> None:
-    """Looks until told to stop."""
+    """Searches until standard input ends."""
     wanted = {
         form.encode("latin-1"): name for name, forms in json.loads(sys.stdin.readline()).items() for form in forms
     }

@@ -1,4 +1,4 @@
-"""The tutorial taken apart: files that it shows, and commands that it has the reader type."""
+"""The tutorial in parts: the files that it shows and the commands that the reader types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = re.compile(r"(?:#|//|<!--) (?P<path>[\w./-]+)(?P<added>, added)?(?: -->
 
 @dataclass(frozen=True)
 class Step:
-    """A file to write (`path`; `added`: behind what it holds), or commands to type."""
+    """A file to write (`path`; `added`: appended to its content), or commands to type."""
 
     text: str
     path: str = ""
@@ -21,12 +21,12 @@ class Step:
 
     @property
     def commands(self) -> list[str]:
-        """One a line."""
+        """The commands, one a line."""
         return [] if self.path else self.text.splitlines()
 
 
 def steps(name: str) -> list[Step]:
-    """All of a page, in order. A block that is no shell names its file in its first line."""
+    """All steps of a page in order. A block that is not shell names its file in its first line."""
     found = []
     for block in _BLOCK.finditer((DOCS / name).read_text("utf-8")):
         if block["language"] == "sh":

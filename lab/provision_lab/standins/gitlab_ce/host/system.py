@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import configs
 from .layout import Paths, Version, write_atomically
-from .reconfigure import Output
+from .output import Output
 from .settings import Registry, Wanted
 
 ISSUER = "omnibus-gitlab-issuer"

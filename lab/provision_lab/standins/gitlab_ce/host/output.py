@@ -1,0 +1,83 @@
+"""The output of a reconfigure: the words of its engine on the terminal and in its log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+START = """\
+Starting Cinc Client, version 18.3.0
+Patents: https://www.chef.io/patents
+Infra Phase starting
+Resolving cookbooks for run list: ["gitlab"]
+Synchronizing cookbooks:
+  - gitlab (0.0.1)
+  - package (0.1.0)
+  - registry (0.1.0)
+Compiling cookbooks...
+"""
+
+
+class Output:
+    """Prints, and writes the same into `/var/log/gitlab/reconfigure/<seconds>.log`, one file for each run."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = _open_new(folder)
+        self._updated = 0
+        self._total = 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
+
+    def line(self, text: str) -> None:
+        """Prints a line on standard output and in the log."""
+        print(text, flush=True)
+        self._log.write(f"{text}\n")
+        self._log.flush()
+
+    def resource(self, name: str, action: str, changed: bool) -> None:
+        """Prints one resource of the run, changed or up to date."""
+        self._total += 1
+        self._updated += changed
+        self.line(f"  * {name} action {action}{'' if changed else ' (up to date)'}")
+        if changed:
+            self.line(f"    - {action} {name}")
+
+    def end(self, failed: bool) -> None:
+        """Prints the lines after the last resource."""
+        seconds = int(time.monotonic() - self._started)
+        self.line("")
+        self.line("Running handlers:")
+        if failed:
+            return
+        self.line("Running handlers complete")
+        self.line(f"Infra Phase complete, {self._updated}/{self._total} resources updated in {seconds:02d} seconds")
+
+    def fail(self, message: str, details: list[str] | None = None) -> None:
+        """Prints the failure on standard error and in the log."""
+        text = f"There was an error running gitlab-ctl reconfigure:\n\n{message}\n"
+        if details:
+            text += "\n" + "\n".join(details) + "\n"
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
+        self._log.write(text + "\n")
+
+
+def _open_new(folder: Path) -> TextIO:
+    """A new log, named after the current second; two runs within one second get two files."""
+    second = int(time.time())
+    while True:
+        try:
+            return (folder / f"{second}.log").open("x")
+        except FileExistsError:
+            second += 1
