@@ -1,7 +1,7 @@
-"""A certificate by ACME on a real host: certbot asks Debian's pebble, renews by itself, and GitLab serves what it got.
+"""A certificate by ACME on a real host: certbot gets one from Debian's pebble and renews it, and GitLab serves it.
 
-Omnibus's own integration is Chef code inside the package, which the lab's GitLab is not: of that way only what gitlab.rb
-says can be asserted (tests/unit/tasks).
+Omnibus's own integration is Chef code inside the real package, which the lab does not have. For it, tests/unit/tasks
+checks what is written to gitlab.rb.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from provision_lab.hosts import Server
 from tests.support.acme import Pebble, pebble
-from tests.support.certificates import HOST, owed, served
+from tests.support.certificates import HOST, handlers_run, served
 from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
@@ -23,13 +23,13 @@ LIVE = f"/etc/letsencrypt/live/{HOST}"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A bare host that has no certificate."""
+    """A bare host without a certificate."""
     return without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
 
 
 @pytest.fixture(scope="module")
 def authority(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
-    """An authority that the inventory names, with its CA for every consumer."""
+    """The change that makes the inventory use an ACME server, with its CA for every consumer."""
     folder = tmp_path_factory.mktemp("pebble")
     with pebble(harness, folder) as running:
         ca = folder / "ca.pem"
@@ -40,29 +40,29 @@ def authority(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def renew(harness: Harness) -> None:
-    """What certbot's timer does, with the days to wait left out; until its hook has the registry back."""
+    """Runs what certbot's timer runs, without the days of waiting, until its hook has the registry running again."""
     harness.lab.inside("gitlab", "certbot renew --force-renewal --no-random-sleep-on-renew -q")
     ask = f"test $(curl -sk -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/) = 401"
     wait_for(lambda: succeeds(harness, "gitlab", ask), "the registry is back")
 
 
 def issuer(certificate: str) -> str:
-    """Who signed it."""
+    """The issuer of a certificate."""
     return x509.load_pem_x509_certificate(certificate.encode()).issuer.rfc4514_string()
 
 
 def from_pebble(certificate: str) -> bool:
-    """Whether pebble did."""
+    """Whether pebble issued a certificate."""
     return "Pebble" in issuer(certificate)
 
 
 @pytest.fixture(scope="module")
 def converged(harness: Harness, authority: Pebble) -> None:
-    """From the bare host to a GitLab that serves the certificate it got, in one run and one reconfigure."""
+    """The bare host converged in one run with one reconfigure: GitLab serves the new certificate."""
     outcome = applied(harness, "server")
     why = f"get a certificate for {HOST} from {authority.directory}: there is none"
     assert why in outcome.changes()
-    assert owed(outcome) == ["reconfigure"]
+    assert handlers_run(outcome) == ["reconfigure"]
     assert reconfigures(harness) == 1
     settled(harness, "server")
 
@@ -71,14 +71,14 @@ pytestmark = pytest.mark.usefixtures("converged")
 
 
 def test_it_is_served_and_trusted(harness: Harness) -> None:
-    """On both ports; programs on the host trust it."""
+    """Both ports serve it, and programs on the host trust it."""
     assert from_pebble(served(harness))
     assert served(harness) == served(harness, 443)
     assert harness.lab.inside("gitlab", f"curl -sS -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/") == "401"
 
 
 def test_certbot_renews_by_its_own_timer(harness: Harness) -> None:
-    """The timer is on, and what it starts would renew this certificate."""
+    """The timer is enabled, and the command that it starts renews this certificate."""
     there = harness.host("gitlab")
     assert there.service("certbot.timer").is_enabled
     assert there.service("certbot.timer").is_running
@@ -86,7 +86,7 @@ def test_certbot_renews_by_its_own_timer(harness: Harness) -> None:
 
 
 def test_gitlab_serves_what_certbot_renewed(harness: Harness) -> None:
-    """certbot's hook alone does it; the next run has nothing to do."""
+    """certbot's hook is enough; the next run changes nothing."""
     old, before = served(harness), reconfigures(harness)
     renew(harness)
     assert served(harness) != old
@@ -96,7 +96,7 @@ def test_gitlab_serves_what_certbot_renewed(harness: Harness) -> None:
 
 
 def test_nginx_makes_room_on_port_80(harness: Harness) -> None:
-    """Where GitLab redirects from port 80, certbot still gets its answer through, and nginx is back after it."""
+    """GitLab redirects from port 80: certbot's challenge succeeds, and nginx runs again afterwards."""
     redirect = {"gitlab": {"settings": {"nginx": {"redirect_http_to_https": True}}}}
     applied(harness, "server", changes=redirect)
     old = served(harness)
@@ -108,20 +108,20 @@ def test_nginx_makes_room_on_port_80(harness: Harness) -> None:
 
 
 def test_another_authority_is_asked_anew(harness: Harness, authority: Pebble) -> None:
-    """From a staging server to the real one: got anew, taken over by a HUP."""
+    """From a staging server to the real one: a new certificate, served after a HUP."""
     old, staging = served(harness), "https://staging.lab.test/dir"
     harness.lab.inside("gitlab", f"sed -i 's|^server = .*|server = {staging}|' /etc/letsencrypt/renewal/{HOST}.conf")
     outcome = applied(harness, "server")
     assert outcome.changes()[0] == (
         f"get a certificate for {HOST} from {authority.directory}: the existing one is from {staging}"
     )
-    assert owed(outcome) == ["hup-certificates"]
+    assert handlers_run(outcome) == ["hup-certificates"]
     assert served(harness) != old
     settled(harness, "server")
 
 
 def test_a_challenge_that_fails_is_told_and_harms_nothing(harness: Harness) -> None:
-    """Port 80 is somebody else's: certbot's own words, the old certificate still served; mended, it converges."""
+    """Port 80 is taken: certbot's error, the old certificate still served; once fixed, it converges."""
     old = served(harness)
     conf = f"/etc/letsencrypt/renewal/{HOST}.conf"
     harness.lab.inside("gitlab", f"sed -i 's|^server = .*|server = https://staging.lab.test/dir|' {conf}")
@@ -139,7 +139,7 @@ def test_a_challenge_that_fails_is_told_and_harms_nothing(harness: Harness) -> N
 
 
 def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) -> None:
-    """Put there by hand: refused, with both ways out."""
+    """Files from another source are refused, with both solutions."""
     harness.lab.inside("gitlab", f"mv /etc/letsencrypt/renewal/{HOST}.conf /root/")
     outcome = provision(harness, "certificates")
     harness.lab.inside("gitlab", f"mv /root/{HOST}.conf /etc/letsencrypt/renewal/")
@@ -149,7 +149,7 @@ def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) 
 
 
 def test_an_unknown_directory_is_told(harness: Harness) -> None:
-    """An authority that does not answer: certbot's words, nothing changed."""
+    """The ACME server does not answer: certbot's error, nothing changed."""
     nowhere = {"registry": {"certificate": {"acme": {"directory": "https://nowhere.lab.test/dir"}}}}
     old = served(harness)
     outcome = provision(harness, "certificates", changes=nowhere)

@@ -1,4 +1,4 @@
-"""Certificates that somebody else puts on the GitLab host: renewals are taken over by a HUP, unfit files are refused."""
+"""Certificates that others put on the GitLab host: renewals are served after a HUP, unfit files are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
 from provision_lab.harness import Harness
-from tests.support.certificates import HOST, issue, leaf, locked, on_disk, owed, served, swapped
+from tests.support.certificates import HOST, handlers_run, issue, leaf, locked, on_disk, served, swapped
 from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
 
 FULLCHAIN = f"/etc/letsencrypt/live/{HOST}/fullchain.pem"
@@ -20,57 +20,57 @@ GOOD = issue(CA)
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host that is converged with a certificate as certbot leaves it."""
+    """A GitLab host that is converged with a certificate like certbot's."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     del harness.inventory["registry"]["certificate"]["ca"]
     on_disk(harness, GOOD, FULLCHAIN, KEY)
     outcome = applied(harness, "server")
-    assert owed(outcome) == ["reconfigure"]
+    assert handlers_run(outcome) == ["reconfigure"]
     settled(harness, "server")
     return harness
 
 
 def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
-    """The file is new, the port serves the old one: a HUP, no reconfigure, and the new one is served."""
+    """The file is new and the port serves the old one: a HUP and no reconfigure, then the new one is served."""
     before, pair = reconfigures(harness), issue(CA)
     on_disk(harness, pair, FULLCHAIN, KEY)
     assert served(harness) == leaf(GOOD)
     outcome = applied(harness, "server")
     assert outcome.changes()[0] == f"serve the certificate that is now in {FULLCHAIN} at {HOST}:5555"
-    assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
+    assert (len(outcome.changes()), handlers_run(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before
     settled(harness, "server")
 
 
 def test_check_mode_tells_and_leaves_it(harness: Harness) -> None:
-    """The plan names the HUP; nothing is served anew."""
+    """The plan names the HUP; the port still serves the old certificate."""
     old = served(harness)
     on_disk(harness, issue(CA), FULLCHAIN, KEY)
     outcome = provision(harness, "certificates", "--check")
-    assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
+    assert (len(outcome.changes()), handlers_run(outcome)) == (2, ["hup-certificates"])
     assert served(harness) == old
     applied(harness, "certificates")
 
 
 def test_the_registry_answers_right_after_the_hup(harness: Harness) -> None:
-    """A HUP ends the registry: the run waits until its supervisor has brought it back, and finds nothing to repair."""
+    """A HUP restarts the registry: the run waits until it runs again, and finds nothing to repair."""
     on_disk(harness, issue(CA), FULLCHAIN, KEY)
     outcome = applied(harness, "certificates", "registry")
-    assert owed(outcome) == ["hup-certificates"]
+    assert handlers_run(outcome) == ["hup-certificates"]
     ask = f"curl -sk -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/"
     assert harness.lab.inside("gitlab", ask) == "401"
 
 
 def test_a_hup_that_was_killed_is_made_good(harness: Harness) -> None:
-    """The debt stands on the host: the next run pays it, though the port serves the right one by then."""
+    """The HUP is pending on the host: the next run sends it, although the port serves the right certificate by then."""
     harness.lab.inside("gitlab", "printf 'hup-certificates\\tx\\n' > /var/lib/provision/pending")
-    assert owed(applied(harness, "certificates")) == ["hup-certificates"]
+    assert handlers_run(applied(harness, "certificates")) == ["hup-certificates"]
     settled(harness, "server")
 
 
 def test_a_key_that_others_can_read_is_closed(harness: Harness) -> None:
-    """0644 becomes 0600; nginx needs no word of it."""
+    """Mode 0644 becomes 0600, without a HUP."""
     harness.lab.inside("gitlab", f"chmod 0644 {KEY}")
     outcome = applied(harness, "certificates")
     assert outcome.changes() == [f"set {KEY} to 0600 (was 0644)"]
@@ -91,7 +91,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("kind", UNFIT)
 def test_unfit_files_are_refused(harness: Harness, kind: str) -> None:
-    """With the reason and the file's name; what is served stays, and nothing on the host changes."""
+    """The error has the reason and the file's name. The served certificate stays, and the host is unchanged."""
     pair, reason = UNFIT[kind]
     old = served(harness)
     on_disk(harness, pair, FULLCHAIN, KEY)
@@ -103,12 +103,14 @@ def test_unfit_files_are_refused(harness: Harness, kind: str) -> None:
     assert served(harness) == old
     good = issue(CA)
     on_disk(harness, good, FULLCHAIN, KEY)
-    assert owed(applied(harness, "server")) == ["hup-certificates"], "mended, the same command converges"
+    assert handlers_run(applied(harness, "server")) == ["hup-certificates"], (
+        "once it is fixed, the same command converges"
+    )
     assert served(harness) == leaf(good)
 
 
 def test_missing_files_are_named(harness: Harness) -> None:
-    """With what to do about it."""
+    """The error names the files and the next step."""
     harness.lab.inside("gitlab", f"mv {KEY} {KEY}.away")
     outcome = provision(harness, "certificates")
     harness.lab.inside("gitlab", f"mv {KEY}.away {KEY}")

@@ -1,4 +1,4 @@
-"""Certificates from this machine on real hosts: put in place, renewed, rotated with their CA; unfit ones never arrive."""
+"""Certificates from this machine on real hosts: uploaded, renewed, rotated with their CA; unfit ones are not uploaded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.certificates import (
     FULLCHAIN,
     HOST,
     KEY,
+    handlers_run,
     issue,
     leaf,
     locked,
-    owed,
     served,
     swapped,
     trusted,
@@ -47,14 +47,14 @@ def first(harness: Harness) -> Outcome:
 def test_bare_hosts_need_one_reconfigure_and_no_hup(harness: Harness, first: Outcome) -> None:
     """The upload comes before GitLab is configured: nothing is there yet that could take it over."""
     assert f"write {FULLCHAIN} and {KEY}" in first.changes(host="gitlab")
-    assert owed(first) == ["reconfigure"]
+    assert handlers_run(first) == ["reconfigure"]
     assert reconfigures(harness) == 1
     settled(harness, "all")
 
 
 @converged
 def test_both_files_are_as_they_should_be(harness: Harness) -> None:
-    """The key is for root alone; nothing is left beside the two."""
+    """Only root can read the key; there are no other files beside the two."""
     look = "cd /etc/gitlab/ssl && stat -c '%n %a %U:%G' $(ls -A)"
     assert harness.lab.inside("gitlab", look).splitlines() == [
         f"{HOST}.crt 644 root:root",
@@ -64,7 +64,7 @@ def test_both_files_are_as_they_should_be(harness: Harness) -> None:
 
 @converged
 def test_every_consumer_has_the_ca(harness: Harness) -> None:
-    """The hosts' own trust, Docker, gitlab-runner; programs on the hosts need no option to trust the registry."""
+    """The hosts' trust store, Docker and gitlab-runner have the CA: programs trust the registry without options."""
     bundle, own = "/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates/provision-registry.crt"
     docker, runner = f"/etc/docker/certs.d/{HOST}:5555/ca.crt", f"/etc/gitlab-runner/certs/{HOST}.crt"
     assert trusted(harness, "gitlab", OLD) == [bundle, own]
@@ -75,12 +75,12 @@ def test_every_consumer_has_the_ca(harness: Harness) -> None:
 
 @converged
 def test_a_new_certificate_costs_a_hup_and_no_reconfigure(harness: Harness) -> None:
-    """The same authority, another certificate: served at once, on both ports."""
+    """Another certificate of the same authority is served at once, on both ports."""
     before, pair = reconfigures(harness), issue(OLD)
     upload(harness, OLD, pair)
     outcome = applied(harness, "certificates")
     assert outcome.changes()[0] == f"write {FULLCHAIN} and {KEY}"
-    assert (len(outcome.changes()), owed(outcome)) == (2, ["hup-certificates"])
+    assert (len(outcome.changes()), handlers_run(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before
     settled(harness, "all")
@@ -88,7 +88,7 @@ def test_a_new_certificate_costs_a_hup_and_no_reconfigure(harness: Harness) -> N
 
 @converged
 def test_rotating_the_ca_updates_all_in_one_run(harness: Harness) -> None:
-    """Another authority signs: one run, verified by a push and a pull; the old one is gone everywhere."""
+    """Another authority: one run, verified by push and pull; the old one is removed everywhere."""
     before = reconfigures(harness)
     upload(harness, NEW, issue(NEW))
     outcome = applied(harness, "all")
@@ -102,7 +102,7 @@ def test_rotating_the_ca_updates_all_in_one_run(harness: Harness) -> None:
 
 @converged
 def test_two_authorities_at_once_and_one_again(harness: Harness) -> None:
-    """A file with both is trusted as both, one a file, and leaves nothing behind when one goes."""
+    """Both authorities of a file are trusted, one file each; removing one leaves nothing behind."""
     ca = harness.folder / "ca.pem"
     ca.write_text(OLD.certificate + NEW.certificate)
     applied(harness, "certificates")
@@ -116,7 +116,7 @@ def test_two_authorities_at_once_and_one_again(harness: Harness) -> None:
 
 @converged
 def test_a_ca_that_does_not_vouch_is_told(harness: Harness) -> None:
-    """Clients would refuse the certificate: the reader learns it here."""
+    """Clients would refuse the certificate: the error says so before anything is uploaded."""
     pair = issue(NEW)
     upload(harness, OLD, pair)
     outcome = provision(harness, "certificates", "--check")
@@ -141,7 +141,7 @@ UNFIT = {
 @pytest.mark.parametrize("kind", UNFIT)
 @converged
 def test_unfit_files_never_arrive(harness: Harness, kind: str) -> None:
-    """Refused with the reason before any host is contacted, by any command that would use them."""
+    """Refused with the reason before any host is contacted, by every command that would use them."""
     pair, reason = UNFIT[kind]
     certificate = upload(harness, NEW, pair)
     with untouched(harness, "gitlab", "/etc/gitlab", "/var/lib/provision"):
@@ -156,7 +156,7 @@ def test_unfit_files_never_arrive(harness: Harness, kind: str) -> None:
 
 @converged
 def test_wildcards_count_and_short_lives_are_told(harness: Harness) -> None:
-    """`*.lab.test` is for the host; what expires in a week is put in place with a note."""
+    """`*.lab.test` matches the host; a certificate that expires in a week is uploaded with a note."""
     upload(harness, NEW, issue(NEW, ["*.lab.test"], days=8))
     outcome = applied(harness, "certificates")
     assert f"the certificate for {FULLCHAIN} expires in 7 days" in outcome.messages()

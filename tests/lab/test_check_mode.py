@@ -1,6 +1,6 @@
-"""`--check` on real hosts: a whole plan, nothing changed anywhere, and what `--json` promises.
+"""`--check` on real hosts: a complete plan, no change on any host, and the format of `--json`.
 
-Told in order: bare hosts first, then the same hosts converged.
+The tests run in order: bare hosts first, then the same hosts converged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PER_HOST = {"ok", "changed", "failed", "skipped", "unreachable", "round_trips", 
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two bare hosts, with an inventory that wants everything of them."""
+    """Two bare hosts, with an inventory that uses every task."""
     return without_s3(harness_factory(*map(LabHost, HOSTS)))
 
 
@@ -36,7 +36,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 DATABASE = "var/opt/gitlab/standin/db.json"
 
 
-def look(harness: Harness) -> dict[str, dict[str, str]]:
+def snapshots(harness: Harness) -> dict[str, dict[str, str]]:
     """The whole file system of every host."""
     seen = {host: harness.snapshot(host) for host in HOSTS}
     seen["gitlab"].pop(DATABASE, None)
@@ -44,29 +44,29 @@ def look(harness: Harness) -> dict[str, dict[str, str]]:
 
 
 def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """What differs, by host."""
+    """The paths that differ, by host."""
     return {host: paths for host in HOSTS if (paths := changed(before[host], after[host]))}
 
 
 @pytest.fixture(scope="module")
 def bare(harness: Harness) -> tuple[Outcome, dict[str, Any], str]:
-    """The events of a check on bare hosts, what it changed there, and what people are shown."""
-    before = look(harness)
+    """The events of a check on bare hosts, what it changed there, and its text output."""
+    before = snapshots(harness)
     outcome = provision(harness, "all", "--check", "--diff")
     shown = harness.run("all", "--check", "--diff")
     assert (shown.returncode, shown.stderr) == (0, "")
-    return outcome, differences(before, look(harness)), shown.stdout
+    return outcome, differences(before, snapshots(harness)), shown.stdout
 
 
 def test_bare_hosts_are_left_as_they_were(bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """Exit code 0, and not one byte, owner, mode or time differs on any host."""
+    """Exit code 0, and no byte, owner, mode or time differs on any host."""
     outcome, differing, _ = bare
     assert outcome.code == 0, outcome.errors
     assert differing == {}
 
 
 def test_the_plan_of_bare_hosts_is_whole(bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """Every task is in it; what rests on packages that are still to come is marked as predicted, with its diff."""
+    """Every task is in the plan; what depends on packages still to come is marked as predicted, with its diff."""
     outcome, _, _ = bare
     tasks = {"gitlab": "gitlab registry firewall", "runner-1": "docker runner register"}
     for host, names in tasks.items():
@@ -83,7 +83,7 @@ def test_the_plan_of_bare_hosts_is_whole(bare: tuple[Outcome, dict[str, Any], st
 
 
 def test_people_are_shown_the_same_plan(bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """The text names every change and how many are pending; diffs stand under them."""
+    """The text names every change with its diff and how many are pending."""
     outcome, _, text = bare
     missing = [summary for summary in outcome.changes() if summary not in text]
     assert missing == []
@@ -92,7 +92,7 @@ def test_people_are_shown_the_same_plan(bare: tuple[Outcome, dict[str, Any], str
 
 
 def test_no_secret_is_in_the_plan(harness: Harness, bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """Tokens and passwords stand neither in the events nor in the text."""
+    """Neither the events nor the text contain tokens or passwords."""
     outcome, _, text = bare
     for name in ("api_token", "registry_password"):
         assert harness.lab.secret(name) not in text
@@ -113,12 +113,12 @@ def test_fail_on_change_goes_with_check(harness: Harness) -> None:
 
 @pytest.fixture(scope="module")
 def converged(harness: Harness, bare: object) -> Outcome:  # noqa: ARG001 - bare hosts are looked at before
-    """The hosts brought about."""
+    """The same hosts, converged."""
     return applied(harness, "all")
 
 
 def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """On a bare host too: every change that was applied had been announced, except what the package had done already."""
+    """Every change that was applied had been planned, except what the package had done already."""
     foreseen = {(one["host"], one["resource"]) for one in bare[0].of("change")}
     done = {(one["host"], one["resource"]) for one in converged.of("change")}
     assert done <= foreseen
@@ -127,22 +127,22 @@ def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outc
 
 @pytest.mark.usefixtures("converged")
 def test_converged_hosts_are_left_as_they_were(harness: Harness) -> None:
-    """Nothing pending: --fail-on-change exits 0, and no file system differs."""
-    before = look(harness)
+    """Nothing is pending: --fail-on-change exits 0, and no file system differs."""
+    before = snapshots(harness)
     outcome = provision(harness, "all", "--check", "--fail-on-change")
     assert (outcome.code, outcome.summary["changed"]) == (0, 0)
-    assert differences(before, look(harness)) == {}
+    assert differences(before, snapshots(harness)) == {}
 
 
 @pytest.mark.usefixtures("converged")
 def test_drift_is_found_and_left(harness: Harness) -> None:
-    """What somebody changed by hand is shown with its diff (exit code 3), and stays as they left it."""
+    """A manual change is shown with its diff (exit code 3) and stays."""
     harness.lab.inside("runner-1", "sed -i s/json-file/local/ /etc/docker/daemon.json")
     harness.lab.inside(
         "runner-1",
         "systemctl stop gitlab-runner; sed -i 's/concurrent = 2/concurrent = 9/' /etc/gitlab-runner/config.toml",
     )
-    before = look(harness)
+    before = snapshots(harness)
     outcome = provision(harness, "all", "--check", "--diff", "--fail-on-change")
     assert outcome.code == 3
     assert outcome.changes() == [
@@ -153,11 +153,11 @@ def test_drift_is_found_and_left(harness: Harness) -> None:
     ]
     assert '-  "log-driver": "local"' in outcome.of("change")[0]["diff"]
     assert "-concurrent = 9\n+concurrent = 2\n" in outcome.of("change", task="register")[0]["diff"]
-    assert differences(before, look(harness)) == {}
+    assert differences(before, snapshots(harness)) == {}
 
 
 def hold(outcome: Outcome) -> None:
-    """Asserts what scripts that read `--json` hold to."""
+    """Asserts the format that scripts with `--json` rely on."""
     first, last = outcome.events[0], outcome.events[-1]
     assert (first["type"], first["schema"], last["type"]) == ("start", 1, "summary")
     assert [one["type"] for one in outcome.events].count("start") == 1
@@ -183,7 +183,7 @@ def hold(outcome: Outcome) -> None:
 
 
 def test_the_events_hold_what_is_promised(converged: Outcome, bare: tuple[Outcome, dict[str, Any], str]) -> None:
-    """Types, fields, first and last line, and counts that add up: of a plan and of a run."""
+    """Types, fields, first and last line, and consistent counts, for a plan and for a run."""
     assert bare[0].events[0]["names"] == ["all"]
     assert bare[0].events[0]["check"] is True
     hold(bare[0])
@@ -192,7 +192,7 @@ def test_the_events_hold_what_is_promised(converged: Outcome, bare: tuple[Outcom
 
 @pytest.mark.usefixtures("converged")
 def test_the_events_of_a_failure_hold_it_too(harness: Harness) -> None:
-    """A host that fails: an error with what, where and the next step; its later tasks are told as skipped."""
+    """A host that fails: an error with what, where and the next step; its later tasks are skipped."""
     harness.lab.inside("runner-1", "echo '{ broken' > /etc/docker/daemon.json")
     outcome = provision(harness, "runners")
     assert outcome.code == 1

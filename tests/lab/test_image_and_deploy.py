@@ -1,6 +1,7 @@
-"""From a folder to a container that answers: built, pushed, deployed, changed, rolled back; told in order.
+"""From a folder to a container that answers: built, pushed, deployed, changed, rolled back.
 
-The small Flask app of the tutorial, on two runner hosts one after the other; looked at with the Docker CLI and over HTTP.
+The app is the tutorial's small Flask app, on two runner hosts one after the other. The tests run in order and check
+with the Docker CLI and over HTTP.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module")
 def first(harness: Harness) -> Outcome:
-    """Built, pushed, deployed."""
+    """The first run: built, pushed, deployed."""
     return applied(harness, "image", "deploy")
 
 
@@ -42,7 +43,7 @@ in_order = pytest.mark.usefixtures("first")
 
 
 def test_bare(harness: Harness) -> None:
-    """Check mode says what would be, and nothing is there afterwards."""
+    """Check mode shows the plan and changes nothing."""
     outcome = applied(harness, "image", "deploy", "--check")
     assert outcome.changes(task="image") == [BUILD]
     assert outcome.changes(task="deploy") == [f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"] * 2
@@ -50,7 +51,7 @@ def test_bare(harness: Harness) -> None:
 
 
 def test_built_pushed_and_deployed(harness: Harness, first: Outcome) -> None:
-    """The image on one host, the app on both; both tags are the registry's."""
+    """One host has built the image, both run the app; both tags are in the registry."""
     assert first.changes(host="runner-1") == [BUILD, f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"]
     assert first.changes(host="runner-2") == [f"deploy hello: {REGISTRY}/root/hello_hapi:1.0"]
     assert [answer(harness, host) for host in RUNNERS] == ["hello world!"] * 2
@@ -63,7 +64,7 @@ def test_built_pushed_and_deployed(harness: Harness, first: Outcome) -> None:
 
 @in_order
 def test_one_host_after_the_other(first: Outcome) -> None:
-    """The second was begun when the first was through."""
+    """The second host begins when the first has finished."""
     order = [
         (one["type"], one["host"])
         for one in first.events
@@ -74,7 +75,7 @@ def test_one_host_after_the_other(first: Outcome) -> None:
 
 @in_order
 def test_again_nothing_is_done(harness: Harness) -> None:
-    """In seven round trips, and the containers run on."""
+    """Seven round trips, no change, and the containers keep running."""
     before = [container(harness, host) for host in RUNNERS]
     outcome = settled(harness, "image", "deploy")
     assert max(one["round_trips"] for one in outcome.summary["hosts"].values()) <= 7
@@ -84,7 +85,7 @@ def test_again_nothing_is_done(harness: Harness) -> None:
 
 @in_order
 def test_another_text(harness: Harness) -> None:
-    """Only what changed happens: one build, one replacement on each host."""
+    """One build, and one replacement on each host; nothing else."""
     write_app(harness, "hello beautiful world!")
     outcome = twice(harness, "image", "deploy")
     assert outcome.changes(host="runner-1") == [
@@ -100,7 +101,7 @@ def test_another_text(harness: Harness) -> None:
 
 @in_order
 def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
-    """The old one answers; the second host is not touched; the failure is not forgotten until it is mended."""
+    """The old version answers, the second host is unchanged; the failure is reported until it is fixed."""
     write_app(harness, code='print("cannot start: no database", flush=True)\nraise SystemExit(3)\n')
     second = container(harness, "runner-2")
     outcome = refused(harness, "image", "deploy")
@@ -123,7 +124,7 @@ def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
 
 @in_order
 def test_an_app_that_never_gets_well(harness: Harness) -> None:
-    """It runs, and answers otherwise: after its time the previous one is back, with the reason told."""
+    """The app runs but answers wrongly: when its time is over, the previous version runs again, with the reason."""
     check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 10}
     outcome = refused(
         harness, "deploy", "--limit", "runner-1", changes=apps({**HELLO, "check": check, "environment": {"MODE": "x"}})
@@ -137,7 +138,7 @@ def test_an_app_that_never_gets_well(harness: Harness) -> None:
 
 @in_order
 def test_settings(harness: Harness) -> None:
-    """Variables, a secret among them, a volume, a command check and Docker's health check; the image stays."""
+    """Variables with a secret, a volume, a command check and Docker's health check; the image stays the same."""
     token = harness.folder / "token"
     token.write_text(TOKEN)
     changed = {
@@ -167,7 +168,7 @@ def test_settings(harness: Harness) -> None:
 @in_order
 @pytest.mark.parametrize("drift", ["docker stop hello", "docker rm -f hello"])
 def test_drift(harness: Harness, drift: str) -> None:
-    """Stopped or removed by hand: noticed, and put right, on that host alone."""
+    """A stopped or removed container is replaced, on that host only."""
     harness.lab.inside("runner-2", drift)
     outcome = twice(harness, "deploy")
     assert [(one["host"], one["summary"].split()[0]) for one in outcome.of("change")] in (
@@ -179,7 +180,7 @@ def test_drift(harness: Harness, drift: str) -> None:
 
 @in_order
 def test_a_tag_moved_by_somebody_else(harness: Harness) -> None:
-    """Named, the registry is asked: what was pushed from elsewhere is deployed, and `image` puts its own back."""
+    """Named tasks ask the registry: a tag pushed from elsewhere is deployed, and `image` restores its own."""
     password = harness.lab.secret("registry_password")
     push = f"""
     export DOCKER_CONFIG=/dev/shm/other; mkdir $DOCKER_CONFIG; docker login -u root --password-stdin {REGISTRY} || exit 1
@@ -196,7 +197,7 @@ def test_a_tag_moved_by_somebody_else(harness: Harness) -> None:
 
 @in_order
 def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
-    """What was begun is ended by the host itself; the next run finds an app that answers, and converges."""
+    """The host finishes the deployment by itself; the next run finds the app and converges."""
     write_app(harness, "hello after all")
     applied(harness, "image")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(harness.write())]
@@ -212,7 +213,7 @@ def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
 
 @in_order
 def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
-    """Ended from outside while the new container is looked at: it brings the previous one back on its way out."""
+    """Stopped during its check of the new container, it rolls back to the previous one."""
     check = {"url": "http://localhost:5001/", "contains": "goodbye", "seconds": 100}
     before = container(harness, "runner-1").split()[0]
     path = harness.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
@@ -224,13 +225,13 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     assert container(harness, "runner-1").split()[0] == before
     wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer")
     assert names(harness, "runner-1") == ["hello"]
-    assert len(applied(harness, "deploy").changes()) == 1, "it is owed, and tried again"
+    assert len(applied(harness, "deploy").changes()) == 1, "it is still pending"
     settled(harness, "deploy")
 
 
 @in_order
 def test_what_a_killed_host_left(harness: Harness) -> None:
-    """Half-way between two containers, as after a power cut: the one that served is known, and all ends well."""
+    """Between two containers, as after a loss of power: the next run knows which one served, and converges."""
     harness.lab.inside(
         "runner-1",
         "docker stop hello; docker rename hello hello.provision-old; docker create --name hello --label provision.app=hello "
@@ -247,7 +248,7 @@ def test_what_a_killed_host_left(harness: Harness) -> None:
 
 @in_order
 def test_logs(harness: Harness) -> None:
-    """From each host, with its name; an unknown app is bad usage."""
+    """Logs of each host with its name; an unknown app is bad usage."""
     answer(harness, "runner-2", "/from-this-test")
     both = harness.run("logs", "hello")
     assert both.returncode == 0
@@ -262,7 +263,7 @@ def test_logs(harness: Harness) -> None:
 
 @in_order
 def test_logs_that_are_followed(harness: Harness) -> None:
-    """What comes is shown at once; Ctrl-C ends it here and on the host."""
+    """New lines are shown at once; Ctrl-C ends the command here and on the host."""
     argv = [*PROVISION, "logs", "hello", "-f", "-n", "0", "-l", "runner-1", "-i", str(harness.write())]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
@@ -276,7 +277,7 @@ def test_logs_that_are_followed(harness: Harness) -> None:
 
 @in_order
 def test_a_dropped_app_is_removed(harness: Harness) -> None:
-    """Ours goes, and is said in the plan; another one's container stays."""
+    """A container of ours is removed, as planned; a container of others stays."""
     harness.lab.inside("runner-1", f"docker run -d --name theirs {BASE} python -c 'import time; time.sleep(600)'")
     planned = applied(harness, "deploy", "--check", changes={"apps": []})
     assert planned.changes() == ["remove hello: it is no longer in the inventory"] * 2

@@ -1,4 +1,4 @@
-"""Docker's own opinion on a host: what .dockerignore excludes, an image that stays there, and what nobody uses any more."""
+"""Images on a host with real Docker: what .dockerignore excludes, an image without a registry, pruning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 def test_dockers_rules_of_dockerignore(
     harness: Harness, text: str, paths: tuple[str, ...], left: tuple[str, ...]
 ) -> None:
-    """The same table that our own rules are held to, put to `docker build` on the host."""
+    """`docker build` on the host gives the results of the table that our own rules are tested with."""
     assert paths == FILES
     context = harness.lab.machine(HOST).root / "root/context"
     for name in FILES:
@@ -48,7 +48,7 @@ def test_dockers_rules_of_dockerignore(
 
 
 def test_an_image_that_is_not_pushed(harness: Harness) -> None:
-    """Built, run and replaced on one host, as the tutorial does at first; without any registry."""
+    """Built, run and replaced on one host without any registry, as in the tutorial's first part."""
     harness.inventory |= {"images": [LOCAL], "apps": [APP]}
     twice(harness, "image", "deploy")
     assert answer(harness, HOST) == "hello world!"
@@ -62,14 +62,14 @@ def test_an_image_that_is_not_pushed(harness: Harness) -> None:
 
 
 def test_an_image_that_was_removed_by_hand_is_built_again(harness: Harness) -> None:
-    """Nowhere else is one."""
+    """It is built again, since no registry has it."""
     harness.lab.inside(HOST, "docker rm -f hello; docker image rm python-hello-world")
     assert applied(harness, "image").changes() == ["build python-hello-world:latest"]
     applied(harness, "deploy")
 
 
 def test_a_large_context(harness: Harness, tmp_path: Path) -> None:
-    """Tens of megabytes that cannot be compressed get there whole."""
+    """Tens of megabytes that do not compress arrive complete."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     with Path("/dev/urandom").open("rb") as noise:
         (tmp_path / "data").write_bytes(noise.read(48 << 20))
@@ -86,7 +86,7 @@ def images(harness: Harness) -> set[str]:
 
 
 def test_pruning(harness: Harness) -> None:
-    """Old enough and unused: told first, with the space, then gone. Apps, running containers and caches stay."""
+    """Old, unused images: planned with the space first, then removed. Apps, running containers and caches stay."""
     make = f"""
     echo x | docker import - old:1 >/dev/null 2>&1; head -c 2000000 /dev/urandom > /tmp/x; tar -C /tmp -c x | docker import - old:1
     docker tag {BASE} gitlab-runner-helper:x86_64-latest; rm /tmp/x
@@ -112,7 +112,7 @@ def test_pruning(harness: Harness) -> None:
 
 
 def test_the_timer(harness: Harness) -> None:
-    """Installed, it does the same; switched off, nothing of it is left."""
+    """The installed timer does the same; disabled, nothing of it is left."""
     wanted = {"prune": {"days": 0, "timer": True}}
     twice(harness, "prune", changes=wanted)
     host = harness.host(HOST)

@@ -1,4 +1,4 @@
-"""The lab: what it gives, that it stands beside another, and that nothing of it stays."""
+"""The lab: what its hosts and services offer, that labs are separate, and that nothing of a lab is left behind."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ DOCKER = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin",
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host; a runner that says it is Ubuntu; one with sshd elsewhere, and sudo that asks."""
+    """A GitLab host; a runner with an os-release of Ubuntu; a runner with another sshd port and a sudo password."""
     return harness_factory(
         LabHost("gitlab"), LabHost("runner-1", ubuntu=True), LabHost("runner-2", sshd_port=2222, sudo="password")
     )
@@ -52,7 +52,7 @@ def _output(*argv: str) -> str:
 
 
 def test_every_host_lets_in(lab: Lab) -> None:
-    """SSH with strict host keys reaches each host, which bears its name and knows the others'."""
+    """SSH with strict host keys reaches each host. It has its own name and resolves the others'."""
     for host in lab.hosts:
         done = lab.ssh(
             host.name, "hostname && getent hosts gitlab.lab.test runner-1 && systemctl is-system-running --wait"
@@ -63,21 +63,21 @@ def test_every_host_lets_in(lab: Lab) -> None:
 
 
 def test_sudo_asks_where_it_was_told_to(lab: Lab) -> None:
-    """sudo is free by default; the other host wants the lab's password."""
+    """sudo needs no password by default; the other host requires the lab's."""
     assert lab.ssh("gitlab", "sudo -n id -u").stdout == "0\n"
     assert lab.ssh("runner-2", "sudo -n id -u").returncode == 1
     assert lab.ssh("runner-2", "sudo -k -S -p '' id -u", stdin=lab.secret("sudo_password") + "\n").stdout == "0\n"
 
 
 def test_an_independent_tool_gets_in(harness: Harness) -> None:
-    """pytest-testinfra sees the systems that hosts say they are."""
+    """pytest-testinfra connects and sees the systems in the hosts' os-release."""
     assert harness.host("gitlab").system_info.codename == "bookworm"
     assert harness.host("runner-1").system_info.codename == "noble"
     assert harness.host("runner-2", sudo=False).file("/etc/hosts").contains("gitlab.lab.test")
 
 
 def test_secrets_are_the_owners_alone(lab: Lab) -> None:
-    """No secret file is readable by others, in the lab's folder or on the GitLab host."""
+    """Others can read no secret file, in the lab's folder or on the GitLab host."""
     names = [
         "api_token",
         "registry_password",
@@ -95,7 +95,7 @@ def test_secrets_are_the_owners_alone(lab: Lab) -> None:
 
 
 def test_the_certificate_is_the_cas(lab: Lab) -> None:
-    """openssl finds the GitLab host's certificate to be signed by the CA, for its name and address."""
+    """openssl accepts the GitLab host's certificate: signed by the CA, for its name and address."""
     live = lab.machine("gitlab").root / "etc/letsencrypt/live/gitlab.lab.test"
     argv = ["openssl", "verify", "-x509_strict", "-CAfile", str(lab.ca), "-purpose", "sslserver"]
     argv += [
@@ -110,7 +110,7 @@ def test_the_certificate_is_the_cas(lab: Lab) -> None:
 
 
 def test_looking_changes_nothing(harness: Harness) -> None:
-    """A snapshot is the same after logins, sudo and looks at packages and firewall; and sees a change of one byte."""
+    """Logins, sudo and package queries change nothing in a snapshot; a change of one byte shows."""
     before = harness.snapshot("gitlab")
     assert harness.lab.ssh("gitlab", "sudo id; apt-cache policy docker.io; sudo ufw status").returncode == 0
     assert changed(before, harness.snapshot("gitlab")) == {}
@@ -123,7 +123,7 @@ def test_looking_changes_nothing(harness: Harness) -> None:
     ("host", "system", "suite"), [("runner-1", "ubuntu", "noble"), ("gitlab", "debian", "bookworm")]
 )
 def test_docker_runs_inside(lab: Lab, host: str, system: str, suite: str) -> None:
-    """Docker comes from the lab's signed repository, builds an image without network and runs it, port and all."""
+    """Docker comes from the lab's signed repository. It builds an image and runs it with a published port."""
     mirror = lab.mirrors(system)["docker"]
     source = f"Types: deb\nURIs: {mirror['url']}\nSuites: {suite}\nComponents: stable\nSigned-By: /etc/apt/keyrings/docker.asc\n"
     lab.inside(
@@ -150,21 +150,21 @@ def test_docker_runs_inside(lab: Lab, host: str, system: str, suite: str) -> Non
 
 
 def test_the_distributions_own_docker_and_the_old_runner_are_there(lab: Lab) -> None:
-    """Without any other repository apt offers Debian's docker.io, and the gitlab-runner that nobody wants."""
+    """Without other repositories, apt offers Debian's docker.io and a very old gitlab-runner."""
     policy = lab.inside("runner-2", "apt-get update -q >/dev/null; apt-cache policy docker.io gitlab-runner")
     assert "Candidate: 20.10" in policy
     assert "Candidate: 11.2.0" in policy
 
 
 def test_an_unsigned_repository_is_refused(lab: Lab) -> None:
-    """A repository read with another's key is no repository: signatures are real."""
+    """apt refuses a repository whose key is another's: the signatures are real."""
     source = f"deb [signed-by=/usr/share/keyrings/lab-debian.asc] {lab.apt_url}/docker/linux/debian bookworm stable\n"
     lab.inside("runner-2", "cat > /etc/apt/sources.list.d/wrong.list", stdin=source)
     assert "NO_PUBKEY" in lab.inside("runner-2", "apt-get update 2>&1; rm /etc/apt/sources.list.d/wrong.list")
 
 
 def test_ufw_filters(lab: Lab) -> None:
-    """ufw on a host really keeps a port shut, and opens it again."""
+    """ufw on a host closes a port and opens it again."""
     host = lab.machine("gitlab").host
     lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
     assert _reaches(lab, host.address, 22)
@@ -180,7 +180,7 @@ def _reaches(lab: Lab, address: str, port: int) -> bool:
 
 
 def test_hosts_are_kept_apart(lab: Lab) -> None:
-    """A service of one host is no process of another's, and restarting it there leaves this one alone."""
+    """Restarting a service on one host does not affect the same service of another host."""
     script = "systemctl show -p MainPID --value ssh; systemctl show -p ControlGroup --value ssh; cat /proc/self/cgroup"
     here = lab.inside("runner-1", script)
     lab.inside("runner-2", "systemctl restart ssh")
@@ -188,7 +188,7 @@ def test_hosts_are_kept_apart(lab: Lab) -> None:
 
 
 def test_lab_toml_fits_the_lab_called_lab() -> None:
-    """inventories/lab.toml stands for itself: what a lab of three hosts called lab has is what it says."""
+    """inventories/lab.toml equals the inventory of a lab called lab with three hosts."""
     lab = Lab(
         "lab",
         [LabHost("gitlab", "198.18.0.10"), LabHost("runner-1", "198.18.0.11"), LabHost("runner-2", "198.18.0.12")],
@@ -210,7 +210,7 @@ def test_lab_toml_fits_the_lab_called_lab() -> None:
 
 
 def test_up_again_is_quick_and_other_hosts_are_refused(lab: Lab) -> None:
-    """A lab that is up stays as it is; asked for with other hosts it is not silently another."""
+    """`up` of a running lab changes nothing; with other hosts it is refused."""
     again = Lab(lab.name, lab.hosts, throwaway=True)
     started = time.monotonic()
     assert again.up() is False
@@ -221,7 +221,7 @@ def test_up_again_is_quick_and_other_hosts_are_refused(lab: Lab) -> None:
 
 
 def test_two_labs_stand_side_by_side_and_nothing_stays(lab: Lab, lab_factory: Callable[..., Lab]) -> None:
-    """Another lab has its own network and keys; taken down it is gone, and the first has not noticed."""
+    """A second lab has its own network and keys; removing it leaves nothing and does not affect the first."""
     other = lab_factory(LabHost("gitlab"), LabHost("small", disk_mb=64))
     assert other.gateway != lab.gateway
     assert other.secret("api_token") != lab.secret("api_token")
@@ -235,7 +235,7 @@ def test_two_labs_stand_side_by_side_and_nothing_stays(lab: Lab, lab_factory: Ca
 
 
 def test_hosts_reach_out_where_asked_to(lab_factory: Callable[..., Lab]) -> None:
-    """With `internet` a host gets packages from its system's archive; afterwards rule and forwarding are as before."""
+    """With `internet`, a host installs from its system's archive; afterwards nft and forwarding are as before."""
     archive = ("http://deb.debian.org/debian/dists/bookworm/InRelease",)
     if subprocess.run(("curl", "-sfm", "10", "-o", "/dev/null", *archive), check=False).returncode:
         pytest.skip("Debian's archive cannot be reached from this machine")
@@ -251,7 +251,7 @@ def test_hosts_reach_out_where_asked_to(lab_factory: Callable[..., Lab]) -> None
 
 
 def reaching_out() -> bool:
-    """Whether some lab reaches beyond this machine now, another run's perhaps."""
+    """Whether any lab has internet access now."""
     return any(record.internet for name in state.names() if (record := state.load(name)))
 
 
@@ -280,7 +280,7 @@ def _gone(lab: Lab, deadline: float = 15) -> list[str]:
 
 
 def test_a_lab_goes_with_its_killed_owner() -> None:
-    """kill -9 of the process that owns a lab: its keeper takes the lab away at once."""
+    """kill -9 of the process that owns a lab: its keeper removes the lab."""
     name = f"k{os.getpid()}"
     owner = _owned(name)
     lab = Lab.find(name)
@@ -292,7 +292,7 @@ def test_a_lab_goes_with_its_killed_owner() -> None:
 
 
 def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -> None:
-    """Owner and keeper killed together: the next lab to come up or go down removes the leftovers, and nothing else.
+    """Owner and keeper are killed: the next lab that comes up or goes down removes the leftovers only.
 
     Another test that brings up a lab may remove them first.
     """
@@ -311,7 +311,7 @@ def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -
 
 
 def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host whose sshd cannot start: the error holds the journal's end, and nothing stays."""
+    """sshd cannot start: the error contains the end of the journal, and nothing is left behind."""
     from provision_lab import machine
 
     monkeypatch.setattr(machine, "_BOOT", 4)
@@ -324,7 +324,7 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("moment", [0.05, 0.2, 0.4, 0.8, 1.2])
 def test_killed_at_any_moment_down_cleans_by_name(moment: float) -> None:
-    """`provision lab up` killed with -9 on its way: `provision lab down` takes away whatever there is."""
+    """`provision lab up` is killed with SIGKILL; `provision lab down` removes what exists."""
     name = f"x{os.getpid()}"
     lab = Lab(name, ())
     up = subprocess.Popen(
@@ -344,7 +344,7 @@ def test_killed_at_any_moment_down_cleans_by_name(moment: float) -> None:
 
 
 def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
-    """up, status, ssh and down of an inventory of one's own, whose names and paths hold in the lab."""
+    """up, status, ssh and down for another inventory, whose names and paths are valid in the lab."""
     name = f"c{os.getpid()}"
     inventory = tmp_path / "estate.toml"
     inventory.write_text(ESTATE)
@@ -397,7 +397,7 @@ external_url = "https://registry.example.com"
 
 
 def test_s3_keeps_what_it_is_given_and_refuses_wrong_keys(lab: Lab) -> None:
-    """The real client stores and reads; wrong key, wrong secret, no signature and no bucket are refused as S3 does."""
+    """The real client stores and reads; wrong keys, no signature and no bucket are refused with S3's errors."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import ClientError
@@ -428,7 +428,7 @@ def test_s3_keeps_what_it_is_given_and_refuses_wrong_keys(lab: Lab) -> None:
 
 
 def test_services_stop_and_start(lab: Lab) -> None:
-    """S3 and apt can go away and come back, for those who test what happens then."""
+    """S3 and apt can be stopped and started, for tests of what happens then."""
     for service, url in (("s3", lab.s3_url), ("apt", lab.apt_url)):
         lab.stop(service)
         assert subprocess.run(("curl", "-s", url), check=False).returncode == 7
@@ -437,7 +437,7 @@ def test_services_stop_and_start(lab: Lab) -> None:
 
 
 def test_the_owner_of_a_cgroup_is_its_lab(lab: Lab) -> None:
-    """Every hierarchy has one cgroup for the lab, where this machine has no systemd of its own."""
+    """Every hierarchy has one cgroup for the lab, where this machine has no systemd."""
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine's systemd gives each host a scope")
     for hierarchy in kernel._hierarchies():

@@ -1,7 +1,7 @@
-"""The tasks `project` and `pipeline` on real hosts, and what they commit carried out: every line of both shipped pipelines.
+"""The tasks `project` and `pipeline` on real hosts, and the pipelines that they commit: every line of both is run.
 
-The scripts run in order with the variables that GitLab sets, against the lab's registry; images are really built, pushed,
-pulled and run. Told in order.
+The scripts run in order with the variables that GitLab sets. Images are built, pushed, pulled and run with the lab's
+registry. The tests run in order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PYTHON_PROJECT = {
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Bare hosts; an inventory with a project, whose runner is its own; a token for jobs."""
+    """Bare hosts; an inventory with a project that has a runner of its own; a token for jobs."""
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
     seed = harness.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
     seed.write_text(
@@ -84,13 +84,13 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module")
 def first(harness: Harness) -> Outcome:
-    """The first run over everything, from bare hosts."""
+    """The first run of everything, from bare hosts."""
     return applied(harness, "delivery")
 
 
 @pytest.fixture(scope="module")
 def images(harness: Harness, first: Outcome) -> None:
-    """The image that the project's is made from, in its registry; and one for Python jobs."""
+    """The base image of the project's image, in its registry, and one for Python jobs."""
     del first
     push_base(harness, HOST, f"{IMAGE}/base:1")
     make_python(harness, HOST, "python:3.13-slim")
@@ -103,7 +103,7 @@ def server(harness: Harness) -> Server:
 
 
 def pipeline(harness: Harness, server: Server, commit: str, branch: str = "main") -> Pipeline:
-    """The committed pipeline carried out for a commit, with what GitLab sets and what the project has."""
+    """Runs the committed pipeline for a commit, with the variables of GitLab and the project."""
     predefined = {
         "CI_REGISTRY": REGISTRY,
         "CI_REGISTRY_IMAGE": IMAGE,
@@ -120,14 +120,14 @@ def pipeline(harness: Harness, server: Server, commit: str, branch: str = "main"
 
 
 def test_check_mode_on_bare_hosts(harness: Harness) -> None:
-    """GitLab is not there yet: foreseen, not failed."""
+    """GitLab is not installed: the changes are predicted, and nothing fails."""
     outcome = applied(harness, "delivery", "--check")
     assert f"would compare project {PROJECT} with GitLab" in outcome.messages()
     assert f"would compare the pipeline of project {PROJECT} with GitLab" in outcome.messages()
 
 
 def test_everything_in_one_run(first: Outcome, server: Server) -> None:
-    """The runner that was just registered is the project's and locked; settings and variables; the pipeline."""
+    """The new runner is the project's and locked; settings, variables and the pipeline are set."""
     assert len(first.changes(task="project")) == 6
     assert first.changes(task="pipeline") == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
     runner = server.ask("GET", f"/runners/{server.runner('docker-builder')['id']}")
@@ -138,7 +138,7 @@ def test_everything_in_one_run(first: Outcome, server: Server) -> None:
 
 
 def test_the_next_run_changes_nothing_and_asks_nothing(harness: Harness, server: Server, first: Outcome) -> None:
-    """Within the same round trips; no value is where it should not be."""
+    """The same number of round trips; no secret value is in the wrong place."""
     del first
     with server.counted() as seen:
         done = settled(harness, "delivery")
@@ -152,7 +152,7 @@ def test_the_next_run_changes_nothing_and_asks_nothing(harness: Harness, server:
 
 
 def test_drift_is_put_right(harness: Harness, server: Server) -> None:
-    """By hand, in GitLab: what was changed, and nothing else."""
+    """Manual changes in GitLab are reverted, and nothing else changes."""
     server.ask("PUT", PLACE, shared_runners_enabled=True)
     server.ask("PUT", f"{PLACE}/variables/DOCKERHUB_USER", value="anna")
     file = f"{PLACE}/repository/files/.gitlab-ci.yml"
@@ -174,7 +174,7 @@ def test_drift_is_put_right(harness: Harness, server: Server) -> None:
 
 
 def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
-    """Told before anything is contacted."""
+    """Refused before anything is contacted."""
     table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "socket"}}}}
     outcome = provision(harness, "pipeline", changes=table)
     assert outcome.code == 2
@@ -182,7 +182,7 @@ def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
 
 
 def test_gitlab_is_down(harness: Harness, server: Server) -> None:
-    """Named, so asked: it fails with the reason; the next run is well."""
+    """A named task fails with the reason; the next run succeeds."""
     with server.down():
         assert "cannot be reached from this machine" in refused(harness, "project").errors
     settled(harness, "project")
@@ -190,7 +190,7 @@ def test_gitlab_is_down(harness: Harness, server: Server) -> None:
 
 @converged
 def test_the_registry_pipeline(harness: Harness, server: Server) -> None:
-    """Built, tested in the image, released as latest; what is released is what was tested."""
+    """Built, tested in the image and released as latest; the tested image is the released one."""
     checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 1\n"})
     done = pipeline(harness, server, "1111aaaa")
     assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
@@ -200,7 +200,7 @@ def test_the_registry_pipeline(harness: Harness, server: Server) -> None:
 
 
 def test_a_branch_releases_nothing(harness: Harness, server: Server) -> None:
-    """Built and tested only; layers that are as in the last release come from the registry."""
+    """Built and tested only; layers of the last release come from the registry."""
     before = tags(server, PROJECT, PROJECT)["latest"]
     checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
     harness.lab.inside(HOST, f"docker image rm -f $(docker images -q {IMAGE}); docker builder prune -af")
@@ -211,7 +211,7 @@ def test_a_branch_releases_nothing(harness: Harness, server: Server) -> None:
 
 
 def test_what_fails_its_test_is_not_released(harness: Harness, server: Server) -> None:
-    """The image's own test decides."""
+    """A failed test of the image prevents the release."""
     before = tags(server, PROJECT, PROJECT)["latest"]
     checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo goodbye\n"})
     done = pipeline(harness, server, "3333cccc")
@@ -222,7 +222,7 @@ def test_what_fails_its_test_is_not_released(harness: Harness, server: Server) -
 
 @converged
 def test_the_dockerhub_pipeline(harness: Harness, server: Server) -> None:
-    """Verified, measured, published: the registry that it goes to is a variable of the project."""
+    """Verified, measured, published: the target registry is a variable of the project."""
     harness.inventory["projects"][PROJECT]["pipeline"] = dict(HUB)
     assert twice(harness, "pipeline").changes() == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
     checkout(harness, HOST, PYTHON_PROJECT)
@@ -236,7 +236,7 @@ def test_the_dockerhub_pipeline(harness: Harness, server: Server) -> None:
 
 
 def test_too_little_coverage_is_not_published(harness: Harness, server: Server) -> None:
-    """A line that no test reaches."""
+    """A line that no test runs prevents publishing."""
     before = tags(server, PROJECT, f"{PROJECT}/hub")["latest"]
     more = PYTHON_PROJECT["greeting.py"] + "\n\ndef unused():\n    return 1\n"
     checkout(harness, HOST, {**PYTHON_PROJECT, "greeting.py": more})

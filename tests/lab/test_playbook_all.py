@@ -1,6 +1,6 @@
-"""`provision all` from three bare hosts to a pushed and pulled image, and once more: nothing is left to do.
+"""`provision all` from three bare hosts to a pushed and pulled image; a second run changes nothing.
 
-The state is looked at with other eyes: pytest-testinfra, the Docker CLI, boto3, GitLab's API, OpenSSH.
+The state is checked independently: by pytest-testinfra, the Docker CLI, boto3, GitLab's API and OpenSSH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ converged = pytest.mark.usefixtures("first")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """inventories/lab.toml as it stands, on three bare hosts."""
+    """inventories/lab.toml unchanged, on three bare hosts."""
     return harness_factory(*map(LabHost, HOSTS))
 
 
@@ -40,7 +40,7 @@ def first(harness: Harness) -> Outcome:
 
 
 def test_bare_hosts_converge(first: Outcome) -> None:
-    """Every host was changed, none failed, and the proof was taken from both runner hosts."""
+    """Every host was changed, none failed, and both runner hosts verified push and pull."""
     assert (first.summary["failed"], first.summary["unreachable"], first.summary["check"]) == (0, 0, False)
     assert set(first.summary["hosts"]) == set(HOSTS)
     assert all(one["changed"] > 0 and one["skipped"] == 0 for one in first.summary["hosts"].values())
@@ -50,7 +50,7 @@ def test_bare_hosts_converge(first: Outcome) -> None:
 
 @converged
 def test_the_next_run_changes_nothing(harness: Harness) -> None:
-    """0 changes, exit code 0, every task of every host ok, in at most 9 round trips a host."""
+    """No change, exit code 0, every task of every host ok, at most 9 round trips for each host."""
     again = settled(harness, "all")
     assert again.statuses("gitlab") == dict.fromkeys(["gitlab", "certificates", "registry", "firewall"], "ok")
     for host in RUNNERS:
@@ -62,7 +62,7 @@ def test_the_next_run_changes_nothing(harness: Harness) -> None:
 @pytest.mark.parametrize("host", RUNNERS)
 @converged
 def test_docker_logs_in_pushes_and_pulls(harness: Harness, host: str) -> None:
-    """The Docker CLI in the hands of the plain user, over TLS on 5555; the image's blobs lie in the bucket."""
+    """The user's Docker CLI pushes and pulls over TLS on 5555; the image's blobs are in the bucket."""
     image = f"{REGISTRY}/root/hello_hapi:from-{host}"
     layer = f"mkdir -p /tmp/image && hostname > /tmp/image/name && tar -C /tmp/image -c . | docker import - {image}"
     config = "export DOCKER_CONFIG=/tmp/docker-config;"
@@ -98,12 +98,12 @@ def bucket(harness: Harness) -> list[str]:
 
 @converged
 def test_the_bucket_holds_nothing_of_the_proof_of_the_bucket(harness: Harness) -> None:
-    """Only what the registry itself wrote is there."""
+    """The bucket contains only what the registry wrote."""
     assert {key.partition("/")[0] for key in bucket(harness)} == {"docker"}
 
 
 def api(harness: Harness, path: str) -> Any:
-    """What GitLab's API answers, asked by curl on the GitLab host."""
+    """The answer of GitLab's API to curl on the GitLab host."""
     header = f'header = "PRIVATE-TOKEN: {harness.lab.secret("api_token")}"\n'
     url = f"https://gitlab.lab.test/api/v4{path}"
     return json.loads(harness.lab.inside("gitlab", f"curl -sf --cacert /root/ca.pem -K - '{url}'", stdin=header))
@@ -111,7 +111,7 @@ def api(harness: Harness, path: str) -> Any:
 
 @pytest.fixture(autouse=True, scope="module")
 def ca(harness: Harness) -> Path:
-    """The lab's CA, laid where `api` finds it."""
+    """The lab's CA, at the path that `api` uses."""
     path = harness.lab.machine("gitlab").root / "root/ca.pem"
     path.write_bytes(harness.lab.ca.read_bytes())
     return path
@@ -119,7 +119,7 @@ def ca(harness: Harness) -> Path:
 
 @converged
 def test_no_tag_of_the_proof_stays(harness: Harness) -> None:
-    """What verify pushed is deleted again."""
+    """The tags that verify pushed are deleted."""
     found = api(harness, "/projects/root%2Fhello_hapi/registry/repositories?tags=true")
     tags = [tag["name"] for one in found for tag in one["tags"]]
     assert [tag for tag in tags if tag.startswith("provision")] == []
@@ -127,7 +127,7 @@ def test_no_tag_of_the_proof_stays(harness: Harness) -> None:
 
 @converged
 def test_one_runner_a_host_is_registered(harness: Harness) -> None:
-    """GitLab knows one runner for each host; config.toml has it: privileged, docker executor, a token GitLab takes."""
+    """GitLab has one runner for each host; config.toml has it: privileged, docker executor, a valid token."""
     known = {one["id"]: api(harness, f"/runners/{one['id']}") for one in api(harness, "/runners/all")}
     assert len(known) == 2
     for host in RUNNERS:
@@ -149,7 +149,7 @@ def test_one_runner_a_host_is_registered(harness: Harness) -> None:
 @pytest.mark.parametrize("host", RUNNERS)
 @converged
 def test_runner_hosts_are_as_wanted(harness: Harness, host: str) -> None:
-    """Packages, services, group, CA and daemon.json, as testinfra sees them."""
+    """Packages, services, group, CA and daemon.json, checked by testinfra."""
     there = harness.host(host)
     for name in ("docker-ce", "containerd.io", "gitlab-runner", "gitlab-runner-helper-images"):
         assert there.package(name).is_installed
@@ -166,7 +166,7 @@ def test_runner_hosts_are_as_wanted(harness: Harness, host: str) -> None:
 
 @converged
 def test_the_firewall_lets_in_ssh_and_the_registry(harness: Harness) -> None:
-    """ufw is on, 5555 and 22 are let in, another port is not; a fresh SSH login works."""
+    """ufw is enabled, 5555 and 22 are open, another port is not; a new SSH login works."""
     status = harness.host("gitlab").check_output("ufw status")
     assert status.startswith("Status: active")
     for port in ("22/tcp", "5555/tcp", "80/tcp", "443/tcp"):
@@ -181,7 +181,7 @@ def test_the_firewall_lets_in_ssh_and_the_registry(harness: Harness) -> None:
 
 @converged
 def test_what_is_secret_is_roots_alone(harness: Harness) -> None:
-    """gitlab.rb, config.toml and our own folder cannot be read by others."""
+    """Others cannot read gitlab.rb, config.toml and our folder."""
     gitlab, runner = harness.host("gitlab"), harness.host("runner-1")
     assert (gitlab.file("/etc/gitlab/gitlab.rb").mode, gitlab.file("/etc/gitlab/gitlab.rb").user) == (0o600, "root")
     assert (runner.file("/etc/gitlab-runner/config.toml").mode, runner.file("/etc/gitlab-runner").mode) == (
@@ -196,7 +196,7 @@ def test_what_is_secret_is_roots_alone(harness: Harness) -> None:
 
 @converged
 def test_apts_keys_and_sources_can_be_read_by_apt(harness: Harness) -> None:
-    """A key that apt's own user cannot read would make it skip the repository without a word."""
+    """apt's own user can read the keys; otherwise apt would skip the repository without an error."""
     for host in RUNNERS:
         modes = harness.lab.inside(host, "stat -c '%a %U %n' /etc/apt/keyrings/*.asc /etc/apt/sources.list.d/*.sources")
         assert {line.split()[0] for line in modes.splitlines()} == {"644"}, modes
@@ -205,7 +205,7 @@ def test_apts_keys_and_sources_can_be_read_by_apt(harness: Harness) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 @converged
 def test_nothing_of_ours_stays_elsewhere(harness: Harness, host: str) -> None:
-    """No file of ours outside /var/lib/provision, none in memory, no process, no image, no debt."""
+    """No file of ours outside /var/lib/provision, no process, no image, no pending handler."""
     assert strays(harness, host) == []
     if host in RUNNERS:
         assert harness.lab.inside(host, "docker images -qa; docker ps -qa") == ""

@@ -1,6 +1,6 @@
-"""Playbooks on hosts of several kinds, and a user's own tasks, playbooks and templates beside the inventory.
+"""Playbooks on hosts of several kinds, with the user's own tasks, playbooks and templates beside the inventory.
 
-Hosts: a plain one; one that calls itself Ubuntu; one with sshd on 2222 whose sudo asks for a password.
+The hosts: a plain one, one with an os-release of Ubuntu, one with sshd on 2222 and a sudo password.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture
 def playbooks(harness: Harness) -> Iterator[Path]:
-    """The folder `playbooks` beside the inventory, empty again afterwards."""
+    """The folder `playbooks` beside the inventory, emptied afterwards."""
     folder = harness.folder / "playbooks"
     folder.mkdir()
     yield folder
@@ -63,7 +63,7 @@ def playbooks(harness: Harness) -> Iterator[Path]:
 
 
 def test_the_example_of_init_works_on_every_host(harness: Harness, playbooks: Path) -> None:
-    """templates/init/motd.py, copied beside the inventory and named: on each host, whatever its sshd and sudo are like."""
+    """templates/init/motd.py beside the inventory runs on each host, whatever its sshd port and sudo are."""
     playbooks.joinpath("motd.py").write_text((shipped("templates") / "init/motd.py").read_text())
     outcome = twice(harness, "motd")
     assert len(outcome.changes()) == 3
@@ -73,7 +73,7 @@ def test_the_example_of_init_works_on_every_host(harness: Harness, playbooks: Pa
 
 
 def test_own_tasks_and_templates_win(harness: Harness, playbooks: Path) -> None:
-    """A playbook of one's own with a template of one's own; a task of one's own in the place of a shipped one."""
+    """An own playbook with an own template; an own task replaces a shipped one of the same name."""
     playbooks.joinpath("greet.py").write_text(BOOK)
     templates = harness.folder / "templates"
     templates.mkdir(exist_ok=True)
@@ -91,7 +91,7 @@ def test_own_tasks_and_templates_win(harness: Harness, playbooks: Path) -> None:
 
 
 def test_a_shipped_template_can_be_ones_own(harness: Harness, playbooks: Path) -> None:
-    """templates/ beside the inventory wins over the shipped file of the same name."""
+    """A file in templates/ beside the inventory overrides the shipped one of the same name."""
     del playbooks  # only for the cleaning up
     templates = harness.folder / "templates"
     templates.mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ def test_a_shipped_template_can_be_ones_own(harness: Harness, playbooks: Path) -
 
 
 def test_a_broken_playbook_is_named_and_nothing_is_contacted(harness: Harness, playbooks: Path) -> None:
-    """File and line, exit code 2."""
+    """The error has file and line; exit code 2."""
     playbooks.joinpath("wrong.py").write_text('"""Wrong."""\n\nimport nonsense_that_is_not_there\n')
     outcome = provision(harness, "wrong")
     assert (outcome.code, outcome.events) == (2, ())
@@ -111,7 +111,7 @@ def test_a_broken_playbook_is_named_and_nothing_is_contacted(harness: Harness, p
 
 
 def test_the_runners_playbook_on_hosts_of_two_kinds(harness: Harness) -> None:
-    """The server first, then both runner hosts at once: Ubuntu's way and Debian's, sudo with a password and without."""
+    """The server first, then both runner hosts at once: Ubuntu and Debian, sudo with and without a password."""
     applied(harness, "server")
     twice(harness, "runners")
     assert harness.lab.inside(UBUNTU, "dpkg-query -W -f '${Version}' docker-ce").endswith("ubuntu.24.04~noble")
@@ -123,7 +123,7 @@ def test_the_runners_playbook_on_hosts_of_two_kinds(harness: Harness) -> None:
 
 
 def test_limit_leaves_the_others_alone(harness: Harness) -> None:
-    """Only the chosen host is contacted and changed."""
+    """Only the selected host is contacted and changed."""
     wanted = {"docker": {"daemon": {"log-driver": "local"}}}
     with untouched(harness, ASKING, "/etc", "/var/lib/provision"):
         outcome = twice(harness, "runners", "--limit", "runners,!runner-2", changes=wanted)
@@ -132,12 +132,12 @@ def test_limit_leaves_the_others_alone(harness: Harness) -> None:
 
 
 def test_a_limit_that_matches_nothing_is_an_error(harness: Harness) -> None:
-    """Exit code 2, with the names there are."""
+    """Exit code 2, with the existing names."""
     outcome = provision(harness, "all", "--limit", "runner-7")
     assert (outcome.code, outcome.events) == (2, ())
     assert "runner-7" in outcome.stderr
 
 
 def test_everything_is_converged(harness: Harness) -> None:
-    """`all` on what `server` and `runners` have left: nothing to do."""
+    """After `server` and `runners`, `all` changes nothing."""
     settled(harness, "all")

@@ -1,4 +1,4 @@
-"""The key of GitLab's repository: expired where it is given, expired where it lies on the host, about to expire."""
+"""The key of GitLab's repository: expired in the inventory, expired on the host, about to expire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def key(folder: Path, lifetime: str, *, since: str = "") -> Path:
-    """A new key in a file; `since` is when it was made."""
+    """A new key in a file, created at the time `since`."""
     home = folder / "gnupg"
     home.mkdir(mode=0o700)
     environment = {**os.environ, "GNUPGHOME": str(home)}
@@ -38,7 +38,7 @@ def key(folder: Path, lifetime: str, *, since: str = "") -> Path:
 
 
 def test_an_expired_key_is_refused(harness: Harness, tmp_path: Path) -> None:
-    """Named with its date, before anything is changed: apt would skip the repository and take another's package."""
+    """Named with its date before anything changes: apt would skip the repository and install another package."""
     old = key(tmp_path, "30d", since="20240101T000000")
     with untouched(harness, HOST, "/etc"):
         outcome = refused(harness, "runner", changes={"apt": {"runner": {"key": str(old)}}})
@@ -47,7 +47,7 @@ def test_an_expired_key_is_refused(harness: Harness, tmp_path: Path) -> None:
 
 
 def test_an_expired_copy_on_the_host_is_replaced(harness: Harness, tmp_path: Path) -> None:
-    """An older key's file, unreadable for apt as well: the good one takes its place, and the runner is installed."""
+    """An old key file that apt cannot read is replaced by the valid one, and the runner is installed."""
     old = key(tmp_path, "30d", since="20240101T000000").read_text()
     harness.lab.inside(HOST, f"umask 077; mkdir -p /etc/apt/keyrings; cat > {KEY}", stdin=old)
     twice(harness, "runner")
@@ -57,7 +57,7 @@ def test_an_expired_copy_on_the_host_is_replaced(harness: Harness, tmp_path: Pat
 
 
 def test_one_that_expires_soon_is_told(harness: Harness, tmp_path: Path) -> None:
-    """With its date, in the plan too."""
+    """The date is in a note, in the plan too."""
     soon = key(tmp_path, "5d")
     outcome = provision(harness, "runner", "--check", changes={"apt": {"runner": {"key": str(soon)}}})
     assert outcome.code == 0, outcome.errors

@@ -1,6 +1,6 @@
-"""A runner's whole life on a host where others have runners too: registered, renamed, rotated, retagged, lost, dropped.
+"""A runner's life on a host with others' runners: registered, renamed, rotated, retagged, deleted, removed.
 
-Told in order: each test goes on where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ check_interval = 0
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab and a host; somebody wrote a config.toml with comments and a runner of their own."""
+    """A GitLab and a host with another team's config.toml: comments and a runner of their own."""
     harness = estate(harness_factory, HOST)
     harness.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=FOREIGN)
     del harness.inventory["runner"]
@@ -52,7 +52,7 @@ def server(harness: Harness) -> Server:
 
 @pytest.fixture(scope="module")
 def runners(harness: Harness, server: Server) -> list[dict[str, Any]]:
-    """The inventory's runners, to be changed: one made in the UI and given by its token, two that are to be made."""
+    """The inventory's runners, which tests change: one created in the UI with its token, two to create."""
     cache = {"Type": "s3", "Shared": True, "s3": {"BucketName": "cache", "SecretKey": "cache-secret-0123"}}
     privileged = {"image": "docker:28", "privileged": True, "volumes": ["/certs/client", "/cache"]}
     harness.inventory["runners"] = [
@@ -70,20 +70,20 @@ def by_name(runners: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def ours(harness: Harness) -> str:
-    """What stands in the file behind the other team's part, which is as they left it."""
+    """Our part of the file, after the other team's part, which must be unchanged."""
     text = config(harness, HOST)
     assert text.startswith(FOREIGN)
     return text[len(FOREIGN) :]
 
 
 def sections(harness: Harness) -> dict[str, str]:
-    """Our entries' text by name."""
+    """The text of our entries by name."""
     texts = ours(harness).split("[[runners]]")[1:]
     return {tomllib.loads(one)["name"]: one.rstrip() for one in texts}
 
 
 def settled_after(harness: Harness) -> None:
-    """`register` finds nothing left, and asks GitLab for nothing to be changed."""
+    """`register` changes nothing and sends no write request to GitLab."""
     with Server(harness).counted() as seen:
         settled(harness, "register")
     assert writes(seen) == {}
@@ -97,7 +97,7 @@ def token_of(harness: Harness, name: str) -> str:
 
 @pytest.mark.usefixtures("runners")
 def test_check_makes_no_runner(harness: Harness, server: Server) -> None:
-    """All of it is said, with the file's diff; GitLab makes nothing, the host is untouched, no secret is shown."""
+    """The plan has everything with the file's diff; GitLab, host and output are free of changes and secrets."""
     with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
         done = harness.run("register", "--check", "--diff")
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_check_makes_no_runner(harness: Harness, server: Server) -> None:
 
 
 def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """One POST for each that is to be made, none for the one that exists; the service goes on as it was."""
+    """One POST for each runner to create, none for the existing one; the service keeps running."""
     before = process(harness, HOST)
     with server.counted() as seen:
         outcome = applied(harness, "register")
@@ -126,7 +126,7 @@ def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict
 
 
 def test_gitlab_has_what_the_inventory_says(server: Server) -> None:
-    """Description, tags and the rest; with tags, only tagged jobs are taken unless the inventory says otherwise."""
+    """Description, tags and settings; a runner with tags runs only tagged jobs unless the inventory says otherwise."""
     builder, spare = server.runner("docker-builder"), server.runner("spare")
     assert (builder["tag_list"], builder["run_untagged"], builder["locked"]) == (["build", "docker"], False, False)
     assert (spare["tag_list"], spare["run_untagged"], spare["locked"]) == ([], True, True)
@@ -135,7 +135,7 @@ def test_gitlab_has_what_the_inventory_says(server: Server) -> None:
 
 
 def test_list_file_and_server_agree(harness: Harness, server: Server) -> None:
-    """The privileged docker runner: the same token and name everywhere, one machine behind it, which is this host."""
+    """The privileged docker runner has the same token and name everywhere, and one manager: this host."""
     (entry,) = [one for one in entries(harness, HOST) if one["name"] == "docker-builder"]
     known = server.runner("docker-builder")
     assert listed(harness, HOST)["docker-builder"] == entry["token"] == known["token"]
@@ -150,7 +150,7 @@ def test_list_file_and_server_agree(harness: Harness, server: Server) -> None:
 
 
 def test_a_new_name_is_no_new_runner(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """Renamed in the inventory: GitLab's description follows, by one PUT, and so does the file, in one line."""
+    """Renamed in the inventory: one PUT changes GitLab's description, one line of the file changes."""
     before, old = config(harness, HOST), process(harness, HOST)
     by_name["given"]["name"] = "renamed"
     with server.counted() as seen:
@@ -176,7 +176,7 @@ def test_a_new_name_for_one_that_we_made(harness: Harness, server: Server, by_na
 
 
 def test_a_new_token_changes_one_value(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """Reset in the UI, the inventory given the new one: one value of one entry; all else is byte-identical."""
+    """A token reset in the UI and in the inventory: one value of one entry changes."""
     before, old = config(harness, HOST), token_of(harness, "renamed")
     number = server.runner("renamed")["id"]
     fresh = server.ask("POST", f"/runners/{number}/reset_authentication_token")["token"]
@@ -191,7 +191,7 @@ def test_a_new_token_changes_one_value(harness: Harness, server: Server, by_name
 
 
 def test_a_token_of_another_runner_in_its_place(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """The inventory names another runner of GitLab: still the same entry, with one value changed."""
+    """The token of another runner: the same entry, with one value changed."""
     before, old = config(harness, HOST), token_of(harness, "renamed")
     other = by_name["renamed"]["token"] = server.make("renamed")
     server.ask("DELETE", f"/runners/{server.runners[0]['id']}")
@@ -201,7 +201,7 @@ def test_a_token_of_another_runner_in_its_place(harness: Harness, server: Server
 
 
 def test_tags_are_one_put(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """GitLab keeps them: the host's file stays as it is."""
+    """GitLab stores tags: the host's file is unchanged."""
     by_name["docker-builder"]["tags"] = ["docker", "arm64"]
     number = server.runner("docker-builder")["id"]
     with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner"):
@@ -214,7 +214,7 @@ def test_tags_are_one_put(harness: Harness, server: Server, by_name: dict[str, A
 
 
 def test_what_was_changed_in_the_ui_is_noticed(harness: Harness, server: Server) -> None:
-    """What the inventory says comes back; what it does not mention stays as the UI has it."""
+    """The inventory's settings are restored; settings that it does not mention stay."""
     number = server.runner("docker-builder")["id"]
     server.ask("PUT", f"/runners/{number}", tag_list=["docker"], paused=True)
     with server.counted() as seen:
@@ -229,7 +229,7 @@ def test_what_was_changed_in_the_ui_is_noticed(harness: Harness, server: Server)
 
 
 def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server) -> None:
-    """It is made anew, said why, and takes its entry's place: its neighbours are byte-identical."""
+    """It is created again, with a note, in its entry's place: the other entries are unchanged."""
     before, old = config(harness, HOST), token_of(harness, "docker-builder")
     number = server.runner("docker-builder")["id"]
     server.delete("docker-builder")
@@ -244,7 +244,7 @@ def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server)
 
 
 def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
-    """Its token is the inventory's: said so, with what to do; nothing is changed on the host or in GitLab."""
+    """Its token comes from the inventory: an error with the next step; nothing changes on the host or in GitLab."""
     server.delete("renamed")
     with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
         outcome = refused(harness, "register")
@@ -257,7 +257,7 @@ def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_
 
 
 def test_check_drops_nothing_and_says_all(harness: Harness, server: Server) -> None:
-    """Two runners left out of the inventory: what would be done in GitLab and on the host."""
+    """Two runners are removed from the inventory: the plan has the changes in GitLab and on the host."""
     kept = [one for one in harness.inventory["runners"] if one["name"] == "docker-builder"]
     with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
         outcome = applied(harness, "register", "--check", changes={"runners": kept})
@@ -269,7 +269,7 @@ def test_check_drops_nothing_and_says_all(harness: Harness, server: Server) -> N
 
 
 def test_dropped_ones_leave_gitlab_and_the_file(harness: Harness, server: Server) -> None:
-    """The one that we made is gone from GitLab; of the given one only this host's part; exactly their entries are gone."""
+    """A runner that we created is deleted in GitLab; of the given one, only this host's manager and entry."""
     before = sections(harness)
     harness.inventory["runners"] = [one for one in harness.inventory["runners"] if one["name"] == "docker-builder"]
     with server.counted() as seen:
@@ -282,7 +282,7 @@ def test_dropped_ones_leave_gitlab_and_the_file(harness: Harness, server: Server
 
 
 def test_no_runner_at_all(harness: Harness, server: Server) -> None:
-    """The last of ours goes too: the other team's file is left, byte by byte."""
+    """Our last runner is removed: the other team's file is unchanged."""
     harness.inventory["runners"] = []
     applied(harness, "register")
     assert config(harness, HOST).rstrip("\n") == FOREIGN.rstrip("\n")
@@ -291,7 +291,7 @@ def test_no_runner_at_all(harness: Harness, server: Server) -> None:
 
 
 def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: Server) -> None:
-    """`gitlab-runner register` came first: the inventory's runner of that token is that entry, and none is added."""
+    """An entry of `gitlab-runner register` with the inventory's token is adopted; none is added."""
     token = server.make("by-hand")
     harness.lab.inside(HOST, f"gitlab-runner register -n --url {URL} --token {token} --executor shell --name by-hand")
     before = entries(harness, HOST)
@@ -306,7 +306,7 @@ def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: 
 
 
 def test_the_command_line_in_the_docs_and_its_inventory_lines(harness: Harness, server: Server) -> None:
-    """docs/runners.md: both lead to the same runner; what `register` adds are its defaults."""
+    """docs/runners.md: both lead to the same runner; `register` only adds its defaults."""
     page = Path(__file__).resolve().parents[2].joinpath("docs/runners.md").read_text()
     command, lines = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "toml"))
     assert command is not None
@@ -328,7 +328,7 @@ def test_the_command_line_in_the_docs_and_its_inventory_lines(harness: Harness, 
 
 
 def test_settings_of_an_entry_while_its_job_runs(harness: Harness, server: Server) -> None:
-    """The same process goes on, knows the new settings, and the job ends well."""
+    """The same process uses the new settings, and the job succeeds."""
     runner = {"name": "docker-builder", "executor": "docker", "token": server.runner("docker-builder")["token"]}
     runner |= {"docker": {"image": "docker:28", "pull_policy": "if-not-present"}, "limit": 2}
     jobs, before = "/etc/gitlab-runner-standin", process(harness, HOST)
@@ -345,7 +345,7 @@ def test_settings_of_an_entry_while_its_job_runs(harness: Harness, server: Serve
 
 
 def test_both_ways_to_build_images_at_once(harness: Harness, server: Server) -> None:
-    """docker-in-docker and the host's socket: said, with what to do, and done as it is asked."""
+    """docker-in-docker and the host's socket together: a warning with the next step, applied as requested."""
     both = ["/certs/client", "/var/run/docker.sock:/var/run/docker.sock", "/cache"]
     runner = {"name": "docker-builder", "executor": "docker", "token": server.runner("docker-builder")["token"]}
     runner |= {"docker": {"image": "docker:28", "privileged": True, "volumes": both}}

@@ -1,6 +1,6 @@
-"""Twenty hosts register at once: one runner each, no more, and each host its own.
+"""Twenty hosts register at once: one runner for each.
 
-The hosts are bare: a registration needs no gitlab-runner, and twenty of those would be all that this test waits for.
+The hosts are bare. A registration does not need gitlab-runner, and installing twenty of them would take long.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def server(harness: Harness) -> Server:
 
 
 def test_twenty_hosts_register_at_once(harness: Harness, server: Server) -> None:
-    """Twenty runners are made; each host holds the token of the one that was made for it."""
+    """Twenty runners are created; each host has the token of its own."""
     with server.counted() as seen:
         outcome = applied(harness, "register", "--forks", "20")
     assert writes(seen) == {"POST /user/runners": 20}
@@ -42,14 +42,14 @@ def test_twenty_hosts_register_at_once(harness: Harness, server: Server) -> None
 
 
 def test_the_next_run_makes_none(harness: Harness, server: Server) -> None:
-    """Asked all the same: twenty are known, nothing is changed."""
+    """All twenty exist: nothing is changed."""
     with server.counted() as seen:
         settled(harness, "register", "--forks", "20")
     assert writes(seen) == {}
 
 
 def test_a_few_that_are_limited_wait_for_themselves(harness: Harness, server: Server) -> None:
-    """A second runner for all while GitLab limits requests now and then: each host gets one, and only one."""
+    """A second runner for all while GitLab limits some requests: each host gets exactly one."""
     harness.inventory["runners"] = [*harness.inventory["runners"], docker_runner("second")]
     limit = {"path": "/api/v4/user/runners", "status": 429, "headers": {"Retry-After": "1"}, "times": 5}
     with server.faults(limit):
@@ -59,7 +59,7 @@ def test_a_few_that_are_limited_wait_for_themselves(harness: Harness, server: Se
 
 
 def test_all_leave_at_once(harness: Harness, server: Server) -> None:
-    """Dropped from the inventory: none is left in GitLab, nor on a host."""
+    """Removed from the inventory: no runner is left in GitLab or on a host."""
     harness.inventory["runners"] = []
     applied(harness, "register", "--forks", "20")
     assert server.runners == []

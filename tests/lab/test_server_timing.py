@@ -1,4 +1,4 @@
-"""What `provision server` costs: one reconfigure whatever is changed, and few round trips when nothing is."""
+"""The cost of `provision server`: one reconfigure for any number of changes, few round trips for none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.runs import applied, reconfigures, settled, without_s3
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force."""
+    """A GitLab host that is converged."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
@@ -28,7 +28,7 @@ def keys(count: int, value: str) -> Mapping[str, Any]:
 
 @pytest.mark.parametrize("count", [1, 30])
 def test_one_reconfigure_whatever_is_set(harness: Harness, count: int) -> None:
-    """1 or 30 keys: one edit, one reconfigure; and as many when they are changed, and taken out again."""
+    """1 or 30 keys: one edit and one reconfigure to add, to change and to remove them."""
     for wanted in (keys(count, "a"), keys(count, "b"), {}):
         before = reconfigures(harness)
         outcome = applied(harness, "server", changes=wanted)
@@ -38,7 +38,7 @@ def test_one_reconfigure_whatever_is_set(harness: Harness, count: int) -> None:
 
 
 def test_two_tasks_edit_and_one_reconfigure_pays(harness: Harness) -> None:
-    """GitLab's settings and the registry's port both change: two edits, one reconfigure."""
+    """GitLab's settings and the registry's port change: two edits, one reconfigure."""
     before = reconfigures(harness)
     changes = {**keys(3, "c"), "registry": {"external_url": "https://gitlab.lab.test:5556"}}
     outcome = applied(harness, "server", changes=changes)
@@ -49,14 +49,14 @@ def test_two_tasks_edit_and_one_reconfigure_pays(harness: Harness) -> None:
 
 
 def test_round_trips_when_nothing_is_to_do(harness: Harness) -> None:
-    """Counted by a proxy on the way: 9 at most, connecting included, and as many as the run itself counts."""
+    """At most 9 with the connection, counted by a proxy; the run reports the same number."""
     settled(harness, "server")
     # Where a busy machine pauses us between two packets of one message, an answer slips in, and is counted.
     assert min(cold_round_trips(harness) for _ in range(3)) <= 9
 
 
 def cold_round_trips(harness: Harness) -> int:
-    """Of a run with nothing to do, as a proxy on the way counts them."""
+    """The round trips of a run without changes, counted by a proxy."""
     host = harness.lab.machine("gitlab").host
     with Proxy(host.address, host.sshd_port, round_trip=0.05) as proxy:
         key = harness.lab.host_keys["gitlab"].split()

@@ -1,6 +1,6 @@
-"""A run that changes nothing: how little it costs. `make bench` measures more, and beside others.
+"""The cost of a run that changes nothing. `make bench` measures more and compares with other tools.
 
-What is bounded here holds on a busy machine too; the ratios in docs/performance.md are for a quiet one.
+The limits here hold on a busy machine; the ratios in docs/performance.md need a quiet one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOTHING = "Nothing to change on"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A whole estate of eight hosts, converged."""
+    """A converged estate of eight hosts."""
     made = harness_factory(*(LabHost(name) for name in HOSTS))
     done = made.run("all", deadline=550)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,20 +35,20 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def environment() -> dict[str, str]:
-    """As a user's, who lets Python keep its compiled files."""
+    """The environment of a user whose Python keeps compiled files."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What commands took: seconds on the clock, and of this machine's processors without the hosts'."""
+    """What commands took: seconds on the clock and of this machine's processors, without the hosts'."""
 
     clock: float
     processor: float
 
 
 def cost_of(*commands: list[str]) -> Cost:
-    """Of all of them, started at once, until the last has ended well."""
+    """The cost of commands that start at once, until the last has ended; all must succeed."""
     started = time.perf_counter()
     running = [
         subprocess.Popen(one, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -67,7 +67,7 @@ def cost_of(*commands: list[str]) -> Cost:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("host", ["gitlab", "runner-1"])
 def test_a_cold_run_is_nine_round_trips_at_most(harness: Harness, host: str) -> None:
-    """Counted by a proxy on the way, connection included, whatever the number of tasks."""
+    """Counted by a proxy, connection included, for any number of tasks."""
     there = harness.lab.machine(host).host
 
     def round_trips() -> int:
@@ -83,7 +83,7 @@ def test_a_cold_run_is_nine_round_trips_at_most(harness: Harness, host: str) -> 
 
 
 def test_memory_on_eight_hosts(harness: Harness) -> None:
-    """At its peak, as the kernel counted it; and nothing was changed."""
+    """The peak as the kernel counts it; nothing is changed."""
     command = [str(PROVISION), "all", "-i", str(harness.write())]
     # Started from a small process: what forks has its own size counted as its child's, until the program is replaced.
     measured = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
@@ -96,9 +96,9 @@ def test_memory_on_eight_hosts(harness: Harness) -> None:
 
 
 def test_beside_saying_hello(harness: Harness) -> None:
-    """All eight hosts looked at, beside `ssh host true` on all at once, in turns.
+    """A run on eight hosts compared with `ssh host true` on all at once, in turns.
 
-    The processor's time holds on a machine where others are at work too; the clock is compared on a quiet one.
+    Processor time is comparable on a busy machine; the clock is compared on a quiet one.
     """
     ours = [str(PROVISION), "all", "-i", str(harness.write())]
     hello = [[*harness.lab.ssh_command(name), "true"] for name in HOSTS]
@@ -111,7 +111,7 @@ def test_beside_saying_hello(harness: Harness) -> None:
 
 
 def test_help_answers_at_once() -> None:
-    """200 ms of a processor, the interpreter's start included; on the clock too where nobody else is at work."""
+    """200 ms of processor time, the interpreter's start included; on a quiet machine also of the clock."""
     quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
     costs = [cost_of([str(PROVISION), "--help"]) for _ in range(10)]
     assert median(one.processor for one in costs) <= 0.2

@@ -1,6 +1,6 @@
 """The gitlab-ce stand-in on a real host: installed by apt, reconfigured, pushed to, broken and upgraded.
 
-The tests are one story, told in order: each starts where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 import json
@@ -66,7 +66,7 @@ print(layer["digest"])
 
 
 class Server:
-    """The GitLab host, by what an administrator does there."""
+    """The GitLab host, used as an administrator would."""
 
     def __init__(self, lab):
         self.lab = lab
@@ -74,11 +74,11 @@ class Server:
         self.rb = self.root / "etc/gitlab/gitlab.rb"
 
     def run(self, script, **options):
-        """Output and errors of a script run as root; raises LabError when it fails."""
+        """Output and errors of a script that runs as root. Raises LabError when it fails."""
         return self.lab.inside("gitlab", f"exec 2>&1\n{script}", **options)
 
     def refused(self, script):
-        """What a script says that must fail with status 1."""
+        """The output of a script that must fail with exit code 1."""
         return self.run(f"{script}; [ $? = 1 ]")
 
     def reconfigure(self):
@@ -88,7 +88,7 @@ class Server:
         return output
 
     def code(self, url):
-        """The status that a URL answers, 000 when nothing does."""
+        """The HTTP status of a URL, 000 when it does not answer."""
         return self.run(f"curl -s -o /dev/null -w '%{{http_code}}' --cacert /root/lab-ca.pem {url} || true")
 
     def wait_for(self, wanted, url=f"{URL}:5555/v2/", seconds=20):
@@ -99,7 +99,7 @@ class Server:
             time.sleep(0.2)
 
     def pids(self):
-        """Each running service's process."""
+        """The process of each running service."""
         return dict(re.findall(r"^run: (\w+): \(pid (\d+)\)", self.run("gitlab-ctl status; true"), re.MULTILINE))
 
     def logs(self):
@@ -107,13 +107,13 @@ class Server:
         return len(list((self.root / "var/log/gitlab/reconfigure").glob("*.log")))
 
     def append(self, text):
-        """Adds to gitlab.rb."""
+        """Adds a line to gitlab.rb."""
         self.rb.write_text(self.rb.read_text() + text)
 
 
 @pytest.fixture(scope="module")
 def server(lab_factory):
-    """A host that knows the lab's GitLab repository and nothing of GitLab."""
+    """A host with the lab's GitLab repository, but without GitLab."""
     lab = lab_factory(LabHost("gitlab"))
     one = Server(lab)
     mirror = lab.mirrors()["gitlab"]
@@ -127,7 +127,7 @@ def server(lab_factory):
 
 
 def test_installing_without_a_url_lays_gitlab_rb_and_starts_nothing(server):
-    """gitlab.rb is root's alone; the hint says what to do; nothing was reconfigured."""
+    """Only root can read gitlab.rb; the hint gives the next step; nothing was reconfigured."""
     said = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
     assert "sudo gitlab-ctl reconfigure" in said
     assert server.rb.stat().st_mode & 0o777 == 0o600
@@ -137,14 +137,14 @@ def test_installing_without_a_url_lays_gitlab_rb_and_starts_nothing(server):
 
 
 def test_https_without_a_certificate_asks_lets_encrypt_in_vain(server):
-    """letsencrypt['enable'] is nil, the files are missing: the run fails, and says for which host."""
+    """letsencrypt['enable'] is nil and the files are missing: the run fails and names the host."""
     server.rb.write_text(server.rb.read_text().replace("http://gitlab.example.com", URL))
     said = server.refused("gitlab-ctl reconfigure")
     assert "There was an error running gitlab-ctl reconfigure:\n\nletsencrypt_certificate[gitlab.lab.test]" in said
 
 
 def test_push_and_pull_over_tls_into_s3(server):
-    """The first whole configuration: real nginx, real registry, real tokens, blobs in the bucket."""
+    """The first complete configuration: real nginx, registry and tokens, blobs in the bucket."""
     lab = server.lab
     s3 = {"accesskey": lab.secret("s3_access_key"), "secretkey": lab.secret("s3_secret_key")}
     s3 |= {"bucket": lab.server.bucket, "region": lab.server.region, "regionendpoint": lab.s3_url}
@@ -177,7 +177,7 @@ registry['storage'] = {{ 's3' => {{ {storage} }}, 'redirect' => {{ 'disable' => 
 
 
 def test_config_yml_has_the_storage_as_json(server):
-    """As gitlab.rb says it, with omnibus's cache and delete, readable by the registry and root."""
+    """As in gitlab.rb, with omnibus's cache and delete, readable by the registry and root."""
     path = server.root / "var/opt/gitlab/registry/config.yml"
     line = next(line for line in path.read_text().splitlines() if line.startswith("storage: "))
     storage = json.loads(line.removeprefix("storage: "))
@@ -187,7 +187,7 @@ def test_config_yml_has_the_storage_as_json(server):
 
 
 def test_reconfiguring_again_restarts_nothing(server):
-    """Nothing differs: every process is the one it was; the run left a log."""
+    """Nothing differs: every process is the same; the run wrote a log."""
     before, logs = server.pids(), server.logs()
     server.reconfigure()
     assert set(before) == {"nginx", "puma", "registry"}
@@ -215,7 +215,7 @@ def test_health_is_for_localhost(server):
 
 
 def test_an_upgrade_reconfigures_and_external_url_overwrites(server):
-    """EXTERNAL_URL of apt's environment stands in gitlab.rb afterwards; services run the new version."""
+    """EXTERNAL_URL of apt's environment is written to gitlab.rb; services run the new version."""
     logs = server.logs()
     server.rb.write_text(server.rb.read_text().replace("/ignored/before/19.2.pem", f"{LIVE}/fullchain.pem"))
     said = server.run(f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce")
@@ -236,7 +236,7 @@ def test_an_upgrade_reconfigures_and_external_url_overwrites(server):
     ],
 )
 def test_a_bad_gitlab_rb_changes_nothing(server, line, message):
-    """Status 1, the message under its headline, the services untouched."""
+    """Exit code 1, the message under its headline, the services unchanged."""
     good, before = server.rb.read_text(), server.pids()
     server.append(f"{line}\n")
     said = server.refused("gitlab-ctl reconfigure")
@@ -247,7 +247,7 @@ def test_a_bad_gitlab_rb_changes_nothing(server, line, message):
 
 
 def test_show_config_judges_without_changing(server):
-    """Status 0 for a good file, 1 for a bad one; no log, no file written."""
+    """Exit code 0 for a valid file, 1 for an invalid one; no log or other file is written."""
     logs = server.logs()
     assert f'"registry_external_url": "{URL}:5555"' in server.run("gitlab-ctl show-config")
     good = server.rb.read_text()
@@ -258,7 +258,7 @@ def test_show_config_judges_without_changing(server):
 
 
 def test_switched_to_fail(server):
-    """The next reconfigure fails with the given words, once; late: after everything was done."""
+    """The next reconfigure fails once with the given message; late: after everything was done."""
     for name in ("fail-next-reconfigure", "fail-next-reconfigure-late"):
         (server.root / "etc/gitlab-standin" / name).write_text("the disk is on fire")
         assert "\n\nthe disk is on fire\n" in server.refused("gitlab-ctl reconfigure")
@@ -266,7 +266,7 @@ def test_switched_to_fail(server):
 
 
 def test_switched_to_be_slow(server):
-    """A reconfigure takes as long as a test says."""
+    """A reconfigure takes the given time."""
     switch = server.root / "etc/gitlab-standin/reconfigure-seconds"
     switch.write_text("1.5")
     started = time.monotonic()
@@ -276,7 +276,7 @@ def test_switched_to_be_slow(server):
 
 
 def test_a_second_run_waits_for_the_lock(server):
-    """It says that another one is running, and goes on when that has ended."""
+    """It prints that another run holds the lock, and continues when that has ended."""
     holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
     holder.start()
     while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
@@ -289,7 +289,7 @@ def test_a_second_run_waits_for_the_lock(server):
 
 
 def test_status_sums_up_what_is_down(server):
-    """A stopped service has its line and its 3; start brings it back."""
+    """A stopped service has its line and its 3; start runs it again."""
     server.run("gitlab-ctl stop registry")
     said = server.run("gitlab-ctl status; echo $?")
     assert re.search(r"^down: registry: \d+s, normally up; run: log: ", said, re.MULTILINE)
@@ -298,7 +298,7 @@ def test_status_sums_up_what_is_down(server):
 
 
 def test_a_new_certificate_is_served_after_hup_only(server):
-    """Reconfigure sees no difference; hup makes nginx read the files again."""
+    """Reconfigure sees no difference; hup makes nginx reload the files."""
     fullchain, key = f"{server.root}{LIVE}/fullchain.pem", f"{LIVE}/privkey.pem"
     served = "openssl s_client -connect gitlab.lab.test:5555 </dev/null 2>/dev/null | openssl x509 -noout -serial"
     before = server.run(served)
@@ -330,7 +330,7 @@ def test_wrong_s3_keys_pass_at_first_and_show_after_half_a_minute(server):
 
 
 def test_a_missing_certificate_keeps_nginx_down(server):
-    """The reconfigure itself succeeds; status and the log of nginx tell."""
+    """The reconfigure succeeds; status and nginx's log show the error."""
     good = server.rb.read_text()
     server.append("registry['nginx']['ssl_certificate'] = '/nowhere.pem'\n")
     server.reconfigure()
@@ -347,7 +347,7 @@ def test_a_missing_certificate_keeps_nginx_down(server):
 
 
 def test_no_secret_in_logs_or_arguments(server):
-    """S3 keys, passwords and tokens stand in gitlab.rb, the registry's configuration and the database alone."""
+    """Only gitlab.rb, the registry's configuration and the database contain S3 keys, passwords and tokens."""
     secrets = [server.lab.secret(name) for name in ("s3_secret_key", "registry_password", "api_token")]
     patterns = "\n".join(secrets) + "\n"
     found = server.run("grep -rlF -f - /var/log /opt/gitlab /etc/gitlab /var/opt/gitlab /run; true", stdin=patterns)
@@ -362,7 +362,7 @@ def test_no_secret_in_logs_or_arguments(server):
 
 
 def test_removing_the_package_keeps_data_and_configuration(server):
-    """Services end; /etc/gitlab and /var/opt/gitlab stay, nothing of the program does."""
+    """Services end; /etc/gitlab and /var/opt/gitlab stay, the program does not."""
     server.run("DEBIAN_FRONTEND=noninteractive apt-get purge -qy gitlab-ce")
     assert server.rb.exists()
     assert (server.root / "var/opt/gitlab/registry/config.yml").exists()

@@ -1,4 +1,4 @@
-"""The lab's gitlab-runner packages on a real host: what dpkg and systemd make of them."""
+"""The lab's gitlab-runner packages on a real host, with dpkg and systemd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ concurrent = 2
 
 @pytest.fixture(scope="module")
 def host(lab_factory: Callable[..., Lab]) -> Callable[..., str]:
-    """A bare host with the packages in /debs: `host(script)` runs as root and returns what it prints."""
+    """A bare host with the packages in /debs: `host(script)` runs as root and returns the output."""
     lab = lab_factory(LabHost("runner-1"))
     folder = lab.machine("runner-1").root / "debs"
     folder.mkdir()
@@ -32,19 +32,19 @@ def host(lab_factory: Callable[..., Lab]) -> Callable[..., str]:
 
 
 def wait_for(host: Callable[..., str], condition: str) -> None:
-    """Until the shell says yes."""
+    """Waits until the script succeeds."""
     host(f"for n in $(seq 100); do if {condition}; then exit 0; fi; sleep 0.1; done; exit 1")
 
 
 def test_helper_images_must_come_along(host: Callable[..., str]) -> None:
-    """One package alone does not install: dpkg names the other, of the same version."""
+    """One package alone cannot be installed: dpkg names the other, of the same version."""
     with pytest.raises(LabError, match=r"gitlab-runner-helper-images \(= 19.2.0-1\)"):
         host("dpkg -i /debs/gitlab-runner_19.2.0-1_*.deb")
     host("dpkg --purge gitlab-runner")
 
 
 def test_installed_service_runs(host: Callable[..., str]) -> None:
-    """User, folder, unit enabled and started; `status` says so; Docker is pruned unless apt's environment forbids."""
+    """User, folder, unit enabled and started; Docker is pruned unless apt's environment forbids it."""
     host("NO_DOCKER_PRUNE=1 dpkg -i /debs/*_19.2.0-1_*.deb")
     assert host("systemctl is-enabled gitlab-runner; systemctl is-active gitlab-runner") == "enabled\nactive\n"
     assert "gitlab-runner: Service is running" in host("gitlab-runner status")
@@ -54,7 +54,7 @@ def test_installed_service_runs(host: Callable[..., str]) -> None:
 
 
 def test_new_file_is_loaded_without_a_restart(host: Callable[..., str]) -> None:
-    """The service takes the file by its time, and keeps its process."""
+    """The service loads the file when its time changes, and keeps its process."""
     before = host("systemctl show gitlab-runner -p MainPID")
     host("cat > /etc/gitlab-runner/config.toml && chmod 600 /etc/gitlab-runner/config.toml", stdin=ENTRY)
     wait_for(host, "journalctl -u gitlab-runner | grep -q 'Configuration loaded .*max_builds=2'")
@@ -72,7 +72,7 @@ def test_restart_cancels_a_job(host: Callable[..., str]) -> None:
 
 
 def test_upgrade_keeps_the_file_and_prunes(host: Callable[..., str]) -> None:
-    """Both packages in one call; config.toml is byte for byte what it was; images are pruned."""
+    """Both packages in one call; config.toml is unchanged; images are pruned."""
     host("dpkg -i /debs/*_19.3.0-1_*.deb")
     assert host("cat /etc/gitlab-runner/config.toml") == ENTRY
     assert "Version:      19.3.0" in host("gitlab-runner --version")
@@ -81,7 +81,7 @@ def test_upgrade_keeps_the_file_and_prunes(host: Callable[..., str]) -> None:
 
 
 def test_removed_leaves_the_configuration(host: Callable[..., str]) -> None:
-    """No unit, no program; config.toml stays."""
+    """Unit and program are removed; config.toml stays."""
     host("dpkg --remove gitlab-runner gitlab-runner-helper-images")
     assert host("ls /usr/share/gitlab-runner /etc/systemd/system/gitlab-runner.service 2>/dev/null || :") == ""
     assert host("cat /etc/gitlab-runner/config.toml") == ENTRY

@@ -79,6 +79,6 @@ def trusted(harness: Harness, host: str, authority: Authority) -> list[str]:
     return harness.lab.inside(host, look).split()
 
 
-def owed(outcome: Outcome, host: str = "gitlab") -> list[str]:
+def handlers_run(outcome: Outcome, host: str = "gitlab") -> list[str]:
     """The handlers that ran on a host."""
     return [one["resource"] for one in outcome.of("change", host=host) if one["resource"] in _HANDLERS]
