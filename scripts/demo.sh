@@ -4,17 +4,17 @@ set -eu
 bin=$1
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; command -v sudo >/dev/null || {
   echo 'the demo boots hosts and needs root: run it as root, or install sudo' >&2; exit 1; }; fi
-say() { printf '\n== %s\n' "$*"; }
+print() { printf '\n== %s\n' "$*"; }
 
 $sudo sh scripts/system.sh
 mkdir -p .cache
-say 'three real hosts: provision lab up'
+print 'three real hosts: provision lab up'
 $sudo "$bin/provision" lab up
-say 'bare hosts to a pushed image: provision all -i inventories/lab.toml'
+print 'bare hosts to a pushed image: provision all -i inventories/lab.toml'
 $sudo "$bin/provision" all -i inventories/lab.toml --report .cache/demo.html
-say 'the same again: nothing to change'
+print 'the same again: nothing to change'
 $sudo "$bin/provision" all -i inventories/lab.toml --stats
-say 'what stands there now'
+print 'the result'
 for runner in runner-1 runner-2; do
   echo "$runner: $($sudo "$bin/provision" lab ssh $runner 'sudo gitlab-runner list 2>&1 | grep -o "^[^ ]* *Executor=[a-z]*"')"
 done

@@ -2,19 +2,19 @@
 # Makes the project's own Python environment. Arguments: the Python to use, the environment's folder.
 set -eu
 python=$1 venv=$2
-say() { printf '%s\n' "$*" >&2; }
+report() { printf '%s\n' "$*" >&2; }
 
-command -v "$python" >/dev/null || { say "$python is missing: apt-get install python3"; exit 1; }
+command -v "$python" >/dev/null || { report "$python is missing: apt-get install python3"; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  say "Python 3.11 or newer is needed; $("$python" --version) is what '$python' gives: make PYTHON=python3.12 …"; exit 1; }
+  report "Python 3.11 or newer is needed; $("$python" --version) is what '$python' gives: make PYTHON=python3.12 …"; exit 1; }
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-  say "installing python3-venv"
+  report "installing python3-venv"
   if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi
   $sudo apt-get update -q >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv >/dev/null || {
-    say "python3-venv could not be installed: apt-get install python3-venv, as root"; exit 1; }
+    report "python3-venv could not be installed: apt-get install python3-venv, as root"; exit 1; }
 fi
-say "making the environment in $venv (about half a minute)"
+report "making the environment in $venv (about half a minute)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]' -e ./lab || {
-  say "packages could not be installed: is the network, or a mirror in pip's configuration, there?"; exit 1; }
+  report "packages could not be installed: is the network, or a mirror in pip's configuration, there?"; exit 1; }
 touch "$venv/.ready"

@@ -2,18 +2,18 @@
 # Installs what the lab and the tests need from the distribution. Run as root.
 set -eu
 packages="mmdebstrap systemd-container dpkg-dev apt-utils gnupg openssh-server openssh-client nftables iproute2 ruby curl openssl pebble busybox"
-say() { printf '%s\n' "$*" >&2; }
+report() { printf '%s\n' "$*" >&2; }
 
-[ "$(uname -s)" = Linux ] || { say "this needs Linux: hosts are booted with systemd-nspawn"; exit 1; }
-[ "$(id -u)" = 0 ] || { say "this needs root: run it with sudo"; exit 1; }
-command -v apt-get >/dev/null || { say "this needs a Debian or Ubuntu; on others install by hand: $packages"; exit 1; }
+[ "$(uname -s)" = Linux ] || { report "this needs Linux: hosts are booted with systemd-nspawn"; exit 1; }
+[ "$(id -u)" = 0 ] || { report "this needs root: run it with sudo"; exit 1; }
+command -v apt-get >/dev/null || { report "this needs a Debian or Ubuntu; on others install by hand: $packages"; exit 1; }
 
 missing=
 for package in $packages; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
-say "installing:$missing"
+report "installing:$missing"
 # An SSH server or resolver of this machine's own is none of our business: nothing is started.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -21,6 +21,6 @@ if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q >/dev/null || { say "apt-get update failed: is the network there?"; exit 1; }
+apt-get update -q >/dev/null || { report "apt-get update failed: is the network there?"; exit 1; }
 # shellcheck disable=SC2086
-apt-get install -qy --no-install-recommends $missing >/dev/null || { say "could not install:$missing"; exit 1; }
+apt-get install -qy --no-install-recommends $missing >/dev/null || { report "could not install:$missing"; exit 1; }

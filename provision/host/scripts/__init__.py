@@ -1,7 +1,7 @@
 """Host scripts: each is a file `NAME.sh` in POSIX sh, and `script` turns it into a command.
 
 A script reads its arguments as "$1", "$2", …, and secrets and file contents on standard input. Its leading comment
-says what it expects and prints. A line `. ./lib/NAME.sh` is replaced by the text of that file, so that a command stays
+describes what it expects and prints. A line `. ./lib/NAME.sh` is replaced by the text of that file, so that a command stays
 one text, which the host's shell runs without a file of its own.
 """
 
@@ -20,7 +20,7 @@ _HEADER: Final = re.compile(r"\A(?:#.*\n|\n)+")
 
 
 def script(name: str, *arguments: Argument) -> Command:
-    """The script `NAME.sh` with its arguments; a list stands for several. Raises TypeError for a Secret.
+    """The script `NAME.sh` with its arguments; a list gives several. Raises TypeError for a Secret.
 
     The text begins with the script's name, which error messages show, and ends with a newline: texts can be joined.
     """
@@ -42,7 +42,7 @@ def file_text(name: str) -> str:
     """The script's whole text, for a file on the host. Raises ValueError for one that includes a library."""
     text = (FOLDER / f"{name}.sh").read_text(encoding="utf-8")
     if _INCLUDE.search(text):
-        raise ValueError(f"{name}.sh includes a library: it cannot stand alone on a host")
+        raise ValueError(f"{name}.sh includes a library: it cannot be a file on a host")
     return text
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Adds an allow rule to ufw. Arguments: COMMENT, then the rule as ufw takes it.
-# ufw ends with 0 whatever happens: only its output tells.
+# ufw ends with 0 even when it fails: only its output shows that.
 comment=$1
 shift
 output=$(ufw allow "$@" comment "$comment" 2>&1) || { echo "$output" >&2; exit 1; }

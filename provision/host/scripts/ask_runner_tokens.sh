@@ -2,7 +2,7 @@
 # Asks GitLab servers about tokens of runners. Arguments: CONFIG, then the servers' URLs. CONFIG: config.toml.
 # Standard input: `URL TOKEN` lines of the inventory's tokens. Tokens reach curl on standard input.
 # Prints a line STATUS CURLCODE URL TOKEN TYPE for each token of a server, of the inventory or of CONFIG; TOKEN is - for a
-# server without any, which is asked for its version: any answer tells that it is there.
+# server without any, which is asked for its version: any answer shows that it can be reached.
 #
 # Only the servers that are named are asked, and each only about its own tokens. A server that limits requests is asked
 # again after the pause that it names, for a minute in all. Without the system id of this host a verification would add

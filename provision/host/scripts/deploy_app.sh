@@ -11,7 +11,7 @@
 # Standard input: the password, one line; then the variables, one NAME=value a line.
 # On failure the cause and the outcome are on standard error.
 #
-# The script goes on to its end when the connection breaks. Until the check has succeeded the previous container is kept
+# The script runs to its end when the connection breaks. Until the check has succeeded the previous container is kept
 # under another name; whatever ends the script earlier rolls back. After a kill the next run recovers: the container
 # under the other name is the one that served.
 . ./lib/docker.sh
@@ -109,7 +109,7 @@ else
 fi
 
 since=$(now)
-# healthy [COMMAND…]: whether the check succeeds; "$why" tells why not.
+# healthy [COMMAND…]: whether the check succeeds; "$why" is the reason if not.
 healthy() {
   if [ -n "$url" ]; then
     code=$(curl -sS -o "$work/body" -w '%{http_code}' --max-time 5 --noproxy '*' -- "$url" 2>"$work/output") ||

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the last LINES of a container's log and what follows, until the connection ends. Arguments: CONTAINER LINES
-# The host is not told when a connection ends: the nearest sshd above this shell ends with it.
+# Nothing signals the end of a connection to this shell, but the nearest sshd above it ends with the connection.
 docker container inspect "$1" >/dev/null || exit 1
 sshd=$$
 while read -r name < "/proc/$sshd/comm"; do

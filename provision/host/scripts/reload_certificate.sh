@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes nginx and the registry read the certificate again, and waits until it is served.
 # Arguments: FULLCHAIN NAME PORT URL SECONDS NGINX
-#   NAME: for the TLS handshake, or "". URL: whose answer tells that the registry is up. NGINX: its configuration's folder.
+#   NAME: for the TLS handshake, or "". URL: the registry's /v2/. NGINX: its configuration's folder.
 # A HUP ends the registry, and its supervisor starts it again. Until then its answers do not count.
 fullchain=$1 name=$2 port=$3 url=$4 limit=$5 nginx=$6
 now() { date +%s; }

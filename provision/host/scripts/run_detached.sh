@@ -3,7 +3,7 @@
 # Argument: the job's folder. Standard input: the command's script.
 # Prints the command's output as it comes; when it fails, its standard error once more. Ends with its code.
 #
-# The command runs in a session of its own. When the connection breaks, it goes on; the next run finds it running or
+# The command runs in a session of its own. When the connection breaks, it continues; the next run finds it running or
 # ended, and takes its output and result instead of starting it again.
 #   script, out, why   the command, its output, its standard error
 #   pid, boot          its process, and the id of the boot in which that number is valid
@@ -31,8 +31,8 @@ else
     head -c 65536 /dev/zero > "$job/room" || { rm -rf -- "$job"; exit 1; }
   # shellcheck disable=SC2016 # the inner shell expands this
   setsid sh -c 'cd / && echo $$ > "$1/pid" && {
-    said=$({ sh "$1/script" 2>&1 > "$1/out" < /dev/null; printf "\n%s" "$?"; } | tee "$1/why"); code=${said##*[!0-9]}
-    rm -f "$1/room"; printf %s "${said%?"$code"}" > "$1/why"; echo "$code" > "$1/code"; mv "$1/code" "$1/done"; }' sh "$job" </dev/null >/dev/null 2>&1 &
+    output=$({ sh "$1/script" 2>&1 > "$1/out" < /dev/null; printf "\n%s" "$?"; } | tee "$1/why"); code=${output##*[!0-9]}
+    rm -f "$1/room"; printf %s "${output%?"$code"}" > "$1/why"; echo "$code" > "$1/code"; mv "$1/code" "$1/done"; }' sh "$job" </dev/null >/dev/null 2>&1 &
   until [ -s "$job/pid" ]; do
     kill -0 "$!" 2>/dev/null || [ -s "$job/pid" ] || { echo "the step could not be started" >&2; rm -rf -- "$job"; exit 1; }
     sleep 0.05

@@ -1,6 +1,6 @@
 """Apps: a container of an image, with settings of the inventory, on each host of the app.  Source: docker-run(1).
 
-A container's labels tell whether it is the wanted one: they hold a fingerprint of its settings (no secret) and the digest of
+A container's labels show whether it is the wanted one: they hold a fingerprint of its settings (no secret) and the digest of
 the image that was pulled. When a verification is due, the registry is asked which image the tag names now; otherwise the
 labels count.
 """

@@ -1,7 +1,7 @@
 """Images that are built on a host and pushed to a registry.  Sources: docker-build(1), docker-push(1).
 
-An image has a label with the fingerprint of everything that it is made of. It is built and pushed when the registry says
-that each of its tags names the image with that label. This is recorded; a run that finds the record asks neither Docker
+An image has a label with the fingerprint of everything that it is made of. It counts as built and pushed when, in
+the registry, each of its tags names the image with that label. This is recorded; a run that finds the record asks neither Docker
 nor the registry, unless a verification is due.
 """
 

@@ -1,6 +1,6 @@
 """The registry's certificate and key on the GitLab host, and what GitLab serves.
 
-nginx reads certificates when it starts and on HUP: it serves what the file held then. A renewal that it was not told of
+nginx reads certificates when it starts and on HUP: it serves what the file held then. A renewal without a HUP
 goes unnoticed until the old certificate expires, so what the port serves is compared with the file.
 
 A key on the host never leaves it: openssl there prints its public half. Sources: openssl-pkey(1), openssl-s_client(1),

@@ -128,7 +128,7 @@ class RubySettings(Resource):
         elif removed := removed_settings(edited.content, version):
             raise Refused(
                 f"{GITLAB_RB} would have settings with which GitLab {version} cannot be reconfigured: {'; '.join(removed)}",
-                hint="remove them from [gitlab.settings] or by hand, as the release notes of that version say; then rerun",
+                hint="remove them from [gitlab.settings] or by hand, as the release notes of that version explain, then rerun",
             )
         yield Change(
             f"set {', '.join(dict.fromkeys(_written(one.path) for one in edited.changes))} in {GITLAB_RB}",
@@ -158,7 +158,7 @@ def _claim(path: Path) -> str:
 
 
 def _claims_of(path: Path) -> Set[str]:
-    """The claims that a recorded path may stand for: claims are made before the installed version is known."""
+    """The claims that may belong to a recorded path: claims are made before the installed version is known."""
     nginx = {_claim(("registry_nginx", *path[2:]))} if path[:2] == ("registry", "nginx") else set()
     return {_claim(path)} | nginx
 

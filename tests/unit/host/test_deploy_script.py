@@ -33,7 +33,7 @@ def host(docker: Docker, local: Local) -> LocalSession:
 
 @pytest.fixture
 def deploy(host: LocalSession) -> Deploy:
-    """Deploys the app `web` of `image:new`, checked by a command in the container unless the test says otherwise."""
+    """Deploys the app `web` of `image:new`, checked by a command in the container unless the test gives another check."""
 
     def run(
         url: str = "", status: int = 200, contains: str = "", seconds: int = 1, check: str = "true 'a b'",

@@ -76,7 +76,7 @@ class Job(NamedTuple):
 
 
 @pytest.fixture
-def broken_off(host: LocalSession, home: Path, shell: tuple[str, ...]) -> Iterator[Job]:
+def interrupted(host: LocalSession, home: Path, shell: tuple[str, ...]) -> Iterator[Job]:
     """A connection that broke while SLOW was running: the folder of its job. The job is let go in the end."""
     follower = detach("slow work", here(host, SLOW))
     process = subprocess.Popen(
@@ -118,68 +118,68 @@ def test_output_and_result_arrive_and_nothing_is_left(host: LocalSession, home: 
     assert list(home.iterdir()) == []
 
 
-def test_what_a_step_that_ends_well_says_on_stderr_is_not_told(host: LocalSession) -> None:
+def test_standard_error_of_a_successful_step_is_not_printed(host: LocalSession) -> None:
     """It keeps stderr for the cause of a failure."""
     result = follow(host, sh("echo fine; echo noise >&2"))
     assert (result.text, result.errors, result.code) == ("fine\n", "", 0)
 
 
-def test_a_running_step_is_picked_up(host: LocalSession, home: Path, broken_off: Job) -> None:
+def test_a_running_step_is_resumed(host: LocalSession, home: Path, interrupted: Job) -> None:
     """The next run sees all of its output and its result; it is not started a second time."""
     go(home)
     result = follow(host, sh("echo never"))
     assert result.text.startswith("resuming: the step has been running since ") or "the step ended while" in result.text
     assert result.text.endswith("one\ntwo\n")
     assert (result.errors, result.code) == ("begun\n", 3)
-    assert not broken_off.folder.exists()
+    assert not interrupted.folder.exists()
 
 
-def test_an_ended_step_is_picked_up(host: LocalSession, home: Path, broken_off: Job) -> None:
-    """It ended while nobody was connected: its result counts."""
-    broken_off.end(home)
+def test_an_ended_step_is_resumed(host: LocalSession, home: Path, interrupted: Job) -> None:
+    """It ended while no run was connected: its result counts."""
+    interrupted.end(home)
     result = follow(host, sh("echo never"))
     assert result.text == "resuming: the step ended while no run was connected\none\ntwo\n"
     assert result.code == 3
 
 
-def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, home: Path, broken_off: Job) -> None:
-    """It began before the change that owes it anew: its result says nothing of that change."""
-    owed = Handler("slow work", "do it", sh("true"), detached=True)
-    assert host.run(Command(add_pending((owed,))), deadline=10).code == 0
+def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, home: Path, interrupted: Job) -> None:
+    """It began before the change that needs it again: its result does not cover that change."""
+    handler = Handler("slow work", "do it", sh("true"), detached=True)
+    assert host.run(Command(add_pending((handler,))), deadline=10).code == 0
     go(home)
-    result = follow(host, sh("echo anew"))
+    result = follow(host, sh("echo again"))
     assert "never" not in result.text
-    assert result.text.endswith("anew\n")
+    assert result.text.endswith("again\n")
     assert (
         result.text.replace("waiting for an earlier run of this step, which began before the last change\n", ""),
         result.code,
     ) == (
-        "anew\n",
+        "again\n",
         0,
     )
-    assert not broken_off.folder.exists()
+    assert not interrupted.folder.exists()
 
 
-def test_a_stale_ended_step_is_run_again(host: LocalSession, home: Path, broken_off: Job) -> None:
+def test_a_stale_ended_step_is_run_again(host: LocalSession, home: Path, interrupted: Job) -> None:
     """Its old result is thrown away."""
-    broken_off.end(home)
-    (broken_off.folder / "stale").touch()
-    result = follow(host, sh("echo anew"))
-    assert (result.text, result.code) == ("anew\n", 0)
+    interrupted.end(home)
+    (interrupted.folder / "stale").touch()
+    result = follow(host, sh("echo again"))
+    assert (result.text, result.code) == ("again\n", 0)
 
 
 def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) -> None:
-    """Its process id means another process by now: the boot's id tells."""
+    """Its process id means another process by now: the boot's id shows that."""
     job = home / "job" / "slow-work"
     job.mkdir(parents=True)
     (job / "pid").write_text(f"{os.getpid()}\n")
     (job / "boot").write_text("another-boot\n")
     (job / "out").write_text("half\n")
-    assert follow(host, sh("echo anew")).text == "anew\n"
+    assert follow(host, sh("echo again")).text == "again\n"
 
 
-def test_a_step_that_was_killed_is_a_failure(host: LocalSession, broken_off: Job, shell: tuple[str, ...]) -> None:
-    """Killed from outside while it is followed: said so, with code 143."""
+def test_a_step_that_was_killed_is_a_failure(host: LocalSession, interrupted: Job, shell: tuple[str, ...]) -> None:
+    """Killed while it is followed: reported, with code 143."""
     follower = detach("slow work", here(host, SLOW))
     process = subprocess.Popen(
         [*shell, "-c", host.here(follower.script)],
@@ -190,22 +190,22 @@ def test_a_step_that_was_killed_is_a_failure(host: LocalSession, broken_off: Job
     assert process.stdout is not None
     assert b"resuming" in process.stdout.readline()
     assert process.stdout.readline() == b"one\n"
-    os.killpg(broken_off.pid, signal.SIGKILL)
+    os.killpg(interrupted.pid, signal.SIGKILL)
     out, errors = process.communicate(timeout=20)
     assert out == b""
     assert errors == b"the step was killed\nbegun\n"
     assert process.returncode == 143
 
 
-def test_the_job_survives_in_a_session_of_its_own(broken_off: Job) -> None:
+def test_the_job_survives_in_a_session_of_its_own(interrupted: Job) -> None:
     """A hang-up of the connection's terminal or process group does not reach it."""
-    assert os.getsid(broken_off.pid) == broken_off.pid
-    assert broken_off.reaper.is_alive()
+    assert os.getsid(interrupted.pid) == interrupted.pid
+    assert interrupted.reaper.is_alive()
 
 
 @needs_root
 def test_a_full_disk_fails_at_once(tmp_path: Path, local: Local) -> None:
-    """A step that cannot be started is told, and not waited for."""
+    """A step that cannot be started is reported at once."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)

@@ -151,7 +151,7 @@ class TestBuild:
         ],
     )
     def test_failure(self, docker: Docker, host: LocalSession, broken: str, problem: str) -> None:
-        """The step, Docker's last lines, a remedy; nothing is left in memory."""
+        """The step, Docker's last lines, a remedy; the login's folder is deleted."""
         (docker.folder / broken).touch()
         result = self.build(host, "yes")
         assert result.code == 1

@@ -1,4 +1,4 @@
-"""How a file is replaced: run with a real sh, and looked at afterwards."""
+"""Replacing a file, by each shell, on real file systems."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class TestReplace:
         assert not home.exists()
 
     def test_the_check_sees_the_new_file_with_its_final_mode(self, host: LocalSession, tmp_path: Path) -> None:
-        """Checkers that insist on modes judge what will be there."""
+        """Checkers that depend on modes see the final one."""
         target = tmp_path / "file"
         assert write(host, target, "good\n", check='test "$(stat -c %a "$new")" = 640 && grep -q good "$new"').code == 0
         assert target.read_text() == "good\n"
@@ -157,7 +157,7 @@ class TestReplace:
         assert [one.name for one in real.iterdir()] == ["gitlab.rb"]
 
     def test_a_dangling_symlink_gets_its_target(self, host: LocalSession, tmp_path: Path) -> None:
-        """The link is somebody's decision."""
+        """Whoever made the link wants its target."""
         link = tmp_path / "link"
         link.symlink_to(tmp_path / "elsewhere" / "file")
         assert write(host, link, "new\n").code == 0
@@ -243,7 +243,7 @@ class TestReplace:
 
 
 class TestRaces:
-    """`seen`: the file must hold what was looked at."""
+    """`seen`: the file must hold what was observed."""
 
     @staticmethod
     def write(host: LocalSession, path: Path, seen: bytes | None) -> Result:
@@ -269,7 +269,7 @@ class TestRaces:
         assert not home.exists()
 
     def test_it_was_not_there_and_is_now(self, host: LocalSession, tmp_path: Path) -> None:
-        """Somebody was quicker."""
+        """Another program created it."""
         (tmp_path / "file").write_text("theirs\n")
         assert self.write(host, tmp_path / "file", b"").code == CHANGED_MEANWHILE
 

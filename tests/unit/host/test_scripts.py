@@ -42,7 +42,7 @@ class TestFiles:
     """The files themselves."""
 
     @pytest.mark.parametrize("name", [*NAMES, *LIBRARIES])
-    def test_says_what_it_is(self, name: str) -> None:
+    def test_has_a_header(self, name: str) -> None:
         """A shebang, then a comment."""
         assert re.match(r"#!/bin/sh\n# \w", (FOLDER / f"{name}.sh").read_text())
 
@@ -75,7 +75,7 @@ class TestScript:
     def test_a_file_for_the_host_needs_no_library(self) -> None:
         """It is written there alone."""
         assert file_text("acme_hook_pre").startswith("#!/bin/sh\n")
-        with pytest.raises(ValueError, match="cannot stand alone"):
+        with pytest.raises(ValueError, match="cannot be a file on a host"):
             file_text("build_image")
 
 

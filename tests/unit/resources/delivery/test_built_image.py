@@ -49,8 +49,8 @@ def made(wanted: BuiltImage) -> str:
 def summaries(wanted: BuiltImage, image: str, record: Any, due: bool = False) -> list[str]:
     """What is left to do."""
     filled = image.replace("PRINT", made(wanted))
-    noted = json.loads(json.dumps(record).replace("PRINT", made(wanted)))
-    return [one.summary for one in planned(wanted, observe(wanted, {"image": filled}, record=noted, due=due))]
+    recorded = json.loads(json.dumps(record).replace("PRINT", made(wanted)))
+    return [one.summary for one in planned(wanted, observe(wanted, {"image": filled}, record=recorded, due=due))]
 
 
 LOCAL = f"local PRINT sha256:9 r.example.com/sammy/hello@{DIGEST}\n" * 2
@@ -72,7 +72,7 @@ CASES = [
     (THERE, RECORD, True, []),
     # something else is wanted now
     (f"local old sha256:9 r.example.com/sammy/hello@{OTHER}\n", {"made": "old", "digest": OTHER}, False, [BUILD, VERIFY]),
-    # somebody pushed another one, or took the tag away
+    # another image was pushed, or the tag was deleted
     (LOCAL + f"tag 1.0 {OTHER}\ntag latest {OTHER}\n", RECORD, True, [BUILD, VERIFY]),
     ("tag 1.0 absent\ntag latest absent\n", RECORD, True, [BUILD, VERIFY]),
     # the registry cannot be asked: nothing is built for that
@@ -140,3 +140,10 @@ def test_all_that_decides_what_is_built_is_in_its_name(folder: Path) -> None:
     seen = {made(image(folder)), made(image(folder, arguments={"A": "b"})), made(image(folder, target="x"))}
     (folder / "more").write_text("x")
     assert len(seen | {made(image(folder))}) == 4
+
+
+def test_fingerprint_is_that_of_version_0_1_0(folder: Path) -> None:
+    """Another one would build every image of the estate again."""
+    image = parse("r.example.com/a")
+    wanted = BuiltImage(image, ("1", "l"), Context(folder), "digest", Registry(), True, {"V": "1"}, "t")
+    assert wanted.fingerprint == "5a31bd324ef21f32dbf259c4609616d9"

@@ -1,4 +1,4 @@
-"""An app's container: made, replaced, started, left alone, removed. What its script does is tried on real hosts."""
+"""An app's container: created, replaced, started, kept, removed. tests/unit/host/test_deploy_script.py runs its script."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_without_docker_it_waits_for_it() -> None:
 
 
 def test_another_ones_container_of_that_name() -> None:
-    """It is left alone, and named."""
+    """It is named and not touched."""
     with pytest.raises(Refused, match="there is another container called hello, of nginx"):
         planned(app(), observe(app(), {"containers": "hello|running||||nginx\n"}))
 
 
 def test_a_tag_that_is_gone() -> None:
-    """The container serves on; it is said."""
+    """The container keeps running, with a note."""
     one = app()
     seen = observe(one, {"containers": RUNS.replace("PRINT", settings(one)), "image": "absent\n"}, due=True)
     assert planned(one, seen) == []
@@ -124,6 +124,14 @@ def test_what_is_a_setting() -> None:
     assert len({settings(one) for one in OTHERS}) == len(OTHERS)
 
 
+def test_fingerprint_is_that_of_version_0_1_0() -> None:
+    """Another one would replace every container of the estate."""
+    environment = {"A": "b", "T": Secret("s")}
+    image = parse("r.example.com/a:1")
+    wanted = Deployment("hello", image, Registry(), ("--restart", "no"), ("serve",), environment)
+    assert wanted.fingerprint == "256576e25d6bea2b1f6160714468eb35"
+
+
 def test_secrets_travel_on_standard_input() -> None:
     """The password's line, then the variables; none of it is in the script."""
     command = script(app(ports=(PublishedPort("", 5001, 5000, "tcp"),)))
@@ -150,7 +158,7 @@ DROPPED = [
 
 @pytest.mark.parametrize(("state", "containers", "wanted", "apps"), DROPPED)
 def test_dropped_apps(state: dict[str, Any], containers: str, wanted: list[str], apps: tuple[str, ...]) -> None:
-    """What we deployed and is wanted no more goes; what others started never does."""
+    """What we deployed and is no longer wanted is removed; other containers never are."""
     one = DroppedApps(apps)
     changes = planned(one, observe(one, {"containers": containers}, records=state))
     assert [change.summary for change in changes] == wanted
@@ -169,6 +177,6 @@ def test_docker_is_not_asked_where_no_app_ever_was(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_none() -> None:
-    """A Docker that says something else is not taken for an empty host."""
+    """Unexpected output of Docker is an error: the host does not count as empty."""
     with pytest.raises(ProbeFailed, match="docker ps printed: template parsing error"):
         planned(app(), observe(app(), {"containers": "template parsing error: x\n"}))

@@ -1,4 +1,4 @@
-"""What nobody uses: how it is told, and the hosts' own timer. The script that finds it is tried on real hosts."""
+"""Unused images and stopped containers: the change and its message. test_image_scripts.py runs the script."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_many_are_not_all_named() -> None:
 
 @pytest.mark.parametrize("seen", ["", "\n"])
 def test_nothing_to_remove(seen: str) -> None:
-    """Nothing is told."""
+    """No change."""
     assert planned(UnusedImages(14), observe(UnusedImages(14), seen)) == []
 
 
@@ -55,8 +55,8 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "number", "told"), SIZES)
-def test_sizes(text: str, number: float, told: str) -> None:
+@pytest.mark.parametrize(("text", "number", "shown"), SIZES)
+def test_sizes(text: str, number: float, shown: str) -> None:
     """As Docker writes them."""
     assert bytes_of(text) == pytest.approx(number)
-    assert human(bytes_of(text)) == told
+    assert human(bytes_of(text)) == shown

@@ -1,4 +1,4 @@
-"""Docker's restart that takes itself back, and waiting for CI jobs: real sh, programs that do as each test says."""
+"""Docker's restart with its rollback, and waiting for CI jobs: run by each shell with fake programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from provision.host.docker import wait_for_ci_jobs
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
-from provision.resources.system.firewall import published
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
 from tests.unit.conftest import Local
@@ -24,13 +23,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: 
 
 
 class Docker:
-    """A host with Docker; its daemon starts when daemon.json does not say `broken`."""
+    """A host with Docker; its daemon starts unless daemon.json holds `broken`."""
 
     def __init__(self, folder: Path, local: Local) -> None:
         self.folder = folder
         for name in ("bin", "docker", "home/rollback"):
             (folder / name).mkdir(parents=True)
-        self.file, self.aside = folder / "docker/daemon.json", folder / "home/rollback/daemon.json"
+        self.file, self.copy = folder / "docker/daemon.json", folder / "home/rollback/daemon.json"
         self.pending = folder / "home/pending"
         self.program("systemctl", f'[ "$1" = restart ] || exit 0; ! grep -qs broken {self.file}')
         self.program("docker", "exit 0")
@@ -69,46 +68,46 @@ class TestRestart:
     """The handler."""
 
     def test_well(self, docker: Docker) -> None:
-        """What was put aside goes."""
+        """The rollback copy is deleted."""
         docker.file.write_text("{}")
-        docker.aside.write_text("old")
+        docker.copy.write_text("old")
         result = docker.restart()
         assert (result.code, result.errors) == (0, "")
-        assert not docker.aside.parent.exists()
+        assert not docker.copy.parent.exists()
 
-    def test_taken_back(self, docker: Docker) -> None:
-        """The old file is in force, its debt struck and no other, the cause told without the journal's noise."""
+    def test_rolled_back(self, docker: Docker) -> None:
+        """The previous file is restored, only this handler is cleared, and the cause is printed without the journal's other lines."""
         docker.file.write_text("broken")
-        docker.aside.write_text("old")
+        docker.copy.write_text("old")
         result = docker.restart()
         assert result.code == 1
         assert result.errors == (f"failed to start daemon: the cause\nrolled back to the previous {docker.file}\n")
         assert docker.file.read_text() == "old"
-        assert not docker.aside.parent.exists()
+        assert not docker.copy.parent.exists()
         assert docker.pending.read_text() == "other\tx\nmy-restart-docker\ty\n"
 
-    def test_taken_back_to_no_file(self, docker: Docker) -> None:
+    def test_rolled_back_to_no_file(self, docker: Docker) -> None:
         """There was none before."""
         docker.file.write_text("broken")
-        (docker.aside.parent / "daemon.json.none").touch()
+        (docker.copy.parent / "daemon.json.none").touch()
         assert docker.restart().code == 1
         assert not docker.file.exists()
-        assert not docker.aside.parent.exists()
+        assert not docker.copy.parent.exists()
 
-    def test_nothing_to_put_back(self, docker: Docker) -> None:
-        """Said so; the debt stays."""
+    def test_nothing_to_restore(self, docker: Docker) -> None:
+        """The message says so, and the handler stays pending."""
         docker.file.write_text("broken")
         result = docker.restart()
         assert "there is no earlier version of" in result.errors
         assert "restart-docker\t" in docker.pending.read_text()
 
     def test_the_old_one_does_not_start_either(self, docker: Docker) -> None:
-        """Both are told; it is kept."""
+        """Both are reported; the copy is kept."""
         docker.file.write_text("broken")
-        docker.aside.write_text("broken too")
+        docker.copy.write_text("broken too")
         result = docker.restart()
         assert "but Docker does not start with it either" in result.errors
-        assert docker.aside.exists()
+        assert docker.copy.exists()
         assert "restart-docker\t" in docker.pending.read_text()
 
     def test_it_waits_for_jobs_unless_it_is_to_be_now(self) -> None:
@@ -145,7 +144,7 @@ class TestJobs:
         assert result.text == "waiting for the CI jobs on this host to end: container job-1\ndone\n"
 
     def test_a_job_that_does_not_end(self, docker: Docker, socket_there: None) -> None:
-        """Told, and nothing is restarted."""
+        """Reported, and nothing is restarted."""
         del socket_there
         docker.program("systemctl", "echo 0")
         docker.program("docker", "echo 'container a'; echo 'container b'")
@@ -171,7 +170,7 @@ def settings(wanted: dict[str, Any]) -> JsonSettings:
 
 
 class TestDaemonJson:
-    """What an edit of daemon.json owes, and what is put aside for it."""
+    """Which handler a change of daemon.json notifies, and the rollback copy."""
 
     @staticmethod
     def plan(wanted: dict[str, Any], found: Result, ours: list[str]) -> list[Change]:
@@ -180,7 +179,7 @@ class TestDaemonJson:
         return planned(resource, observe(resource, {"file": found}, record=ours))
 
     @pytest.mark.parametrize(
-        ("before", "wanted", "ours", "owed"),
+        ("before", "wanted", "ours", "handler"),
         [
             ('{"debug": false}', {"debug": True}, [], "reload-docker"),
             ('{"bip": "x"}', {"debug": True}, [], "reload-docker"),
@@ -189,17 +188,19 @@ class TestDaemonJson:
             ('{"mtu": 1400, "debug": true}', {"debug": True}, ["mtu"], "restart-docker"),
         ],
     )
-    def test_reload_where_that_suffices(self, before: str, wanted: dict[str, Any], ours: list[str], owed: str) -> None:
+    def test_reload_where_that_suffices(
+        self, before: str, wanted: dict[str, Any], ours: list[str], handler: str
+    ) -> None:
         """By the keys that are touched."""
         (change,) = self.plan(wanted, file_is(before), ours)
-        assert [one.name for one in change.notify] == [owed]
+        assert [one.name for one in change.notify] == [handler]
 
     def test_both_are_declared(self) -> None:
-        """So that either debt is paid by this task."""
+        """So that the task runs either of them when it is pending."""
         assert [one.name for one in settings({}).handlers] == ["restart-docker", "reload-docker"]
 
     def test_a_file_of_others_is_not_even_read(self) -> None:
-        """Nothing wanted, nothing of ours: broken JSON is nobody's business."""
+        """Nothing wanted, nothing of ours: broken JSON does not matter."""
         assert self.plan({}, file_is("{broken"), []) == []
 
     def execute(self, docker: Docker, wanted: dict[str, Any]) -> None:
@@ -210,49 +211,31 @@ class TestDaemonJson:
             assert docker.session.run(change.run, deadline=10).code == 0
 
     @needs_root
-    def test_what_was_in_force_is_put_aside_once(self, docker: Docker) -> None:
-        """Before the first unpaid edit."""
+    def test_the_file_is_copied_once(self, docker: Docker) -> None:
+        """Before the first change whose restart has not succeeded yet."""
         docker.file.write_text('{"mtu": 1}')
         self.execute(docker, {"mtu": 2})
         self.execute(docker, {"mtu": 3})
-        assert docker.aside.read_text() == '{"mtu": 1}'
+        assert docker.copy.read_text() == '{"mtu": 1}'
 
     @needs_root
-    def test_that_there_was_no_file_is_noted(self, docker: Docker) -> None:
+    def test_a_missing_file_is_marked(self, docker: Docker) -> None:
         """And not overwritten by the second edit."""
         self.execute(docker, {"mtu": 2})
         self.execute(docker, {"mtu": 3})
-        assert [one.name for one in docker.aside.parent.iterdir()] == ["daemon.json.none"]
+        assert [one.name for one in docker.copy.parent.iterdir()] == ["daemon.json.none"]
 
     @needs_root
-    def test_a_reload_puts_nothing_aside(self, docker: Docker) -> None:
+    def test_a_reload_makes_no_copy(self, docker: Docker) -> None:
         """It cannot keep Docker from coming up."""
         self.execute(docker, {"debug": True})
-        assert list(docker.aside.parent.iterdir()) == []
+        assert list(docker.copy.parent.iterdir()) == []
 
     def test_bare(self) -> None:
-        """A restart is owed where a key needs one."""
+        """A restart, where a key needs one."""
         (change,) = self.plan({"log-driver": "local"}, NO_FILE, [])
         assert [one.name for one in change.notify] == ["restart-docker"]
         assert isinstance(change.notify[0], Handler)
-
-
-@pytest.mark.parametrize(
-    ("text", "ports"),
-    [
-        ("", []),
-        ("web 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp\n", ["8080/tcp (container web)"]),
-        ("web 0.0.0.0:8080->80/tcp, :::8080->80/tcp\n", ["8080/tcp (container web)"]),
-        ("db 127.0.0.1:5432->5432/tcp, [::1]:5432->5432/tcp\n", []),
-        ("dns 0.0.0.0:53->53/udp, 0.0.0.0:53->53/tcp\n", ["53/tcp (container dns)", "53/udp (container dns)"]),
-        ("many 192.0.2.1:9000-9001->9000-9001/tcp\n", ["9000-9001/tcp (container many)"]),
-        ("b 0.0.0.0:443->443/tcp\na 0.0.0.0:80->80/tcp\n", ["80/tcp (container a)", "443/tcp (container b)"]),
-        ("inside 80/tcp\n", []),
-    ],
-)
-def test_ports_that_docker_publishes_past_the_firewall(text: str, ports: list[str]) -> None:
-    """By port; those on loopback do not count."""
-    assert published(text) == ports
 
 
 def test_reload_is_a_signal_that_is_answered() -> None:

@@ -34,7 +34,7 @@ def written(change: Change) -> Any:
 
 
 def test_bare() -> None:
-    """No file: created with our keys, which are remembered; the restart is owed."""
+    """No file: created with our keys, which are recorded; the restart is notified."""
     (change,) = plan(settings(debug=True), NO_FILE)
     assert (change.summary, change.action) == (f"create {PATH}", "create")
     assert written(change) == {"debug": True}
@@ -51,7 +51,7 @@ def test_half_done() -> None:
 
 
 def test_converged_in_any_layout() -> None:
-    """Spaces, the order of keys and who else writes there say nothing."""
+    """Spaces, the order of keys and keys of others do not matter."""
     assert plan(settings(debug=True), file_is('{ "x":1,\n\n"debug" : true }'), ["debug"]) == []
 
 
@@ -83,28 +83,28 @@ def test_an_empty_file_counts_as_an_empty_object() -> None:
 
 
 def test_true_is_not_one() -> None:
-    """Values of other types that Python holds equal are told apart."""
+    """Values of other types that Python holds equal are different."""
     (change,) = plan(settings(debug=True), file_is('{"debug": 1}'))
     assert written(change) == {"debug": True}
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         ('{\n"a": 1,\n}', r"line 3: not JSON: "),
         ("[1]", "holds no JSON object"),
         ('"text"', "holds no JSON object"),
     ],
 )
-def test_broken_json_is_never_written_over(content: str, said: str) -> None:
+def test_broken_json_is_never_written_over(content: str, problem: str) -> None:
     """Refused, with the line where the parser stumbled."""
-    with pytest.raises(Refused, match=said) as caught:
+    with pytest.raises(Refused, match=problem) as caught:
         plan(settings(debug=True), file_is(content))
     assert "not written over" in caught.value.hint
 
 
 def test_broken_encoding() -> None:
-    """Not UTF-8: told, not crashed upon."""
+    """Not UTF-8: an error with a message."""
     with pytest.raises(ProbeFailed, match="is not UTF-8"):
         plan(settings(debug=True), file_is(b'{"a": "\xff"}'))
 

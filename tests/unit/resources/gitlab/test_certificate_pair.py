@@ -122,7 +122,7 @@ LEAF = Cert("leaf", "middle")
     ids=["with the root", "without it", "RSA", "self-signed", "upper case", "second name", "wildcard", "IP", "IPv6"],
 )
 def test_fit_for_use(chain: list[Cert], host: str) -> None:
-    """The time until it expires is told."""
+    """The result is the time until it expires."""
     assert check(chain, host, chain[0].name) == 80 * DAY
 
 
@@ -235,7 +235,7 @@ class TestOnTheHost:
         return Cert(**{"start": today - DAY, "end": today + 90 * DAY, **changes})  # type: ignore[arg-type]
 
     def test_converged(self, ssl: Path, pair: CertificatePair) -> None:
-        """Nothing to do, nothing to say."""
+        """No change and no note."""
         seen = observe_on(self.put(ssl, self.current().pem, private()), pair)
         assert planned(pair, seen) == []
         assert notes(pair, seen) == []
@@ -259,7 +259,7 @@ class TestOnTheHost:
 
     @pytest.mark.parametrize("gone", ["g.crt", "g.key"])
     def test_bare(self, ssl: Path, pair: CertificatePair, gone: str) -> None:
-        """A file that nobody brings is a fault that names it; one that is on its way is none."""
+        """A missing file is an error that names it, unless a reconfigure writes it."""
         host = self.put(ssl, self.current().pem, private())
         (ssl / gone).unlink()
         seen = observe_on(host, pair)
@@ -311,7 +311,7 @@ def test_broken_reading() -> None:
 
 
 def test_no_openssl_on_the_host() -> None:
-    """Told as what openssl (or sh) says."""
+    """The message has the output of openssl (or sh)."""
     pair = CertificatePair("/c", "/k", HOST)
     answers = {"fullchain": file_is(LEAF.pem), "key": Result(b"0600 root:root\n", b"sh: 1: openssl: not found\n", 127)}
     with pytest.raises(ProvisionError, match="openssl: not found"):

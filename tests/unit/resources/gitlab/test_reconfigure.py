@@ -1,11 +1,335 @@
-"""The handler that every edit of gitlab.rb owes; its script is run in test_reconfigure_script."""
+"""The handler that changes of gitlab.rb notify: its script, run by each shell with a fake `gitlab-ctl` and a registry."""
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import pytest
 
-from provision.resources.gitlab.gitlab_rb import reconfigure
+from provision.resources.gitlab import gitlab_rb as module
+from provision.shell import Result
 from provision.url import Url
+from tests.unit.conftest import Local
+
+NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
+REALM = "http://gitlab.example.com/jwt/auth"
+CHEF = "echo >&2; echo 'There was an error running gitlab-ctl reconfigure:' >&2; echo >&2; echo 'no such database' >&2; exit 1"
+WAITS = "echo 'Cinc Client 77 is running, will wait for it to finish and then run.'; exec sleep 30"
+S3 = 'storage: {"s3":{"bucket":"b","regionendpoint":"http://127.0.0.1:9"}}\n'
+
+
+@dataclass
+class Gitlab:
+    """A host with a gitlab.rb that was edited and not reconfigured yet, and a `gitlab-ctl` made of small scripts."""
+
+    folder: Path
+    local: Local
+    answers: list[tuple[int, str]]  # what the registry answers one by one, the last for ever: status, realm
+    url: str = ""
+    new: str = NEW
+
+    def program(self, command: str, script: str) -> None:
+        """What `gitlab-ctl COMMAND` does; `$n` counts the reconfigures from 1."""
+        self.folder.joinpath("does", command).write_text(script)
+
+    def run(self, *, limit: int = 20) -> Result:
+        """Runs the script to its end."""
+        folder = self.folder
+        names = {"/etc/gitlab": "etc", "/var/lib/provision": "home", "/var/opt/gitlab": "var", "/run": "run"}
+        session = self.local(
+            {old: folder / new for old, new in names.items()} | {"/var/log/gitlab": folder / "log"},
+            {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
+        )
+        done = session.run(
+            module.reconfigure(Url.parse(self.url) if self.url else None, REALM if self.url else "", limit=limit).run,
+            deadline=60,
+        )
+        assert list((folder / "run").iterdir()) == []
+        return done
+
+    @property
+    def copy(self) -> Path:
+        """Where the earlier gitlab.rb is."""
+        return self.folder / "home/rollback/gitlab.rb"
+
+    @property
+    def in_force(self) -> list[str]:
+        """The gitlab.rb of each reconfigure, in order."""
+        return [path.read_text() for path in sorted((self.folder / "seen").iterdir())]
+
+    @property
+    def now(self) -> str:
+        """gitlab.rb as it stands."""
+        return (self.folder / "etc/gitlab.rb").read_text()
+
+    @property
+    def pending(self) -> list[str]:
+        """The pending handlers, by name."""
+        path = self.folder / "home/pending"
+        return [line.partition("\t")[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+CTL = """#!/bin/sh
+top=%s
+case $1 in reconfigure) n=$(($(ls $top/seen | wc -l) + 1)); cp $top/etc/gitlab.rb $top/seen/$n ;; esac
+[ ! -e "$top/does/$1" ] || . "$top/does/$1"
+"""
+
+
+@pytest.fixture
+def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Local) -> Gitlab:
+    """All is well with it; it does not wait for services, and watches the registry for 1 s."""
+    monkeypatch.setattr(module, "_UP_SECONDS", 0)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 1)
+    for name in ("bin", "does", "etc", "home/rollback", "log/registry", "log/nginx", "run", "seen", "var/registry"):
+        (tmp_path / name).mkdir(parents=True)
+    ctl = tmp_path / "bin/gitlab-ctl"
+    ctl.write_text(CTL % tmp_path)
+    ctl.chmod(0o755)
+    (tmp_path / "etc/gitlab.rb").write_text(NEW)
+    (tmp_path / "home/rollback/gitlab.rb").write_text(OLD)
+    (tmp_path / "home/pending").write_text("reconfigure\treconfigure GitLab\nreload\treload it\n")
+    return Gitlab(tmp_path, local, [])
+
+
+@pytest.fixture
+def registry(gitlab: Gitlab) -> Iterator[Gitlab]:
+    """The same with a registry that gives these `answers`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, realm = gitlab.answers.pop(0) if len(gitlab.answers) > 1 else gitlab.answers[0]
+            body = b'{"detail":"health check failed"}'
+            self.send_response(status)
+            self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="container_registry"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Prints nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    gitlab.url = f"http://registry.example.com:{server.server_port}"
+    gitlab.answers = [(401, REALM)]
+    gitlab.new = f"{NEW}registry_external_url '{gitlab.url}'\n"
+    (gitlab.folder / "etc/gitlab.rb").write_text(gitlab.new)
+    yield gitlab
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_new_state(gitlab: Gitlab) -> None:
+    """It succeeds: one reconfigure with the new file, and no rollback copy is left."""
+    gitlab.program("reconfigure", "echo 'gitlab Reconfigured!'")
+    done = gitlab.run()
+    assert (done.code, done.text, done.errors) == (0, "gitlab Reconfigured!\n", "")
+    assert (gitlab.in_force, gitlab.now) == ([NEW], NEW)
+    assert not gitlab.copy.parent.exists()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, what is printed then, and how often GitLab is reconfigured with which file."""
+
+    name: str
+    breaks: Callable[[Gitlab], None]
+    words: tuple[str, ...]
+    seen: tuple[str, ...]
+    limit: int = 20
+
+
+def does(command: str, script: str) -> Callable[[Gitlab], None]:
+    """`gitlab-ctl COMMAND` does that."""
+    return lambda gitlab: gitlab.program(command, script)
+
+
+def once(script: str) -> str:
+    """The first reconfigure does that; the next is well."""
+    return f"if [ $n = 1 ]; then {script}; fi"
+
+
+def nginx_is_down(gitlab: Gitlab) -> None:
+    """nginx does not start with the new file."""
+    gitlab.program(
+        "status",
+        "! grep -q new $top/seen/$(ls $top/seen | tail -n 1) || echo 'down: nginx: 0s, normally up; run: log: (pid 1) 5s'",
+    )
+    gitlab.program("reconfigure", "echo 'nginx: [emerg] cannot load certificate' >> $top/log/nginx/current")
+
+
+FAULTS = [
+    Fault("unreadable", does("show-config", "echo 'undefined method external_ulr' >&2; exit 1"), ("external_ulr",), ()),
+    Fault("chef", does("reconfigure", once(CHEF)), ("no such database",), (NEW, OLD)),
+    Fault(
+        "silent", does("reconfigure", once("echo last words; exit 7")), ("failed with code 7", "last words"), (NEW, OLD)
+    ),
+    Fault("slow", does("reconfigure", once("exec sleep 30")), ("did not end within 1 s",), (NEW, OLD), 1),
+    Fault("down", nginx_is_down, ("down: nginx: 0s, normally up", "[emerg] cannot load certificate"), (NEW, OLD)),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
+def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
+    """The previous file is restored, and reconfigured if a reconfigure had begun; only this handler is cleared; the cause is printed."""
+    fault.breaks(gitlab)
+    done = gitlab.run(limit=fault.limit)
+    assert done.code == 1
+    assert [word for word in fault.words if word not in done.errors] == []
+    unreadable = fault.name == "unreadable"  # found before anything was reconfigured
+    ending = "; nothing was reconfigured" if unreadable else ""
+    assert done.errors.endswith(f"rolled back to the previous {gitlab.folder}/etc/gitlab.rb{ending}\n")
+    assert (tuple(gitlab.in_force), gitlab.now, gitlab.pending) == (fault.seen, OLD, ["reload"])
+    assert not gitlab.copy.parent.exists()
+
+
+def test_another_one_is_waited_for(gitlab: Gitlab) -> None:
+    """Its output is shown, and then ours begins."""
+    gitlab.program("reconfigure", WAITS.replace("exec sleep 30", "sleep 0.3; echo 'Starting Cinc Client'; echo done"))
+    done = gitlab.run()
+    assert (done.code, done.text.splitlines()[-1], "will wait for it" in done.text) == (0, "done", True)
+    assert gitlab.in_force == [NEW]
+
+
+def test_another_one_that_does_not_end(gitlab: Gitlab) -> None:
+    """The file is restored, nothing is reconfigured again; the other one may have read either file, so the handler stays pending."""
+    gitlab.program("reconfigure", WAITS)
+    done = gitlab.run(limit=1)
+    assert done.code == 1
+    assert "another reconfigure is running, and did not end within 1 s" in done.errors
+    assert done.errors.endswith("; the next run reconfigures GitLab with it\n")
+    assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([NEW], OLD, ["reconfigure", "reload"])
+
+
+def test_a_service_that_was_down_before(gitlab: Gitlab) -> None:
+    """It was stopped before: the new file did not break it."""
+    gitlab.program("status", "echo 'down: sidekiq: 9s, normally up; run: log: (pid 1) 5s'")
+    assert gitlab.run().code == 0
+    assert gitlab.now == NEW
+
+
+def test_a_service_down_since_an_attempt_that_was_cut_short(gitlab: Gitlab) -> None:
+    """The host went down while the new file was being put in force: what is down now, that file may have broken."""
+    nginx_is_down(gitlab)
+    gitlab.folder.joinpath("seen/0").write_text(NEW)
+    gitlab.copy.with_name("gitlab.rb.begun").touch()
+    assert gitlab.run().code == 1
+    assert gitlab.in_force == [NEW, NEW, OLD]
+
+
+def test_unreadable_after_an_attempt_that_was_cut_short(gitlab: Gitlab) -> None:
+    """That attempt had begun to use the new file: it is rolled back, though this one began nothing."""
+    gitlab.program("show-config", "exit 1")
+    gitlab.copy.with_name("gitlab.rb.begun").touch()
+    assert gitlab.run().code == 1
+    assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([OLD], OLD, ["reload"])
+
+
+def test_the_old_one_fails_too(gitlab: Gitlab) -> None:
+    """Both causes are printed; the handler stays pending and the copy is kept, for the next run."""
+    gitlab.program("reconfigure", f"[ $n = 1 ] || {{ {CHEF.replace('database', 'disk')}; }}; {CHEF}")
+    done = gitlab.run()
+    assert done.code == 1
+    assert "no such database" in done.errors
+    assert "cannot be reconfigured with it either" in done.errors
+    assert "no such disk" in done.errors
+    assert (gitlab.now, gitlab.pending, gitlab.copy.read_text()) == (OLD, ["reconfigure", "reload"], OLD)
+
+
+def test_there_was_none_before(gitlab: Gitlab) -> None:
+    """On a host whose first gitlab.rb this is, there is nothing to restore: the message says so, and the handler stays pending."""
+    gitlab.copy.unlink()
+    gitlab.program("reconfigure", CHEF)
+    done = gitlab.run()
+    assert done.errors.endswith("to restore: it keeps the new settings\n")
+    assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([NEW], NEW, ["reconfigure", "reload"])
+
+
+def test_the_registry_answers(registry: Gitlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a moment; its configuration is as before, so that it is not watched."""
+    monkeypatch.setattr(module, "_UP_SECONDS", 5)
+    registry.answers = [(502, ""), (401, REALM)]
+    done = registry.run()
+    assert (done.code, done.text, registry.now) == (0, "waiting until GitLab's services are up\n", registry.new)
+
+
+def test_a_registry_that_is_not_asked_for_yet(registry: Gitlab) -> None:
+    """`provision gitlab` alone, or with the registry's old address still in gitlab.rb: it is not this run's to bring up."""
+    registry.answers = [(503, "")]
+    for text in (
+        NEW,
+        f"{NEW}registry_external_url 'http://old.example.com:1'\n#registry_external_url '{registry.url}'\n",
+    ):
+        (registry.folder / "etc/gitlab.rb").write_text(text)
+        assert (registry.run().code, registry.now) == (0, text)
+
+
+@pytest.mark.parametrize(
+    ("status", "realm", "words"),
+    [
+        (
+            401,
+            "http://old.example.com/jwt/auth",
+            f"does not send clients to {REALM}, but: WWW-Authenticate: Bearer realm=",
+        ),
+        (
+            503,
+            REALM,
+            'answers 503 instead of 401\n{"detail":"health check',
+        ),
+    ],
+    ids=["another realm", "unavailable"],
+)
+def test_the_registry_does_not(registry: Gitlab, status: int, realm: str, words: str) -> None:
+    """Its answer is printed, with the body of a failure; the previous file is restored."""
+    registry.answers = [(status, realm)]
+    done = registry.run()
+    assert (done.code, words in done.errors) == (1, True), done.errors
+    assert registry.in_force == [registry.new, OLD]
+
+
+def test_far_storage_is_watched(registry: Gitlab) -> None:
+    """With another configuration and storage elsewhere the registry is watched; it stays well."""
+    registry.program("reconfigure", f"echo '{S3}' > $top/var/registry/config.yml")
+    done = registry.run()
+    assert (done.code, done.text) == (
+        0,
+        "the registry answers; watching it for 1 s, since wrong storage shows only then\n",
+    )
+
+
+def test_storage_on_the_hosts_disk_is_not_watched(registry: Gitlab) -> None:
+    """Without it the registry would not even start."""
+    registry.program(
+        "reconfigure", """echo 'storage: {"filesystem":{"rootdirectory":"/var"}}' > $top/var/registry/config.yml"""
+    )
+    assert (registry.run().text, registry.now) == ("", registry.new)
+
+
+def test_the_registry_breaks_down_while_it_is_watched(registry: Gitlab) -> None:
+    """The message has its answer, that its storage cannot be reached, and its errors since: no older lines, no warnings."""
+    log = registry.folder / "log/registry/current"
+    log.write_text('level=error msg="of long ago"\n')
+    lines = 'level=warning msg="authorization token required"\nlevel=error msg="s3: connection refused"\n'
+    registry.program("reconfigure", f"echo '{S3}' > $top/var/registry/config.yml; printf '%s' '{lines}' >> {log}")
+    registry.answers = [(401, REALM), (503, "")]
+    done = registry.run()
+    assert done.code == 1
+    assert done.errors.startswith("the registry came up and failed again, its storage cannot be used: ")
+    assert "health check failed" in done.errors
+    assert "the storage http://127.0.0.1:9 cannot be reached from the host: curl: (7)" in done.errors
+    assert "s3: connection refused" in done.errors
+    assert "of long ago" not in done.errors
+    assert "token required" not in done.errors
+    assert registry.in_force == [registry.new, OLD]
 
 
 @pytest.mark.parametrize(
@@ -19,14 +343,14 @@ from provision.url import Url
 )
 def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
     """By its URL, connecting to loopback: an IPv6 address as well as a name."""
-    script = reconfigure(Url.parse(url) if url else None).run.script
+    script = module.reconfigure(Url.parse(url) if url else None).run.script
     assert f"set -- {shown}" in script
     assert '--connect-to ::127.0.0.1: "$@" -- "$url/v2/"' in script
 
 
 def test_it_outlives_the_connection() -> None:
-    """Detached, under the one name that gitlab.rb's edits owe, and longer than two attempts."""
-    handler = reconfigure()
+    """Detached, under one name, and longer than two attempts."""
+    handler = module.reconfigure()
     assert (handler.name, handler.detached, handler.rolls_back) == ("reconfigure", True, True)
     assert handler.deadline > 2 * 1500
     assert handler.run.stdin == b""

@@ -26,7 +26,7 @@ EMPTY = "/var/opt/gitlab/gitlab-rails/shared/registry\n"
 FULL = f"{EMPTY}sammy\n"
 
 
-def say(text: str | None, folder: str = EMPTY, acknowledged: bool = False, **wanted: Any) -> list[str]:
+def notes_of(text: str | None, folder: str = EMPTY, acknowledged: bool = False, **wanted: Any) -> list[str]:
     """The notes for a gitlab.rb; there are never changes."""
     resource = RegistryStorage({**WANTED, **wanted}, acknowledged)
     packed = b"" if text is None else gzip.compress(text.encode())
@@ -60,7 +60,7 @@ def say(text: str | None, folder: str = EMPTY, acknowledged: bool = False, **wan
 )
 def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
     """No switch, or no image."""
-    assert say(text, folder) == []
+    assert notes_of(text, folder) == []
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
     ids=["own disk, with images", "another bucket", "another endpoint", "another driver", "computed"],
 )
 def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str) -> None:
-    """With how to take the images along; acknowledged, it is noted."""
+    """With a hint how to migrate the images; when acknowledged, a note."""
     with pytest.raises(Refused) as caught:
-        say(text, folder)
+        notes_of(text, folder)
     assert left in caught.value.text
     assert "registry.migrate=acknowledged" in caught.value.hint
-    (note,) = say(text, folder, acknowledged=True)
+    (note,) = notes_of(text, folder, acknowledged=True)
     assert note.startswith("the registry's storage changes, as acknowledged: ")
     assert left in note
 
@@ -88,8 +88,8 @@ def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str
 def test_another_folder_in_the_bucket_is_another_place() -> None:
     """rootdirectory counts; keys and region do not."""
     with pytest.raises(Refused):
-        say(SAME, rootdirectory="/elsewhere")
-    assert say(SAME, region="other", secretkey=Secret("new-key")) == []
+        notes_of(SAME, rootdirectory="/elsewhere")
+    assert notes_of(SAME, region="other", secretkey=Secret("new-key")) == []
 
 
 def test_broken() -> None:

@@ -35,21 +35,21 @@ def plan(bucket: S3Bucket, listed: Result | str, record: Any = None) -> list[Cha
 
 
 def test_bare() -> None:
-    """It can be listed and was never proven: the proof is run, changes nothing, and is remembered."""
-    (proof,) = plan(BUCKET, LISTED)
-    assert proof.summary == "verify bucket registry: put, get and delete an object"
-    assert proof.verification
-    assert proof.record
+    """It can be listed and was never verified: the verification is run, changes nothing, and is recorded."""
+    (change,) = plan(BUCKET, LISTED)
+    assert change.summary == "verify bucket registry: put, get and delete an object"
+    assert change.verification
+    assert change.record
 
 
 def test_converged() -> None:
-    """Proven with these very settings: looked at, and left alone."""
-    (proof,) = plan(BUCKET, LISTED)
-    assert plan(BUCKET, LISTED, proof.record) == []
+    """Verified with these settings: only listed."""
+    (change,) = plan(BUCKET, LISTED)
+    assert plan(BUCKET, LISTED, change.record) == []
 
 
 @pytest.mark.parametrize(
-    "change",
+    "settings",
     [
         {"secret_key": Secret("another-key")},
         {"access_key": Secret("another-id")},
@@ -58,18 +58,18 @@ def test_converged() -> None:
         {"region": "ams3"},
     ],
 )
-def test_other_settings_are_proven_anew(change: dict[str, Any]) -> None:
-    """What is on record tells keys apart without holding them."""
-    (proof,) = plan(BUCKET, LISTED)
-    assert "the-secret-key" not in str(proof.record)
-    assert len(plan(dataclasses.replace(BUCKET, **change), LISTED, proof.record)) == 1
+def test_other_settings_are_verified_again(settings: dict[str, Any]) -> None:
+    """The record differs between keys without holding them."""
+    (change,) = plan(BUCKET, LISTED)
+    assert "the-secret-key" not in str(change.record)
+    assert len(plan(dataclasses.replace(BUCKET, **settings), LISTED, change.record)) == 1
 
 
-def test_a_bucket_that_broke_is_told_though_it_was_proven() -> None:
+def test_a_bucket_that_broke_after_its_verification() -> None:
     """The listing is asked on every look."""
-    (proof,) = plan(BUCKET, LISTED)
+    (change,) = plan(BUCKET, LISTED)
     with pytest.raises(Refused, match="there is no bucket registry"):
-        plan(BUCKET, "<Error><Code>NoSuchBucket</Code></Error>\n404\n", proof.record)
+        plan(BUCKET, "<Error><Code>NoSuchBucket</Code></Error>\n404\n", change.record)
 
 
 def xml(code: str, status: int) -> Result:
@@ -131,9 +131,9 @@ def test_no_secret_is_in_an_argument() -> None:
     """What the host is sent on standard input holds a signature, not the secret key."""
     question = BUCKET.probe()["list"]
     assert isinstance(question, Command)
-    (proof,) = plan(BUCKET, LISTED)
-    assert isinstance(proof.run, Command)
-    for command in (question, proof.run):
+    (change,) = plan(BUCKET, LISTED)
+    assert isinstance(change.run, Command)
+    for command in (question, change.run):
         assert "the-access-key" not in command.script
         assert b"the-secret-key" not in command.stdin
         assert b"Signature=" in command.stdin
@@ -174,13 +174,13 @@ class TestWithCurl:
         with pytest.raises(Refused, match="the connection is refused"):
             planned(bucket, observe_on(host, bucket))
 
-    def test_the_proof_puts_gets_and_deletes(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+    def test_the_verification_puts_gets_and_deletes(self, serve: Serve, reply: Any, host: LocalSession) -> None:
         """In this order, with a body that is signed, and nothing else."""
         web = serve(lambda asked: reply(204 if asked.method == "DELETE" else 200, b"provision"))
         bucket = dataclasses.replace(BUCKET, endpoint=Url.parse(web.url))
-        (proof,) = plan(bucket, LISTED)
-        assert isinstance(proof.run, Command)
-        assert host.run(proof.run, deadline=20).code == 0
+        (change,) = plan(bucket, LISTED)
+        assert isinstance(change.run, Command)
+        assert host.run(change.run, deadline=20).code == 0
         seen = [(one.method, one.path, one.body) for one in web.asked]
         assert seen == [
             ("PUT", "/registry/provision-probe", b"provision"),
@@ -189,25 +189,25 @@ class TestWithCurl:
         ]
 
     @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-    def test_the_proof_stops_at_the_first_refusal(
+    def test_the_verification_stops_at_the_first_refusal(
         self, serve: Serve, reply: Any, host: LocalSession, method: str
     ) -> None:
         """The permission that is missing is named."""
         web = serve(lambda asked: reply(403 if asked.method == method else 200, b"<Code>AccessDenied</Code>"))
         bucket = dataclasses.replace(BUCKET, endpoint=Url.parse(web.url))
-        (proof,) = plan(bucket, LISTED)
-        assert isinstance(proof.run, Command)
-        result = host.run(proof.run, deadline=20)
+        (change,) = plan(bucket, LISTED)
+        assert isinstance(change.run, Command)
+        result = host.run(change.run, deadline=20)
         assert result.code == 1
         assert f"allow s3:{method.capitalize()}Object" in result.errors
         assert web.asked[-1].method == method
 
-    def test_another_refusal_of_the_proof_is_told_as_it_is(self, serve: Serve, reply: Any, host: LocalSession) -> None:
+    def test_another_refusal_is_printed_unchanged(self, serve: Serve, reply: Any, host: LocalSession) -> None:
         """S3's own words."""
         web = serve(lambda _: reply(507, b"<Code>QuotaExceeded</Code>"))
-        (proof,) = plan(dataclasses.replace(BUCKET, endpoint=Url.parse(web.url)), LISTED)
-        assert isinstance(proof.run, Command)
-        result = host.run(proof.run, deadline=20)
+        (change,) = plan(dataclasses.replace(BUCKET, endpoint=Url.parse(web.url)), LISTED)
+        assert isinstance(change.run, Command)
+        result = host.run(change.run, deadline=20)
         assert result.errors == "S3 does not put an object: <Code>QuotaExceeded</Code>\n507\n"
 
     @pytest.mark.parametrize(("minutes", "word"), [(-20, "behind"), (20, "ahead of")])
@@ -221,6 +221,6 @@ class TestWithCurl:
         assert problem.hint.endswith("timedatectl set-ntp true")
 
     @pytest.mark.parametrize("errors", ["", "x\n", "1700000000\n", "1700000000\nDate: nonsense\n", "Date: x\n"])
-    def test_a_clock_that_is_not_told(self, errors: str) -> None:
+    def test_an_unknown_clock(self, errors: str) -> None:
         """Nothing is concluded."""
         assert clock_skew(errors) == 0

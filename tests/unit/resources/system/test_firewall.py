@@ -12,7 +12,7 @@ import pytest
 from provision.errors import ProbeFailed, UsageError
 from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
-from provision.resources.system.firewall import read_rules
+from provision.resources.system.firewall import published, read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
 from tests.support.data import DATA
@@ -404,3 +404,21 @@ class TestScripts:
         result = self.run(local, change, tmp_path, added)
         assert (result.code != 0) == fails
         assert ("ufw has no rule that allows port 22: it is not enabled" in result.errors) == fails
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("", []),
+        ("web 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp\n", ["8080/tcp (container web)"]),
+        ("web 0.0.0.0:8080->80/tcp, :::8080->80/tcp\n", ["8080/tcp (container web)"]),
+        ("db 127.0.0.1:5432->5432/tcp, [::1]:5432->5432/tcp\n", []),
+        ("dns 0.0.0.0:53->53/udp, 0.0.0.0:53->53/tcp\n", ["53/tcp (container dns)", "53/udp (container dns)"]),
+        ("many 192.0.2.1:9000-9001->9000-9001/tcp\n", ["9000-9001/tcp (container many)"]),
+        ("b 0.0.0.0:443->443/tcp\na 0.0.0.0:80->80/tcp\n", ["80/tcp (container a)", "443/tcp (container b)"]),
+        ("inside 80/tcp\n", []),
+    ],
+)
+def test_ports_that_docker_publishes_past_the_firewall(text: str, ports: list[str]) -> None:
+    """By port; those on loopback do not count."""
+    assert published(text) == ports

@@ -33,15 +33,15 @@ def uploaded(pair: Pair = NEW, **fields: object) -> UploadedPair:
 
 
 def there(pair: Pair, mode: str = "0600") -> dict[str, Result]:
-    """Both files, as `ask_file` tells them."""
+    """Both files, as `ask_file` prints them."""
     return {"fullchain": file_is(pair.fullchain), "key": file_is(pair.key, mode)}
 
 
 class TestUploadedPair:
-    """Both files together, or neither."""
+    """Both files, or neither."""
 
     def test_bare(self) -> None:
-        """One change; nothing is owed where nothing is served."""
+        """One change, without a handler where nothing is served."""
         (change,) = planned(uploaded(), observe(uploaded(), {"fullchain": NO_FILE, "key": NO_FILE, **IDLE}))
         assert (change.summary, change.action) == (f"write {CHAIN} and {KEY}", "create")
         assert change.notify == ()
@@ -52,7 +52,7 @@ class TestUploadedPair:
         assert [one.name for one in change.notify] == ["hup-certificates"]
         assert change.notify == uploaded().handlers
 
-    def test_gitlab_that_serves_from_another_file_is_owed_nothing(self) -> None:
+    def test_no_handler_where_gitlab_serves_another_file(self) -> None:
         """gitlab.rb is to change: its reconfigure reads the file."""
         (change,) = planned(uploaded(), observe(uploaded(), {**there(OLD), **LIVE, "configured": ""}))
         assert change.notify == ()
@@ -63,22 +63,22 @@ class TestUploadedPair:
         assert [one.action for one in planned(uploaded(), observe(uploaded(), half))] == ["update"]
 
     def test_modes(self) -> None:
-        """A key that others can read is closed, and owes nothing."""
+        """A key that others can read is closed, without a handler."""
         (change,) = planned(uploaded(), observe(uploaded(), {**there(NEW, "0644"), **LIVE}))
         assert change.summary == f"set {KEY} to 0600 root:root (was 0644 root:root)"
         assert change.notify == ()
 
     def test_converged(self) -> None:
-        """Nothing to do, nothing to say."""
+        """No change and no note."""
         seen = observe(uploaded(), {**there(NEW), **LIVE})
         assert (planned(uploaded(), seen), notes(uploaded(), seen)) == ([], [])
 
     def test_notes(self) -> None:
         """A short life, and a CA that did not sign."""
         short = uploaded(left=datetime.timedelta(days=5), ca=Authority("another").certificate.encode())
-        said = notes(short, observe(short, {**there(NEW), **LIVE}))
-        assert said[0] == f"the certificate for {CHAIN} expires in 5 days"
-        assert "it is signed by CN=a CA, which is not in registry.certificate.ca" in said[1]
+        found = notes(short, observe(short, {**there(NEW), **LIVE}))
+        assert found[0] == f"the certificate for {CHAIN} expires in 5 days"
+        assert "it is signed by CN=a CA, which is not in registry.certificate.ca" in found[1]
         vouched = uploaded(ca=(Authority("another").certificate + CA.certificate).encode())
         assert notes(vouched, observe(vouched, {**there(NEW), **LIVE})) == []
 
@@ -94,7 +94,7 @@ class TestUploadedPair:
 
 @pytest.fixture
 def host(tmp_path: Path) -> LocalSession:
-    """This machine, with its folders elsewhere; `openssl s_client` finds nobody."""
+    """This machine, with its folders elsewhere; `openssl s_client` finds no server."""
     (tmp_path / "etc").mkdir()
     return LocalSession({"/var/lib/provision": tmp_path / "home", "/etc": tmp_path / "etc"})
 
@@ -104,7 +104,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="sets owners: needs ro
 
 @needs_root
 def test_carried_out_both_are_there(host: LocalSession, tmp_path: Path) -> None:
-    """Put, replaced, settled; modes as wanted, the old ones kept, nothing stands beside."""
+    """Written, replaced, converged; modes as wanted, backups kept, no other files."""
     for pair in (OLD, NEW):
         wanted = replace(uploaded(pair), port=9)
         (change,) = planned(wanted, observe_on(host, wanted))
@@ -182,7 +182,7 @@ class TestServedCertificate:
         ],
     )
     def test_due(self, file: str | None, served: str, configured: str, due: bool) -> None:
-        """A HUP is owed exactly where GitLab serves from this file, and something else."""
+        """A HUP is notified exactly where GitLab serves this file with another content."""
         found = NO_FILE if file is None else file_is(file)
         seen = observe(self.resource, {"fullchain": found, "served": served, "configured": configured})
         assert [[one.name for one in change.notify] for change in planned(self.resource, seen)] == (
@@ -214,7 +214,7 @@ class TestAcmeCertificate:
         assert self.plan(None, "") == [f"get a certificate for {HOST} from https://acme/dir: there is none"]
 
     def test_converged(self) -> None:
-        """It is judged as any other."""
+        """It is checked like any other."""
         assert self.plan(NEW, self.conf) == []
 
     def test_another_authority(self) -> None:

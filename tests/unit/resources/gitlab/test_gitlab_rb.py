@@ -1,4 +1,4 @@
-"""`RubySettings`: our settings in gitlab.rb, the file put aside before the first edit that is not paid for."""
+"""`RubySettings`: our settings in gitlab.rb, and its rollback copy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def written(change: Change) -> str:
 
 
 def test_bare_check_mode() -> None:
-    """No GitLab yet: predicted, by the newest version's rules, and said so."""
+    """No GitLab yet: predicted, by the newest version's rules, with a note."""
     resource = settings({URL: "https://new.example.com"})
     seen = observe(resource, answers(None, packages={}))
     (change,) = planned(resource, seen)
@@ -73,7 +73,7 @@ def test_the_file_was_deleted() -> None:
 
 
 def test_half_done() -> None:
-    """One differs: it alone changes, the reconfigure is owed, and only what we set is on record."""
+    """One differs: it alone changes, the reconfigure is notified, and only what we set is recorded."""
     (change,) = plan({URL: "https://new.example.com", ZONE: "UTC"})
     assert change.summary == "set external_url in /etc/gitlab/gitlab.rb"
     assert written(change) == FILE.replace("old", "new")
@@ -110,7 +110,7 @@ def test_secrets_are_masked_inside_the_diff() -> None:
     assert "the-storage-secret" in written(change)
 
 
-def test_notes_of_the_editor_are_told() -> None:
+def test_notes_of_the_editor_are_reported() -> None:
     """With the file's name; also when nothing changes."""
     twice = FILE + "external_url 'https://last.example.com'\n"
     resource = settings({URL: "https://last.example.com"})
@@ -184,7 +184,7 @@ def test_the_installed_version(packages: dict[str, str], version: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 class TestWithShell:
-    """Carried out with a real sh."""
+    """Applied with a real sh."""
 
     @pytest.fixture
     def host(self, tmp_path: Path) -> LocalSession:
@@ -223,12 +223,12 @@ class TestWithShell:
         """The second unpaid edit leaves the file of before the first: that is what was in force."""
         self.execute(host, {ZONE: "CET"})
         self.execute(host, {ZONE: "EST"})
-        aside = tmp_path / "home/rollback/gitlab.rb"
-        assert aside.read_text() == FILE
-        assert [one.name for one in aside.parent.iterdir()] == ["gitlab.rb"]
-        assert aside.parent.stat().st_mode & 0o777 == 0o700
+        copy = tmp_path / "home/rollback/gitlab.rb"
+        assert copy.read_text() == FILE
+        assert [one.name for one in copy.parent.iterdir()] == ["gitlab.rb"]
+        assert copy.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_ruby_itself_judges_the_new_file(self, host: LocalSession, tmp_path: Path) -> None:
+    def test_ruby_checks_the_new_file(self, host: LocalSession, tmp_path: Path) -> None:
         """Where there is an embedded Ruby that refuses it, the old file stays."""
         ruby = tmp_path / "ruby"
         ruby.write_text('#!/bin/sh\necho "$2: syntax error" >&2\nexit 1\n')

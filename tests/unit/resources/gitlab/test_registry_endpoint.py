@@ -1,4 +1,4 @@
-"""`RegistryEndpoint` and `ImageCheck`: what `/v2/` says, and when the proof is due."""
+"""`RegistryEndpoint` and `ImageCheck`: answers of `/v2/`, and when an image is checked."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_broken_reading() -> None:
     ],
 )
 def test_it_is_asked_on_the_host_itself(url: str, asked: str) -> None:
-    """Whatever DNS says, and whatever the URL names."""
+    """Whatever DNS answers, and whatever the URL names."""
     question = dataclasses.replace(REGISTRY, url=Url.parse(url)).probe()["answer"]
     assert isinstance(question, Command)
     assert question.script.endswith(f"--connect-to ::127.0.0.1: -- {asked}")
@@ -118,22 +118,22 @@ def test_a_real_answer(serve: Serve, reply: Any, host: str) -> None:
     assert web.asked[0].headers["host"] == f"{host}:{web.port}"
 
 
-PROOF = ImageCheck(
+CHECK = ImageCheck(
     Url.parse("https://gitlab.example.com:5555"), "sammy", Secret("the-password"), "sammy/hello", "/etc/ca.crt"
 )
 
 
-def prove(proof: ImageCheck, code: int = 0, record: Any = None, *, due: bool = False) -> list[Change]:
-    """What is to be proven."""
-    return planned(proof, observe(proof, code, record=record, due=due))
+def changes(check: ImageCheck, code: int = 0, record: Any = None, *, due: bool = False) -> list[Change]:
+    """The changes."""
+    return planned(check, observe(check, code, record=record, due=due))
 
 
 class TestImageCheck:
-    """When the proof is due."""
+    """When the check is run."""
 
     def test_bare(self) -> None:
-        """Never proven: due. It changes nothing, and its password travels on standard input."""
-        (change,) = prove(PROOF)
+        """Never checked: it is run. It changes nothing, and its password travels on standard input."""
+        (change,) = changes(CHECK)
         assert change.verification
         assert change.summary.startswith("verify push and pull of gitlab.example.com:5555/sammy/hello")
         assert isinstance(change.run, Command)
@@ -141,24 +141,24 @@ class TestImageCheck:
         assert "the-password" not in change.run.script
 
     def test_converged(self) -> None:
-        """Proven with these settings, and its port opens."""
-        (change,) = prove(PROOF)
-        assert prove(PROOF, record=change.record) == []
+        """Checked with these settings, and its port opens."""
+        (change,) = changes(CHECK)
+        assert changes(CHECK, record=change.record) == []
 
     @pytest.mark.parametrize("code", [1, 124])
     def test_broken(self, code: int) -> None:
-        """It was proven once and is not reached now: the proof is taken, and says where it breaks."""
-        (change,) = prove(PROOF)
-        assert len(prove(PROOF, code, change.record)) == 1
+        """It was checked once and cannot be reached now: the check is run, and names what fails."""
+        (change,) = changes(CHECK)
+        assert len(changes(CHECK, code, change.record)) == 1
 
     def test_its_look_opens_the_port(self, serve: Serve, reply: Any) -> None:
-        """By real bash; a port that is closed and a name that is nowhere resolved are told apart from it."""
+        """By real bash; a port that is closed and a name without an address give other codes."""
         web = serve(lambda _: reply(401))
         codes = []
         for address in (f"127.0.0.1:{web.port}", "127.0.0.1:1", "registry.invalid:5000"):
             seen = observe_on(
                 LocalSession({}, {"PATH": "/usr/bin:/bin"}),
-                dataclasses.replace(PROOF, url=Url.parse(f"https://{address}")),
+                dataclasses.replace(CHECK, url=Url.parse(f"https://{address}")),
             )
             codes.append(seen.code)
         assert codes == [0, 1, 1]
@@ -173,14 +173,14 @@ class TestImageCheck:
             {"context": "bucket"},
         ],
     )
-    def test_other_settings_are_proven_anew(self, change: dict[str, Any]) -> None:
+    def test_other_settings_are_checked_again(self, change: dict[str, Any]) -> None:
         """And the same settings when a verification is due."""
-        (before,) = prove(PROOF)
-        assert len(prove(PROOF, record=before.record, due=True)) == 1
-        assert len(prove(dataclasses.replace(PROOF, **change), record=before.record)) == 1
+        (before,) = changes(CHECK)
+        assert len(changes(CHECK, record=before.record, due=True)) == 1
+        assert len(changes(dataclasses.replace(CHECK, **change), record=before.record)) == 1
 
     def test_its_script_is_sh(self) -> None:
         """Parsed by the shell that will run it."""
-        (change,) = prove(PROOF)
+        (change,) = changes(CHECK)
         assert isinstance(change.run, Command)
         assert subprocess.run(["sh", "-n"], input=change.run.script.encode(), check=False).returncode == 0
