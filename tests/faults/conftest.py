@@ -1,4 +1,4 @@
-"""Tests of what goes wrong, on real hosts of a lab."""
+"""Tests of faults, on real hosts of a lab."""
 
 from pathlib import Path
 

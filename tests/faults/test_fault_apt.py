@@ -1,4 +1,4 @@
-"""apt in trouble: dpkg's lock held, a repository that is gone, a key that is another's. Each host waits or fails by itself."""
+"""apt fails: dpkg's lock is held, a repository is missing, a key is wrong. Each host waits or fails separately."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with open(sys.argv[1], "w") as lock, open("/proc/self/comm", "w") as name:
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Bare runner hosts, one with a mirror that is not there, one with another's key for it."""
+    """Bare runner hosts, one with a mirror that does not exist, one with a wrong key for it."""
     harness = harness_factory(*map(LabHost, HOSTS))
     mirror = harness.inventory["apt"]["runner"]
     hosts = harness.inventory["hosts"]
@@ -41,7 +41,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @contextmanager
 def dpkg_held(harness: Harness, host: str) -> Iterator[None]:
-    """Somebody's apt is at work on the host."""
+    """Holds dpkg's lock on the host, as apt of others would."""
     leader = harness.lab.machine(host).leader
     argv = ["nsenter", "-t", str(leader), "-p", sys.executable, "-c", _HOLD, f"/proc/{leader}/root{LOCK}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -52,7 +52,7 @@ def dpkg_held(harness: Harness, host: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def outcome(harness: Harness) -> Outcome:
-    """One run on all hosts but one, with a lock that is not let go; meanwhile the other host is tried."""
+    """One run on all hosts but one, with a lock that is not released; meanwhile the other host is tested."""
     with dpkg_held(harness, HELD):
         run = Live(harness, "runner", "--limit", f"!{FREED}")
         (harness.folder / "freed.txt").write_text(waited(harness))
@@ -60,7 +60,7 @@ def outcome(harness: Harness) -> Outcome:
 
 
 def waited(harness: Harness) -> str:
-    """What a run prints that meets a lock which is let go as soon as it waits for it; its exit code at the end."""
+    """The output and exit code of a run that waits for a lock which is released then."""
     path = harness.write(name="freed.toml")
     argv = [*PROVISION, "runner", "--limit", FREED, "-v", "-i", str(path)]
     said = []
@@ -76,7 +76,7 @@ def waited(harness: Harness) -> str:
 
 
 def failure(outcome: Outcome, host: str) -> str:
-    """The host's one error, with its hint, as the task `runner` met it."""
+    """The host's only error with its hint, at the task `runner`."""
     (error,) = outcome.of("error", host=host)
     assert (error["error"], error["task"]) == ("ChangeFailed", "runner")
     assert error["hint"]
@@ -91,7 +91,7 @@ def test_a_lock_that_stays(outcome: Outcome) -> None:
     assert outcome.code == 1
 
 
-def test_a_lock_that_is_let_go(outcome: Outcome, harness: Harness) -> None:
+def test_a_lock_that_is_released(outcome: Outcome, harness: Harness) -> None:
     """The run names the holder while it waits, and then installs."""
     assert outcome
     said = (harness.folder / "freed.txt").read_text()
@@ -101,18 +101,18 @@ def test_a_lock_that_is_let_go(outcome: Outcome, harness: Harness) -> None:
 
 
 def test_a_repository_that_is_gone(outcome: Outcome) -> None:
-    """apt's own reason with the address."""
+    """apt's error with the address."""
     assert "/gone" in failure(outcome, GONE)
 
 
 def test_a_key_of_somebody_else(outcome: Outcome) -> None:
-    """Packages that the given key did not sign are not installed: apt's own reason."""
+    """Packages that the given key did not sign are not installed: apt's error."""
     said = failure(outcome, FORGED)
     assert "NO_PUBKEY" in said or "not signed" in said
 
 
-def test_the_others_are_served(outcome: Outcome, harness: Harness) -> None:
-    """The host that is well was not kept waiting, and has the package; the broken ones have none and no half of one."""
+def test_other_hosts_converge(outcome: Outcome, harness: Harness) -> None:
+    """The working host did not wait, and has the package; the broken ones have no part of it."""
     assert outcome.statuses(WELL) == {"runner": "changed"}
     assert outcome.summary["hosts"][WELL]["seconds"] < 60 < outcome.summary["hosts"][HELD]["seconds"]
     status = "dpkg-query -Wf '${db:Status-Status}' gitlab-runner 2>/dev/null; dpkg --audit; true"
@@ -120,8 +120,8 @@ def test_the_others_are_served(outcome: Outcome, harness: Harness) -> None:
     assert [fact(harness, host, status) for host in (HELD, GONE, FORGED)] == ["", "", ""]
 
 
-def test_mended_it_goes_on(outcome: Outcome, harness: Harness) -> None:
-    """With the lock free, the right address and the right key all of them converge."""
+def test_once_fixed_it_converges(outcome: Outcome, harness: Harness) -> None:
+    """With a free lock, the right address and the right key, all hosts converge."""
     assert outcome
     for host in (GONE, FORGED):
         del harness.inventory["hosts"][host]["apt"]

@@ -1,4 +1,4 @@
-"""GitLab that does not take a gitlab.rb: a reconfigure that fails, a file that somebody broke."""
+"""GitLab refuses a gitlab.rb: a reconfigure fails, or the file is broken."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Tables = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force."""
+    """A converged GitLab host."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
 
 
 def zone(name: str) -> Tables:
-    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
 def in_force(harness: Harness) -> str:
-    """The time zone that gitlab.rb asks for."""
+    """The time zone in gitlab.rb."""
     return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
-def test_a_failing_reconfigure_takes_itself_back(harness: Harness, switch: str) -> None:
-    """The previous gitlab.rb is back in force, the cause and that are told, later tasks are skipped; then it succeeds."""
+def test_a_failing_reconfigure_rolls_back(harness: Harness, switch: str) -> None:
+    """The previous gitlab.rb is active, the error has the cause, later tasks are skipped; then it succeeds."""
     changes, now = zone(f"Etc/{switch}"), in_force(harness)
     harness.lab.inside("gitlab", f"echo 'the disk of the database is gone' > /etc/gitlab-standin/{switch}")
     outcome = provision(harness, "server", changes=changes)
@@ -61,7 +61,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_gitlab_rb(harness: Harness, kind: str) -> None:
-    """Somebody broke gitlab.rb by hand: told with the cause, GitLab runs on, the file is theirs still; mended, it goes on."""
+    """A file that was broken by hand: the error has the cause, GitLab runs, the file is unchanged; once fixed, it succeeds."""
     line, words = BROKEN[kind]
     changes = zone(f"Etc/{kind.replace(' ', '-')}")
     spoil = f"cp -p /etc/gitlab/gitlab.rb /root/good.rb; echo {quote(line)} >> /etc/gitlab/gitlab.rb"

@@ -1,4 +1,4 @@
-"""What goes wrong with images and apps: one message each, that says what, where and what next; nothing is half done."""
+"""Faults of images and apps: one message each, with what, where and the next step; nothing is left half done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken, what is asked for, and the words of the one message."""
+    """What is broken, what is requested, and the text of the message."""
 
     name: str
     task: str
@@ -74,7 +74,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_one_message_and_nothing_half_done(harness: Harness, fault: Fault) -> None:
-    """The container that served does, with its old settings; no stray of ours, and the next run finds all well."""
+    """The old container serves with its settings; nothing of ours is left, and the next run succeeds."""
     (harness.folder / "hello/Broken").write_text("FROM python:3.10.5\nRUN no-such-program\n")
     before = container(harness, HOST).split()[0]
     changes = {"apps": [{**HELLO, **fault.app}], "images": [{**IMAGE, **fault.image}]}
@@ -98,14 +98,14 @@ def test_one_message_and_nothing_half_done(harness: Harness, fault: Fault) -> No
 
 
 def test_the_holder_of_a_port_that_is_ours(harness: Harness) -> None:
-    """The container that is replaced holds it: that is no hindrance."""
+    """The container that is replaced may hold the port."""
     changes = {"apps": [{**HELLO, "environment": {"A": "b"}}]}
     assert applied(harness, "deploy", changes=changes).changes() == ["replace hello: its settings differ"]
     applied(harness, "deploy")
 
 
 def test_another_ones_container(harness: Harness) -> None:
-    """It has the name: it is named, and neither stopped nor removed."""
+    """A container of others has the name: it is named, and neither stopped nor removed."""
     harness.lab.inside(HOST, "docker run -d --name web python:3.10.5 python -c 'import time; time.sleep(600)'")
     app = {**HELLO, "name": "web", "ports": []}
     for mode in ([], ["--check"]):

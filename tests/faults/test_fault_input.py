@@ -1,4 +1,4 @@
-"""Input that cannot be meant: one message that names the place, exit code 2, and nothing is contacted."""
+"""Invalid input: one message with its place, exit code 2, and nothing is contacted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ external_url = "https://gitlab.example.com"
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is appended to the inventory, what is typed, and the words that must be said."""
+    """What is appended to the inventory, what is typed, and the text of the message."""
 
     name: str
     words: tuple[str, ...]
@@ -95,14 +95,14 @@ MISTAKES = [
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """What would be contacted: a port where connections can be counted."""
+    """A port that counts connections, as the host that would be contacted."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         yield server
 
 
 def typed(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """The program as typed in that folder."""
+    """Runs the program with these arguments in that folder."""
     argv = [*PROVISION, *arguments, *([] if "-i" in arguments else ["-i", "inventory.toml"])]
     return subprocess.run(
         argv, cwd=folder, capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False, timeout=60
@@ -110,7 +110,7 @@ def typed(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> s
 
 
 def contacted(listener: socket.socket) -> bool:
-    """Whether anybody has connected."""
+    """Whether anything has connected."""
     try:
         listener.accept()[0].close()
     except BlockingIOError:
@@ -127,7 +127,7 @@ def write(folder: Path, listener: socket.socket, more: str = "") -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name.replace(" ", "-"))
 def test_mistake(tmp_path: Path, listener: socket.socket, mistake: Mistake) -> None:
-    """Told on stderr in a few lines, nothing on stdout, nothing contacted."""
+    """A few lines on stderr, nothing on stdout, nothing contacted."""
     write(tmp_path, listener, mistake.more)
     done = typed(tmp_path, *mistake.typed)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
@@ -138,7 +138,7 @@ def test_mistake(tmp_path: Path, listener: socket.socket, mistake: Mistake) -> N
 
 
 def test_the_listener_is_contacted_otherwise(tmp_path: Path, listener: socket.socket) -> None:
-    """The same inventory without a mistake reaches the port: the tests above look in the right place."""
+    """Without a mistake the same inventory contacts the port, so the tests above check the right one."""
     write(tmp_path, listener)
     done = typed(tmp_path, "server", "--json", "--set", "ssh.connect_timeout=0.2")
     assert (done.returncode, contacted(listener)) == (4, True), done.stderr

@@ -1,4 +1,4 @@
-"""Runs that meet, are interrupted, lose their connection or their reader: what is said, and what goes on."""
+"""Runs that meet, are interrupted, or lose their connection or stdout: what is reported, and what continues."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.runs import provision, untouched
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two hosts that greet."""
+    """Two hosts with a greeting."""
     return greeters(harness_factory(LabHost("good"), LabHost("other")))
 
 
 def test_two_runs_at_once(harness: Harness) -> None:
-    """The second is refused on that host, told who holds it since when; the first ends well, and then it is free."""
+    """The second is refused on that host and names the holder and its start; the first succeeds, then it is free."""
     gate = Gate(harness, "good")
     first = Live(harness, "hold")
     gate.wait()
@@ -40,7 +40,7 @@ def test_two_runs_at_once(harness: Harness) -> None:
 
 
 def test_one_interrupt_finishes_the_step(harness: Harness) -> None:
-    """Ctrl-C once: the running step is finished, the next is not begun, both are told; exit code 130."""
+    """One Ctrl-C: the running step is finished, the next is not started, both are reported; exit code 130."""
     gate = Gate(harness, "good")
     run = Live(harness, "hold", "greet", "--limit", "good", env={"GREETING": "never\n"})
     gate.wait()
@@ -56,7 +56,7 @@ def test_one_interrupt_finishes_the_step(harness: Harness) -> None:
 
 
 def test_two_interrupts_abandon_the_step(harness: Harness) -> None:
-    """Ctrl-C twice: the run ends at once and names the step; on the host it goes on, and holds the lock till its end."""
+    """Two Ctrl-C: the run ends at once and names the step, which continues on the host and holds the lock."""
     gate = Gate(harness, "good")
     harness.lab.inside("good", "rm -f /run/passed")
     run = Live(harness, "hold", "greet", "--limit", "good", env={"GREETING": "never again\n"})
@@ -92,7 +92,7 @@ def test_a_broken_connection(harness: Harness) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 def test_nobody_reads_the_output(harness: Harness, options: tuple[str, ...]) -> None:
-    """`provision … | head -0`: the run is carried out to its end all the same, and says so once on stderr."""
+    """`provision … | head -0`: the run continues to its end, with one message on stderr."""
     greeting = f"unseen {options}\n"
     argv = [*PROVISION, "greet", *options, "-i", str(harness.write())]
     gone = subprocess.Popen(["true"], stdin=subprocess.PIPE)
@@ -107,7 +107,7 @@ def test_nobody_reads_the_output(harness: Harness, options: tuple[str, ...]) -> 
 
 
 def test_stdout_closed(harness: Harness) -> None:
-    """`provision … >&-`: there is no stdout at all; the run is carried out."""
+    """`provision … >&-`: without stdout, the run succeeds."""
     argv = [*PROVISION, "greet", "-i", str(harness.write())]
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
@@ -121,7 +121,7 @@ def test_stdout_closed(harness: Harness) -> None:
 
 
 def test_no_room_for_the_report(harness: Harness) -> None:
-    """A page that cannot be written is refused before anything is contacted; exit code 2."""
+    """A report that cannot be written is refused before anything is contacted; exit code 2."""
     with untouched(harness, "good", "/etc", "/var/lib/provision"):
         done = harness.run("greet", "--report", "/proc/no/report.html", env={"GREETING": "no report\n"})
     assert (done.returncode, "/proc/no" in done.stderr) == (2, True), done.stderr

@@ -1,4 +1,4 @@
-"""kill -9 around daemon.json and config.toml on a runner host, and files there that somebody broke."""
+"""kill -9 around daemon.json and config.toml on a runner host, and broken files there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKEN = "glrt-a-token-of-nobody"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two runner hosts with Docker, one of them with gitlab-runner too; nobody answers for GitLab."""
+    """Two runner hosts with Docker, one also with gitlab-runner; GitLab does not answer."""
     harness = without_s3(with_playbooks(harness_factory(LabHost(HOST), LabHost(OTHER))))
     del harness.inventory["runners"]
     applied(harness, "docker")
@@ -31,17 +31,17 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def size(text: str) -> Mapping[str, Any]:
-    """The inventory with another size for container logs: an edit of daemon.json, which owes a restart."""
+    """The inventory with another size for container logs: an edit of daemon.json, which needs a restart."""
     return {"docker": {"daemon": {"log-opts": {"max-size": text}}}}
 
 
 def wanted(harness: Harness) -> str:
-    """The size that daemon.json asks for."""
+    """The size in daemon.json."""
     return str(json.loads(harness.lab.inside(HOST, f"cat {DAEMON}"))["log-opts"]["max-size"])
 
 
 def test_killed_between_edit_and_restart(harness: Harness) -> None:
-    """daemon.json is written, Docker is not restarted, the controller dies: the next run restarts it once."""
+    """daemon.json is written, the controller is killed: the next run restarts Docker once."""
     changes, started = size("11m"), fact(harness, HOST, STARTED)
     gate = Gate(harness, HOST)
     run = Live(harness, "paused", "--limit", HOST, changes=changes)
@@ -63,8 +63,8 @@ def test_killed_between_edit_and_restart(harness: Harness) -> None:
     assert fact(harness, HOST, STARTED) == restarted
 
 
-def test_killed_as_soon_as_the_edit_is_told(harness: Harness) -> None:
-    """`provision docker` is killed the moment its event of daemon.json is read: written, and owed until it is done."""
+def test_killed_at_the_event_of_the_edit(harness: Harness) -> None:
+    """`provision docker` is killed at its event of daemon.json: written, and the restart stays pending."""
     changes, started = size("12m"), fact(harness, HOST, STARTED)
     run = Live(harness, "docker", "--limit", HOST, changes=changes)
     run.until("change", resource=f"JsonSettings {DAEMON}")
@@ -81,7 +81,7 @@ def test_killed_as_soon_as_the_edit_is_told(harness: Harness) -> None:
 
 
 def test_killed_while_packages_are_installed(harness: Harness) -> None:
-    """apt is in the middle of it: it ends by itself, holding the host's lock, and the next run finds what it left."""
+    """apt ends by itself and holds the host's lock; the next run continues."""
     harness.lab.inside(OTHER, "dpkg --purge --force-all docker-compose-plugin")
     harness.lab.inside(
         OTHER,
@@ -102,10 +102,10 @@ def test_killed_while_packages_are_installed(harness: Harness) -> None:
     settled(harness, "docker", "--limit", OTHER)
 
 
-def told(
+def fails_with(
     harness: Harness, *names: str, words: tuple[str, ...], error: str, changes: Mapping[str, Any] | None = None
 ) -> None:
-    """A run that fails on HOST for the reason in `words` and leaves the files alone, while the other host is served."""
+    """A run that fails on HOST with this reason and does not change the files, while the other host converges."""
     with untouched(harness, HOST, "/etc/docker", "/etc/gitlab-runner"):
         outcome = provision(harness, *names, changes=changes)
     (one,) = outcome.of("error")
@@ -116,23 +116,25 @@ def told(
 
 
 def test_daemon_json_is_no_json(harness: Harness) -> None:
-    """Somebody left a comma: file and line are told, nothing is written over; mended, it goes on."""
+    """A syntax error: file and line are named, nothing is overwritten; once fixed, it succeeds."""
     spoil = f"cp -p {DAEMON} /root/good.json; printf '{{\\n  \"debug\": true,\\n}}\\n' > {DAEMON}"
     with on_host(harness, HOST, spoil, f"mv /root/good.json {DAEMON}"):
-        told(harness, "docker", words=(f"{DAEMON} line 3", "not JSON", "mend it"), error="Refused", changes=size("13m"))
+        fails_with(
+            harness, "docker", words=(f"{DAEMON} line 3", "not JSON", "mend it"), error="Refused", changes=size("13m")
+        )
     applied(harness, "docker", changes=size("13m"))
 
 
 def test_daemon_json_that_dockerd_refuses(harness: Harness) -> None:
-    """dockerd does not take what the inventory asks of one host: its words are told, the old file is in force."""
+    """dockerd refuses the inventory's settings on one host: its error, and the old file is active."""
     bad = {"hosts": {HOST: {"docker": {"daemon": {"no-such-key": True}}}}, **size("13m")}
-    told(harness, "docker", words=("no-such-key",), error="ChangeFailed", changes=bad)
+    fails_with(harness, "docker", words=("no-such-key",), error="ChangeFailed", changes=bad)
     assert (wanted(harness), fact(harness, HOST, "systemctl is-active docker")) == ("13m", "active")
     settled(harness, "docker", changes=size("13m"))
 
 
 def test_docker_does_not_come_up(harness: Harness) -> None:
-    """dockerd takes the file and cannot run with it: what its journal says is told, and the previous file is back in force."""
+    """dockerd accepts the file but cannot start: the journal's error, and the previous file is active."""
     bad = {"hosts": {HOST: {"docker": {"daemon": {"bip": "198.18.0.0/33"}}}}, **size("13m")}
     outcome = provision(harness, "docker", changes=bad)
     (error,) = outcome.of("error")
@@ -145,7 +147,7 @@ def test_docker_does_not_come_up(harness: Harness) -> None:
 
 
 def test_config_toml_is_no_toml(harness: Harness) -> None:
-    """Somebody broke config.toml: file and line are told, nothing is written over."""
+    """A broken config.toml: file and line are named, nothing is overwritten."""
     spoil = f"cp -p {CONFIG} /root/good.toml; printf 'concurrent = 1\\nconcurrent =\\n' > {CONFIG}"
     with on_host(harness, HOST, spoil, f"mv /root/good.toml {CONFIG}"), untouched(harness, HOST, "/etc/gitlab-runner"):
         outcome = provision(harness, "register", "--limit", HOST)
@@ -157,7 +159,7 @@ def test_config_toml_is_no_toml(harness: Harness) -> None:
 
 
 def test_gitlab_is_not_reached_for_a_registration(harness: Harness) -> None:
-    """A new runner is to be registered and GitLab does not answer: told with the reason, config.toml is not touched."""
+    """GitLab does not answer: the error has the reason, config.toml is unchanged."""
     runner = {"name": "late", "executor": "shell", "token": TOKEN}
     with untouched(harness, HOST, CONFIG):
         outcome = provision(harness, "register", "--limit", HOST, changes={"runners": [runner]})
@@ -169,7 +171,7 @@ def test_gitlab_is_not_reached_for_a_registration(harness: Harness) -> None:
 
 
 def test_killed_after_config_toml_was_written(harness: Harness) -> None:
-    """Killed as soon as the event of config.toml is read: the file is whole, and the next run has nothing to do."""
+    """Killed at the event of config.toml: the file is whole, and the next run changes nothing."""
     changes = {"runner": {"concurrent": 7}}
     run = Live(harness, "register", "--limit", HOST, changes=changes)
     run.until("change", resource=f"RunnerEntries {CONFIG}")

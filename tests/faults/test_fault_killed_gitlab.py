@@ -1,4 +1,4 @@
-"""kill -9 of the controller, or of the connection, around GitLab's reconfigure: what is owed is done once, by who comes next."""
+"""kill -9 of the controller, or of the connection, around GitLab's reconfigure: it runs exactly once, by the next run."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Tables = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force."""
+    """A converged GitLab host."""
     harness = without_s3(with_playbooks(harness_factory(LabHost("gitlab"))))
     applied(harness, "server")
     return harness
 
 
 def zone(name: str) -> Tables:
-    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
 def in_force(harness: Harness) -> str:
-    """The time zone that gitlab.rb asks for."""
+    """The time zone in gitlab.rb."""
     return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
-def pays(harness: Harness, before: int, changes: Tables, *names: str) -> None:
-    """The next run reconfigures (or picks up what was begun), so that it was done once in all; the one after changes nothing."""
+def next_run_reconfigures_once(harness: Harness, before: int, changes: Tables, *names: str) -> None:
+    """The next run reconfigures (or continues a started one), once in total; the one after changes nothing."""
     outcome = applied(harness, *names, changes=changes)
     assert outcome.changes() == ["reconfigure GitLab"]
     assert reconfigures(harness) == before + 1
@@ -49,7 +49,7 @@ def pays(harness: Harness, before: int, changes: Tables, *names: str) -> None:
 
 @contextmanager
 def another_reconfigure(harness: Harness) -> Iterator[None]:
-    """Somebody's own reconfigure is under way: ours waits for it, as gitlab-ctl does."""
+    """A reconfigure by others: ours waits for it, as gitlab-ctl does."""
     holder = harness.lab.inside("gitlab", f"setsid flock {LOCK} sleep 600 >/dev/null 2>&1 </dev/null & echo $!").strip()
     wait_for(lambda: not succeeds(harness, "gitlab", f"flock -n {LOCK} true"), "the lock is held")
     yield
@@ -57,17 +57,17 @@ def another_reconfigure(harness: Harness) -> Iterator[None]:
 
 
 def waits(harness: Harness) -> bool:
-    """Whether our reconfigure has begun, and waits."""
+    """Whether our reconfigure has started and waits."""
     return succeeds(harness, "gitlab", f"grep -q 'will wait for it to finish' {JOB}/out")
 
 
 def is_done(harness: Harness) -> bool:
-    """Whether our reconfigure has ended, and nobody has taken its result yet."""
+    """Whether our reconfigure has ended and no run has read its result."""
     return succeeds(harness, "gitlab", f"test -e {JOB}/done")
 
 
 def test_killed_between_edit_and_reconfigure(harness: Harness) -> None:
-    """gitlab.rb is written, nothing is reconfigured, the controller dies: the debt stands on the host and is paid once."""
+    """gitlab.rb is written, the controller is killed: the reconfigure is pending and runs once."""
     before, changes = reconfigures(harness), zone("Berlin")
     gate = Gate(harness, "gitlab")
     run = Live(harness, "paused", changes=changes)
@@ -77,11 +77,11 @@ def test_killed_between_edit_and_reconfigure(harness: Harness) -> None:
     gate.open()
     wait_until_free(harness, "gitlab")
     assert reconfigures(harness) == before
-    pays(harness, before, changes, "server")
+    next_run_reconfigures_once(harness, before, changes, "server")
 
 
-def test_killed_as_soon_as_the_edit_is_told(harness: Harness) -> None:
-    """`provision server` is killed the moment its event of the edited gitlab.rb is read."""
+def test_killed_at_the_event_of_the_edit(harness: Harness) -> None:
+    """`provision server` is killed at its event of gitlab.rb."""
     before, changes = reconfigures(harness), zone("Paris")
     with another_reconfigure(
         harness
@@ -91,11 +91,11 @@ def test_killed_as_soon_as_the_edit_is_told(harness: Harness) -> None:
         run.kill()
         assert (in_force(harness), pending(harness, "gitlab")) == ("Paris", ["reconfigure"])
         wait_until_free(harness, "gitlab")
-    pays(harness, before, changes, "server")
+    next_run_reconfigures_once(harness, before, changes, "server")
 
 
-def test_debts_are_paid_by_single_tasks_too(harness: Harness) -> None:
-    """After such a death `provision registry` alone, which edits nothing, reconfigures."""
+def test_single_tasks_run_pending_handlers_too(harness: Harness) -> None:
+    """After the kill, `provision registry`, which edits nothing, reconfigures."""
     before, changes = reconfigures(harness), zone("Rome")
     gate = Gate(harness, "gitlab")
     run = Live(harness, "paused", changes=changes)
@@ -105,11 +105,11 @@ def test_debts_are_paid_by_single_tasks_too(harness: Harness) -> None:
     wait_until_free(harness, "gitlab")
     check = provision(harness, "registry", "--check", changes=changes)
     assert (check.code, check.changes(), reconfigures(harness)) == (0, ["reconfigure GitLab"], before)
-    pays(harness, before, changes, "registry")
+    next_run_reconfigures_once(harness, before, changes, "registry")
 
 
 def test_killed_during_the_reconfigure(harness: Harness) -> None:
-    """It goes on without us; the next run takes its result and starts none."""
+    """The reconfigure continues; the next run uses its result and starts none."""
     before, changes = reconfigures(harness), zone("Madrid")
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
@@ -119,11 +119,11 @@ def test_killed_during_the_reconfigure(harness: Harness) -> None:
         assert reconfigures(harness) == before
     wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
     assert reconfigures(harness) == before + 1
-    pays(harness, before, changes, "server")
+    next_run_reconfigures_once(harness, before, changes, "server")
 
 
-def test_the_next_run_meets_it_under_way(harness: Harness) -> None:
-    """The next run comes while the reconfigure of the killed one still runs: it waits for that one and starts none."""
+def test_the_next_run_waits_for_it(harness: Harness) -> None:
+    """The next run comes while it still runs: it waits for it and starts none."""
     before, changes = reconfigures(harness), zone("Lisbon")
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
@@ -139,12 +139,12 @@ def test_the_next_run_meets_it_under_way(harness: Harness) -> None:
 
 
 def follows(harness: Harness) -> bool:
-    """Whether a run reads along with a reconfigure on the host."""
+    """Whether a run reads the output of a reconfigure on the host."""
     return succeeds(harness, "gitlab", f"pgrep -f '^tail .*{JOB}/out'")
 
 
-def test_an_edit_after_it_began_is_not_taken_for_done(harness: Harness) -> None:
-    """The reconfigure of a killed run is under way, and the inventory has changed since: its result does not count."""
+def test_an_edit_after_it_began_is_not_considered_done(harness: Harness) -> None:
+    """The inventory has changed since a killed run's reconfigure started: its result does not count."""
     before = reconfigures(harness)
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=zone("Vienna"))
@@ -162,7 +162,7 @@ def test_an_edit_after_it_began_is_not_taken_for_done(harness: Harness) -> None:
 
 
 def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
-    """sshd's session dies: exit code 4 and a message that the next run goes on; the reconfigure ends by itself."""
+    """sshd's session is killed: exit code 4, the message names the next run; the reconfigure ends by itself."""
     before, changes = reconfigures(harness), zone("Athens")
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
@@ -174,11 +174,11 @@ def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
         assert error["hint"]
         wait_until_free(harness, "gitlab")
     wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
-    pays(harness, before, changes, "server")
+    next_run_reconfigures_once(harness, before, changes, "server")
 
 
-def test_one_that_fails_unseen(harness: Harness) -> None:
-    """It fails while nobody is connected: it takes itself back, and the next run begins anew."""
+def test_a_failure_without_a_connection(harness: Harness) -> None:
+    """It fails without a connection and rolls back; the next run starts again."""
     before, now, changes = reconfigures(harness), in_force(harness), zone("Dublin")
     harness.lab.inside("gitlab", "echo 'no such database' > /etc/gitlab-standin/fail-next-reconfigure")
     with another_reconfigure(harness):
@@ -197,8 +197,8 @@ def test_one_that_fails_unseen(harness: Harness) -> None:
     settled(harness, "server", changes=changes)
 
 
-def test_one_that_cannot_be_taken_back_is_told_by_the_next_run(harness: Harness) -> None:
-    """It fails unseen, and so does the way back: still owed; the next run says why, the one after it succeeds."""
+def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None:
+    """It and its rollback fail without a connection: it stays pending; the next run reports why, the one after succeeds."""
     changes, before = zone("Oslo"), in_force(harness)
     fail = "cd /etc/gitlab-standin && echo 'no such database' > fail-next-reconfigure"
     with another_reconfigure(harness):

@@ -32,12 +32,12 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def wants(**project: Any) -> Tables:
-    """The inventory with something else of the project, and a change that could be done beside it."""
+    """The inventory with other settings of the project, and another change that would be possible."""
     return {"projects": {PROJECT: {"registry": "disabled", **project}}}
 
 
-def judged(outcome: Outcome, code: int, *words: str) -> None:
-    """One error with a remedy, which says this."""
+def fails_with(outcome: Outcome, code: int, *words: str) -> None:
+    """Asserts one error with this text and a remedy."""
     assert outcome.code == code, outcome.errors or outcome.stderr
     said = outcome.errors if code == 1 else outcome.stderr
     assert [word for word in words if word not in said] == []
@@ -62,10 +62,10 @@ INPUT = {
 
 @pytest.mark.parametrize("kind", INPUT)
 def test_bad_input(harness: Harness, kind: str) -> None:
-    """Told with its place, and nothing is contacted."""
+    """The error has its place, and nothing is contacted."""
     changes, words = INPUT[kind]
     with Server(harness).counted() as seen:
-        judged(provision(harness, "project", "pipeline", changes=changes), 2, *words)
+        fails_with(provision(harness, "project", "pipeline", changes=changes), 2, *words)
     assert dict(seen) == {}
 
 
@@ -81,37 +81,37 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_gitlab_has_not(harness: Harness, kind: str) -> None:
-    """Nothing is done, not even what could be; check mode says the same."""
+    """Nothing is changed, not even the other change; check mode reports the same."""
     changes, words = REFUSED[kind]
     with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"):
-        judged(provision(harness, "project", changes=changes), 1, *words)
-        judged(provision(harness, "project", "--check", changes=changes), 1, *words)
+        fails_with(provision(harness, "project", changes=changes), 1, *words)
+        fails_with(provision(harness, "project", "--check", changes=changes), 1, *words)
 
 
 def test_gitlabs_lint_refuses(harness: Harness) -> None:
-    """In its own words; nothing is committed."""
+    """Lint's error; nothing is committed."""
     with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"):
         outcome = provision(harness, "pipeline", changes=wants(pipeline={"template": "wrong"}))
-        judged(outcome, 1, "config contains unknown keys: scrpt", "chosen stage nowhere does not exist")
+        fails_with(outcome, 1, "config contains unknown keys: scrpt", "chosen stage nowhere does not exist")
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "api_token"), (403, "owner"), (500, "gitlab-ctl tail")])
 @pytest.mark.parametrize("task", ["project", "pipeline"])
 def test_gitlab_refuses(harness: Harness, task: str, status: int, words: str) -> None:
-    """Its answer and the remedy; once it answers, the same command does the work that was left."""
+    """GitLab's answer and the remedy; when it answers again, the same command succeeds."""
     fault = {"path": "/api/v4/projects/*", "status": status}
     with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"), Server(harness).faults(fault):
-        judged(provision(harness, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
+        fails_with(provision(harness, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
     settled(harness, task)
 
 
 def test_gitlab_fails_in_the_middle(harness: Harness) -> None:
-    """What was done stays done and is known; the next run does the rest, and no more."""
+    """What was done stays and is recorded; the next run does the rest only."""
     variables = {"variables": {"B": "2", "C": "3"}}
     with Server(harness).faults({"method": "POST", "path": "*/variables", "status": 502}):
         outcome = provision(harness, "project", changes=wants(**variables))
     assert outcome.changes() == [f"set container_registry_access_level of project {PROJECT}"]
-    judged(outcome, 1, "502")
+    fails_with(outcome, 1, "502")
     again = applied(harness, "project", changes=wants(**variables))
     assert again.changes() == [f"create variable {one} of project {PROJECT}" for one in "BC"]
     settled(harness, "project", changes=wants(**variables))

@@ -1,4 +1,4 @@
-"""Hosts that are not reached, do not let in, or have no room: one clear message each, and the other hosts go on."""
+"""Hosts that cannot be reached, refuse the login, or have no space: one clear message each; other hosts converge."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _counter = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """One host that is well, one with a password for sudo, one with a small disk, all greeting once."""
+    """A working host, one with a sudo password, one with a small disk; all have their greeting."""
     hosts = (LabHost("good"), LabHost("locked", sudo="password"), LabHost("small", disk_mb=40))
     return greeters(harness_factory(*hosts))
 
@@ -37,7 +37,7 @@ def key_of(harness: Harness, host: str) -> tuple[str, str]:
 
 
 def known(harness: Harness, **keys: str | None) -> Mapping[str, Any]:
-    """Known hosts with other keys for these hosts, or with none."""
+    """Known hosts with wrong keys for these hosts, or without them."""
     lines = [
         f"{one.address} {key}"
         for one in harness.lab.hosts
@@ -54,12 +54,12 @@ def one_host(name: str, **table: Any) -> Mapping[str, Any]:
 
 
 def changed_key(harness: Harness) -> Broken:
-    """The host was set up anew, or somebody stands in between."""
+    """The host was reinstalled, or the connection is intercepted."""
     return nullcontext(known(harness, locked=harness.lab.host_keys["good"]))
 
 
 def unknown_key(harness: Harness) -> Broken:
-    """Nobody has noted its key."""
+    """Its key is unknown."""
     return nullcontext(known(harness, locked=None))
 
 
@@ -69,12 +69,12 @@ def pinned_otherwise(harness: Harness) -> Broken:
 
 
 def nobody(harness: Harness) -> Broken:  # noqa: ARG001
-    """The user has no account there."""
+    """The user has no account on the host."""
     return nullcontext(one_host("locked", ssh={"user": "nobody-here"}))
 
 
 def wrong_password(harness: Harness) -> Broken:
-    """sudo wants another password."""
+    """sudo requires another password."""
     path = harness.folder / "wrong"
     path.write_text("not-the-password-at-all")
     path.chmod(0o600)
@@ -83,19 +83,19 @@ def wrong_password(harness: Harness) -> Broken:
 
 @contextmanager
 def no_password(harness: Harness) -> Iterator[Mapping[str, Any]]:
-    """sudo wants a password, and nobody gave one."""
+    """sudo requires a password, and none is given."""
     table = harness.inventory["hosts"]["locked"].pop("ssh")
     yield {}
     harness.inventory["hosts"]["locked"]["ssh"] = table
 
 
 def refusing(harness: Harness) -> Broken:  # noqa: ARG001
-    """No sshd on that port."""
+    """No sshd listens on that port."""
     return nullcontext(one_host("locked", ssh={"port": 2}))
 
 
 def silent(harness: Harness) -> Broken:
-    """A firewall drops what comes for sshd."""
+    """A firewall drops packets to sshd."""
     rule = "nft add table ip faults && nft 'add chain ip faults in { type filter hook input priority 0; }'"
     drop = f"{rule} && nft add rule ip faults in tcp dport 22 drop"
     leader = str(harness.lab.machine("locked").leader)
@@ -119,28 +119,28 @@ def nameless(harness: Harness) -> Broken:  # noqa: ARG001
 
 @contextmanager
 def full(harness: Harness) -> Iterator[Mapping[str, Any]]:
-    """Not a byte is left on its disk."""
+    """Its disk is full."""
     with on_host(harness, "small", "cat /dev/zero > /filling 2>/dev/null || true", "rm /filling"):
         yield {}
 
 
 @contextmanager
 def read_only(harness: Harness) -> Iterator[Mapping[str, Any]]:
-    """The file system went read-only, as after an error on the disk."""
+    """The file system is read-only, as after a disk error."""
     with on_host(harness, "small", "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount /etc"):
         yield {}
 
 
 @contextmanager
 def immutable(harness: Harness) -> Iterator[Mapping[str, Any]]:
-    """Something stands where the file is to go."""
+    """The file's path cannot be written."""
     with on_host(harness, "small", f"mv {GREETING} /old && mkdir {GREETING}", f"rmdir {GREETING}; mv /old {GREETING}"):
         yield {}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a host is broken, and what must be said of it. `{…}` in words is filled in from the harness."""
+    """How a host is broken, and the text of the error. `{…}` is replaced with values of the harness."""
 
     name: str
     host: str
@@ -207,7 +207,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 def test_fault(harness: Harness, fault: Fault) -> None:
-    """The message says what, where and what next; the host stays as it was; others are served; mended, it converges."""
+    """The message has what, where and the next step; the host is unchanged, others converge; once fixed, it converges."""
     greeting = {"GREETING": f"good day {next(_counter)}\n", "TIMES": "200"}
     names = {f"{name}_key": " ".join(key_of(harness, name)) for name in ("good", "locked")}
     names["good_key"] = names["good_key"].split()[1] if "pinned" in fault.name else names["good_key"]
@@ -229,7 +229,7 @@ def test_fault(harness: Harness, fault: Fault) -> None:
 
 
 def test_unreachable_and_failed_together(harness: Harness) -> None:
-    """A failed host counts for more than one that was not reached: exit code 1, both told, the third served."""
+    """A failed host takes precedence over an unreachable one: exit code 1; the third host converges."""
     greeting = {"GREETING": "both\n", "TIMES": "200"}
     with full(harness):
         outcome = provision(harness, "greet", changes=one_host("locked", ssh={"port": 2}), env=greeting)

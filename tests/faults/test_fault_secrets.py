@@ -1,8 +1,7 @@
-"""No secret where it does not belong: planted ones are looked for in every process, file, log and output, on hosts and here.
+"""No secret where it does not belong: planted secrets are searched in processes, files, logs and output, on hosts and here.
 
-Processes are looked at all the while, again and again (two looks are milliseconds apart), through this machine's /proc:
-it shows those of the hosts too. One secret comes from the environment on purpose: it is in that of the program itself,
-as typed, and must be in no other process's.
+Processes are read continuously, every few milliseconds, in this machine's /proc, which shows those of the hosts too. One
+secret comes from the environment on purpose. Only the program itself, as typed, may have it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ MEANT_FOR_THEM = re.compile(
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two bare hosts; sudo wants a password on one."""
+    """Two bare hosts; one has a sudo password."""
     harness = with_playbooks(harness_factory(LabHost("gitlab"), LabHost("runner-1", sudo="password")))
     settings = harness.inventory["gitlab"]["settings"]
     (harness.folder / "smtp").write_text("canary-smtp-UvXw93-ßecret")
@@ -63,7 +62,7 @@ def run(
     changes: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """One watched run; what it printed is kept under its name, and its own environment is forgiven the mail password."""
+    """One watched run; its output is kept under its name, and its own environment may have the mail password."""
     argv = [*PROVISION, *arguments, "-i", str(harness.write(changes))]
     environment = {**os.environ, "MAIL_PASSWORD": canaries.texts["mail"], **(env or {})}
     with watched(harness, canaries):
@@ -79,7 +78,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def done(harness: Harness, canaries: Canaries) -> Canaries:
-    """Runs of every kind, with everything told: all from bare hosts, changes, failures, a crash of the program itself."""
+    """Runs of every kind with full output: all from bare hosts, changes, failures, a crash of the program."""
     report = ("--report", str(harness.folder / "report.html"))
     assert run(harness, canaries, "all", "all", "-vv", "--diff", "--stats", *report) == 0, canaries.outputs["all"][
         -3000:
@@ -112,7 +111,7 @@ def done(harness: Harness, canaries: Canaries) -> Canaries:
 
 
 def failures(canaries: Canaries) -> dict[str, str]:
-    """What a failing reconfigure may say: secrets among it."""
+    """The output of a failing reconfigure, with secrets in it."""
     texts = canaries.texts
     return {
         "reconfigure fails": f"cannot use storage {texts['s3_access_key']}:{texts['s3_secret_key']}",
@@ -125,7 +124,7 @@ RUNS = ("all", "check", "change", "reconfigure fails", "mail fails", "docker dow
 
 @pytest.mark.parametrize("name", RUNS)
 def test_no_output_holds_one(done: Canaries, name: str) -> None:
-    """Terminal at -vv, diffs, JSON lines, error messages and a traceback: masked inside, and else as they would be."""
+    """Terminal at -vv, diffs, JSON lines, errors and a traceback: secrets are masked, everything else is not."""
     told = done.outputs[name]
     assert done.inside(told.encode()) == []
     expected = {
@@ -142,20 +141,20 @@ def test_no_output_holds_one(done: Canaries, name: str) -> None:
 
 
 def test_the_report_holds_none(harness: Harness, done: Canaries) -> None:
-    """The page of the first run, diffs and all."""
+    """The report of the first run with its diffs."""
     page = (harness.folder / "report.html").read_bytes()
     assert done.inside(page) == []
     assert b"***" in page
 
 
 def test_no_process_carried_one(done: Canaries) -> None:
-    """Not in argv, not in the environment, of any process on the hosts or on this machine, at any look."""
+    """No argv or environment of any process, on the hosts and on this machine, at any time."""
     assert done.seen == []
     assert done.samples > 500
 
 
 def test_the_watch_sees_what_is_there(harness: Harness, canaries: Canaries) -> None:
-    """A process that does carry one in its argv and another in its environment for a moment is seen."""
+    """A process with a secret in its argv and another one's environment is detected."""
     other = Canaries(canaries.texts)
     text = canaries.texts["s3_secret_key"]
     with watched(harness, other):
@@ -166,7 +165,7 @@ def test_the_watch_sees_what_is_there(harness: Harness, canaries: Canaries) -> N
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_file_of_a_host_holds_one(harness: Harness, done: Canaries, host: str) -> None:
-    """Everything that was written there: disk, /run, /tmp, /dev/shm, logs, Docker's files; but for the files meant to hold them."""
+    """Disk, /run, /tmp, /dev/shm, logs, Docker's files; except the files that are to hold them."""
     machine = harness.lab.machine(host)
     root = Path(f"/proc/{machine.leader}/root")
     trees = [machine.folder / "disk" / name for name in ("upper", "docker", "containerd")]
@@ -186,7 +185,7 @@ def test_no_file_of_a_host_holds_one(harness: Harness, done: Canaries, host: str
 
 
 def test_no_file_of_this_machine_holds_one(harness: Harness, done: Canaries) -> None:
-    """What stands beside the inventory, but for the secret's own file; nothing of ours is in the temporary folders."""
+    """Beside the inventory only the secret's own file; nothing of ours in the temporary folders."""
     held = {path.name: names for path in files(harness.folder) if (names := done.inside(path.read_bytes()))}
     assert held == {"smtp": ["smtp"]}
     for folder in (Path("/dev/shm"), Path("/run")):
@@ -194,6 +193,6 @@ def test_no_file_of_this_machine_holds_one(harness: Harness, done: Canaries) -> 
 
 
 def test_state_holds_none(harness: Harness, done: Canaries) -> None:
-    """What is remembered of what we set up names keys, never values."""
+    """state.json has the names of keys, never values."""
     for host in HOSTS:
         assert done.inside(harness.lab.inside(host, "cat /var/lib/provision/state.json").encode()) == []

@@ -1,4 +1,4 @@
-"""`provision verify` stops at the first broken layer and names it with its remedy; GitLab's API says no."""
+"""`provision verify` stops at the first broken layer and names it with its remedy; GitLab's API refuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Broken = AbstractContextManager[Any]
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A whole estate that works."""
+    """A whole, working estate."""
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
     applied(harness, "all")
     return harness
@@ -42,7 +42,7 @@ def secret(harness: Harness, name: str, text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Layer:
-    """What is broken where (`hosts` fail, the others pass), and what must be said."""
+    """What is broken where (`hosts` fail, the others pass), and the text of the error."""
 
     name: str
     hosts: tuple[str, ...]
@@ -98,7 +98,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name.replace(" ", "-"))
 def test_layer(harness: Harness, layer: Layer) -> None:
-    """Exit code 1, the layer is the first word, the remedy follows; a host that can reach the registry passes."""
+    """Exit code 1, the layer comes first, then the remedy; a host that can reach the registry passes."""
     before, after = layer.before, layer.after
     if layer.name == "tls":
         other = Authority("somebody else").certificate
@@ -119,13 +119,13 @@ def test_layer(harness: Harness, layer: Layer) -> None:
 
 
 def leftovers(harness: Harness, host: str) -> str:
-    """What a proof has left on a host: logins, images, folders."""
+    """What a verification has left on a host: logins, images, folders."""
     look = "ls -d /dev/shm/provision* /root/.docker 2>/dev/null; docker image ls -q 2>/dev/null; true"
     return fact(harness, host, look)
 
 
 def test_login_refused(harness: Harness) -> None:
-    """A wrong password: the layer, the registry's own words, where to look; the password itself nowhere."""
+    """A wrong password: the layer, the registry's error, where to check; the password is nowhere."""
     wrong = {"registry": {"login": {"password": secret(harness, "wrong", "a-password-of-nobody")}}}
     outcome = provision(harness, "verify", changes=wrong)
     assert (outcome.code, len(outcome.of("error"))) == (1, 2)
@@ -137,7 +137,7 @@ def test_login_refused(harness: Harness) -> None:
 
 
 def test_push_refused(harness: Harness) -> None:
-    """A project that the user may not push to: login goes well, the push is what is told."""
+    """A project that the user may not push to: the login succeeds, the push is reported."""
     outcome = provision(harness, "verify", changes={"registry": {"login": {"image": "somebody/else"}}})
     assert (outcome.code, len(outcome.of("error"))) == (1, 2)
     for error in outcome.of("error"):
@@ -146,8 +146,8 @@ def test_push_refused(harness: Harness) -> None:
     assert leftovers(harness, BROKEN_HOST) == ""
 
 
-def test_mended_it_passes(harness: Harness) -> None:
-    """After all of these the estate is as it was: nothing is left to change, and the proof is taken."""
+def test_once_fixed_it_passes(harness: Harness) -> None:
+    """After all of these the estate is unchanged: nothing is to change, and the verification succeeds."""
     settled(harness, "all")
     assert "push, pull, delete" in applied(harness, "verify").messages()
 
@@ -156,7 +156,7 @@ RUNNER = {"name": "second", "executor": "shell", "tags": ["second"]}
 
 
 def refusals(harness: Harness) -> dict[str, tuple[Mapping[str, Any], Broken, tuple[str, ...]]]:
-    """By name: how the inventory is changed, what is broken meanwhile, and what must be said."""
+    """By name: the change of the inventory, what is broken meanwhile, and the text of the error."""
     runners = [*harness.inventory["runners"], RUNNER]
     fault = 'echo \'[{"method": "POST", "path": "/api/v4/user/runners", "status": 500}]\''
     faults = "/etc/gitlab-standin/api-faults.json"
@@ -195,7 +195,7 @@ def refusals(harness: Harness) -> dict[str, tuple[Mapping[str, Any], Broken, tup
 
 @pytest.mark.parametrize("name", ["wrong API token", "unknown project", "token that GitLab refuses", "GitLab fails"])
 def test_registration_refused(harness: Harness, name: str) -> None:
-    """Told with GitLab's answer and the next step; config.toml stays as it was, on every host."""
+    """GitLab's answer and the next step; config.toml is unchanged on every host."""
     changes, broken, words = refusals(harness)[name]
     with broken, untouched(harness, BROKEN_HOST, "/etc/gitlab-runner"), untouched(harness, OTHER, "/etc/gitlab-runner"):
         outcome = provision(harness, "register", changes=changes)
@@ -207,7 +207,7 @@ def test_registration_refused(harness: Harness, name: str) -> None:
 
 
 def test_made_in_gitlab_and_not_written(harness: Harness) -> None:
-    """GitLab makes the runner and the host refuses the new config.toml: told, and the next run makes no second one."""
+    """The new config.toml cannot be written: reported, and the next run creates no second runner."""
     runners = {"runners": [*harness.inventory["runners"], {**RUNNER, "name": "third"}]}
     known = number_of_runners(harness)
     spoil = "mv /usr/bin/gitlab-runner /root/real; printf '#!/bin/sh\\necho no-disk-today >&2; exit 1\\n' > /root/fake"
@@ -228,14 +228,14 @@ def test_made_in_gitlab_and_not_written(harness: Harness) -> None:
 
 
 def number_of_runners(harness: Harness) -> int:
-    """How many runners GitLab knows, asked by curl on its host."""
+    """How many runners GitLab has, asked by curl on its host."""
     token = Path(harness.inventory["gitlab"]["api_token"]["file"]).read_text()
     ask = "curl -sfk -K - 'https://gitlab.lab.test/api/v4/runners/all'"
     return len(json.loads(harness.lab.inside("gitlab", ask, stdin=f'header = "PRIVATE-TOKEN: {token}"\n')))
 
 
 def test_gitlab_answers_again(harness: Harness) -> None:
-    """What was refused is done when it can be: one runner more on each host, and none too many from the tries before."""
+    """What was refused is done when possible: one new runner for each host, none from earlier attempts."""
     runners = {"runners": [*harness.inventory["runners"], RUNNER]}
     applied(harness, "register", changes=runners)
     settled(harness, "register", changes=runners)

@@ -1,6 +1,6 @@
-"""CI jobs run on the host while its runner and its Docker are changed: no job is lost.
+"""CI jobs run on a host while its runner and its Docker are changed: no job is lost.
 
-The stand-in's job is taken from a file, and ends when the test lets it; nobody answers for GitLab. Told in order.
+The stand-in reads its job from a file, and the test ends it. GitLab does not answer. The tests run in order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ numbers = count(1)
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A host with Docker and gitlab-runner, and a runner of somebody else's that takes jobs."""
+    """A host with Docker and gitlab-runner, and another team's runner that runs jobs."""
     harness = harness_factory(LabHost(HOST))
     for table in ("registry", "gitlab", "runners", "runner"):
         del harness.inventory[table]
@@ -48,7 +48,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @contextmanager
 def job(harness: Harness) -> Iterator[Callable[[], str]]:
-    """A job that runs until the block ends, or what is yielded is called: that tells how it ended."""
+    """A job that runs until the block ends or the yielded function is called, which returns how it ended."""
     number = next(numbers)
     harness.lab.inside(
         HOST,
@@ -68,7 +68,7 @@ def job(harness: Harness) -> Iterator[Callable[[], str]]:
 
 
 class Spoken:
-    """`provision NAMES -v` that goes on: what it says, line by line."""
+    """A running `provision NAMES -v`, with its output line by line."""
 
     def __init__(self, harness: Harness, *names: str, changes: Mapping[str, Any]) -> None:
         self.said: list[str] = []
@@ -79,7 +79,7 @@ class Spoken:
         )
 
     def until(self, words: str) -> str:
-        """Waits for a line with these words."""
+        """Waits for a line with this text."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.said.append(line)
@@ -90,11 +90,11 @@ class Spoken:
 
     @property
     def goes_on(self) -> bool:
-        """It has not ended."""
+        """Whether it still runs."""
         return self._process.poll() is None
 
     def end(self) -> int:
-        """Its exit code."""
+        """Waits for the end; the exit code."""
         assert self._process.stdout is not None
         self.said += list(self._process.stdout)
         return self._process.wait()
@@ -106,7 +106,7 @@ def daemon(**settings: Any) -> dict[str, Any]:
 
 
 def test_settings_of_the_runner_need_no_new_process(harness: Harness) -> None:
-    """A job runs while config.toml changes: the same service takes the change over, and the job ends well."""
+    """config.toml changes during a job: the same process loads it, and the job succeeds."""
     before = process(harness, HOST)
     with job(harness) as end:
         outcome = twice(harness, "register", changes={"runner": {"concurrent": 7, "log_level": "info"}})
@@ -122,7 +122,7 @@ def test_settings_of_the_runner_need_no_new_process(harness: Harness) -> None:
 
 
 def test_a_new_listen_address_waits_for_the_job(harness: Harness) -> None:
-    """The one setting that needs a restart: said, owed meanwhile, done once the job has ended, and in force."""
+    """The only setting that needs a restart: reported, pending until the job ends, then active."""
     before = process(harness, HOST)
     changes = {"runner": {"concurrent": 7, "listen_address": "127.0.0.1:9252"}}
     with job(harness) as end:
@@ -140,7 +140,7 @@ def test_a_new_listen_address_waits_for_the_job(harness: Harness) -> None:
 
 
 def test_dockers_restart_waits_for_the_job(harness: Harness) -> None:
-    """`dns` needs one: dockerd is the same until the job has ended well, and another with the new DNS afterwards."""
+    """`dns` needs a restart: dockerd is the same until the job has succeeded, and has the new DNS afterwards."""
     before, changes = process(harness, HOST, "docker"), daemon(dns=["198.18.0.1"])
     with job(harness) as end:
         run = Spoken(harness, "docker", changes=changes)
@@ -153,7 +153,7 @@ def test_dockers_restart_waits_for_the_job(harness: Harness) -> None:
 
 
 def test_dockers_restart_waits_for_a_jobs_container(harness: Harness) -> None:
-    """The docker executor's job: a container with the runner's label. Another container is no job."""
+    """A job of the docker executor is a container with the runner's label; other containers are no jobs."""
     before = process(harness, HOST, "docker")
     run_container = "docker run -d --rm --network none --name %s %s tiny /bin/busybox sleep 600"
     harness.lab.inside(HOST, run_container % ("somebodys", ""))
@@ -168,7 +168,7 @@ def test_dockers_restart_waits_for_a_jobs_container(harness: Harness) -> None:
 
 
 def test_another_docker_waits_for_the_job(harness: Harness) -> None:
-    """A pinned version replaces the packages, which restarts Docker: that waits as well, before anything is replaced."""
+    """A pinned version replaces the packages, which restarts Docker: this waits before anything is replaced."""
     version = "dpkg-query -W -f '${Version}' docker-ce"
     before, installed = process(harness, HOST, "docker"), fact(harness, HOST, version)
     assert "-2~" in installed
@@ -184,7 +184,7 @@ def test_another_docker_waits_for_the_job(harness: Harness) -> None:
 
 
 def test_a_restart_at_once_on_demand(harness: Harness) -> None:
-    """docker.restart = "now": it does not wait, and the runner's own process has nothing to do with it."""
+    """docker.restart = "now": no waiting, and the runner's process is not affected."""
     before, runner = process(harness, HOST, "docker"), process(harness, HOST)
     with job(harness) as end:
         outcome = applied(harness, "docker", "--set", 'docker.restart="now"', changes=daemon(dns=["198.18.0.3"]))
@@ -195,7 +195,7 @@ def test_a_restart_at_once_on_demand(harness: Harness) -> None:
 
 
 def test_a_signal_where_that_suffices(harness: Harness) -> None:
-    """`debug` and labels: dockerd takes them over in the same process, at once, though a job runs."""
+    """`debug` and labels: the same dockerd reloads them at once, during a job."""
     changes = daemon(dns=["198.18.0.3"], debug=True, labels=["rack=7"])
     before = process(harness, HOST, "docker")
     with job(harness) as end:
@@ -208,7 +208,7 @@ def test_a_signal_where_that_suffices(harness: Harness) -> None:
 
 
 def test_registries_and_buildkit_need_no_restart(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """certs.d of several registries, with and without a port, and buildkitd.toml: read when they are used."""
+    """certs.d of several registries, with and without a port, and buildkitd.toml are read on use."""
     folder = tmp_path_factory.mktemp("pairs")
     for name in ("client.crt", "client.key"):
         folder.joinpath(name).write_text(f"the {name}\n")

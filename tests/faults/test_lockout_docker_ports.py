@@ -1,4 +1,4 @@
-"""Ports that Docker publishes are open whatever ufw says: told with their containers, as long as ufw is on."""
+"""Ports that Docker publishes are open in spite of ufw: reported with their containers while ufw is enabled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN = "docker run -d --name {} {} lab/busybox httpd -f -p 8000"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host with Docker, ufw on, and containers of which one is published to the world and one to the host."""
+    """A GitLab host with Docker, ufw enabled, and containers: one published to the world, one to the host."""
     harness = harness_factory(LabHost("gitlab"))
     harness.inventory["hosts"]["gitlab"]["groups"] = ["gitlab", "runners"]
     applied(harness, "docker", "firewall")
@@ -29,12 +29,12 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def test_nothing_is_published(harness: Harness) -> None:
-    """A container without ports, and one whose port is bound to the host itself, are no news."""
+    """A container without ports, and one whose port is bound to the host itself, are not reported."""
     assert NOTE not in settled(harness, "firewall").messages()
 
 
-def test_published_ports_are_told(harness: Harness) -> None:
-    """Each with its container, once for IPv4 and IPv6; the port is really open, though no rule lets it in."""
+def test_published_ports_are_reported(harness: Harness) -> None:
+    """Each with its container, once for IPv4 and IPv6; the port is open, although no rule allows it."""
     harness.lab.inside("gitlab", RUN.format("web", "-p 8088:8000 -p 9000-9001:9000-9001/udp"))
     (note,) = [one for one in settled(harness, "firewall").messages().splitlines() if one.startswith(NOTE)]
     assert note.removeprefix(NOTE).startswith(
@@ -46,7 +46,7 @@ def test_published_ports_are_told(harness: Harness) -> None:
 
 
 def is_open(address: str, port: int) -> bool:
-    """Whether somebody answers there."""
+    """Whether the port answers."""
     try:
         socket.create_connection((address, port), timeout=3).close()
     except OSError:
@@ -54,8 +54,8 @@ def is_open(address: str, port: int) -> bool:
     return True
 
 
-def test_ufw_off_or_docker_off(harness: Harness) -> None:
-    """With ufw off every port is open anyway; a Docker that is stopped is not started to be asked."""
+def test_ufw_or_docker_disabled(harness: Harness) -> None:
+    """Not reported with ufw disabled; a stopped Docker is not started for it."""
     harness.lab.inside("gitlab", "ufw --force disable")
     assert NOTE not in settled(harness, "firewall", changes={"firewall": {"enable": False}}).messages()
     harness.lab.inside("gitlab", "systemctl stop docker")

@@ -1,4 +1,4 @@
-"""kill -9 of the controller right behind `ufw enable`, with this machine shut out: the host's own timer takes it back."""
+"""kill -9 of the controller after `ufw enable` locked it out: the host's own timer rolls back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTS = ("gitlab", "other")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two hosts on which a run was killed when ufw had just been switched on, and shut it out."""
+    """Two hosts on which a run was killed right after ufw was enabled and locked it out."""
     harness = harness_factory(*(LabHost(name, gitlab=True) for name in HOSTS))
     for host in HOSTS:
         harness.lab.inside(host, f"ufw deny from {harness.lab.gateway}")
@@ -29,12 +29,12 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def timer(harness: Harness, host: str) -> str:
-    """The timer that would take something back."""
+    """The timer that would roll back."""
     return fact(harness, host, "systemctl list-units --all --no-legend 'provision-guard*'")
 
 
-def test_a_run_within_the_minute_settles_it(harness: Harness) -> None:
-    """Mended at once: the next run sees that ufw is on but not confirmed, confirms it, and the timer is gone."""
+def test_a_run_within_the_minute_confirms_it(harness: Harness) -> None:
+    """The cause is fixed at once: the next run confirms the enabled ufw, and the timer is gone."""
     harness.lab.inside("other", f"ufw delete deny from {harness.lab.gateway}")
     wait_until_free(harness, "other")
     assert "provision-guard.timer" in timer(harness, "other")
@@ -44,16 +44,16 @@ def test_a_run_within_the_minute_settles_it(harness: Harness) -> None:
     settled(harness, "firewall", "--limit", "other")
 
 
-def test_the_timer_takes_it_back(harness: Harness) -> None:
-    """Nobody came: within 60 s ufw is off, and logins work again."""
+def test_the_timer_rolls_back(harness: Harness) -> None:
+    """Without a run, ufw is disabled within 60 s, and logins work again."""
     assert "provision-guard.timer" in timer(harness, "gitlab")
     wait_for(lambda: not succeeds(harness, "gitlab", ON), "the timer took it back", 75)
     assert harness.host("gitlab").check_output("id -un") == "root"
     wait_for(lambda: timer(harness, "gitlab") == "", "nothing is left of the timer")
 
 
-def test_mended_it_converges(harness: Harness) -> None:
-    """Without the rule that shut us out a plain run switches it on, and the one after changes nothing on both hosts."""
+def test_once_fixed_it_converges(harness: Harness) -> None:
+    """Without the rule that locked us out, a run enables ufw, and the next changes nothing on both hosts."""
     harness.lab.inside("gitlab", f"ufw delete deny from {harness.lab.gateway}")
     outcome = twice(harness, "firewall")
     assert outcome.changes(host="gitlab") == ["switch ufw on"]

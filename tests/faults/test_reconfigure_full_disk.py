@@ -1,4 +1,4 @@
-"""Whatever room a full disk has left, gitlab.rb is the old one or the new one, and the next run after mending converges."""
+"""With any amount of free disk space, gitlab.rb is the old or the new one, and the run after a fix converges."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; t
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host with a small disk, on which everything is in force."""
+    """A converged GitLab host with a small disk."""
     harness = without_s3(harness_factory(LabHost("gitlab", disk_mb=160)))
     applied(harness, "server")
     return harness
 
 
 def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
 def in_force(harness: Harness) -> tuple[str, str]:
-    """The time zone that gitlab.rb asks for, and a sum over all its other lines."""
+    """The time zone in gitlab.rb, and a checksum of all its other lines."""
     value = fact(harness, "gitlab", f"sed -n \"s/^gitlab_rails.'time_zone'. = //p\" {RB}").strip("\"'")
     return value, fact(harness, "gitlab", f"grep -v time_zone {RB} | sha256sum")
 
 
 def test_at_whatever_step(harness: Harness) -> None:
-    """With more and more room it fails later and later, each time in words; in the end it gets through."""
+    """With more and more space it fails later and later, each time with an error; finally it succeeds."""
     before, seen = in_force(harness), set()
     for room in (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512):
         harness.lab.inside("gitlab", FULL.format(room))
@@ -58,7 +58,7 @@ def test_at_whatever_step(harness: Harness) -> None:
 
 
 def test_full_from_the_reconfigure_on(harness: Harness) -> None:
-    """The disk fills up while GitLab is reconfigured: told, and the run after mending converges."""
+    """The disk fills up during the reconfigure: an error, and the run after the fix converges."""
     harness.lab.inside("gitlab", "cat > /etc/gitlab-standin/reconfigure-seconds; rm -f /run/full", stdin="2")
     fill = f"until pgrep -f '[g]itlab-ctl reconfigure'; do sleep 0.1; done; {FULL.format(0)}; touch /run/full"
     harness.lab.inside("gitlab", f"setsid sh -c {quoted(fill)} >/dev/null 2>&1 </dev/null &")
@@ -78,7 +78,7 @@ def test_full_from_the_reconfigure_on(harness: Harness) -> None:
 
 
 def quoted(text: str) -> str:
-    """Quoted for a shell."""
+    """The text quoted for a shell."""
     from shlex import quote
 
     return quote(text)

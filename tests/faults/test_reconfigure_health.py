@@ -1,4 +1,4 @@
-"""A reconfigure that ends well, and a service that does not come up with it: the previous gitlab.rb is back in force."""
+"""A reconfigure succeeds, but a service does not start: the previous gitlab.rb is restored."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force."""
+    """A converged GitLab host."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
 
 
 def settings(**changes: Any) -> Mapping[str, Any]:
-    """The inventory with other settings of GitLab's."""
+    """The inventory with other settings of GitLab."""
     return {"gitlab": {"settings": changes}}
 
 
 def test_nginx_without_its_certificate(harness: Harness) -> None:
-    """The site's certificate has vanished: waited for 90 s, told with nginx's own line, taken back; mended, it converges."""
+    """The certificate is missing: nginx's error after 90 s, rolled back; once fixed, it converges."""
     before, old = reconfigures(harness), fact(harness, "gitlab", f"sha256sum {RB}")
     gone = settings(nginx={"ssl_certificate": "/etc/letsencrypt/gone.pem"}, gitlab_rails={"time_zone": "Rome"})
     outcome = provision(harness, "server", changes=gone)
@@ -71,7 +71,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """The same by the reconfigure's own script, with less patience: a certificate or key that nginx cannot use is named."""
+    """With the reconfigure's own script and a shorter limit: the certificate or key that nginx rejects is named."""
     monkeypatch.setattr(module, "_ANSWER_SECONDS", 4)
     make, key, path, words = BROKEN[kind]
     harness.lab.inside("gitlab", make)
@@ -89,7 +89,7 @@ def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_service_that_somebody_stopped(harness: Harness) -> None:
-    """The registry was stopped by hand: its answer is what counts, and the reconfigure brings it up again."""
+    """The registry was stopped: its endpoint does not answer, and the reconfigure starts it again."""
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")
     outcome = applied(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))
     assert outcome.changes()[-1] == "reconfigure GitLab"

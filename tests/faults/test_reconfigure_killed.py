@@ -1,4 +1,4 @@
-"""kill -9 at each step between an edit of gitlab.rb and the proof that GitLab is up with it: controller alone, or all there is."""
+"""kill -9 at each step between an edit of gitlab.rb and the health check: of the controller, or of everything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force, and where a run can be held."""
+    """A converged GitLab host on which a run can be paused."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     can_be_held(harness)
@@ -28,7 +28,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
@@ -40,12 +40,12 @@ def content(harness: Harness) -> str:
 
 
 def in_force(harness: Harness) -> str:
-    """The time zone that gitlab.rb asks for."""
+    """The time zone in gitlab.rb."""
     return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
 def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None:
-    """A plain run brings it about, the next changes nothing, and nothing is left of the one that was killed."""
+    """A run converges, the next changes nothing, and nothing of the killed run is left."""
     applied(harness, "server", changes=zone(name))
     assert in_force(harness) == name
     assert before < reconfigures(harness) <= before + at_most
@@ -56,7 +56,7 @@ def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None
 
 @pytest.mark.parametrize("point", POINTS)
 def test_the_controller_is_killed(harness: Harness, point: str) -> None:
-    """The host ends its step by itself; one reconfigure in all, by whoever comes next if it had not begun."""
+    """The host finishes its step; one reconfigure in total, by the next run if it had not begun."""
     before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
     gate = hold(harness, point)
     run = Live(harness, "server", changes=zone(name))
@@ -74,7 +74,7 @@ def test_the_controller_is_killed(harness: Harness, point: str) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_all_is_killed(harness: Harness, point: str) -> None:
-    """Controller and the host's own step: gitlab.rb is whole, old or new; the next run begins the reconfigure anew."""
+    """Controller and step are killed: gitlab.rb is the whole old or new one; the next run reconfigures again."""
     before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
     gate = hold(harness, point)
     run = Live(harness, "server", changes=zone(name))
@@ -89,7 +89,7 @@ def test_all_is_killed(harness: Harness, point: str) -> None:
 
 
 def test_cut_short_and_then_unreadable(harness: Harness) -> None:
-    """A reconfigure was cut short, and the file was broken since: the one before both is put back, and in force again."""
+    """A reconfigure was killed and the file broken since: the backup of before both is restored and active."""
     before, name, old = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness)
     gate = hold(harness, "health")
     run = Live(harness, "server", changes=zone(name))

@@ -1,4 +1,4 @@
-"""Settings that the installed GitLab has removed are named before anything is changed: its reconfigure would abort on them."""
+"""Settings that the installed GitLab has removed are named before anything changes, because they abort a reconfigure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ KEPT = ("/etc/gitlab", "/var/lib/provision", "/var/opt/gitlab")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """GitLab 19.3, with everything in force."""
+    """A converged GitLab 19.3."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
 
 
 def settings(**changes: Any) -> Mapping[str, Any]:
-    """The inventory with more settings of GitLab's."""
+    """The inventory with more settings of GitLab."""
     return {"gitlab": {"settings": changes}}
 
 
 def test_somebodys_removed_setting(harness: Harness) -> None:
-    """It stands in gitlab.rb since an older version: line, name and version are told; taken out by hand, it goes on."""
+    """A setting of an older version in gitlab.rb: line, name and version are named; once removed, the run succeeds."""
     before, changes = reconfigures(harness), settings(gitlab_rails={"time_zone": "Rome"})
     line = "mattermost_external_url 'https://chat.example.com'"
     with (
@@ -49,7 +49,7 @@ def test_somebodys_removed_setting(harness: Harness) -> None:
 
 
 def test_one_that_the_inventory_asks_for(harness: Harness) -> None:
-    """The same when it is we who would set it: nothing is written."""
+    """The same for a setting of the inventory: nothing is written."""
     with untouched(harness, "gitlab", *KEPT):
         outcome = refused(harness, "server", changes=settings(mattermost={"enable": True}))
     assert ": mattermost (removed in 19.0" in outcome.errors
@@ -57,7 +57,7 @@ def test_one_that_the_inventory_asks_for(harness: Harness) -> None:
 
 
 def test_one_of_ours_that_is_taken_out(harness: Harness) -> None:
-    """Set by us for an older version and since dropped from the inventory: the edit that takes it out is not refused."""
+    """A setting that we had set and the inventory no longer has: the edit that removes it is not refused."""
     state = "/var/lib/provision/state.json"
     harness.lab.inside("gitlab", f"echo \"mattermost['enable'] = false\" >> {RB}")
     harness.lab.inside(

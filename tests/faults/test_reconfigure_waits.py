@@ -1,4 +1,4 @@
-"""Another reconfigure is under way: ours waits for it, saying so, and gives up in good order where it does not end."""
+"""Another reconfigure runs: ours waits for it with a message, and is rolled back when the other does not end."""
 
 from __future__ import annotations
 
@@ -31,48 +31,48 @@ sed -i "s/^gitlab_rails.'time_zone'. = .*/gitlab_rails['time_zone'] = 'Edited'/"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host on which everything is in force."""
+    """A converged GitLab host."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
 
 
 def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which owes a reconfigure."""
+    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
     return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
 @contextmanager
 def another(harness: Harness) -> Iterator[Callable[[], None]]:
-    """Somebody's own reconfigure, until it is let go."""
+    """A reconfigure by others, until it is released."""
     script = f"rm -f /run/go; flock {LOCK} sh -c 'until [ -e /run/go ]; do sleep 0.1; done'"
     holder = threading.Thread(target=succeeds, args=(harness, "gitlab", script))
     holder.start()
     wait_for(lambda: is_held(harness), "the lock is held")
     try:
-        yield lambda: let_go(harness)
+        yield lambda: release(harness)
     finally:
-        let_go(harness)
+        release(harness)
         holder.join()
 
 
-def let_go(harness: Harness) -> None:
-    """It ends."""
+def release(harness: Harness) -> None:
+    """Releases it."""
     harness.lab.inside("gitlab", "touch /run/go")
 
 
 def is_held(harness: Harness) -> bool:
-    """Whether a reconfigure is under way."""
+    """Whether a reconfigure runs."""
     return not succeeds(harness, "gitlab", f"flock -n {LOCK} true")
 
 
-def pay(harness: Harness, handler: Handler) -> subprocess.CompletedProcess[str]:
-    """The reconfigure's own script on the host, by itself."""
+def run_handler(harness: Harness, handler: Handler) -> subprocess.CompletedProcess[str]:
+    """Runs the reconfigure's own script on the host."""
     return harness.lab.ssh("gitlab", "sudo sh -s", stdin=handler.run.script)
 
 
 def test_it_is_waited_for(harness: Harness) -> None:
-    """That another one is waited for is told while it lasts; then ours is done, once, and the next run changes nothing."""
+    """A message while it waits; then one reconfigure of ours, and the next run changes nothing."""
     before = reconfigures(harness)
     with another(harness) as end, ThreadPoolExecutor(1) as pool:
         run = pool.submit(harness.run, "server", "-v", changes=zone("Waited"))
@@ -87,11 +87,11 @@ def test_it_is_waited_for(harness: Harness) -> None:
 
 
 def test_one_that_does_not_end(harness: Harness) -> None:
-    """Behind the limit it is given up: gitlab.rb is put back, nothing is reconfigured, and the next run does what is owed."""
+    """At the limit, gitlab.rb is restored and nothing is reconfigured; the next run does what is pending."""
     before, old = reconfigures(harness), fact(harness, "gitlab", f"cat {RB}")
     harness.lab.inside("gitlab", EDIT)
     with another(harness):
-        done = pay(
+        done = run_handler(
             harness, reconfigure(Url.parse("https://gitlab.lab.test:5555"), "https://gitlab.lab.test/jwt/auth", limit=2)
         )
     assert done.returncode == 1
@@ -107,15 +107,15 @@ def test_one_that_does_not_end(harness: Harness) -> None:
 
 
 def test_our_own_that_does_not_end(harness: Harness) -> None:
-    """A reconfigure beyond its limit is ended, gitlab.rb is put back, and GitLab reconfigured with that."""
+    """At the limit, our reconfigure is ended, gitlab.rb is restored, and GitLab is reconfigured with it."""
     before, old = reconfigures(harness), fact(harness, "gitlab", f"cat {RB}")
     harness.lab.inside("gitlab", EDIT)
     harness.lab.inside("gitlab", "echo 600 > /etc/gitlab-standin/reconfigure-seconds")
     with ThreadPoolExecutor(1) as pool:
-        paid = pool.submit(pay, harness, reconfigure(limit=4))
+        finished = pool.submit(run_handler, harness, reconfigure(limit=4))
         wait_for(lambda: reconfigures(harness) == before + 1, "it has begun, and lingers", 60)
         harness.lab.inside("gitlab", "rm /etc/gitlab-standin/reconfigure-seconds")
-        done = paid.result()
+        done = finished.result()
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "gitlab-ctl reconfigure did not end within 4 s",

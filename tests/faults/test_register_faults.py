@@ -1,6 +1,6 @@
-"""Registration when GitLab refuses, limits, breaks or is away, and when config.toml moves under our hands.
+"""Registration when GitLab refuses, limits, fails or does not answer, and when config.toml changes meanwhile.
 
-Told in order: each test goes on where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ exec /usr/bin/gitlab-runner.real "$@"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab and one host with two registered runners: `kept` was made by us, `given` in the UI."""
+    """A GitLab and a host with two registered runners: `kept` was created by us, `given` in the UI."""
     harness = estate(harness_factory, HOST)
     harness.inventory["runners"] = [
         docker_runner("kept", tags=["a"]),
@@ -46,13 +46,13 @@ def server(harness: Harness) -> Server:
 
 
 def more(harness: Harness, *runners: Mapping[str, Any]) -> dict[str, Any]:
-    """The inventory with these runners beside the two."""
+    """The inventory with these runners in addition."""
     return {"runners": [*harness.inventory["runners"], *runners]}
 
 
 @pytest.fixture
 def nothing_happens(harness: Harness, server: Server) -> Iterator[None]:
-    """The host's files and GitLab's runners are afterwards what they were."""
+    """Asserts that the host's files and GitLab's runners are unchanged."""
     before = [(one["id"], one["token"], one["tag_list"]) for one in server.runners]
     with untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):
         yield
@@ -61,7 +61,7 @@ def nothing_happens(harness: Harness, server: Server) -> Iterator[None]:
 
 @pytest.mark.usefixtures("nothing_happens")
 def test_gitlab_is_down(harness: Harness, server: Server) -> None:
-    """Nobody's runner is taken for gone; the exit code says that nothing is known, and what is to be made waits."""
+    """No runner is considered deleted; the exit code shows that the state is unknown; creating a runner waits."""
     with server.down():
         known = refused(harness, "register")
         new = refused(harness, "register", changes=more(harness, docker_runner("new")))
@@ -76,7 +76,7 @@ def test_gitlab_is_down(harness: Harness, server: Server) -> None:
 
 
 def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Server) -> None:
-    """A setting of the file, while GitLab is down: it is set, and the exit code still says what is not known."""
+    """With GitLab down, a setting of the file is applied, and the exit code still shows the unknown part."""
     with server.down():
         outcome = refused(harness, "register", changes={"runner": {"concurrent": 5}})
     assert outcome.changes() == ["set concurrent"]
@@ -97,10 +97,10 @@ def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Serve
     ],
     ids=["500", "502", "a ban", "429", "dropped"],
 )
-def test_an_odd_answer_is_not_gone(
+def test_an_unexpected_answer_does_not_mean_deleted(
     harness: Harness, server: Server, fault: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    """Whatever GitLab or a proxy answers to a token instead of its own yes or no."""
+    """GitLab or a proxy answers a token with something other than yes or no."""
     with server.faults({"path": VERIFYING, **fault}), server.counted() as seen:
         outcome = refused(harness, "register")
     assert writes(seen) == {}
@@ -122,8 +122,10 @@ def test_an_odd_answer_is_not_gone(
     ],
     ids=["401", "403", "404", "422", "500", "503", "no token", "dropped"],
 )
-def test_gitlab_makes_none(harness: Harness, server: Server, fault: dict[str, Any], words: tuple[str, ...]) -> None:
-    """Its own words and the next step; the file is as it was."""
+def test_gitlab_refuses_to_create(
+    harness: Harness, server: Server, fault: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """GitLab's error and the next step; the file is unchanged."""
     with server.faults({"path": MAKING, "method": "POST", **fault}):
         outcome = refused(harness, "register", changes=more(harness, docker_runner("new")))
     assert [one for one in words if one not in outcome.errors] == []
@@ -132,7 +134,7 @@ def test_gitlab_makes_none(harness: Harness, server: Server, fault: dict[str, An
 @pytest.mark.usefixtures("nothing_happens")
 @pytest.mark.parametrize("status", [403, 422])
 def test_a_token_that_gitlab_refuses(harness: Harness, server: Server, status: int) -> None:
-    """Deleted, reset, of another GitLab, or orphaned: nothing is written, and the token is not shown."""
+    """A deleted, reset, foreign or orphaned token: nothing is written, and the token is not shown."""
     token = "glrt-of-nobody-in-here"
     wrong = {"name": "wrong", "executor": "shell", "token": token}
     fault = [{"path": VERIFYING, "status": 422, "body": {"message": "422 Runner is orphaned"}}] if status == 422 else []
@@ -145,7 +147,7 @@ def test_a_token_that_gitlab_refuses(harness: Harness, server: Server, status: i
 
 @pytest.mark.usefixtures("nothing_happens")
 def test_registration_tokens_are_off(harness: Harness, server: Server) -> None:
-    """410: what it is, since when, and what to do instead."""
+    """410: what it means, since when, and what to do instead."""
     old = docker_runner("old-way", registration_token="GR1348941-the-old-way")
     with server.counted() as seen:
         outcome = refused(harness, "register", changes=more(harness, old))
@@ -156,7 +158,7 @@ def test_registration_tokens_are_off(harness: Harness, server: Server) -> None:
 
 
 def test_a_registration_token_is_exchanged_once(harness: Harness, server: Server) -> None:
-    """Where they are still on: one POST, without any API token; dropped, it leaves GitLab."""
+    """Where they are still enabled: one POST without an API token; removed later, it leaves GitLab."""
     old = docker_runner("old-way", tags=["legacy"], registration_token="GR1348941-the-old-way")
     changes = more(harness, old) | {"gitlab": {**harness.inventory["gitlab"], "api_token": ""}}
     del changes["gitlab"]["api_token"]
@@ -176,8 +178,8 @@ def test_a_registration_token_is_exchanged_once(harness: Harness, server: Server
 
 
 @pytest.mark.parametrize("path", [MAKING, VERIFYING])
-def test_limited_requests_wait_as_told(harness: Harness, server: Server, path: str) -> None:
-    """429 with Retry-After, asked from here or from the host: waited for, then all goes well, with one runner made."""
+def test_limited_requests_wait(harness: Harness, server: Server, path: str) -> None:
+    """429 with Retry-After, here or on the host: waited for, then everything succeeds with one new runner."""
     limit = {"path": path, "method": "POST", "status": 429, "headers": {"Retry-After": "2"}, "times": 1}
     with server.faults(limit), server.counted() as seen:
         outcome = applied(harness, "register", changes=more(harness, docker_runner("late")))
@@ -189,7 +191,7 @@ def test_limited_requests_wait_as_told(harness: Harness, server: Server, path: s
 
 
 def test_settings_that_the_token_may_not_change(harness: Harness, server: Server) -> None:
-    """create_runner alone makes runners and cannot compare them: said once with what it would take, and all else is done."""
+    """With create_runner only, settings cannot be compared: one note with the scope needed; the rest is done."""
     server.ask("PUT", f"/runners/{server.runner('kept')['id']}", tag_list=["b"])
     with server.faults({"path": "/api/v4/runners/*", "method": "GET", "status": 403}), server.counted() as seen:
         outcome = applied(harness, "register")
@@ -202,7 +204,7 @@ def test_settings_that_the_token_may_not_change(harness: Harness, server: Server
 
 @pytest.mark.usefixtures("nothing_happens")
 def test_a_setting_that_gitlab_refuses(harness: Harness, server: Server) -> None:
-    """PUT is answered 400: GitLab's reason, and it is tried again by the next run."""
+    """PUT is answered 400: GitLab's reason, and the next run tries again."""
     changed = {"runners": [dict(harness.inventory["runners"][0], tags=["z"]), harness.inventory["runners"][1]]}
     refusal = {"path": "/api/v4/runners/*", "method": "PUT", "status": 400, "body": {"message": "400 Tags are odd"}}
     with server.faults(refusal):
@@ -210,8 +212,8 @@ def test_a_setting_that_gitlab_refuses(harness: Harness, server: Server) -> None
     assert "Tags are odd" in outcome.errors
 
 
-def test_killed_between_making_and_writing(harness: Harness, server: Server) -> None:
-    """GitLab has made the runner, its token was not yet read, kill -9: the next run takes it over, as it is wanted by now."""
+def test_killed_between_creating_and_writing(harness: Harness, server: Server) -> None:
+    """Killed after GitLab created the runner and before its token was read: the next run adopts it."""
     wanted = docker_runner("orphan", tags=["first"])
     with server.faults({"path": MAKING, "method": "POST", "delay": 2, "times": 1}):
         run = Live(harness, "register", changes=more(harness, wanted))
@@ -234,8 +236,8 @@ def test_killed_between_making_and_writing(harness: Harness, server: Server) -> 
     assert [one["description"] for one in server.runners] == ["given", "kept"]
 
 
-def test_gitlab_does_not_take_one_out(harness: Harness, server: Server) -> None:
-    """Dropped, and DELETE is answered 500: its entry stays, so the next run can do it."""
+def test_gitlab_refuses_to_delete(harness: Harness, server: Server) -> None:
+    """DELETE is answered 500: the entry stays, so that the next run can delete it."""
     dropped = {"runners": harness.inventory["runners"][1:]}
     before = config(harness, HOST)
     with server.faults({"path": "/api/v4/runners", "method": "DELETE", "status": 500}):
@@ -247,7 +249,7 @@ def test_gitlab_does_not_take_one_out(harness: Harness, server: Server) -> None:
 
 @pytest.mark.parametrize("known_by", ["given", "made"])
 def test_lint_refuses_before_anything_is_replaced(harness: Harness, server: Server, known_by: str) -> None:
-    """A key that gitlab-runner does not know: its words; the file is as it was, and repeated tries make no second runner."""
+    """An unknown key: gitlab-runner's error; the file is unchanged, and no second runner is created."""
     runner = docker_runner("typo", docker={"image": "docker:28", "privelegd": True})
     if known_by == "given":
         runner["token"] = server.make("typo")
@@ -262,7 +264,7 @@ def test_lint_refuses_before_anything_is_replaced(harness: Harness, server: Serv
 
 
 def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
-    """Between our look and our write: noticed, said, looked at again; what it wrote stays, and ours comes on top."""
+    """config.toml changes between observing and writing: detected and observed again; both changes stay."""
     rewrite = f"rm /run/rewrite; sed -i 's/^check_interval.*/check_interval = 9/; 1i # rotated' {CONFIG}"
     with on_host(
         harness,
@@ -285,7 +287,7 @@ def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
 
 
 def test_two_runs_at_once(harness: Harness, server: Server) -> None:
-    """The second is refused and names the first; the first makes one runner."""
+    """The second is refused and names the first; the first creates one runner."""
     changes = more(harness, docker_runner("once"))
     with server.faults({"path": MAKING, "method": "POST", "delay": 3, "times": 1}):
         first = Live(harness, "register", changes=changes)

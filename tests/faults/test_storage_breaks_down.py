@@ -1,4 +1,4 @@
-"""S3 that passes every check and cannot be used after all: the registry turns to 503 after about 30 s, and the switch is taken back."""
+"""S3 that passes the check but cannot be used: the registry answers 503 after about 30 s, and the switch is rolled back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OUT = "/var/lib/provision/job/reconfigure/out"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host whose registry keeps its images on its own disk, with all in force."""
+    """A converged GitLab host whose registry stores images on its disk."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
@@ -43,8 +43,8 @@ def s3(harness: Harness) -> Tables:
 
 
 @contextmanager
-def taken_back(harness: Harness) -> Iterator[Callable[[Outcome], str]]:
-    """gitlab.rb and the registry's own configuration are what they were, the registry answers; what was told of it."""
+def rolled_back(harness: Harness) -> Iterator[Callable[[Outcome], str]]:
+    """Asserts that gitlab.rb and the registry's configuration are restored and it answers; the error."""
     before = reconfigures(harness)
     told: list[str] = []
 
@@ -65,32 +65,32 @@ def taken_back(harness: Harness) -> Iterator[Callable[[Outcome], str]]:
 
 @contextmanager
 def untouched_content(harness: Harness, *paths: str) -> Iterator[None]:
-    """These files hold afterwards what they held, with owner and mode."""
+    """Asserts that these files keep content, owner and mode."""
     script = f"sha256sum {' '.join(paths)}; stat -c '%n %a %U:%G' {' '.join(paths)}"
     before = fact(harness, "gitlab", script)
     yield
     assert fact(harness, "gitlab", script) == before
 
 
-def gate(harness: Harness) -> tuple[str, str]:
-    """Scripts that shut the way from the host to S3, and open it again."""
+def blockade(harness: Harness) -> tuple[str, str]:
+    """Scripts that block the host's connection to S3, and allow it again."""
     rule = f"OUTPUT -p tcp -d {harness.lab.gateway} --dport {harness.lab.s3_port} -j REJECT --reject-with tcp-reset"
     return f"iptables -I {rule}", f"iptables -D {rule}"
 
 
 def test_no_role_for_the_host(harness: Harness) -> None:
-    """Without keys only the registry can tell whether its host may use S3: it is watched, and taken back."""
+    """Without keys, only the registry knows whether its host may use S3: it is watched and rolled back."""
     table = dict(s3(harness)["registry"]["s3"])
     del table["accesskey"], table["secretkey"]
-    with taken_back(harness) as note:
+    with rolled_back(harness) as note:
         note(provision(harness, "server", changes={"registry": {"s3": table}}))
     settled(harness, "server")
 
 
 def test_gone_while_it_is_watched(harness: Harness) -> None:
-    """S3 is shut off right behind the reconfigure: taken back, and told that it cannot be reached."""
-    shut, opened = gate(harness)
-    with taken_back(harness) as note:
+    """S3 becomes unreachable right after the reconfigure: rolled back with that reason."""
+    shut, opened = blockade(harness)
+    with rolled_back(harness) as note:
         run = Live(harness, "server", changes=s3(harness))
         wait_for(lambda: succeeds(harness, "gitlab", f"grep -qs 'watching it' {OUT}"), "the registry is watched", 60)
         with on_host(harness, "gitlab", shut, opened):
@@ -99,8 +99,8 @@ def test_gone_while_it_is_watched(harness: Harness) -> None:
     settled(harness, "server")
 
 
-def test_mended_it_converges(harness: Harness) -> None:
-    """With S3 there a plain run switches to it with one reconfigure, after a watch, and the next changes nothing."""
+def test_once_fixed_it_converges(harness: Harness) -> None:
+    """With S3 reachable, a run switches with one reconfigure and a watch; the next changes nothing."""
     before = reconfigures(harness)
     outcome = applied(harness, "server", changes=s3(harness))
     assert outcome.changes()[-1] == "reconfigure GitLab"
@@ -110,8 +110,8 @@ def test_mended_it_converges(harness: Harness) -> None:
 
 
 def test_gone_while_it_is_in_force(harness: Harness) -> None:
-    """A run while S3 is away says so, and changes nothing; when it is back there is nothing to do."""
-    shut, opened = gate(harness)
+    """A run while S3 is unreachable reports it and changes nothing; later there is nothing to do."""
+    shut, opened = blockade(harness)
     with on_host(harness, "gitlab", shut, opened), untouched(harness, "gitlab", "/etc/gitlab", "/var/lib/provision"):
         outcome = refused(harness, "server", changes=s3(harness))
         (error,) = outcome.of("error")

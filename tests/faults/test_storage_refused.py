@@ -1,4 +1,4 @@
-"""S3 that cannot be used is refused before anything is switched: one cause, and its remedy."""
+"""S3 that cannot be used is refused before anything changes: one cause with its remedy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Broken = AbstractContextManager[S3]
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host whose registry keeps its images on its own disk, with all in force."""
+    """A converged GitLab host whose registry stores images on its disk."""
     harness = harness_factory(LabHost("gitlab"))
     without_s3(harness)
     applied(harness, "server")
@@ -34,13 +34,13 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 
 def working(harness: Harness) -> S3:
-    """The lab's own S3 as the inventory names it."""
+    """The lab's own S3 in the inventory."""
     table: S3 = inventory_of(harness.lab)["registry"]["s3"]
     return table
 
 
 class Answers(BaseHTTPRequestHandler):
-    """S3 as each test wants it: `codes` by method, `ahead` seconds on its clock."""
+    """S3 as a test needs it: `codes` by method; its clock is `ahead` seconds ahead."""
 
     codes: Mapping[str, str] = {}
     ahead = 0.0
@@ -64,14 +64,14 @@ class Answers(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_DELETE = _answer
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager
 def fake(
     harness: Harness, codes: Mapping[str, str] | None = None, ahead: float = 0, *, tls: bool = False
 ) -> Iterator[S3]:
-    """S3 on this machine that answers like that; what the inventory has to say of it."""
+    """S3 on this machine with these answers; the inventory's table for it."""
     handler = type("Handler", (Answers,), {"codes": codes or {}, "ahead": ahead})
     server = ThreadingHTTPServer((harness.lab.gateway, 0), handler)
     if tls:
@@ -107,13 +107,13 @@ def other_key(name: str) -> Callable[[Harness], Broken]:
 
 
 def endpoint(url: str) -> Callable[[Harness], Broken]:
-    """Somewhere else; GATEWAY stands for this machine."""
+    """Another endpoint; GATEWAY is replaced by this machine's address."""
     return lambda harness: nullcontext({"regionendpoint": url.replace("GATEWAY", harness.lab.gateway)})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with S3, and what of it is told."""
+    """What is wrong with S3, and the text of the error."""
 
     name: str
     breaks: Callable[[Harness], Broken]
@@ -146,7 +146,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
 def test_storage_that_cannot_be_used(harness: Harness, fault: Fault) -> None:
-    """Exit code 1, the cause and its remedy; no byte of GitLab's is changed, nothing is owed, nothing was reconfigured."""
+    """Exit code 1, cause and remedy; no byte of GitLab's changes, nothing is pending or reconfigured."""
     before = reconfigures(harness)
     with (
         fault.breaks(harness) as changed,
@@ -166,7 +166,7 @@ def test_storage_that_cannot_be_used(harness: Harness, fault: Fault) -> None:
 
 
 def test_no_scheme(harness: Harness) -> None:
-    """It is bad input: told with its place in the inventory, and no host is contacted."""
+    """Invalid input: the error has its place in the inventory, and no host is contacted."""
     s3 = {**working(harness), "regionendpoint": f"{harness.lab.gateway}:9000"}
     outcome = provision(harness, "server", changes={"registry": {"s3": s3}})
     assert (outcome.code, outcome.events) == (2, ())
@@ -175,5 +175,5 @@ def test_no_scheme(harness: Harness) -> None:
 
 
 def test_afterwards_all_is_as_it_was(harness: Harness) -> None:
-    """Without the wish for S3 there is nothing to do."""
+    """Without S3 in the inventory, nothing is to do."""
     settled(harness, "server")

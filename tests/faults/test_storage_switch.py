@@ -1,4 +1,4 @@
-"""A registry's images and its storage: really pushed and pulled through nginx, registry and S3; never left behind unasked."""
+"""A registry's images when its storage changes: pushed and pulled with nginx, registry and S3; never left unreachable silently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACKNOWLEDGED = ("--set", "registry.migrate=acknowledged")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """GitLab with images on its own disk, one of them pushed, and a host with Docker."""
+    """GitLab with images on its disk, one of them pushed, and a host with Docker."""
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost("runner")))
     applied(harness, "server", "docker")
     docker(harness, PUSH, "disk")
@@ -53,7 +53,7 @@ def bucket(harness: Harness) -> list[str]:
 
 
 def test_images_on_disk_are_not_left_behind(harness: Harness) -> None:
-    """A switch to S3 is refused while there are any: told which, and how to copy; nothing is changed."""
+    """A switch to S3 is refused while there are images: which, and how to copy them; nothing changes."""
     before = reconfigures(harness)
     with untouched(harness, "gitlab", "/etc/gitlab", "/var/lib/provision"):
         outcome = refused(harness, "server", changes=s3(harness))
@@ -66,7 +66,7 @@ def test_images_on_disk_are_not_left_behind(harness: Harness) -> None:
 
 
 def test_acknowledged_it_switches(harness: Harness) -> None:
-    """With the user's word it is done, and said what is left behind; one reconfigure, and then nothing to do."""
+    """Acknowledged, it switches and names what is left behind; one reconfigure, then nothing to do."""
     before = reconfigures(harness)
     outcome = applied(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
     assert "the registry's storage changes, as acknowledged: images in /" in outcome.messages()
@@ -77,7 +77,7 @@ def test_acknowledged_it_switches(harness: Harness) -> None:
 
 
 def test_pushed_and_pulled_through_s3(harness: Harness) -> None:
-    """An image goes by nginx and the registry into the bucket and comes back; `verify` proves it and leaves no tag."""
+    """An image is stored in the bucket and pulled again; `verify` succeeds and leaves no tag."""
     docker(harness, PUSH, "s3")
     assert any(one.endswith("/_manifests/tags/s3/current/link") for one in bucket(harness))
     assert "pulled" in docker(harness, PULL, "s3")
@@ -89,7 +89,7 @@ def test_pushed_and_pulled_through_s3(harness: Harness) -> None:
 
 @pytest.mark.parametrize("place", [{"bucket": "other"}, {"rootdirectory": "/deeper"}])
 def test_another_place_in_s3(harness: Harness, place: Mapping[str, str]) -> None:
-    """So is another bucket, or another folder of this one: told which images; with the user's word it is planned."""
+    """Another bucket or folder is refused too, with the images; acknowledged, it is planned."""
     outcome = provision(harness, "registry", "--check", changes=s3(harness, **place))
     (error,) = outcome.of("error")
     assert (outcome.code, error["resource"]) == (1, "RegistryStorage")

@@ -120,7 +120,7 @@ def test_another_authority_is_asked_anew(harness: Harness, authority: Pebble) ->
     settled(harness, "server")
 
 
-def test_a_challenge_that_fails_is_told_and_harms_nothing(harness: Harness) -> None:
+def test_a_failed_challenge_changes_nothing(harness: Harness) -> None:
     """Port 80 is taken: certbot's error, the old certificate still served; once fixed, it converges."""
     old = served(harness)
     conf = f"/etc/letsencrypt/renewal/{HOST}.conf"
@@ -148,7 +148,7 @@ def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) 
     settled(harness, "server")
 
 
-def test_an_unknown_directory_is_told(harness: Harness) -> None:
+def test_an_unknown_directory_is_reported(harness: Harness) -> None:
     """The ACME server does not answer: certbot's error, nothing changed."""
     nowhere = {"registry": {"certificate": {"acme": {"directory": "https://nowhere.lab.test/dir"}}}}
     old = served(harness)

@@ -43,7 +43,7 @@ def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
     settled(harness, "server")
 
 
-def test_check_mode_tells_and_leaves_it(harness: Harness) -> None:
+def test_check_mode_plans_and_changes_nothing(harness: Harness) -> None:
     """The plan names the HUP; the port still serves the old certificate."""
     old = served(harness)
     on_disk(harness, issue(CA), FULLCHAIN, KEY)
@@ -62,7 +62,7 @@ def test_the_registry_answers_right_after_the_hup(harness: Harness) -> None:
     assert harness.lab.inside("gitlab", ask) == "401"
 
 
-def test_a_hup_that_was_killed_is_made_good(harness: Harness) -> None:
+def test_a_hup_that_was_killed_is_sent_later(harness: Harness) -> None:
     """The HUP is pending on the host: the next run sends it, although the port serves the right certificate by then."""
     harness.lab.inside("gitlab", "printf 'hup-certificates\\tx\\n' > /var/lib/provision/pending")
     assert handlers_run(applied(harness, "certificates")) == ["hup-certificates"]

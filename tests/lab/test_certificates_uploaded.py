@@ -115,7 +115,7 @@ def test_two_authorities_at_once_and_one_again(harness: Harness) -> None:
 
 
 @converged
-def test_a_ca_that_does_not_vouch_is_told(harness: Harness) -> None:
+def test_a_ca_that_did_not_sign_it_is_reported(harness: Harness) -> None:
     """Clients would refuse the certificate: the error says so before anything is uploaded."""
     pair = issue(NEW)
     upload(harness, OLD, pair)
@@ -155,7 +155,7 @@ def test_unfit_files_never_arrive(harness: Harness, kind: str) -> None:
 
 
 @converged
-def test_wildcards_count_and_short_lives_are_told(harness: Harness) -> None:
+def test_wildcards_match_and_short_lifetimes_are_reported(harness: Harness) -> None:
     """`*.lab.test` matches the host; a certificate that expires in a week is uploaded with a note."""
     upload(harness, NEW, issue(NEW, ["*.lab.test"], days=8))
     outcome = applied(harness, "certificates")

@@ -58,7 +58,7 @@ def bare(harness: Harness) -> tuple[Outcome, dict[str, Any], str]:
     return outcome, differences(before, snapshots(harness)), shown.stdout
 
 
-def test_bare_hosts_are_left_as_they_were(bare: tuple[Outcome, dict[str, Any], str]) -> None:
+def test_bare_hosts_are_unchanged(bare: tuple[Outcome, dict[str, Any], str]) -> None:
     """Exit code 0, and no byte, owner, mode or time differs on any host."""
     outcome, differing, _ = bare
     assert outcome.code == 0, outcome.errors
@@ -99,7 +99,7 @@ def test_no_secret_is_in_the_plan(harness: Harness, bare: tuple[Outcome, dict[st
         assert harness.lab.secret(name) not in repr(outcome.events)
 
 
-def test_pending_changes_can_be_told_by_the_exit_code(harness: Harness) -> None:
+def test_the_exit_code_shows_pending_changes(harness: Harness) -> None:
     """--fail-on-change: 3."""
     assert provision(harness, "all", "--check", "--fail-on-change").code == 3
 
@@ -117,7 +117,7 @@ def converged(harness: Harness, bare: object) -> Outcome:  # noqa: ARG001 - bare
     return applied(harness, "all")
 
 
-def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outcome, dict[str, Any], str]) -> None:
+def test_the_planned_changes_are_applied(converged: Outcome, bare: tuple[Outcome, dict[str, Any], str]) -> None:
     """Every change that was applied had been planned, except what the package had done already."""
     foreseen = {(one["host"], one["resource"]) for one in bare[0].of("change")}
     done = {(one["host"], one["resource"]) for one in converged.of("change")}
@@ -126,7 +126,7 @@ def test_what_was_foreseen_is_what_was_done(converged: Outcome, bare: tuple[Outc
 
 
 @pytest.mark.usefixtures("converged")
-def test_converged_hosts_are_left_as_they_were(harness: Harness) -> None:
+def test_converged_hosts_are_unchanged(harness: Harness) -> None:
     """Nothing is pending: --fail-on-change exits 0, and no file system differs."""
     before = snapshots(harness)
     outcome = provision(harness, "all", "--check", "--fail-on-change")

@@ -51,7 +51,7 @@ def _output(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def test_every_host_lets_in(lab: Lab) -> None:
+def test_every_host_accepts_logins(lab: Lab) -> None:
     """SSH with strict host keys reaches each host. It has its own name and resolves the others'."""
     for host in lab.hosts:
         done = lab.ssh(
@@ -62,7 +62,7 @@ def test_every_host_lets_in(lab: Lab) -> None:
     assert lab.is_up
 
 
-def test_sudo_asks_where_it_was_told_to(lab: Lab) -> None:
+def test_sudo_requires_a_password_where_wanted(lab: Lab) -> None:
     """sudo needs no password by default; the other host requires the lab's."""
     assert lab.ssh("gitlab", "sudo -n id -u").stdout == "0\n"
     assert lab.ssh("runner-2", "sudo -n id -u").returncode == 1
@@ -310,7 +310,7 @@ def test_leftovers_of_a_dead_owner_are_swept_and_living_labs_are_not(lab: Lab) -
     assert lab.is_up
 
 
-def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_boot_has_a_reason_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """sshd cannot start: the error contains the end of the journal, and nothing is left behind."""
     from provision_lab import machine
 
@@ -356,9 +356,9 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         return done.stdout
 
     try:
-        told = provision("lab", "up", "-i", str(inventory), "--name", name)
+        output = provision("lab", "up", "-i", str(inventory), "--name", name)
         overlay = state.root() / name / "overlay.toml"
-        assert f"provision all -i {inventory} -i {overlay} --check" in told
+        assert f"provision all -i {inventory} -i {overlay} --check" in output
         assert "is already up" in provision("lab", "up", "-i", str(inventory), "--name", name)
         assert "ci-02" in provision("lab", "status")
         resolved = provision("inventory", "-i", str(inventory), "-i", str(overlay))
@@ -371,8 +371,8 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         pair = provision("lab", "ssh", "--name", name, "git", "sudo", "ls", "/etc/gitlab/ssl").split()
         assert pair == ["registry.example.com.crt", "registry.example.com.key"]
     finally:
-        told = provision("lab", "down", "--name", name)
-    assert "is removed: its processes, mounts, bridge and files" in told
+        output = provision("lab", "down", "--name", name)
+    assert "is removed: its processes, mounts, bridge and files" in output
     assert remains(found) == []
     assert f"there is no lab {name}" in provision("lab", "down", "--name", name)
 

@@ -151,7 +151,7 @@ def test_the_next_run_changes_nothing_and_asks_nothing(harness: Harness, server:
     assert strays(harness, "gitlab") == []
 
 
-def test_drift_is_put_right(harness: Harness, server: Server) -> None:
+def test_manual_changes_are_reverted(harness: Harness, server: Server) -> None:
     """Manual changes in GitLab are reverted, and nothing else changes."""
     server.ask("PUT", PLACE, shared_runners_enabled=True)
     server.ask("PUT", f"{PLACE}/variables/DOCKERHUB_USER", value="anna")

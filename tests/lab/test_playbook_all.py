@@ -97,7 +97,7 @@ def bucket(harness: Harness) -> list[str]:
 
 
 @converged
-def test_the_bucket_holds_nothing_of_the_proof_of_the_bucket(harness: Harness) -> None:
+def test_the_check_of_the_bucket_leaves_nothing(harness: Harness) -> None:
     """The bucket contains only what the registry wrote."""
     assert {key.partition("/")[0] for key in bucket(harness)} == {"docker"}
 
@@ -118,7 +118,7 @@ def ca(harness: Harness) -> Path:
 
 
 @converged
-def test_no_tag_of_the_proof_stays(harness: Harness) -> None:
+def test_verify_leaves_no_tag(harness: Harness) -> None:
     """The tags that verify pushed are deleted."""
     found = api(harness, "/projects/root%2Fhello_hapi/registry/repositories?tags=true")
     tags = [tag["name"] for one in found for tag in one["tags"]]
@@ -165,7 +165,7 @@ def test_runner_hosts_are_as_wanted(harness: Harness, host: str) -> None:
 
 
 @converged
-def test_the_firewall_lets_in_ssh_and_the_registry(harness: Harness) -> None:
+def test_the_firewall_allows_ssh_and_the_registry(harness: Harness) -> None:
     """ufw is enabled, 5555 and 22 are open, another port is not; a new SSH login works."""
     status = harness.host("gitlab").check_output("ufw status")
     assert status.startswith("Status: active")

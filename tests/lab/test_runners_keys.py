@@ -56,7 +56,7 @@ def test_an_expired_copy_on_the_host_is_replaced(harness: Harness, tmp_path: Pat
     assert harness.lab.inside(HOST, "dpkg-query -W -f '${Version}' gitlab-runner") == "19.3.0-1"
 
 
-def test_one_that_expires_soon_is_told(harness: Harness, tmp_path: Path) -> None:
+def test_one_that_expires_soon_is_reported(harness: Harness, tmp_path: Path) -> None:
     """The date is in a note, in the plan too."""
     soon = key(tmp_path, "5d")
     outcome = provision(harness, "runner", "--check", changes={"apt": {"runner": {"key": str(soon)}}})

@@ -256,7 +256,7 @@ def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_
     settled_after(harness)
 
 
-def test_check_drops_nothing_and_says_all(harness: Harness, server: Server) -> None:
+def test_check_plans_all_and_deletes_nothing(harness: Harness, server: Server) -> None:
     """Two runners are removed from the inventory: the plan has the changes in GitLab and on the host."""
     kept = [one for one in harness.inventory["runners"] if one["name"] == "docker-builder"]
     with server.counted() as seen, untouched(harness, HOST, "/etc/gitlab-runner", "/var/lib/provision"):

@@ -37,7 +37,7 @@ def test_one_reconfigure_whatever_is_set(harness: Harness, count: int) -> None:
         settled(harness, "server", changes=wanted)
 
 
-def test_two_tasks_edit_and_one_reconfigure_pays(harness: Harness) -> None:
+def test_two_tasks_edit_and_one_reconfigure_follows(harness: Harness) -> None:
     """GitLab's settings and the registry's port change: two edits, one reconfigure."""
     before = reconfigures(harness)
     changes = {**keys(3, "c"), "registry": {"external_url": "https://gitlab.lab.test:5556"}}

@@ -126,7 +126,7 @@ def server(lab_factory):
     return one
 
 
-def test_installing_without_a_url_lays_gitlab_rb_and_starts_nothing(server):
+def test_installing_without_a_url_writes_gitlab_rb_and_starts_nothing(server):
     """Only root can read gitlab.rb; the hint gives the next step; nothing was reconfigured."""
     said = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
     assert "sudo gitlab-ctl reconfigure" in said
@@ -246,7 +246,7 @@ def test_a_bad_gitlab_rb_changes_nothing(server, line, message):
     assert server.pids() == before
 
 
-def test_show_config_judges_without_changing(server):
+def test_show_config_checks_without_changing(server):
     """Exit code 0 for a valid file, 1 for an invalid one; no log or other file is written."""
     logs = server.logs()
     assert f'"registry_external_url": "{URL}:5555"' in server.run("gitlab-ctl show-config")

@@ -1,6 +1,6 @@
-"""The task `docker` on hosts of three kinds: half done by hand, bare and calling itself Ubuntu, and with Debian's own Docker.
+"""The task `docker` on three kinds of hosts: half configured by hand, bare with an os-release of Ubuntu, with Debian's Docker.
 
-Told in order: each test goes on where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOREIGN = {"debug": False, "labels": ["rack=7"]}
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Three hosts, each its own way to Docker."""
+    """Three hosts, each with another way to install Docker."""
     harness = harness_factory(LabHost(HALF), LabHost(BARE, ubuntu=True), LabHost(DISTRO))
     harness.inventory["hosts"][DISTRO]["docker"] = {"source": "distro"}
     return harness
@@ -31,7 +31,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module", autouse=True)
 def half_done(harness: Harness) -> None:
-    """What an administrator left: Debian's Docker, an old entry for Docker's repository, a daemon.json of their own."""
+    """The work of an administrator: Debian's Docker, an old entry for Docker's repository, a daemon.json."""
     inside = harness.lab.inside
     inside(HALF, "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io")
     inside(HALF, "mkdir -p /usr/share/keyrings && cat > /usr/share/keyrings/docker.gpg", stdin="no longer a key\n")
@@ -46,17 +46,17 @@ def daemon(harness: Harness, host: str) -> dict[str, Any]:
 
 
 def pid(harness: Harness, host: str) -> str:
-    """dockerd's process."""
+    """The process of dockerd."""
     return harness.lab.inside(host, "systemctl show docker -p MainPID --value").strip()
 
 
 def installed(harness: Harness, host: str) -> str:
-    """docker-ce's version."""
+    """The installed version of docker-ce."""
     return harness.lab.inside(host, "dpkg-query -W -f '${Version}' docker-ce")
 
 
 def test_all_three_get_docker(harness: Harness) -> None:
-    """One run, and another that finds nothing left; Docker runs and starts at boot on each."""
+    """One run, and a second without changes; Docker runs and starts at boot on each host."""
     outcome = applied(harness, "docker")
     assert [outcome.statuses(name) for name in (HALF, BARE, DISTRO)] == [{"docker": "changed"}] * 3
     settled(harness, "docker")
@@ -70,7 +70,7 @@ def test_all_three_get_docker(harness: Harness) -> None:
 
 
 def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
-    """Debian's package gave way; the old entry, which made apt fail, was put aside; every package is Docker's own."""
+    """Debian's package is replaced, the old entry, which made apt fail, is moved away; all packages are Docker's."""
     there = harness.host(HALF)
     for name in ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
         assert there.package(name).is_installed
@@ -89,7 +89,7 @@ def test_daemon_json_keeps_what_is_not_ours(harness: Harness) -> None:
 
 
 def test_ubuntu_gets_ubuntus_packages(harness: Harness) -> None:
-    """A host that calls itself Ubuntu (Debian under an os-release of Ubuntu 24.04) is led to Ubuntu's repository."""
+    """A host with an os-release of Ubuntu 24.04 (over Debian) uses Ubuntu's repository."""
     there = harness.host(BARE)
     assert installed(harness, BARE).endswith("ubuntu.24.04~noble")
     source = there.file("/etc/apt/sources.list.d/docker.sources").content_string
@@ -106,7 +106,7 @@ def test_the_distributions_own_docker(harness: Harness) -> None:
 
 
 def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
-    """docker-ce and its CLI move together, and apt leaves them alone afterwards."""
+    """docker-ce and its CLI change together, and apt does not upgrade them afterwards."""
     newest = installed(harness, BARE)
     assert "-2~" in newest
     pinned = {"docker": {"version": "5:20.10.24-1*"}}
@@ -118,7 +118,7 @@ def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
 
 
 def test_a_newer_pin_upgrades_what_is_held(harness: Harness) -> None:
-    """The pin is raised: both move although they are held, and are held again; Docker runs."""
+    """With a newer pin, both held packages are upgraded and held again; Docker runs."""
     twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
     assert "-2~" in installed(harness, BARE)
     there = harness.host(BARE)
@@ -127,7 +127,7 @@ def test_a_newer_pin_upgrades_what_is_held(harness: Harness) -> None:
 
 
 def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
-    """apt's own words, exit code 1, and the version there was."""
+    """apt's error, exit code 1, and the version stays."""
     before = installed(harness, BARE)
     outcome = refused(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:99.*"}})
     assert "5:99.*" in outcome.errors
@@ -135,7 +135,7 @@ def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
 
 
 def test_another_setting_restarts_docker_once(harness: Harness) -> None:
-    """A changed value is in force after one restart, and nothing but daemon.json changed."""
+    """A changed value is active after one restart; only daemon.json changed."""
     before = pid(harness, HALF)
     daemon_table = {"docker": {"daemon": {"log-opts": {"max-size": "20m", "max-file": "3"}}}}
     outcome = twice(harness, "docker", "--limit", HALF, changes=daemon_table)
@@ -148,7 +148,7 @@ def test_another_setting_restarts_docker_once(harness: Harness) -> None:
 
 
 def test_a_dropped_setting_goes_and_foreign_ones_stay(harness: Harness) -> None:
-    """What the inventory no longer has is taken out again; what others wrote is left."""
+    """A setting that the inventory no longer has is removed; others' settings stay."""
     kept = harness.inventory["docker"]["daemon"].pop("log-opts")
     twice(harness, "docker", "--limit", HALF)
     assert daemon(harness, HALF) == FOREIGN | {"log-driver": "json-file"}
@@ -159,8 +159,8 @@ def test_a_dropped_setting_goes_and_foreign_ones_stay(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"), [('{"debug": true,\n}', "line 2: not JSON"), ("[]", "holds no JSON object")]
 )
-def test_a_broken_daemon_json_is_refused_and_left(harness: Harness, text: str, reason: str) -> None:
-    """Nobody's file is written over: the line is named, nothing is changed, Docker goes on; mended, the run goes through."""
+def test_a_broken_daemon_json_is_refused_and_unchanged(harness: Harness, text: str, reason: str) -> None:
+    """The line is named, nothing changes, Docker keeps running; once fixed, the run succeeds."""
     good, before = harness.lab.inside(HALF, f"cat {DAEMON}"), pid(harness, HALF)
     harness.lab.inside(HALF, f"cat > {DAEMON}", stdin=text)
     with untouched(harness, HALF, "/etc", "/var/lib/provision"):
@@ -171,8 +171,8 @@ def test_a_broken_daemon_json_is_refused_and_left(harness: Harness, text: str, r
     settled(harness, "docker", "--limit", HALF)
 
 
-def test_settings_that_docker_refuses_are_taken_back(harness: Harness) -> None:
-    """dockerd's own words, exit code 1, the previous daemon.json back in force and Docker running."""
+def test_settings_that_docker_refuses_are_rolled_back(harness: Harness) -> None:
+    """dockerd's error, exit code 1, the previous daemon.json is restored and Docker runs."""
     wrong = {"docker": {"daemon": {"log-driver": "no-such-driver"}}}
     with untouched(harness, HALF, DAEMON):
         outcome = refused(harness, "docker", "--limit", HALF, changes=wrong)
@@ -182,14 +182,14 @@ def test_settings_that_docker_refuses_are_taken_back(harness: Harness) -> None:
 
 
 def test_stopped_and_disabled_it_is_brought_back(harness: Harness) -> None:
-    """Somebody switched Docker off and took the user out of its group: both are put right, nothing else is touched."""
+    """Docker was disabled and the user removed from its group: both are fixed, nothing else changes."""
     harness.lab.inside(DISTRO, "systemctl disable --now docker docker.socket; gpasswd -d ubuntu docker")
     outcome = twice(harness, "docker", "--limit", DISTRO)
     assert sorted(outcome.changes()) == ["add ubuntu to group docker", "enable docker at boot", "start docker"]
     assert harness.host(DISTRO).service("docker").is_running
 
 
-def test_the_ca_is_put_right_without_a_restart(harness: Harness) -> None:
+def test_the_ca_is_fixed_without_a_restart(harness: Harness) -> None:
     """Docker reads certs.d at each connection."""
     before = pid(harness, BARE)
     harness.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
@@ -199,14 +199,14 @@ def test_the_ca_is_put_right_without_a_restart(harness: Harness) -> None:
 
 
 def test_a_user_that_is_not_there_is_named(harness: Harness) -> None:
-    """docker.users is checked before anything is changed."""
+    """docker.users is checked before anything changes."""
     with untouched(harness, DISTRO, "/etc", "/var/lib/provision"):
         outcome = refused(harness, "docker", "--limit", DISTRO, changes={"docker": {"users": ["nobody-here"]}})
     assert "user 'nobody-here' does not exist" in outcome.errors
 
 
 def test_a_host_that_fails_leaves_the_others_alone(harness: Harness) -> None:
-    """A host that fails stops for itself: the others are done, and the exit code is 1."""
+    """One host fails: the others are converged, and the exit code is 1."""
     harness.lab.inside(HALF, f"cp {DAEMON} /root/kept; echo '[' > {DAEMON}")
     harness.lab.inside(DISTRO, "systemctl stop docker.socket docker")
     outcome = provision(harness, "docker")

@@ -1,6 +1,6 @@
-"""The task `firewall` on a host whose ufw is off, with somebody's own rules, and on one whose sshd listens on 2222.
+"""The task `firewall` on a host with a disabled ufw and rules of others, and on a host with sshd on 2222.
 
-Told in order: each test goes on where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module", autouse=True)
 def half_done(harness: Harness) -> None:
-    """Somebody's rules, of which one is the registry's already."""
+    """Rules of others, one of which is the registry's already."""
     harness.lab.inside(OWN, " && ".join(FOREIGN))
 
 
 def added(harness: Harness, host: str) -> list[str]:
-    """ufw's rules, as it shows them whether it is on or off."""
+    """ufw's rules, enabled or not."""
     return harness.lab.inside(host, "ufw show added").splitlines()[1:]
 
 
@@ -48,14 +48,14 @@ def is_on(harness: Harness, host: str) -> bool:
 
 
 def reaches(harness: Harness, host: str, port: int) -> bool:
-    """Whether a connection from the other host is let through (nobody has to answer)."""
+    """Whether a connection from the other host passes; the port does not need to answer."""
     there = harness.lab.machine(host).host.address
     probe = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{there}/{port}'; [ $? != 124 ]"
     return harness.lab.ssh(OTHER if host == OWN else OWN, probe).returncode == 0
 
 
 def test_rules_are_added_and_ufw_stays_off(harness: Harness) -> None:
-    """Without firewall.enable a host's ufw is not switched on; the rules are ready, and that is said."""
+    """Without firewall.enable, rules are added, ufw stays disabled, and a note says so."""
     outcome = twice(harness, "firewall")
     assert "ufw is off" in outcome.messages()
     assert not is_on(harness, OWN)
@@ -64,8 +64,8 @@ def test_rules_are_added_and_ufw_stays_off(harness: Harness) -> None:
     assert outcome.changes(host=OTHER) == ["allow 2222/tcp", "allow 5555/tcp", "allow 80/tcp", "allow 443/tcp"]
 
 
-def test_enabled_it_filters_and_lets_us_in(harness: Harness) -> None:
-    """Each host keeps the port of its own sshd open, a fresh login works, and what is not allowed is shut."""
+def test_enabled_it_filters_and_allows_logins(harness: Harness) -> None:
+    """Each host's sshd port stays open, a new login works, and other ports are closed."""
     harness.inventory["firewall"]["enable"] = True
     twice(harness, "firewall")
     for host, port in ((OWN, 22), (OTHER, 2222)):
@@ -78,15 +78,15 @@ def test_enabled_it_filters_and_lets_us_in(harness: Harness) -> None:
     assert not reaches(harness, OTHER, 22)
 
 
-def test_somebodys_rules_stay_as_they_are(harness: Harness) -> None:
-    """Comments, denials, limits, order: nothing of theirs was touched, and the registry's rule was not added twice."""
+def test_rules_of_others_are_unchanged(harness: Harness) -> None:
+    """Comments, denials, limits and order of others' rules stay; the registry's rule is not added twice."""
     rules = added(harness, OWN)
     assert rules[:4] == FOREIGN[:1] + FOREIGN[1:]
     assert [rule for rule in rules if "5555" in rule] == ["ufw allow 5555/tcp"]
 
 
 def test_sources_ranges_and_protocols(harness: Harness) -> None:
-    """An address, a network, IPv6, a range, both protocols: as ufw spells them, and found again."""
+    """An address, a network, IPv6, a range, both protocols: written as ufw does, and found again."""
     harness.inventory["firewall"]["allow"] += [
         "6000:6007/udp",
         "1194",
@@ -105,7 +105,7 @@ def test_sources_ranges_and_protocols(harness: Harness) -> None:
 
 
 def test_dropped_rules_go_and_foreign_ones_stay(harness: Harness) -> None:
-    """What the inventory no longer has is taken out; 5555, which was there before us, is not ours to close."""
+    """A rule that the inventory no longer has is removed; 5555, which others had added, stays."""
     harness.inventory["firewall"]["allow"] = ["443/tcp"]
     kept = harness.inventory["registry"]
     harness.inventory["registry"] = kept | {"external_url": "https://gitlab.lab.test:5556"}
@@ -120,8 +120,8 @@ def test_dropped_rules_go_and_foreign_ones_stay(harness: Harness) -> None:
     harness.inventory["registry"] = kept
 
 
-def test_a_rule_taken_away_by_hand_comes_back(harness: Harness) -> None:
-    """And ufw switched off by hand is switched on again."""
+def test_a_rule_deleted_by_hand_is_added_again(harness: Harness) -> None:
+    """A rule that was deleted by hand is added again, and a disabled ufw is enabled."""
     applied(harness, "firewall")
     harness.lab.inside(OWN, "ufw delete allow 443/tcp; ufw disable")
     outcome = twice(harness, "firewall", "--limit", OWN)
@@ -130,7 +130,7 @@ def test_a_rule_taken_away_by_hand_comes_back(harness: Harness) -> None:
 
 
 def test_half_of_a_rule_is_completed(harness: Harness) -> None:
-    """Its twin for IPv6 is missing: let in again, once."""
+    """Its IPv6 part is missing: the rule is added again, once."""
     harness.lab.inside(OWN, "sed -i '/443/d' /etc/ufw/user6.rules && ufw reload")
     twice(harness, "firewall", "--limit", OWN)
     rules = harness.lab.inside(OWN, "ufw status")
@@ -138,7 +138,7 @@ def test_half_of_a_rule_is_completed(harness: Harness) -> None:
 
 
 def test_check_mode_changes_nothing(harness: Harness) -> None:
-    """The plan names what it would do."""
+    """The plan names the changes."""
     with untouched(harness, OWN, "/etc/ufw", "/var/lib/provision"):
         outcome = provision(
             harness, "firewall", "--check", "--limit", OWN, changes={"firewall": {"allow": ["8443/tcp"]}}
@@ -147,7 +147,7 @@ def test_check_mode_changes_nothing(harness: Harness) -> None:
 
 
 def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
-    """enable = false means: not our decision. It is never switched off."""
+    """With enable = false, ufw is never disabled."""
     harness.inventory["firewall"]["enable"] = False
     settled(harness, "firewall")
     assert is_on(harness, OWN)

@@ -1,6 +1,6 @@
-"""The task `gitlab`: installed, configured, reconfigured exactly when it is due, and taken back when it fails.
+"""The task `gitlab`: installed, configured, reconfigured exactly when needed, and rolled back when it fails.
 
-Told in order on one host, with a second one where somebody had begun by hand.
+The tests run in order on one host, with a second one that was started by hand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module", autouse=True)
 def half_done(harness: Harness) -> None:
-    """GitLab from a list file of the old kind, and a gitlab.rb in somebody's own hand."""
+    """GitLab from an old-style list file, and a gitlab.rb that was edited by hand."""
     inside, mirror = harness.lab.inside, harness.inventory["apt"]["gitlab"]
     key = (harness.lab.folder / "gitlab.asc").read_text()
     inside("byhand", "cat > /usr/share/keyrings/gitlab.asc", stdin=key)
@@ -59,7 +59,7 @@ def half_done(harness: Harness) -> None:
 
 
 def in_force(harness: Harness, host: str = "bare") -> dict[str, Any]:
-    """What GitLab itself makes of its gitlab.rb."""
+    """The configuration that GitLab itself derives from its gitlab.rb."""
     text = harness.lab.inside(host, "gitlab-ctl show-config")
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
@@ -71,7 +71,7 @@ def rb(harness: Harness, host: str = "bare") -> str:
 
 
 def test_a_bare_host(harness: Harness) -> None:
-    """Installed and reconfigured once; GitLab answers on its URL; the second run finds nothing to do."""
+    """Installed and reconfigured once; GitLab answers on its URL; the second run changes nothing."""
     twice(harness, "gitlab", "--limit", "bare")
     assert reconfigures(harness, "bare") == 1
     there = harness.host("bare")
@@ -84,7 +84,7 @@ def test_a_bare_host(harness: Harness) -> None:
 
 
 def test_a_host_set_up_by_hand_is_taken_over(harness: Harness) -> None:
-    """Its own entry for the repository gives way; the version stays as pinned; every line that is not ours stays."""
+    """Its own repository entry is replaced; the pinned version stays; every line of others stays."""
     twice(harness, "gitlab", "--limit", "byhand")
     there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "18.0.0-ce.0"
@@ -104,7 +104,7 @@ def test_a_host_set_up_by_hand_is_taken_over(harness: Harness) -> None:
 
 
 def test_settings_are_added_and_changed_by_one_reconfigure(harness: Harness) -> None:
-    """Three edits, one reconfigure, of which each value is in force."""
+    """Three edits, one reconfigure; every value is active."""
     settings = harness.inventory["gitlab"]["settings"]
     settings["gitlab_rails"] |= {"time_zone": "Europe/Paris", "trusted_proxies": ["198.18.0.0/15", "10.0.0.1"]}
     settings["nginx"]["client_max_body_size"] = "250m"
@@ -118,7 +118,7 @@ def test_settings_are_added_and_changed_by_one_reconfigure(harness: Harness) -> 
 
 
 def test_a_dropped_setting_is_taken_out(harness: Harness) -> None:
-    """What the inventory no longer has goes; a setting of somebody else stays; again one reconfigure."""
+    """A setting that the inventory no longer has is removed; others' settings stay; one reconfigure."""
     harness.lab.inside("bare", f"echo \"gitlab_rails['smtp_enable'] = true # mine\" >> {RB}; gitlab-ctl reconfigure")
     del harness.inventory["gitlab"]["settings"]["gitlab_rails"]["trusted_proxies"]
     before = reconfigures(harness, "bare")
@@ -129,16 +129,16 @@ def test_a_dropped_setting_is_taken_out(harness: Harness) -> None:
     assert rb(harness).endswith("gitlab_rails['smtp_enable'] = true # mine\n")
 
 
-def test_a_hand_that_slipped_is_put_right(harness: Harness) -> None:
-    """A later line that overrules ours is found, since Ruby's last word counts, and overruled."""
+def test_a_later_line_that_overrides_ours_is_fixed(harness: Harness) -> None:
+    """A later line that overrides ours is found, because Ruby's last assignment wins, and is replaced."""
     harness.lab.inside("bare", f"echo \"gitlab_rails['time_zone'] = 'Mars/Olympus'\" >> {RB}")
     twice(harness, "gitlab", "--limit", "bare")
     assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
-def test_a_failed_reconfigure_is_taken_back(harness: Harness, switch: str) -> None:
-    """Chef's error is told, the exit code is 1, the gitlab.rb of before is in force, nothing is owed; then it goes through."""
+def test_a_failed_reconfigure_is_rolled_back(harness: Harness, switch: str) -> None:
+    """Chef's error, exit code 1, the previous gitlab.rb is active, nothing is pending; then it succeeds."""
     good, wish = rb(harness), {"gitlab": {"settings": {"gitlab_rails": {"time_zone": f"Etc/{switch.upper()}"}}}}
     harness.lab.inside("bare", f"echo 'Chef::Exceptions::Exec: the disk is on fire' > /etc/gitlab-standin/{switch}")
     before = reconfigures(harness, "bare")
@@ -159,8 +159,8 @@ def test_a_failed_reconfigure_is_taken_back(harness: Harness, switch: str) -> No
     twice(harness, "gitlab", "--limit", "bare")
 
 
-def test_what_was_to_be_dropped_is_not_forgotten_by_a_failure(harness: Harness) -> None:
-    """The reconfigure failed and brought the dropped setting back: the next run still knows that it is ours to drop."""
+def test_a_failure_does_not_forget_a_setting_to_remove(harness: Harness) -> None:
+    """The reconfigure failed and restored a setting to remove: the next run still removes it."""
     dropped = harness.inventory["gitlab"]["settings"]["nginx"].pop("client_max_body_size")
     harness.lab.inside("bare", "echo no > /etc/gitlab-standin/fail-next-reconfigure")
     refused(harness, "gitlab", "--limit", "bare")
@@ -169,8 +169,8 @@ def test_what_was_to_be_dropped_is_not_forgotten_by_a_failure(harness: Harness) 
     assert "client_max_body_size" not in in_force(harness)["nginx"]
 
 
-def test_a_setting_that_gitlab_refuses_is_taken_back(harness: Harness) -> None:
-    """Typed by hand into the inventory: GitLab's own words name it, and what was in force is in force."""
+def test_a_setting_that_gitlab_refuses_is_rolled_back(harness: Harness) -> None:
+    """GitLab's error names the setting, and the previous configuration is active."""
     good = rb(harness)
     outcome = refused(
         harness, "gitlab", "--limit", "bare", changes={"gitlab": {"settings": {"gitlab_rayls": {"x": 1}}}}
@@ -181,7 +181,7 @@ def test_a_setting_that_gitlab_refuses_is_taken_back(harness: Harness) -> None:
 
 
 def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
-    """The line is named, nothing is changed, GitLab goes on; mended, the run goes through."""
+    """The line is named, nothing changes, GitLab keeps running; once fixed, the run succeeds."""
     good = rb(harness)
     harness.lab.inside("bare", f"printf 'gitlab_rails[\"x\" = {{\\n' >> {RB}")
     before = reconfigures(harness, "bare")
@@ -195,7 +195,7 @@ def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
 
 
 def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
-    """18.0.0 to 19.3.0, although it is held; gitlab.rb is as it was, and nothing in it was overwritten."""
+    """18.0.0 to 19.3.0, although it is held; gitlab.rb is unchanged."""
     applied(harness, "gitlab", "--limit", "byhand")
     with untouched(harness, "byhand", RB):
         twice(harness, "gitlab", "--limit", "byhand", changes={"hosts": {"byhand": {"gitlab": {"version": "19.3.0"}}}})
@@ -205,7 +205,7 @@ def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
 
 
 def test_somebody_elses_installation_is_only_configured(harness: Harness) -> None:
-    """install = false: no source, no package; settings all the same."""
+    """install = false: no source, no package, but settings."""
     harness.inventory["hosts"]["byhand"]["gitlab"] = {"install": False, "settings": {"nginx": {"gzip_enabled": False}}}
     harness.lab.inside("byhand", "rm /etc/apt/sources.list.d/gitlab.sources")
     twice(harness, "gitlab", "--limit", "byhand")
@@ -214,6 +214,6 @@ def test_somebody_elses_installation_is_only_configured(harness: Harness) -> Non
 
 
 def test_both_hosts_at_once(harness: Harness) -> None:
-    """The whole group, converged together."""
+    """The whole group converges in one run."""
     applied(harness, "gitlab")
     settled(harness, "gitlab")

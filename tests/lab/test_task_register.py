@@ -1,6 +1,6 @@
-"""The task `register`: config.toml key by key, beside what is somebody else's, without a restart and without a lost job.
+"""The task `register`: config.toml key by key, beside others' entries, without a restart and without a lost job.
 
-How runners live in GitLab (names, tokens, tags, deletions) is tried in test_runners_life. Told in order on one host.
+test_runners_life.py tests runners in GitLab (names, tokens, tags, deletions). The tests run in order on one host.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ check_interval   = 7      # theirs
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab, a host with gitlab-runner, and somebody's config.toml on it; the inventory wants one runner."""
+    """A GitLab, a host with gitlab-runner and a config.toml of others; the inventory has one runner."""
     harness = estate(harness_factory, HOST)
     harness.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG}", stdin=BY_HAND)
     harness.inventory["runners"] = [
@@ -50,12 +50,12 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module", autouse=True)
 def process(harness: Harness) -> str:
-    """The service's process, which must be the same in the end."""
+    """The service's process, which must stay the same."""
     return pid(harness)
 
 
 def pid(harness: Harness) -> str:
-    """gitlab-runner's process."""
+    """The process of gitlab-runner."""
     return harness.lab.inside(HOST, "systemctl show gitlab-runner -p MainPID --value").strip()
 
 
@@ -77,13 +77,13 @@ def entry(harness: Harness) -> dict[str, Any]:
 
 
 def theirs(harness: Harness) -> str:
-    """The other team's lines of the file, from its first comment to its last, without what we set at the top."""
+    """The other team's lines of the file, without the top-level keys that we set."""
     text = config(harness)
     return text[: text.index("# the end\n") + len("# the end\n")].replace("concurrent = 2\n", "")
 
 
 def test_a_runner_beside_somebody_elses(harness: Harness) -> None:
-    """One entry is added, with a token that GitLab takes; the other team's bytes are what they were."""
+    """One entry is added with a valid token; the other team's bytes are unchanged."""
     twice(harness, "register")
     assert theirs(harness).replace("\n\n", "\n") == BY_HAND.replace("\n\n", "\n")
     found = ours(harness)
@@ -95,21 +95,21 @@ def test_a_runner_beside_somebody_elses(harness: Harness) -> None:
 
 
 def verified(harness: Harness) -> str:
-    """What gitlab-runner says of the tokens in the file, without colours."""
+    """The output of `gitlab-runner verify`, without colours."""
     return harness.lab.inside(
         HOST, "gitlab-runner verify --name docker-builder 2>&1 | sed 's/\\x1b\\[[0-9;]*m//g'; true"
     )
 
 
-def test_the_service_takes_it_over_by_itself(harness: Harness, process: str) -> None:
-    """No restart: the same process reads the file again."""
+def test_the_service_reloads_the_file(harness: Harness, process: str) -> None:
+    """The same process reloads the file."""
     loaded = "journalctl -u gitlab-runner | grep -q 'Configuration loaded.*max_builds=2'"
     wait_for(lambda: succeeds(harness, HOST, loaded), "the new file is loaded")
     assert pid(harness) == process
 
 
 def test_settings_are_reconciled_key_by_key(harness: Harness) -> None:
-    """Changed, added, one level deeper, and dropped: exactly those lines differ."""
+    """Keys that are changed, added, nested and removed: exactly those lines differ."""
     wanted = entry(harness)
     wanted["limit"] = 3
     wanted["docker"] |= {"image": "docker:29", "pull_policy": ["if-not-present"], "services": [{"name": "redis:7"}]}
@@ -127,7 +127,7 @@ def test_settings_are_reconciled_key_by_key(harness: Harness) -> None:
 
 
 def test_what_was_edited_by_hand_inside_our_entry(harness: Harness) -> None:
-    """Our keys are put right; a key that we never set, and a comment, stay."""
+    """Our keys are restored; a key that we never set, and a comment, stay."""
     script = f"sed -i 's/limit = 3/limit = 9/; s/^\\( *\\)privileged = true/&  # needed for dind\\n\\1memory = \"2g\"/' {CONFIG}"
     harness.lab.inside(HOST, script)
     twice(harness, "register")
@@ -137,7 +137,7 @@ def test_what_was_edited_by_hand_inside_our_entry(harness: Harness) -> None:
 
 
 def test_top_level_keys_come_and_go(harness: Harness) -> None:
-    """Ours are set and, dropped, taken out; check_interval, which we never set, stays."""
+    """Our keys are set and removed again; check_interval, which we never set, stays."""
     harness.inventory["runner"] |= {"log_level": "warn", "concurrent": 5}
     twice(harness, "register")
     found = tomllib.loads(config(harness))
@@ -161,7 +161,7 @@ def test_a_running_job_goes_on(harness: Harness, process: str) -> None:
 
 
 def test_a_refused_token_changes_nothing(harness: Harness) -> None:
-    """GitLab says 403: the runner is named, the token is not shown, exit code 1, and no file differs."""
+    """GitLab answers 403: the error names the runner, not the token; exit code 1, and no file changes."""
     token = "glrt-nobodyknowsthisone"
     wrong = [*harness.inventory["runners"], {"name": "second", "executor": "shell", "token": token}]
     with untouched(harness, HOST, "/etc", "/var/lib/provision"):
@@ -171,7 +171,7 @@ def test_a_refused_token_changes_nothing(harness: Harness) -> None:
 
 
 def test_gitlab_being_down_is_no_reason_to_forget_runners(harness: Harness) -> None:
-    """Not known is not gone: nothing is changed, the cause is told, exit code 1; when GitLab answers again all is well."""
+    """Without an answer, nothing changes; the error has the cause, exit code 1; later the run succeeds."""
     more = [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]
     harness.lab.inside("gitlab", "gitlab-ctl stop nginx")
     try:
@@ -187,7 +187,7 @@ def test_gitlab_being_down_is_no_reason_to_forget_runners(harness: Harness) -> N
 
 
 def test_a_broken_config_is_refused_and_left(harness: Harness) -> None:
-    """Somebody's half-finished edit is nobody's to write over: the line is named; mended, the run goes through."""
+    """An invalid file is not overwritten: the line is named; once fixed, the run succeeds."""
     good = config(harness)
     harness.lab.inside(HOST, f"sed -i 's/^check_interval.*/check_interval = = 7/' {CONFIG}")
     line = 1 + next(number for number, text in enumerate(config(harness).splitlines()) if "= =" in text)
@@ -200,7 +200,7 @@ def test_a_broken_config_is_refused_and_left(harness: Harness) -> None:
 
 
 def test_a_lost_file_is_written_anew(harness: Harness) -> None:
-    """config.toml gone: the runner that we made is made again, one in GitLab and one in the file."""
+    """config.toml is lost: our runner is created again, one in GitLab and one in the file."""
     harness.lab.inside(HOST, f"mv {CONFIG} /root/")
     outcome = twice(harness, "register")
     assert "docker-builder" in outcome.changes()[0]
@@ -210,13 +210,13 @@ def test_a_lost_file_is_written_anew(harness: Harness) -> None:
 
 
 def test_after_all_of_it_the_service_was_never_restarted(harness: Harness, process: str) -> None:
-    """The process is the one it was; GitLab knows exactly one runner of ours that works."""
+    """The process is the same; GitLab has exactly one working runner of ours."""
     assert pid(harness) == process
     known = [one for one in Server(harness).runners if one["description"] == "docker-builder"]
     assert ours(harness)["token"] in [one["token"] for one in known]
 
 
-def test_check_mode_tells_and_leaves(harness: Harness) -> None:
+def test_check_mode_plans_and_changes_nothing(harness: Harness) -> None:
     """The plan has the diff; neither the file nor GitLab changes."""
     known = Server(harness).runners
     more = [*harness.inventory["runners"], {"name": "second", "executor": "shell"}]

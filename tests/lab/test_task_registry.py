@@ -1,6 +1,6 @@
-"""The task `registry`: a new port costs exactly one reconfigure and touches nothing else; storage moves into S3.
+"""The task `registry`: a new port needs one reconfigure and changes nothing else; storage moves to S3.
 
-Told in order on one host, which begins with GitLab 18.0.0 so that the upgrade over 19.2 is seen too.
+The tests run in order on one host, which starts with GitLab 18.0.0 to include the upgrade over 19.2.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ OLD = {"gitlab": {"version": "18.0.0"}}
 
 @pytest.fixture(scope="module")
 def s3(harness: Harness) -> dict[str, Any]:
-    """The lab's [registry.s3], which the inventory does not hold at first."""
+    """The lab's [registry.s3], which the inventory does not have at first."""
     table: dict[str, Any] = inventory_of(harness.lab)["registry"]["s3"]
     return table
 
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A bare GitLab host whose registry keeps images on its own disk."""
+    """A bare GitLab host whose registry stores images on its disk."""
     return without_s3(harness_factory(LabHost("gitlab")))
 
 
 def answer(harness: Harness, port: int) -> str:
-    """What `/v2/` answers on a port, asked from this machine with the lab's CA."""
+    """The answer of `/v2/` on a port, requested from this machine with the lab's CA."""
     host = harness.lab.machine("gitlab").host.address
     script = f"curl -s -D - -o /dev/null --max-time 5 --cacert /etc/letsencrypt/live/gitlab.lab.test/fullchain.pem --resolve gitlab.lab.test:{port}:{host} https://gitlab.lab.test:{port}/v2/; true"
     return harness.lab.inside("gitlab", script)
 
 
 def served(headers: str) -> bool:
-    """401, and clients are sent to GitLab for a token."""
+    """Asserts 401 with GitLab's token endpoint."""
     return " 401" in headers.partition("\n")[0] and 'realm="https://gitlab.lab.test/jwt/auth"' in headers
 
 
 def ours(harness: Harness) -> list[str]:
-    """The registry's lines in gitlab.rb that count."""
+    """The registry's active lines in gitlab.rb."""
     text = harness.lab.inside("gitlab", f"cat {RB}")
     return [line for line in text.splitlines() if re.match(r"registry\w*( |\[)", line)]
 
 
 def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
-    """Each task named alone, in order: a reconfigure for GitLab, one for the registry; spelt as before 19.2."""
+    """Each task by name, in order: one reconfigure for GitLab, one for the registry; keys of before 19.2."""
     applied(harness, *SERVER, changes=OLD)
     settled(harness, "server", changes=OLD)
     assert reconfigures(harness) == 2
@@ -68,7 +68,7 @@ def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
 
 
 def test_an_upgrade_spells_it_anew(harness: Harness) -> None:
-    """From 19.2 on the certificate stands under registry['nginx']: the old spelling is taken out."""
+    """From 19.2 on, the certificate is below registry['nginx']: the old keys are removed."""
     harness.inventory["gitlab"]["version"] = "19.3.0"
     twice(harness, "server")
     lines = [line.partition(" = ")[0] for line in ours(harness)]
@@ -80,7 +80,7 @@ def test_an_upgrade_spells_it_anew(harness: Harness) -> None:
 
 @pytest.fixture(scope="module")
 def moved(harness: Harness) -> Moved:
-    """`[registry] external_url` gets another port, and `provision registry firewall` is run: what that did."""
+    """The changes of `provision registry firewall` after `[registry] external_url` got another port."""
     harness.inventory["registry"]["external_url"] = "https://gitlab.lab.test:5556"
     before, count = harness.snapshot("gitlab"), reconfigures(harness)
     outcome = applied(harness, "registry", "firewall")
@@ -88,7 +88,7 @@ def moved(harness: Harness) -> Moved:
 
 
 def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
-    """One edit, one reconfigure, one rule more and one fewer; then 0 changes; only the new port answers."""
+    """One edit, one reconfigure, one rule added and one removed; then no change; only the new port answers."""
     outcome, count, *_ = moved
     assert outcome.changes(task="registry") == [
         f"set registry_external_url in {RB}",
@@ -104,7 +104,7 @@ def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
 
 
 def test_only_what_depends_on_the_port_changed(moved: Moved) -> None:
-    """Over the whole file system: gitlab.rb, nginx's and the registry's files, ufw's rules, our own notes."""
+    """In the whole file system: gitlab.rb, nginx's and the registry's files, ufw's rules, our state."""
     _, _, differing = moved
     kept = {
         "etc/gitlab/gitlab.rb",
@@ -125,7 +125,7 @@ def test_only_what_depends_on_the_port_changed(moved: Moved) -> None:
 
 
 def test_only_its_line_of_gitlab_rb_changed(harness: Harness, moved: Moved) -> None:
-    """Compared with what was put aside before the edit."""
+    """Compared with the backup of before the edit."""
     del moved
     script = f"diff $(ls -t /var/lib/provision/backup/etc_gitlab_gitlab.rb.* | head -n 1) {RB}; true"
     lines = [line for line in harness.lab.inside("gitlab", script).splitlines() if line[0] in "<>"]
@@ -136,8 +136,8 @@ def test_only_its_line_of_gitlab_rb_changed(harness: Harness, moved: Moved) -> N
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_registry_that_is_down_is_brought_up(harness: Harness) -> None:
-    """Nothing differs in any file, and yet `/v2/` does not answer: a reconfigure is due, once."""
+def test_a_stopped_registry_is_started(harness: Harness) -> None:
+    """No file differs, but `/v2/` does not answer: one reconfigure."""
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")
     before = reconfigures(harness)
     outcome = twice(harness, "registry")
@@ -147,7 +147,7 @@ def test_a_registry_that_is_down_is_brought_up(harness: Harness) -> None:
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_registry_line_that_was_changed_by_hand_is_put_right(harness: Harness) -> None:
+def test_a_registry_line_that_was_changed_by_hand_is_restored(harness: Harness) -> None:
     """The administrator's other settings stay."""
     hand = "registry['debug_addr'] = 'localhost:5001' # mine"
     harness.lab.inside("gitlab", f"sed -i 's/:5556/:7777/' {RB}; echo \"{hand}\" >> {RB}")
@@ -158,7 +158,7 @@ def test_a_registry_line_that_was_changed_by_hand_is_put_right(harness: Harness)
 
 @pytest.mark.usefixtures("moved")
 def test_storage_moves_into_s3(harness: Harness, s3: dict[str, Any]) -> None:
-    """The bucket is proven from the host, then one reconfigure, and the registry watched; the secret stands in no diff."""
+    """The host checks the bucket, then one reconfigure and a check of the registry; no diff has the secret."""
     harness.inventory["registry"]["s3"] = s3
     before = reconfigures(harness)
     outcome = twice(harness, "registry")
@@ -173,8 +173,8 @@ def test_storage_moves_into_s3(harness: Harness, s3: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("moved")
-def test_another_bucket_is_not_taken_silently(harness: Harness) -> None:
-    """Images in the first one would be lost from sight: what to do about them is told, and nothing is changed."""
+def test_another_bucket_is_refused(harness: Harness) -> None:
+    """Images in the first bucket would be unreachable: refused with the next step, nothing changes."""
     with untouched(harness, "gitlab", "/etc", "/var/lib/provision"):
         outcome = refused(harness, "registry", changes={"registry": {"s3": {"bucket": "nowhere"}}})
     assert "images in bucket registry would no longer be found" in outcome.errors

@@ -1,6 +1,6 @@
-"""The task `runner` on a bare host, on one with the distribution's ancient gitlab-runner, and on one that calls itself Ubuntu.
+"""The task `runner` on a bare host, on one with the distribution's old gitlab-runner, and on one with Ubuntu's os-release.
 
-Told in order: each test goes on where the one before ended.
+The tests run in order; each starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ PAIR = ("gitlab-runner", "gitlab-runner-helper-images")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Three hosts; apt on each knows a gitlab-runner 11.2.0 that nobody wants."""
+    """Three hosts; apt on each offers the distribution's gitlab-runner 11.2.0."""
     return without_registry(harness_factory(LabHost(BARE), LabHost(OLD), LabHost(UBUNTU, ubuntu=True)))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def half_done(harness: Harness) -> None:
-    """Somebody installed what the distribution offers."""
+    """Installs the distribution's package."""
     harness.lab.inside(OLD, "apt-get update -q && apt-get install -qy gitlab-runner")
     assert versions(harness, OLD) == ["11.2.0+dfsg-2"]
 
 
 def versions(harness: Harness, host: str) -> list[str]:
-    """Versions of the runner and its helper images, as far as they are installed."""
+    """The installed versions of the runner and its helper images."""
     return harness.lab.inside(host, f"dpkg-query -W -f '${{Version}}\\n' {' '.join(PAIR)} 2>/dev/null || :").split()
 
 
@@ -41,7 +41,7 @@ def pid(harness: Harness, host: str) -> str:
 
 
 def test_a_repository_that_apt_cannot_trust_installs_nothing(harness: Harness) -> None:
-    """With another's key apt says so, and the distribution's 11.2.0 is not taken in its place."""
+    """With another's key: apt's error, and the distribution's 11.2.0 is not installed instead."""
     wrong = harness.inventory["apt"]["docker"]["key"]
     outcome = refused(harness, "runner", "--limit", BARE, changes={"apt": {"runner": {"key": wrong}}})
     assert "NO_PUBKEY" in outcome.errors or "is not signed" in outcome.errors
@@ -49,7 +49,7 @@ def test_a_repository_that_apt_cannot_trust_installs_nothing(harness: Harness) -
 
 
 def test_a_repository_without_it_installs_nothing(harness: Harness) -> None:
-    """A mirror of something else: what is left is 11.2.0 from elsewhere, and its address is told instead of installing it."""
+    """A mirror of something else: its address is in the error, and 11.2.0 is not installed."""
     docker = harness.inventory["apt"]["docker"] | {"suite": "bookworm"}
     table = {"apt": {"runner": docker}, "runner": {"version": "11.*"}}
     outcome = refused(harness, "runner", "--limit", BARE, changes=table)
@@ -58,7 +58,7 @@ def test_a_repository_without_it_installs_nothing(harness: Harness) -> None:
 
 
 def test_a_mirror_that_does_not_answer_is_named(harness: Harness) -> None:
-    """apt's own words about the address; nothing is installed."""
+    """apt's error with the address; nothing is installed."""
     nowhere = f"{harness.lab.apt_url}/nowhere"
     outcome = refused(harness, "runner", "--limit", BARE, changes={"apt": {"runner": {"url": nowhere}}})
     assert nowhere in outcome.errors
@@ -66,7 +66,7 @@ def test_a_mirror_that_does_not_answer_is_named(harness: Harness) -> None:
 
 
 def test_every_host_gets_gitlabs_own_runner(harness: Harness) -> None:
-    """After the failures too: runner and helper images of one version, running, and again nothing is left to do."""
+    """After the failures: runner and helper images of one version, running; a second run changes nothing."""
     outcome = applied(harness, "runner")
     assert [outcome.statuses(host) for host in (BARE, OLD, UBUNTU)] == [{"runner": "changed"}] * 3
     settled(harness, "runner")
@@ -81,7 +81,7 @@ def test_every_host_gets_gitlabs_own_runner(harness: Harness) -> None:
 
 @pytest.mark.parametrize(("host", "system", "suite"), [(OLD, "debian", "bookworm"), (UBUNTU, "ubuntu", "noble")])
 def test_it_comes_from_gitlabs_repository(harness: Harness, host: str, system: str, suite: str) -> None:
-    """The repository of the system that the host says it is, pinned above everything else; the trap is still there."""
+    """From the repository of the host's system, which has the highest priority; 11.2.0 is still offered."""
     policy = harness.host(host).check_output("apt-cache policy gitlab-runner")
     assert f"*** 19.3.0-1 1001\n        500 {harness.lab.apt_url}/runner/gitlab-runner/{system} {suite}/main" in policy
     assert "11.2.0+dfsg-2" in policy
@@ -89,13 +89,13 @@ def test_it_comes_from_gitlabs_repository(harness: Harness, host: str, system: s
 
 
 def test_no_images_were_pruned(harness: Harness) -> None:
-    """The package would clean up Docker's images as it is installed: it is told not to."""
+    """The package would prune Docker's images during its installation; this is disabled."""
     for host in (BARE, OLD, UBUNTU):
         assert not harness.host(host).file("/var/log/gitlab-runner-docker-prune.log").exists
 
 
 def test_a_pin_moves_both_and_holds_them(harness: Harness) -> None:
-    """To the older version, in one go, and apt leaves them there."""
+    """Both packages get the older version in one step, and apt does not upgrade them."""
     pinned = {"runner": {"version": "19.2.0"}}
     twice(harness, "runner", "--limit", BARE, changes=pinned)
     assert versions(harness, BARE) == ["19.2.0-1", "19.2.0-1"]
@@ -105,7 +105,7 @@ def test_a_pin_moves_both_and_holds_them(harness: Harness) -> None:
 
 
 def test_another_pin_moves_what_is_held(harness: Harness) -> None:
-    """Up again; held again; the configuration is as it was."""
+    """Upgraded and held again; the configuration is unchanged."""
     harness.lab.inside(BARE, "printf 'concurrent = 7 # mine\\n' > /etc/gitlab-runner/config.toml")
     with untouched(harness, BARE, "/etc/gitlab-runner/config.toml"):
         twice(harness, "runner", "--limit", BARE, changes={"runner": {"version": "19.3.0"}})
@@ -114,7 +114,7 @@ def test_another_pin_moves_what_is_held(harness: Harness) -> None:
 
 
 def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
-    """The version is named, both packages stay, the service goes on."""
+    """The version is named, both packages stay, the service keeps running."""
     before = pid(harness, BARE)
     outcome = refused(harness, "runner", "--limit", BARE, changes={"runner": {"version": "20.1.0"}})
     assert "Version '20.1.0-*' for 'gitlab-runner' was not found" in outcome.errors
@@ -124,7 +124,7 @@ def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
 
 
 def test_the_hold_goes_with_the_pin(harness: Harness) -> None:
-    """Without a version in the inventory both stay at theirs, and apt may move them again."""
+    """Without a version in the inventory, both stay at theirs and are unheld."""
     outcome = twice(harness, "runner", "--limit", BARE)
     assert outcome.changes() == ["let go of the hold on gitlab-runner, gitlab-runner-helper-images"]
     assert harness.host(BARE).check_output("apt-mark showhold") == ""
@@ -132,14 +132,14 @@ def test_the_hold_goes_with_the_pin(harness: Harness) -> None:
 
 
 def test_nothing_to_do_restarts_nothing(harness: Harness) -> None:
-    """A run that changes nothing leaves the service's process alone."""
+    """A run without changes does not restart the service."""
     before = pid(harness, OLD)
     settled(harness, "runner")
     assert pid(harness, OLD) == before
 
 
 def test_what_was_undone_by_hand_is_brought_back(harness: Harness) -> None:
-    """The service stopped and disabled, the key unreadable for apt, the pin's file gone."""
+    """A stopped and disabled service, a key that apt cannot read, a removed pin file."""
     harness.lab.inside(
         OLD,
         "systemctl disable --now gitlab-runner; chmod 600 /etc/apt/keyrings/gitlab-runner.asc; "
@@ -156,7 +156,7 @@ def test_what_was_undone_by_hand_is_brought_back(harness: Harness) -> None:
 
 
 def test_a_missing_half_is_completed(harness: Harness) -> None:
-    """The helper images forced away: the next run puts the pair right."""
+    """The helper images were removed by force: the next run installs them again."""
     harness.lab.inside(OLD, "dpkg --remove --force-depends gitlab-runner-helper-images")
     twice(harness, "runner", "--limit", OLD)
     assert versions(harness, OLD) == ["19.3.0-1", "19.3.0-1"]
@@ -164,7 +164,7 @@ def test_a_missing_half_is_completed(harness: Harness) -> None:
 
 
 def test_a_masked_service_is_somebodys_decision(harness: Harness) -> None:
-    """systemctl refuses to start it: its words, exit code 1, and it stays masked."""
+    """systemctl refuses to start it: its error, exit code 1, and it stays masked."""
     harness.lab.inside(
         UBUNTU,
         "systemctl stop gitlab-runner; mv /etc/systemd/system/gitlab-runner.service /root; systemctl mask gitlab-runner",

@@ -1,6 +1,6 @@
-"""The task `verify`: the proof is taken when it is due or asked for, changes nothing, and leaves nothing.
+"""The task `verify`: it runs when needed or named, changes nothing, and leaves nothing behind.
 
-What it says of each broken layer is tried in tests/faults. Told in order on a GitLab host and a runner host.
+tests/faults test its messages for each broken layer. The tests run in order on a GitLab host and a runner host.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ VERIFICATION = "verify push and pull of gitlab.lab.test:5555/root/hello_hapi"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A GitLab host, and a bare runner host."""
+    """A GitLab host and a bare runner host."""
     return without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
 
 
 @pytest.fixture(scope="module")
 def bare(harness: Harness) -> tuple[Outcome, Outcome]:
-    """`verify` before anything else: nothing serves the registry; then the registry is there, and Docker is not."""
+    """`verify` before anything else: no registry; then a registry, but no Docker."""
     first = provision(harness, "verify")
     applied(harness, "server")
     return first, provision(harness, "verify")
 
 
 def test_on_bare_hosts_it_names_what_is_missing(bare: tuple[Outcome, Outcome]) -> None:
-    """First the port that nobody answers on, then the certificate that nobody trusts yet."""
+    """First the port that does not answer, then the certificate that is not trusted."""
     first, second = bare
     assert (first.code, second.code) == (1, 1)
     assert "gitlab.lab.test" in first.errors
@@ -48,62 +48,62 @@ def converged(harness: Harness, bare: object) -> Outcome:  # noqa: ARG001 - bare
     return applied(harness, "all")
 
 
-def proofs(outcome: Outcome) -> list[str]:
-    """The proofs that were taken."""
+def verifications(outcome: Outcome) -> list[str]:
+    """The verifications that ran."""
     return [one["text"] for one in outcome.of("message", task="verify") if one["text"].startswith("done: ")]
 
 
-def test_a_run_that_changed_something_proves_it(converged: Outcome) -> None:
-    """Once for the runner host; it is no change."""
-    assert proofs(converged) == [f"done: {VERIFICATION}"]
+def test_a_run_that_changed_something_verifies(converged: Outcome) -> None:
+    """Once for the runner host; it is not counted as a change."""
+    assert verifications(converged) == [f"done: {VERIFICATION}"]
     assert converged.statuses(HOST)["verify"] == "ok"
 
 
 @pytest.mark.usefixtures("converged")
 def test_a_run_that_changed_nothing_does_not(harness: Harness) -> None:
-    """The proof is on record: nothing is pushed."""
-    assert proofs(settled(harness, "all")) == []
+    """The verification is recorded: nothing is pushed."""
+    assert verifications(settled(harness, "all")) == []
 
 
 @pytest.mark.usefixtures("converged")
-def test_named_it_proves_each_time(harness: Harness) -> None:
-    """And still counts no change, so that --fail-on-change of the next run is not about it."""
+def test_named_it_verifies_each_time(harness: Harness) -> None:
+    """It counts no change, so that --fail-on-change is unaffected."""
     for _ in range(2):
-        assert proofs(settled(harness, "verify")) == [f"done: {VERIFICATION}"]
+        assert verifications(settled(harness, "verify")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
-def test_a_change_on_the_other_host_is_proven_here(harness: Harness) -> None:
+def test_a_change_on_the_other_host_is_verified(harness: Harness) -> None:
     """Something was reconfigured on the GitLab host: images are pushed and pulled again."""
     changes = {"gitlab": {"settings": {"gitlab_rails": {"time_zone": "Europe/Paris"}}}}
-    assert proofs(applied(harness, "all", changes=changes)) == [f"done: {VERIFICATION}"]
-    assert proofs(settled(harness, "all", changes=changes)) == []
+    assert verifications(applied(harness, "all", changes=changes)) == [f"done: {VERIFICATION}"]
+    assert verifications(settled(harness, "all", changes=changes)) == []
     applied(harness, "all")
 
 
 @pytest.mark.usefixtures("converged")
-def test_another_image_is_another_proof(harness: Harness) -> None:
-    """What was proven for one image says nothing of another."""
+def test_another_image_is_verified_again(harness: Harness) -> None:
+    """The verification of one image does not count for another."""
     changes = {"registry": {"login": {"image": "root/hello_hapi/deeper"}}}
-    (proof,) = proofs(settled(harness, "all", changes=changes))
+    (proof,) = verifications(settled(harness, "all", changes=changes))
     assert "root/hello_hapi/deeper" in proof
-    assert proofs(settled(harness, "all", changes=changes)) == []
-    assert proofs(settled(harness, "all")) == [f"done: {VERIFICATION}"]
+    assert verifications(settled(harness, "all", changes=changes)) == []
+    assert verifications(settled(harness, "all")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
-def test_a_failed_proof_is_not_on_record(harness: Harness) -> None:
-    """A stopped registry fails `all`; brought back by hand, the next run does not take the old proof for granted."""
+def test_a_failed_verification_is_not_recorded(harness: Harness) -> None:
+    """A stopped registry fails `all`; when it runs again, the next run verifies again."""
     harness.lab.inside(HOST, "systemctl stop docker.socket docker; systemctl mask docker")
     outcome = refused(harness, "verify")
     assert "docker" in outcome.errors
     harness.lab.inside(HOST, "systemctl unmask docker")
-    assert proofs(applied(harness, "all")) == [f"done: {VERIFICATION}"]
+    assert verifications(applied(harness, "all")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
 def test_check_mode_pushes_nothing(harness: Harness) -> None:
-    """It says what it would do; the registry is asked for no image."""
+    """The plan names it; no image is requested from the registry."""
     script = "cat /var/log/gitlab/nginx/*access.log | grep -c /v2/root/"
     before = harness.lab.inside("gitlab", script)
     outcome = provision(harness, "verify", "--check")
@@ -112,7 +112,7 @@ def test_check_mode_pushes_nothing(harness: Harness) -> None:
 
 
 @pytest.mark.usefixtures("converged")
-def test_nothing_of_all_these_proofs_stays(harness: Harness) -> None:
+def test_the_verifications_leave_nothing(harness: Harness) -> None:
     """No image, login, folder or process on the host; no tag in the registry."""
     assert strays(harness, HOST) == []
     assert harness.lab.inside(HOST, "docker images -qa; ls /root/.docker /home/ubuntu/.docker 2>/dev/null; true") == ""
@@ -124,7 +124,7 @@ def test_nothing_of_all_these_proofs_stays(harness: Harness) -> None:
 
 @pytest.mark.usefixtures("converged")
 def test_no_password_was_in_sight(harness: Harness) -> None:
-    """Neither in the journal nor in any file of the runner host."""
+    """Neither the journal nor any file of the runner host has it."""
     script = """
     cat > /dev/shm/pattern
     journalctl --no-pager | grep -cF -f /dev/shm/pattern

@@ -1,7 +1,7 @@
 """docs/tutorial.md, typed line by line on lab hosts.
 
-What differs from a reader's world: a second `-i` with the lab's overlay behind each command; `ssh` with the lab's key; Docker
-Hub, which is not reached from here, is the lab's registry; images to build upon are made on the host, without network.
+Differences from a reader's estate: each command has a second `-i` with the lab's overlay, `ssh` uses the lab's key, the lab's
+registry replaces Docker Hub, and base images are created on the host, without network.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ GO = '#!/bin/sh\n[ "$1 $2" = \'build -o\' ] && mkdir -p "${3%/*}" && cp /bin/tru
 
 @dataclass
 class Reader:
-    """Somebody at a shell, in a folder of his own, who keeps what he exports."""
+    """A reader at a shell in a folder of their own, with exported variables."""
 
     lab: Lab
     folder: Path
     exported: dict[str, str] = field(default_factory=dict)
 
     def write(self, step: Step) -> None:
-        """Lays a file, or adds to it."""
+        """Writes a file, or appends to it."""
         path = self.folder / step.path
         path.parent.mkdir(exist_ok=True)
         before = path.read_text() if step.added else ""
@@ -69,7 +69,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """The hosts of the page's inventory, bare, and the overlay that turns it towards them."""
+    """The bare hosts of the page's inventory, and the overlay for them."""
     folder = tmp_path_factory.mktemp("tutorial")
     inventory = folder / "inventory.toml"
     inventory.write_text(next(one.text for one in steps(PAGE) if one.path == "inventory.toml"))
@@ -79,8 +79,8 @@ def reader(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFac
     return Reader(lab, folder)
 
 
-def lay_base_images(lab: Lab) -> None:
-    """What Dockerfiles of the page build upon."""
+def create_base_images(lab: Lab) -> None:
+    """Creates the base images of the page's Dockerfiles."""
     machine = lab.machine(RUNNER)
     (machine.root / "root/usr/local/bin").mkdir(parents=True, exist_ok=True)
     (machine.root / "root/usr/local/apache2/htdocs").mkdir(parents=True, exist_ok=True)
@@ -98,14 +98,14 @@ def lay_base_images(lab: Lab) -> None:
 
 
 def test_every_command(reader: Reader) -> None:
-    """From the first line to the last; what each is there for can be seen in what it said."""
+    """Every line in order; the output shows the purpose of each."""
     said: dict[str, list[str]] = {}
     for step in steps(PAGE):
         if step.path:
             reader.write(step)
         for command in step.commands:
             if command == "provision image -i inventory.toml" and command not in said:
-                lay_base_images(reader.lab)
+                create_base_images(reader.lab)
             said.setdefault(command, []).append(reader.type(command).stdout)
     full, project = said["provision all -i inventory.toml"], "provision project pipeline -i inventory.toml"
     assert "verify push and pull of gitlab.example.com:5555/sammy/hello_hapi" in full[0]
@@ -122,7 +122,7 @@ def test_every_command(reader: Reader) -> None:
 
 
 def test_nothing_to_do_costs_what_it_did_without(reader: Reader) -> None:
-    """Project, pipeline, images and app are in the inventory now: no change, and no round trip more for it."""
+    """With project, pipeline, images and app in the inventory: no change, and no more round trips."""
     events = [json.loads(line) for line in reader.type("provision all -i inventory.toml --json").stdout.splitlines()]
     assert [one for one in events if one["type"] == "change"] == []
     tasks = {one["task"] for one in events if one["type"] == "task"}
@@ -131,7 +131,7 @@ def test_nothing_to_do_costs_what_it_did_without(reader: Reader) -> None:
 
 
 def test_images_of_several_stages_and_of_a_template(reader: Reader) -> None:
-    """They stand on the host that built them; the compiler stayed in its stage."""
+    """The images are on the host that built them; the compiler is not in them."""
     assert (
         reader.lab.inside(
             RUNNER, "docker run --rm --entrypoint /bin/busybox gitlab.example.com:5555/sammy/counter ls /app"

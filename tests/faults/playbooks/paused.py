@@ -1,4 +1,4 @@
-"""Shipped tasks with a gate between them, at which a test holds a run."""
+"""Shipped tasks with a pause between them, at which a test holds a run."""
 # ruff: noqa: ARG001  every task is given its host
 
 import os
@@ -13,7 +13,7 @@ from provision.tasks import Host, docker, gitlab, play, registry, task
 
 @dataclass(frozen=True)
 class Gate(Resource):
-    """The FIFO /run/gate, where a test made one, has let us through."""
+    """Waits at the FIFO /run/gate, where a test has created one."""
 
     @property
     def label(self) -> str:
@@ -29,26 +29,26 @@ class Gate(Resource):
 
 @task(on="all")
 def hold(host: Host) -> Iterator[Resource]:
-    """Whoever comes waits at the gate."""
+    """Wait at the gate."""
     yield Gate()
 
 
 @task(on="all")
 def greet(host: Host) -> Iterator[Resource]:
-    """Who logs in is greeted, in as many lines as are asked for."""
+    """Write the greeting that users see, with the requested number of lines."""
     yield File("/etc/greeting", os.environ["GREETING"] * int(os.environ.get("TIMES", "1")))
 
 
 @task(on="runners")
 def mirror(host: Host) -> Iterator[Resource]:
-    """Something more that Docker must be restarted for."""
+    """Another file that needs a restart of Docker."""
     restart = {one for resource in docker.resources(host) for one in resource.handlers}
     yield File("/etc/docker/mirror", "none\n", notify=tuple(restart))
 
 
 @task(on="all")
 def crash(host: Host) -> Iterator[Resource]:
-    """A fault of the program itself, with a secret at hand."""
+    """Fail with an exception that has a secret at hand."""
     password = Secret(os.environ["CANARY"])
     text = password.reveal()
     raise RuntimeError(f"cannot use {text}")

@@ -1,4 +1,4 @@
-"""A firewall that would keep SSH out takes itself back, and the run fails saying so; on port 22 and on another one."""
+"""A firewall that would lock SSH out is rolled back, and the run fails with that reason; on port 22 and another one."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ HOSTS = ("gitlab", "other")
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two hosts whose ufw is off; one listens for SSH on 2222."""
+    """Two hosts with ufw disabled; one has sshd on 2222."""
     return harness_factory(LabHost("gitlab"), LabHost("other", gitlab=True, sshd_port=2222))
 
 
 def enabled(harness: Harness, host: str) -> bool:
-    """Whether ufw is on."""
+    """Whether ufw is enabled."""
     return fact(harness, host, "ufw status").startswith("Status: active")
 
 
 def timers(harness: Harness, host: str) -> str:
-    """The timers that would take something back."""
+    """The timers that would roll back."""
     return fact(harness, host, "systemctl list-units --all --no-legend 'provision-guard*'")
 
 
 @pytest.fixture(scope="module")
 def locked_out(harness: Harness) -> Outcome:
-    """A run that switches ufw on, on hosts where somebody's first rule keeps this machine out."""
+    """A run that enables ufw on hosts whose first rule, by others, locks this machine out."""
     for host in HOSTS:
         harness.lab.inside(host, f"ufw insert 1 deny from {harness.lab.gateway} || ufw deny from {harness.lab.gateway}")
     return provision(harness, "firewall")
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_run_fails_saying_so(locked_out: Outcome, host: str) -> None:
+def test_the_run_fails_with_the_reason(locked_out: Outcome, host: str) -> None:
     """Exit code 1; the error names the change, the failed login, and that logins work again."""
     assert locked_out.code == 1
     (error,) = locked_out.of("error", host=host)
@@ -51,7 +51,7 @@ def test_the_run_fails_saying_so(locked_out: Outcome, host: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_access_is_back(harness: Harness, locked_out: Outcome, host: str) -> None:
-    """A new login over the network works at once, ufw is off, no timer is left; somebody's rule still stands."""
+    """A new login works at once, ufw is disabled, no timer is left; the rule of others is still there."""
     assert locked_out.code == 1
     assert harness.host(host).check_output("id -un") == "root"
     assert not enabled(harness, host)
@@ -59,8 +59,8 @@ def test_access_is_back(harness: Harness, locked_out: Outcome, host: str) -> Non
     assert f"ufw deny from {harness.lab.gateway}" in fact(harness, host, "ufw show added")
 
 
-def test_mended_it_is_switched_on(harness: Harness, locked_out: Outcome) -> None:
-    """Without that rule the same run succeeds, and the next changes nothing; the port of the connection is let in."""
+def test_once_fixed_it_is_enabled(harness: Harness, locked_out: Outcome) -> None:
+    """Without that rule, the run succeeds and the next changes nothing; the connection's port is allowed."""
     assert locked_out.code == 1
     for host in HOSTS:
         harness.lab.inside(host, f"ufw delete deny from {harness.lab.gateway}")
@@ -73,14 +73,14 @@ def test_mended_it_is_switched_on(harness: Harness, locked_out: Outcome) -> None
         assert harness.host(host).check_output("id -un") == "root"
 
 
-def test_another_port_is_not_let_in(harness: Harness, locked_out: Outcome) -> None:
-    """Only the port that the connection really uses was opened: 22 stays shut where sshd listens elsewhere."""
+def test_another_port_is_not_allowed(harness: Harness, locked_out: Outcome) -> None:
+    """Only the port of the connection was allowed: 22 is closed where sshd listens elsewhere."""
     assert locked_out.code == 1
     assert "ufw allow 22/tcp" not in fact(harness, "other", "ufw show added")
 
 
-def test_a_dropped_rule_that_let_us_in(harness: Harness, locked_out: Outcome) -> None:
-    """Behind somebody's `deny 22` only our rule for this address lets us in: dropped, it comes back where it stood."""
+def test_removing_the_rule_that_allowed_us(harness: Harness, locked_out: Outcome) -> None:
+    """Only our rule before a `deny 22` of others allows this address: its removal is rolled back in place."""
     assert locked_out.code == 1
     gateway = harness.lab.gateway
     ours = {"port": "22/tcp", "from": [gateway]}
