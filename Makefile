@@ -1,10 +1,10 @@
-# make demo: three real hosts converged.  make test: everything that CI runs.  make check: before each commit.
+# make demo: three throwaway hosts converge.  make test: everything that CI runs.  make check: before each commit.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# Compiled files are kept: without them every worker and every command would compile everything anew.
+# Keep compiled files. Without them, every worker and every command would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env system demo check test bench format clean
@@ -17,7 +17,7 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt scripts/environment.sh
 	@sh scripts/environment.sh "$(PYTHON)" "$(VENV)"
 
-# What tests and lab need from the distribution; says what is missing where it cannot.
+# Installs the distribution's packages that tests and the lab need.
 system: env
 	@$(SUDO) sh scripts/system.sh
 

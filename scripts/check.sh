@@ -4,7 +4,9 @@ set -eu
 bin=$1
 "$bin/ruff" format --check --quiet .
 "$bin/ruff" check --quiet .
-"$bin/shellcheck" --check-sourced scripts/*.sh provision/host/scripts/*.sh
+standins=lab/provision_lab/standins
+"$bin/shellcheck" --check-sourced scripts/*.sh .ci/run provision/host/scripts/*.sh \
+  "$standins"/*/debian/post* "$standins"/*/debian/prerm "$standins"/gitlab_runner/root/usr/share/gitlab-runner/*
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
 # More workers than cores: many of these tests wait for a process.

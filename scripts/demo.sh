@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole way on three throwaway hosts of this machine. Argument: the environment's bin folder.
+# From three bare throwaway hosts on this machine to a pushed image. Argument: the environment's bin folder.
 set -eu
 bin=$1
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; command -v sudo >/dev/null || {
@@ -22,12 +22,12 @@ echo "gitlab: $($sudo "$bin/provision" lab ssh gitlab 'sudo ufw status | grep -c
   $sudo "$bin/provision" lab ssh gitlab 'curl -sk -o /dev/null -w "%{http_code}" https://gitlab.lab.test:5555/v2/') from the registry's /v2/"
 cat <<'EOF'
 
-Where to look next
-  .cache/demo.html                                            what was done, as a page
+What to try next
+  .cache/demo.html                                            the report of the first run
   provision registry firewall -i inventories/lab.toml \
     --set registry.external_url=https://gitlab.lab.test:5556 --check --diff
-                                                              one change, planned
-  provision lab ssh gitlab                                    a look around
-  provision lab down                                          takes it all away
-(`provision` is .venv/bin/provision here.)
+                                                              a plan for one change
+  provision lab ssh gitlab                                    a shell on the GitLab host
+  provision lab down                                          remove the hosts
+(`provision` is .venv/bin/provision here. GitLab and gitlab-runner are stand-ins in the lab: docs/lab.md)
 EOF

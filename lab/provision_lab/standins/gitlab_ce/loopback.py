@@ -44,7 +44,7 @@ def serve(folder: Path, seed: dict[str, Any], *, version: str = "19.3.0") -> Ite
     server = make_server(paths, ("127.0.0.1", 0))
     address = f"http://127.0.0.1:{server.server_address[1]}"
     server.application.settings["external_url"] = address
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield address
