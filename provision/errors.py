@@ -1,4 +1,4 @@
-"""Every error that a user can meet, in one tree.
+"""Every error that a user can see, in one tree.
 
     ProvisionError
     ├── UsageError            exit 2   the command line: unknown name, no host matched; no host was contacted
@@ -9,14 +9,14 @@
     │   └── ConnectionLost             the session broke during the run
     └── HostFailed            exit 1   the host was reached, and something on it is wrong
         ├── BecomeError                sudo refused or did not answer
-        ├── Locked                     another run holds the host
-        ├── ProbeFailed                a state could not be read
+        ├── Locked                     another run holds the host's lock
+        ├── ProbeFailed                the state of something on the host could not be read
         ├── Refused                    the settings would do harm or cannot work; nothing was changed
         ├── NotReady                   something that an earlier task sets up is missing
         ├── ChangeFailed               a change was tried and failed
         │   ├── DeadlineExceeded       it did not end in its time
         │   ├── ApiFailed              GitLab's API refused, or could not be reached
-        │   └── ChangedMeanwhile       somebody else changed the same thing since it was observed
+        │   └── ChangedMeanwhile       another program changed the same thing after it was observed
         └── NotConverged               changes were applied, and some are still pending
 
 Each error has a `text` (what failed, and where) and a `hint` (what to do next). The engine adds host, task and resource.
@@ -28,7 +28,7 @@ from collections.abc import Iterable
 
 
 class ProvisionError(Exception):
-    """The base of all: `text` is what failed and where, `hint` what to do next."""
+    """The base class: `text` is what failed and where, `hint` is what to do next."""
 
     def __init__(self, text: str, *, hint: str = "") -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class ProvisionError(Exception):
 
 
 class UsageError(ProvisionError):
-    """The command line cannot be executed; no host was contacted."""
+    """The command line is wrong; no host was contacted."""
 
 
 class InventoryError(UsageError):
@@ -72,11 +72,11 @@ class BecomeError(HostFailed):
 
 
 class Locked(HostFailed):
-    """Another run holds the host."""
+    """Another run holds the host's lock."""
 
 
 class ProbeFailed(HostFailed):
-    """A state could not be read."""
+    """The state of something on the host could not be read."""
 
 
 class Refused(HostFailed):
@@ -104,7 +104,7 @@ class ApiFailed(ChangeFailed):
 
 
 class ChangedMeanwhile(ChangeFailed):
-    """Somebody else changed the same thing since it was observed."""
+    """Another program changed the same thing after it was observed."""
 
 
 class NotConverged(HostFailed):

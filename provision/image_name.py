@@ -1,9 +1,9 @@
-"""Image references: the distribution's grammar, and what Docker Hub asks for besides. Pure.
+"""Image references: the distribution's grammar, and the additional rules of Docker Hub. Pure.
 
     reference = [domain "/"] component {"/" component} [":" tag] ["@" digest]
 
-The first part is a domain only if it has a `.` or a `:` or is `localhost`. Without one Docker means Docker Hub; an
-inventory means the estate's own registry, so Docker Hub's images begin with `docker.io/` there.
+The first part is a domain only if it has a `.` or a `:` or is `localhost`. Without a domain, Docker uses Docker Hub. In an
+inventory such a reference means the estate's own registry; images of Docker Hub begin with `docker.io/` there.
 Sources: distribution/reference (grammar, lengths), Docker Hub's documentation of repositories.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 HUB: Final = "docker.io"
-_LONGEST_NAME: Final = 255  # characters of domain and path together
+_LONGEST_NAME: Final = 255  # characters of domain and path in total
 _COMPONENT: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
@@ -26,7 +26,7 @@ _HUB_USER: Final = re.compile(r"[a-z0-9_-]{2,30}")
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's name, taken apart. `domain` is "" where none was written."""
+    """The parts of an image reference. `domain` is "" if the text has none."""
 
     domain: str
     path: str
@@ -47,14 +47,14 @@ class Reference:
         return Reference(self.domain, self.path, tag)
 
     def at(self, domain: str) -> Reference:
-        """The same image in the registry of `domain`, where none was written. Docker Hub's own images get `library/`."""
+        """The same image with `domain` added if it has none. Docker Hub's official images get `library/`."""
         if self.domain == HUB and "/" not in self.path:
             return Reference(HUB, f"library/{self.path}", self.tag, self.digest)
         return self if self.domain else Reference(domain, self.path, self.tag, self.digest)
 
 
 def parse(text: str) -> Reference:
-    """A reference as written. Raises ValueError: what is wrong with it, and what is expected."""
+    """Parses a reference. Raises ValueError that describes the error and the expected form."""
     if not text or re.search(r"\s", text):
         raise ValueError(f'expected an image such as "sammy/hello:1.0", without spaces, got {text!r}')
     if "://" in text:
@@ -79,7 +79,7 @@ def parse(text: str) -> Reference:
 
 
 def parse_name(text: str) -> Reference:
-    """A name without tag and digest. Raises ValueError likewise."""
+    """Parses a name without tag and digest. Raises ValueError as `parse` does."""
     reference = parse(text)
     if reference.digest:
         raise ValueError(f"expected an image's name without a digest, got {text!r}")
@@ -97,7 +97,7 @@ def check_tag(tag: str) -> None:
 
 
 def check_hub_push(reference: Reference) -> None:
-    """Docker Hub's rules for what may be pushed there: USER/NAME. Raises ValueError; other registries have none."""
+    """Checks Docker Hub's rules for pushed images: USER/NAME. Raises ValueError. Other registries have no such rules."""
     if reference.domain != HUB:
         return
     parts = reference.path.split("/")

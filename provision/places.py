@@ -1,4 +1,4 @@
-"""Where the files that ship with the program are: in a checkout beside the package, in a wheel inside it."""
+"""The folders that ship with the program: beside the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ _PACKAGE = Path(__file__).parent
 
 
 def shipped(folder: str) -> Path:
-    """`playbooks`, `templates` or `inventories`, as shipped."""
+    """The shipped folder `playbooks`, `templates` or `inventories`."""
     inside = _PACKAGE / "_data" / folder
     return inside if inside.is_dir() else _PACKAGE.parent / folder

@@ -1,7 +1,7 @@
-"""Secrets: the type that does not print itself, the names that announce a secret, and masking of text.
+"""Secrets: a type that prints as `***`, names that indicate a secret, and masking of text.
 
 `str()`, `repr()`, formatting and pickling of a `Secret` give `***`. `reveal()` returns the text. Only code that writes
-it to a command's standard input, to a file that is meant to hold it, or to an API calls it. `mask` replaces every
+the text to a command's standard input, to a file that must contain it, or to an API calls it. `mask` replaces every
 secret of this process in text from elsewhere (a program's output, a diff). `is_secret_name` is the only list of key
 names whose values are treated as secrets: the inventory, the diffs and the messages use it.
 """
@@ -30,7 +30,7 @@ class Secret:
         _register(text)
 
     def reveal(self) -> str:
-        """Return the text: for standard input, for files that are meant to hold it, and for APIs."""
+        """Return the text: for standard input, for files that must contain it, and for APIs."""
         return self._text
 
     def __repr__(self) -> str:
@@ -117,14 +117,14 @@ def is_secret_name(name: str) -> bool:
     """Return whether the value under this key is treated as a secret.
 
     The name must end in a word such as token, password, secret, credentials or private_key, in any case, with `-` or
-    `_` or nothing between the words. Names of things about a secret are not secret: token_expires_at, secret_file,
+    `_` or nothing between the words. Names of a secret's attributes are not secret: token_expires_at, secret_file,
     password_min_length, ssl_certificate_key (a path).
     """
     name = name.replace("-", "_")
     return _SECRET_NAME.search(name) is not None and name.lower() not in _NOT_SECRET
 
 
-# Parts of all these words: most text has none of them, and is not searched.
+# Each of these words contains one of the stems: text without a stem is not searched.
 _STEMS: Final = ("token", "pass", "secret", "credential", "auth", "key", "dsn", "salt")
 _WORD_IN_TEXT = re.compile(_SECRET_WORD.replace("_?", "[_-]?"), re.IGNORECASE)
 _NAME_LETTER = re.compile(r"[\w-]")

@@ -1,8 +1,8 @@
 """Shell commands and their results, as values. Arguments are quoted by construction.
 
 `sh("install -d -- %s", path)` is the only way to build a script: the template is a literal, and each `%s` takes one
-argument and quotes it. A `Secret` is refused as an argument, since a script may end up in an argv: secrets travel on
-standard input.
+argument and quotes it. A `Secret` is refused as an argument, since a script may become part of an argv: secrets are
+passed on standard input.
 """
 
 from __future__ import annotations

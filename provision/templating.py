@@ -1,7 +1,7 @@
-"""Files that are rendered whole: Jinja templates, the user's `templates/` first.
+"""Rendering Jinja templates: those in the user's `templates/` come before the shipped ones.
 
-A name that is not given, or a misspelt one, is an error (StrictUndefined). Templates that end in `.html.j2`
-are escaped for HTML, all others are taken as they are.
+A value that a template uses and that is not given is an error (StrictUndefined). Values in templates that end in
+`.html.j2` are escaped for HTML; in all others they are inserted unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
 
 
 def use_templates_of(folders: list[Path]) -> None:
-    """Puts users' template folders before the shipped one; first found wins."""
+    """Sets the user's template folders. They are searched in order, before the shipped one."""
     _folders[:] = folders
     environment.cache_clear()
     _plain.cache_clear()
@@ -39,7 +39,7 @@ def environment() -> Environment:
     """The Jinja environment over all template folders."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    jinja = Environment(
         loader=FileSystemLoader([*_folders, shipped("templates")]),
         undefined=StrictUndefined,
         autoescape=lambda name: bool(name and name.endswith(".html.j2")),
@@ -47,26 +47,26 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shell": lambda text: shlex.quote(str(text)), "yaml": yaml_text}
-    return made
+    jinja.filters |= {"shell": lambda text: shlex.quote(str(text)), "yaml": yaml_text}
+    return jinja
 
 
 def names(folder: str, ending: str) -> list[str]:
-    """The templates of a folder whose names end so: the users' and the shipped ones."""
+    """The names of the templates in `folder` that end in `ending`, the user's and the shipped ones."""
     folders = [*_folders, shipped("templates")]
     return sorted({path.name for one in folders for path in (one / folder).glob(f"*{ending}")})
 
 
 def source(name: str) -> str:
-    """A template's own text; "" where there is none of that name."""
+    """The unrendered text of a template; "" if it does not exist."""
     folders = [*_folders, shipped("templates")]
     return next((path.read_text("utf-8") for folder in folders if (path := folder / name).is_file()), "")
 
 
 def yaml_text(text: object) -> str:
-    """A text as a YAML scalar that is read back as this text: plain where that is safe, else in double quotes.
+    """A YAML scalar that reads back as this text: plain where that is safe, otherwise in double quotes.
 
-    Filter `yaml` in templates; `shell` quotes for a shell.
+    Templates use it as the filter `yaml`. The filter `shell` quotes for a shell.
     """
     plain = str(text)
     safe = _PLAIN.fullmatch(plain) and not _UNSAFE.search(plain) and plain.lower() not in _WORDS
@@ -76,7 +76,7 @@ def yaml_text(text: object) -> str:
 
 @cache
 def _plain(name: str) -> str | None:
-    """The template's text where it holds nothing but `{{ name }}`: Jinja's start is spared then. None otherwise."""
+    """The text of a template that uses only `{{ name }}`, so that Jinja need not be imported. None for others."""
     path = next((one for folder in [*_folders, shipped("templates")] if (one := folder / name).is_file()), None)
     text = path.read_text("utf-8") if path and not name.endswith(".html.j2") else "{%"
     rest = _NAME.sub("", text)
@@ -84,7 +84,7 @@ def _plain(name: str) -> str | None:
 
 
 def render(name: str, /, **values: Any) -> str:
-    """A template's text. Raises UsageError naming the template and what is wrong in it."""
+    """Renders a template. Raises UsageError that names the template and its error."""
     text = _plain(name)
     if text is not None and values.keys() >= set(_NAME.findall(text)):
         return _NAME.sub(lambda found: str(values[found[1]]), text)
@@ -95,12 +95,12 @@ def render(name: str, /, **values: Any) -> str:
     except TemplateError as error:
         raise UsageError(
             f"templates/{name}: {type(error).__name__}: {error}",
-            hint="mend the template, or remove yours to use the shipped one",
+            hint="fix the template, or remove your copy to use the shipped one",
         ) from error
 
 
 def names_in(name: str) -> set[str]:
-    """The values that a template asks for. Raises UsageError likewise."""
+    """The names of the values that a template uses. Raises UsageError as `render` does."""
     from jinja2 import TemplateError, meta
 
     jinja = environment()
@@ -108,4 +108,4 @@ def names_in(name: str) -> set[str]:
         source = jinja.loader.get_source(jinja, name)[0] if jinja.loader else ""
         return meta.find_undeclared_variables(jinja.parse(source))
     except TemplateError as error:
-        raise UsageError(f"templates/{name}: {type(error).__name__}: {error}", hint="mend the template") from error
+        raise UsageError(f"templates/{name}: {type(error).__name__}: {error}", hint="fix the template") from error

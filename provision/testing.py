@@ -1,12 +1,12 @@
-"""What tests of tasks and resources need: answers as values, and two sessions that do not use SSH.
+"""Helpers for tests of tasks and resources: scripted answers, and two sessions that do not use SSH.
 
 A resource is tested by what it plans, given what was observed:
 
     seen = observe(Service("docker"), "LoadState=loaded\\nActiveState=inactive\\nUnitFileState=enabled\\n")
     assert [one.summary for one in planned(Service("docker"), seen)] == ["start docker"]
 
-`FakeSession` gives scripted answers and keeps the commands that it was given; `LocalSession` runs everything with this
-machine's `sh`, with folders of your choice in place of the host's. Both are sessions for the engine, as a host's is.
+`FakeSession` gives scripted answers and keeps the commands that it received. `LocalSession` runs every command with
+this machine's `sh`, with folders of your choice in place of the host's. The engine can use both like a host's session.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from provision.resources.base import Change, Known, Note, Observation, Probe, Re
 from provision.shell import Command, Result
 from provision.ssh.session import Traffic
 
-# A text or bytes: stdout. A number: the exit code. An error is raised; a function is given the command.
+# A text or bytes: stdout. A number: the exit code. An error is raised. A function is called with the command.
 Answer = Result | str | bytes | int | ProvisionError | Callable[[Command], "Result | str | bytes | int"]
 
 NO_FILE: Final = Result(b"absent\n")  # the answer of `ask_file` for a file that does not exist
@@ -60,16 +60,18 @@ def observe(
     due: bool = False,
     fingerprint_key: str = "00" * 32,
 ) -> Observation:
-    """What the resource observes: one answer for a probe of one question, else answers by the questions' names.
+    """Builds an observation of the resource. `answers`: one answer for a probe with one question, else answers by name.
 
-    The answer to an `ApiQuery` is the data that it returns. A question without an answer is answered with nothing, and
-    code 0. The other arguments are the properties of the same name of `Observation`.
+    The answer to an `ApiQuery` is the data that it returns. A question without an answer gets an empty output and code 0.
+    The other arguments are the properties of the same name of `Observation`.
     Raises ValueError for a name that is not one of the probe's.
     """
     given = answers if isinstance(answers, Mapping) else {"": answers}
     probe = resource.probe().questions(due)
     if not set(given) <= set(probe):
-        raise ValueError(f"{resource.label} asks {sorted(probe)}, and was answered {sorted(given)}")
+        raise ValueError(
+            f"the questions of {resource.label} are {sorted(probe)}, but answers are given for {sorted(given)}"
+        )
     own = {resource.record_key: record} if record is not None else {}
     known = Known(record, others or {}, {**own, **(records or {})}, claimed, due, lambda: fingerprint_key)
     return Observation(
@@ -82,7 +84,7 @@ def observe(
 
 
 def planned(resource: Resource, seen: Observation) -> list[Change]:
-    """The changes that a resource wants, in order. Raises what `plan` raises."""
+    """The changes that a resource plans, in order. Raises the errors of `plan`."""
     return [one for one in resource.plan(seen) if isinstance(one, Change)]
 
 
@@ -94,7 +96,7 @@ def notes(resource: Resource, seen: Observation) -> list[str]:
 def observe_on(
     session: FakeSession | LocalSession, resource: Resource, *, owner: str = "test", due: bool = False
 ) -> Observation:
-    """What a resource of the task `owner` observes through a session: its host's questions in one batch, its records."""
+    """Observes a resource of the task `owner` through a session: all questions in one batch, and the owner's records."""
     probe = resource.probe().questions(due)
     commands = [one if isinstance(one, Command) else one.needs for one in probe.values()]
     asked = [*dict.fromkeys(one for one in commands if one is not None), ASK_STATE]
@@ -122,11 +124,11 @@ def observe_on(
 class FakeSession:
     """A `provision.ssh.session.Session` with scripted answers.
 
-    answers    by a part of the script (a text) or a pattern that is searched for in it; the first match counts. The
-               answers of a list are used one after the other, the last one again and again
+    answers    by a text that the script contains, or a pattern that matches in it; the first match counts. The
+               answers of a list are used in order, and the last one is repeated
     otherwise  the answer to every other command
 
-    `batches` holds the batches that were asked, `ran` the commands that were run, in order.
+    `batches` holds the batches of questions, and `ran` the commands that were run, in order.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ class Url:
 
     scheme  "http" or "https"
     host    a name in lower case, or an IP address without brackets
-    port    the given one, or the scheme's own
+    port    the given one, or the scheme's default
     path    "" or "/group/name", without a slash at its end
-    text    as it was written, for files that must not change when only its spelling would
+    text    as it was written, so that a file does not change when only the spelling differs
     """
 
     scheme: str
@@ -46,10 +46,10 @@ class Url:
     def parse(cls, text: str, *, example: str = _EXAMPLE, path: bool = True, request: bool = False) -> Url:
         """The URL in `text`.
 
-        path     whether a path may stand in it
+        path     whether it may have a path
         request  whether it may be a whole request: with a query, and with a user
 
-        Raises ValueError, which says what is expected and shows `example`.
+        Raises ValueError with a message that describes the expected form and shows `example`.
         """
         unusable = ValueError(f'expected a URL with its scheme, such as "{example}", got {text!r}')
         try:
@@ -74,17 +74,17 @@ class Url:
 
     @property
     def is_ip(self) -> bool:
-        """Whether the host is an IP address: those stand in no SNI, and a certificate names them as such."""
+        """Whether the host is an IP address: SNI cannot contain one, and certificates name it in a field of its own."""
         return is_ip(self.host)
 
     @property
     def bracketed_host(self) -> str:
-        """The host as URLs have it: an IPv6 address in brackets."""
+        """The host as written in URLs: an IPv6 address is in brackets."""
         return bracketed(self.host)
 
     @property
     def authority(self) -> str:
-        """Host and port as image names have them: no port where it is the scheme's own."""
+        """Host and port as written in image names: without the scheme's default port."""
         own = self.port == _DEFAULT_PORTS[self.scheme]
         return self.bracketed_host if own else self.netloc
 
@@ -121,14 +121,14 @@ class Url:
 
 @dataclass(frozen=True)
 class UrlField:
-    """What a setting takes as its URL: `external_url: Annotated[Url, UrlField("https://…", path=False)]`."""
+    """The URLs that a setting accepts: `external_url: Annotated[Url, UrlField("https://…", path=False)]`."""
 
     example: str = _EXAMPLE
     path: bool = True
     request: bool = False
 
     def parse(self, value: object) -> Url:
-        """The URL that a setting holds. Raises ValueError likewise, for anything but a string too."""
+        """The URL in a setting's value. Raises ValueError as `Url.parse` does, and for values that are not strings."""
         if isinstance(value, Url):
             return value
         if not isinstance(value, str):
@@ -145,7 +145,7 @@ class UrlField:
 
 
 def bracketed(host: str) -> str:
-    """A host as URLs and `host:port` have it: an IPv6 address in brackets, all else unchanged."""
+    """A host as written in URLs and in `host:port`: an IPv6 address in brackets, anything else unchanged."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -159,5 +159,5 @@ def is_ip(host: str) -> bool:
 
 
 def _is_host(host: str) -> bool:
-    # Only an IPv6 address has colons here; one with a zone (fe80::1%eth0) means something on one machine only.
+    # Only an IPv6 address has colons here; one with a zone (fe80::1%eth0) is valid on one machine only.
     return bool(host) and (":" not in host or (is_ip(host) and "%" not in host))

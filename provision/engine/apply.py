@@ -1,8 +1,8 @@
 """Applying a change, and running the handlers that it notifies.
 
 A change is one script, in this order: its handlers are added to `pending`, its records are added to `state.json`, then
-the change itself runs. A run that is killed at any point leaves handlers that the next run runs. After the change,
-records that are no longer true are removed, and what a verification showed is recorded.
+the change itself runs. If a run is killed at any point, the next run finds the pending handlers and runs them. After the
+change, outdated records are removed, and the result of a verification is recorded.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Applier:
         self._session = session
         self._login = login
         self.state = state
-        # By handler: what is recorded once the handler succeeded, which may roll its changes back.
+        # By handler: the records to write after it has succeeded. A handler that fails may roll back its changes.
         self._after_handler: dict[str, list[tuple[str, Mapping[str, Json]]]] = {}
 
     def apply(self, planned: Planned, on_output: OnOutput) -> None:
-        """Applies one change. Raises ChangeFailed with the end of the command's own output."""
+        """Applies one change. Raises ChangeFailed with the last lines of the command's output."""
         change, owner = planned.change, planned.item.owner
         outcome = change.run.make() if isinstance(change.run, ApiAction) else None
         command = (outcome.run if outcome else Command(":")) if isinstance(change.run, ApiAction) else change.run
@@ -51,18 +51,18 @@ class Applier:
             self._after_handler.setdefault(name, []).append((owner, entries))
         if rolling_back:
             after = during
-        late = "\n".join(
+        follow_up = "\n".join(
             [*(clear_pending(one.name) for one in change.replaces), after.write() if after != during else ""]
         ).strip()
         if change.guard:
             command = armed(command, change.guard)
         output = self._run(
-            _between(steps, command, "" if change.guard else late), change.summary, change.deadline, on_output
+            _with_scripts(steps, command, "" if change.guard else follow_up), change.summary, change.deadline, on_output
         )
         if change.guard:
             confirm(change.summary, change.guard, self._session, self._login)
-            if late:
-                self._run(Command(late), change.summary, change.deadline, on_output)
+            if follow_up:
+                self._run(Command(follow_up), change.summary, change.deadline, on_output)
         if change.record_from is not None:
             after = after.updated(owner, {planned.item.resource.record_key: change.record_from(output)})
             self._run(Command(after.write()), change.summary, change.deadline, on_output)
@@ -76,7 +76,7 @@ class Applier:
             after = after.updated(owner, entries)
         record = after.write() if after != self.state else ""
         script = "\n".join(filter(None, [clear_pending(handler.name), record]))
-        self._run(_between([], command, script), handler.summary, handler.deadline, on_output)
+        self._run(_with_scripts([], command, script), handler.summary, handler.deadline, on_output)
         self._after_handler.pop(handler.name, None)
         self.state.become(after)
 
@@ -92,8 +92,8 @@ class Applier:
         return result.text
 
 
-def _between(before: list[str], command: Command, after: str) -> Command:
-    """The command with scripts of ours before and after it; when one fails, the rest does not run."""
+def _with_scripts(before: list[str], command: Command, after: str) -> Command:
+    """The command with the given scripts before and after it. When one fails, the rest does not run."""
     script = command.script
     steps = [text for text in before if text]
     if after:
@@ -105,17 +105,17 @@ def _between(before: list[str], command: Command, after: str) -> Command:
 
 
 def _subshell(script: str, redirection: str = "") -> str:
-    """The script in a shell of its own; what follows runs only if it succeeds.
+    """The script in a subshell. The text after it runs only if the script succeeds.
 
-    Its code is tested on a line of its own: after `||` the shell would ignore the script's own `set -e`.
+    The exit code is tested on a separate line: after `||` the shell would ignore the script's own `set -e`.
     """
     return f'(\n{script}\n) {redirection}\nprovision_code=$?\n[ "$provision_code" = 0 ] || exit "$provision_code"\n'
 
 
 def end_of_output(result: Result, lines: int = 12) -> str:
-    """The last lines of a failed command's stderr, else of its stdout, secrets masked; its exit code without output."""
-    both = [line for line in (result.errors + "\n" + result.text).splitlines() if line.strip()]
-    words = result.errors.strip().splitlines() or both
-    if not words:
+    """The last lines of a failed command's stderr, or of its stdout if stderr is empty; the exit code if both are."""
+    all_lines = [line for line in (result.errors + "\n" + result.text).splitlines() if line.strip()]
+    printed = result.errors.strip().splitlines() or all_lines
+    if not printed:
         return f"exit code {result.code}, no output"
-    return mask("\n".join(words[-lines:]))
+    return mask("\n".join(printed[-lines:]))

@@ -28,7 +28,7 @@ class Opener(Protocol):
 
 
 def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Opener:
-    """An opener for these hosts; `password` is sudo's, from -K. Raises InventoryError for a missing secret."""
+    """A function that opens sessions on these hosts. `password` is the sudo password of -K. Raises InventoryError."""
     targets = {one.name: _target(one, password) for one in hosts}
 
     def open_to(name: str, /, *, lock: bool) -> Session:
@@ -68,7 +68,7 @@ def _who() -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for on the command line. `become_password` was asked for by -K."""
+    """What the user wrote on the command line. `become_password` is the sudo password that -K prompted for."""
 
     names: tuple[str, ...]
     inventories: tuple[Path, ...]
@@ -88,15 +88,15 @@ def assemble(options: Options) -> tuple[Run, Sequence[str]]:
     selected = inventory.select(options.limit)
     candidates = _hosts(selected, inventory)
     steps = [step for one in plays for step in _steps(one, candidates)]
-    busy = {name for one in steps for name in one.tasks}
-    if not busy:
+    with_tasks = {name for one in steps for name in one.tasks}
+    if not with_tasks:
         raise _nothing_to_do(options.names, plays, candidates)
-    hosts = {one.name: one for one in selected if one.name in busy}
+    hosts = {one.name: one for one in selected if one.name in with_tasks}
     password = Secret(options.become_password) if options.become_password is not None else None
     open_to = opener(hosts.values(), password)
     run = Run(
         options.names,
-        [one for one in candidates if one.name in busy],
+        [one for one in candidates if one.name in with_tasks],
         steps,
         lambda host: open_to(host.name, lock=not options.check),
         listeners=(),
@@ -116,10 +116,10 @@ def _hosts(selected: Sequence[InventoryHost], inventory: Inventory) -> list[Host
 
 def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
     tasks = {host.name: tuple(task for task in one.tasks if task.concerns(host)) for host in _matching(one, hosts)}
-    concerned = {name: theirs for name, theirs in tasks.items() if theirs}
+    concerned = {name: host_tasks for name, host_tasks in tasks.items() if host_tasks}
     if one.serial:
         chain = object()
-        return [HostPlay({name: theirs}, chain) for name, theirs in concerned.items()]
+        return [HostPlay({name: host_tasks}, chain) for name, host_tasks in concerned.items()]
     return [HostPlay(concerned)]
 
 
@@ -131,7 +131,7 @@ def _nothing_to_do(names: Sequence[str], plays: Sequence[Play], hosts: Sequence[
     if any(_matching(one, hosts) for one in plays):
         return UsageError(
             f"nothing to do for {' '.join(names)}: no settings for these tasks on the selected hosts",
-            hint="docs/inventory.md describes the tables that they read; check --limit, too",
+            hint="docs/inventory.md describes the tables that these tasks read; also check --limit",
         )
     groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
     return UsageError(

@@ -1,4 +1,4 @@
-"""What can be named on the command line: shipped playbooks and tasks, and the user's own.
+"""The names that the command line accepts: shipped playbooks and tasks, and the user's own.
 
 A user's `playbooks/` folder is beside the inventory or in the current folder. Each `.py` file in it may define a
 playbook (`PLAYS`; its name is the file's name) and tasks (with `@task`). They replace shipped ones of the same name.
@@ -44,7 +44,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, folders: Iterable[Path]) -> Catalogue:
-        """The shipped ones, then those of each folder; a later one replaces an earlier one of the same name."""
+        """The shipped ones, then those of each folder. A later one replaces an earlier one with the same name."""
         catalogue = cls(tasks={one.name: one for one in SHIPPED})
         for folder in [shipped("playbooks"), *folders]:
             for path in sorted(folder.glob("*.py")):
@@ -83,12 +83,12 @@ class Catalogue:
 def folders_beside(inventories: Sequence[Path]) -> list[Path]:
     """The user's playbook folders: in the current folder, then beside each inventory."""
     candidates = [Path.cwd() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
-    ours = shipped("playbooks").resolve()
-    return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != ours]
+    shipped_folder = shipped("playbooks").resolve()
+    return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != shipped_folder]
 
 
 class _Finder(MetaPathFinder):
-    """Finds playbook files under module names of their own: two folders may have files of one name."""
+    """Finds playbook files under unique module names: two folders may contain files with the same name."""
 
     def __init__(self) -> None:
         self.files: dict[str, Path] = {}
@@ -96,7 +96,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the import system asks."""
+        """Called by the import system."""
         del path, target
         return spec_from_file_location(fullname, self.files[fullname]) if fullname in self.files else None
 

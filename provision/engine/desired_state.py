@@ -1,4 +1,4 @@
-"""The desired state of a run: what each task wants on each host, evaluated once.
+"""The desired state of a run: the resources that each task yields for each host, evaluated once.
 
 Every task function is called exactly once for each host and run. The engine works from the result; nothing calls a
 task function again.
@@ -16,10 +16,10 @@ from provision.tasks.base import Host, Task
 
 @dataclass(frozen=True)
 class HostPlay:
-    """A play as it concerns the selected hosts.
+    """A play, limited to the selected hosts.
 
-    tasks  by host, in the order of the inventory: the tasks that concern the host; a host without any is not in it
-    chain  the same object for all steps of one serial play: after a host of it fails, its later steps are skipped
+    tasks  by host, in inventory order: the tasks that concern the host; hosts without tasks are left out
+    chain  the same object for all steps of one serial play: when a host fails, the later steps are skipped
     """
 
     tasks: Mapping[str, tuple[Task, ...]]
@@ -28,21 +28,21 @@ class HostPlay:
 
 @dataclass(frozen=True, eq=False)
 class Owned:
-    """A resource, and the task that yielded it: what the resource records on the host is recorded for this task."""
+    """A resource and its owner, the task that yielded it. Its records on the host are kept under the owner's name."""
 
     owner: str
     resource: Resource
 
 
 @dataclass
-class HostDesire:
-    """What the tasks of a run want of one host."""
+class HostDesiredState:
+    """The resources that the tasks of a run yield for one host, and the keys that they claim."""
 
     tasks: dict[Task, tuple[Owned, ...]] = field(default_factory=dict)
     claims: dict[str, dict[str, Hashable]] = field(default_factory=dict)  # by key: owner -> value
 
     def add(self, host: Host, task: Task) -> tuple[Owned, ...]:
-        """Calls the task function, unless that was done. Raises UsageError for bad settings and conflicting claims."""
+        """Calls the task function unless it was called before. Raises UsageError for bad settings, conflicting claims."""
         if task in self.tasks:
             return ()
         owned = tuple(Owned(task.name, one) for one in _merged(task.resources(host)))
@@ -53,7 +53,7 @@ class HostDesire:
         return owned
 
     def claimed(self, owner: str) -> frozenset[str]:
-        """The keys that other tasks than `owner` claim."""
+        """The keys claimed by tasks other than `owner`."""
         return frozenset(key for key, owners in self.claims.items() if owners.keys() - {owner})
 
     def _claim(self, host: str, key: str, owner: str, value: Hashable) -> None:
@@ -68,7 +68,7 @@ class HostDesire:
 
 
 def _merged(resources: Iterable[Resource]) -> list[Resource]:
-    """Those of one class and record key become one, in the place of the first: they would overwrite each other's record."""
+    """Merges resources with the same class and record key: otherwise they would overwrite each other's record."""
     merged: dict[object, Resource] = {}
     for one in resources:
         key = (type(one), one.record_key) if one.record_key else object()
@@ -82,9 +82,9 @@ class DesiredState:
     def __init__(self, hosts: Iterable[Host], plays: Sequence[HostPlay], names: Sequence[str] = ()) -> None:
         """Evaluates every task on every host that it concerns. `names`: what the user named on the command line.
 
-        Nothing is contacted. Raises UsageError for bad input and missing secrets.
+        No host is contacted. Raises UsageError for bad input and missing secrets.
         """
-        self._hosts = {host.name: HostDesire() for host in hosts}
+        self._hosts = {host.name: HostDesiredState() for host in hosts}
         by_name = {host.name: host for host in hosts}
         for play in plays:
             for name, tasks in play.tasks.items():
@@ -93,5 +93,5 @@ class DesiredState:
                         if task.name in names:
                             one.resource.validate()
 
-    def __getitem__(self, host: str) -> HostDesire:
+    def __getitem__(self, host: str) -> HostDesiredState:
         return self._hosts[host]

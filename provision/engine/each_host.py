@@ -1,4 +1,4 @@
-"""One command on several hosts side by side, with its output as it arrives."""
+"""Running one command on several hosts in parallel, with its output as it arrives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EachHost:
     on_line    receives a host's name and a line of its output, without the line break
     on_error   receives a host's name and the error that ended its command
 
-    The two callbacks are never called at the same time. An error that one of them raises ends the command everywhere.
+    The two callbacks are never called at the same time. An error that one of them raises ends the command on all hosts.
     """
 
     open_session: Opener
@@ -38,7 +38,7 @@ class EachHost:
     _callback_error: BaseException | None = None
 
     def run(self, names: Sequence[str]) -> dict[str, Result | Exception]:
-        """Run the command everywhere and wait. Ctrl-C ends it on all hosts and sets `interrupted`."""
+        """Run the command on all hosts and wait for its end. Ctrl-C ends it on all hosts and sets `interrupted`."""
         with Interrupts() as interrupts, ThreadPoolExecutor(len(names), thread_name_prefix="host") as pool:
             jobs = {name: pool.submit(self._run_on, name) for name in names}
             for _ in interrupts.during(list(jobs.values())):

@@ -1,7 +1,7 @@
 """What happens in a run, as values. Reports listen to these events and read nothing else.
 
-The fields of most events are the contract of `--json`. `Step` and `Output` are for people who watch; the JSON lines
-leave them out. Events reach listeners one at a time, in the order in which they happened.
+The fields of most events are the contract of `--json`. `Step` and `Output` are for live output only; the JSON
+lines leave them out. Events reach listeners one at a time, in the order in which they happened.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from provision.secret import mask
 Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 
 StepKind = Literal["connecting", "observing", "applying", "checking", "handler", "waiting"]
-"""What a host is busy with. `checking`: a verification runs. `waiting`: for other hosts or for its turn, without working."""
+"""What a host does. `checking`: it runs a verification. `waiting`: it waits for other hosts."""
 
 MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
-"""`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks left out."""
+"""`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks that do not run."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class TaskDone:
 
 
 @dataclass(frozen=True)
-class ChangeSeen:
+class ChangeEvent:
     """A change: applied, or planned in check mode.
 
-    A planned change may be `predicted`: it `requires` the outcome of a task that has not run yet. `id` tells the changes
-    of one resource apart, and is the same on every host; `summary` is for people.
+    A planned change may be `predicted`: it `requires` the outcome of a task that has not run yet. `id` distinguishes
+    the changes of one resource and is the same on every host; `summary` is for people.
     """
 
     host: str
@@ -96,7 +96,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class ErrorSeen:
+class ErrorEvent:
     """A host failed, or one of its tasks. `error` is the name of a class in `provision.errors`."""
 
     host: str
@@ -135,7 +135,7 @@ class Summary:
     interrupted: bool = False
 
 
-Event = Start | Step | Output | TaskDone | ChangeSeen | Message | ErrorSeen | Summary
+Event = Start | Step | Output | TaskDone | ChangeEvent | Message | ErrorEvent | Summary
 
 
 class Listener(Protocol):

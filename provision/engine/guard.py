@@ -1,7 +1,7 @@
 """Changes that could lock us out are rolled back unless a fresh login succeeds.
 
-Before such a change the host starts a timer that undoes it. After the change we open a new connection, since a firewall
-keeps established connections alive, and the new login stops the timer. If the login fails, the open connection undoes
+Before such a change the host starts a timer that undoes it. After the change we open a new connection, because a
+firewall keeps established connections alive. The new login stops the timer. If the login fails, the open connection undoes
 the change at once; if that connection is dead too, the timer does.
 """
 
@@ -20,7 +20,7 @@ _DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
 
 
 def armed(command: Command, guard: Guard) -> Command:
-    """The command, run only after the timer that undoes it was started."""
+    """The command, preceded by starting the timer that undoes it."""
     arm = script("arm_guard", Guard.UNIT, guard.seconds, guard.undo.script)
     return Command(f"{arm.script}{command.script}", command.stdin)
 

@@ -1,4 +1,4 @@
-"""One host in a run: connect, observe once, then play by play and task by task."""
+"""One host in a run: it connects, observes once, then runs its plays and their tasks in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from provision.engine.apply import Applier
-from provision.engine.desired_state import HostDesire, Owned
+from provision.engine.desired_state import HostDesiredState, Owned
 from provision.engine.events import Bus, HostSummary, Status
 from provision.engine.observe import Observer
 from provision.engine.plan import ResourceError
@@ -22,14 +22,14 @@ Connect = Callable[[], Session]
 class HostRun:
     """A host in a run; one thread at a time works on it.
 
-    desire  what the run's tasks want of the host
+    desired  the resources that the run's tasks yield for the host
     named   what the user named on the command line: verifications of these tasks are always due
     """
 
     def __init__(
         self,
         name: str,
-        desire: HostDesire,
+        desired: HostDesiredState,
         connect: Connect,
         login: Connect,
         bus: Bus,
@@ -41,7 +41,7 @@ class HostRun:
         self.recorder = Recorder(name, bus)
         self.failed = False
         self._session: Session | None = None
-        self._desire = desire
+        self._desired = desired
         self._connect = connect
         self._login = login
         self._named = named
@@ -51,29 +51,29 @@ class HostRun:
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
 
     def open(self) -> None:
-        """Connects, and observes everything that all tasks of the run ask, in one batch."""
-        self.recorder.step_to("connecting", "connecting")
+        """Connects, and observes the resources of all tasks of the run in one batch."""
+        self.recorder.start_step("connecting", "connecting")
         try:
             self._session = self._connect()
-            observer = Observer(self._session, self._desire.claimed, self._is_due)
-            self.recorder.step_to("observing", "observing")
-            observer.observe([one for owned in self._desire.tasks.values() for one in owned])
+            observer = Observer(self._session, self._desired.claimed, self._is_due)
+            self.recorder.start_step("observing", "observing")
+            observer.observe([one for owned in self._desired.tasks.values() for one in owned])
             applier = Applier(self._session, observer.state, self._login)
             self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping)
         except ProvisionError as error:
             self._fail("", error)
 
     def changed_elsewhere(self) -> None:
-        """A host was changed in an earlier play: what was observed here may no longer hold."""
+        """Called when an earlier play changed any host: the observations of this host may be outdated."""
         self._changed_elsewhere = True
         if not self.failed and not self._check:
             self._work.observer.forget()
 
     def play(self, tasks: Sequence[Task]) -> bool:
-        """Works through the tasks of a play. True when something was changed."""
+        """Runs the tasks of a play. Returns whether something was changed."""
         before = self.recorder.changed
         for index, task in enumerate(tasks):
-            later = [one for other in tasks[index + 1 :] for one in self._desire.tasks[other]]
+            later = [one for other in tasks[index + 1 :] for one in self._desired.tasks[other]]
             self._task(task, later)
         return self.recorder.changed > before
 
@@ -85,9 +85,9 @@ class HostRun:
             self.recorder.task_done(task, "skipped", time.monotonic(), self.recorder.changed)
 
     def wait(self) -> None:
-        """Reports that the host has finished a play, and other hosts have not."""
+        """Reports that the host waits for other hosts to finish their plays."""
         if not self.failed:
-            self.recorder.step_to("waiting for the other hosts", "waiting")
+            self.recorder.start_step("waiting for the other hosts", "waiting")
 
     @property
     def busy(self) -> bool:
@@ -95,12 +95,12 @@ class HostRun:
         return not self.recorder.ended and not self.failed
 
     def abort(self) -> None:
-        """Breaks the session off, from another thread. The step on the host may go on, and keeps the lock."""
+        """Closes the session at once, from another thread. The running step may continue and keep the host's lock."""
         if self._session is not None:
             self._session.abort()
 
     def close(self) -> None:
-        """Ends the session, which frees the host's lock."""
+        """Ends the session, which releases the host's lock."""
         if self._session is not None:
             self._session.close()
         self.recorder.ended = time.monotonic()
@@ -130,7 +130,7 @@ class HostRun:
         self._current = "", False
         self._current = task.name, self._is_due(task.name)
         try:
-            self._work.work(self._desire.tasks[task], later)
+            self._work.work(self._desired.tasks[task], later)
         except ResourceError as problem:
             self._fail(problem.resource, problem.error)
         except ProvisionError as error:

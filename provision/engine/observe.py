@@ -18,10 +18,10 @@ DEADLINE = 120.0  # seconds for one batch of questions; a healthy host needs wel
 
 
 class Observer:
-    """What was observed of one host. Call `forget` after a change: the answers no longer hold.
+    """The observations of one host. Call `forget` after a change, which makes them outdated.
 
-    claimed  the keys that other tasks than the given one claim on this host
-    is_due   whether a verification of the given task's resources is due
+    claimed  returns the keys that tasks other than the given one claim on this host
+    is_due   returns whether the verifications of the given task are due
     """
 
     def __init__(
@@ -34,7 +34,9 @@ class Observer:
         self._claimed = claimed
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
-        self._probes: dict[int, tuple[Owned, Probe]] = {}  # by id; the key's object is kept, so the id stays its own
+        self._probes: dict[
+            int, tuple[Owned, Probe]
+        ] = {}  # by id of the item, which is kept so that its id is not reused
         self._state: HostState | None = None
 
     @property
@@ -46,13 +48,13 @@ class Observer:
             except ValueError as error:
                 raise ProbeFailed(
                     f"{STATE} cannot be read: {error}",
-                    hint="fix the file, or move it away: settings of earlier runs are then no longer removed when they "
-                    "leave the inventory",
+                    hint="fix the file, or remove it: then settings of earlier runs are not removed from the host when "
+                    "they are removed from the inventory",
                 ) from error
         return self._state
 
     def observe(self, items: Iterable[Owned]) -> None:
-        """Asks what was not asked yet: the host's questions in one round trip, then the APIs."""
+        """Asks all open questions: those for the host in one round trip, then those for APIs."""
         questions = [(item, question) for item in items for question in self._questions(item).values()]
         commands = [question if isinstance(question, Command) else question.needs for _, question in questions]
         first = [ASK_PENDING, ASK_STATE] if self._state is None else [ASK_PENDING]
@@ -62,24 +64,24 @@ class Observer:
                 self._call(item, question)
 
     def ask(self, commands: Iterable[Command]) -> None:
-        """Asks those that have no answer yet, in one round trip."""
+        """Runs the commands that have no answer yet, in one round trip."""
         self._ask(*_batches([one for one in dict.fromkeys(commands) if one not in self._answers]))
 
     def answer(self, command: Command) -> Result:
-        """The answer of one command, asked now if it was not yet."""
+        """The answer to one command, which is run now if it has no answer yet."""
         if command not in self._answers:
             self.ask([command])
         result: Result = self._answers[command]
         return result
 
-    def seen(self, item: Owned) -> Observation:
-        """Everything that is known about a resource; what was not asked yet is asked now."""
+    def observation(self, item: Owned) -> Observation:
+        """Everything that is known about a resource. Open questions are asked now."""
         return Observation(
             {name: self._answer(item, question) for name, question in self._questions(item).items()}, self._known(item)
         )
 
     def forget(self) -> None:
-        """The answers no longer hold."""
+        """Discards all answers."""
         self._answers.clear()
         self._probes.clear()
 

@@ -13,7 +13,7 @@ from provision.resources.base import KEEP, Change, Json, Note, Outcome
 
 
 class ResourceError(Exception):
-    """An error, with the resource that it happened to."""
+    """An error, and the name of the resource that it concerns."""
 
     def __init__(self, resource: str, error: ProvisionError) -> None:
         super().__init__(str(error))
@@ -35,7 +35,7 @@ class Planned:
 
     @property
     def id(self) -> tuple[str, str]:
-        """Equal for the same change in an earlier and a later plan."""
+        """The same for a change in an earlier and in a later plan."""
         return self.label, self.change.identity
 
     def entries(self, outcome: Outcome | None) -> dict[str, Json]:
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def lasting(self) -> list[Planned]:
-        """The changes that leave something behind; verifications do not."""
+        """The changes that are not verifications."""
         return [one for one in self.changes if not one.change.verification]
 
 
@@ -66,7 +66,7 @@ def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
     for item in items:
         watcher = watched.get((item.owner, getattr(item.resource, "path", "")))
         try:
-            for one in item.resource.plan(observer.seen(item)):
+            for one in item.resource.plan(observer.observation(item)):
                 if isinstance(one, Note):
                     plan.notes.append(one.text)
                 elif watcher is None or watcher in one.notify:

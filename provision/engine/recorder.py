@@ -1,4 +1,4 @@
-"""What happens to one host, as counts and events."""
+"""The counts and events of one host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from provision.engine.events import (
     Bus,
-    ChangeSeen,
-    ErrorSeen,
+    ChangeEvent,
+    ErrorEvent,
     HostSummary,
     Message,
     MessageKind,
@@ -41,25 +41,25 @@ class Recorder:
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
 
-    def step_to(self, step: str, kind: StepKind) -> None:
-        """The host begins a step."""
+    def start_step(self, step: str, kind: StepKind) -> None:
+        """Reports that the host begins a step."""
         self.step = step
         self.bus.publish(Step(self.host, self.task, step, kind))
 
     def output(self, text: str) -> None:
-        """A piece of the running step's output."""
+        """Reports a piece of the running step's output."""
         self.bus.publish(Output(self.host, self.task, text))
 
     def message(self, text: str, kind: MessageKind = "note") -> None:
-        """Something that the reader should know."""
+        """Reports a message for the user."""
         self.bus.publish(Message(self.host, self.task, text, kind))
 
     def change(self, planned: Planned, *, applied: bool, seconds: float = 0.0) -> None:
-        """A change was applied, or is predicted."""
+        """Reports a change that was applied, or that check mode predicts."""
         change = planned.change
         requires = "" if applied else change.requires
         self._change(
-            ChangeSeen(
+            ChangeEvent(
                 self.host,
                 self.task,
                 planned.label,
@@ -75,14 +75,14 @@ class Recorder:
         )
 
     def handler(self, handler: Handler, *, applied: bool, seconds: float = 0.0) -> None:
-        """A handler ran, or would run."""
-        event = ChangeSeen(
+        """Reports a handler that ran, or that would run."""
+        event = ChangeEvent(
             self.host, self.task, handler.name, "run", handler.summary, "", applied, seconds=seconds, id="handler"
         )
         self._change(event)
 
     def task_done(self, task: Task, status: Status, started: float, changed_before: int) -> None:
-        """A task ended on this host."""
+        """Counts and reports a task that ended on this host."""
         if status in ("ok", "changed"):
             self.ok += 1
         elif status == "skipped":
@@ -93,30 +93,30 @@ class Recorder:
         self.bus.publish(TaskDone(self.host, task.name, status, seconds, self.changed - changed_before, task.headline))
 
     def error(self, resource: str, error: ProvisionError) -> None:
-        """The host failed: none of its further tasks runs."""
+        """Reports that the host failed: its remaining tasks do not run."""
         self.unreachable = isinstance(error, Unreachable)
-        self.bus.publish(ErrorSeen(self.host, self.task, resource, _kind(error), error.text, error.hint))
+        self.bus.publish(ErrorEvent(self.host, self.task, resource, _kind(error), error.text, error.hint))
 
-    def _change(self, event: ChangeSeen) -> None:
+    def _change(self, event: ChangeEvent) -> None:
         self.changed += 1
         self.bus.publish(event)
 
     def summary(self, traffic: Traffic | None) -> HostSummary:
         """The counts, for the end of the report."""
-        spent = traffic or Traffic()
+        used = traffic or Traffic()
         return HostSummary(
             ok=self.ok,
             changed=self.changed,
             failed=self.failed,
             skipped=self.skipped,
             unreachable=self.unreachable,
-            round_trips=spent.round_trips,
-            bytes_sent=spent.bytes_sent,
-            bytes_received=spent.bytes_received,
+            round_trips=used.round_trips,
+            bytes_sent=used.bytes_sent,
+            bytes_received=used.bytes_received,
             seconds=round((self.ended or time.monotonic()) - self.started, 3),
         )
 
 
 def _kind(error: ProvisionError) -> str:
-    """The error's name in `provision.errors`; a class that another module derives counts as its base."""
+    """The error's name in `provision.errors`; for a class from another module, the name of its base class."""
     return next(one.__name__ for one in type(error).__mro__ if one.__module__ == ProvisionError.__module__)

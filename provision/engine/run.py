@@ -1,7 +1,7 @@
-"""A run over many hosts: one thread per host, plays as barriers, at most `forks` hosts at work at once.
+"""A run over many hosts: one thread per host, plays as barriers, at most `forks` hosts working at a time.
 
-All hosts connect and are observed at the start, in parallel, whatever play they belong to: a run that changes nothing
-costs each host one batch of questions. A host whose play comes later waits for the plays before it, and is observed
+All hosts connect and are observed at the start, in parallel, whatever play they belong to. A run that changes nothing
+needs one batch of questions for each host. A host whose play comes later waits for the plays before it, and is observed
 again if anything was changed meanwhile.
 """
 
@@ -29,8 +29,8 @@ _WAKE_SECONDS: Final = 0.2
 class Interrupts:
     """Turns Ctrl-C into values that the main thread reads while it waits for the hosts.
 
-    No exception is raised for Ctrl-C: an exception in the middle of other code is lost in a finalizer, and leaves locks
-    taken.
+    Ctrl-C raises no exception: one that is raised in the middle of other code may be lost in a finalizer, or leave a
+    lock taken.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Run:
         bus = Bus(self.listeners)
         bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check))
         barrier = Barrier(self.plays)
-        seats = threading.Semaphore(self.forks)
+        slots = threading.Semaphore(self.forks)
         for host in self.hosts:
             self._runs[host.name] = HostRun(
                 host.name,
@@ -110,7 +110,7 @@ class Run:
         try:
             workers = max(1, len(self.hosts))
             with Interrupts() as interrupts, ThreadPoolExecutor(workers, thread_name_prefix="host") as pool:
-                jobs = [pool.submit(self._work, host, barrier, seats) for host in self.hosts]
+                jobs = [pool.submit(self._work, host, barrier, slots) for host in self.hosts]
                 for _ in interrupts.during(jobs):
                     if self._stopping.is_set():
                         self._abandon(bus)
@@ -144,14 +144,14 @@ class Run:
                 bus.publish(Message(name, run.recorder.task, f"abandoned during: {run.recorder.step}", "abandoned"))
                 run.abort()
 
-    def _work(self, host: Host, barrier: Barrier, seats: threading.Semaphore) -> None:
+    def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:
         run = self._runs[host.name]
-        mine = [(index, one) for index, one in enumerate(self.plays) if host.name in one.tasks]
+        host_plays = [(index, one) for index, one in enumerate(self.plays) if host.name in one.tasks]
         try:
-            with seats:
+            with slots:
                 run.open()
             changes = 0
-            for index, one in mine:
+            for index, one in host_plays:
                 if not barrier.is_open(index):
                     run.wait()
                     barrier.wait_for(index)
@@ -163,7 +163,7 @@ class Run:
                     run.skip(tasks, f"skipped: {failed} failed earlier")
                     barrier.passed(host.name, index, changed=False)
                     continue
-                with seats:
+                with slots:
                     changed = run.play(tasks)
                 barrier.passed(host.name, index, changed=changed, breaks=one.chain if run.failed else None)
         finally:
@@ -213,7 +213,7 @@ class Barrier:
             return self._broken.get(chain, "")
 
     def passed(self, host: str, index: int, *, changed: bool, breaks: object = None) -> None:
-        """A host has finished a play; `breaks` is the chain that its failure ends."""
+        """The host has finished a play. `breaks`: the chain whose later steps its failure skips."""
         with self._changed:
             if breaks is not None:
                 self._broken.setdefault(breaks, host)
@@ -222,7 +222,7 @@ class Barrier:
             self._changed.notify_all()
 
     def leave(self, host: str) -> None:
-        """A host takes no further part in the run."""
+        """The host leaves the run: no play waits for it any more."""
         with self._changed:
             for left in self._left:
                 left.discard(host)

@@ -15,11 +15,11 @@ from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, Not
 from provision.host.pending import ASK_PENDING, Handler, read_pending
 from provision.resources.base import Change
 
-_RACES = 3  # how often a change is planned again because somebody else changed the same thing meanwhile
+_RACES = 3  # how often a task plans again because another program changed the same thing in the meantime
 
 
 class Stopped(Exception):
-    """The user asked to stop, and the host is between two steps."""
+    """The user interrupted the run, and the host is between two steps."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class TaskRun:
 
     def _plan(self, items: Sequence[Owned], later: Sequence[Owned], step: str = "observing") -> Plan:
         self._stop_point()
-        self.recorder.step_to(step, "observing")
+        self.recorder.start_step(step, "observing")
         self.observer.observe([*items, *later])
         return make_plan(items, self.observer)
 
@@ -90,7 +90,7 @@ class TaskRun:
         self.replaced |= names
 
     def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> bool:
-        """Applies in rounds: a change that requires something that this task itself sets up is planned again after it."""
+        """Applies in rounds. A change that requires something that this task sets up is planned again afterwards."""
         done: set[tuple[str, str]] = set()
         changed = False
         while True:
@@ -99,7 +99,7 @@ class TaskRun:
             undone = [one for one in ready if one.id in done and not one.change.verification]
             if undone:
                 raise _not_converged(undone)
-            ready = [one for one in ready if one.id not in done]  # a verification that is always due is no progress
+            ready = [one for one in ready if one.id not in done]  # a repeated verification is no progress
             first = [one for one in ready if not one.change.final]
             if waiting and not first:
                 raise _not_ready(waiting[0])
@@ -118,7 +118,7 @@ class TaskRun:
             plan = self._plan(items, later, "observing again")
 
     def _raced(self, planned: Planned) -> bool:
-        """Applies one change. True when somebody else changed the same thing meanwhile: it is planned again."""
+        """Applies one change. Returns True if another program changed the same thing: it must be planned again."""
         try:
             self._apply(planned)
         except ResourceError as problem:
@@ -132,7 +132,7 @@ class TaskRun:
     def _apply(self, planned: Planned) -> None:
         change = planned.change
         self._stop_point()
-        self.recorder.step_to(change.summary, "checking" if change.verification else "applying")
+        self.recorder.start_step(change.summary, "checking" if change.verification else "applying")
         started = time.monotonic()
         self._notify(change)
         try:
@@ -151,7 +151,7 @@ class TaskRun:
             self.recorder.handler(handler, applied=False)
             return
         self._stop_point()
-        self.recorder.step_to(handler.summary, "handler")
+        self.recorder.start_step(handler.summary, "handler")
         started = time.monotonic()
         try:
             self.applier.run_handler(handler, self.recorder.output)
@@ -168,7 +168,7 @@ def _not_ready(planned: Planned) -> ResourceError:
     change = planned.change
     error = NotReady(
         f"cannot {change.summary}: it requires {change.requires}",
-        hint=change.remedy or f"run `provision {change.requires}` first; if it ran, see above why it failed",
+        hint=change.remedy or f"run `provision {change.requires}` first; if it has run, see its error above",
     )
     return ResourceError(planned.label, error)
 
@@ -177,7 +177,7 @@ def _not_converged(left: Sequence[Planned]) -> NotConverged:
     text = "; ".join(f"{one.label}: {one.change.summary}" for one in left)
     return NotConverged(
         f"not converged; still pending: {text}",
-        hint="look for something on the host that undoes the change; otherwise this is a fault of the resource",
+        hint="check whether something on the host undoes the change; if not, the resource has a bug",
     )
 
 
@@ -188,7 +188,7 @@ def _explained(error: HostFailed) -> HostFailed:
 
 
 def _hint_for(text: str) -> str:
-    """The next step for messages of programs that blame the host and not the change."""
+    """The next step for error messages whose cause is the host's own condition; "" for others."""
     if "No space left on device" in text:
         return "the disk is full: free some space (df -h), then rerun the command"
     if "has been held for" in text or "Could not get lock" in text:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
 
 _NUMBER = re.compile(r"[0-9]+")
 _Affixes = tuple[str, ...]  # the text before and after a number; for a name without a number, only the name
@@ -73,9 +73,9 @@ class RunLog:
     check: bool = False
     tasks: dict[tuple[str, str], TaskDone] = field(default_factory=dict)
     headlines: dict[str, str] = field(default_factory=dict)
-    changes: list[ChangeSeen] = field(default_factory=list)
+    changes: list[ChangeEvent] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
-    errors: list[ErrorSeen] = field(default_factory=list)
+    errors: list[ErrorEvent] = field(default_factory=list)
     summary: Summary | None = None
 
     def add(self, event: Event) -> None:
@@ -86,11 +86,11 @@ class RunLog:
             case TaskDone():
                 self.tasks[event.host, event.task] = event
                 self.headlines.setdefault(event.task, event.headline)
-            case ChangeSeen():
+            case ChangeEvent():
                 self.changes.append(event)
             case Message() if event.kind != "stopping":  # "stopping after …" is history when the run has ended
                 self.messages.append(event)
-            case ErrorSeen():
+            case ErrorEvent():
                 self.errors.append(event)
             case Summary():
                 self.summary = event
@@ -120,7 +120,7 @@ class ChangeGroup:
 
     task: str
     hosts: tuple[str, ...]
-    changes: tuple[ChangeSeen, ...]
+    changes: tuple[ChangeEvent, ...]
     seconds: tuple[float, ...]
 
 
@@ -129,7 +129,7 @@ class ErrorGroup:
     """An error that several hosts share. `similar`: the texts differ in numbers, and `error` is the first host's."""
 
     hosts: tuple[str, ...]
-    error: ErrorSeen
+    error: ErrorEvent
     similar: bool = False
 
 
@@ -145,12 +145,12 @@ class CountsGroup:
 
 def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
     """Changes by task, then by the hosts that share them. With `diffs`, only changes with equal diffs are equal."""
-    shared: dict[ChangeSeen, dict[str, float]] = {}
+    shared: dict[ChangeEvent, dict[str, float]] = {}
     for change in log.changes:
         # Changes are equal if they read the same; their ids may differ where scripts contain a name of the host.
         common = replace(change, host="", seconds=0.0, id="", diff=change.diff if diffs else "")
         shared.setdefault(common, {})[change.host] = change.seconds
-    groups: dict[str, dict[tuple[str, ...], list[ChangeSeen]]] = {}
+    groups: dict[str, dict[tuple[str, ...], list[ChangeEvent]]] = {}
     for common, hosts in shared.items():
         groups.setdefault(common.task, {}).setdefault(tuple(log.in_order(set(hosts))), []).append(common)
     return [
@@ -173,7 +173,7 @@ def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
 
     Errors that differ only in numbers (addresses, ports) are joined as well, unless `each` is set.
     """
-    shared: dict[ErrorSeen, list[ErrorSeen]] = {}
+    shared: dict[ErrorEvent, list[ErrorEvent]] = {}
     for error in log.errors:
         common = _without_host(error)
         if not each:
@@ -185,7 +185,7 @@ def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
 _HOST: Final = "\0"  # replaces a host's own name in a text while texts are compared
 
 
-def _error_group(log: RunLog, errors: list[ErrorSeen]) -> ErrorGroup:
+def _error_group(log: RunLog, errors: list[ErrorEvent]) -> ErrorGroup:
     hosts = tuple(log.in_order({one.host for one in errors}))
     first = errors[0]
     if len(hosts) == 1:
@@ -198,7 +198,7 @@ def _error_group(log: RunLog, errors: list[ErrorSeen]) -> ErrorGroup:
     return ErrorGroup(hosts, replace(common, text=text, hint=hint))
 
 
-def _without_host(error: ErrorSeen) -> ErrorSeen:
+def _without_host(error: ErrorEvent) -> ErrorEvent:
     own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])") if error.host else re.compile(r"(?!)")
     return replace(error, host="", text=own.sub(_HOST, error.text), hint=own.sub(_HOST, error.hint))
 

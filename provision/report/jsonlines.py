@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TextIO
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Start, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Start, Summary, TaskDone
 from provision.report.console import SafeStream
 from provision.report.text import mask_event
 
@@ -42,14 +42,14 @@ def as_json(event: Event) -> dict[str, Any] | None:
             return {"type": "start", **_fields(event, "names hosts check")}
         case TaskDone():
             return {"type": "task", **_fields(event, "host task status seconds")}
-        case ChangeSeen():
+        case ChangeEvent():
             return {
                 "type": "change",
                 **_fields(event, "host task resource action summary diff applied predicted requires"),
             }
         case Message():
             return {"type": "message", **_fields(event, "host task text kind")}
-        case ErrorSeen():
+        case ErrorEvent():
             return {"type": "error", **_fields(event, "host task resource error text hint")}
         case Summary():
             per_host = "ok changed failed skipped unreachable round_trips seconds"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rich.live import Live
 from rich.text import Text
 
-from provision.engine.events import ErrorSeen, Event, Message, Output, Start
+from provision.engine.events import ErrorEvent, Event, Message, Output, Start
 from provision.report.progress import FAILURES, Activity, HostActivity, is_urgent
 from provision.report.text import LineAssembler, printable, printable_lines
 from provision.report.wording import count, duration, failure_label, place
@@ -78,7 +78,7 @@ class LiveView:
 
     def _urgent(self, event: Event) -> list[Text]:
         match event:
-            case ErrorSeen():
+            case ErrorEvent():
                 text = printable_lines(event.text)[0]
                 where = f"{place(event.host, event.task)}: "
                 return [Text.assemble((f"{failure_label(event)} ", "bad"), (where, "heading"), text)]

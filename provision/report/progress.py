@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Output, Start, Step, StepKind, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Start, Step, StepKind, TaskDone
 from provision.report.folding import fold_names
 from provision.report.text import LineAssembler, printable, printable_lines
 from provision.report.wording import count, duration, failure_label, is_unreachable, place
@@ -54,11 +54,11 @@ class Activity:
                 lines = [line for line in printable_lines(event.text) if line.strip()]
                 if lines and event.host in self.hosts:
                     self.hosts[event.host].last_output = lines[-1].strip()
-            case ChangeSeen():
+            case ChangeEvent():
                 self.changes += 1
             case TaskDone():
                 self._add_task(event, now)
-            case ErrorSeen() if event.host in self.hosts:
+            case ErrorEvent() if event.host in self.hosts:
                 state = "unreachable" if is_unreachable(event) else "failed"
                 self.hosts[event.host] = HostActivity(state, event.task, printable_lines(event.text)[0], now)
             case _:
@@ -105,7 +105,7 @@ class PlainProgress:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._activity = Activity()
-        self._ended: list[TaskDone | ErrorSeen] = []
+        self._ended: list[TaskDone | ErrorEvent] = []
         self._output = LineAssembler()
         self.has_printed = False
 
@@ -113,7 +113,7 @@ class PlainProgress:
         """Takes an event. What it leads to is printed at the next tick, or at once if it is urgent."""
         with self._lock:
             self._activity.add(event, self._clock())
-            if isinstance(event, ErrorSeen) or (isinstance(event, TaskDone) and event.status == "changed"):
+            if isinstance(event, ErrorEvent) or (isinstance(event, TaskDone) and event.status == "changed"):
                 self._ended.append(event)
             if isinstance(event, Message) and is_urgent(event):
                 self._print([f"{event.host}: {printable(event.text)}"])
@@ -146,7 +146,7 @@ class PlainProgress:
         """What ended since the last tick; equal news of several hosts share a line."""
         news: dict[str, dict[str, float]] = {}
         for event in self._ended:
-            if isinstance(event, ErrorSeen):
+            if isinstance(event, ErrorEvent):
                 text = place(event.task, failure_label(event), printable_lines(event.text)[0])
                 news.setdefault(text, {})[event.host] = 0.0
             else:

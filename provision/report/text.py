@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import Any, Literal
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Output, Step, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, TaskDone
 from provision.secret import mask
 
 # The fields that may contain a secret. Names of hosts and tasks come from the inventory and are keys: masking them
@@ -18,9 +18,9 @@ _FREE_TEXTS: dict[type, tuple[str, ...]] = {
     Step: ("text",),
     Output: ("text",),
     TaskDone: ("headline",),
-    ChangeSeen: ("resource", "summary", "diff"),
+    ChangeEvent: ("resource", "summary", "diff"),
     Message: ("text",),
-    ErrorSeen: ("resource", "text", "hint"),
+    ErrorEvent: ("resource", "text", "hint"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from provision import errors
-from provision.engine.events import ChangeSeen, ErrorSeen, Summary
+from provision.engine.events import ChangeEvent, ErrorEvent, Summary
 from provision.report.folding import RunLog
 
 Tone = Literal["good", "warning", "bad"]
@@ -41,7 +41,7 @@ def place(*parts: str) -> str:
     return ": ".join(one for one in parts if one)
 
 
-def describe_change(change: ChangeSeen, *, check: bool) -> str:
+def describe_change(change: ChangeEvent, *, check: bool) -> str:
     """What was done or would be done: `start docker`, `would start docker`, `… (predicted: requires gitlab)`."""
     if check:
         note = f" (predicted: requires {change.requires})" if change.predicted else ""
@@ -49,13 +49,13 @@ def describe_change(change: ChangeSeen, *, check: bool) -> str:
     return change.summary if change.applied else f"not applied: {change.summary}"
 
 
-def is_unreachable(error: ErrorSeen) -> bool:
+def is_unreachable(error: ErrorEvent) -> bool:
     """Whether the host could not be connected to or logged in to."""
     kind = getattr(errors, error.error, None)
     return isinstance(kind, type) and issubclass(kind, errors.Unreachable)
 
 
-def failure_label(error: ErrorSeen) -> str:
+def failure_label(error: ErrorEvent) -> str:
     """`UNREACHABLE` or `FAILED`."""
     return "UNREACHABLE" if is_unreachable(error) else "FAILED"
 

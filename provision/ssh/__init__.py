@@ -19,10 +19,10 @@ def connect(target: Target, *, lock: bool, who: str) -> ShellSession:
     """Open a session with a root shell on a host.
 
     lock   hold the host's lock until the session ends; without it nothing is written to the host's disk
-    who    shown to a run that finds the lock taken ("alice@laptop, process 4711")
+    who    describes this run to others that find the host locked ("alice@laptop, process 4711")
 
     Raises Unreachable (HostKeyError, LoginRefused, ConnectionLost) and BecomeError. The first `ask`, `run` or `ready`
-    raises Locked, and BecomeError when sudo requires a password and none is given: waiting for them here would cost a
+    raises Locked, and BecomeError when sudo requires a password and none is given: detecting them here would cost a
     round trip.
     """
     from provision.ssh.shell_session import open_session

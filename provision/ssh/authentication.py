@@ -20,7 +20,7 @@ from paramiko.ssh_exception import AuthenticationException, BadAuthenticationTyp
 from provision.errors import LoginRefused
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_loading = threading.Lock()  # hosts connect side by side: the first one parses the key, the others wait for it
+_loading = threading.Lock()  # hosts connect in parallel: one thread parses the key, the others wait for it
 
 
 class Authenticator:

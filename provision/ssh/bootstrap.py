@@ -1,16 +1,16 @@
 """Starting the root shell: the script that a login runs, and the greeting that it answers with.
 
-The script turns a login into a root shell that reads batches (frame.py). Its argv is constant. It stands in single
-quotes on a command line that the user's own login shell reads, be it bash, dash, zsh, fish or csh: therefore it is one
-line without quotes, backslashes or exclamation marks.
+The script turns a login into a root shell that reads batches (frame.py). Its argv is constant. It is sent in
+single quotes on a command line that the user's own login shell reads, which may be bash, dash, zsh, fish or csh.
+Therefore it is one line without quotes, backslashes or exclamation marks.
 
 It does the following, in this order:
 1.  It prints `provision-ready UID` on stdout: sudo has read its password and consumes no more of our input.
 2.  It drops lines until `provision-nonce NONCE LOCK HOLDER…` arrives. A password that a NOPASSWD sudo left unread is
     one of the dropped lines.
 3.  With LOCK = lock it takes flock on the directory /var/lib/provision, without waiting. The kernel releases the lock
-    when this shell ends. A step that still runs when the connection breaks keeps the shell, and so the lock, until it
-    ends or its deadline comes. Without LOCK = lock nothing is written to the disk.
+    when this shell ends. A step that still runs when the connection breaks keeps the shell and the lock until it
+    ends or reaches its deadline. Without LOCK = lock nothing is written to the disk.
 4.  It prints `NONCE greeting UID LOCKSTATE [HOLDER…]` on stdout and `NONCE greeting` on stderr.
 5.  It runs batches until its input ends.
 """
@@ -167,7 +167,7 @@ class Handshake:
             hint="check that this user can run a command: ssh USER@HOST true",
         )
 
-    def wrong_password(self) -> BecomeError:
+    def password_refused(self) -> BecomeError:
         """The error for a sudo that read the password and started no shell."""
         output = f" (output: {self._last_lines()})" if self._last_lines() else ""
         return BecomeError(

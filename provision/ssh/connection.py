@@ -1,7 +1,7 @@
 """One authenticated connection to a host, directly or through gateways.
 
-fabric looks the host up in ~/.ssh/config and calls paramiko. The socket, the host key check and the login are ours:
-fabric alone accepts every host key, even a changed one.
+fabric looks the host up in ~/.ssh/config and calls paramiko. The socket, the host key check and the login are
+implemented here, since fabric alone accepts every host key, even a changed one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class HostConnection:
     """A connection to a host or gateway: `resolve` creates it, `open` connects and logs in.
 
     label     names the host in messages: "runner-1 (203.0.113.7)"
-    gateway   what to connect through: a connection, a ProxyCommand, or None
+    gateway   the way to the host: another connection, a ProxyCommand, or None
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class HostConnection:
         if isinstance(self.gateway, str):
             return Unreachable(
                 f"{self.label}: no SSH session through the ProxyCommand {self.gateway!r}: {error or 'it ended'}",
-                hint="run the ProxyCommand of ~/.ssh/config by hand",
+                hint="run the ProxyCommand of ~/.ssh/config in a terminal to see its error",
             )
         text = str(error) or type(error).__name__
         if "banner" in text or isinstance(error, EOFError | ConnectionError):
@@ -201,11 +201,11 @@ class HostConnection:
                 hint="check that sshd listens on this port; a busy sshd drops connections too:"
                 " raise MaxStartups in its sshd_config, or use fewer --forks",
             )
-        return Unreachable(f"{self.label}: no SSH session: {text}", hint="run `ssh -v` to the host by hand")
+        return Unreachable(f"{self.label}: no SSH session: {text}", hint="run `ssh -v` to the host to see each step")
 
 
 class _RulePolicy(paramiko.MissingHostKeyPolicy):
-    """Has every host key checked by our rule: paramiko is given no known keys, so each key is missing."""
+    """Checks every host key by our rule. paramiko is given no known keys, so that it calls this for each key."""
 
     def __init__(self, rule: HostKeyRule) -> None:
         self._rule = rule
@@ -226,8 +226,8 @@ def resolve(target: Target) -> HostConnection:
 
 
 def _lookup(target: Target, address: str, user: str | None, port: int | None, *, gateway: bool) -> HostConnection:
-    """The connection to `address` by ~/.ssh/config: to the target itself, or to a gateway on the way to it."""
-    # A configuration for each connection: fabric writes into it, and hosts connect side by side.
+    """The connection to `address` by ~/.ssh/config: to the target itself, or to one of its gateways."""
+    # A configuration for each connection: fabric writes into it, and hosts connect in parallel.
     config = fabric.Config(lazy=True, ssh_config=load_ssh_config())
     found = fabric.Connection(address, user=user, port=port, config=config, gateway=False)
     where = found.host if found.port == 22 else f"{found.host} port {found.port}"

@@ -4,18 +4,18 @@ In, on the shell's standard input:
 
     BATCH DEADLINE LENGTH\\n     then LENGTH bytes of script, which end in `#NONCE`
 
-The shell reads the whole script before it starts anything: a connection that breaks in the middle never runs half a
-script or feeds half a file. Then it pipes the script into `timeout -k 5 DEADLINE /bin/sh`: a constant argv, and a
+The shell reads the whole script before it starts anything: when the connection breaks in the middle, no part of
+the script runs. Then it pipes the script into `timeout -k 5 DEADLINE /bin/sh`: a constant argv, and a
 process group of its own that ends with the deadline.
 
 Out, on standard output and on standard error, after the bytes of each command:
 
     NONCE BATCH.INDEX CODE\\n    and at the end of the batch    NONCE BATCH.end CODE\\n
 
-The nonce is 128 random bits that travel on standard input only, so no output contains it, neither by chance nor on
-purpose. What stands between two markers is the output of one command, byte by byte. A command's standard input stands
-in the script as a quoted word that the shell's builtin printf feeds to it: not in an argv, not in the environment, not
-in a file.
+The nonce is 128 random bits that travel on standard input only. Therefore no output contains it, neither by chance nor
+on purpose. The bytes between two markers are the unchanged output of one command. A command's standard input is a quoted
+word in the script, and the shell's builtin printf writes it to the command: it is never in an argv, in the environment
+or in a file.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh accepts in
 def new_nonce() -> str:
     """128 random bits in hexadecimal, after a letter that is no hexadecimal digit.
 
-    Therefore no beginning of the nonce is also an end of it, and output that ends in a part of it is not mistaken for a
-    marker.
+    Therefore no prefix of the nonce is also a suffix of it, and output that ends in a part of the nonce is not mistaken
+    for a marker.
     """
     return f"n{secrets.token_hex(16)}"
 
 
 # Hundreds of small writes would be hundreds of packets to encrypt and decrypt: dd gathers them into blocks (fullblock,
 # since the dd of uutils up to 0.8 garbles short reads otherwise). At the deadline dd, and the shells that wait for it,
-# ignore TERM, so that what dd has gathered still arrives.
+# ignore TERM, so that the output that dd has gathered still arrives.
 _DD = b'(trap "" TERM; exec dd bs=262144 iflag=fullblock status=none)'
 _STOP = b"trap 'exit 143' TERM\n"  # runs after the step has ended: a step that ignores TERM is still killed
 _GATHER = b"exec 3>&1 4>&2; trap : TERM\n{ trap : TERM; {\n" + _STOP

@@ -1,7 +1,7 @@
 """Everything here that depends on paramiko's private or undocumented attributes. Read in paramiko 5.1.0.
 
 No other module of the product uses such an attribute. tests/unit/ssh/test_paramiko_internals.py checks that rule, and
-each assumption that this file makes: when it fails after an upgrade, read the named function in paramiko again.
+each assumption of this file. If it fails after an upgrade, read the named function in paramiko again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paramiko.ssh_exception import SSHException
 
 
 class EagerAuthHandler(AuthHandler):
-    """Sends the authentication request right behind the request for the authentication service (RFC 4252, section 4).
+    """Sends the authentication request right after the request for the authentication service (RFC 4252, section 4).
 
     paramiko waits for the service to be accepted first, which costs a round trip. The server answers both requests in
     order. Relies on: `_request_auth` sends the service request, and `_parse_service_accept` sends the authentication

@@ -19,7 +19,7 @@ HostKeys = Literal["strict", "accept-new"]
 
 @dataclass(frozen=True)
 class Target:
-    """One host to connect to. A value of None is taken from ~/.ssh/config, else from ssh's own defaults.
+    """One host to connect to. None: the value of ~/.ssh/config, or ssh's own default.
 
     name              the inventory's name, used in messages
     address           looked up in ~/.ssh/config, then connected to
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass
 class Traffic:
-    """What a session has cost so far: round trips that were waited for, and bytes of the connection."""
+    """The round trips and the bytes that a session has used so far."""
 
     round_trips: int = 0
     bytes_sent: int = 0

@@ -33,7 +33,7 @@ _KILL_AFTER = 5.0  # seconds between TERM and KILL; see `timeout -k` in bootstra
 _ANSWER_TIMEOUT = 10.0  # seconds for the results to arrive after that
 _CLOSE_TIMEOUT = 2.0  # seconds for the remote shell to end and release its lock
 _TIMED_OUT, _KILLED = 124, 137  # exit codes of `timeout`
-_GATHER_ABOVE = 4  # commands in a batch; fewer outputs do not justify two processes that gather them
+_GATHER_ABOVE = 4  # commands in a batch; for fewer commands the two gathering processes cost more than they save
 
 # paramiko logs failures in addition to raising them; without a handler Python would print them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -132,7 +132,7 @@ class ShellSession:
     def abort(self) -> None:
         """Close the connection at once, from any thread: a pending `ask` or `run` raises ConnectionLost.
 
-        The running command continues on the host until it ends or its deadline comes, and keeps the lock until then.
+        The running command continues on the host until it ends or reaches its deadline, and keeps the lock until then.
         """
         self._aborted = True
         self._connection.close()
@@ -156,7 +156,7 @@ class ShellSession:
             )
         if not handshake.shell_started:
             self._end_shell()
-            raise handshake.wrong_password()
+            raise handshake.password_refused()
 
     def start(self, line: bytes) -> None:
         """Send the line that the bootstrap script waits for. Its greeting is awaited with the first results."""

@@ -1,7 +1,7 @@
 """~/.ssh/config and /etc/ssh/ssh_config, parsed once for all hosts. Format: ssh_config(5).
 
-paramiko parses them but does not support Include, which Debian's own file begins with: included text is inserted
-before parsing.
+paramiko parses them but does not support Include, which Debian's own file begins with. Therefore included text is
+inserted before parsing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_ssh_config() -> SSHConfig:
 
 
 def proxy_command(host: str, *, port: int, user: str) -> str:
-    """The ProxyCommand of a host, its tokens replaced by the port and user that are really used."""
+    """The ProxyCommand of a host, with its tokens replaced by the port and user of this connection."""
     from paramiko import SSHConfig
 
     forced = f"Host *\nPort {port}\nUser {user}\n"

@@ -1,7 +1,7 @@
 """Transfer over a channel: stdin is written and both outputs are read in one loop, with a deadline and a watchdog.
 
-Reading one output to its end and then the other deadlocks as soon as 2 MiB wait on the second. Here one thread does
-everything; paramiko's reader thread sets an event when data has arrived.
+Reading one output to its end before the other would deadlock as soon as 2 MiB wait on the second. Here one thread reads
+and writes; paramiko's reader thread sets an event when data has arrived.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Pump:
                 self._data_arrived.wait(min(1.0, max(0.0, deadline - time.monotonic())))
 
     def _drain(self) -> bool:
-        """Hand all received data on. Whether there was any."""
+        """Pass on all received data. Returns whether there was any."""
         channel, received = self._channel, False
         on_stdout, on_stderr = self._receivers
         while channel.recv_ready() and (piece := channel.recv(_READ_SIZE)):
@@ -115,7 +115,7 @@ class Pump:
                 raise ConnectionLost(
                     f"{self._label}: the host stopped answering: nothing received for {now - last:.0f} s",
                     hint="check whether the host is frozen, rebooting or disconnected;"
-                    " the running step may go on there",
+                    " the running step may continue there",
                 )
         elif now - last > _PING_AFTER:
             self._pinged = now

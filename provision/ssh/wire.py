@@ -1,4 +1,4 @@
-"""The socket under a connection: opening it, socket options, and counting what it transfers.
+"""The socket under a connection: opening it, socket options, and counting the bytes that it transfers.
 
 paramiko never sets TCP_NODELAY and retries a blocked write without end. Both are corrected here.
 """
@@ -29,13 +29,13 @@ class Stream(Protocol):
 
 
 class Wire(SocketState):
-    """A stream that counts.
+    """A stream that counts its bytes and round trips.
 
     traffic         bytes in both directions, and round trips
     last_received   monotonic time in seconds of the last byte received
 
-    Whoever waits for an answer counts the round trip (`count_round_trips`): the bytes alone do not show whether a
-    message is an answer or crossed another one.
+    The code that waits for an answer counts the round trip (`count_round_trips`): the bytes alone do not show whether a
+    message is an answer.
     """
 
     def __init__(self, stream: Stream, helper: subprocess.Popen[bytes] | None = None) -> None:
@@ -99,15 +99,15 @@ def run_proxy_command(command: str) -> Wire:
 
     paramiko's own ProxyCommand waits for a timeout on each read.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
+    own_end, helper_end = socket.socketpair()
+    with helper_end:
         helper = subprocess.Popen(
             ["/bin/sh", "-c", f"exec {command}"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
+            stdin=helper_end.fileno(),
+            stdout=helper_end.fileno(),
             stderr=subprocess.DEVNULL,
         )
-    wire = Wire(ours, helper)
+    wire = Wire(own_end, helper)
     wire.count_round_trips()
     return wire
 

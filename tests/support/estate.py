@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message
 from provision.engine.run import HostPlay, Run
 from provision.inventory import load
 from provision.resources import Resource
@@ -41,12 +41,12 @@ class Told:
     @property
     def changes(self) -> list[str]:
         """In words."""
-        return [one.summary for one in self.events if isinstance(one, ChangeSeen)]
+        return [one.summary for one in self.events if isinstance(one, ChangeEvent)]
 
     @property
     def diffs(self) -> str:
         """All of them."""
-        return "\n".join(one.diff for one in self.events if isinstance(one, ChangeSeen))
+        return "\n".join(one.diff for one in self.events if isinstance(one, ChangeEvent))
 
     @property
     def messages(self) -> list[str]:
@@ -54,9 +54,9 @@ class Told:
         return [one.text for one in self.events if isinstance(one, Message)]
 
     @property
-    def error(self) -> ErrorSeen:
+    def error(self) -> ErrorEvent:
         """The one error."""
-        (found,) = [one for one in self.events if isinstance(one, ErrorSeen)]
+        (found,) = [one for one in self.events if isinstance(one, ErrorEvent)]
         return found
 
 

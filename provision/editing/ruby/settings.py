@@ -104,7 +104,7 @@ def _refuse_unsafe(path: Path, wanted: Plain, later: list[Assignment], found: li
                 f"{setting_name(path)} cannot be set",
                 hint="write the value as one plain assignment, or remove the line",
             )
-        if one.how == "conditional" and not _agrees(one, path, wanted):
+        if one.how == "conditional" and not _sets_same_value(one, path, wanted):
             raise Refused(
                 f"gitlab.rb, line {one.line}: {setting_name(one.path)} is set inside {one.context}, so that the value of "
                 f"{setting_name(path)} depends on more than this file",
@@ -119,7 +119,7 @@ def _refuse_unsafe(path: Path, wanted: Plain, later: list[Assignment], found: li
             )
 
 
-def _agrees(assignment: Assignment, path: Path, wanted: Plain) -> bool:
+def _sets_same_value(assignment: Assignment, path: Path, wanted: Plain) -> bool:
     if covers(assignment.path, path):
         return same(lookup(assignment.literal, path[len(assignment.path) :]), wanted)
     return same(assignment.literal, lookup(wanted, assignment.path[len(path) :]))

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Summary, TaskDone
 from provision.engine.run import HostPlay, Run
 from provision.host.pending import Handler
 from provision.inventory import Settings
@@ -147,13 +147,13 @@ class Report:
         return [
             f"{one.host}: {'' if one.applied else '?'}{one.summary}"
             for one in self.events
-            if isinstance(one, ChangeSeen)
+            if isinstance(one, ChangeEvent)
         ]
 
     @property
-    def errors(self) -> list[ErrorSeen]:
+    def errors(self) -> list[ErrorEvent]:
         """The errors."""
-        return [one for one in self.events if isinstance(one, ErrorSeen)]
+        return [one for one in self.events if isinstance(one, ErrorEvent)]
 
     @property
     def texts(self) -> list[str]:

@@ -118,7 +118,7 @@ def test_what_an_api_query_needs_travels_with_the_rest() -> None:
 
     observer, item = Observer(session), Owned("task", Remote())
     observer.observe([item])
-    assert observer.seen(item).data("api") == "it\nit\n"
+    assert observer.observation(item).data("api") == "it\nit\n"
     assert [one.script for one in session.batches[0]][2:] == ["who", "other"]
     observer.observe([item])
     assert len(session.batches) == 1

@@ -215,10 +215,10 @@ class TestEvents:
             "Step",  # observing, for the task
             "Step",
             "Output",
-            "ChangeSeen",
+            "ChangeEvent",
             "Step",
             "Output",
-            "ChangeSeen",
+            "ChangeEvent",
             "Step",  # observing again
             "TaskDone",
         ]

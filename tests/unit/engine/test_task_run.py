@@ -28,7 +28,7 @@ class TestRounds:
         (error,) = report.errors
         assert (error.error, error.resource) == ("NotReady", "Toy b")
         assert error.text == "cannot set b to on: it requires gitlab"
-        assert error.hint == "run `provision gitlab` first; if it ran, see above why it failed"
+        assert error.hint == "run `provision gitlab` first; if it has run, see its error above"
         assert host.was_set == []
 
     def test_a_verification_is_not_repeated_while_something_waits(self, engine: Any, toys: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.engine.apply import Applier
-from provision.engine.desired_state import HostDesire, Owned
+from provision.engine.desired_state import HostDesiredState, Owned
 from provision.engine.plan import Planned
 from provision.errors import UsageError
 from provision.host.pending import Handler
@@ -133,11 +133,11 @@ class TestMerged:
     def test_firewall_rules_of_one_task_are_one_resource(self, toys: Any) -> None:
         """Otherwise each would remove the other's rules."""
         task = toys.task("1", Firewall.allow(80), Recorded("x"), Firewall.allow(443, comment="web"))
-        wall, other = (one.resource for one in HostDesire().add(host_of("web1"), task))
+        wall, other = (one.resource for one in HostDesiredState().add(host_of("web1"), task))
         assert wall == Firewall([Rule(80), Rule(443)])
         assert other == Recorded("x")
 
     def test_others_are_refused(self, toys: Any) -> None:
         """With the name of the second, before any host is contacted."""
         with pytest.raises(UsageError, match="Recorded y: the task yields two resources that record the same thing"):
-            HostDesire().add(host_of("web1"), toys.task("1", Recorded("x"), Recorded("y")))
+            HostDesiredState().add(host_of("web1"), toys.task("1", Recorded("x"), Recorded("y")))

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from provision.engine.events import (
-    ChangeSeen,
-    ErrorSeen,
+    ChangeEvent,
+    ErrorEvent,
     Event,
     HostSummary,
     Message,
@@ -100,7 +100,7 @@ def play(
             if output:
                 yield pace, Output(host, task, output + "\n")
         seconds = 0.0 if check else (2.4 if output else 0.1)
-        yield pace, ChangeSeen(host, task, resource, action, summary, diff, not check, seconds=seconds)
+        yield pace, ChangeEvent(host, task, resource, action, summary, diff, not check, seconds=seconds)
     status: Status = "changed" if changes else "ok"
     yield 0.0, TaskDone(host, task, status, pace * len(changes), len(changes), HEADLINES[task])
 
@@ -134,7 +134,7 @@ def first(*, check: bool = False) -> Iterator[Timed]:
         yield from interleave(*(play(host, task, changes, check=check) for host in hosts[1:]))
     for host in hosts[1:]:
         if check:
-            change = ChangeSeen(
+            change = ChangeEvent(
                 host,
                 "register",
                 "RunnerConfig",
@@ -181,7 +181,7 @@ def failed(*, interrupted: bool = False) -> Iterator[Timed]:
     )
     yield (
         0.1,
-        ErrorSeen(
+        ErrorEvent(
             "runner-1",
             "docker",
             "Packages docker-ce",
@@ -197,7 +197,7 @@ def failed(*, interrupted: bool = False) -> Iterator[Timed]:
     text = "runner-2 (203.0.113.12 port 22): no answer within 10 s"
     yield (
         0.3,
-        ErrorSeen(
+        ErrorEvent(
             "runner-2",
             "docker",
             "",
@@ -231,7 +231,7 @@ def many(size: int = 60) -> Iterator[Timed]:
     for number, host in enumerate(hosts):
         if host in away:
             text = f"{host} (10.0.0.{number}:22): connection refused"
-            yield 0.1, ErrorSeen(host, "docker", "", "Unreachable", text, f"check that sshd is running: ssh {host}")
+            yield 0.1, ErrorEvent(host, "docker", "", "Unreachable", text, f"check that sshd is running: ssh {host}")
             yield 0.0, TaskDone(host, "docker", "unreachable", 1.0, 0, HEADLINES["docker"])
     odd = [*DOCKER[:2], (*DOCKER[2][:3], DAEMON.replace("10m", "50m"), ""), DOCKER[3]]
     workers = [host for host in hosts[1:] if host not in away]
@@ -239,7 +239,9 @@ def many(size: int = 60) -> Iterator[Timed]:
     text = "/etc/gitlab-runner/config.toml: line 7: the key has no value"
     yield (
         0.0,
-        ErrorSeen("runner-33", "register", "RunnerConfig", "ProbeFailed", text, "fix the file, then rerun the command"),
+        ErrorEvent(
+            "runner-33", "register", "RunnerConfig", "ProbeFailed", text, "fix the file, then rerun the command"
+        ),
     )
     yield 0.0, TaskDone("runner-33", "register", "failed", 0.1, 0, HEADLINES["register"])
     counts = {"gitlab": HostSummary(1, seconds=0.4, round_trips=3)}

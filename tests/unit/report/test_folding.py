@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, HostSummary, Message, Start
+from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Message, Start
 from provision.report.folding import RunLog, fold_changes, fold_counts, fold_errors, fold_messages, fold_names
 
 
@@ -40,7 +40,7 @@ def test_names_beyond_the_limit_are_counted() -> None:
     assert fold_names(["alpha", "beta", "web1", "web2", "web3"], limit=2) == "alpha, beta and 3 more"
 
 
-def log_of(*events: ChangeSeen | ErrorSeen | Message) -> RunLog:
+def log_of(*events: ChangeEvent | ErrorEvent | Message) -> RunLog:
     """A log of a run on web1, web2 and web3."""
     log = RunLog()
     log.add(Start(("t",), ("web1", "web2", "web3"), False))
@@ -49,9 +49,9 @@ def log_of(*events: ChangeSeen | ErrorSeen | Message) -> RunLog:
     return log
 
 
-def change(host: str, summary: str, *, diff: str = "", seconds: float = 0.0) -> ChangeSeen:
+def change(host: str, summary: str, *, diff: str = "", seconds: float = 0.0) -> ChangeEvent:
     """A change that was applied."""
-    return ChangeSeen(host, "t", "File x", "update", summary, diff, True, seconds=seconds)
+    return ChangeEvent(host, "t", "File x", "update", summary, diff, True, seconds=seconds)
 
 
 def test_changes_of_the_same_hosts_form_a_group() -> None:
@@ -80,9 +80,9 @@ def test_equal_messages_are_joined_and_answers_to_ctrl_c_dropped() -> None:
     assert [(hosts, message.text) for hosts, message in fold_messages(log)] == [(("web1", "web2"), "x")]
 
 
-def error(host: str, text: str) -> ErrorSeen:
+def error(host: str, text: str) -> ErrorEvent:
     """A failed change."""
-    return ErrorSeen(host, "t", "File x", "ChangeFailed", text, "")
+    return ErrorEvent(host, "t", "File x", "ChangeFailed", text, "")
 
 
 def test_errors_that_differ_in_the_hosts_name_show_the_folded_names() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, Message, Start, Summary
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Start, Summary
 from provision.errors import UsageError
 from provision.report.html import HtmlReport
 from provision.secret import Secret
@@ -98,9 +98,9 @@ def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     evil = "</pre><script>alert(1)</script>\"'"
     events: list[Event] = [
         Start(("t",), ("h",), False),
-        ChangeSeen("h", "t", evil, "update", evil, f"+{evil}", True),
+        ChangeEvent("h", "t", evil, "update", evil, f"+{evil}", True),
         Message("h", "t", evil),
-        ErrorSeen("h", "t", evil, "ChangeFailed", evil, evil),
+        ErrorEvent("h", "t", evil, "ChangeFailed", evil, evil),
     ]
     parsed = page(events, tmp_path)
     assert parsed.count("script") == 1  # ours

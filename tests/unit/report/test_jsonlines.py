@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
 from provision.report.jsonlines import JsonLines
 from provision.secret import Secret
 
@@ -51,10 +51,10 @@ def test_each_event_is_written_with_its_values() -> None:
     assert lines(
         [
             Start(("all",), ("gitlab",), False),
-            ChangeSeen("gitlab", "registry", "File x", "update", "write x", "-a\n+b\n", True, False, 1.5),
+            ChangeEvent("gitlab", "registry", "File x", "update", "write x", "-a\n+b\n", True, False, 1.5),
             Message("gitlab", "registry", "é"),
             TaskDone("gitlab", "registry", "changed", 1.23456, 1, "headline"),
-            ErrorSeen("gitlab", "registry", "File x", "ChangeFailed", "no", "do"),
+            ErrorEvent("gitlab", "registry", "File x", "ChangeFailed", "no", "do"),
             Summary(False, 3, 0, 0, 4.1, {"gitlab": counts}),
         ]
     ) == [
@@ -110,8 +110,8 @@ def test_secrets_are_masked_and_names_are_kept() -> None:
     Secret("gitlab-host")
     (one, two) = lines(
         [
-            ChangeSeen("gitlab-host", "t", canary, "update", f"write {canary}", f"+x = {json.dumps(canary)}", True),
-            ErrorSeen("gitlab-host", "t", canary, "ChangeFailed", f"said {canary}", f"not {canary}"),
+            ChangeEvent("gitlab-host", "t", canary, "update", f"write {canary}", f"+x = {json.dumps(canary)}", True),
+            ErrorEvent("gitlab-host", "t", canary, "ChangeFailed", f"said {canary}", f"not {canary}"),
         ]
     )
     assert "canary" not in json.dumps([one, two])

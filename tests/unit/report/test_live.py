@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.engine.events import ErrorSeen, Output, Start, Step, TaskDone
+from provision.engine.events import ErrorEvent, Output, Start, Step, TaskDone
 from provision.report.live import frame
 from provision.report.progress import Activity
 
@@ -54,7 +54,7 @@ def test_busy_hosts_come_first_when_not_all_fit() -> None:
     activity = busy(30)
     for number in range(1, 20):
         activity.add(TaskDone(f"runner-{number:03}", "docker", "ok", 1.0), 2.0)
-    activity.add(ErrorSeen("runner-020", "docker", "", "ChangeFailed", "no", ""), 2.0)
+    activity.add(ErrorEvent("runner-020", "docker", "", "ChangeFailed", "no", ""), 2.0)
     lines = [line.plain for line in frame(activity, 8, 3.0)]
     assert lines[0] == "provision runners  30 hosts · 0 changes · 1 failed · 3.0 s"
     assert [line.split()[1] for line in lines[1:-1]] == [f"runner-{number:03}" for number in range(21, 27)]
@@ -64,7 +64,7 @@ def test_busy_hosts_come_first_when_not_all_fit() -> None:
 def test_skipped_tasks_do_not_hide_a_failure() -> None:
     """A failed host stays marked when its later tasks end as skipped."""
     activity = busy(1)
-    activity.add(ErrorSeen("runner-001", "docker", "", "ChangeFailed", "no space", ""), 2.0)
+    activity.add(ErrorEvent("runner-001", "docker", "", "ChangeFailed", "no space", ""), 2.0)
     activity.add(TaskDone("runner-001", "docker", "failed", 1.0), 2.0)
     activity.add(TaskDone("runner-001", "runner", "skipped", 0.0), 2.0)
     assert activity.count("failed") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from provision.engine.events import ErrorSeen, Event, Message, Output, Start, Step, TaskDone
+from provision.engine.events import ErrorEvent, Event, Message, Output, Start, Step, TaskDone
 from provision.report.console import open_console
 from provision.report.progress import PlainProgress
 
@@ -49,7 +49,7 @@ def test_check_mode_reports_pending_changes() -> None:
 
 def test_errors_are_printed_before_the_final_report() -> None:
     """An error's first line is printed at the next tick."""
-    error = ErrorSeen("runner-2", "docker", "", "LoginRefused", "refused\nmore", "hint")
+    error = ErrorEvent("runner-2", "docker", "", "LoginRefused", "refused\nmore", "hint")
     assert ProgressRun().after(2, error) == ["runner-2: docker: UNREACHABLE: refused"]
 
 

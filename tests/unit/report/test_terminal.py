@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, Event, HostSummary, Message, Start, Summary
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary
 from provision.report.console import open_console
 from provision.report.terminal import ReportOptions, Terminal
 
@@ -117,7 +117,7 @@ def test_equal_errors_of_many_hosts_are_shown_once() -> None:
     hosts = tuple(f"web{number}" for number in range(1, 31))
     events: list[Event] = [Start(("docker",), hosts, False)]
     events += [
-        ErrorSeen(host, "docker", "Service docker", "ChangeFailed", f"{host}: no systemd", f"ssh {host}")
+        ErrorEvent(host, "docker", "Service docker", "ChangeFailed", f"{host}: no systemd", f"ssh {host}")
         for host in hosts
     ]
     events.append(Summary(False, 0, 30, 0, 1.0, {host: HostSummary(failed=1) for host in hosts}))
@@ -139,9 +139,9 @@ def test_text_from_hosts_cannot_control_the_terminal(width: int) -> None:
     evil = "\x1b[2J\x1b]0;title\x07[red]x[/red]\r\u202e"
     events: list[Event] = [
         Start(("t",), ("h",), False),
-        ChangeSeen("h", "t", evil, "update", evil, f"+{evil}", True),
+        ChangeEvent("h", "t", evil, "update", evil, f"+{evil}", True),
         Message("h", "t", evil),
-        ErrorSeen("h", "t", evil, "ChangeFailed", evil, evil),
+        ErrorEvent("h", "t", evil, "ChangeFailed", evil, evil),
         Summary(False, 1, 1, 0, 1.0, {"h": HostSummary(changed=1, failed=1)}),
     ]
     text = STYLE.sub("", report(events, ReportOptions(diff=True, verbose=2), width=width))

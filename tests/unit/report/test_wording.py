@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.engine.events import ChangeSeen, ErrorSeen, HostSummary, Summary
+from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Summary
 from provision.report.folding import RunLog
 from provision.report.wording import describe_change, describe_result, duration, failure_label, place, size
 
@@ -63,9 +63,9 @@ def test_result_without_a_summary_says_that_the_run_broke_off() -> None:
 
 def test_changes_are_worded_by_what_became_of_them() -> None:
     """Applied, only planned, resting on changes that are planned, or not applied."""
-    planned = ChangeSeen("h", "t", "r", "run", "start docker", "", False)
-    applied = ChangeSeen("h", "t", "r", "run", "start docker", "", True)
-    predicted = ChangeSeen("h", "t", "r", "run", "start docker", "", False, predicted=True, requires="apt")
+    planned = ChangeEvent("h", "t", "r", "run", "start docker", "", False)
+    applied = ChangeEvent("h", "t", "r", "run", "start docker", "", True)
+    predicted = ChangeEvent("h", "t", "r", "run", "start docker", "", False, predicted=True, requires="apt")
     assert describe_change(planned, check=True) == "would start docker"
     assert describe_change(applied, check=False) == "start docker"
     assert describe_change(predicted, check=True) == "would start docker (predicted: requires apt)"
@@ -75,7 +75,7 @@ def test_changes_are_worded_by_what_became_of_them() -> None:
 def test_hosts_that_cannot_be_logged_in_to_are_unreachable() -> None:
     """Errors of the whole Unreachable branch of the tree, and no other."""
     kinds = ("Unreachable", "LoginRefused", "ChangeFailed", "NoSuchError")
-    labels = [failure_label(ErrorSeen("h", "", "", kind, "", "")) for kind in kinds]
+    labels = [failure_label(ErrorEvent("h", "", "", kind, "", "")) for kind in kinds]
     assert labels == ["UNREACHABLE", "UNREACHABLE", "FAILED", "FAILED"]
 
 
