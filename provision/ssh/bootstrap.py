@@ -154,7 +154,7 @@ class Handshake:
         """The error for a shell that ended before its greeting: sudo refused, or the user has no usable shell."""
         output = f": {self._last_lines()}" if self._last_lines() else ""
         if self.sudo and self.password:
-            return self.wrong_password()
+            return self.password_refused()
         if self.sudo and code == 127:
             return BecomeError(f"{self.host}: sudo is not installed{output}", hint="install sudo, or log in as root")
         if self.sudo:

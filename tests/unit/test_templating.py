@@ -43,7 +43,7 @@ def test_the_first_folder_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{{ missing }}", "'missing' is undefined"),
         ("{% if x %}{{ missing }}{% endif %}", "'missing' is undefined"),
@@ -52,13 +52,13 @@ def test_the_first_folder_wins(tmp_path: Path) -> None:
         ("{{ x", "TemplateSyntaxError"),
     ],
 )
-def test_what_is_wrong_is_told(mine: Path, text: str, said: str) -> None:
+def test_the_error_names_the_template_and_the_fault(mine: Path, text: str, message: str) -> None:
     """A misspelt name is an error, not an empty text."""
     (mine / "x.j2").write_text(text)
     with pytest.raises(UsageError, match=r"templates/x\.j2: ") as caught:
         render("x.j2", x={"a": 1})
-    assert said in caught.value.text
-    assert "mend the template" in caught.value.hint
+    assert message in caught.value.text
+    assert "fix the template" in caught.value.hint
 
 
 def test_one_that_is_not_there() -> None:
