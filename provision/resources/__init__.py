@@ -1,4 +1,37 @@
-"""The nouns of a wanted state, one per file. Pure values: they look and plan, the engine does."""
+"""Resources: the nouns of the desired state. They are values that observe and plan; the engine applies.
+
+On every host:
+
+    File             a file has this content
+    Absent           a file does not exist
+    Directory        a directory exists
+    ConfigFragment   a configuration fragment is there, and its program accepted it
+    JsonSettings     a JSON file has these top-level keys; others stay
+    Download         a file was downloaded and has this checksum
+    Packages         Debian packages are installed
+    AptSource        a package repository is set up
+    User             a user exists
+    GroupMember      a user belongs to a group
+    Unit             a systemd unit of ours is installed and runs
+    AbsentUnit       a systemd unit of ours is stopped and removed
+    Service          an installed systemd unit runs and starts at boot
+    Firewall, Rule   ufw allows these ports
+    TrustedCa        programs on the host trust a CA
+
+With Docker and GitLab:
+
+    BuiltImage       an image is built and in the registry
+    Deployment       a container runs the image that its tag names
+    ProjectSettings  a GitLab project has these settings, runners and variables
+    PipelineFile     a project's .gitlab-ci.yml is this text
+    RubySettings     gitlab.rb has these settings
+    CertificatePair  a certificate and its key exist and are valid for a host name
+    S3Bucket         a bucket can be used with these keys
+    RunnerEntries    config.toml of gitlab-runner has these runners
+    RunnerSettings   a runner has these settings in GitLab
+
+For resources of your own: Resource, Probe, Observation, Change, Note, Handler, ApiQuery, ApiAction.
+"""
 
 from __future__ import annotations
 
