@@ -224,7 +224,7 @@ def _is_resolved(name: str) -> bool:
 
 
 def _innermost_reason(error: BaseException) -> str:
-    """What the innermost exception says: it names the cause that a reader can fix."""
+    """The message of the innermost exception, which names the cause."""
     while True:
         inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         if not isinstance(inner, BaseException):

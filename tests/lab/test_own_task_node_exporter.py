@@ -143,7 +143,7 @@ def test_check_mode_changes_nothing(harness: Harness) -> None:
     ("host", "order"), [(FIRST, ("node_exporter", "firewall")), (LAST, ("firewall", "node_exporter"))]
 )
 def test_in_either_order(harness: Harness, host: str, order: tuple[str, str]) -> None:
-    """Each task twice, then both together: the second run changes nothing, and no task removes the other's rule."""
+    """Each task twice, then both in one run: the second run changes nothing, and no task removes the other's rule."""
     for name in order:
         twice(harness, name, "--limit", host)
     settled(harness, *order, "--limit", host)

@@ -19,7 +19,7 @@ from provision.secret import Secret
 class RunnerRecord:
     """What a task recorded about a runner that it wrote to config.toml.
 
-    fingerprint  stands for its token
+    fingerprint  of its token
     id           its number in GitLab, where it is known
     created      whether we had GitLab create it
     keys         the dotted keys that we set in its entry

@@ -22,8 +22,8 @@ from provision.shell import Command, Result
 class TokenAnswers:
     """What GitLab servers answered.
 
-    status   the HTTP status for each (url, token); 0 without an answer. Token "-" stands for a server that was asked
-             without a token, whether it answers at all
+    status   the HTTP status for each (url, token); 0 without an answer. Token "-" is for a server that was asked
+             without a token, to find out whether it answers
     reasons  by URL, why a server did not answer or reported an error
     """
 
@@ -31,7 +31,7 @@ class TokenAnswers:
     reasons: Mapping[str, str]
 
     def reason(self, url: str, status: int) -> str:
-        """Why this status says nothing about a token."""
+        """Why this status does not show whether a token is valid."""
         return self.reasons.get(url) or f"it answers {status}"
 
 
@@ -48,7 +48,7 @@ def read_tokens(result: Result) -> TokenAnswers:
         code, curl_code, url, token, *kind = line.split(" ")
         status[url, token] = int(code)
         if int(code) == 403 and kind and kind[0] and not kind[0].startswith("application/json"):
-            # From a proxy, or from a GitLab that has banned the host's address: it says nothing about the token.
+            # From a proxy, or from a GitLab that has banned the host's address: the token may be valid.
             status[url, token] = 0
             reasons[url] = "it answers every request of the host with 403: the host is banned, or a proxy is in between"
         elif int(code) == 0:

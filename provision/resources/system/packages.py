@@ -100,7 +100,7 @@ class Packages(Resource):
         return not self.version or name not in self._pinned() or fnmatchcase(found.version, self.version)
 
     def _install(self, wrong: list[str], installed: Mapping[str, Installed]) -> Change:
-        # Packages that are pinned together change together: apt may find no solution otherwise.
+        # All pinned packages change in one step: apt may find no solution otherwise.
         to_install = [name for name in self.names if name in wrong or name in self._pinned()]
         arguments = [
             f"{name}={self.version}" if self.version and name in self._pinned() else name for name in to_install

@@ -20,7 +20,7 @@ class User(Resource):
     """A local user exists, with this home and shell, and belongs to these groups besides its own.
 
     system   a user for a service: a number below 1000, no password, and by default no home and no login shell
-    home     its home directory; it is created together with an ordinary user. For a system user yield a `Directory`
+    home     its home directory, which is created with an ordinary user. For a system user yield a `Directory`
     shell    its login shell
     groups   further groups, which must exist; groups that others added it to stay
 

@@ -1,4 +1,4 @@
-"""What is sent to GitLab's API, against GitLab's own generated description of it: paths, names, types, choices.
+"""Requests to GitLab's API, compared with GitLab's own generated description: paths, names, types, choices.
 
 Sent by the code that runs, to the lab's API on loopback, which answers; recorded on the way. The description is
 Swagger 2, generated, and loose: see `meant`.
@@ -118,7 +118,7 @@ def described() -> Any:
 
 
 def operation(described: Any, sent: Sent) -> Any:
-    """What the description says of that method and path; the template with the fewest holes counts."""
+    """The description of that method and path; the template with the fewest parameters counts."""
     found = [
         (template.count("{"), template)
         for template, operations in described["paths"].items()
@@ -131,7 +131,7 @@ def operation(described: Any, sent: Sent) -> Any:
 def meant(described: Any, schema: dict[str, Any]) -> dict[str, Any]:
     """A body's schema as it is meant: no unknown names; lists may be texts with commas, as GitLab takes both.
 
-    An owner is said to be required always: that is so of the one that goes with the runner's type.
+    The description requires every kind of owner: only the one of the runner's type is meant.
     """
     if "$ref" in schema:
         schema = described["definitions"][schema["$ref"].rpartition("/")[2]]
@@ -153,7 +153,7 @@ def meant(described: Any, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(described: Any, sent: Sent) -> None:
-    """Names, types, choices and what is required; and the status is one that is foreseen."""
+    """Checks names, types, choices and what is required, and that the status is a described one."""
     known = operation(described, sent)
     assert str(sent.status) in known["responses"]
     parameters = {one["name"]: one for one in known.get("parameters", []) if one["in"] == "query"}
@@ -186,25 +186,25 @@ def checked(described: Any, between: Between, *calls: str) -> None:
         ("project_type", 1, "/runners", []),
     ],
 )
-def test_making_a_runner(
+def test_creating_a_runner(
     described: Any, between: Between, scope: str, owner: str | int | None, listed: str, before: list[str]
 ) -> None:
-    """Looked whether an earlier run made it, then made with all that the inventory can say."""
-    made = RunnerCreator(between.api, ALL, scope, owner, marker="made by provision for host: builder").create()
-    assert made.token.reveal().startswith("glrt-")
+    """Looked for among unused ones, then created with every field that the inventory can give."""
+    runner = RunnerCreator(between.api, ALL, scope, owner, marker="made by provision for host: builder").create()
+    assert runner.token.reveal().startswith("glrt-")
     checked(described, between, f"GET {listed} 200", *before, "POST /user/runners 201")
     assert between.sent[-1].body["maintenance_note"] == "rack 7\nmade by provision for host: builder"
 
 
-def test_making_a_groups_runner(described: Any, between: Between) -> None:
-    """As far as the lab goes, which has no groups: the request is as described."""
+def test_creating_a_runner_of_a_group(described: Any, between: Between) -> None:
+    """The lab has no groups; the request is as described."""
     with pytest.raises(ApiFailed, match="403"):
         RunnerCreator(between.api, {"description": "builder"}, "group_type", 7).create()
     checked(described, between, "POST /user/runners 403")
 
 
-def test_taking_one_over(described: Any, between: Between) -> None:
-    """What a killed run made: brought to what is wanted by now, and given a new token."""
+def test_taking_over_an_unused_runner(described: Any, between: Between) -> None:
+    """It gets the fields that are wanted now, and a new token."""
     first = RunnerCreator(between.api, ALL, marker="made by provision for host: builder").create()
     del between.sent[:]
     again = RunnerCreator(between.api, {**ALL, "paused": True}, marker="made by provision for host: builder").create()
@@ -219,7 +219,7 @@ def test_taking_one_over(described: Any, between: Between) -> None:
     )
 
 
-def test_registering_the_old_way(described: Any, between: Between) -> None:
+def test_registration_token(described: Any, between: Between) -> None:
     """With a registration token."""
     RunnerCreator(
         between.api, ALL, registration_token=Secret("old"), marker="made by provision for host: builder"
@@ -228,27 +228,27 @@ def test_registering_the_old_way(described: Any, between: Between) -> None:
 
 
 def test_comparing_and_changing_settings(described: Any, between: Between, tmp_path: Path) -> None:
-    """A runner that is known by its token: its number is asked, it is looked at, and what differs is put."""
-    made = RunnerCreator(between.api, {"description": "old"}).create()
+    """A runner that is known by its token: its number and settings are read, and what differs is set."""
+    runner = RunnerCreator(between.api, {"description": "old"}).create()
     (tmp_path / ".runner_system_id").write_text("s_0123456789ab\n")
     (tmp_path / "home").mkdir()
     host = LocalSession({"/etc/gitlab-runner": tmp_path, "/var/lib/provision": tmp_path / "home"})
     wanted = {**ALL, "tag_list": ["docker", "build"]}
     del wanted["maintenance_note"], between.sent[:]
-    resource = RunnerSettings("builder", between.api, wanted, made.token)
+    resource = RunnerSettings("builder", between.api, wanted, runner.token)
     (change,) = planned(resource, observe_on(host, resource))
     assert isinstance(change, Change)
     assert isinstance(change.run, ApiAction)
     change.run.make()
-    number = made.id
+    number = runner.id
     checked(described, between, "POST /runners/verify 200", f"GET /runners/{number} 200", f"PUT /runners/{number} 200")
     del between.sent[:]
-    (proof,) = planned(resource, observe_on(host, resource))  # nothing differs any more
-    assert proof.verification
+    (comparison,) = planned(resource, observe_on(host, resource))  # nothing differs any more
+    assert comparison.verification
 
 
 def test_what_the_host_asks(described: Any, between: Between, tmp_path: Path) -> None:
-    """Tokens proven, and runners taken out: one that was given, one that we made."""
+    """Tokens are verified, and runners deleted: one that was given, one that we created."""
     (tmp_path / ".runner_system_id").write_text("s_0123456789ab\n")
     host = LocalSession({"/etc/gitlab-runner": tmp_path})
     one, two = (RunnerCreator(between.api, {"description": name}).create().token for name in ("one", "two"))

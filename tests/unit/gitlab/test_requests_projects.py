@@ -1,4 +1,4 @@
-"""What `project` and `pipeline` send to GitLab's API, against GitLab's own description of it.
+"""Requests of `project` and `pipeline` to GitLab's API, compared with GitLab's own description.
 
 Branches and merge requests are not in that description: their requests are held against the shape that the documentation
 gives (docs.gitlab.com/api/branches, docs.gitlab.com/api/merge_requests).
@@ -44,8 +44,8 @@ BY_HAND = {
 }
 
 
-def carried_out(resource: Resource, host: LocalSession) -> None:
-    """Looks, and makes the changes at the API."""
+def apply(resource: Resource, host: LocalSession) -> None:
+    """Observes, and makes the changes at the API."""
     for change in planned(resource, observe_on(host, resource)):
         if isinstance(change.run, ApiAction):
             change.run.make()
@@ -56,7 +56,7 @@ def checked(described: Any, between: Between, *calls: str) -> None:
     assert [f"{one.method} {one.path.removeprefix('/api/v4')} {one.status}" for one in between.sent] == list(calls)
     for one in between.sent:
         if not _by_hand(one):
-            # That a file may be missing is said in the documentation, and not in the description.
+            # That a file may be missing is in the documentation, and not in the description.
             check(described, replace(one, status=200) if (one.method, one.status) == ("GET", 404) else one)
 
 
@@ -79,7 +79,7 @@ def host(tmp_path: Any) -> LocalSession:
 
 
 def test_a_project(described: Any, between: Between, host: LocalSession) -> None:
-    """Settings, a runner, variables of every kind: made, changed, replaced."""
+    """Settings, a runner, variables of every kind: created, changed, replaced."""
     between.api.post(
         "/user/runners", {"runner_type": "project_type", "project_id": 1, "description": "r", "locked": False}
     )
@@ -93,12 +93,12 @@ def test_a_project(described: Any, between: Between, host: LocalSession) -> None
     settings = {"shared_runners_enabled": False, "container_registry_access_level": "private"}
     wanted = WantedProject("root/one", settings, ("r",), (), variables)
     del between.sent[:]
-    carried_out(ProjectSettings(wanted, between.api), host)
+    apply(ProjectSettings(wanted, between.api), host)
     looks = (f"GET {PLACE} 200", f"GET {PLACE}/variables 200", "GET /runners/all 200", "GET /runners/1 200")
     checked(described, between, *looks, f"PUT {PLACE} 200", "PUT /runners/1 200", *[f"POST {PLACE}/variables 201"] * 4)
     del between.sent[:]
     other = (WantedVariable("A", "other", "production"), WantedVariable("B", Secret("masked-value"), hidden=True))
-    carried_out(ProjectSettings(WantedProject("root/one", variables=other), between.api), host)
+    apply(ProjectSettings(WantedProject("root/one", variables=other), between.api), host)
     checked(
         described,
         between,
@@ -115,7 +115,7 @@ def test_assigning_a_runner(described: Any, between: Between, host: LocalSession
     made = {"runner_type": "project_type", "project_id": 1, "description": "r", "locked": True}
     between.api.post("/user/runners", made)
     del between.sent[:]
-    carried_out(ProjectSettings(WantedProject("root/two", runners=("r",)), between.api), host)
+    apply(ProjectSettings(WantedProject("root/two", runners=("r",)), between.api), host)
     place = "/projects/root%2Ftwo"
     looks = (f"GET {place} 200", "GET /runners/all 200", "GET /runners/1 200")
     steps = ("GET /runners/1 200", "PUT /runners/1 200", f"POST {place}/runners 201", "PUT /runners/1 200")
@@ -127,27 +127,27 @@ FILE = f"{PLACE}/repository/files/.gitlab-ci.yml"
 
 
 def test_committing_a_pipeline(described: Any, between: Between, host: LocalSession) -> None:
-    """A first commit, a change, and a branch made of another."""
-    carried_out(PipelineFile("root/one", between.api, TEXT, "first"), host)
+    """A first commit, a change, and a new branch."""
+    apply(PipelineFile("root/one", between.api, TEXT, "first"), host)
     checked(described, between, f"GET {PLACE} 200", "POST /projects/1/ci/lint 200", f"POST {FILE} 201")
     del between.sent[:]
-    carried_out(PipelineFile("root/one", between.api, TEXT + "# two\n", "second"), host)
+    apply(PipelineFile("root/one", between.api, TEXT + "# two\n", "second"), host)
     steps = (f"GET {PLACE} 200", f"GET {FILE} 200", "POST /projects/1/ci/lint 200", f"PUT {FILE} 200")
     checked(described, between, *steps)
     del between.sent[:]
-    carried_out(PipelineFile("root/one", between.api, TEXT, "third", "ci"), host)
+    apply(PipelineFile("root/one", between.api, TEXT, "third", "ci"), host)
     steps = (f"GET {PLACE} 200", f"GET {FILE} 404", f"GET {PLACE}/repository/branches/ci 404", f"GET {FILE} 200")
     checked(described, between, *steps, "POST /projects/1/ci/lint 200", f"PUT {FILE} 200")
     assert between.sent[-1].body["start_branch"] == "main"
 
 
 def test_a_merge_request(described: Any, between: Between, host: LocalSession) -> None:
-    """A branch of ours with a request; a stale one is made anew."""
+    """A branch of ours with a merge request; an outdated one is created again."""
     repository = Repository(between.api, PLACE)
     repository.commit("README.md", "hello\n", None, {"branch": "main"}, "first")
     repository.commit("x", "stale\n", None, {"branch": "ours", "start_branch": "main"}, "stale")
     del between.sent[:]
-    carried_out(PipelineFile("root/one", between.api, TEXT, "second", ours="ours"), host)
+    apply(PipelineFile("root/one", between.api, TEXT, "second", ours="ours"), host)
     branch = f"{PLACE}/repository/branches/ours"
     checked(
         described,

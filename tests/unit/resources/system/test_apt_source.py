@@ -74,7 +74,7 @@ Pin-Priority: 1001
 
 
 def plan(resource: AptSource, **answers: Answer) -> list[Change]:
-    """The changes on an Ubuntu 24.04; what is not given is not there."""
+    """The changes on Ubuntu 24.04; files that are not given do not exist."""
     nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "others": ""}
     return planned(resource, observe(resource, {"system": "ubuntu\nnoble\n24.04\namd64\n", **nothing, **answers}))
 
@@ -89,8 +89,8 @@ def test_bare() -> None:
     assert source.run.stdin.decode() == SOURCE
 
 
-def test_bare_with_a_key_of_ours_and_a_pin() -> None:
-    """Three files; the pin holds each package to the repository's host."""
+def test_bare_with_a_given_key_and_a_pin() -> None:
+    """Three files; the pin binds each package to the repository's host."""
     changes = plan(RUNNER)
     assert [one.summary for one in changes] == [
         "create /etc/apt/keyrings/gitlab-runner.asc",
@@ -115,13 +115,13 @@ def test_converged() -> None:
         (file_is(KEY, "0644"), []),
     ],
 )
-def test_a_key_that_apt_cannot_read_is_fetched_anew(key: Result, summaries: list[str]) -> None:
-    """An empty one, or one under a strict umask: apt would skip the repository without a word."""
+def test_a_key_that_apt_cannot_read_is_fetched_again(key: Result, summaries: list[str]) -> None:
+    """An empty one, or one written with a strict umask: apt would skip the repository without an error."""
     assert [one.summary.split()[0] for one in plan(DOCKER, key=key, source=file_is(SOURCE))] == summaries
 
 
-def test_a_key_of_ours_is_kept_readable() -> None:
-    """Mode and content alike."""
+def test_a_given_key_stays_readable() -> None:
+    """Its mode is set as its content is."""
     (change,) = plan(
         RUNNER,
         key=file_is(KEY, "0600"),
@@ -132,8 +132,8 @@ def test_a_key_of_ours_is_kept_readable() -> None:
     assert change.summary == "set /etc/apt/keyrings/gitlab-runner.asc to 0644 root:root (was 0600 root:root)"
 
 
-def test_others_are_moved_away() -> None:
-    """Two entries for one repository with different keys make every apt call fail: the other is put among the backups."""
+def test_other_sources_are_moved_away() -> None:
+    """Two entries for one repository with different keys make every call of apt fail: the other one is moved to the backups."""
     first, second, *_ = plan(
         DOCKER, others="/etc/apt/sources.list.d/docker.list\n/etc/apt/sources.list.d/x y.sources\n"
     )
@@ -144,15 +144,15 @@ def test_others_are_moved_away() -> None:
 
 
 def test_broken() -> None:
-    """A system that is not Debian's, a source that cannot be read."""
+    """Another system, and a source that cannot be read."""
     with pytest.raises(ProbeFailed, match="not Debian or Ubuntu"):
         plan(DOCKER, system="fedora\n\n41\nx86_64\n")
     with pytest.raises(ProbeFailed, match=r"docker\.sources cannot be read"):
         plan(DOCKER, key=file_is(KEY), source=Result(b"", b"cat: Is a directory", 1))
 
 
-def others_of(resource: AptSource, folder: Path) -> list[str]:
-    """The question for others, asked of a folder with a real grep."""
+def other_sources(resource: AptSource, folder: Path) -> list[str]:
+    """The other sources in a folder, found with a real grep."""
     session = LocalSession({"/etc/apt/sources.list.d": folder})
     question = resource.probe()["others"]
     assert isinstance(question, Command)
@@ -161,8 +161,8 @@ def others_of(resource: AptSource, folder: Path) -> list[str]:
     return sorted(Path(line).name for line in result.text.splitlines())
 
 
-def test_others_are_found_by_what_they_name(tmp_path: Path) -> None:
-    """In both formats, http or https; our own file and other repositories are none."""
+def test_other_sources_are_found_by_their_repository(tmp_path: Path) -> None:
+    """In both formats, http or https; neither our own file nor other repositories count."""
     files = {
         "docker.list": "deb [signed-by=/usr/share/keyrings/d.gpg] https://download.docker.com/linux/ubuntu noble stable",
         "old.sources": "Types: deb\nURIs: http://download.docker.com/linux/ubuntu\n",
@@ -172,12 +172,12 @@ def test_others_are_found_by_what_they_name(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert others_of(DOCKER, tmp_path) == ["docker.list", "old.sources"]
-    assert others_of(RUNNER, tmp_path) == []
+    assert other_sources(DOCKER, tmp_path) == ["docker.list", "old.sources"]
+    assert other_sources(RUNNER, tmp_path) == []
 
 
-def test_others_of_several_are_found_at_once(tmp_path: Path) -> None:
-    """One grep for all repositories of a host, with the answers that each alone would have had."""
+def test_other_sources_of_several_repositories(tmp_path: Path) -> None:
+    """One grep for all repositories of a host; each gets the answer that it would get alone."""
     names = {
         "docker.sources": SOURCE,
         "a b.list": f"deb {DOCKER.uri.split('{')[0]}ubuntu noble stable",
@@ -186,24 +186,24 @@ def test_others_of_several_are_found_at_once(tmp_path: Path) -> None:
     for name, text in names.items():
         (tmp_path / name).write_text(text)
     session = LocalSession({"/etc/apt/sources.list.d": tmp_path})
-    eyes = Observer(session)
+    observer = Observer(session)
     questions = [one.probe()["others"] for one in (DOCKER, RUNNER)]
-    eyes.ask(questions)
-    assert [Path(eyes.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
+    observer.ask(questions)
+    assert [Path(observer.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
     assert [len(look) for look in session.batches] == [1]
 
 
-def test_no_others_in_an_empty_folder(tmp_path: Path) -> None:
-    """grep finds no file: still no failure."""
-    assert others_of(DOCKER, tmp_path) == []
+def test_no_other_sources_in_an_empty_folder(tmp_path: Path) -> None:
+    """grep finds no file, which is no failure."""
+    assert other_sources(DOCKER, tmp_path) == []
 
 
-def test_a_mirror_whose_address_begins_alike_is_no_other(tmp_path: Path) -> None:
-    """`…/docker` is not `…/docker-testing`, though the one begins as the other."""
+def test_another_mirror_with_the_same_beginning(tmp_path: Path) -> None:
+    """`…/docker` is not `…/docker-testing`."""
     (tmp_path / "testing.list").write_text("deb https://mirror.example.com/docker-testing noble stable")
     (tmp_path / "same.list").write_text("deb https://mirror.example.com/docker/ noble stable")
     mirror = replace(DOCKER, uri="https://mirror.example.com/docker")
-    assert others_of(mirror, tmp_path) == ["same.list"]
+    assert other_sources(mirror, tmp_path) == ["same.list"]
 
 
 def fetch(local: Local, tmp_path: Path, served: str) -> tuple[Result, Path]:
@@ -234,16 +234,16 @@ def test_a_key_is_fetched_readable_for_apt(local: Local, tmp_path: Path) -> None
 
 
 @needs_curl
-def test_what_is_no_key_is_not_kept(local: Local, tmp_path: Path) -> None:
-    """A captive portal's page, say."""
+def test_a_page_that_is_no_key_is_refused(local: Local, tmp_path: Path) -> None:
+    """For example the page of a captive portal."""
     result, folder = fetch(local, tmp_path, "<html>log in first</html>")
     assert result.code == 1
     assert result.errors == f"file://{tmp_path}/upstream.gpg is no OpenPGP key\n"
     assert list(folder.iterdir()) == []
 
 
-def test_a_other_survives_among_the_backups(tmp_path: Path) -> None:
-    """Moved, not deleted."""
+def test_another_source_is_moved_to_the_backups(tmp_path: Path) -> None:
+    """It is not deleted."""
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "docker.list").write_text("deb https://download.docker.com/linux/ubuntu noble stable\n")
@@ -255,27 +255,27 @@ def test_a_other_survives_among_the_backups(tmp_path: Path) -> None:
     assert [one.name for one in (tmp_path / "home" / "backup").iterdir()] == ["docker.list"]
 
 
-def test_an_expired_key_of_ours_is_refused() -> None:
+def test_an_expired_given_key_is_refused() -> None:
     """Before anything is changed: apt would refuse the repository."""
     source = AptSource("gitlab", "https://mirror.example.com/gitlab", "noble", "main", key=EXPIRED)
     with pytest.raises(Refused, match=r"mirror\.example\.com/gitlab: it expired on 2020-01-31"):
         plan(source)
 
 
-def test_what_is_no_key_of_ours_is_refused() -> None:
-    """A web page that a mirror sent, say."""
+def test_a_given_text_that_is_no_key_is_refused() -> None:
+    """For example the web page of a mirror."""
     with pytest.raises(Refused, match="neither an armoured key nor an OpenPGP packet"):
         plan(AptSource("gitlab", "https://mirror.example.com/gitlab", "noble", "main", key="<html>"))
 
 
 def test_an_expired_key_on_the_host_is_fetched_again() -> None:
-    """The publisher has a newer one."""
+    """The publisher may have a newer one."""
     (change,) = plan(DOCKER, key=file_is(EXPIRED), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expired on 2020-01-31")
     assert not change.verification
 
 
-def test_a_key_that_expires_soon_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_expires_soon_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every run until there is a newer one; that is not counted as a change."""
     monkeypatch.setattr(apt_source, "_condition", lambda _: ("it expires on 2030-01-01", True))
     (change,) = plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE))

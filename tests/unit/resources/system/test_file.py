@@ -1,4 +1,4 @@
-"""`File` and `Absent`: bare, half done, converged, broken; then carried out with a real sh."""
+"""`File` and `Absent`: bare, half done, converged, broken; then applied with a real sh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOTD = File("/etc/motd", "hello\n", notify=(RELOAD,))
 
 
 def test_bare() -> None:
-    """No file: one change creates it, shows all of it and owes the handler."""
+    """No file: one change creates it, shows its content and notifies the handler."""
     (change,) = planned(MOTD, observe(MOTD, NO_FILE))
     assert (change.summary, change.action) == ("create /etc/motd", "create")
     assert change.diff == "--- /etc/motd (now)\n+++ /etc/motd (wanted)\n@@ -0,0 +1 @@\n+hello"
@@ -27,14 +27,14 @@ def test_bare() -> None:
 
 
 def test_an_empty_file_that_is_wanted_is_created() -> None:
-    """Absent and empty are two states."""
+    """An absent file is not an empty one."""
     empty = File("/etc/empty", "")
     assert [one.action for one in planned(empty, observe(empty, NO_FILE))] == ["create"]
     assert planned(empty, observe(empty, file_is(""))) == []
 
 
 def test_half_done_content() -> None:
-    """Another content: updated, and the mode and owner go along in the same change."""
+    """Another content: the same change sets mode and owner."""
     (change,) = planned(MOTD, observe(MOTD, file_is("good bye\n", "0600", "bob:bob")))
     assert (change.summary, change.action) == ("update /etc/motd", "update")
     assert change.diff.splitlines()[3:] == ["-good bye", "+hello"]
@@ -42,7 +42,7 @@ def test_half_done_content() -> None:
 
 @pytest.mark.parametrize(("mode", "owner"), [("0600", "root:root"), ("0644", "bob:root"), ("4755", "root:root")])
 def test_half_done_mode_or_owner(mode: str, owner: str) -> None:
-    """The content fits: only mode and owner are set, and nothing is owed."""
+    """The same content: only mode and owner are set, and no handler is notified."""
     (change,) = planned(MOTD, observe(MOTD, file_is("hello\n", mode, owner)))
     assert change.summary == f"set /etc/motd to 0644 root:root (was {mode} {owner})"
     assert change.run == sh("chown -- root:root /etc/motd && chmod -- 0644 /etc/motd")
@@ -50,14 +50,14 @@ def test_half_done_mode_or_owner(mode: str, owner: str) -> None:
 
 
 def test_converged() -> None:
-    """Nothing to do, nothing to say."""
+    """No changes, no notes."""
     seen = observe(MOTD, file_is("hello\n"))
     assert planned(MOTD, seen) == []
     assert notes(MOTD, seen) == []
 
 
 def test_broken() -> None:
-    """A file that cannot be read (a directory, say) is a fault of the host, with its own words."""
+    """A file that cannot be read, for example a directory: the host's own message."""
     seen = observe(MOTD, Result(b"0755 root:root\n", b"cat: /etc/motd: Is a directory\n", 1))
     with pytest.raises(ProbeFailed, match="/etc/motd cannot be read: cat: /etc/motd: Is a directory") as caught:
         planned(MOTD, seen)
@@ -65,7 +65,7 @@ def test_broken() -> None:
 
 
 def test_binary_content_is_compared_byte_by_byte() -> None:
-    """Bytes that are no UTF-8 neither fail nor look alike."""
+    """Bytes that are not UTF-8 are shown, and different ones look different."""
     key = File("/etc/key.gpg", b"\x99\xff\n")
     assert planned(key, observe(key, file_is(b"\x99\xff\n"))) == []
     (change,) = planned(key, observe(key, file_is(b"\x99\xfe\n")))
@@ -73,7 +73,7 @@ def test_binary_content_is_compared_byte_by_byte() -> None:
 
 
 def test_a_secret_is_in_no_diff_and_no_script() -> None:
-    """Its digest tells that it changed; the text travels on standard input."""
+    """Its checksum shows that it changed; the text is sent on standard input."""
     key = File("/etc/key", Secret("very-secret-key\n"), mode="0600")
     (change,) = planned(key, observe(key, file_is("old-secret\n", "0600")))
     assert "secret-key" not in change.diff
@@ -86,21 +86,21 @@ def test_a_secret_is_in_no_diff_and_no_script() -> None:
 
 
 def test_a_known_secret_inside_a_file_is_masked_in_its_diff() -> None:
-    """Line by line, with what is no secret shown."""
+    """Line by line; the rest is shown."""
     Secret("s3cr3t-in-a-line")
     conf = File("/etc/conf", "user = me\npassword = s3cr3t-in-a-line\n")
     (change,) = planned(conf, observe(conf, file_is("user = me\n")))
     assert change.diff.splitlines()[3:] == [" user = me", "+password = ***"]
 
 
-def test_line_ends_and_secrets_that_differ_are_told() -> None:
-    """Lines that look alike are explained."""
+def test_differences_in_line_ends_and_secrets() -> None:
+    """Lines that look equal are explained."""
     (change,) = planned(MOTD, observe(MOTD, file_is("hello\r\n")))
     assert change.diff.splitlines()[3:] == ["-hello", "+hello", "(the lines differ in secrets or line endings)"]
 
 
 def test_a_long_diff_is_cut() -> None:
-    """400 lines, and how many there are more."""
+    """400 lines, and the number of further ones."""
     long = File("/etc/long", "".join(f"{number}\n" for number in range(1000)))
     (change,) = planned(long, observe(long, NO_FILE))
     assert change.diff.splitlines()[-1] == "… 603 more lines"
@@ -113,7 +113,7 @@ def host(tmp_path: Path) -> LocalSession:
 
 
 def test_applied_it_converges(host: LocalSession, tmp_path: Path) -> None:
-    """Created, then mended when content or mode drift, and otherwise left alone."""
+    """It is created, fixed when content or mode differ, and otherwise unchanged."""
     wanted = File("/etc/conf d/it's", "50%\n\\n $HOME `x`\n", mode="0640", owner=ME)
     target = tmp_path / "etc" / "conf d" / "it's"
     assert apply(wanted, host) == ["create /etc/conf d/it's"]
@@ -128,7 +128,7 @@ def test_applied_it_converges(host: LocalSession, tmp_path: Path) -> None:
 
 
 def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
-    """A file, and a link to nowhere, go; what is not there is left so."""
+    """A file and a dangling link are deleted; nothing happens where there is none."""
     gone = Absent("/etc/old.list", notify=(RELOAD,))
     folder = tmp_path / "etc"
     folder.mkdir()

@@ -83,7 +83,7 @@ def summaries(changes: list[Change]) -> list[str]:
 
 
 class TestReading:
-    """`read_rules`, over what a real sh and grep find in files as ufw writes them."""
+    """`read_rules` on files as ufw writes them, read with a real sh."""
 
     @pytest.fixture
     def text(self, tmp_path: Path) -> str:
@@ -120,8 +120,8 @@ class TestReading:
         assert found.limited == {Rule("2222")}
         assert (found.enabled, found.ipv6, found.ssh_port) == (True, True, "2222")
 
-    def test_nothing_is_there(self, tmp_path: Path) -> None:
-        """No ufw, no SSH: no rules, off."""
+    def test_no_ufw(self, tmp_path: Path) -> None:
+        """No rules, off, and no port of SSH."""
         found = read_rules(self.ask(tmp_path, None))
         assert (found.rules, found.enabled, found.ssh_port) == (frozenset(), False, "")
 
@@ -263,7 +263,7 @@ class TestPlan:
         assert "# allow_port.sh\nset -- 'provision: ssh' 2222/tcp\n" in changes[0].run.script
 
     def test_off_and_not_to_be_switched_on(self) -> None:
-        """The rules are added, and a note says when they take effect."""
+        """The rules are added, with a note about when they take effect."""
         seen = seen_of(WALL, rules(enabled=False))
         assert summaries(planned(WALL, seen)) == ["allow 22/tcp", "allow 5555/tcp", "allow 80/tcp"]
         assert notes(WALL, seen) == [
@@ -301,7 +301,7 @@ class TestPlan:
         ]
 
     def test_a_limit_on_ssh_stays_and_is_reported(self) -> None:
-        """It allows SSH; a note says that it limits this tool as well."""
+        """It allows SSH, with a note that it limits this tool as well."""
         seen = seen_of(ON, rules("limit tcp 22", "allow tcp 5555", "allow tcp 80"))
         assert planned(ON, seen) == []
         assert notes(ON, seen) == ["ufw limits port 22: more than 6 logins in 30 s are refused, ours too"]
@@ -357,17 +357,17 @@ class TestScripts:
     """The changes' scripts, with a ufw that prints what the real one was recorded to print."""
 
     @staticmethod
-    def run(local: Local, change: Change, folder: Path, said: str, code: int = 0) -> Result:
+    def run(local: Local, change: Change, folder: Path, output: str, code: int = 0) -> Result:
         """Runs with a `ufw` in the path that prints this."""
         ufw = folder / "ufw"
-        ufw.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit {code}\n")
+        ufw.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\nexit {code}\n")
         ufw.chmod(0o755)
         session = local({}, {"PATH": f"{folder}:/usr/bin:/bin"})
         assert isinstance(change.run, Command)
         return session.run(change.run, deadline=10)
 
     @pytest.mark.parametrize(
-        ("said", "code", "fails"),
+        ("output", "code", "fails"),
         [
             ("Rules updated\nRules updated (v6)", 0, False),
             ("Rule added\nRule added (v6)", 0, False),
@@ -377,13 +377,13 @@ class TestScripts:
         ],
     )
     def test_adding_is_checked_by_the_output_of_ufw(
-        self, local: Local, tmp_path: Path, said: str, code: int, fails: bool
+        self, local: Local, tmp_path: Path, output: str, code: int, fails: bool
     ) -> None:
         """Its exit code is 0 for some failures."""
         change, *_ = plan(WALL, rules())
-        result = self.run(local, change, tmp_path, said, code)
+        result = self.run(local, change, tmp_path, output, code)
         assert (result.code != 0) == fails
-        assert result.errors.strip() == (said if fails else "")
+        assert result.errors.strip() == (output if fails else "")
 
     @pytest.mark.parametrize(
         ("added", "fails"),
@@ -419,6 +419,6 @@ class TestScripts:
         ("inside 80/tcp\n", []),
     ],
 )
-def test_ports_that_docker_publishes_past_the_firewall(text: str, ports: list[str]) -> None:
-    """By port; those on loopback do not count."""
+def test_ports_that_docker_publishes(text: str, ports: list[str]) -> None:
+    """Sorted by port; those on loopback do not count."""
     assert published(text) == ports

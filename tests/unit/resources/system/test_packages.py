@@ -1,4 +1,4 @@
-"""`Packages`: what is installed at which version."""
+"""`Packages`: bare, half done, converged, broken."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def install_line(change: Change) -> str:
 
 
 def test_bare() -> None:
-    """All in one transaction, pinned ones with their version, then held."""
+    """All in one transaction, pinned ones with their version; then those are held."""
     install, hold = plan(DOCKER, {})
     assert install.summary == "install docker-ce, docker-ce-cli, containerd.io (version 5:29.*)"
     assert (install.action, install.deadline) == ("create", 1800)
@@ -46,7 +46,7 @@ def test_bare() -> None:
 
 
 def test_half_done() -> None:
-    """One of a pinned pair at another version: both move together and are held anew; what has no version of ours stays out of it."""
+    """One of a pinned pair at another version: both are replaced and held again; packages without a version are not."""
     install, hold = plan(DOCKER, {**CONVERGED, "docker-ce": "5:28.0-1"}, ("docker-ce", "docker-ce-cli"))
     assert install.summary == "replace docker-ce 5:28.0-1 by version 5:29.*"
     assert install.action == "update"
@@ -55,7 +55,7 @@ def test_half_done() -> None:
 
 
 def test_one_is_missing() -> None:
-    """Missing ones are installed, and named."""
+    """The summary names the missing ones."""
     install, *_ = plan(DOCKER, {"docker-ce": "5:29.1-1", "docker-ce-cli": "5:29.1-1"}, ("docker-ce", "docker-ce-cli"))
     assert install.summary == "install containerd.io (version 5:29.*)"
 
@@ -66,13 +66,13 @@ def test_converged() -> None:
 
 
 def test_not_held() -> None:
-    """Only the hold is missing, and only where it is."""
+    """Only the package that is not held is held."""
     (hold,) = plan(DOCKER, CONVERGED, ("docker-ce",))
     assert (hold.summary, hold.run) == ("hold docker-ce-cli", sh("apt-mark hold -- docker-ce-cli"))
 
 
-def test_a_hold_of_ours_goes_with_its_pin() -> None:
-    """Without a version any more, what we once held is let go of; what somebody else holds is not."""
+def test_our_hold_is_removed_with_its_version() -> None:
+    """The hold that we recorded is removed; another one stays."""
     free = Packages(("docker-ce", "docker-ce-cli"))
     seen = observe(
         free,
@@ -87,8 +87,8 @@ def test_a_hold_of_ours_goes_with_its_pin() -> None:
     assert change.record is None
 
 
-def test_conflicting_ones_go_first() -> None:
-    """Only those that are there."""
+def test_conflicting_packages_are_removed_first() -> None:
+    """Only installed ones."""
     remove, *rest = plan(DOCKER, {"runc": "1.0"})
     assert remove.summary == "remove runc: in conflict with docker-ce"
     assert remove.action == "delete"
@@ -103,13 +103,13 @@ def test_a_removed_package_with_its_configuration_left_is_not_installed() -> Non
     assert [one.summary for one in planned(docker, seen)] == ["install ufw"]
 
 
-def test_any_version_will_do_without_a_wish() -> None:
-    """No version, no hold, no origin: what is there is left alone."""
+def test_any_version_is_accepted() -> None:
+    """Without version, hold and origin, installed packages stay."""
     assert plan(Packages(("curl", "openssl")), {"curl": "1", "openssl": "0.1"}) == []
 
 
 def test_an_origin_is_asserted_before_installing() -> None:
-    """The script compares the addresses that apt would fetch from; the environment is apt's own."""
+    """The script compares the addresses that apt would fetch from; the environment is for apt alone."""
     runner = Packages(
         ("gitlab-runner", "gitlab-runner-helper-images"),
         version="19.3.0-*",
@@ -125,13 +125,13 @@ def test_an_origin_is_asserted_before_installing() -> None:
 
 
 def test_a_label_names_the_first_and_counts_the_others() -> None:
-    """As plans show it."""
+    """Plans show it."""
     assert DOCKER.label == "Packages docker-ce +2"
     assert Packages(("ufw",)).label == "Packages ufw"
 
 
 class TestFacts:
-    """What dpkg and os-release say."""
+    """Answers of dpkg and os-release."""
 
     def test_packages(self) -> None:
         """Installed ones with version and hold; half installed ones (`iF`, `iU`) are not."""
@@ -147,7 +147,7 @@ class TestFacts:
             read_packages(Result(b"", b"sh: dpkg-query: not found\n", 127))
 
     def test_system(self) -> None:
-        """The four lines."""
+        """Four lines."""
         assert read_system(Result(b"ubuntu\nnoble\n24.04\namd64\n")) == System("ubuntu", "noble", "24.04", "amd64")
 
     @pytest.mark.parametrize(
@@ -155,6 +155,6 @@ class TestFacts:
         [Result(b"fedora\n\n41\n"), Result(b"fedora\n\n41\namd64\n"), Result(b"", b"no os-release", 2)],
     )
     def test_another_system(self, result: Result) -> None:
-        """Only what apt governs."""
+        """Only Debian and Ubuntu are accepted."""
         with pytest.raises(ProbeFailed, match="not Debian or Ubuntu"):
             read_system(result)

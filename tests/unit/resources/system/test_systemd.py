@@ -19,7 +19,7 @@ START = sh("systemctl reset-failed -- docker 2>/dev/null; systemctl start -- doc
 
 
 def unit(active: str, file: str, load: str = "loaded") -> str:
-    """What `systemctl show` prints, in an order of its own."""
+    """The output of `systemctl show`, whose order is not ours."""
     return f"UnitFileState={file}\nLoadState={load}\nActiveState={active}\n"
 
 
@@ -40,7 +40,7 @@ def unit(active: str, file: str, load: str = "loaded") -> str:
     ],
 )
 def test_service(active: str, file: str, summaries: list[str]) -> None:
-    """Each state of a unit, and what it takes."""
+    """Each state of a unit, and the changes that it needs."""
     changes = planned(DOCKER, observe(DOCKER, unit(active, file)))
     assert [one.summary for one in changes] == summaries
     commands = {"enable docker at boot": sh("systemctl enable -- docker"), "start docker": START}
@@ -56,19 +56,19 @@ def test_service(active: str, file: str, summaries: list[str]) -> None:
     ],
 )
 def test_only_what_is_wanted(service: Service, summaries: list[str]) -> None:
-    """Running and starting at boot are asked for apart."""
+    """Running, and starting at boot."""
     assert [one.summary for one in planned(service, observe(service, unit("inactive", "disabled")))] == summaries
 
 
 def test_no_systemd() -> None:
-    """Broken: what does not answer is not taken for stopped."""
+    """Broken: no answer does not mean that the unit is stopped."""
     seen = observe(DOCKER, Result(b"", b"System has not been booted with systemd\n", 1))
     with pytest.raises(ProbeFailed, match="does not answer for docker: System has not been booted"):
         planned(DOCKER, seen)
 
 
 def test_a_unit_that_looks_like_an_option_is_an_argument() -> None:
-    """Names are quoted, and stand behind `--` where something is changed."""
+    """Names are quoted, and come after `--`."""
     odd = Service("-x; reboot")
     (change,) = planned(odd, observe(odd, unit("active", "disabled")))
     assert change.run == sh("systemctl enable -- %s", "-x; reboot")
@@ -156,7 +156,7 @@ def test_a_unit_from_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_units_that_cannot_work(make: Callable[[], Unit]) -> None:
-    """Refused with the name."""
+    """The error has a hint."""
     with pytest.raises(UsageError) as caught:
         make()
     assert caught.value.hint
@@ -170,7 +170,7 @@ def test_equal_units_are_equal() -> None:
 
 
 def test_absent_unit() -> None:
-    """It is stopped and disabled before its file goes."""
+    """It is stopped and disabled before its file is deleted."""
     gone = AbsentUnit("backup.timer")
     assert planned(gone, observe(gone, 0)) == []
     (change,) = planned(gone, observe(gone, 1))

@@ -1,4 +1,4 @@
-"""TLS and plain HTTP by name to another address, against a real server on loopback."""
+"""Connecting to an address under another name, by TLS and plain HTTP, against a real server on loopback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sent(asked: Any) -> dict[str, Any]:
 
 
 class Authority:
-    """A private authority, and a server's certificate for NAME."""
+    """A private CA, and a server's certificate for NAME."""
 
     def __init__(self, folder: Path) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -72,11 +72,11 @@ class Authority:
 
 
 class TestByAddress:
-    """GitLab's name is not resolved here: the address that the inventory gives its host is used."""
+    """GitLab's name is not resolved here: the client connects to the address of its host in the inventory."""
 
     @pytest.fixture
     def authority(self, tmp_path: Path) -> Authority:
-        """Our own."""
+        """A CA."""
         return Authority(tmp_path)
 
     def test_plain_http(self, serve: Serve, reply: Any) -> None:
@@ -87,7 +87,7 @@ class TestByAddress:
         assert web.asked[0].headers["host"] == f"{NAME}:{web.port}"
 
     def test_tls_is_checked_for_the_name(self, serve: Serve, reply: Any, authority: Authority) -> None:
-        """With the declared authority."""
+        """With the given CA."""
         web = serve(lambda _: reply(200, {"ok": True}), authority.context(NAME))
         api = Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1")
         assert api.get("/metadata") == {"ok": True}
@@ -106,14 +106,14 @@ class TestByAddress:
     def test_a_certificate_for_the_address_alone_is_refused(
         self, serve: Serve, reply: Any, authority: Authority
     ) -> None:
-        """The name counts, not where it is."""
+        """The certificate must be for the name."""
         web = serve(lambda _: reply(200, {}), authority.context("127.0.0.1"))
         with pytest.raises(ApiFailed):
             Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, authority.file, "127.0.0.1").get("/metadata")
         assert web.asked == []
 
-    def test_an_authority_that_was_not_declared(self, serve: Serve, reply: Any, authority: Authority) -> None:
-        """Told with the setting that would help."""
+    def test_a_ca_that_was_not_given(self, serve: Serve, reply: Any, authority: Authority) -> None:
+        """The hint names the setting."""
         web = serve(lambda _: reply(200, {}), authority.context(NAME))
         with pytest.raises(ApiFailed, match="cannot be reached from this machine") as caught:
             Api(Url.parse(f"https://{NAME}:{web.port}"), TOKEN, None, "127.0.0.1").get("/metadata")
@@ -121,7 +121,7 @@ class TestByAddress:
         assert web.asked == []
 
     def test_a_name_that_is_resolved_is_used(self, serve: Serve, reply: Any, authority: Authority) -> None:
-        """The other address is only a way out."""
+        """The other address is used only for names that are not resolved."""
         web = serve(lambda _: reply(200, {"ok": True}), authority.context("localhost"))
         api = Api(Url.parse(f"https://localhost:{web.port}"), TOKEN, authority.file, "192.0.2.1")
         assert api.get("/metadata") == {"ok": True}

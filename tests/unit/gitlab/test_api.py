@@ -1,4 +1,4 @@
-"""The API side against a real HTTP server on loopback: refusals in words, TLS by name to another address."""
+"""`Api` against a real HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def sent(asked: Any) -> dict[str, Any]:
     return {name: values[0] for name, values in parse_qs(text).items()}
 
 
-class TestAsking:
+class TestRequests:
     """Requests and answers."""
 
     def test_201(self, serve: Serve, reply: Any) -> None:
-        """The token goes in a header, the answer's JSON comes back."""
+        """The token is sent in a header; the answer's JSON object is returned."""
         web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}))
         assert Api(Url.parse(web.url), TOKEN).post("/user/runners", {"description": "x", "locked": True}) == {
             "id": 7,
@@ -60,7 +60,7 @@ class TestAsking:
         ],
     )
     def test_refusals(self, serve: Serve, reply: Any, status: int, body: Any, words: str, hint: str) -> None:
-        """Where, what, GitLab's own words, what to do; the status for those who decide by it. Asked once."""
+        """The URL, the path, GitLab's own reason, a hint, and the status; the request is sent once."""
         web = serve(lambda _: reply(status, body))
         with pytest.raises(ApiFailed) as caught:
             Api(Url.parse(web.url), TOKEN).post("/user/runners", {})
@@ -71,35 +71,35 @@ class TestAsking:
         assert "glpat" not in str(caught.value)
         assert len(web.asked) == 1
 
-    def test_a_limit_is_waited_for_as_told(self, serve: Serve, reply: Any) -> None:
-        """429 with Retry-After: asked again then, with the same data; a minute in all."""
+    def test_a_rate_limit_is_waited_for(self, serve: Serve, reply: Any) -> None:
+        """429 with Retry-After: the request is sent again after that time, with the same data."""
         answers = iter([reply(429, {"message": "slow"}, {"Retry-After": "1"}), reply(201, {"id": 1})])
         web = serve(lambda _: next(answers))
         assert Api(Url.parse(web.url), TOKEN).post("/user/runners", {"description": "x"}) == {"id": 1}
         assert [json.loads(one.body) for one in web.asked] == [{"description": "x"}] * 2
 
-    @pytest.mark.parametrize("told", ["61", "7200", "soon"])
-    def test_a_longer_wait_is_not_begun(self, serve: Serve, reply: Any, told: str) -> None:
-        """Told at once."""
-        web = serve(lambda _: reply(429, {"message": "slow"}, {"Retry-After": told}))
+    @pytest.mark.parametrize("retry_after", ["61", "7200", "soon"])
+    def test_a_longer_wait_is_not_begun(self, serve: Serve, reply: Any, retry_after: str) -> None:
+        """The request fails without a wait."""
+        web = serve(lambda _: reply(429, {"message": "slow"}, {"Retry-After": retry_after}))
         with pytest.raises(ApiFailed, match="429 slow"):
             Api(Url.parse(web.url), TOKEN).get("/version")
         assert len(web.asked) == 1
 
     def test_no_json(self, serve: Serve, reply: Any) -> None:
-        """Something else listens there."""
+        """Another program answers."""
         web = serve(lambda _: reply(200, b"<html>hello</html>", {"Content-Type": "text/html"}))
         with pytest.raises(ApiFailed):
             Api(Url.parse(web.url), TOKEN).get("/metadata")
 
     def test_no_object(self, serve: Serve, reply: Any) -> None:
-        """JSON of another shape."""
+        """A list where an object is expected."""
         web = serve(lambda _: reply(200, [1, 2]))
         with pytest.raises(ApiFailed, match=r"returned no JSON object"):
             Api(Url.parse(web.url), TOKEN).get("/metadata")
 
-    def test_nobody_listens(self, serve: Serve, reply: Any) -> None:
-        """The innermost reason, and where it was asked from."""
+    def test_nothing_listens(self, serve: Serve, reply: Any) -> None:
+        """The innermost reason, and the machine that called."""
         web = serve(lambda _: reply(200, {}))
         web.close()
         with pytest.raises(ApiFailed, match=r"cannot be reached from this machine: .*refused") as caught:
@@ -131,7 +131,7 @@ class TestAsking:
         assert api.get("/metadata") == {}
 
     def test_a_name_that_is_not_resolved(self) -> None:
-        """Without another address."""
+        """There is no other address to connect to."""
         with pytest.raises(ApiFailed, match="cannot be reached from this machine"):
             Api(Url.parse(f"http://{NAME}"), TOKEN).get("/metadata")
 
@@ -151,7 +151,7 @@ class TestAsking:
 
     @pytest.mark.parametrize("status", [200, 404, 403])
     def test_find(self, serve: Serve, reply: Any, status: int) -> None:
-        """None where there is no such thing; other refusals are refusals."""
+        """None for 404; any other refusal is raised."""
         web = serve(lambda _: reply(status, {"id": 1, "message": "no"}))
         if status == 403:
             with pytest.raises(ApiFailed, match="403"):
@@ -162,7 +162,7 @@ class TestAsking:
         assert web.asked[0].path == "/api/v4/projects/x?ref=main"
 
     def test_a_list_of_several_pages(self, serve: Serve, reply: Any) -> None:
-        """All of them."""
+        """All pages are read."""
 
         def answer(asked: Any) -> Any:
             page = int(parse_qs(urlsplit(asked.path).query).get("page", ["1"])[0])
@@ -177,16 +177,16 @@ class TestAsking:
         ]
         assert "status=online" in web.asked[0].path
 
-    def test_a_number_by_its_path(self, serve: Serve, reply: Any) -> None:
-        """The path is one escaped word."""
+    def test_the_id_of_a_path(self, serve: Serve, reply: Any) -> None:
+        """The path is escaped as a whole."""
         web = serve(lambda _: reply(200, {"id": 42}))
         assert Api(Url.parse(web.url), TOKEN).id_of("projects", "sammy/hello world") == 42
         assert web.asked[0].path == "/api/v4/projects/sammy%2Fhello%20world"
 
-    def test_neither_netrc_nor_proxies_come_between(
+    def test_neither_netrc_nor_proxies_are_used(
         self, serve: Serve, reply: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is configured for the world outside."""
+        """They are for the internet, and could replace the token."""
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login bob password netrc-password\n")
         (tmp_path / ".netrc").chmod(0o600)
         monkeypatch.setenv("HOME", str(tmp_path))

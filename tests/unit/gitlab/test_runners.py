@@ -1,4 +1,4 @@
-"""Runners that GitLab makes, against a real HTTP server on loopback."""
+"""`RunnerCreator` against a real HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def sent(asked: Any) -> dict[str, Any]:
     return {name: values[0] for name, values in parse_qs(text).items()}
 
 
-class TestMaking:
-    """How a runner comes to be."""
+class TestCreating:
+    """Creating a runner."""
 
     def test_by_the_api(self, serve: Serve, reply: Any) -> None:
         """Only the fields that are set, and the type."""
@@ -69,22 +69,22 @@ class TestMaking:
         assert sent(web.asked[0]) == {"description": "b", "token": "GR13-legacy"}
 
     def test_registration_tokens_are_off(self, serve: Serve, reply: Any) -> None:
-        """410: what to do instead."""
+        """410: the hint says what to use instead."""
         web = serve(lambda _: reply(410, {"message": "410 Gone - runner registration disallowed"}))
         with pytest.raises(ApiFailed, match="410") as caught:
             RunnerCreator(Api(Url.parse(web.url), Secret("")), {}, registration_token=Secret("GR13")).create()
         assert "gitlab.api_token" in caught.value.hint
 
     def test_an_answer_without_a_token(self, serve: Serve, reply: Any) -> None:
-        """Its keys are told, not its values."""
+        """The error names its keys, not its values."""
         web = serve(lambda _: reply(201, {"id": 7, "secret": "value"}))
         with pytest.raises(ChangeFailed, match=r"returned no token: \['id', 'secret'\]") as caught:
             RunnerCreator(Api(Url.parse(web.url), TOKEN), {}).create()
         assert "value" not in caught.value.text
 
 
-class TestOrphans:
-    """A runner that a killed run has made, and that never came to its host."""
+class TestUnused:
+    """A runner that a killed run created, and that never contacted GitLab."""
 
     MARK = "made by provision for web1: builder"
 
@@ -95,7 +95,7 @@ class TestOrphans:
         )
 
     def test_it_is_taken_over(self, serve: Serve, reply: Any) -> None:
-        """Found by the marker among those that never contacted; it gets a new token, and no second one is made."""
+        """It is found by the marker; it gets a new token, and no second runner is created."""
         notes = {1: "by hand", 2: f"ask ops\n{self.MARK}"}
 
         def answer(asked: Any) -> Any:
@@ -116,13 +116,13 @@ class TestOrphans:
         assert not any(one.path == "/api/v4/user/runners" for one in web.asked)
 
     def test_there_is_none(self, serve: Serve, reply: Any) -> None:
-        """Made, with the marker behind the user's own note."""
+        """The runner is created, with the marker after the user's own note."""
         web = serve(lambda asked: reply(200, []) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"}))
         self.creator(web.url).create()
         assert sent(web.asked[-1])["maintenance_note"] == f"ask ops\n{self.MARK}"
 
     def test_a_token_that_may_only_create(self, serve: Serve, reply: Any) -> None:
-        """It cannot look: it creates."""
+        """It cannot list runners: the runner is created."""
         web = serve(
             lambda asked: (
                 reply(403, {"message": "no"}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
@@ -130,8 +130,8 @@ class TestOrphans:
         )
         assert self.creator(web.url).create().id == 7
 
-    def test_gitlab_in_trouble(self, serve: Serve, reply: Any) -> None:
-        """Not known is not none: nothing is made."""
+    def test_gitlab_reports_an_error(self, serve: Serve, reply: Any) -> None:
+        """Unknown is not none: nothing is created."""
         web = serve(lambda _: reply(500, {"message": "no"}))
         with pytest.raises(ApiFailed, match="500"):
             self.creator(web.url).create()
