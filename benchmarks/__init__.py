@@ -1,1 +1,1 @@
-"""How fast `provision` is, beside others, on hosts with nothing to change. `python -m benchmarks` writes docs/performance.md."""
+"""Measures `provision` and other tools on hosts with nothing to change. `python -m benchmarks` writes docs/performance.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, and writes docs/performance.md. Needs root and Linux, as the lab does."""
+"""`python -m benchmarks`: measures and writes docs/performance.md. It needs root and Linux, like the lab."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from benchmarks import clock, contenders, peers
 from benchmarks.estate import Estate, Place, estate
 from benchmarks.page import Figures, write
-from benchmarks.start import help_costs
 from provision_lab import LabUnavailable
 from provision_lab.proxy import Proxy
 
@@ -21,36 +20,36 @@ ROUND_TRIP = 0.1  # seconds
 
 
 def main() -> None:
-    """The whole of it."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--far-rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=9, help="slow contenders sit rounds out to end in this time")
+    parser.add_argument("--minutes", type=float, default=9, help="slow contenders skip rounds to end in this time")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab goes as it does on Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is taken down, as on Ctrl-C
     begun = time.monotonic()
     until = begun + options.minutes * 60
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         print(f"[{time.monotonic() - begun:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    environment = peers.environment(say)
+    environment = peers.environment(report)
     try:
-        with estate(say) as made:
-            say("what ansible needs on the hosts")
-            peers.furnish(made.lab)
+        with estate(report) as made:
+            report("install the packages that ansible needs on the hosts")
+            peers.prepare_hosts(made.lab)
             near = _contenders(made, made.places, environment)
-            say("the others once, so that each has laid things its own way")
+            report("run the other tools once, so that they find nothing to change later")
             for one in near[-2:]:
                 clock.once(one)
-            all_hosts = clock.rounds(near, options.rounds, until=until - 60, say=say)
-            far = _far(made, environment, options.far_rounds, until, say)
+            all_hosts = clock.rounds(near, options.rounds, until=until - 60, report=report)
+            far = _far(made, environment, options.far_rounds, until, report)
     except LabUnavailable as error:
-        raise SystemExit(f"no lab on this machine, so nothing to measure on: {error}") from error
-    figures = Figures(all_hosts, far, help_costs(), peers.versions(), time.monotonic() - begun)
+        raise SystemExit(f"cannot measure without a lab: {error}") from error
+    figures = Figures(all_hosts, far, contenders.help_durations(), peers.versions(), time.monotonic() - begun)
     options.out.write_text(write(figures), "utf-8")
-    say(f"written: {options.out}")
+    report(f"wrote {options.out}")
 
 
 def _contenders(made: Estate, places: tuple[Place, ...], environment: Path) -> list[clock.Contender]:
@@ -63,8 +62,10 @@ def _contenders(made: Estate, places: tuple[Place, ...], environment: Path) -> l
     ]
 
 
-def _far(made: Estate, environment: Path, count: int, until: float, say: Callable[[str], None]) -> list[clock.Series]:
-    """One host at the end of a slow line; the GitLab host too, whose probes are others."""
+def _far(
+    made: Estate, environment: Path, count: int, until: float, report: Callable[[str], None]
+) -> list[clock.Series]:
+    """Measures one runner host with latency, and for `provision all` also the GitLab host, which has other probes."""
     by_name = {one.name: one for one in made.places}
     with (
         Proxy(by_name["runner-1"].address, 22, round_trip=ROUND_TRIP) as runner,
@@ -74,7 +75,9 @@ def _far(made: Estate, environment: Path, count: int, until: float, say: Callabl
         gitlab = (Place("gitlab", server.address, server.port),)
         near = _contenders(made, places, environment)
         near.insert(2, contenders.provision(made, gitlab, "all", name="provision all, the GitLab host"))
-        return clock.rounds(near, count, until=until, trips=lambda: runner.round_trips + server.round_trips, say=say)
+        return clock.rounds(
+            near, count, until=until, trips=lambda: runner.round_trips + server.round_trips, report=report
+        )
 
 
 if __name__ == "__main__":

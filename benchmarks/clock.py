@@ -1,4 +1,4 @@
-"""One run of a contender, and rounds of many: A B C, A B C, …, so that a busy machine is busy for all alike."""
+"""Runs of the contenders in turns (A B C, A B C, …), so that a busy machine affects all of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-_PATIENCE = 240  # seconds for one run; it is ended then, and fails
+_TIMEOUT = 240  # seconds until a run is ended and fails
 
 
 @dataclass(frozen=True)
 class Contender:
     """Something to measure: one command, or several at once.
 
-    changed  how many changes its output tells of; raises ValueError when it did not do its work
-    tidy     what must not be left for the next round, done off the clock
+    changed    the number of changes in its output; raises ValueError when it did not do its work
+    clean_up   removes what must not affect the next round; not measured
     """
 
     name: str
@@ -29,7 +29,7 @@ class Contender:
     changed: Callable[[str], int]
     cwd: Path
     env: Mapping[str, str]
-    tidy: Callable[[], None] = lambda: None
+    clean_up: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Series:
 
     @property
     def seconds(self) -> float:
-        """The median run."""
+        """The median of the runs."""
         return median(one.seconds for one in self.samples)
 
     @property
     def memory(self) -> int:
-        """The largest of any run."""
+        """The maximum of the runs."""
         return max(one.memory for one in self.samples)
 
 
 def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
-    """Runs it. Raises ValueError, with its output, when it failed. `trips`: a counter of round trips."""
+    """Runs a contender. Raises ValueError with its output when it failed. `trips` reads a counter of round trips."""
     before, started = trips(), time.perf_counter()
     running = [
         subprocess.Popen(
@@ -71,22 +71,22 @@ def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
         )
         for argv in contender.commands
     ]  # fmt: skip
-    patience = threading.Timer(_PATIENCE, _end, (running,))
-    patience.start()
+    timeout = threading.Timer(_TIMEOUT, _end, (running,))
+    timeout.start()
     try:
         output = "".join(one.stdout.read() for one in running if one.stdout)
         ends = [os.wait4(one.pid, 0) for one in running]
-    except BaseException:  # ended from outside: what is measured goes too
+    except BaseException:  # interrupted: end the measured processes too
         _end(running)
         raise
     finally:
-        patience.cancel()
+        timeout.cancel()
     seconds = time.perf_counter() - started
     for one, (_, status, _) in zip(running, ends, strict=True):
-        one.returncode = os.waitstatus_to_exitcode(status)  # waited for already
+        one.returncode = os.waitstatus_to_exitcode(status)  # its exit status is known already
         if one.stdout:
             one.stdout.close()
-    contender.tidy()
+    contender.clean_up()
     if any(one.returncode for one in running):
         raise ValueError(f"{contender.name} failed:\n{output}")
     usage = [use for _, _, use in ends]
@@ -111,9 +111,9 @@ def rounds(
     *,
     until: float,
     trips: Callable[[], int] = lambda: 0,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[Series]:
-    """`count` rounds of all; a contender that would not end before `until` (monotonic) sits further rounds out."""
+    """Runs `count` rounds of all. A contender that would not end before `until` (monotonic) skips further rounds."""
     series = [Series(one.name) for one in contenders]
     for number in range(count):
         for contender, runs in zip(contenders, series, strict=True):
@@ -121,10 +121,10 @@ def rounds(
                 continue
             sample = once(contender, trips)
             runs.samples.append(sample)
-            say(f"round {number + 1}: {contender.name}: {sample.seconds:.2f} s")
+            report(f"round {number + 1}: {contender.name}: {sample.seconds:.2f} s")
     return series
 
 
 def ratio(one: Series, other: Series) -> float:
-    """How many times as long as `other` `one` took: the median of the rounds that both were in."""
+    """The median of `one`'s time divided by `other`'s, over the rounds that both were in."""
     return median(a.seconds / b.seconds for a, b in zip(one.samples, other.samples, strict=False))

@@ -1,10 +1,11 @@
-"""Who is measured: this tool, pyinfra, ansible-core, and a bare `ssh host true`."""
+"""The contenders: provision, pyinfra, ansible-core, and a plain `ssh host true`."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ PROVISION = str(Path(sys.executable).with_name("provision"))
 
 
 def ssh(estate: Estate, places: Sequence[Place]) -> Contender:
-    """OpenSSH into all at once, cold, without multiplexing."""
+    """OpenSSH to all hosts at once, without multiplexing."""
     options = ["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ControlPath=none"]
     options += ["-o", f"UserKnownHostsFile={estate.known_hosts(places)}", "-i", str(estate.lab.identity_file)]
     commands = tuple(
@@ -25,14 +26,14 @@ def ssh(estate: Estate, places: Sequence[Place]) -> Contender:
 
 
 def provision(estate: Estate, places: Sequence[Place], playbook: str, *, name: str = "") -> Contender:
-    """This tool, its Python's start included; `playbook` on these hosts."""
+    """provision with the start of Python; `playbook` on these hosts."""
     limit = ("--limit", ",".join(one.name for one in places)) if len(places) < len(estate.places) else ()
     command = (PROVISION, playbook, "-i", str(estate.inventory(places)), *limit)
-    return Contender(name or f"provision {playbook}", (command,), _changed_by_us, WORKLOAD, environment())
+    return Contender(name or f"provision {playbook}", (command,), _changed_by_provision, WORKLOAD, environment())
 
 
 def pyinfra(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
-    """pyinfra as its documentation has it."""
+    """pyinfra as its documentation shows it."""
     folder = WORKLOAD / "pyinfra"
     command = (str(peers / "bin/pyinfra"), "-y", "--sudo", str(folder / "inventory.py"), str(folder / "deploy.py"))
     env = environment({"BENCH_HOSTS": pyinfra_hosts(estate, places)})
@@ -42,10 +43,10 @@ def pyinfra(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
 def ansible(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
     """ansible-core with pipelining and 8 forks; its connections are closed after each run."""
     folder = WORKLOAD / "ansible"
-    sockets = estate.folder / "s"  # a socket's path has to be short
+    sockets = estate.folder / "s"  # a socket's path must be short
     sockets.mkdir(exist_ok=True)
 
-    def hang_up() -> None:
+    def close_connections() -> None:
         for socket in sockets.iterdir():
             subprocess.run(
                 ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "any"], capture_output=True, check=False
@@ -62,27 +63,37 @@ def ansible(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
             "LC_ALL": "C.UTF-8",
         }
     )
-    return Contender("ansible-core", (command,), _changed_by_ansible, folder, env, hang_up)
+    return Contender("ansible-core", (command,), _changed_by_ansible, folder, env, close_connections)
 
 
-def _changed_by_us(output: str) -> int:
+def _changed_by_provision(output: str) -> int:
     if "Nothing to change" in output:
         return 0
     found = re.search(r"(\d+) changes?", output)
     if found is None:
-        raise ValueError(f"provision said neither what it changed nor that there was nothing to:\n{output}")
+        raise ValueError(f"provision reported neither changes nor that there were none:\n{output}")
     return int(found[1])
 
 
 def _changed_by_pyinfra(output: str) -> int:
     found = re.search(r"Grand total\s+\d+\s+(\d+|-)", output)
     if found is None:
-        raise ValueError(f"pyinfra's table was not found in:\n{output}")
+        raise ValueError(f"no table of pyinfra in:\n{output}")
     return 0 if found[1] == "-" else int(found[1])
 
 
 def _changed_by_ansible(output: str) -> int:
     found = re.findall(r"changed=(\d+)", output)
     if not found:
-        raise ValueError(f"ansible's recap was not found in:\n{output}")
+        raise ValueError(f"no recap of ansible in:\n{output}")
     return sum(int(one) for one in found)
+
+
+def help_durations(times: int = 11) -> list[float]:
+    """The duration in seconds of each of `times` runs of `provision --help`."""
+    durations = []
+    for _ in range(times):
+        started = time.perf_counter()
+        subprocess.run([PROVISION, "--help"], env=environment(), stdout=subprocess.DEVNULL, check=True)
+        durations.append(time.perf_counter() - started)
+    return durations

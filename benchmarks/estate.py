@@ -1,4 +1,4 @@
-"""The lab that is measured on: eight hosts, their inventory, and what the workload takes as given."""
+"""The lab to measure on: eight hosts, their inventory, and what the workload needs to find there."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from provision_lab.harness import PROVISION, Harness
 HERE = Path(__file__).parent
 WORKLOAD = HERE / "workload"
 NAMES = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
-LONG = 170_000  # bytes of gitlab.rb as GitLab 19.3 lays it; the lab's is shorter, so comments are added
+LONG = 170_000  # bytes of the gitlab.rb of GitLab 19.3; the lab's is shorter, so comments are added
 TEMPLATE = "/opt/gitlab/etc/gitlab.rb.template"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a host is reached: itself, or the near end of a slow line to it."""
+    """The address of a host: its own, or that of a proxy with latency."""
 
     name: str
     address: str
@@ -39,16 +39,16 @@ class Estate:
 
     @property
     def lab(self) -> Lab:
-        """The lab itself."""
+        """The lab."""
         return self.harness.lab
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """All hosts as they are."""
+        """All hosts at their own addresses."""
         return tuple(Place(host.name, host.address, host.sshd_port) for host in self.lab.hosts)
 
     def inventory(self, places: Sequence[Place]) -> Path:
-        """provision's inventory, with these hosts where they are said to be."""
+        """provision's inventory, with these hosts at these addresses."""
         keys = self.lab.host_keys
         hosts = {
             one.name: {"address": one.address, "host_key": keys[one.name], "ssh": {"port": one.port}} for one in places
@@ -56,7 +56,7 @@ class Estate:
         return self.harness.write({"hosts": hosts}, name=f"{self._name(places)}.toml")
 
     def known_hosts(self, places: Sequence[Place]) -> Path:
-        """The hosts' true keys under the addresses where they are reached."""
+        """The hosts' true keys for these addresses."""
         keys = self.lab.host_keys
         path = self.folder / f"{self._name(places)}.known_hosts"
         labels = {one.name: one.address if one.port == 22 else f"[{one.address}]:{one.port}" for one in places}
@@ -69,22 +69,22 @@ class Estate:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What programs are measured in: as a user's, who lets Python keep its compiled files."""
+    """The environment of the measured programs: a user's, whose Python keeps compiled files."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return {**ours, **(more or {})}
 
 
 @contextmanager
-def estate(say: Callable[[str], None]) -> Iterator[Estate]:
-    """Boots the lab, converges it for `all` and for the workload, and takes it down again."""
+def estate(report: Callable[[str], None]) -> Iterator[Estate]:
+    """Boots the lab, converges it for `all` and for the workload, and takes it down at the end."""
     lab = Lab(f"bench-{os.getpid()}", [LabHost(name) for name in NAMES], throwaway=True)
     with tempfile.TemporaryDirectory(prefix="provision-bench-") as folder:
         try:
-            lab.up(say)
+            lab.up(report)
             made = Estate(Harness(lab, Path(folder)), Path(folder))
-            say("converging: provision all")
+            report("converge: provision all")
             _converge(made, "all")
-            say("converging: the workload")
+            report("converge: the workload")
             _prepare(made)
             yield made
         finally:
@@ -92,7 +92,7 @@ def estate(say: Callable[[str], None]) -> Iterator[Estate]:
 
 
 def _prepare(made: Estate) -> None:
-    """A gitlab.rb as long as the real one everywhere, and Docker on the GitLab host, which `all` leaves without."""
+    """Makes gitlab.rb as long as the real one, and installs Docker on the GitLab host, where `all` does not."""
     template = made.lab.inside("gitlab", f"cat {TEMPLATE}")
     comments = "".join(f"# example['setting_{number}'] = 'a comment of the usual length'\n" for number in range(3000))
     comments = comments[: LONG - len(template)].rpartition("\n")[0] + "\n"
@@ -114,7 +114,7 @@ def _converge(made: Estate, *arguments: str, changes: Mapping[str, Any] | None =
 
 
 def pyinfra_hosts(estate: Estate, places: Sequence[Place]) -> str:
-    """The hosts as workload/pyinfra/inventory.py reads them."""
+    """The hosts in the format of workload/pyinfra/inventory.py."""
     common = {
         "ssh_user": estate.lab.user,
         "ssh_key": str(estate.lab.identity_file),
@@ -127,7 +127,7 @@ def pyinfra_hosts(estate: Estate, places: Sequence[Place]) -> str:
 
 
 def ansible_inventory(estate: Estate, places: Sequence[Place]) -> Path:
-    """The hosts for ansible."""
+    """The hosts as an inventory of ansible."""
     options = f"-F none -o UserKnownHostsFile={estate.known_hosts(places)} -o IdentitiesOnly=yes"
     lines = [
         f"{one.name} ansible_host={one.address} ansible_port={one.port} ansible_user={estate.lab.user}"

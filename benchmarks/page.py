@@ -1,4 +1,4 @@
-"""docs/performance.md, from what was measured."""
+"""docs/performance.md, made of the measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SSH, ALL, WORKLOAD, PYINFRA, ANSIBLE = "ssh host true", "provision all", "provis
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that was measured in one sitting; `far` is one host at 100 ms."""
+    """All measurements of one run; `far` is one host at 100 ms."""
 
     near: Sequence[Series]
     far: Sequence[Series]
@@ -29,7 +29,7 @@ class Figures:
 
 
 def write(figures: Figures) -> str:
-    """The page."""
+    """The text of the page."""
     near = {one.name: one for one in figures.near}
     worst_trips = max(one.round_trips for runs in figures.far if runs.name.startswith(ALL) for one in runs.samples)
     claims = [
@@ -44,9 +44,9 @@ def write(figures: Figures) -> str:
         date=f"{date.today():%-d %B %Y}",
         machine=_machine(),
         versions=_versions(figures.versions),
-        claims=_table(("", "measured", "wanted"), claims),
+        claims=_table(("", "measured", "target"), claims),
         near=_table(
-            ("", "seconds", f"× {SSH}", "runs", "processor, here", "changes told"),
+            ("", "seconds", f"× {SSH}", "runs", "processor, here", "changes reported"),
             [
                 (
                     _shown(one.name),
@@ -96,7 +96,7 @@ def _machine() -> str:
     system = platform.freedesktop_os_release()["PRETTY_NAME"]
     return (
         f"{os.cpu_count()} processors ({model or platform.machine()}), {memory:.0f} GiB, {system}, "
-        f"Linux {platform.release()}; load when it began: {os.getloadavg()[2]:.1f}"
+        f"Linux {platform.release()}; load at the start: {os.getloadavg()[2]:.1f}"
     )
 
 

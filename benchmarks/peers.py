@@ -1,4 +1,4 @@
-"""The others, in an environment of their own: what pyproject.toml's extra `bench` names, and what they need on hosts."""
+"""The other tools, in an environment of their own (pyproject.toml's extra `bench`), and what they need on hosts."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from provision_lab.run import LabError
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
-# ansible's apt module works through it; real Debian and Ubuntu servers have it, the lab's minimal image has not.
+# ansible's apt module needs it. Debian and Ubuntu servers have it, the lab's minimal image does not.
 _FOR_APT = ("python3-apt", "python-apt-common", "distro-info-data")
 
 
-def environment(say: Callable[[str], None]) -> Path:
-    """The virtual environment with the peers, made once and renewed when their versions in pyproject.toml change."""
+def environment(report: Callable[[str], None]) -> Path:
+    """The virtual environment of the tools; created once, and again when their versions in pyproject.toml change."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["bench"]
-    noted = FOLDER / ".installed"
-    if not noted.exists() or noted.read_text().splitlines() != wanted:
-        say(f"installing {', '.join(wanted)} into {FOLDER.relative_to(ROOT)}")
+    marker = FOLDER / ".installed"
+    if not marker.exists() or marker.read_text().splitlines() != wanted:
+        report(f"install {', '.join(wanted)} into {FOLDER.relative_to(ROOT)}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True)
         pip = [str(FOLDER / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *wanted], check=True, stderr=subprocess.DEVNULL)
-        noted.write_text("\n".join(wanted) + "\n")
+        marker.write_text("\n".join(wanted) + "\n")
     return FOLDER
 
 
 def versions() -> dict[str, str]:
-    """Of the peers, as installed."""
+    """The installed versions of the tools."""
     ask = "from importlib.metadata import version as v; print(v('pyinfra'), v('ansible-core'))"
     out = subprocess.run([str(FOLDER / "bin/python"), "-c", ask], capture_output=True, text=True, check=True).stdout
     return dict(zip(("pyinfra", "ansible-core"), out.split(), strict=True))
 
 
-def furnish(lab: Lab) -> None:
-    """Lays on all hosts what ansible's modules need there. Raises LabError when Debian's archive is not reached."""
+def prepare_hosts(lab: Lab) -> None:
+    """Installs on all hosts what ansible's modules need. Raises LabError when Debian's archive is not reachable."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # apt downloads as a user of its own
+        Path(folder).chmod(0o755)  # apt downloads as another user
         source = Path(folder, "image.sources")
         source.write_text(lab.image.source)
         state = Path(folder, "lists")

@@ -1,4 +1,4 @@
-"""Sixteen things that a runner host or a GitLab host should have: the work that is measured."""
+"""The workload to measure: sixteen things that a runner host or a GitLab host has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GITLAB_RB = json.loads((FILES / "gitlab_rb.json").read_text())
 
 @task()
 def sixteen(_: Host) -> Iterator[Resource]:
-    """Docker with its settings and our CA, four settings of gitlab.rb, a runner's template, and a firewall."""
+    """Set up Docker with its settings and our CA, four settings of gitlab.rb, a runner's template, and a firewall."""
     yield Packages(("docker-ce",))
     yield Service("docker")
     yield File("/etc/docker/daemon.json", (FILES / "daemon.json").read_bytes())

@@ -30,5 +30,5 @@ files.put(
 apt.packages(name="ufw is installed", packages=["ufw"])
 # pyinfra has no operation for ufw.
 for rule in ("22/tcp", "80/tcp", "443/tcp", "5555/tcp"):
-    server.shell(name=f"ufw lets {rule} in", commands=[f"ufw allow {rule}"])
-server.shell(name="ufw is on", commands=["ufw --force enable"])
+    server.shell(name=f"allow {rule}", commands=[f"ufw allow {rule}"])
+server.shell(name="enable ufw", commands=["ufw --force enable"])

@@ -1,4 +1,4 @@
-"""The lab's hosts, as the benchmark tells them in its environment."""
+"""The lab's hosts, from the benchmark's environment variable."""
 
 import json
 import os
