@@ -112,6 +112,8 @@ def reply() -> type[Reply]:
 
 SHELLS: Final = {"dash": ("dash",), "bash": ("bash", "--posix"), "busybox": ("busybox", "sh")}
 Local = Callable[..., LocalSession]
+# For tests of a script that other tests run in each shell: make check must stay quick.
+one_shell = pytest.mark.parametrize("shell", ["dash"], indirect=True)
 
 
 @pytest.fixture(params=SHELLS)

@@ -15,7 +15,7 @@ from provision.host.scripts import script
 from provision.shell import Result
 from provision.testing import LocalSession
 from tests.support.programs import Programs
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 APT = """
 case "$*" in
@@ -67,6 +67,7 @@ class TestInstall:
         assert calls[-2].endswith("--allow-change-held-packages -- x=1.* y")
         assert calls[-1] == "environment: OF_APT=1 2"
 
+    @one_shell
     def test_downgrade(self, programs: Programs, host: LocalSession) -> None:
         """Only where it is allowed."""
         assert install(host, downgrade="yes").code == 0
@@ -95,6 +96,7 @@ class TestInstall:
         installed = [call for call in programs.calls("apt-get") if "--force-confold" in call]
         assert len(installed) == (0 if problem else 1)
 
+    @one_shell
     def test_unknown_version(self, programs: Programs, host: LocalSession) -> None:
         """The versions that are offered are named."""
         (programs.folder / "unknown").touch()
@@ -102,6 +104,7 @@ class TestInstall:
         assert (result.code, result.errors.splitlines()[0]) == (100, "x is offered as: 1.0, 0.9")
 
 
+@one_shell
 class TestLocks:
     """The waiting, before each transaction."""
 

@@ -11,7 +11,7 @@ from provision.host.scripts import script
 from provision.shell import Result
 from provision.testing import LocalSession
 from tests.support.programs import Docker
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 PASSWORD, TOKEN = "the-pull-password", "the-app-token"
 Deploy = Callable[..., Result]
@@ -67,6 +67,7 @@ def test_first_deployment(docker: Docker, deploy: Deploy) -> None:
     assert pending(docker) == ""
 
 
+@one_shell
 def test_previous_container_is_replaced(docker: Docker, deploy: Deploy) -> None:
     """It is stopped before the new one starts, and removed after the check."""
     docker.run("web", "web")
@@ -76,6 +77,7 @@ def test_previous_container_is_replaced(docker: Docker, deploy: Deploy) -> None:
     assert calls.index("docker stop web") < calls.index("docker start web")
 
 
+@one_shell
 def test_same_container_is_kept(docker: Docker, deploy: Deploy) -> None:
     """Fingerprint and digest are equal: nothing is created."""
     (docker.containers / "web").write_text("running|web|new|sha256:new|image:new\n")
@@ -84,6 +86,7 @@ def test_same_container_is_kept(docker: Docker, deploy: Deploy) -> None:
     assert pending(docker) == ""
 
 
+@one_shell
 def test_stopped_container_is_started(docker: Docker, deploy: Deploy) -> None:
     """It is the wanted one."""
     (docker.containers / "web").write_text("exited|web|new|sha256:new|image:new\n")
@@ -105,6 +108,7 @@ def test_rolls_back_when_the_check_fails(docker: Docker, deploy: Deploy) -> None
     assert pending(docker) == "deploy-web\tdeploy web\n"
 
 
+@one_shell
 def test_rolls_back_when_the_container_ends(docker: Docker, deploy: Deploy) -> None:
     """Its exit code is printed."""
     docker.run("web", "web")
@@ -113,6 +117,7 @@ def test_rolls_back_when_the_container_ends(docker: Docker, deploy: Deploy) -> N
     assert docker.found() == {"web": "running image:old"}
 
 
+@one_shell
 def test_removes_a_first_container_that_fails(docker: Docker, deploy: Deploy) -> None:
     """There was none before."""
     result = deploy(image="image:broken")
@@ -130,6 +135,7 @@ def test_recovers_from_a_killed_run(docker: Docker, deploy: Deploy) -> None:
     assert docker.found() == {"web": "running image:old"}
 
 
+@one_shell
 def test_refuses_a_container_of_others(docker: Docker, deploy: Deploy) -> None:
     """It is not touched."""
     docker.run("web")
@@ -138,6 +144,7 @@ def test_refuses_a_container_of_others(docker: Docker, deploy: Deploy) -> None:
     assert docker.found() == {"web": "running image:old"}
 
 
+@one_shell
 def test_refused_login(docker: Docker, deploy: Deploy) -> None:
     """Docker's own message and a remedy; the previous container is not touched."""
     docker.run("web", "web")
@@ -147,6 +154,7 @@ def test_refused_login(docker: Docker, deploy: Deploy) -> None:
     assert docker.found() == {"web": "running image:old"}
 
 
+@one_shell
 def test_image_that_is_neither_pulled_nor_there(deploy: Deploy) -> None:
     """pull = false."""
     assert deploy(pull="no").errors.startswith("image:new: it is not on this host, and pull is false\n")
@@ -172,6 +180,7 @@ def test_port_in_use(docker: Docker, deploy: Deploy, ps: str, ss: str, ports: st
     assert errors.startswith(f"port 80: {problem}\n") if problem else errors == ""
 
 
+@one_shell
 def test_check_by_url(docker: Docker, deploy: Deploy) -> None:
     """Status and text must be as wanted."""
     docker.add("curl", 'while [ $# -gt 1 ]; do [ "$1" != -o ] || printf hello > "$2"; shift; done; printf 200')

@@ -17,7 +17,7 @@ import pytest
 from provision.host.pending import Handler, add_pending, detach, job_folder
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")
@@ -118,6 +118,7 @@ def test_output_and_result_arrive_and_nothing_is_left(host: LocalSession, home: 
     assert list(home.iterdir()) == []
 
 
+@one_shell
 def test_standard_error_of_a_successful_step_is_not_printed(host: LocalSession) -> None:
     """It keeps stderr for the cause of a failure."""
     result = follow(host, sh("echo fine; echo noise >&2"))
@@ -134,6 +135,7 @@ def test_a_running_step_is_resumed(host: LocalSession, home: Path, interrupted: 
     assert not interrupted.folder.exists()
 
 
+@one_shell
 def test_an_ended_step_is_resumed(host: LocalSession, home: Path, interrupted: Job) -> None:
     """It ended while no run was connected: its result counts."""
     interrupted.end(home)
@@ -160,6 +162,7 @@ def test_a_stale_running_step_is_waited_for_and_run_again(host: LocalSession, ho
     assert not interrupted.folder.exists()
 
 
+@one_shell
 def test_a_stale_ended_step_is_run_again(host: LocalSession, home: Path, interrupted: Job) -> None:
     """Its old result is thrown away."""
     interrupted.end(home)
@@ -168,6 +171,7 @@ def test_a_stale_ended_step_is_run_again(host: LocalSession, home: Path, interru
     assert (result.text, result.code) == ("again\n", 0)
 
 
+@one_shell
 def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) -> None:
     """Its process id means another process by now: the boot's id shows that."""
     job = home / "job" / "slow-work"
@@ -178,6 +182,7 @@ def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) 
     assert follow(host, sh("echo again")).text == "again\n"
 
 
+@one_shell
 def test_a_step_that_was_killed_is_a_failure(host: LocalSession, interrupted: Job, shell: tuple[str, ...]) -> None:
     """Killed while it is followed: reported, with code 143."""
     follower = detach("slow work", here(host, SLOW))
@@ -197,12 +202,14 @@ def test_a_step_that_was_killed_is_a_failure(host: LocalSession, interrupted: Jo
     assert process.returncode == 143
 
 
+@one_shell
 def test_the_job_survives_in_a_session_of_its_own(interrupted: Job) -> None:
     """A hang-up of the connection's terminal or process group does not reach it."""
     assert os.getsid(interrupted.pid) == interrupted.pid
     assert interrupted.reaper.is_alive()
 
 
+@one_shell
 @needs_root
 def test_a_full_disk_fails_at_once(tmp_path: Path, local: Local) -> None:
     """A step that cannot be started is reported at once."""

@@ -16,7 +16,7 @@ from provision.host.scripts import script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.programs import Docker
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 PASSWORD = 'the "push" pass\\word'
 DIGEST = "sha256:" + "1" * 64
@@ -108,6 +108,7 @@ class TestDigest:
         assert (result.code, result.text) == (0, f"{answer}\n")
         assert base64.b64decode(registry.login.removeprefix("Basic ")).decode() == f"sammy:{PASSWORD}"
 
+    @one_shell
     def test_no_registry(self, host: LocalSession) -> None:
         """curl's own message."""
         result = run(host, "find_digest", "http://127.0.0.1:9", "a", "1.0", "", stdin="\n")
@@ -138,11 +139,13 @@ class TestBuild:
             "docker push r/a:2",
         ]
 
+    @one_shell
     def test_built_only(self, docker: Docker, host: LocalSession) -> None:
         """push = false."""
         assert self.build(host, "no").code == 0
         assert [call for call in docker.calls() if "push" in call] == []
 
+    @one_shell
     @pytest.mark.parametrize(
         ("broken", "problem"),
         [
@@ -176,6 +179,7 @@ class TestInspect:
         text = self.inspect(host, "no", registry.url).text
         assert text == f"local fp sha256:9 r/a@sha256:8\ntag 1.0 {DIGEST}\ntag gone absent\n"
 
+    @one_shell
     def test_registry_is_not_asked_about_another_image(self, host: LocalSession, registry: Registry) -> None:
         """No image of ours on the host: it is built."""
         assert self.inspect(host, "no", registry.url).text == ""
@@ -202,6 +206,7 @@ class TestCheckRegistry:
         assert registry.asked[-1] == f"DELETE /v2/sammy/hello/manifests/{DIGEST}"
         assert [call for call in docker.calls() if PASSWORD in call] == []
 
+    @one_shell
     @pytest.mark.parametrize(
         ("broken", "problem"),
         [
@@ -220,6 +225,7 @@ class TestCheckRegistry:
         assert result.code == 1
         assert result.errors.startswith(problem)
 
+    @one_shell
     def test_connection_refused(self, host: LocalSession, registry: Registry) -> None:
         """Host, address and port are named."""
         with socket.create_server(("127.0.0.1", 0)) as free:

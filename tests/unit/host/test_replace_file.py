@@ -14,7 +14,7 @@ import pytest
 from provision.host.files import CHANGED_MEANWHILE, replace
 from provision.shell import Command, Result
 from provision.testing import LocalSession
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 ME = f"{os.getuid()}:{os.getgid()}"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or gives files away")
@@ -62,6 +62,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@one_shell
 class TestReplace:
     """`replace` on a real file system."""
 
@@ -242,6 +243,7 @@ class TestReplace:
         assert "e" * 100_000 in seen | {target.read_text()}
 
 
+@one_shell
 class TestRaces:
     """`seen`: the file must hold what was observed."""
 
@@ -277,3 +279,34 @@ class TestRaces:
         """Created."""
         assert self.write(host, tmp_path / "file", b"").code == 0
         assert (tmp_path / "file").read_text() == "new\n"
+
+
+class TestShells:
+    """The same in each shell."""
+
+    def test_replaced_kept_refused_and_changed(self, host: LocalSession, tmp_path: Path, home: Path) -> None:
+        """One file through all ways: created, replaced with its mode, refused by its check, changed in the meantime."""
+        target = tmp_path / "it's a file"
+        assert write(host, target, b"\xff first\n").code == 0
+        target.chmod(0o604)
+        assert write(host, target, "second\n", check='grep -q second "$new"', keep=True).code == 0
+        assert (target.read_text(), mode(target)) == ("second\n", 0o604)
+        assert write(host, target, "third\n", check="false; true").code == 1
+        changed = replace(str(target), "fourth\n", mode="0640", owner=ME, seen=b"other\n")
+        assert host.run(changed, deadline=10).code == CHANGED_MEANWHILE
+        assert target.read_text() == "second\n"
+        assert [one.read_bytes() for one in (home / "backup").iterdir()] == [b"\xff first\n"]
+        assert [one.name for one in tmp_path.iterdir() if one != home] == [target.name]
+
+    def test_rollback_copy_is_made_once(self, host: LocalSession, tmp_path: Path, home: Path) -> None:
+        """Of the content before the first change, or a marker for no file."""
+        target = tmp_path / "file"
+        for content in ("one\n", "two\n"):
+            command = replace(str(target), content, mode="0640", owner=ME, rollback="/var/lib/provision/rollback/file")
+            assert host.run(command, deadline=10).code == 0
+        assert [one.name for one in (home / "rollback").iterdir()] == ["file.none"]
+        (home / "rollback/file.none").unlink()
+        for content in ("three\n", "four\n"):
+            command = replace(str(target), content, mode="0640", owner=ME, rollback="/var/lib/provision/rollback/file")
+            assert host.run(command, deadline=10).code == 0
+        assert (home / "rollback/file").read_text() == "two\n"

@@ -17,7 +17,7 @@ from provision.resources.base import Change
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 
@@ -86,6 +86,7 @@ class TestRestart:
         assert not docker.copy.parent.exists()
         assert docker.pending.read_text() == "other\tx\nmy-restart-docker\ty\n"
 
+    @one_shell
     def test_rolled_back_to_no_file(self, docker: Docker) -> None:
         """There was none before."""
         docker.file.write_text("broken")
@@ -94,6 +95,7 @@ class TestRestart:
         assert not docker.file.exists()
         assert not docker.copy.parent.exists()
 
+    @one_shell
     def test_nothing_to_restore(self, docker: Docker) -> None:
         """The message says so, and the handler stays pending."""
         docker.file.write_text("broken")
@@ -101,6 +103,7 @@ class TestRestart:
         assert "there is no earlier version of" in result.errors
         assert "restart-docker\t" in docker.pending.read_text()
 
+    @one_shell
     def test_the_old_one_does_not_start_either(self, docker: Docker) -> None:
         """Both are reported; the copy is kept."""
         docker.file.write_text("broken")
@@ -128,6 +131,7 @@ class TestJobs:
             listening.bind(str(docker.folder / "sock"))
             yield
 
+    @one_shell
     def test_no_job(self, docker: Docker) -> None:
         """Neither runner nor Docker: at once."""
         docker.program("systemctl", "echo 0")
@@ -143,6 +147,7 @@ class TestJobs:
         result = docker.run(wait_for_ci_jobs(5) + "echo done")
         assert result.text == "waiting for the CI jobs on this host to end: container job-1\ndone\n"
 
+    @one_shell
     def test_a_job_that_does_not_end(self, docker: Docker, socket_there: None) -> None:
         """Reported, and nothing is restarted."""
         del socket_there

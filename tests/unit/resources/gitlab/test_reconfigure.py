@@ -14,7 +14,7 @@ import pytest
 from provision.resources.gitlab import gitlab_rb as module
 from provision.shell import Result
 from provision.url import Url
-from tests.unit.conftest import Local
+from tests.unit.conftest import Local, one_shell
 
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"
@@ -177,6 +177,7 @@ FAULTS = [
 ]
 
 
+@one_shell
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
 def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
     """The previous file is restored, and reconfigured if a reconfigure had begun; only this handler is cleared; the cause is printed."""
@@ -191,6 +192,7 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
     assert not gitlab.copy.parent.exists()
 
 
+@one_shell
 def test_another_one_is_waited_for(gitlab: Gitlab) -> None:
     """Its output is shown, and then ours begins."""
     gitlab.program("reconfigure", WAITS.replace("exec sleep 30", "sleep 0.3; echo 'Starting Cinc Client'; echo done"))
@@ -199,6 +201,7 @@ def test_another_one_is_waited_for(gitlab: Gitlab) -> None:
     assert gitlab.in_force == [NEW]
 
 
+@one_shell
 def test_another_one_that_does_not_end(gitlab: Gitlab) -> None:
     """The file is restored, nothing is reconfigured again; the other one may have read either file, so the handler stays pending."""
     gitlab.program("reconfigure", WAITS)
@@ -209,6 +212,7 @@ def test_another_one_that_does_not_end(gitlab: Gitlab) -> None:
     assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([NEW], OLD, ["reconfigure", "reload"])
 
 
+@one_shell
 def test_a_service_that_was_down_before(gitlab: Gitlab) -> None:
     """It was stopped before: the new file did not break it."""
     gitlab.program("status", "echo 'down: sidekiq: 9s, normally up; run: log: (pid 1) 5s'")
@@ -216,6 +220,7 @@ def test_a_service_that_was_down_before(gitlab: Gitlab) -> None:
     assert gitlab.now == NEW
 
 
+@one_shell
 def test_a_service_down_since_an_attempt_that_was_cut_short(gitlab: Gitlab) -> None:
     """The host went down while the new file was being put in force: what is down now, that file may have broken."""
     nginx_is_down(gitlab)
@@ -225,6 +230,7 @@ def test_a_service_down_since_an_attempt_that_was_cut_short(gitlab: Gitlab) -> N
     assert gitlab.in_force == [NEW, NEW, OLD]
 
 
+@one_shell
 def test_unreadable_after_an_attempt_that_was_cut_short(gitlab: Gitlab) -> None:
     """That attempt had begun to use the new file: it is rolled back, though this one began nothing."""
     gitlab.program("show-config", "exit 1")
@@ -233,6 +239,7 @@ def test_unreadable_after_an_attempt_that_was_cut_short(gitlab: Gitlab) -> None:
     assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([OLD], OLD, ["reload"])
 
 
+@one_shell
 def test_the_old_one_fails_too(gitlab: Gitlab) -> None:
     """Both causes are printed; the handler stays pending and the copy is kept, for the next run."""
     gitlab.program("reconfigure", f"[ $n = 1 ] || {{ {CHEF.replace('database', 'disk')}; }}; {CHEF}")
@@ -244,6 +251,7 @@ def test_the_old_one_fails_too(gitlab: Gitlab) -> None:
     assert (gitlab.now, gitlab.pending, gitlab.copy.read_text()) == (OLD, ["reconfigure", "reload"], OLD)
 
 
+@one_shell
 def test_there_was_none_before(gitlab: Gitlab) -> None:
     """On a host whose first gitlab.rb this is, there is nothing to restore: the message says so, and the handler stays pending."""
     gitlab.copy.unlink()
@@ -261,6 +269,7 @@ def test_the_registry_answers(registry: Gitlab, monkeypatch: pytest.MonkeyPatch)
     assert (done.code, done.text, registry.now) == (0, "waiting until GitLab's services are up\n", registry.new)
 
 
+@one_shell
 def test_a_registry_that_is_not_asked_for_yet(registry: Gitlab) -> None:
     """`provision gitlab` alone, or with the registry's old address still in gitlab.rb: it is not this run's to bring up."""
     registry.answers = [(503, "")]
@@ -272,6 +281,7 @@ def test_a_registry_that_is_not_asked_for_yet(registry: Gitlab) -> None:
         assert (registry.run().code, registry.now) == (0, text)
 
 
+@one_shell
 @pytest.mark.parametrize(
     ("status", "realm", "words"),
     [
@@ -296,6 +306,7 @@ def test_the_registry_does_not(registry: Gitlab, status: int, realm: str, words:
     assert registry.in_force == [registry.new, OLD]
 
 
+@one_shell
 def test_far_storage_is_watched(registry: Gitlab) -> None:
     """With another configuration and storage elsewhere the registry is watched; it stays well."""
     registry.program("reconfigure", f"echo '{S3}' > $top/var/registry/config.yml")
@@ -306,6 +317,7 @@ def test_far_storage_is_watched(registry: Gitlab) -> None:
     )
 
 
+@one_shell
 def test_storage_on_the_hosts_disk_is_not_watched(registry: Gitlab) -> None:
     """Without it the registry would not even start."""
     registry.program(
