@@ -6,7 +6,7 @@
     toml/         config.toml: runners and top-level keys, edited statement by statement
     json.py       daemon.json: top-level keys, edited member by member
 
-Every function here is pure: bytes or text in, bytes or text out. An edit changes the bytes of the settings it concerns
-and copies all others. Before a result is returned it is parsed again and must hold the planned data; otherwise nothing
-is returned and `Refused` is raised. An edit that has nothing to change returns its input.
+Every function here is pure: bytes or text in, bytes or text out. An edit changes only the bytes of its
+settings. Before a result is returned it is parsed again and must hold the planned data; otherwise nothing
+is returned and `Refused` is raised. If nothing has to change, the input is returned.
 """

@@ -1,7 +1,7 @@
-"""The masked diff: what changes in a file, with `***` in place of secrets.
+"""The masked diff of a file: secrets are printed as `***`.
 
-The lines are compared as they are and masked when they are printed. A changed secret is therefore visible as two lines
-that look alike. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's
+The lines are compared as they are and masked when they are printed. Therefore a changed secret is visible as two equal
+lines. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's
 tokens by their prefix. A format adds what its own `find_secrets` finds.
 """
 
@@ -15,12 +15,12 @@ from typing import Final, TypeAlias
 from provision.secret import MASK, mask
 
 Span: TypeAlias = tuple[int, int]
-"""The offsets of the first byte of a secret and of the byte behind it."""
+"""The offsets of a secret: of its first byte, and of the byte after its last one."""
 FindSecrets: TypeAlias = Callable[[bytes], Iterable[Span]]
 """Finds the secrets of one format in a content, valid or not, in any order; overlaps are allowed."""
 
 _CONTEXT: Final = 3  # lines around a change, as `diff -u` prints
-_LONGEST: Final = 400  # lines; nobody reads a longer diff
+_LONGEST: Final = 400  # lines of a printed diff
 _MANY_LINES: Final = 2000  # from here on difflib may ignore the most frequent lines
 _PASSWORD_IN_URL = re.compile(r"(://[^/\s:@'\"]*:)[^@/\s'\"]+(?=@)")
 # Source: GitLab's documentation, "Token overview", token prefixes; GR1348941 is the registration token's.
@@ -32,7 +32,7 @@ _LINE = re.compile(r".+")
 
 
 def no_secrets(_: bytes) -> Iterable[Span]:
-    """For files of unknown format: only what every diff masks."""
+    """For files of unknown format, where only the secrets that every diff masks are found."""
     return ()
 
 
@@ -84,7 +84,7 @@ def _bytes(content: bytes | str) -> bytes:
 
 
 def _common_head(old: list[bytes], new: list[bytes]) -> int:
-    """How many lines both begin with, less the context: most of a long file is equal and need not be compared."""
+    """The number of equal lines at the beginning, minus the context. They need not be compared."""
     count = 0
     for one, other in zip(old, new, strict=False):
         if one != other:
@@ -105,7 +105,7 @@ def _hunk(group: list[tuple[str, int, int, int, int]], old: list[str], new: list
 
 
 def _printed(sign: str, lines: list[str], start: int, end: int) -> Iterator[str]:
-    """Lines `start` to `end`. The empty piece behind the last newline is no line; a missing newline is marked."""
+    """Lines `start` to `end`. The empty text after the last newline is not a line; a missing newline is marked."""
     for number in range(start, end):
         if number < len(lines) - 1:
             yield sign + lines[number]

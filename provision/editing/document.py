@@ -29,7 +29,7 @@ class Document:
 
     @cached_property
     def start(self) -> int:
-        """The offset of the first line: after a byte order mark."""
+        """The offset of the first line, after a byte order mark."""
         return len(BOM) if self.content.startswith(BOM) else 0
 
     @cached_property
@@ -50,7 +50,7 @@ class Document:
         return max(self.content.rfind(b"\n", 0, offset) + 1, self.start)
 
     def line_end(self, offset: int) -> int:
-        """The offset behind the newline that ends the line of `offset`, or the end of the content."""
+        """The offset after the newline that ends the line of `offset`, or the end of the content."""
         return self.content.find(b"\n", offset) + 1 or len(self.content)
 
     def indentation(self, offset: int) -> str:
@@ -77,7 +77,7 @@ class Document:
 def same(one: Any, other: Any) -> bool:
     """Return whether two values are equal in value and type: 1, 1.0 and true differ; the order of keys does not count.
 
-    NaN equals NaN. A type whose values are equal to nothing (`NotLiteral`) decides by its own `==`.
+    NaN equals NaN. `NotLiteral` equals nothing, by its own `==`.
     """
     if type(one) is not type(other):
         return False

@@ -1,7 +1,7 @@
 """A JSON file whose top-level keys have several owners: `/etc/docker/daemon.json`. Source: dockerd(8), RFC 8259.
 
 Values are replaced, added and removed member by member. The order of keys, the indentation and all other members stay.
-An empty file counts as an empty object, as dockerd takes it. A key that stands there twice has its last value.
+An empty file counts as an empty object, as in dockerd. Of a repeated key, the last value counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provision.secret import is_secret_name, revealed, secret_values
 class EditedJson:
     """An edited file: its new bytes with secrets in clear, and the top-level keys whose value changed.
 
-    `content` is the very bytes given when nothing had to change.
+    `content` is the input itself when nothing had to change.
     """
 
     content: bytes = field(repr=False)
@@ -30,7 +30,7 @@ class EditedJson:
 
 
 def edit(content: bytes, wanted: Mapping[str, Any], remove: Collection[str] = (), *, name: str) -> EditedJson:
-    """Return the file with each key of `wanted` at its value and the keys of `remove` that are not wanted gone.
+    """Return the file with the keys of `wanted` set, and the keys of `remove` deleted unless they are wanted.
 
     content  the bytes of the file; b"" when there is none
     wanted   top-level keys and their values; `Secret` values are revealed
@@ -65,7 +65,7 @@ _TOKEN = re.compile(
 def find_secrets(content: bytes) -> Iterator[Span]:
     """Find the values of secret-looking keys, also in JSON that is not valid, and `NAME=value` inside strings."""
     text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content
-    inherited = secret = False  # whether the enclosing value's key, and this value's key, is a secret's
+    inherited = secret = False  # whether the key of the enclosing value, and the key of this value, names a secret
     outer: list[bool] = []
     for token in _TOKEN.finditer(text):
         if token["colon"]:
@@ -96,7 +96,7 @@ def _key(source: str) -> str:
 
 def _object(document: Document, name: str) -> dict[str, Any]:
     """The data of the file. Raises ProbeFailed and Refused as `edit` does."""
-    hint = "fix the file by hand first: it is not written over"
+    hint = "fix the file by hand first; it is not overwritten"
     content = document.content[document.start :]
     if not content.strip():
         return {}
@@ -136,7 +136,7 @@ def _members(document: Document) -> list[_Member]:
 
     measured, size = 0, document.start
 
-    def offset(at: int) -> int:  # of the byte; it is called with rising places
+    def offset(at: int) -> int:  # of the byte at `at`; the calls come with rising values
         nonlocal measured, size
         size += len(text[measured:at].encode())
         measured = at
@@ -196,7 +196,7 @@ def _on_own_line(document: Document, member: _Member) -> bool:
 
 
 def _value(document: Document, member: _Member, value: Any) -> bytes:
-    """A value as JSON: indented like the file where the member begins a line, else on one line."""
+    """A value as JSON: indented like the file if the member begins a line, otherwise on one line."""
     if not _on_own_line(document, member):
         return json.dumps(value, ensure_ascii=False).encode()
     indentation = document.indentation(member.start)

@@ -66,7 +66,7 @@ class Applier:
         if change.record_from is not None:
             after = after.updated(owner, {planned.item.resource.record_key: change.record_from(output)})
             self._run(Command(after.write()), change.summary, change.deadline, on_output)
-        self.state.become(after)
+        self.state.replace_with(after)
 
     def run_handler(self, handler: Handler, on_output: OnOutput) -> None:
         """Runs a handler, then removes it from `pending`. One that fails stays pending, unless it rolled back."""
@@ -78,7 +78,7 @@ class Applier:
         script = "\n".join(filter(None, [clear_pending(handler.name), record]))
         self._run(_with_scripts([], command, script), handler.summary, handler.deadline, on_output)
         self._after_handler.pop(handler.name, None)
-        self.state.become(after)
+        self.state.replace_with(after)
 
     def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> str:
         """Runs a command and returns its standard output."""

@@ -1,7 +1,7 @@
-"""Formats of other programs that are read or written here without their libraries, which are heavy or unmaintained.
+"""Formats of other programs, read and written without libraries, since those are large or unmaintained.
 
     dockerignore.py   which files of a build context Docker leaves out
-    build_context.py  a folder as the tar stream that `docker build` reads, equal byte for byte wherever it is packed
+    build_context.py  a folder as the tar stream that `docker build` reads, with the same bytes on every machine
     openpgp.py        when a package repository's public key expires
     sigv4.py          AWS Signature Version 4, for requests to S3
 

@@ -1,8 +1,8 @@
-"""A build context: a folder on this machine as a tar stream that is equal, byte for byte, wherever it is packed.
+"""A build context: a folder on this machine as a tar stream with the same bytes on every machine.
 
 Entries are sorted, times are fixed, owners are root, and the write permissions of group and others are removed, since
-they depend on a checkout's umask. So the digest of the stream names what is built. The stream is sent within one
-message to the host, which holds it in memory a few times over: hence the limit.
+they depend on a checkout's umask. Therefore the digest of the stream identifies its content. The stream is sent to
+the host in one message, and several copies of it are in memory: therefore its size is limited.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from provision.errors import UsageError
 from provision.formats.dockerignore import Ignore, Matches
 
-if TYPE_CHECKING:  # tarfile and gzip take milliseconds to import: only tasks that build images import them
+if TYPE_CHECKING:  # slow to import: only tasks that build images import tarfile and gzip
     import tarfile
 
 LIMIT: Final = 100 * 1024 * 1024  # bytes of the tar stream
@@ -68,7 +68,7 @@ class Context:
 
         with _reading(self.folder):
             self._check()
-        with _reading(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # it only writes
+        with _reading(self.folder), tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # the sink has only `write`
             for name, path in self._entries():
                 _add(tar, name, path)
             if self.rendered is not None:
@@ -85,11 +85,11 @@ class Context:
             )
 
     def _entries(self) -> Iterator[tuple[str, Path]]:
-        """What is sent, in order, each folder before what is in it."""
+        """The files and folders to send, in order, each folder before its content."""
         ignore = self._ignore()
         sent: set[str] = set()
         for name, path, excluded in _walk(self.folder, "", ignore, ignore.top, self.dockerfile):
-            # Docker reads these two though they are excluded.
+            # Docker reads these two even if they are excluded.
             if excluded and name not in (self.dockerfile, ".dockerignore"):
                 continue
             if name == self.dockerfile and self.rendered is not None:
@@ -115,7 +115,7 @@ class Context:
 
 
 def _walk(folder: Path, below: str, ignore: Ignore, parent: Matches, needed: str) -> Iterator[tuple[str, Path, bool]]:
-    """Everything in a folder, and whether it is excluded.
+    """Everything in a folder, each with whether it is excluded.
 
     An excluded folder is entered only when something in it may be included, or when `needed` is in it.
     """
@@ -156,7 +156,7 @@ def _entry(name: str, mode: int, size: int = 0, *, kind: bytes = b"0", link: str
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Turn an error of the file system into one that names the context."""
+    """Turn an error of the file system into a UsageError that names the context."""
     try:
         yield
     except OSError as error:

@@ -62,7 +62,7 @@ class Ignore:
         excluded = False
         found = []
         for pattern, exception, inherited in zip(self.patterns, self.exceptions, parent, strict=True):
-            # A line that would not change the result is not tried, and so is no match for what is below.
+            # A line that would not change the result is not tried, so it does not match below this path either.
             matches = inherited or (exception == excluded and pattern.fullmatch(path) is not None)
             found.append(matches)
             if matches:
@@ -77,7 +77,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _clean(pattern: str) -> str:
-    """The pattern as Go's filepath.Clean returns it, without the slash that means the context's own folder."""
+    """The pattern after Go's filepath.Clean, without a slash at the beginning."""
     stripped = pattern.strip()
     if not stripped:
         return ""
@@ -88,7 +88,7 @@ def _clean(pattern: str) -> str:
 def _expression(pattern: str) -> str:
     """The pattern as a regular expression for a whole path."""
     if pattern.startswith("**") and not pattern.startswith("**/") and not re.search(r"[*?\[\]\\]", pattern[2:]):
-        return ".*" + re.escape(pattern[2:])  # `**.pyc`: whatever ends so, in any folder
+        return ".*" + re.escape(pattern[2:])  # `**.pyc`: any name with this ending, in any folder
     found, place = "", 0
     while place < len(pattern):
         letter = pattern[place]
@@ -103,7 +103,7 @@ def _expression(pattern: str) -> str:
             found += "[^/]"
         elif letter == "\\":
             if pattern[place : place + 1].isalnum():
-                raise re.error("a backslash before a letter")  # Docker takes it for a regular expression's
+                raise re.error("a backslash before a letter")  # Docker treats it as a part of a regular expression
             found += re.escape(pattern[place : place + 1] or "\\")
             place += 1
         elif letter == "[":
@@ -115,7 +115,7 @@ def _expression(pattern: str) -> str:
 
 
 def _members(pattern: str, place: int) -> tuple[str, int]:
-    """A class of letters, from behind its bracket at `place`, and where it ends."""
+    """The class of letters that begins at `place`, after its bracket, and the offset of its end."""
     end = pattern.find("]", place + pattern.startswith("^", place) + 1)
     if end < 0:
         raise re.error("no closing bracket")

@@ -1,7 +1,7 @@
 """When a package repository's public key expires. Source: RFC 9580, packets (4.2), signature subpackets (5.2.3).
 
-Only two things are read: the creation time of the first key, and the lifetime in its latest self-signature. gpg is
-needed neither on the host nor here.
+Only the creation time of the first key and the lifetime in its latest self-signature are read. gpg is not needed, on
+the host or here.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _subpackets(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A length in the new format, and the offset behind it."""
+    """A length in the new format, and the offset after it."""
     first = data[at]
     if first < 192:
         return first, at + 1

@@ -1,4 +1,4 @@
-"""X.509 certificates: whether a chain and its key fit each other and a host name.  Sources: RFC 5280, RFC 6125."""
+"""X.509 certificates: whether a chain matches its key and a host name.  Sources: RFC 5280, RFC 6125."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def certificates_in(text: bytes) -> list[bytes]:
 
 
 def check_pair(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
-    """The time until a chain expires, given its private key in PEM. Raises Refused for a pair that is unfit for `host`."""
+    """The time until a chain expires, given its private key in PEM. Raises Refused for a pair that `host` cannot use."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -34,15 +34,17 @@ def check_pair(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
     except TypeError as error:
         raise Refused("the key has a passphrase", hint=NO_PASSPHRASE) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("the key is no private key in PEM", hint="it begins with -----BEGIN PRIVATE KEY-----") from error
+        raise Refused(
+            "the key is not a private key in PEM", hint="it begins with -----BEGIN PRIVATE KEY-----"
+        ) from error
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return check_chain(fullchain, public, host, datetime.datetime.now(datetime.UTC))
 
 
 def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.datetime) -> datetime.timedelta:
-    """The time until the first certificate of a chain expires. Raises Refused with the first thing that is wrong.
+    """The time until the first certificate of a chain expires. Raises Refused with the first fault.
 
-    public_key  of the pair's key, in PEM
+    public_key  the public half of the pair's key, in PEM
     """
     from cryptography.x509 import load_pem_x509_certificates
 
@@ -80,13 +82,13 @@ def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.da
         if one.not_valid_after_utc <= now:
             raise Refused(
                 f"expired on {one.not_valid_after_utc:%F} ({one.subject.rfc4514_string()})",
-                hint="renew it, then run again",
+                hint="renew it, then rerun the command",
             )
     return min(one.not_valid_after_utc for one in chain) - now
 
 
 def signer_missing(fullchain: bytes, ca: bytes) -> str:
-    """What to report when no certificate in `ca` signed the chain or is part of it; "" otherwise, and without `ca`."""
+    """A warning if no certificate in `ca` signed the chain or is part of it; "" otherwise, and without `ca`."""
     from cryptography.x509 import load_pem_x509_certificates
 
     if not ca:
@@ -99,7 +101,7 @@ def signer_missing(fullchain: bytes, ca: bytes) -> str:
 
 
 def overdue_days(fullchain: bytes) -> int | None:
-    """The days that are left, when less than a fifth of its validity is; None otherwise, or when it cannot be read."""
+    """The days until the certificate expires, if less than a fifth of its validity is left; otherwise None."""
     from cryptography.x509 import load_pem_x509_certificate
 
     try:

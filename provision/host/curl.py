@@ -6,10 +6,10 @@ from typing import Final
 
 # exit code: (cause, remedy)
 FAILURES: Final = {
-    6: ("its name is not resolved on the host", "check the name and the host's DNS"),
+    6: ("its name does not resolve on the host", "check the name and the host's DNS"),
     7: ("the connection is refused", "check address, port and firewall, and that the service runs"),
-    28: ("no answer in time", "check routes and firewalls on the way"),
-    35: ("the TLS handshake fails", "check scheme and port: https may not answer there"),
+    28: ("no answer in time", "check the routes and firewalls between the host and the server"),
+    35: ("the TLS handshake fails", "check scheme and port: the port may not serve https"),
     60: (
         "its certificate is not trusted on the host",
         "name its CA in registry.certificate.ca, or install it on the host",

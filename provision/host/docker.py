@@ -32,9 +32,9 @@ CI_JOBS_LIMIT_SECONDS: Final = 1800
 
 @dataclass(frozen=True)
 class Container:
-    """A container, with what its labels hold.
+    """A container and the values of its labels.
 
-    app       the app of ours that it belongs to; "" for other containers
+    app       the app of the inventory that it belongs to; "" for other containers
     settings  the fingerprint of the app's settings
     digest    of the image that was pulled
     """
@@ -88,5 +88,5 @@ def api_url(reference: Reference, own: Url | None) -> str:
 
 
 def wait_for_ci_jobs(limit: int = CI_JOBS_LIMIT_SECONDS) -> str:
-    """Shell text that returns when no CI job runs on the host. It ends the script with 1 after `limit` seconds."""
+    """Shell text that waits until no CI job runs on the host. It ends the script with code 1 after `limit` seconds."""
     return script("wait_for_ci_jobs", limit).script

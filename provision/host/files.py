@@ -1,11 +1,11 @@
-"""Our folder on a host, `/var/lib/provision`, and replacing files anywhere on it.
+"""The program's folder on a host, `/var/lib/provision`, and replacing files on the host.
 
 pending      handlers that have not run yet (`provision.host.pending`)
-state.json   what we recorded (`provision.host.state`); no secrets
+state.json   records (`provision.host.state`); no secrets
 backup/      previous contents of replaced files, the last 10 of each file
-rollback/    how a file was before its first change whose handler has not succeeded yet (`scripts/lib/rollback.sh`)
+rollback/    the content of a file before its first change whose handler has not succeeded yet (`scripts/lib/rollback.sh`)
 job/         detached jobs (`scripts/run_detached.sh`)
-lock         who holds the host (the lock itself is on the folder)
+lock         describes the run that holds the host's lock (the lock itself is on the folder)
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def replace(
     seen: bytes | None = None,
     rollback: str = "",
 ) -> Command:
-    """A command that replaces a file atomically: same folder, checked, fsynced, the previous one backed up, renamed.
+    """A command that replaces a file atomically. It writes, checks and syncs a new file beside it, backs up, renames.
 
     check     shell text that checks the new file, named `$new`; non-zero refuses it
     keep      keep the owner and mode of a file that exists
-    seen      what the file held when it was observed: if it holds something else now, nothing is replaced, and the
+    seen      what the file held when it was observed: if its content is different now, nothing is replaced, and the
               script ends with CHANGED_MEANWHILE; None replaces any content
-    rollback  where the file is copied to before its first change whose handler has not run yet; "" for nowhere
+    rollback  path of the copy made before the first change whose handler has not run yet; "" for no copy
     A symlink is followed. The content travels on standard input.
     """
     expected = hashlib.sha256(seen).hexdigest() if seen is not None else ""

@@ -1,4 +1,4 @@
-"""Pending handlers: what must run because something was changed, kept in a file that survives a killed run.
+"""Pending handlers: commands that must run because something was changed. Their file survives a killed run.
 
 The file `/var/lib/provision/pending` has one line `name<TAB>summary` for each handler that has not run yet.
 """
@@ -22,10 +22,10 @@ ASK_PENDING: Final = sh("test ! -e %s || cat %s", PENDING, PENDING)
 class Handler:
     """A command that a change requires: it runs once, at the end of the last task of the play that may require it.
 
-    name        its key in `pending`, which outlives a killed run; one word
+    name        its key in `pending`; one word
     deadline    seconds
-    detached    it goes on when the connection breaks; the next run follows it or picks its result up
-    rolls_back  when it fails, it undoes the changes that required it: what they dropped stays recorded until it succeeds
+    detached    it continues when the connection breaks; the next run follows it or reads its result
+    rolls_back  when it fails, it undoes the changes that notified it; their old records are kept until it succeeds
     """
 
     name: str
@@ -45,7 +45,7 @@ class Handler:
 
     @classmethod
     def reload(cls, unit: str) -> Handler:
-        """Has a running unit read its configuration again, or restarts one that cannot; starts none that is stopped."""
+        """Reloads a running unit, or restarts one that cannot reload. A stopped unit stays stopped."""
         name = unit.removesuffix(".service")
         return cls(f"reload-{name}", f"reload {name}", sh("systemctl try-reload-or-restart -- %s", name))
 
@@ -56,7 +56,7 @@ def handlers_of(notify: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
 
 
 def add_pending(handlers: tuple[Handler, ...]) -> str:
-    """Shell text that adds handlers to `pending`; "" for none. A detached job of before the change is marked as stale."""
+    """Shell text that adds handlers to `pending`; "" for none. An earlier detached job is marked as stale."""
     if not handlers:
         return ""
     fields = [[one.name, one.summary, job_folder(one.name) if one.detached else ""] for one in handlers]
@@ -64,7 +64,7 @@ def add_pending(handlers: tuple[Handler, ...]) -> str:
 
 
 def clear_pending(name: str) -> str:
-    """Shell text that removes a handler from `pending`. Its code is not 0 when the disk is full."""
+    """Shell text that removes a handler from `pending`. It fails when the disk is full."""
     return script("clear_pending", PENDING, name).script
 
 
@@ -80,12 +80,12 @@ def job_folder(name: str) -> str:
 
 
 def detach(name: str, command: Command) -> Command:
-    """The command, run so that it outlives the connection. Raises ValueError for one that reads standard input.
+    """The command as a job that continues when the connection breaks. Raises ValueError if it reads standard input.
 
     The next run that needs the same step finds it running or ended, and takes its output and result instead of starting
     it again. Until then its handler is pending. A change that needs the step again marks an earlier job as stale: that
     job's result does not cover the change.
     """
     if command.stdin:
-        raise ValueError(f"{name}: a step that outlives the connection cannot read from it")
+        raise ValueError(f"{name}: a detached command cannot read standard input")
     return script("run_detached", job_folder(name)).reading(command.script)

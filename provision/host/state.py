@@ -1,4 +1,4 @@
-"""What we recorded on a host, in `/var/lib/provision/state.json`. It holds no secrets.
+"""The records on a host, in `/var/lib/provision/state.json`. It contains no secrets.
 
     {"version": 2,
      "owners": {"firewall": {"ufw": ["5555/tcp"]}},
@@ -34,8 +34,8 @@ Records = Mapping[str, Json]
 _PARTS: Final = ("owners", "shared", "unowned")
 _KEY: Final = "fingerprint key"
 
-# Version 1 had one flat table. Which task of version 0.1.0 wrote a key, and the record key that the task uses now.
-_OWNERS_OF_1: Final = {
+# Version 1 had one flat table. For each key: the task of version 0.1.0 that wrote it, and the record key that the task uses now.
+_OWNERS_OF_VERSION_1: Final = {
     "/etc/docker/daemon.json": ("docker", "/etc/docker/daemon.json"),
     "gitlab.rb/gitlab": ("gitlab", "gitlab.rb"),
     "gitlab.rb/registry": ("registry", "gitlab.rb"),
@@ -50,7 +50,7 @@ _OWNERS_OF_1: Final = {
     "held gitlab-ee": ("gitlab", "held gitlab-ee"),
     "held gitlab-runner": ("runner", "held gitlab-runner"),
 }
-_PREFIXES_OF_1: Final = {
+_PREFIXES_OF_VERSION_1: Final = {
     "gitlab runner/": "register",
     "gitlab project/": "project",
     "gitlab variable/": "project",
@@ -61,7 +61,7 @@ _PREFIXES_OF_1: Final = {
 
 
 class HostState:
-    """The records of one host. The engine changes it only together with the file on the host."""
+    """The records of one host. The engine changes them only when it writes the file on the host."""
 
     def __init__(self, tree: Mapping[str, Mapping[str, Json]] | None = None) -> None:
         given = tree or {}
@@ -76,9 +76,9 @@ class HostState:
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
         if "version" not in found:
-            return cls(_from_1(found))
+            return cls(_from_version_1(found))
         if found["version"] != VERSION:
-            raise ValueError(f"its version is {found['version']}, and this program knows version {VERSION}")
+            raise ValueError(f"it has version {found['version']}; this program supports version {VERSION}")
         tree = {part: found.get(part, {}) for part in _PARTS}
         for part, records in tree.items():
             if not isinstance(records, dict):
@@ -120,11 +120,11 @@ class HostState:
         return after
 
     def merged(self, after: HostState) -> HostState:
-        """What this state or the later one holds: what must be recorded while a change between them runs."""
-        return HostState(either(self.tree, after.tree))
+        """The records of both states. The host must hold them while the change from one to the other runs."""
+        return HostState(union(self.tree, after.tree))
 
-    def become(self, after: HostState) -> None:
-        """Replaces these records; the file on the host was written."""
+    def replace_with(self, after: HostState) -> None:
+        """Replaces the records with those of a state that was written to the host."""
         self.tree = after.tree
 
     def __eq__(self, other: object) -> bool:
@@ -145,11 +145,11 @@ class HostState:
         return script("write_state", STATE, self.text()).script
 
 
-def either(old: Json, new: Json) -> Json:
-    """What one of two values holds: keys of both objects, members of both lists; of two plain values the old one."""
+def union(old: Json, new: Json) -> Json:
+    """The union of two values: the keys of both objects, the members of both lists. Of two plain values, the old one."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {
-            key: either(old[key], new[key]) if key in old and key in new else old.get(key, new.get(key))
+            key: union(old[key], new[key]) if key in old and key in new else old.get(key, new.get(key))
             for key in {**old, **new}
         }
     if isinstance(old, list) and isinstance(new, list):
@@ -169,17 +169,17 @@ def if_recorded(text: str, command: Command) -> Command:
     return Command(sh("grep -qF -e %s %s 2>/dev/null || exit 0\n", text, STATE).script + command.script, command.stdin)
 
 
-def _from_1(flat: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
+def _from_version_1(flat: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
     """The records of version 1 under their owners."""
     tree: dict[str, dict[str, Json]] = {part: {} for part in _PARTS}
     for key, value in flat.items():
-        prefix = next((one for one in _PREFIXES_OF_1 if key.startswith(one)), "")
+        prefix = next((one for one in _PREFIXES_OF_VERSION_1 if key.startswith(one)), "")
         if key == _KEY:
             tree["shared"][key] = value
-        elif key in _OWNERS_OF_1 or prefix:
-            owner, new_key = _OWNERS_OF_1.get(key) or (_PREFIXES_OF_1[prefix], key)
+        elif key in _OWNERS_OF_VERSION_1 or prefix:
+            owner, new_key = _OWNERS_OF_VERSION_1.get(key) or (_PREFIXES_OF_VERSION_1[prefix], key)
             tree["owners"].setdefault(owner, {})[new_key] = value
-        elif key.startswith("gitlab.rb/"):  # a task of the user's own, under the name that it gave itself
+        elif key.startswith("gitlab.rb/"):  # a user's own task, under the name that it chose
             tree["owners"].setdefault(key.removeprefix("gitlab.rb/"), {})["gitlab.rb"] = value
         else:
             tree["unowned"][key] = value

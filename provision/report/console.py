@@ -33,7 +33,7 @@ STYLES: Final = {
 def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | None = None) -> Console:
     """A console that writes to `stream`. `terminal` and `width` replace what rich detects (for tests).
 
-    Text is never taken for rich's markup: what hosts send may contain anything.
+    Text is never interpreted as rich's markup: output of hosts may contain anything.
     """
     from rich.console import Console
     from rich.theme import Theme
@@ -50,22 +50,22 @@ def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | N
 
 
 def is_styled(console: Console) -> bool:
-    """Whether the output gets styles and is wrapped. Otherwise it is plain text, one fact a line, for files and pipes."""
+    """Whether the output is styled and wrapped. Otherwise it is plain text, one fact per line, for files and pipes."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def is_animated(console: Console) -> bool:
-    """Whether lines may be redrawn: on a terminal that a person watches.
+    """Whether lines may be redrawn: only on an interactive terminal.
 
-    FORCE_COLOR makes rich take a CI job's log for a terminal; redrawn lines would fill such a log.
+    FORCE_COLOR makes rich treat a CI job's log as a terminal; redrawn lines would fill such a log.
     """
     return is_styled(console) and console.is_interactive and console.file.isatty() and not os.environ.get("CI")
 
 
 class SafeStream:
-    """A text stream that drops what it can no longer write, so that the run goes on to its end.
+    """A text stream that drops text that it cannot write any more, so that the run continues to its end.
 
-    A run that stopped between two changes because `provision … | head` closed the pipe would leave hosts half done.
+    A run that stopped between two changes because `provision … | head` closed the pipe would leave hosts half configured.
     The first failure is reported on stderr. Characters that the stream's encoding lacks are written as `?`.
     """
 
@@ -75,7 +75,7 @@ class SafeStream:
 
     @property
     def encoding(self) -> str:
-        """The stream's encoding; rich asks for it."""
+        """The stream's encoding, which rich reads."""
         return self._stream.encoding or "utf-8"
 
     def write(self, text: str) -> int:
@@ -121,7 +121,7 @@ class SafeStream:
 
 
 def _discard(stream: TextIO) -> None:
-    """Sends what is still buffered to /dev/null: the interpreter flushes it at exit, which would fail again."""
+    """Redirects the stream to /dev/null: at exit the interpreter flushes its buffer, which would fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, stream.fileno())

@@ -1,4 +1,4 @@
-"""Equal results of many hosts, joined: names folded to `runner-[01:20]`, changes, messages and errors shown once."""
+"""Joining equal results of many hosts: names are folded to `runner-[01:20]`; equal changes and errors are shown once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
 
 
 def _readings(name: str) -> Iterator[tuple[_Affixes, str]]:
-    """Each number in a name, with the text around it; the last number first."""
+    """Yields each number in a name with the text around it, the last number first."""
     for match in reversed(list(_NUMBER.finditer(name))):
         yield (name[: match.start()], name[match.end() :]), match.group()
 
@@ -79,7 +79,7 @@ class RunLog:
     summary: Summary | None = None
 
     def add(self, event: Event) -> None:
-        """Keeps an event. Events that matter only while the run goes on are not kept."""
+        """Adds an event. Events that matter only during the run are dropped."""
         match event:
             case Start():
                 self.names, self.hosts, self.check = event.names, event.hosts, event.check
@@ -88,7 +88,7 @@ class RunLog:
                 self.headlines.setdefault(event.task, event.headline)
             case ChangeEvent():
                 self.changes.append(event)
-            case Message() if event.kind != "stopping":  # "stopping after …" is history when the run has ended
+            case Message() if event.kind != "stopping":  # "stopping after …" is outdated when the run has ended
                 self.messages.append(event)
             case ErrorEvent():
                 self.errors.append(event)
@@ -104,19 +104,19 @@ class RunLog:
 
     @property
     def hosts_to_rerun(self) -> list[str]:
-        """The hosts to rerun after a fix: those with errors, in order. Empty if that would be none or all hosts."""
+        """The hosts with errors, for a rerun after the fix. Empty if all hosts have errors."""
         hosts = self.in_order({one.host for one in self.errors if one.host})
         return hosts if len(hosts) < len(self.hosts) else []
 
     def in_order(self, hosts: set[str]) -> list[str]:
-        """These hosts in inventory order; names that are not in the inventory come last."""
+        """Sorts hosts in inventory order; names that are not in the inventory come last."""
         position = {name: index for index, name in enumerate(self.hosts)}
         return sorted(hosts, key=lambda name: (position.get(name, len(position)), name))
 
 
 @dataclass(frozen=True)
 class ChangeGroup:
-    """Changes of one task that the same hosts share, in order. `seconds`: of the slowest host, per change."""
+    """Changes of one task that are equal on several hosts. `seconds`: for each change, those of the slowest host."""
 
     task: str
     hosts: tuple[str, ...]
@@ -126,7 +126,7 @@ class ChangeGroup:
 
 @dataclass(frozen=True)
 class ErrorGroup:
-    """An error that several hosts share. `similar`: the texts differ in numbers, and `error` is the first host's."""
+    """An error of several hosts. `similar`: their texts differ in numbers; `error` is that of the first host."""
 
     hosts: tuple[str, ...]
     error: ErrorEvent

@@ -1,4 +1,4 @@
-"""`--report FILE.html`: one self-contained page, written whole when the run ends, however it ends."""
+"""`--report FILE.html`: one self-contained page, written once when the run ends, also after a failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HtmlReport:
     """Collects a run and writes it to `path` at the end.
 
     Raises UsageError at once if `path` cannot be written. A page that cannot be written at the end is reported on
-    `stderr` and does not change the exit code: what was done on the hosts was done.
+    `stderr` and does not change the exit code, since the hosts are already changed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class HtmlReport:
             self._bars.append(TaskBar(event, max(end - event.seconds, earlier), end))
 
     def close(self) -> None:
-        """Writes the page. If that fails, a file that was there before stays as it was."""
+        """Writes the page. If that fails, an existing file is unchanged."""
         try:
             values = page(self._log, self._bars, self._started, self._clock() - self._began)
             _write(self._path, render(TEMPLATE, **values))
@@ -80,7 +80,7 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
         umask = os.umask(0o077)
         os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # like any file that the user creates: others may have to read it
+        Path(name).chmod(0o666 & ~umask)  # as for any new file of the user: other people may have to read it
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -197,7 +197,7 @@ def _bar(bar: TaskBar, total: float) -> Values:
 
 
 def _ticks(total: float) -> list[Values]:
-    """Three to six marks on the time axis, at round times."""
+    """Three to six marks on the time axis, at round values."""
     step = next((one for one in _STEPS if total / one <= 6), total)
     marks = []
     for index in range(int(total / step) + 1):

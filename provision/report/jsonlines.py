@@ -1,4 +1,4 @@
-"""`--json`: one JSON object a line, for programs. The fields are a contract that other people's scripts depend on."""
+"""`--json`: one JSON object per line, for programs. The fields are a public contract."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class JsonLines:
 
 
 def as_json(event: Event) -> dict[str, Any] | None:
-    """The event's fields in the JSON lines, or None for an event that is only shown to people."""
+    """The event's fields in the JSON lines, or None for an event that is not part of the contract."""
     match event:
         case Start():
             return {"type": "start", **_fields(event, "names hosts check")}

@@ -1,4 +1,4 @@
-"""The listeners of a run: which reports the user gets for the options on the command line."""
+"""Choosing the listeners of a run by the options on the command line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from provision.engine.events import Listener
 def listeners(
     *, json: bool, diff: bool, verbose: int, stats: bool, report: Path | None, stdout: TextIO, stderr: TextIO
 ) -> list[Listener]:
-    """One listener for stdout, which writes JSON lines or text for people, and one for the HTML page if it is wanted.
+    """Returns a listener that writes text or JSON lines to stdout, and one that writes the HTML page if requested.
 
-    Raises UsageError if the page cannot be written to `report`. Nothing has been contacted at that point.
+    Raises UsageError if the page cannot be written to `report`, before any host is contacted.
     """
     # Each listener is imported only if it is used: JSON lines need no rich, and only the page needs Jinja.
     chosen: list[Listener] = []

@@ -1,4 +1,4 @@
-"""The live view on a terminal: a line per host while the run goes on, removed when it ends."""
+"""The live view on a terminal: one line per host during the run, removed at its end."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ class LiveView:
             transient=True,
             vertical_overflow="crop",
             redirect_stdout=False,
-            redirect_stderr=sys.stderr.isatty(),  # a warning goes above the view, but a file of errors stays complete
+            redirect_stderr=sys.stderr.isatty(),  # warnings appear above the view; a redirected stderr is unchanged
         )
         self._appear = threading.Timer(DELAY, self._live.start)
         self._appear.daemon = True
         self.has_printed = False
 
     def on(self, event: Event) -> None:
-        """Takes an event, and prints it if it must not wait for the final report."""
+        """Handles an event, and prints it if it is urgent."""
         with self._lock:
             self._activity.add(event, self._clock())
         self._print(self._urgent(event))
         if isinstance(event, Start):
-            atexit.register(self.close)  # shows the cursor again even if the run breaks off
+            atexit.register(self.close)  # shows the cursor again even if the program ends abnormally
             self._appear.start()
 
     def close(self) -> None:

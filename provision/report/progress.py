@@ -1,4 +1,4 @@
-"""What each host is doing at the moment, and progress as plain lines, for logs and pipes."""
+"""The current activity of each host, and progress as plain lines for logs and pipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HostActivity:
     text: str = ""
     since: float = 0.0
     last_output: str = ""
-    reported: float = 0.0  # when this step was last named as a long one; 0: never
+    reported: float = 0.0  # when this step was last reported as a long one; 0: never
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Activity:
     changes: int = 0
 
     def add(self, event: Event, now: float) -> None:
-        """Takes an event into account; `now` is monotonic seconds."""
+        """Updates the activity by an event; `now` is in monotonic seconds."""
         match event:
             case Start():
                 self.names, self.check, self.began = event.names, event.check, now
@@ -78,17 +78,21 @@ class Activity:
 
 
 def is_urgent(message: Message) -> bool:
-    """Whether to show a message at once: an answer to Ctrl-C, which somebody is waiting for."""
+    """Whether to show a message at once: the user waits for the answer to Ctrl-C."""
     return message.kind in ("stopping", "abandoned")
 
 
 INTERVAL: Final = 2.0  # seconds between reports of ended tasks; a shorter run shows only its result
-LONG: Final = 10.0  # seconds after which a step that is still running is named
-REPEAT: Final = 60.0  # seconds until it is named again: some pipelines end a job without output after minutes
+LONG: Final = 10.0  # seconds after which a step that still runs is reported
+REPEAT: Final = 60.0  # seconds until it is reported again: some CI systems cancel a job without output after minutes
 MAX_OUTPUT: Final = 120  # characters of a step's last output
 MAX_NAMES: Final = 6  # folded host names in a line; further ones are counted
 
-ROUTINE: Final[tuple[StepKind, ...]] = ("connecting", "observing", "waiting")  # steps of every task: shown with -vv
+ROUTINE: Final[tuple[StepKind, ...]] = (
+    "connecting",
+    "observing",
+    "waiting",
+)  # steps that every task has: shown only with -vv
 
 
 class PlainProgress:
@@ -110,7 +114,7 @@ class PlainProgress:
         self.has_printed = False
 
     def on(self, event: Event) -> None:
-        """Takes an event. What it leads to is printed at the next tick, or at once if it is urgent."""
+        """Handles an event. Its output is printed at the next tick, or at once if it is urgent."""
         with self._lock:
             self._activity.add(event, self._clock())
             if isinstance(event, ErrorEvent) or (isinstance(event, TaskDone) and event.status == "changed"):
@@ -123,13 +127,13 @@ class PlainProgress:
             threading.Thread(target=self._tick_until_closed, name="progress", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the progress. What was not printed yet is part of the final report."""
+        """Ends the progress. The final report contains what was not printed yet."""
         self._stop.set()
         with self._lock:  # waits for a tick that is being printed
             self._print([f"{host}: | {line}" for host, line in self._output.flush()])
 
     def tick(self) -> None:
-        """Prints what ended since the last tick, and what has been running for long."""
+        """Prints the tasks that ended since the last tick, and the steps that have been running for long."""
         with self._lock:
             self._print(self._news() + self._long_steps())
 
@@ -143,7 +147,7 @@ class PlainProgress:
             self._console.print("\n".join(lines), soft_wrap=True)
 
     def _news(self) -> list[str]:
-        """What ended since the last tick; equal news of several hosts share a line."""
+        """Lines for the tasks that ended since the last tick; equal results of several hosts share a line."""
         news: dict[str, dict[str, float]] = {}
         for event in self._ended:
             if isinstance(event, ErrorEvent):
@@ -160,7 +164,7 @@ class PlainProgress:
         ]
 
     def _long_steps(self) -> list[str]:
-        """Steps that have been running for long, with the last output of the host that began first."""
+        """Lines for steps that have been running for long, with the last output of the host that started first."""
         now = self._clock()
         long: dict[str, list[str]] = {}
         for name, one in self._activity.hosts.items():

@@ -1,7 +1,7 @@
-"""The report for people: progress while the run goes on, then changes, notes, counts, failures and the result.
+"""The report for people: progress during the run, then changes, notes, counts, failures and the result.
 
-On a terminal, changes stand under a heading per task, in colour, wrapped to the width. Elsewhere each change is one
-plain line that names host and task, so that a log can be searched for it.
+On a terminal, changes are listed under a heading for each task, in colour and wrapped. Elsewhere each change is one
+plain line with its host and task, so that logs can be searched.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": (
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the user asked for: `--diff`, the number of `-v`, `--stats`."""
+    """The user's options: `--diff`, the number of `-v`, `--stats`."""
 
     diff: bool = False
     verbose: int = 0
@@ -78,7 +78,7 @@ class Terminal:
             self._progress = PlainProgress(console, verbose=verbose, clock=clock, ticking=ticking)
 
     def on(self, event: Event) -> None:
-        """Takes an event; the summary ends the progress and prints the final report."""
+        """Handles an event; the summary ends the progress and prints the final report."""
         event = mask_event(event)
         self._log.add(event)
         if isinstance(event, Summary):
@@ -87,7 +87,7 @@ class Terminal:
             self._progress.on(event)
 
     def close(self) -> None:
-        """Prints what is known if the run ended without a summary."""
+        """Prints the final report if the run ended without a summary."""
         if not self._has_reported:
             self._report()
 
@@ -122,10 +122,10 @@ class FinalReport:
                 self._print_item(item)
 
     def _print_item(self, item: Text | Table) -> None:
-        if isinstance(item, Table):  # as wide as its content, also on a narrow terminal: numbers are never cut off
+        if isinstance(item, Table):  # as wide as its content even on a narrow terminal, so that no number is cut off
             unlimited = self.console.options.update(width=UNLIMITED)
             self.console.print(Segments(self.console.render(item, unlimited)), soft_wrap=True)
-        else:  # has been wrapped where that is wanted
+        else:  # already wrapped if necessary
             self.console.print(item, soft_wrap=True)
 
     def _changes(self) -> list[Text | Table]:
@@ -164,7 +164,7 @@ class FinalReport:
                 yield from (Text(f"    {line}", f"diff.{kind}") for kind, line in diff_lines(change.diff))
 
     def _messages(self) -> list[Text]:
-        """What the reader should know, each once."""
+        """The messages, each once."""
         lines: list[Text] = []
         for hosts, message in fold_messages(self.log):
             first, *others = printable_lines(message.text)
@@ -221,7 +221,7 @@ class FinalReport:
         return table
 
     def _failures(self) -> list[Text]:
-        """Each error with its place, text and next step; then how to rerun only the hosts concerned."""
+        """Each error with its place, text and next step; then the option that reruns only the failed hosts."""
         lines: list[Text] = []
         for group in fold_errors(self.log, each=bool(self.options.verbose)):
             lines += [Text()] if lines else []
@@ -248,7 +248,7 @@ class FinalReport:
 
     def _result(self) -> Sequence[Text]:
         if self.log.summary is None and not self.log.hosts:
-            return []  # nothing was begun, and the error that ended the run is printed elsewhere
+            return []  # no run was started, and the error is printed elsewhere
         text, tone = describe_result(self.log)
         return self._wrapped(Text(), Text(text, tone))
 

@@ -1,6 +1,6 @@
-"""Safe printing of untrusted text: secrets masked, escape sequences removed, output cut into whole lines.
+"""Safe printing of untrusted text: secrets are masked, escape sequences removed, and output is split into lines.
 
-Everything that hosts, programs and files contribute to a report passes through here before it is shown.
+Every text from a host, a program or a file passes through here before it is printed.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ def printable_lines(text: str) -> list[str]:
 
 
 class LineAssembler:
-    """Joins each host's output, which arrives cut at any byte, into whole printable lines."""
+    """Joins each host's output, which arrives in arbitrary pieces, into printable lines."""
 
     def __init__(self) -> None:
         self._unfinished: dict[str, str] = {}
 
     def add(self, host: str, text: str) -> list[str]:
-        """The lines that this output completes, without empty ones."""
+        """Adds output and returns the lines that it completes, without empty ones."""
         whole, newline, rest = (self._unfinished.get(host, "") + text).rpartition("\n")
         self._unfinished[host] = rest
         return [line for line in printable_lines(whole) if line] if newline else []
 
     def flush(self) -> list[tuple[str, str]]:
-        """Host and line, for each last line that did not end in a newline."""
+        """Returns host and text of each last line that has no newline."""
         rest = [(host, line) for host, text in self._unfinished.items() for line in printable_lines(text) if line]
         self._unfinished.clear()
         return rest

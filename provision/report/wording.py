@@ -1,4 +1,4 @@
-"""Words that several reports share: counts, durations, sizes, what a change is called, and how the run ended."""
+"""Texts that several reports share: counts, durations, sizes, descriptions of changes and of the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from provision.engine.events import ChangeEvent, ErrorEvent, Summary
 from provision.report.folding import RunLog
 
 Tone = Literal["good", "warning", "bad"]
-"""How a result is coloured: names of styles on the terminal and of classes in the page."""
+"""The colour of a result: the name of a style on the terminal and of a class in the page."""
 
 INCOMPLETE: Final = "The run did not complete"
 
@@ -42,7 +42,7 @@ def place(*parts: str) -> str:
 
 
 def describe_change(change: ChangeEvent, *, check: bool) -> str:
-    """What was done or would be done: `start docker`, `would start docker`, `… (predicted: requires gitlab)`."""
+    """The description of a change: `start docker`, `would start docker`, `… (predicted: requires gitlab)`."""
     if check:
         note = f" (predicted: requires {change.requires})" if change.predicted else ""
         return f"would {change.summary}{note}"
@@ -61,7 +61,7 @@ def failure_label(error: ErrorEvent) -> str:
 
 
 def describe_result(log: RunLog) -> tuple[str, Tone]:
-    """The last line of a report: one sentence on how the run went, and its tone."""
+    """The last line of a report: a sentence that describes the result, and its tone."""
     summary = log.summary
     if summary is None:
         return INCOMPLETE, "bad"

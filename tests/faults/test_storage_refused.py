@@ -127,7 +127,7 @@ FAULTS = [
     Fault("no such bucket", lambda _: nullcontext({"bucket": "nowhere"}), "there is no bucket nowhere", "create it"),
     Fault("wrong region", answering(LIST="AuthorizationHeaderMalformed"), "the region is wrong", "registry.s3.region"),
     Fault("elsewhere", answering(LIST="PermanentRedirect"), "in another region", "regionendpoint"),
-    Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name is not resolved on the host", "DNS"),
+    Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name does not resolve on the host", "DNS"),
     Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
     Fault("no TLS there", endpoint("https://GATEWAY:9000"), "the TLS handshake fails", "check scheme and port"),
     Fault(

@@ -133,7 +133,7 @@ UNFIT = {
     "not valid yet": (issue(NEW, start=2), "is not valid before 20"),
     "the chain upside down": (Pair(swapped(GOOD), GOOD.key), "the chain is out of order"),
     "a passphrase": (Pair(GOOD.fullchain, locked(GOOD.key)), "the key has a passphrase"),
-    "no key": (Pair(GOOD.fullchain, "hello\n"), "the key is no private key in PEM"),
+    "no key": (Pair(GOOD.fullchain, "hello\n"), "the key is not a private key in PEM"),
     "no certificate": (Pair("hello\n", GOOD.key), "holds no PEM certificate"),
 }
 

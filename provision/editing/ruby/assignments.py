@@ -1,4 +1,4 @@
-"""The statements of gitlab.rb that set a setting, and the value they give it. The last assignment counts."""
+"""Finding the statements of gitlab.rb that set a setting, and its value. The last assignment counts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def effective(content: bytes, path: Path) -> Plain | NotLiteral | Missing:
     """Return the value that `path` has once Ruby has read the file.
 
-    MISSING when nothing sets it; NotLiteral (with its line) when only Ruby can compute it. Hashes are whole; values
-    inside them may be NotLiteral. Symbols read as text. Raises Refused for a file that is not valid Ruby.
+    MISSING when nothing sets it; NotLiteral (with its line) when only Ruby can compute it. Values inside a hash may be
+    NotLiteral. Symbols become text. Raises Refused for a file that is not valid Ruby.
     """
     return value_after(find_assignments(parse_valid(content), path[:1]).affecting(path), path)
 
@@ -53,7 +53,7 @@ def value_after_assignment(value: Plain, at: Path, new: Plain, path: Path, line:
 
 
 def with_key(value: Plain, keys: Path, new: Plain, line: int) -> Plain:
-    """Return a copy of `value` with `new` under `keys`; missing hashes on the way are created, as omnibus does."""
+    """Return a copy of `value` with `new` under `keys`; missing hashes are created, as omnibus does."""
     if not keys:
         return new
     if isinstance(value, NotLiteral):
@@ -66,10 +66,10 @@ def with_key(value: Plain, keys: Path, new: Plain, line: int) -> Plain:
 
 
 How = Literal["plain", "combined", "conditional"]
-"""plain: a statement of its own. combined: always runs, and cannot be edited alone. conditional: in `if`, a block …"""
+"""plain: a statement of its own. combined: always runs, and cannot be edited alone. conditional: inside `if`, a block …"""
 Kind = Literal["set", "mutation", "opaque", "local"]
-"""set: an assignment. mutation: changed in place (`<<`, `delete`). opaque: under a key that only Ruby can compute,
-through a block or through a second name. local: a local variable of the setting's name, which GitLab never reads."""
+"""set: an assignment. mutation: changed in place (`<<`, `delete`). opaque: set under a computed key, in a block
+or through an alias. local: a local variable with the setting's name, which GitLab never reads."""
 
 _MUTATING_METHODS = {
     *("<<", "push", "append", "unshift", "prepend", "insert", "concat", "replace", "delete", "delete_at", "clear"),
@@ -84,7 +84,7 @@ class Assignment:
     """A statement, or a part of one, that sets or may set `path`.
 
     node       the assignment or call itself
-    statement  the top-level node that it stands in
+    statement  the top-level node that contains it
     value      the node of what is assigned, where there is one
     """
 
@@ -110,7 +110,7 @@ class Assignment:
 
     @property
     def context(self) -> str:
-        """What prevents an edit, for messages: "`if`", "a block"."""
+        """The construct that prevents an edit, for messages: "`if`", "a block"."""
         if self.kind == "mutation":
             return "a change in place"
         if self.how == "combined":
@@ -133,7 +133,7 @@ class Assignments(list[Assignment]):
 
     @cached_property
     def _by_head(self) -> dict[Path, list[Assignment]]:
-        """By the first two parts of a path, and by the first alone for what affects everything under it."""
+        """By the first two parts of a path. An assignment to one part alone is listed for every path below it."""
         found: dict[Path, list[Assignment]] = {}
         for key in dict.fromkeys(one.path[:2] for one in self):
             found[key] = []
@@ -158,7 +158,7 @@ def find_assignments(document: RubyDocument, roots: Collection[str]) -> Assignme
 
 
 def find_includes(document: RubyDocument) -> list[int]:
-    """Return the lines that read other Ruby files: `from_file` and the like may set what is not seen here."""
+    """Return the lines that read other Ruby files: those may contain further assignments."""
     if not any(word in document.content for word in _INCLUDES):
         return []
     return [document.line(node.start_byte) for node in document.statements if _includes(document, node)]

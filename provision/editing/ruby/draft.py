@@ -1,4 +1,4 @@
-"""The edits planned for one gitlab.rb: replaced values, new lines and removed statements, as splices."""
+"""The planned edits of one gitlab.rb, as splices: replaced values, new lines, removed statements."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Action: TypeAlias = Literal["create", "update", "delete"]
 class Draft:
     """Collects edits of one document. `content()` is the result.
 
-    notes    what the reader should know of the file
-    changes  each changed setting, in order, and what happens to it
+    notes    what the user should know about the file
+    changes  the changed settings in order, each with its action
     """
 
     def __init__(self, document: RubyDocument) -> None:
@@ -41,7 +41,7 @@ class Draft:
             self.notes.append(text)
 
     def add_line(self, path: Path, at: int, setting: Path, value: Plain) -> None:
-        """Insert a line at byte `at`, the start of a line, that sets `setting`; it is a part of the wanted `path`."""
+        """Insert a line that sets `setting`, which is `path` or below it, at byte `at`, the start of a line."""
         document = self.document
         source = statement(setting, render(value, ascii_only=not document.utf8))
         first = not any(splice.start == splice.end == at for splice in self._splices)
@@ -50,12 +50,12 @@ class Draft:
         self._record(path, "create")
 
     def replace_value(self, path: Path, node: Node, value: Plain) -> None:
-        """Make the literal or expression `node` evaluate to `value`, inside hashes with the fewest bytes."""
+        """Replace the literal or expression `node` by `value`. Inside a hash only the different keys are edited."""
         self._splices += _replace_value(self.document, node, value)
         self._record(path, "update")
 
     def replace_statement(self, path: Path, assignment: Assignment, value: Plain) -> None:
-        """Write the whole assignment anew, for `||=` and for calls with several arguments."""
+        """Rewrite the whole assignment, for `||=` and for calls with several arguments."""
         source = statement(assignment.path, render(value, ascii_only=not self.document.utf8))
         self._splices += _replace_node(self.document, assignment.node, source)
         self._record(path, "update")
@@ -66,7 +66,7 @@ class Draft:
         self._record(path, "delete")
 
     def remove_statement(self, path: Path, assignment: Assignment) -> None:
-        """Remove the statement of `assignment`; its line too, with a comment behind it, when nothing else is on it."""
+        """Remove the statement of `assignment`, and its line when it holds nothing else but a comment."""
         self._record(path, "delete")
         document, node = self.document, assignment.statement
         start, end = document.line_start(node.start_byte), document.line_end(node.end_byte)
@@ -96,7 +96,7 @@ def _replace_node(document: RubyDocument, node: Node, source: str) -> list[Splic
 
 
 def _remove_heredoc_bodies(document: RubyDocument, node: Node) -> list[Splice]:
-    """Remove the heredoc bodies whose `<<MARK` is in `node` and that lie behind it."""
+    """Remove the heredoc bodies whose `<<MARK` is in `node` and that follow it."""
     if b"<<" not in document.source(node):
         return []
     return [
@@ -118,7 +118,7 @@ def _replace_value(document: RubyDocument, node: Node, wanted: Plain, *, inline:
 
 
 def _edit_hash(document: RubyDocument, node: Node, wanted: dict[str, Plain]) -> list[Splice] | None:
-    """Edit a hash literal pair by pair; None when it must be written anew."""
+    """Edit a hash literal pair by pair. None when the whole literal must be rewritten."""
     found = pairs(document, node)
     if not found or len({pair.key for pair in found}) != len(found) or b"<<" in document.source(node):
         return None
@@ -146,7 +146,7 @@ def _edit_hash(document: RubyDocument, node: Node, wanted: dict[str, Plain]) -> 
 
 
 def _add_pairs(document: RubyDocument, found: list[Pair], last_kept: Pair, new: dict[str, Plain]) -> list[Splice]:
-    """Insert new pairs below the last one that is kept, and correct the comma behind that one."""
+    """Insert new pairs below the last one that is kept, and correct the comma after that one."""
     end, last = last_kept.node.end_byte, found[-1].node
     after = last_kept.node.next_sibling
     comma = after if after is not None and after.type == "," else None

@@ -26,9 +26,9 @@ class SettingChange:
 class EditedRuby:
     """An edited gitlab.rb.
 
-    content  the new bytes, with secrets in clear; the very bytes given when nothing changed
+    content  the new bytes, with secrets in clear; the input itself when nothing changed
     changes  the changed settings
-    notes    what the reader should know of the file, each with its line
+    notes    what the user should know about the file, each with its line
     """
 
     content: bytes = field(repr=False)
@@ -37,15 +37,15 @@ class EditedRuby:
 
 
 def edit(content: bytes, wanted: Mapping[Path, Value], remove: Collection[Path] = ()) -> EditedRuby:
-    """Return the file with every `wanted` setting in force and the assignments of the `remove` settings gone.
+    """Return the file with every `wanted` setting in force, and without the assignments of the `remove` settings.
 
-    Values that are equal stay byte for byte, however they are written. Raises Refused, naming the line, for a file that
+    Equal values keep their bytes, in whatever notation. Raises Refused, naming the line, for a file that
     is not valid Ruby, a setting that depends on a condition or is changed in place, and wanted paths that overlap.
     """
     goals = {tuple(path): plain(value, setting_name(tuple(path))) for path, value in wanted.items()}
     _refuse_overlaps(list(goals))
     drafts = []
-    for path in remove:  # one after the other: they may be keys of one hash
+    for path in remove:  # one after the other, since they may be keys of the same hash
         draft = Draft(parse_valid(content))
         remove_setting(draft, tuple(path), find_assignments(draft.document, path[:1]), list(goals))
         content = draft.content()
@@ -70,13 +70,13 @@ def _refuse_overlaps(paths: list[Path]) -> None:
         for other in paths[index + 1 :]:
             if related(one, other):
                 raise Refused(
-                    f"{setting_name(one)} and {setting_name(other)} are both wanted, and one holds the other",
+                    f"{setting_name(one)} and {setting_name(other)} are both wanted, and one contains the other",
                     hint="set either the whole hash or its single keys",
                 )
 
 
 def _warn(draft: Draft, goals: dict[Path, Plain], found: Assignments) -> None:
-    """Note what may still change a wanted setting, and what looks like it and is not."""
+    """Add notes on lines that may still change a wanted setting, or that only seem to set it."""
     lines = find_includes(draft.document)
     for path in goals:
         near = found.affecting(path)
@@ -101,5 +101,5 @@ def _checked(content: bytes, goals: dict[Path, Plain]) -> bytes:
         return {setting_name(path): value_after(found.affecting(path), path) for path in goals}
 
     planned = {setting_name(path): value for path, value in goals.items()}
-    hint = "set it by hand in a single plain assignment once; from then on it can be managed"
+    hint = "write it by hand as one plain assignment; after that it can be managed"
     return check_read_back("gitlab.rb", content, read, planned, hint)

@@ -1,6 +1,6 @@
 """Values of Ruby literals, read from the syntax tree. Source: Ruby's doc/syntax/literals.rdoc.
 
-Whatever cannot be read with certainty (interpolation, control notation, bytes that are no text) is `NotLiteral`.
+Whatever cannot be read with certainty (interpolation, control notation, bytes that are not text) is `NotLiteral`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _evaluate(document: RubyDocument, node: Node) -> Plain:
             return _string(document, node)
         case "chained_string":
             if any(document.source(child)[:1] == b"%" for child in node.named_children[1:]):
-                raise Unreadable  # to Ruby that is a `%` operator
+                raise Unreadable  # Ruby reads this as the operator `%`
             return "".join(_string(document, child) for child in node.named_children)
         case "simple_symbol":
             return Symbol(_text(document, node)[1:])
@@ -90,7 +90,7 @@ def _evaluate(document: RubyDocument, node: Node) -> Plain:
         case "heredoc_beginning":
             return _heredoc(document, node)
         case "character" if node.end_byte - node.start_byte == 2 and _text(document, node)[1] != "\\":
-            return _text(document, node)[1]  # after a backslash, what follows counts too
+            return _text(document, node)[1]  # a backslash is part of a longer escape
     raise Unreadable
 
 
@@ -198,7 +198,7 @@ def heredoc(opening: str, body: str) -> str:
         raise Unreadable  # a continued line
     if opening.startswith("<<~"):
         if "\t" in body or (not raw and set(body) & set("\\#")):
-            raise Unreadable  # tabs count as columns; escapes and `#` change what Ruby takes for the margin
+            raise Unreadable  # Ruby counts tabs as columns, and escapes and `#` change the margin
         lines = body.split("\n")
         if any(line and not line.strip(" ") for line in lines):
             raise Unreadable  # Ruby 3.1 computes the margin of the line after a line of spaces wrongly

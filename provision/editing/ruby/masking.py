@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LITERALS: Final = (
     "[(string) (integer) (float) (heredoc_beginning) (string_array) (delimited_symbol) (chained_string)] @literal"
 )
-_SHORTEST_STRING: Final = 8  # what is shorter, an address or a path is more likely no secret
+_SHORTEST_STRING: Final = 8  # shorter strings, addresses and paths are probably not secret
 _SHORTEST_FORM: Final = 4  # shorter secrets are only found as whole literals
 _NAMED_BY: Final = {"pair": "key", "assignment": "left", "operator_assignment": "left", "call": "method"}
 
@@ -34,8 +34,8 @@ def diff(
 def secret_strings(content: bytes) -> list[str]:
     """Return the string literals behind secret-looking names, so that they can be masked in programs' output.
 
-    It reads line by line, without parsing, since every run calls it. Comments are left out, and strings that are short,
-    an address or a path.
+    It reads lines without parsing, since every run calls it. Comments are skipped, and so are short strings, addresses
+    and paths.
     """
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("#")]
     text = "\n".join(lines)
@@ -44,7 +44,7 @@ def secret_strings(content: bytes) -> list[str]:
 
 
 def find_secrets(content: bytes, secrets: Collection[str] = ()) -> Iterator[Span]:
-    """Find what a diff of gitlab.rb must not print.
+    """Find the secrets that a diff of gitlab.rb must mask.
 
     These are literals under secret-looking names (of a hash's key, a setting's part or a method), literals that equal
     one of `secrets`, and the text of `secrets` anywhere. In comments, in heredocs, inside other strings and in a file
@@ -96,7 +96,7 @@ def _equals(document: RubyDocument, node: Node, secrets: Collection[str]) -> boo
 
 
 def _has_secret_name(document: RubyDocument, node: Node) -> bool:
-    """Whether a name around the literal announces a secret: a hash's key, a part of a setting, a method."""
+    """Whether a name around the literal indicates a secret: a hash's key, a part of a setting, a method."""
     child, parent = node, node.parent
     while parent is not None and parent.type != "program":
         field = _NAMED_BY.get(parent.type)

@@ -1,4 +1,4 @@
-"""Where a line for a setting that gitlab.rb lacks goes: where a person who knows the file would put it."""
+"""The position of a new setting in gitlab.rb: where someone who knows the file would write it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _BAR = re.compile(rb"^#{20,}[ \t]*\r?$", re.MULTILINE)
 _COMMENT = rb"#{1,2}[ \t]?"
 _COMMENTED_WORD = re.compile(rb"^[ \t]*(?P<sign>#{1,2})[ \t]?(?P<word>[a-z_]\w*)", re.MULTILINE)
 _ASSIGNED = rb"[ \t]*=(?![=~>])"
-_CALLED = rb"(?:[ \t]+|\([ \t]*)(?:['\"\[{:%]|-?\d|true\b|false\b|nil\b)"  # without an argument it is prose
+_CALLED = rb"(?:[ \t]+|\([ \t]*)(?:['\"\[{:%]|-?\d|true\b|false\b|nil\b)"  # a word without an argument is prose
 _LONGEST_BLOCK = 200  # lines of one commented-out setting
 _LONGEST_BANNER = 15  # lines between its two bars
 
 
 class Section(NamedTuple):
-    """A part of the file under a banner of `####`: its title's letters and digits, and the bytes `start` to `end`."""
+    """A part of the file under a banner of `####`: the letters and digits of its title, and its bytes `start` to `end`."""
 
     title: str
     start: int
@@ -32,7 +32,7 @@ class Section(NamedTuple):
 
 
 def insertion_point(document: RubyDocument, path: Path, found: Assignments) -> int:
-    """Return the offset at which a new line for `path` goes; `found` are the assignments of the file.
+    """Return the offset for a new line that sets `path`; `found` are the assignments of the file.
 
     It goes below the commented-out line of the setting; else at the end of the setting's section; else below the last
     assignment under the same name; else at the end of the file.

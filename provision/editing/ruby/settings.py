@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def set_setting(draft: Draft, path: Path, wanted: Plain, found: Assignments) -> None:
-    """Add to `draft` what gives `path` the value `wanted`; nothing when it has it.
+    """Add the edits to `draft` that give `path` the value `wanted`; none when it has that value.
 
-    `found` are the assignments under the first name of the path. Raises Refused where an assignment that counts stands
-    in a condition, or where the value is changed in place.
+    `found` are the assignments under the first name of the path. Raises Refused when a relevant assignment is
+    inside a condition, or when the value is changed in place.
     """
     near = [one for one in found.affecting(path) if one.kind in ("set", "mutation")]
     covering = [
@@ -60,12 +60,12 @@ def set_setting(draft: Draft, path: Path, wanted: Plain, found: Assignments) -> 
 
 
 def remove_setting(draft: Draft, path: Path, found: Assignments, wanted: Collection[Path]) -> None:
-    """Remove every plain assignment of `path` and of what lies under it, and its key inside a wider hash literal.
+    """Remove every plain assignment of `path` and of keys below it, and its key inside a hash literal above it.
 
-    Assignments of what is also `wanted` are left to `set_setting`. What cannot be removed safely stays, and a note
+    `set_setting` handles assignments of `wanted` paths. An assignment that cannot be removed safely stays, and a note
     names its line.
     """
-    setting_name(path)  # raises Refused for what is not a setting
+    setting_name(path)  # raises Refused for a path that is not a setting
     for one in found.affecting(path):
         if one.kind in ("opaque", "local"):
             continue
@@ -81,7 +81,7 @@ def remove_setting(draft: Draft, path: Path, found: Assignments, wanted: Collect
 
 
 def _remove_key(draft: Draft, path: Path, assignment: Assignment) -> None:
-    """Remove `path` from the hash that `assignment` gives to something wider."""
+    """Remove `path` from the hash that `assignment` assigns to a path above it."""
     keys, node, value = path[len(assignment.path) :], assignment.value, assignment.literal
     for key in keys[:-1]:
         found = (pairs(draft.document, node) or []) if node is not None and node.type == "hash" else []
@@ -96,7 +96,7 @@ def _remove_key(draft: Draft, path: Path, assignment: Assignment) -> None:
 
 
 def _refuse_unsafe(path: Path, wanted: Plain, later: list[Assignment], found: list[Assignment]) -> None:
-    """Refuse where another statement would overrule the new value, or the new value its author's intent."""
+    """Refuse when another statement would override the new value, or the new value would override a condition."""
     for one in later:
         if one.kind == "mutation":
             raise Refused(
@@ -128,7 +128,7 @@ def _sets_same_value(assignment: Assignment, path: Path, wanted: Plain) -> bool:
 def _set_parts(
     draft: Draft, path: Path, wanted: Plain, last: Assignment | None, parts: list[Assignment]
 ) -> tuple[list[Assignment], Plain]:
-    """Correct the assignments of single keys under `path`; return those that stay, and the value they give."""
+    """Correct the assignments of single keys below `path`. Return those that stay, and the resulting value."""
     value = value_after_assignment(MISSING, last.path, last.literal, path, last.line) if last else MISSING
     kept = []
     for index, one in enumerate(parts):
@@ -170,7 +170,7 @@ def _assign(draft: Draft, path: Path, assignment: Assignment, value: Plain) -> N
 
 
 def _set_in(draft: Draft, path: Path, wanted: Plain, last: Assignment) -> None:
-    """Change `last`, the last assignment of `path` or of a hash around it; or overrule it on a line below."""
+    """Change `last`, the last assignment of `path` or of a hash around it; or override it on a line below."""
     keys = path[len(last.path) :]
     if not keys and last.how == "plain":
         _assign(draft, path, last, wanted)
@@ -188,7 +188,7 @@ def _set_in(draft: Draft, path: Path, wanted: Plain, last: Assignment) -> None:
 
 
 def _refuse_no_hash(draft: Draft, path: Path, last: Assignment) -> None:
-    """Refuse where a line below `last` cannot set a key, since `last` assigns something that is not a hash."""
+    """Refuse when a line below `last` cannot set a key, because `last` assigns something that is not a hash."""
     keys = path[len(last.path) :]
     if keys and last.node.type == "operator_assignment":
         raise Refused(

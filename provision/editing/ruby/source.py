@@ -41,7 +41,7 @@ class RubyDocument(Document):
 
     @cached_property
     def end(self) -> int:
-        """Where a last line may be added: the end of the file, or the line of `__END__`."""
+        """The offset at which a last line may be added: the end of the file, or the line of `__END__`."""
         last = self.children[-1] if self.children else None
         if last is not None and last.type == "uninterpreted":
             return self.line_start(last.start_byte - 1)
@@ -89,7 +89,7 @@ class RubyDocument(Document):
     def next_line(self, offset: int) -> int:
         """Return the first start of a line after `offset` where a statement may be inserted.
 
-        That is not inside another statement, a heredoc or a block comment.
+        It is not inside another statement, a heredoc or a block comment.
         """
         while True:
             end = self.line_end(offset)
@@ -115,7 +115,7 @@ def parse_uncached(content: bytes) -> RubyDocument:
     """Parse a snippet that is not needed again."""
     from tree_sitter import Parser
 
-    # The grammar recognises a heredoc's closing mark by the newline behind it.
+    # The grammar recognises a heredoc's closing mark by the newline after it.
     whole = content if content.endswith(b"\n") else content + b"\n"
     root = Parser(_language()).parse(whole).root_node
     return RubyDocument(content, root, root.children)
@@ -173,7 +173,7 @@ def related(one: Path, other: Path) -> bool:
 
 
 def setting_name(path: Path) -> str:
-    """Return the path as Ruby reads it: `registry['nginx']['enable']`. Raises Refused for what cannot be a setting."""
+    """Return the path in Ruby notation: `registry['nginx']['enable']`. Raises Refused if it cannot be a setting."""
     if not path or not _ROOT.match(path[0]):
         raise Refused(
             f"{'.'.join(path) or '(nothing)'} is not the name of a gitlab.rb setting",
@@ -191,9 +191,9 @@ def statement(path: Path, value: str) -> str:
 
 
 def nginx_path(version: str) -> Path:
-    """Return where the registry's NGINX settings stand in GitLab `version` ("19.3.0", "19.3.0-ce.0", "v19.3.0+ce.0").
+    """Return the path of the registry's NGINX settings in GitLab `version` ("19.3.0", "19.3.0-ce.0", "v19.3.0+ce.0").
 
-    From 19.2 on that is `registry['nginx']`. Older versions ignore it silently and read `registry_nginx`.
+    From 19.2 on it is `registry['nginx']`. Older versions ignore it silently and read `registry_nginx`.
     Raises Refused when the text does not begin with a version.
     """
     found = re.match(r"v?(\d+)\.(\d+)", version.strip())

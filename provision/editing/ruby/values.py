@@ -1,4 +1,4 @@
-"""What a gitlab.rb setting holds, and values as Ruby source.
+"""The values of gitlab.rb settings, and writing them as Ruby source.
 
 A value that Ruby would hold is plain data: str, Symbol, bool, int, float, None, list, dict. Two more answers exist:
 `MISSING` (nothing in the file sets it) and `NotLiteral` (only Ruby can compute it).
@@ -17,9 +17,9 @@ from provision.secret import Secret
 
 # Any: the nesting is recursive, and callers pass whatever their inventory's models hold.
 Value: TypeAlias = str | Secret | bool | int | float | Sequence[Any] | Mapping[str, Any] | None
-"""A wanted value; secrets may stand anywhere in it."""
+"""A wanted value. It may contain secrets at any depth."""
 Plain: TypeAlias = Any
-"""A value as Ruby would hold it; `NotLiteral` stands inside where a part is computed."""
+"""A value as in Ruby. It contains `NotLiteral` for each computed part."""
 
 
 class Symbol(str):
@@ -30,7 +30,7 @@ class Symbol(str):
 
 @dataclass(frozen=True, eq=False)
 class NotLiteral:
-    """Something is set, and only Ruby can compute what. It is equal to nothing, itself included.
+    """A value that only Ruby can compute. It is equal to nothing, not even to itself.
 
     line  the line in the file, from 1
     why   the reason, for messages
@@ -42,7 +42,7 @@ class NotLiteral:
     def __eq__(self, other: object) -> bool:
         return False
 
-    __hash__ = None  # type: ignore[assignment]  # what equals nothing is no key
+    __hash__ = None  # type: ignore[assignment]  # an object that equals nothing cannot be a key
 
 
 class Missing:
@@ -88,7 +88,7 @@ def plain(value: Value, where: str) -> Plain:
 
 
 def lookup(value: Plain, keys: Sequence[str]) -> Plain:
-    """Return what stands under `keys` in nested hashes: MISSING where nothing does, NotLiteral where it is computed."""
+    """Return the value under `keys` in nested hashes: MISSING if there is none, NotLiteral if it is computed."""
     for key in keys:
         if isinstance(value, NotLiteral):
             return value
@@ -104,13 +104,13 @@ _INTERPOLATES = re.compile(r"#(?=[{$@])")
 
 
 def render(value: Value, *, indent: int = 0, inline: bool = False, ascii_only: bool = False) -> str:
-    """Return Ruby source for `value`, with secrets in clear: the result is for the file alone.
+    """Return Ruby source for `value`, with secrets in clear: use the result for the file only.
 
     indent      spaces before every line but the first; lines end in \\n
     inline      keep it on one line
     ascii_only  write other letters as escapes, for files that are not UTF-8
 
-    Raises Refused for what Ruby source cannot hold.
+    Raises Refused for a value that Ruby source cannot express.
     """
     return _render(plain(value, "gitlab.rb"), indent, inline, ascii_only)
 

@@ -1,9 +1,9 @@
 """gitlab-runner's config.toml, edited statement by statement.
 
-    model      what is wanted and what comes back; which entry is which runner: by token and server, never by name
-    plan       the difference, computed on plain data: the edits, and the data that must come out
+    model      input and result of an edit; matching runners with entries: by token and server, never by name
+    plan       the difference, computed on plain data: the edits, and the resulting data
     layout     the text as tables and statements, with the offsets of their bytes
-    edit       the edits as splices; tomlkit writes inside one statement
+    edit       the edits as splices; tomlkit edits the text of one statement
     reconcile  the whole edit, with the read-back check
     masking    secrets in the file, and the masked diff
 

@@ -1,7 +1,7 @@
 """Edits of config.toml, each as splices of the statements and tables that it concerns.
 
-One edit is applied after the other, since each moves the offsets of what stands behind it. New text is laid out as
-gitlab-runner does it, or as the lines beside it are. Inside one statement tomlkit writes, so that the comments and the
+One edit is applied after the other, since each moves the offsets of the text after it. New text is laid out as
+by gitlab-runner, or like the lines beside it. tomlkit edits the text of one statement, so that the comments and the
 spacing of inline tables and arrays stay.
 """
 
@@ -19,7 +19,7 @@ from provision.editing.toml.plan import Append, Drop, Edit, Put
 def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
     """Return the content with the edits applied in order.
 
-    Raises ValueError, TypeError or LookupError where a notation prevents an edit.
+    Raises ValueError, TypeError or LookupError when a notation prevents an edit.
     """
     layout = parse(content)
     for edit in edits:
@@ -40,7 +40,7 @@ def _put(layout: Layout, path: Path, wanted: Any) -> Layout:
     present = layout.positions(path)
     position = present[0] if present else None
     if present or any(full[: len(path)] == path for _, _, full in layout.statements()):
-        layout = _drop(layout, path)  # a table becomes a value, or an array of tables another one
+        layout = _drop(layout, path)  # a table becomes a value, or an array of tables is replaced
     above, names = path[:-1], _names(path)
     if home := _dotted_home(layout, above):
         table, after = home
@@ -70,14 +70,14 @@ def _drop(layout: Layout, path: Path) -> Layout:
             if full[: len(path)] == path and table.path[: len(path)] != path
         ],
     )
-    is_entry = path[:1] == ("runners",) and len(path) == 2  # the comments inside a runner's entry go with it
+    is_entry = path[:1] == ("runners",) and len(path) == 2  # comments inside a runner's entry are removed with it
     for number in reversed(layout.positions(path)):
         layout = _spliced(layout, _remove_table(layout, number, keep_comments=not is_entry))
     return layout
 
 
 def _remove_table(layout: Layout, number: int, *, keep_comments: bool) -> list[Splice]:
-    """Remove a table. The comments above its header stay, and the lines behind its last statement."""
+    """Remove a table. The comments above its header and the lines after its last statement stay."""
     table, before = layout.tables[number], layout.tables[number - 1]
     last = table.statements[-1].end if table.statements else table.header_end
     kept = _comment_lines(layout, table, last) if keep_comments else []
@@ -135,7 +135,7 @@ def _statement_around(layout: Layout, path: Path) -> tuple[Statement, Path] | No
 
 
 def _dotted_home(layout: Layout, path: Path) -> tuple[TableBlock, Statement] | None:
-    """The last statement of a table that exists only by dotted keys: its next key goes behind that one."""
+    """The last statement of a table that exists only by dotted keys: a new key is inserted after it."""
     found = None
     for table, one, full in layout.statements():
         if len(table.path) < len(path) < len(full) and full[: len(path)] == path:
@@ -146,13 +146,13 @@ def _dotted_home(layout: Layout, path: Path) -> tuple[TableBlock, Statement] | N
 def _insert_statement(
     layout: Layout, table: TableBlock, after: Statement | None, keys: tuple[str, ...], wanted: Any
 ) -> Layout:
-    """Insert a statement behind `after`, or as the first one of its table."""
+    """Insert a statement after `after`, or as the first one of its table."""
     behind = ""
     if after is not None:
         indent, at = layout.indentation(after.start), after.end
     elif table.path:
         indent, at = layout.indentation(table.header) + _step(layout), table.header_end
-    else:  # the root: behind its comments, and apart from the first table
+    else:  # the root: after its comments, with an empty line before the first table
         indent, at = "", table.end
         behind = layout.newline if len(layout.tables) > 1 else ""
     text = _line_break(layout, at) + statement(keys, wanted, indent, layout.newline) + behind
@@ -162,7 +162,7 @@ def _insert_statement(
 def _insert_tables(
     layout: Layout, above: Path, path: Path, tables: list[Data], position: int | None, *, array: bool
 ) -> Layout:
-    """Insert tables at `position` in the order of tables, or behind the last one that belongs to `above`."""
+    """Insert tables at `position` in the order of tables, or after the last one that belongs to `above`."""
     names, newline = _names(path), layout.newline
     at_top = len(names) == 1
     if position is None:
@@ -171,7 +171,7 @@ def _insert_tables(
     indent = "" if at_top else _header_indent(layout, above, step)
     text = newline.join(table_text(names, one, indent, step, newline, array=array) for one in tables)
     before, is_last = layout.tables[position - 1], position == len(layout.tables)
-    # Blank lines at the end of the table before come behind the new one; below the top-level keys they stay.
+    # Blank lines at the end of the previous table move after the new one; those below the top-level keys stay.
     at = before.end if position == 1 and not is_last else layout.blank_tail(before)
     if at > layout.start:
         text = (
@@ -195,7 +195,7 @@ def _line_break(layout: Layout, at: int) -> str:
 
 
 def _position(layout: Layout, above: Path, path: Path) -> int:
-    """Where a new table goes: behind those of the table above it; a new one of the top before the runners."""
+    """The position of a new table: after the tables of its parent. A new top-level table is placed before the runners."""
     if not above and path[0] != "runners":
         runners = layout.positions(("runners",))
         return runners[0] if runners else len(layout.tables)
@@ -232,17 +232,17 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def is_table(wanted: Any) -> bool:
-    """Whether it is written under a header of its own."""
+    """Whether the value is written under a header."""
     return isinstance(wanted, dict)
 
 
 def is_tables(wanted: Any) -> bool:
-    """Whether it is written as `[[…]]`: an array of tables that is not empty."""
+    """Whether the value is written as `[[…]]`: an array of tables that is not empty."""
     return isinstance(wanted, list) and bool(wanted) and all(isinstance(one, dict) for one in wanted)
 
 
 def table_text(path: Sequence[str], table: Data, indent: str, step: str, newline: str, *, array: bool = False) -> str:
-    """Return a header and all under it, as gitlab-runner lays it out: keys one step in, tables after the keys."""
+    """Return a table with its header in gitlab-runner's layout: keys are indented one step, tables follow the keys."""
     name = dotted(tuple(path))
     text = f"{indent}[[{name}]]{newline}" if array else f"{indent}[{name}]{newline}"
     inner = indent + step
@@ -264,7 +264,7 @@ def statement(keys: Sequence[str], wanted: Any, indent: str, newline: str) -> st
 
 
 def with_value(text: str, path: Sequence[Key], wanted: Any, newline: str) -> str:
-    """Return a statement with the value at `path` (its keys, and on into inline tables) replaced or added."""
+    """Return a statement with the value at `path` (its keys, then keys inside inline tables) replaced or added."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -281,7 +281,7 @@ def with_value(text: str, path: Sequence[Key], wanted: Any, newline: str) -> str
 
 
 def without_value(text: str, path: Sequence[Key]) -> str:
-    """Return a statement without what stands at `path` inside its inline value."""
+    """Return a statement without the value at `path`, which is inside its inline value."""
     import tomlkit
 
     document = tomlkit.parse(text)

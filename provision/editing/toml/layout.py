@@ -2,7 +2,7 @@
 tree-sitter-toml.
 
 tree-sitter gives the offsets; it is imported only when a file must be changed. tomllib decides what is valid: the
-caller has parsed the text with it, and reads the result of every edit back with it.
+caller parses the text with it first, and also the result of every edit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statement:
-    """The whole lines of one `keys = value`, from `start` up to `end`, with a comment behind the value."""
+    """The whole lines of one `keys = value`, from `start` up to `end`, with the comment after the value."""
 
     start: int
     end: int
@@ -34,9 +34,9 @@ class TableBlock:
     """A table as it is written: its header line and the lines up to the next header.
 
     path        from the root, with the positions of array elements; () for the root, which has no header
-    start       where it begins: with the comment lines that touch the header from above
+    start       where it begins: with the comment lines directly above the header
     header      where the header line begins
-    header_end  where the line behind the header begins
+    header_end  where the line after the header begins
     end         where the next table begins
     """
 
@@ -59,7 +59,7 @@ class Layout(Document):
         return [number for number, table in enumerate(self.tables) if number and table.path[: len(path)] == path]
 
     def table(self, path: Path) -> TableBlock | None:
-        """Return the table whose header (for (), whose place) is `path`."""
+        """Return the table whose header is `path`; the root for ()."""
         return next((table for table in self.tables if table.path == path), None)
 
     def statements(self) -> Iterator[tuple[TableBlock, Statement, Path]]:
@@ -73,7 +73,7 @@ class Layout(Document):
         return self.content[one.start : one.end].decode()
 
     def is_blank(self, start: int, end: int) -> bool:
-        """Return whether only white space stands in the bytes from `start` up to `end`."""
+        """Return whether the bytes from `start` up to `end` are only white space."""
         return not self.content[start:end].strip()
 
     def blank_tail(self, table: TableBlock) -> int:
@@ -89,7 +89,7 @@ class Layout(Document):
 
 
 def parse(content: bytes) -> Layout:
-    """Return the layout of valid TOML. Raises ValueError for a notation that the grammar does not know."""
+    """Return the layout of valid TOML. Raises ValueError for a notation that the grammar does not support."""
     return Layout(content, list(_tables(Document(content))))
 
 
@@ -98,7 +98,7 @@ def _tables(document: Document) -> Iterator[TableBlock]:
 
     root = Parser(_language()).parse(document.content).root_node
     if root.has_error:
-        raise ValueError("the grammar does not know this notation")
+        raise ValueError("the grammar does not support this notation")
     block = TableBlock((), document.start, document.start, document.start)
     elements: dict[Path, int] = {}  # array of tables: position of its last element
     for node in root.named_children:

@@ -1,7 +1,7 @@
 """Secrets in config.toml, and its masked diff.
 
-The scan knows strings, comments and keys. It does not need valid TOML, since the diff of a broken file must not print
-secrets either.
+The scan recognises strings, comments and keys. It also works on TOML that is not valid, since the diff of a broken file
+must not print secrets either.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def diff(before: str, after: str, path: str = "/etc/gitlab-runner/config.toml") 
 def find_secrets(content: bytes) -> Iterator[Span]:
     """Find the values of secret-looking keys, of keys in tables with such a name, and all values of `environment`.
 
-    In comments and in strings these are the values behind secret-looking names. Of `NAME=value` in a secret string the
-    name is printed.
+    In comments and in strings these are the values behind secret-looking names. In a secret string of the form
+    `NAME=value`, the name is printed.
     """
     text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content
     scan = _Scan()
@@ -61,12 +61,12 @@ def _inner(string: re.Match[str]) -> Span:
 
 @dataclass
 class _Scan:
-    """Where the scan is: in a header, in a key or in a value, and whether that value is a secret's.
+    """The position of the scan: in a header, in a key or in a value, and whether the value is secret.
 
-    inherited  the name of the header, or the key of an enclosing table, is a secret's
-    secret     so is the key whose value is being read
+    inherited  the name of the header, or the key of an enclosing table, names a secret
+    secret     the key of the current value names a secret, or `inherited` is true
     names      the words of the current header or key
-    outer      open brackets: which, and `inherited` and `secret` before it
+    outer      open brackets, each with the values of `inherited` and `secret` before it
     """
 
     inherited: bool = False
@@ -82,7 +82,7 @@ class _Scan:
         return kind in ("string", "word") and not readable
 
     def advance(self, kind: str, part: str) -> None:
-        """Take one token."""
+        """Move past one token."""
         if kind in ("string", "word"):
             self.names.append(part.strip("\"'"))
         elif part == "=" and not self.in_header:

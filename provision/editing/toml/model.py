@@ -1,4 +1,4 @@
-"""What is wanted of config.toml, and what comes back; and which entry of the file is which runner."""
+"""The input and the result of an edit of config.toml, and the matching of runners with entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def fingerprint(token: str) -> str:
-    """Return 16 hex digits that stand for a token in the host's state file and do not reveal it."""
+    """Return 16 hex digits that identify a token in the host's state file without revealing it."""
     return hashlib.sha256(b"gitlab-runner token\0" + token.encode()).hexdigest()[:16]
 
 
@@ -29,7 +29,7 @@ def fingerprint(token: str) -> str:
 class WantedRunner:
     """One `[[runners]]` entry as it should be.
 
-    token     plain text; None when it is not known (then `previous` or `id` must find the entry)
+    token     plain text; None when it is not known (then `previous` or `id` must identify the entry)
     settings  config.toml's own keys and nested tables, without name, url, id and token
     id        the runner's number in GitLab, where it is known; it stays when the token is rotated
     previous  fingerprints of tokens that we wrote for this runner earlier: an entry with one of them gets the new token
@@ -45,7 +45,7 @@ class WantedRunner:
 
 @dataclass(frozen=True)
 class RunnerId:
-    """An entry that we wrote earlier, known by its server and by its token's fingerprint or its number in GitLab."""
+    """An entry that we wrote earlier, identified by its server and its token's fingerprint or its number in GitLab."""
 
     url: str
     fingerprint: str = ""
@@ -74,7 +74,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """The edited file. `text` is the very text given when nothing changed."""
+    """The edited file. `text` is the input itself when nothing changed."""
 
     text: str = field(repr=False)
     changed: bool
@@ -82,7 +82,7 @@ class Reconciled:
 
 
 def dotted_keys(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """Yield the dotted keys that `settings` sets, to be recorded as ours: `docker.image`, `docker.sysctls."a.b"`."""
+    """Yield the dotted keys that `settings` sets, for the record on the host: `docker.image`, `docker.sysctls."a.b"`."""
     for key, value in settings.items():
         path = f"{above}.{_quoted(key)}" if above else _quoted(key)
         if isinstance(value, Mapping) and value:
@@ -123,10 +123,10 @@ def entries_in(data: Data) -> list[Entry]:
 
 @dataclass
 class Matches:
-    """Which entries are the wanted runners, and which must be removed.
+    """The entries of the wanted runners, and the entries to remove.
 
     of       for each wanted runner the position of its entry; None when it has none
-    surplus  positions of entries to remove, and why
+    surplus  positions of entries to remove, each with the reason
     """
 
     of: list[int | None]
@@ -140,9 +140,9 @@ def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Seque
     free = {entry.index: entry for entry in found}
     for same in (_same_token, _previous_token, _same_number):  # the most certain criterion first, for all runners
         for position, want in enumerate(wanted):
-            ours = [entry for entry in free.values() if same(entry, want)]
-            ours.sort(key=lambda entry, want=want: (entry.name != want.name, entry.index))  # type: ignore[misc]
-            for entry in ours:
+            same_runner = [entry for entry in free.values() if same(entry, want)]
+            same_runner.sort(key=lambda entry, want=want: (entry.name != want.name, entry.index))  # type: ignore[misc]
+            for entry in same_runner:
                 del free[entry.index]
                 if result.of[position] is None:
                     result.of[position] = entry.index
@@ -156,7 +156,7 @@ def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Seque
 
 
 def same_url(one: str, other: str) -> bool:
-    """Return whether two URLs name one server: the host's case, the default port and a final slash do not count."""
+    """Return whether two URLs name one server: upper case in the host, the default port and a final slash make no difference."""
     return one == other or _plain_url(one) == _plain_url(other)
 
 

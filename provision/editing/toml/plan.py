@@ -1,4 +1,4 @@
-"""The difference between config.toml's data and what is wanted: the edits, and the data that must come out."""
+"""The difference between config.toml's data and what is wanted: the edits, and the resulting data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Drop:
-    """What stands at `path` is removed: a key, a table or a whole entry."""
+    """The key, table or entry at `path` is removed."""
 
     path: Path
 
@@ -52,7 +52,7 @@ Edit = Put | Drop | Append
 
 @dataclass
 class Plan:
-    """Edits in the order in which they must be applied, what they amount to, and the data that must come out."""
+    """Edits in the order in which they must be applied, what they amount to, and the resulting data."""
 
     data: Data = field(repr=False)
     edits: list[Edit] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Plan:
     def merge(self, above: Path, want: Mapping[str, Any], owned: Collection[str] = ()) -> list[str]:
         """Merge `want` into the table at `above`, and remove the `owned` keys that `want` lacks.
 
-        Returns what it did: "set docker.image", "remove limit".
+        Returns descriptions of the changes: "set docker.image", "remove limit".
         """
         done = []
         for path, value in list(_differences(above, _at(self.data, above), want)):
@@ -88,12 +88,12 @@ class Plan:
         _at(self.data, path[:-1])[path[-1]] = copy.deepcopy(value)
 
     def _drop(self, above: Path, keys: Sequence[str], want: Mapping[str, Any]) -> bool:
-        """Remove a key, and the tables that are empty without it. False: the key is a table that others have filled."""
+        """Remove a key, and the tables that are empty without it. Returns False if the key is a table with other keys in it."""
         if isinstance(_at(self.data, above + tuple(keys)), dict) and _at(self.data, above + tuple(keys)):
             return False
         while len(keys) > 1 and len(_at(self.data, above + tuple(keys[:-1]))) == 1:
             keys = keys[:-1]
-            if _has(want, keys):  # wanted, though empty: written anew, since a table may exist by its keys alone
+            if _has(want, keys):  # wanted but empty: written again, since a table may exist only by its keys
                 self._put(above + tuple(keys), {})
                 return True
         path = above + tuple(keys)
@@ -110,7 +110,7 @@ def make_plan(
     dropped: Sequence[RunnerId],
     owned_keys: Mapping[str, Collection[str]],
 ) -> Plan:
-    """Plan everything that `reconcile` does. Raises Refused for what cannot or must not be done."""
+    """Plan everything that `reconcile` does. Raises Refused for changes that are impossible or unsafe."""
     plan = Plan(copy.deepcopy(data))
     top = plain(top)
     if "runners" in top:
@@ -136,13 +136,13 @@ def make_plan(
 
 
 def plain(value: Any) -> Any:
-    """Return mappings as dicts and sequences as lists. Raises TypeError for what TOML cannot hold: None, a Secret."""
+    """Return mappings as dicts and sequences as lists. Raises TypeError for values that TOML lacks: None, a Secret."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     if not isinstance(value, str | bool | int | float | datetime.date | datetime.time):
-        raise TypeError(f"{type(value).__name__} cannot stand in TOML")
+        raise TypeError(f"{type(value).__name__} cannot be written in TOML")
     return value
 
 

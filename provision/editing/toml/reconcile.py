@@ -1,4 +1,4 @@
-"""config.toml brought to what is wanted: the text is read, planned, edited and read back."""
+"""The whole edit of config.toml: the text is read, the edits are planned and applied, and the result is read back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reconcile(
     dropped: Sequence[RunnerId] = (),
     owned_keys: Mapping[str, Collection[str]] | None = None,
 ) -> Reconciled:
-    """Return the file with `top` and `runners` in it, and nothing else changed.
+    """Return the file with `top` and `runners` set, and everything else unchanged.
 
     text        the text of the file; "" when there is none
     top         top-level keys and tables (`concurrent`, `session_server`), without `runners`
@@ -33,11 +33,11 @@ def reconcile(
     dropped     entries that we wrote earlier and that are no longer wanted
     owned_keys  by runner name, dotted keys that we set earlier in its entry: those no longer wanted are removed
 
-    An entry is known by its token and server; else by the fingerprint of a token that we wrote earlier, or by its
-    number in GitLab: then its token is replaced. A second entry of the same runner is removed. Arrays are replaced
-    whole.
+    An entry is identified by its token and server; otherwise by the fingerprint of a token that we wrote earlier, or by
+    its number in GitLab, and its token is replaced. A second entry of the same runner is removed. Arrays are replaced
+    as a whole.
 
-    Raises Refused: the text is not valid TOML (line and column are named), two wanted runners are the same one, a
+    Raises Refused: the text is not valid TOML (line and column are named), two wanted runners are identical, a
     runner without a known token has no entry, or the result would not read back as planned.
     """
     content = text.encode()

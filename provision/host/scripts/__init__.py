@@ -1,8 +1,8 @@
 """Host scripts: each is a file `NAME.sh` in POSIX sh, and `script` turns it into a command.
 
 A script reads its arguments as "$1", "$2", …, and secrets and file contents on standard input. Its leading comment
-describes what it expects and prints. A line `. ./lib/NAME.sh` is replaced by the text of that file, so that a command stays
-one text, which the host's shell runs without a file of its own.
+describes what it expects and prints. A line `. ./lib/NAME.sh` is replaced by the text of that file, so that the command
+is one text and needs no file on the host.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes handlers to the list of pending ones, before the change that they follow.
+# Adds handlers to the list of pending ones, before the change that requires them.
 # Arguments: FILE, then NAME SUMMARY JOB for each. JOB: the folder of a detached job, or "". A job there is marked stale,
 # since it began before the change.
 . ./lib/pending.sh

@@ -11,9 +11,9 @@ while [ "$count" -gt 0 ]; do references="$references $1"; shift; count=$((count 
 IFS= read -r password
 login "$domain" "$user" "$password"
 show docker build "$@" - ||
-  fail 'docker build' "$(cat "$work/last")" 'fix the Dockerfile or what it copies, then run again'
+  fail 'docker build' "$(cat "$work/last")" 'fix the Dockerfile or the files that it copies, then rerun the command'
 [ "$push" = yes ] || exit 0
 for reference in $references; do
   show docker push "$reference" ||
-    fail "docker push $reference" "$(tail -n 3 "$work/last")" 'may this user push there, and can the registry write its storage (is its disk full)?'
+    fail "docker push $reference" "$(tail -n 3 "$work/last")" 'check that this user may push there, and that the registry can write to its storage (disk full?)'
 done

@@ -11,7 +11,7 @@ tag="provision-$(hostname)-$(od -An -N6 -tx1 /dev/urandom | tr -d ' \n')"
 ref="$registry/$image:$tag"
 trap 'docker image rm -f "$ref" >/dev/null 2>&1; docker logout "$registry" >/dev/null 2>&1; rm -rf -- "$work"' EXIT
 echo 'name'
-address=$(getent ahosts "$host") || fail name "$host is not resolved on this host" 'give it an address in DNS or /etc/hosts'
+address=$(getent ahosts "$host") || fail name "$host does not resolve on this host" 'give it an address in DNS or /etc/hosts'
 address=${address%%[[:space:]]*}
 set --
 [ ! -e "$ca" ] || set -- --cacert "$ca"
@@ -20,30 +20,30 @@ code=$?
 echo 'connection'
 case $code in
   0) ;;
-  7) fail tcp "$host ($address) refuses port $port" 'is the registry up (gitlab-ctl status) and its port open (provision firewall)?' ;;
-  28) fail tcp "$host ($address) port $port does not answer" 'a firewall on the way drops it: provision firewall, and your provider has one too' ;;
+  7) fail tcp "$host ($address) refuses port $port" 'check that the registry runs (gitlab-ctl status) and that its port is open (provision firewall)' ;;
+  28) fail tcp "$host ($address) port $port does not answer" 'a firewall may drop the packets: run provision firewall, and check the firewall of your provider' ;;
   60) fail tls "its certificate is not trusted: $output" 'name its CA in registry.certificate.ca and run provision docker' ;;
-  35) fail tls "the TLS handshake fails: $output" 'is it https that answers on this port?' ;;
+  35) fail tls "the TLS handshake fails: $output" 'check that this port serves https' ;;
   *) fail connection "$output" "try on the host: curl -v $base/v2/" ;;
 esac
 echo '/v2/'
 grep -q '^HTTP/[0-9.]* 401' "$work/headers" || fail /v2/ "answers $(head -n 1 "$work/headers")" 'see gitlab-ctl tail registry on the GitLab host'
 realm=$(tr -d '\r' < "$work/headers" | sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate:.*realm="\([^"]*\)".*service="\([^"]*\)".*/\1?service=\2/p')
-[ -n "$realm" ] || fail /v2/ 'its answer names no address for tokens' 'run provision registry'
+[ -n "$realm" ] || fail /v2/ 'its answer contains no address for tokens' 'run provision registry'
 echo 'docker login'
-output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) || fail login "$output" 'check registry.login and that external_url is reached from here'
+output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) || fail login "$output" 'check registry.login, and that this host reaches external_url'
 echo 'docker push'
 mkdir "$work/root" && printf '%s\n' "$tag" > "$work/root/provision-verify"
-output=$(tar -C "$work/root" -c . | docker import - "$ref" 2>&1) || fail image "$output" 'does docker work on this host? docker info'
-output=$(docker push "$ref" 2>&1) || fail push "$(printf '%s' "$output" | tail -n 3)" 'may this user push there (project, role), and can the registry write its storage?'
+output=$(tar -C "$work/root" -c . | docker import - "$ref" 2>&1) || fail image "$output" 'check docker info on this host'
+output=$(docker push "$ref" 2>&1) || fail push "$(printf '%s' "$output" | tail -n 3)" 'check that this user may push there (project, role), and that the registry can write to its storage'
 digest=$(docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | sed -n 's/.*@//p' | head -n 1)
 docker image rm -f "$ref" >/dev/null 2>&1
 echo 'docker pull'
-output=$(docker pull "$ref" 2>&1) || fail pull "$(printf '%s' "$output" | tail -n 3)" 'it was pushed a moment ago: can clients reach the storage? (redirect: disable)'
-docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | grep -qF "$digest" || fail pull "the pulled image is not $digest" 'is there a cache in between?'
+output=$(docker pull "$ref" 2>&1) || fail pull "$(printf '%s' "$output" | tail -n 3)" 'the push succeeded: check that clients reach the storage, or disable redirects in registry.storage'
+docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | grep -qF "$digest" || fail pull "the pulled image is not $digest" 'check for a caching proxy between this host and the registry'
 echo 'delete'
 quote() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
 token=$(printf 'user = "%s:%s"\n' "$(quote "$user")" "$(quote "$password")" | curl -sS -K - --max-time 20 "$@" -G --data-urlencode "scope=repository:$image:pull,push,delete,*" -- "$realm" 2>&1 | sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p')
-[ -n "$token" ] || fail delete 'GitLab gave no token for it' 'may this user delete in this project?'
+[ -n "$token" ] || fail delete 'GitLab gave no token for it' 'check that this user may delete in this project'
 code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -sS -K - -o "$work/body" -w '%{http_code}' --max-time 20 "$@" -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
-[ "$code" = 202 ] || fail delete "HTTP $code $(head -c 300 "$work/body" 2>/dev/null)" 'set registry.storage delete enabled, or delete the tag by hand'
+[ "$code" = 202 ] || fail delete "HTTP $code $(head -c 300 "$work/body" 2>/dev/null)" 'enable delete in registry.storage, or delete the tag manually'

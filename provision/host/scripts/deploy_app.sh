@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts a new container of an app in the place of the previous one, checks it, and rolls back when the check fails.
+# Replaces the container of an app, checks the new one, and rolls back when the check fails.
 # Arguments: APP IMAGE PULL DOMAIN USER FINGERPRINT PORTS URL STATUS CONTAINS SECONDS CHECK PENDING, then the arguments
 # of `docker create`: options, image, command.
 #   PULL         yes: pulled from DOMAIN, logged in as USER; no: the image is on this host
@@ -12,7 +12,7 @@
 # On failure the cause and the outcome are on standard error.
 #
 # The script runs to its end when the connection breaks. Until the check has succeeded the previous container is kept
-# under another name; whatever ends the script earlier rolls back. After a kill the next run recovers: the container
+# under another name; if the script ends earlier for any reason, it rolls back. After a kill the next run recovers: the container
 # under the other name is the one that served.
 . ./lib/docker.sh
 . ./lib/pending.sh
@@ -24,7 +24,7 @@ mkdir -p -m 0700 -- "$(dirname -- "$pending")" && add_pending "$pending" "deploy
 use_temporary_login
 old="$app.provision-old" new="$app.provision-new" created='' switched='' had='' problem=''
 IFS= read -r password
-(umask 077; cat > "$work/env") || fail "$app" 'its variables cannot be kept in memory' 'is /dev/shm full? df -h /dev/shm'
+(umask 077; cat > "$work/env") || fail "$app" 'its variables cannot be kept in memory' 'check its free space: df -h /dev/shm'
 exists() { docker container inspect "$1" >/dev/null 2>&1; }
 last() { printf '%s\n' "$1" | tail -n 3; }
 now() { date +%s; }
@@ -58,14 +58,14 @@ fi
 if [ "$pull" = yes ]; then
   login "$domain" "$user" "$password"
   output=$(docker pull "$image" 2>&1) ||
-    fail "docker pull $image" "$(last "$output")" 'is it pushed (provision image), may this login read it, and has the host room for it (df -h)?'
+    fail "docker pull $image" "$(last "$output")" 'check that it was pushed (provision image), that this login may read it, and that the host has space for it (df -h)'
   digest=$(printf '%s\n' "$output" | sed -n 's/^Digest: //p' | tail -n 1)
 else
   digest=$(docker image inspect -f '{{.Id}}' "$image" 2>/dev/null) ||
     fail "$image" 'it is not on this host, and pull is false' 'build it there: provision image'
 fi
 
-# The ports must be free before anything is stopped. docker-proxy holds those of containers, which are asked first.
+# The ports must be free before anything is stopped. docker-proxy holds the ports of containers, which are checked first.
 overlaps() {
   case $1 in '*' | 0.0.0.0 | '[::]' | '::') return 0 ;; esac
   [ -z "$address" ] || [ "$1" = "$address" ] || [ "$1" = "[$address]" ]

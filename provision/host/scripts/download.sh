@@ -3,7 +3,7 @@
 # Arguments: URL PATH SHA256 MODE OWNER MEMBER PROTOCOLS
 #   SHA256: of what the URL serves. MEMBER: "" for a plain file.
 #   PROTOCOLS: as in curl's --proto; a redirect cannot leave them.
-# Prints the SHA-256 of the new file. Whatever fails, the old file stays.
+# Prints the SHA-256 of the new file. When a step fails, the old file is unchanged.
 # Both temporary files are created anew, so that a planted symbolic link is not followed.
 download() (
   url=$1 path=$2 sha256=$3 mode=$4 owner=$5 member=$6 protocols=$7

@@ -1,12 +1,12 @@
 #!/bin/sh
-# What this host and the registry have of an image that we build.
+# Prints the state of an image that we build, on this host and in the registry.
 # Arguments: FINGERPRINT PUSH DUE BASE REPOSITORY USER TAGS, then the full references.
 #   PUSH: yes or no. DUE: yes asks the registry also where this host does not have the image of this fingerprint.
 #   BASE: the registry's URL. TAGS: separated by spaces. Standard input: the password, one line.
 # Prints
 #   local FINGERPRINT ID DIGESTS…      for each reference that this host has
 #   tag TAG DIGEST                     or `absent` or `? REASON` instead of the digest
-#   docker …                           why Docker cannot be asked
+#   docker …                           the reason why Docker cannot be used
 . ./lib/registry.sh
 fingerprint=$1 push=$2 due=$3 base=$4 repository=$5 user=$6 tags=$7
 shift 7

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs packages in one transaction, all from where they should come.
+# Installs packages in one transaction, all from the expected repository.
 # Arguments: SECONDS ORIGIN ENVIRONMENT DOWNGRADE, then the packages as apt takes them: NAME or NAME=VERSION.
-#   SECONDS      how long other package managers are waited for
+#   SECONDS      how long to wait for other package managers
 #   ORIGIN       how the address of each package must begin, "" for any
 #   ENVIRONMENT  NAME=value words for apt, quoted for the shell
 #   DOWNGRADE    yes allows an older version
@@ -12,7 +12,7 @@ shift 4
 wait_for_apt "$seconds"
 apt-get -q update
 wait_for_apt "$seconds"
-# A package that was fetched before has no address: apt must not look into its archive.
+# apt prints no address for a package in its archive of downloads: therefore it must not use that archive.
 if ! uris=$(apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
   -o Dir::Cache::archives=/nonexistent -y -- "$@"); then
   for package; do

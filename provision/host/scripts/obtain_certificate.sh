@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets a certificate by certbot. Arguments: HOOKS HOST EMAIL SERVER AGAIN
+# Obtains a certificate with certbot. Arguments: HOOKS HOST EMAIL SERVER AGAIN
 #   HOOKS: the folder of the renewal hooks. AGAIN: yes replaces the certificate that certbot has.
 # Prints certbot's output. certbot calls the hooks for renewals only, so they are called here.
 hooks=$1 host=$2 email=$3 server=$4 again=$5

@@ -21,7 +21,7 @@ hup() {
     sleep 0.5
   done
 }
-# certbot's hook may have been here before.
+# certbot's hook may have reloaded both already.
 if [ "$(served)" != "$wanted" ]; then
   hup nginx; hup registry
   until [ "$(served)" = "$wanted" ]; do
@@ -35,7 +35,7 @@ if [ "$(served)" != "$wanted" ]; then
   soon=$(( $(now) + 5 ))
   while [ -n "$before" ] && [ "$(process)" = "$before" ] && [ "$(now)" -lt "$soon" ]; do sleep 0.2; done
 fi
-case $answered in 401 | 502) ;; *) exit 0 ;; esac  # whatever else it has is not the certificate's doing
+case $answered in 401 | 502) ;; *) exit 0 ;; esac  # any other answer has another cause than the certificate
 until [ "$(status)" = 401 ]; do
   if late; then
     [ "$answered" = 401 ] || exit 0

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes packages. Arguments: SECONDS, then the packages. SECONDS: how long other package managers are waited for.
+# Removes packages. Arguments: SECONDS, then the packages. SECONDS: how long to wait for other package managers.
 . ./lib/apt.sh
 set -e
 seconds=$1

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a command so that it outlives the connection, and follows it.
+# Runs a command that continues when the connection breaks, and prints its output.
 # Argument: the job's folder. Standard input: the command's script.
 # Prints the command's output as it comes; when it fails, its standard error once more. Ends with its code.
 #
@@ -7,7 +7,7 @@
 # ended, and takes its output and result instead of starting it again.
 #   script, out, why   the command, its output, its standard error
 #   pid, boot          its process, and the id of the boot in which that number is valid
-#   done               its exit code; renamed into place, so it is whole or absent
+#   done               its exit code; renamed into place, so that it is complete or absent
 #   room               space kept free for `done` and `why`, as the command may fill the disk
 #   stale              the job began before the last change: its result does not count
 job=$1
@@ -25,7 +25,7 @@ if alive; then
 elif [ -s "$job/done" ]; then
   echo "resuming: the step ended while no run was connected"
 else
-  # What an earlier boot or a full disk left is no result of this step.
+  # Files of an earlier boot or of a full disk are not a result of this step.
   rm -rf -- "$job"
   mkdir -p -m 0700 -- "$job" && cat > "$job/script" && cat /proc/sys/kernel/random/boot_id > "$job/boot" &&
     head -c 65536 /dev/zero > "$job/room" || { rm -rf -- "$job"; exit 1; }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Deletes runners from GitLab. Standard input: a line WHAT URL TOKEN for each. WHAT: - deletes the runner, /managers only
-# this host's part in it. The token reaches curl on standard input.
+# this host's entry in it. The token reaches curl on standard input.
 # GitLab's own 403 and 404 mean that GitLab has no such runner. Anything else is printed on standard error, with code 1.
 . ./lib/runner.sh
 system=$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Replaces our files of one CA in the folder of local CAs and has update-ca-certificates renew the trust store.
+# Replaces our files of one CA in the folder of local CAs, then renews the trust store with update-ca-certificates.
 # Arguments: FOLDER COUNT NAME CONTENT … OLD…
 #   COUNT: how many pairs NAME CONTENT follow. OLD: names of files to remove.
-# A file is renamed to NAME.gone before the trust store is renewed, and deleted after it: a run that was killed in
-# between leaves a file that tells the next run to do this again.
+# A file is renamed to NAME.gone before the trust store is renewed, and deleted after it: when a run is
+# killed in between, the remaining file makes the next run do this again.
 command -v update-ca-certificates >/dev/null || { echo 'the package ca-certificates is not installed' >&2; exit 1; }
 mkdir -p -- "$1" && cd -- "$1" || exit
 count=$2

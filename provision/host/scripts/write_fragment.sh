@@ -1,6 +1,6 @@
 #!/bin/sh
-# Replaces a configuration fragment and tests the program's whole configuration with it. When the test fails, PATH is
-# again as it was, and the test's output is on standard error.
+# Replaces a configuration fragment and tests the program's whole configuration with it. When the test fails, the previous
+# content of PATH is restored, and the test's output is on standard error.
 # Arguments: PATH MODE OWNER CHECK BACKUPS
 #   CHECK: shell text, code 0 accepts. BACKUPS: as in lib/files.sh.
 # Standard input: the new content.

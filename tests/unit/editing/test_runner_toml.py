@@ -425,7 +425,7 @@ def test_urls_of_one_server(url: str, changed: bool) -> None:
 @pytest.mark.parametrize("value", [None, Secret("wrapped"), object()])
 def test_values_that_toml_cannot_hold(value: object) -> None:
     """They are refused before anything is written, above all a secret that is not revealed."""
-    with pytest.raises(TypeError, match="cannot stand in TOML"):
+    with pytest.raises(TypeError, match="cannot be written in TOML"):
         reconcile("", top={}, runners=[wanted(docker={"image": value})])
 
 

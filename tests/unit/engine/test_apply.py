@@ -14,7 +14,7 @@ from provision.engine.desired_state import Owned
 from provision.engine.plan import Planned
 from provision.errors import ChangeFailed
 from provision.host.pending import Handler
-from provision.host.state import HostState, either
+from provision.host.state import HostState, union
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource
 from provision.secret import Secret
 from provision.shell import Result, sh
@@ -154,11 +154,11 @@ class TestRecords:
         apply(applier_of(session, {"keys": ["a"]}), Change("set", sh("true"), record=["a"]))
         assert session.ran == [sh("true")]
 
-    def test_either_keeps_both_sides(self) -> None:
+    def test_the_union_keeps_both_sides(self) -> None:
         """Objects by key, lists by member, of plain values the old one."""
         old = {"top": ["a"], "runners": {"x": {"print": "A"}, "y": {"print": "B"}}}
         new = {"top": ["b", "a"], "runners": {"x": {"print": "C", "id": 1}, "z": {}}}
-        assert either(old, new) == {
+        assert union(old, new) == {
             "top": ["a", "b"],
             "runners": {"x": {"print": "A", "id": 1}, "y": {"print": "B"}, "z": {}},
         }

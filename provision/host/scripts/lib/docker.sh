@@ -1,5 +1,5 @@
 #!/bin/sh
-# Steps of the Docker CLI: a login that leaves nothing behind, and one message for a failure.
+# Steps of the Docker CLI: a login that leaves no files, and a message for each failure.
 
 # fail WHAT CAUSE [REMEDY]: prints them on standard error and ends the script with 1.
 fail() {
@@ -24,7 +24,7 @@ login() {
     fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" 'check the login in the inventory, and that the host reaches the registry'
 }
 
-# show COMMAND…: runs it and shows its output as it comes; the last lines are in "$work/last" afterwards.
+# show COMMAND…: runs it and prints its output at once; the last lines are in "$work/last" afterwards.
 show() {
   { { "$@"; echo $? > "$work/code"; } 2>&1 | { tee /dev/fd/3 | tail -n 12 > "$work/last"; } 3>&1; }
   return "$(cat "$work/code")"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Which image a tag names in a registry, asked as Docker asks.
+# The image that a tag names in a registry, found with the requests that Docker sends.
 
 # digest_of BASE REPOSITORY TAG USER PASSWORD: prints the digest, `absent`, or `? REASON`.
 #

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The rollback copy of a configuration file: how it was before the first change whose handler has not run yet.
+# The rollback copy of a configuration file: its content before the first change whose handler has not run yet.
 # COPY.none instead of COPY means that there was no file.
 
 # keep_copy PATH COPY: makes the copy unless there is one already.
@@ -13,7 +13,7 @@ keep_copy() {
 # has_copy COPY
 has_copy() { [ -e "$1" ] || [ -e "$1.none" ]; }
 
-# restore_copy PATH COPY: PATH is again as it was. When that fails, PATH is unchanged.
+# restore_copy PATH COPY: restores PATH from the copy. When that fails, PATH is unchanged.
 restore_copy() {
   if [ ! -e "$2" ]; then rm -f -- "$1"; return; fi
   cp -p -- "$2" "$1.new" && sync -- "$1.new" && mv -f -- "$1.new" "$1" || { rm -f -- "$1.new"; return 1; }

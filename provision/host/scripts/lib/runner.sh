@@ -1,5 +1,5 @@
 #!/bin/sh
-# Where gitlab-runner keeps what it knows of a GitLab server.
+# The files that gitlab-runner keeps for a GitLab server.
 
 # runner_ca URL: prints the path of the CA file for a server.
 runner_ca() (

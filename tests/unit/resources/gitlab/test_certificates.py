@@ -149,7 +149,7 @@ class TestJudge:
     )
     def test_no_key(self, text: str) -> None:
         """Named as what it is not."""
-        with pytest.raises(Refused, match="the key is no private key in PEM"):
+        with pytest.raises(Refused, match="the key is not a private key in PEM"):
             check_pair(NEW.fullchain.encode(), Secret(text), HOST)
 
     def test_pair_of_two(self) -> None:

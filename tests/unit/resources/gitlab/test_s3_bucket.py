@@ -88,7 +88,7 @@ def xml(code: str, status: int) -> Result:
         (xml("PermanentRedirect", 301), Refused, "the bucket is in another region", "regionendpoint"),
         (xml("AccessDenied", 403), Refused, "these keys may not list the bucket", "s3:ListBucket"),
         (Result(b"<html>hello\n404\n"), Refused, "HTTP 404 <html>hello", "check that the endpoint is S3"),
-        (Result(b"\n000\n", b"", 6), Refused, "its name is not resolved on the host", "DNS"),
+        (Result(b"\n000\n", b"", 6), Refused, "its name does not resolve on the host", "DNS"),
         (Result(b"\n000\n", b"", 7), Refused, "the connection is refused", "firewall"),
         (Result(b"\n000\n", b"", 28), Refused, "no answer in time", "routes"),
         (Result(b"\n000\n", b"", 35), Refused, "the TLS handshake fails", "https"),

@@ -238,7 +238,7 @@ def test_a_page_that_is_no_key_is_refused(local: Local, tmp_path: Path) -> None:
     """For example the page of a captive portal."""
     result, folder = fetch(local, tmp_path, "<html>log in first</html>")
     assert result.code == 1
-    assert result.errors == f"file://{tmp_path}/upstream.gpg is no OpenPGP key\n"
+    assert result.errors == f"file://{tmp_path}/upstream.gpg is not an OpenPGP key\n"
     assert list(folder.iterdir()) == []
 
 
