@@ -142,7 +142,7 @@ def test_push_refused(harness: Harness) -> None:
     assert (outcome.code, len(outcome.of("error"))) == (1, 2)
     for error in outcome.of("error"):
         assert "push: " in error["text"]
-        assert "may this user push there" in f"{error['text']} → {error['hint']}"
+        assert "this user may push there" in f"{error['text']} → {error['hint']}"
     assert leftovers(harness, BROKEN_HOST) == ""
 
 

@@ -89,11 +89,11 @@ def test_broken_json_is_masked_too(content: str) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[1]", "1", '{"a": 1}}', '{"a": 01}'])
 def test_not_an_object(content: str) -> None:
-    """It is refused and not written over."""
+    """It is refused and not overwritten."""
     with pytest.raises(Refused) as caught:
         edit(content.encode(), {"a": 1}, name=NAME)
     assert NAME in caught.value.text
-    assert "not written over" in caught.value.hint
+    assert "not overwritten" in caught.value.hint
 
 
 json_values = st.recursive(

@@ -240,7 +240,7 @@ class TestHandlers:
 def test_a_detached_handler_cannot_read_its_standard_input() -> None:
     """A mistake of the resource's author, found at once."""
     handler = Handler("slow", "slow work", sh("cat").reading("x"), detached=True)
-    with pytest.raises(ValueError, match="slow: a step that outlives the connection"):
+    with pytest.raises(ValueError, match="slow: a detached command cannot read standard input"):
         run_handler(applier_of(FakeSession()), handler)
 
 

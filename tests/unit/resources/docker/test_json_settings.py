@@ -100,7 +100,7 @@ def test_broken_json_is_never_written_over(content: str, problem: str) -> None:
     """Refused, with the line where the parser stumbled."""
     with pytest.raises(Refused, match=problem) as caught:
         plan(settings(debug=True), file_is(content))
-    assert "not written over" in caught.value.hint
+    assert "not overwritten" in caught.value.hint
 
 
 def test_broken_encoding() -> None:
