@@ -16,6 +16,7 @@ from provision_lab.run import LabError
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Settings
+    from provision.inventory.tables.registry import Registry
     from provision_lab.lab import Lab
 
 _TOKENS = {"token", "registration_token"}
@@ -24,12 +25,13 @@ _GITLAB = "gitlab"  # the group of hosts that the shipped playbooks install GitL
 
 def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost], Server]:
     """The hosts to boot and what the GitLab host has. Raises InventoryError for an invalid inventory."""
-    from provision.inventory import load
+    from provision.engine.catalogue import load_inventory
+    from provision.inventory.tables.ssh import Ssh
 
-    inventory = load(paths)
+    inventory = load_inventory(paths)
     servers = [host for host in inventory.hosts if _GITLAB in host.groups]
     hosts = [
-        LabHost(host.name, ubuntu=ubuntu, sshd_port=host.settings.ssh.port or 22, gitlab=host in servers)
+        LabHost(host.name, ubuntu=ubuntu, sshd_port=host.settings[Ssh].port or 22, gitlab=host in servers)
         for host in inventory.hosts
     ]
     return hosts, server_of(servers[0].settings) if servers else Server()
@@ -37,7 +39,10 @@ def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost],
 
 def server_of(settings: Settings) -> Server:
     """What the GitLab host must have for these settings to be valid."""
-    gitlab, registry = settings.gitlab, settings.registry
+    from provision.inventory.tables.gitlab import Gitlab
+    from provision.inventory.tables.registry import Registry
+
+    gitlab, registry = settings.get(Gitlab), settings.get(Registry)
     plain = Server()
     names = [table.external_url.host for table in (gitlab, registry) if table]
     if registry is None:
@@ -61,11 +66,11 @@ def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
     """The tables of the overlay. All are below the inventory's hosts, where they override everything."""
     import tomllib
 
-    from provision.inventory import load
+    from provision.engine.catalogue import load_inventory
     from provision.inventory.ranges import expand
     from provision.inventory.tree import merge_all
 
-    inventory = load(paths)
+    inventory = load_inventory(paths)
     by_name = {host.name: host for host in inventory.hosts}
     machines = {host.name: host for host in lab.hosts}
     keys = lab.host_keys
@@ -96,6 +101,8 @@ def _range(addresses: list[str]) -> str:
 
 
 def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
+    from provision.inventory.tables.gitlab import Gitlab
+    from provision.inventory.tables.registry import Registry
     from provision.inventory.tree import merge
 
     settings = host.settings
@@ -109,32 +116,34 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
             "become": True,
         },
     }
-    if settings.gitlab:
+    if settings.get(Gitlab):
         tables["gitlab"] = {"api_token": lab.secret_source("api_token")}
     if not lab.internet:
         tables = merge(
             tables, _stand_ins(lab, settings, "ubuntu" if machine.ubuntu or lab.image.is_ubuntu else "debian")
         )
-    if settings.registry:
-        tables["registry"] = _registry(lab, settings)
+    if registry := settings.get(Registry):
+        tables["registry"] = _registry(lab, registry)
     return tables
 
 
 def _stand_ins(lab: Lab, settings: Settings, system: str) -> dict[str, Any]:
     """The lab's repositories; a pinned version becomes whatever version they have."""
+    from provision.inventory.tables.docker import Docker
+    from provision.inventory.tables.gitlab import Gitlab
+    from provision.inventory.tables.runners import RunnerProgram
+
     tables: dict[str, Any] = {"apt": lab.mirrors(system)}
-    for name in ("docker", "runner", "gitlab"):
-        table = getattr(settings, name)
+    docker, runner, gitlab = settings.get(Docker), settings.get(RunnerProgram), settings.get(Gitlab)
+    for name, table in (("docker", docker), ("runner", runner), ("gitlab", gitlab)):
         if table and table.version:
             tables[name] = {"version": "*"}
-    if settings.gitlab and settings.gitlab.edition != "ce":
+    if gitlab and gitlab.edition != "ce":
         tables.setdefault("gitlab", {})["edition"] = "ce"
     return tables
 
 
-def _registry(lab: Lab, settings: Settings) -> dict[str, Any]:
-    registry = settings.registry
-    assert registry is not None
+def _registry(lab: Lab, registry: Registry) -> dict[str, Any]:
     tables: dict[str, Any] = {"certificate": {"ca": str(lab.ca)}}
     if registry.certificate and registry.certificate.local_fullchain:
         pair = {"local_fullchain": "fullchain.pem", "local_key": "privkey.pem"}

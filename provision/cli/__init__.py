@@ -1,64 +1,116 @@
-"""The command line: one verb per file, and `provision NAME…` for everything else.
+"""The command line: a click Group of verbs; names that are no verb are playbooks and tasks, for `run`.
 
-Only what a verb needs is imported, so that `--help` answers at once.
+Other distributions add verbs by the entry point group `provision.commands`; each entry point is a click command.
+A verb's module is imported when the verb is called, so that `--help` takes less than 0.2 s.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import click
+import click
 
-# verb: (module, function); what is not a verb is a playbook or a task
-VERBS = {
-    "list": ("provision.cli.listing", "listing"),
-    "inventory": ("provision.cli.inventory", "inventory"),
-    "schema": ("provision.cli.schema", "schema"),
-    "init": ("provision.cli.init", "init"),
-    "logs": ("provision.cli.logs", "logs"),
-}
+ENTRY_POINTS: Final = "provision.commands"
+_VERBS: Final = {
+    "list": "provision.cli.inventory",
+    "inventory": "provision.cli.inventory",
+    "schema": "provision.cli.inventory",
+    "explain": "provision.cli.inventory",
+    "init": "provision.cli.inventory",
+    "logs": "provision.cli.logs",
+}  # verb: the module with a command of this name, or of this name and `_`
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-ENTRY_POINTS = "provision.commands"  # the group in which other distributions offer verbs; each is a click command
+def inventory_option(*, required: bool) -> Decorator:
+    """`-i FILE`, any number of times: `inventory: tuple[Path, ...]`."""
+    return click.option(
+        "-i",
+        "--inventory",
+        multiple=True,
+        required=required,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The inventory; given several times, later files override.",
+    )
+
+
+set_option: Decorator = click.option(
+    "-e", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; VALUE is TOML or a word."
+)
+
+
+class Verbs(click.Group):
+    """The verbs, those of other distributions included."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all verbs."""
+        del ctx
+        return [*_VERBS, *sorted({one.name for one in entry_points(group=ENTRY_POINTS)} - _VERBS.keys())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A verb's command, or None. Raises ClickException when its distribution cannot be loaded."""
+        del ctx
+        if cmd_name in _VERBS:
+            module = import_module(_VERBS[cmd_name])
+            command: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
+            return command
+        for point in entry_points(group=ENTRY_POINTS, name=cmd_name):
+            try:
+                command = point.load()
+            except Exception as error:
+                of = point.dist.name if point.dist else point.value
+                raise click.ClickException(
+                    f"the verb {cmd_name} of the distribution {of} cannot be loaded: {error}"
+                ) from error
+            return command
+        return None
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of a verb; of `run` for everything else."""
+        if args and not args[0].startswith("-") and self.get_command(click.Context(self), args[0]) is not None:
+            return super().make_context(info_name, args, parent, **extra)
+        from provision.cli.run import run
+
+        return run.make_context(info_name, args, parent, **extra)
+
+    def describe(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the verbs and what they do, for the end of `provision --help`."""
+        rows = []
+        for name in self.list_commands(ctx):
+            # Those of other distributions are not loaded: that may take long, or fail.
+            command = self.get_command(ctx, name) if name in _VERBS else None
+            rows.append((name, command.get_short_help_str(100) if command else f"See provision {name} --help."))
+        with formatter.section("Other commands"):
+            formatter.write_dl(rows)
+
+
+commands = Verbs("provision")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
-    _stand_in_for_closed_streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_guarded(given))
+    _reopen_closed_streams()
+    sys.exit(exit_code_of(sys.argv[1:] if arguments is None else arguments))
 
 
-def _stand_in_for_closed_streams() -> None:
-    """What the caller closed (`>&-`) is nothing to Python, and its number would become that of a connection."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  for the process's life
-
-
-def _guarded(given: list[str]) -> int:
-    import click
-
+def exit_code_of(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code. Errors are printed to stderr, secrets masked."""
     from provision.errors import ProvisionError, UsageError
     from provision.secret import mask
 
-    verb = given[0] if given else ""
     try:
-        command = _verb(verb)
-        if command is None:
-            from provision.cli.run import run
-
-            command = run
-        else:
-            given = given[1:]
-        name = "provision" if command.name == "provision" else f"provision {verb}"
-        with command.make_context(name, given) as context:
-            code = command.invoke(context)
+        with commands.make_context("provision", list(arguments)) as context:
+            code = context.command.invoke(context)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -72,37 +124,22 @@ def _guarded(given: list[str]) -> int:
         click.echo(f"error: {mask(str(error))}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: nothing is left half done on any host", err=True)
+        click.echo("interrupted: no change was in progress on any host", err=True)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone (`provision list | head`): nobody is left to tell.
+        # The reader of our output has ended (`provision list | head`): nothing more can be printed.
         sys.stderr.close()
         return 141
     except Exception:
         import traceback
 
         click.echo(mask(traceback.format_exc()), err=True)
-        click.echo("error: this is a fault in provision itself: please report what stands above", err=True)
+        click.echo("error: this is a fault in provision itself: please report the text above", err=True)
         return 1
 
 
-def _verb(name: str) -> click.Command | None:
-    """The command of a verb: one of ours, or one that another distribution offers; None for a playbook or a task."""
-    if name in VERBS:
-        module, function = VERBS[name]
-        command: click.Command = getattr(import_module(module), function)
-        return command
-    if not name or name.startswith("-"):
-        return None
-    from importlib.metadata import entry_points
-
-    for found in entry_points(group=ENTRY_POINTS, name=name):
-        return found.load()  # type: ignore[no-any-return]
-    if name == "lab":
-        from provision.errors import UsageError
-
-        raise UsageError(
-            "`provision lab` is not installed: it is in a package of its own, provision-lab",
-            hint="install it beside provision; in a checkout: pip install ./lab",
-        )
-    return None
+def _reopen_closed_streams() -> None:
+    """Opens the null device for streams that the caller closed (`>&-`): a connection would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  open until the process ends

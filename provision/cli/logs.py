@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provision.cli.options import inventory_option, set_option
+from provision.cli import inventory_option, set_option
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Inventory
@@ -31,14 +31,14 @@ def logs(
     Runs docker logs on each host. Where there are several hosts, each line begins with the host's name.
     """
     from provision.engine.assemble import opener
+    from provision.engine.catalogue import load_inventory
     from provision.engine.each_host import EachHost
     from provision.errors import Unreachable
     from provision.host.scripts import script
-    from provision.inventory import load
     from provision.secret import mask
     from provision.shell import Result
 
-    hosts = _hosts_of(app, load(inventory, settings), limit)
+    hosts = _hosts_of(app, load_inventory(inventory, settings), limit)
 
     def print_line(host: str, line: bytes) -> None:
         prefix = f"{host}: " if len(hosts) > 1 else ""
@@ -68,16 +68,17 @@ def logs(
 def _hosts_of(app: str, inventory: Inventory, limit: str | None) -> list[Host]:
     """The selected hosts that the app runs on. Raises UsageError when there are none."""
     from provision.errors import UsageError, did_you_mean
+    from provision.inventory.tables.apps import App
 
-    known = {one.name for host in inventory.hosts for one in host.settings.apps}
+    known = {one.name for host in inventory.hosts for one in host.settings.all(App)}
     if app not in known:
         raise UsageError(
-            f"no app is called {app!r}{did_you_mean(app, known)}", hint="apps are the [[apps]] of the inventory"
+            f"no app has the name {app!r}{did_you_mean(app, known)}", hint="apps are the [[apps]] of the inventory"
         )
     found = [
         host
         for host in inventory.select(limit)
-        if any(one.name == app and one.on in ("all", host.name, *host.groups) for one in host.settings.apps)
+        if any(one.name == app and one.runs_on(host) for one in host.settings.all(App))
     ]
     if not found:
         raise UsageError(

@@ -1,50 +1,50 @@
-"""`provision NAME… -i INVENTORY`: brings hosts to their wanted state."""
+"""`provision NAME… -i INVENTORY`: brings hosts to the state that the inventory describes."""
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 
 import click
 
 from provision import __version__
-from provision.cli.options import inventory_option, set_option
+from provision.cli import commands, inventory_option, set_option
 
-_EPILOG = """\b
-Other verbs:
-  provision list [-i INVENTORY]                playbooks and tasks
-  provision inventory -i INVENTORY [--json]    hosts, groups and settings as resolved
-  provision logs APP -i INVENTORY [-f]         what an app's containers say
-  provision schema                             the inventory's JSON Schema, for editors
-  provision init [DIR]                         an inventory and playbooks folder to start from
-  provision lab up|down|status|ssh             throwaway hosts on this machine
+_EXIT_CODES = """\
+Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
+3 --fail-on-change found changes · 4 hosts unreachable · 130 interrupted"""
 
-\b
-Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, nothing was contacted ·
-3 --fail-on-change found changes · 4 hosts unreachable · 130 interrupted
-"""
+
+class _Run(click.Command):
+    """The command whose help is also that of the program: it ends with the other verbs and the exit codes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the verbs and the exit codes."""
+        commands.describe(ctx, formatter)
+        formatter.write(f"\n{_EXIT_CODES}\n")
 
 
 @click.command(
     "provision",
-    epilog=_EPILOG,
+    cls=_Run,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @inventory_option(required=True)
 @click.option("-l", "--limit", metavar="PATTERN", help="Hosts and groups: web1,runners,!runner-3; globs allowed.")
-@click.option("-C", "--check", is_flag=True, help="Plan only: nothing is changed anywhere.")
-@click.option("-D", "--diff", is_flag=True, help="Show each change's diff, secrets masked.")
+@click.option("-C", "--check", is_flag=True, help="Plan only: nothing is changed on any host.")
+@click.option("-D", "--diff", is_flag=True, help="Print each change's diff, secrets masked.")
 @click.option("--fail-on-change", is_flag=True, help="With --check: exit 3 when changes are pending.")
 @click.option("-f", "--forks", type=click.IntRange(1), default=32, show_default=True, help="Hosts at once.")
 @click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for the sudo password.")
 @set_option
 @click.option("--json", is_flag=True, help="Events as JSON lines on stdout.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write an HTML report."
+)
 @click.option("--stats", is_flag=True, help="Per host: round trips, bytes, seconds.")
-@click.option("-v", "--verbose", count=True, help="More; never secrets.")
+@click.option("-v", "--verbose", count=True, help="Print more; never secrets.")
 @click.version_option(__version__, prog_name="provision")
 def run(
     names: tuple[str, ...],
@@ -61,14 +61,12 @@ def run(
     stats: bool,
     verbose: int,
 ) -> int:
-    """Brings hosts to the state that the inventory describes.
+    """Bring hosts to the state that the inventory describes.
 
     NAME is a playbook (all, server, runners), a task, or your own; several run in the order given.
     """
     if fail_on_change and not check:
-        raise click.UsageError("--fail-on-change goes with --check")
-    # Start-up makes half a million objects that stay: looking for garbage among them is for nothing.
-    gc.disable()
+        raise click.UsageError("--fail-on-change needs --check")
     from provision.engine.assemble import Options, assemble
     from provision.report.listeners import listeners
 
@@ -79,8 +77,6 @@ def run(
     chosen.listeners = listeners(
         json=json, diff=diff, verbose=verbose, stats=stats, report=report, stdout=sys.stdout, stderr=sys.stderr
     )
-    gc.freeze()
-    gc.enable()
     summary = chosen.execute()
     if summary.interrupted:
         return 130

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provision.engine.catalogue import Catalogue, folders_beside
+from provision.engine.catalogue import Catalogue
 from provision.engine.desired_state import HostPlay
 from provision.engine.run import Run
 from provision.errors import UsageError
-from provision.inventory import Host as InventoryHost
-from provision.inventory import Inventory, load
+from provision.inventory import Host, Inventory
+from provision.inventory.tables.ssh import Ssh
 from provision.secret import Secret
 from provision.ssh.session import Session, Target
-from provision.tasks.base import Host, Play
+from provision.tasks.base import Play
 from provision.templating import use_templates_of
 
 
@@ -27,7 +27,7 @@ class Opener(Protocol):
     def __call__(self, name: str, /, *, lock: bool) -> Session: ...
 
 
-def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Opener:
+def opener(hosts: Iterable[Host], password: Secret | None = None) -> Opener:
     """A function that opens sessions on these hosts. `password` is the sudo password of -K. Raises InventoryError."""
     targets = {one.name: _target(one, password) for one in hosts}
 
@@ -39,8 +39,8 @@ def opener(hosts: Iterable[InventoryHost], password: Secret | None = None) -> Op
     return open_to
 
 
-def _target(host: InventoryHost, password: Secret | None) -> Target:
-    ssh = host.settings.ssh
+def _target(host: Host, password: Secret | None) -> Target:
+    ssh = host.settings[Ssh]
     if password is None and ssh.become and ssh.become_password is not None:
         # Resolved before any host is contacted: a missing secret is bad input, not a failed host.
         password = ssh.become_password.resolve()
@@ -81,22 +81,21 @@ class Options:
 
 def assemble(options: Options) -> tuple[Run, Sequence[str]]:
     """The run, and warnings to print first. Raises UsageError and InventoryError; no host is contacted."""
-    inventory = load(options.inventories, options.settings)
+    catalogue = Catalogue.beside(options.inventories)
+    inventory = catalogue.load(options.inventories, options.settings)
     use_templates_of(_template_folders(options.inventories))
-    catalogue = Catalogue.of(folders_beside(options.inventories))
     plays = catalogue.plays(options.names)
     selected = inventory.select(options.limit)
-    candidates = _hosts(selected, inventory)
-    steps = [step for one in plays for step in _steps(one, candidates)]
+    steps = [step for one in plays for step in _steps(one, selected)]
     with_tasks = {name for one in steps for name in one.tasks}
     if not with_tasks:
-        raise _nothing_to_do(options.names, plays, candidates)
-    hosts = {one.name: one for one in selected if one.name in with_tasks}
+        raise _nothing_to_do(options.names, plays, selected)
+    hosts = [one for one in selected if one.name in with_tasks]
     password = Secret(options.become_password) if options.become_password is not None else None
-    open_to = opener(hosts.values(), password)
+    open_to = opener(hosts, password)
     run = Run(
         options.names,
-        [one for one in candidates if one.name in with_tasks],
+        hosts,
         steps,
         lambda host: open_to(host.name, lock=not options.check),
         listeners=(),
@@ -105,13 +104,6 @@ def assemble(options: Options) -> tuple[Run, Sequence[str]]:
         login=lambda host: open_to(host.name, lock=False),
     )
     return run, [*inventory.warnings, *_unmatched(plays, inventory)]
-
-
-def _hosts(selected: Sequence[InventoryHost], inventory: Inventory) -> list[Host]:
-    peers = {group: tuple(one.address for one in members) for group, members in inventory.groups.items()}
-    members = {group: tuple(one.name for one in members) for group, members in inventory.groups.items()}
-    members["all"] = tuple(one.name for one in inventory.hosts)
-    return [Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members) for one in selected]
 
 
 def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
@@ -131,7 +123,7 @@ def _nothing_to_do(names: Sequence[str], plays: Sequence[Play], hosts: Sequence[
     if any(_matching(one, hosts) for one in plays):
         return UsageError(
             f"nothing to do for {' '.join(names)}: no settings for these tasks on the selected hosts",
-            hint="docs/inventory.md describes the tables that these tasks read; also check --limit",
+            hint=f"`provision explain {names[0]}` names the tables that it reads; also check --limit",
         )
     groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
     return UsageError(

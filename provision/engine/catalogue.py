@@ -1,7 +1,11 @@
-"""The names that the command line accepts: shipped playbooks and tasks, and the user's own.
+"""What can be named on the command line: playbooks and tasks, and the tables that the tasks read.
 
-A user's `playbooks/` folder is beside the inventory or in the current folder. Each `.py` file in it may define a
-playbook (`PLAYS`; its name is the file's name) and tasks (with `@task`). They replace shipped ones of the same name.
+They come from three places; a later one wins over an earlier one with the same name:
+
+1. the tasks and playbooks that ship with the program
+2. tasks of other distributions, by the entry point group `provision.tasks`
+3. the user's own: each `.py` file in the folder `playbooks/`, under the current folder or beside the inventory, may
+   define tasks (with `@task`) and a playbook (`PLAYS`; its name is the file's)
 """
 
 from __future__ import annotations
@@ -11,23 +15,27 @@ import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from provision.errors import UsageError
+from provision.errors import UsageError, nearest
+from provision.inventory import Inventory, Table, Tables, load
+from provision.inventory.tables.ssh import Ssh
 from provision.places import shipped
 from provision.tasks import SHIPPED
 from provision.tasks.base import Play, Task, play
 
+ENTRY_POINTS: Final = "provision.tasks"  # each entry point is a Task
+
 
 @dataclass(frozen=True)
 class Playbook:
-    """A named list of plays; `source` is its file."""
+    """A list of plays with a name."""
 
     name: str
     headline: str
@@ -43,16 +51,39 @@ class Catalogue:
     tasks: dict[str, Task] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folders: Iterable[Path]) -> Catalogue:
-        """The shipped ones, then those of each folder. A later one replaces an earlier one with the same name."""
-        catalogue = cls(tasks={one.name: one for one in SHIPPED})
+    def of(cls, folders: Iterable[Path] = ()) -> Catalogue:
+        """The shipped ones, those of other distributions, then those of each folder; later ones win.
+
+        Raises UsageError for a file or a distribution that cannot be loaded, naming it.
+        """
+        catalogue = cls(tasks={one.name: one for one in SHIPPED} | _tasks_of_distributions())
         for folder in [shipped("playbooks"), *folders]:
             for path in sorted(folder.glob("*.py")):
                 catalogue._add(path)
         return catalogue
 
+    @classmethod
+    def beside(cls, inventories: Sequence[Path]) -> Catalogue:
+        """With the playbook folders of these inventories and of the current folder."""
+        return cls.of(folders_beside(inventories))
+
+    @property
+    def tables(self) -> Tables:
+        """The tables that an inventory may have. Raises UsageError for two different tables with one name."""
+        tasks = [
+            *self.tasks.values(),
+            *(one for book in self.playbooks.values() for p in book.plays for one in p.tasks),
+        ]
+        found: list[type[Table]] = [Ssh]
+        found += [table for one in tasks for table in one.tables]
+        return Tables(dict.fromkeys(found))
+
+    def load(self, inventories: Sequence[Path], overrides: Sequence[str] = ()) -> Inventory:
+        """The inventory in these files, see `provision.inventory.load`."""
+        return load(inventories, overrides, self.tables)
+
     def plays(self, names: Sequence[str]) -> list[Play]:
-        """The plays of these playbooks and tasks, in this order. Raises UsageError for an unknown name."""
+        """The plays of these names, in the order given. Raises UsageError for an unknown name."""
         return [one for name in names for one in self._plays(name)]
 
     def _plays(self, name: str) -> tuple[Play, ...]:
@@ -61,10 +92,9 @@ class Catalogue:
         if name in self.tasks:
             one = self.tasks[name]
             return (play(one.on, one, serial=one.serial),)
-        known = [*self.playbooks, *self.tasks]
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`provision list` shows all names"
-        raise UsageError(f"no playbook or task is called {name!r}", hint=hint)
+        near = nearest(name, [*self.playbooks, *self.tasks])
+        hint = f"did you mean {near!r}?" if near else "`provision list` prints all names"
+        raise UsageError(f"no playbook or task has the name {name!r}", hint=hint)
 
     def _add(self, path: Path) -> None:
         module = _load(path)
@@ -80,11 +110,32 @@ class Catalogue:
             self.playbooks[path.stem] = Playbook(path.stem, headline, tuple(plays), path)
 
 
+def load_inventory(inventories: Sequence[Path], overrides: Sequence[str] = ()) -> Inventory:
+    """The inventory in these files, with the tables of the shipped tasks and of the playbooks beside it."""
+    return Catalogue.beside(inventories).load(inventories, overrides)
+
+
 def folders_beside(inventories: Sequence[Path]) -> list[Path]:
     """The user's playbook folders: in the current folder, then beside each inventory."""
     candidates = [Path.cwd() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
     shipped_folder = shipped("playbooks").resolve()
     return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != shipped_folder]
+
+
+def _tasks_of_distributions() -> dict[str, Task]:
+    found: dict[str, Task] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        what = f"the task {point.name} of the distribution {point.dist.name if point.dist else point.value}"
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise UsageError(
+                f"{what} cannot be loaded: {type(error).__name__}: {error}", hint="update or uninstall it"
+            ) from error
+        if not isinstance(loaded, Task):
+            raise UsageError(f"{what}: {point.value} is not a task", hint="make it one with @task, or uninstall it")
+        found[loaded.name] = loaded
+    return found
 
 
 class _Finder(MetaPathFinder):
@@ -118,6 +169,7 @@ def _load(path: Path) -> ModuleType:
 
 
 def _line_of(error: BaseException, path: Path) -> str:
+    """`:LINE` of the file's own code that raised the error."""
     traceback, line = error.__traceback__, 0
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == str(path):

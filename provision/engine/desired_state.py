@@ -10,8 +10,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provision.errors import UsageError
+from provision.inventory import Host
 from provision.resources.base import Resource
-from provision.tasks.base import Host, Task
+from provision.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any, Final
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
+from provision.inventory import Host
 from provision.ssh.session import Session
-from provision.tasks.base import Host
 
 # The kernel may deliver a signal to another thread; Python handles it when the main thread runs again.
 _WAKE_SECONDS: Final = 0.2

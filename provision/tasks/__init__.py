@@ -1,8 +1,9 @@
-"""What ops ask for, one job per file; and what a playbook is made of."""
+"""What users ask for on the command line, one task per file; `base` says what a task and a playbook are."""
 
 from __future__ import annotations
 
-from provision.tasks.base import Host, Play, Task, play, task
+from provision.inventory import Host
+from provision.tasks.base import Play, Task, play, task
 from provision.tasks.certificates import certificates
 from provision.tasks.deploy import deploy
 from provision.tasks.docker import docker

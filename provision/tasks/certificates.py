@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from provision.errors import Refused, UsageError
 from provision.formats.x509 import check_pair
-from provision.inventory.tables.registry import Certificate
+from provision.inventory import Host
+from provision.inventory.tables.base import local_file
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.registry import Certificate, Registry
 from provision.resources import (
     AcmeCertificate,
     CertificatePair,
@@ -22,30 +24,30 @@ from provision.resources import (
 )
 from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
 from provision.secret import Secret
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 from provision.url import Url
 
 _OMNIBUS = "omnibus"
 
 
 def paths(host: Host) -> tuple[str, str]:
-    """Certificate and key on the GitLab host: as the inventory names them, else where their maker leaves them."""
-    registry, gitlab = host.settings.registry, host.settings.gitlab
+    """Certificate and key on the GitLab host: those of the inventory, else where Omnibus or certbot writes them."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
     certificate = registry.certificate if registry else None
-    # Omnibus names the files after the URL's host as it stands there: an IPv6 address in brackets.
+    # Omnibus names the files after the URL's host as it is written there: an IPv6 address with its brackets.
     name = registry.external_url.bracketed_host if registry else ""
     if certificate and certificate.fullchain and certificate.key:
         return certificate.fullchain, certificate.key
     if certificate and certificate.acme and certificate.acme.client == "certbot":
         return f"/etc/letsencrypt/live/{name}/fullchain.pem", f"/etc/letsencrypt/live/{name}/privkey.pem"
-    if certificate and certificate.acme and gitlab:  # one certificate for all names, called by the first
+    if certificate and certificate.acme and gitlab:  # one certificate for all names, in files named after the first
         name = gitlab.external_url.bracketed_host
     return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
 
 
 def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
-    """What gitlab.rb says of the registry's certificate; nothing for a registry without TLS."""
-    registry, gitlab = host.settings.registry, host.settings.gitlab
+    """The settings of gitlab.rb for the registry's certificate; {} for a registry without TLS."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
     if registry is None or not registry.external_url.tls:
         return {}
     fullchain, key = paths(host)
@@ -64,15 +66,15 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
         if twice:
             raise UsageError(
                 f"gitlab.settings.letsencrypt.{twice[0]}: registry.certificate.acme sets it",
-                hint="leave one of the two out",
+                hint="remove one of the two",
             )
     return wanted
 
 
-@task(on="gitlab")
+@task(on="gitlab", uses=(Registry, Gitlab))
 def certificates(host: Host) -> Iterator[Resource]:
-    """The registry's certificate and key fit each other and the host name, hold, and are what is served; its CA is trusted."""
-    registry = host.settings.registry
+    """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
+    registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
     yield TrustedCa("registry", ca)
     if registry is None or not registry.external_url.tls:
@@ -95,20 +97,15 @@ def certificates(host: Host) -> Iterator[Resource]:
 
 
 def _uploaded(certificate: Certificate, url: Url, pair: CertificatePair) -> UploadedPair:
-    """The pair from this machine. Raises UsageError, before anything is contacted, for one that is unfit."""
-    chain, key = _read(certificate.local_fullchain), Secret(_read(certificate.local_key).decode("utf-8", "replace"))
+    """The pair from this machine. Raises UsageError for an unfit one, before any host is contacted."""
+    assert certificate.local_fullchain  # the table has both or none
+    assert certificate.local_key
+    chain = local_file(certificate.local_fullchain, "registry.certificate.local_fullchain")
+    private = local_file(certificate.local_key, "registry.certificate.local_key")
+    key = Secret(private.decode("utf-8", "replace"))
     try:
         left = check_pair(chain, key, url.host)
     except Refused as error:
         text = f"{certificate.local_fullchain} with {certificate.local_key}: {error.text}"
         raise UsageError(f"registry.certificate: {text}", hint=error.hint) from error
     return UploadedPair(pair.fullchain, pair.key, chain, key, left, url.host, url.port, pair.ca)
-
-
-def _read(path: Path | None) -> bytes:
-    try:
-        return path.read_bytes() if path else b""
-    except OSError as error:
-        raise UsageError(
-            f"registry.certificate: {error}", hint="local_fullchain and local_key are files on this machine"
-        ) from error

@@ -5,44 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.errors import UsageError, did_you_mean
+from provision.host.image_registry import access_to, full_reference
 from provision.image_name import parse
+from provision.inventory import Host
 from provision.inventory.tables.apps import App
+from provision.inventory.tables.registry import Registry
 from provision.resources import AppCheck, Deployment, DroppedApps, Resource
 from provision.secret import Secret, reveal
-from provision.tasks.base import Host, task
-from provision.tasks.image_registry import full, registry_of
+from provision.tasks.base import task
 
 
 def apps_of(host: Host) -> list[App]:
-    """The apps that run on a host. Raises UsageError for an app on a group or host that there is not."""
-    places = {*host.members, *host.members.get("all", (host.name,))}
-    for one in host.settings.apps:
-        if one.on not in places:
-            raise UsageError(f"app {one.name}: no group or host is called {one.on!r}" + did_you_mean(one.on, places))
-    return [one for one in host.settings.apps if one.on in ("all", host.name, *host.groups)]
+    """The apps that run on a host. Raises UsageError for an app on an unknown group or host."""
+    known = {*host.estate.groups, *host.estate.names("all"), host.name}
+    for one in host.settings.all(App):
+        if one.on not in known:
+            raise UsageError(f"app {one.name}: no group or host has the name {one.on!r}{did_you_mean(one.on, known)}")
+    return [one for one in host.settings.all(App) if one.runs_on(host)]
 
 
-def concerns(host: Host) -> bool:
-    """Runner hosts, where an app that was dropped may have run, and whoever an app is on."""
+def may_have_apps(host: Host) -> bool:
+    """Whether an app runs on the host, or may have run there before it was removed from the inventory."""
     return bool(apps_of(host)) or "runners" in host.groups
 
 
-@task(on="all", where=concerns, serial=True)
+@task(on="all", uses=(App, Registry), where=may_have_apps, serial=True)
 def deploy(host: Host) -> Iterator[Resource]:
-    """Each app of the inventory runs in its container, of the image that its tag stands for."""
+    """Run each app in its container, from the image that its tag refers to."""
     apps = apps_of(host)
     _check_ports(host, apps)
-    # First, so that a port or a name is free again.
+    # First, so that ports and names become free.
     yield DroppedApps(tuple(one.name for one in apps))
     for one in apps:
         what = f"app {one.name}"
-        image = full(host, parse(one.image), what, needed=one.pull)
+        image = full_reference(host, parse(one.image), what, required=one.pull)
         if not image.tag and not image.digest:
             image = image.tagged("latest")
         yield Deployment(
             one.name,
             image,
-            registry_of(host, image, one.login, what, writes=False),
+            access_to(host, image, one.login, what, writes=False),
             _options(one),
             one.command,
             _environment(one),
@@ -84,8 +86,8 @@ def _environment(one: App) -> dict[str, str | Secret]:
         resolved = value if isinstance(value, str) else value.resolve()
         if "\n" in reveal(resolved) or "\0" in reveal(resolved):
             raise UsageError(
-                f"app {one.name}: the secret for {name} has several lines, and Docker's env files hold one",
-                hint="give it to the host as a file, and mount that in volumes",
+                f"app {one.name}: the secret for {name} has several lines; Docker's env files allow only one",
+                hint="put it into a file on the host, and mount that in volumes",
             )
         found[name] = resolved
     return found
@@ -95,6 +97,5 @@ def _check(one: App) -> AppCheck:
     check = one.check
     if check is None:
         return AppCheck()
-    return AppCheck(
-        check.url.text if check.url else "", check.status, check.contains or "", check.command or (), check.seconds
-    )
+    url = check.url.text if check.url else ""
+    return AppCheck(url, check.status, check.contains or "", check.command or (), check.seconds)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from provision.errors import UsageError
 from provision.host.docker import wait_for_ci_jobs
 from provision.host.scripts import body
-from provision.inventory import resolve
-from provision.inventory.tables.docker import RegistryTrust
+from provision.inventory import Host, resolve
+from provision.inventory.tables.apt import Apt, repository
+from provision.inventory.tables.base import local_file
+from provision.inventory.tables.docker import Docker, RegistryTrust
+from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.secret import Secret
-from provision.tasks.apt import address, key_text
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 
 _URL = "https://download.docker.com/linux/{id}"
 _PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
-# Only these two carry Docker's own version number; the others have numbers of their own.
+# Only these two have Docker's own version number; the others have numbers of their own.
 _VERSIONED = ("docker-ce", "docker-ce-cli")
 _CONFLICTING = (
     "docker.io",
@@ -32,21 +32,20 @@ _CONFLICTING = (
 )
 
 
-@task(on="runners")
-def docker(host: Host) -> Iterator[Resource]:
-    """Docker Engine runs, starts at boot, and trusts our registry."""
-    wanted = host.settings.docker
+@task(on="runners", settings=Docker, uses=(Apt, Registry))
+def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
+    """Install Docker Engine and start it; configure its daemon, users and trusted registries."""
     at_once = wanted.restart == "now"
-    # Replacing Docker restarts it, and a restart ends the jobs that run.
+    # Replacing Docker restarts it, and a restart ends running jobs.
     first = "" if at_once else wait_for_ci_jobs()
     if wanted.source == "docker.com":
-        mirror = host.settings.apt.docker
+        source = repository(host.settings[Apt].docker, _URL)
         yield AptSource(
             "docker",
-            uri=address(mirror, _URL),
-            suite=(mirror.suite if mirror else "") or "{codename}",
+            uri=source.uri,
+            suite=source.suite,
             component="stable",
-            key=key_text(mirror),
+            key=source.key,
             key_url=f"{_URL}/gpg",
         )
         yield Packages(
@@ -67,10 +66,9 @@ def docker(host: Host) -> Iterator[Resource]:
             downgrade=True,
             first=first,
         )
-    daemon = resolve(wanted.daemon or {})
     yield JsonSettings(
         DAEMON_JSON,
-        daemon,
+        resolve(wanted.daemon or {}),
         check=body("check_daemon_json"),
         notify=(restart(now=at_once),),
         rollback=ROLLBACK,
@@ -79,7 +77,7 @@ def docker(host: Host) -> Iterator[Resource]:
     )
     if wanted.buildkit is not None:
         yield File("/etc/buildkit/buildkitd.toml", _toml(resolve(wanted.buildkit)))
-    registry = host.settings.registry
+    registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
     if registry and ca:
         yield Packages(("ca-certificates",))
@@ -93,22 +91,16 @@ def docker(host: Host) -> Iterator[Resource]:
 
 
 def _trusted(name: str, trust: RegistryTrust) -> Iterator[Resource]:
-    folder = f"/etc/docker/certs.d/{name}"
+    folder, key = f"/etc/docker/certs.d/{name}", f'docker.registries."{name}"'
     if trust.ca:
-        yield File(f"{folder}/ca.crt", _read(trust.ca))
+        yield File(f"{folder}/ca.crt", local_file(trust.ca, f"{key}.ca"))
     if trust.cert and trust.key:
-        yield File(f"{folder}/client.cert", _read(trust.cert))
-        yield File(f"{folder}/client.key", Secret(_read(trust.key).decode()), mode="0600")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"docker.registries: {error}", hint="ca, cert and key are files on this machine") from error
+        yield File(f"{folder}/client.cert", local_file(trust.cert, f"{key}.cert"))
+        private = Secret(local_file(trust.key, f"{key}.key").decode())
+        yield File(f"{folder}/client.key", private, mode="0600")
 
 
 def _toml(table: dict[str, Any]) -> str:
-    import tomlkit  # few inventories say anything of BuildKit
+    import tomlkit  # few inventories configure BuildKit
 
     return tomlkit.dumps(table)

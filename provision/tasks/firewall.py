@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from provision.inventory import Host
+from provision.inventory.tables import firewall as tables
+from provision.inventory.tables.registry import Registry
 from provision.resources import Firewall, Packages, Resource, Rule
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 
 
-@task(on="gitlab")
-def firewall(host: Host) -> Iterator[Resource]:
+@task(on="gitlab", settings=tables.Firewall, uses=(Registry,))
+def firewall(host: Host, wanted: tables.Firewall) -> Iterator[Resource]:
     """Allow the ports of SSH, the registry and the inventory in ufw."""
-    wanted = host.settings.firewall
-    registry = host.settings.registry
+    registry = host.settings.get(Registry)
     rules = []
     if registry is not None and "gitlab" in host.groups:
         rules.append(Rule(registry.external_url.port, comment="provision: registry"))

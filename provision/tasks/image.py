@@ -6,36 +6,38 @@ from collections.abc import Iterator
 
 from provision.errors import UsageError, did_you_mean
 from provision.formats.build_context import Context
+from provision.host.image_registry import access_to, full_reference
 from provision.image_name import parse_name
+from provision.inventory import Host
 from provision.inventory.tables.images import Image
+from provision.inventory.tables.registry import Registry
 from provision.resources import BuiltImage, Resource
-from provision.tasks.base import Host, task
-from provision.tasks.image_registry import full, registry_of
+from provision.tasks.base import task
 from provision.templating import names, names_in, render
 
 _ENDING = ".Dockerfile.j2"
 
 
-def builds(host: Host) -> bool:
+def builds_images(host: Host) -> bool:
     """Whether any image is built on this host."""
-    return any(_builder(host, one) == host.name for one in host.settings.images)
+    return any(_builder(host, one) == host.name for one in host.settings.all(Image))
 
 
-@task(on="all", where=builds)
+@task(on="all", uses=(Image, Registry), where=builds_images)
 def image(host: Host) -> Iterator[Resource]:
-    """Each image of the inventory is built from its folder, and stands under its tags in the registry."""
-    for one in host.settings.images:
+    """Build each image from its folder and push it under its tags."""
+    for one in host.settings.all(Image):
         if _builder(host, one) != host.name:
             continue
         what = f"image {one.name}"
-        name = full(host, parse_name(one.name), what, needed=one.push)
+        name = full_reference(host, parse_name(one.name), what, required=one.push)
         context = _context(one)
         yield BuiltImage(
             name,
             one.tags,
             context,
             context.digest(),
-            registry_of(host, name, one.login, what, writes=one.push),
+            access_to(host, name, one.login, what, writes=one.push),
             one.push,
             one.build_args,
             one.target or "",
@@ -43,16 +45,17 @@ def image(host: Host) -> Iterator[Resource]:
 
 
 def _builder(host: Host, one: Image) -> str:
+    """The name of the host that builds an image."""
     if one.host is None:
-        first = next(iter(host.members.get("runners", ())), "")
-        if not first:
+        first = host.estate.first("runners")
+        if first is None:
             raise UsageError(
-                f"image {one.name}: no host to build it on", hint="name one in host, or give a group runners"
+                f"image {one.name}: no host to build it on", hint="name one in host, or put one into the group runners"
             )
-        return first
-    names = host.members.get("all", (host.name,))
-    if one.host not in names:
-        raise UsageError(f"image {one.name}: no host is called {one.host!r}" + did_you_mean(one.host, names))
+        return first.name
+    known = host.estate.names("all") or (host.name,)
+    if one.host not in known:
+        raise UsageError(f"image {one.name}: no host has the name {one.host!r}{did_you_mean(one.host, known)}")
     return one.host
 
 
@@ -60,17 +63,17 @@ def _context(one: Image) -> Context:
     if one.template is None:
         return Context(one.context, one.dockerfile or "Dockerfile")
     path = f"dockerfiles/{one.template}{_ENDING}"
-    shipped = [name.removesuffix(_ENDING) for name in names("dockerfiles", _ENDING)]
-    if one.template not in shipped:
+    known = [name.removesuffix(_ENDING) for name in names("dockerfiles", _ENDING)]
+    if one.template not in known:
         raise UsageError(
-            f"image {one.name}: no template is called {one.template!r}{did_you_mean(one.template, shipped)}",
+            f"image {one.name}: no template has the name {one.template!r}{did_you_mean(one.template, known)}",
             hint="your own are templates/dockerfiles/NAME.Dockerfile.j2 beside the inventory",
         )
-    known = names_in(path)
+    options = names_in(path)
     for option in one.options:
-        if option not in known:
+        if option not in options:
             raise UsageError(
-                f"image {one.name}: the template {one.template} has no option {option!r}{did_you_mean(option, known)}",
-                hint=f"the first lines of templates/{path} tell them",
+                f"image {one.name}: the template {one.template} has no option {option!r}{did_you_mean(option, options)}",
+                hint=f"the first lines of templates/{path} list them",
             )
     return Context(one.context, "Dockerfile", render(path, **one.options).encode())

@@ -6,35 +6,40 @@ import json
 from collections.abc import Iterator
 
 from provision.errors import UsageError, did_you_mean
-from provision.inventory.tables.projects import OUR_BRANCH, Pipeline
+from provision.gitlab.access import keeps_records, required_api
+from provision.inventory import Host
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.pipelines import OUR_BRANCH, Pipeline, check_runners, job_tags
+from provision.inventory.tables.projects import Project
+from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner
 from provision.resources import LocalPipeline, PipelineFile, Recipe, Resource
-from provision.tasks import gitlab_api, job_runners
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 from provision.templating import names
 
 _ENDING = ".gitlab-ci.yml.j2"
 
 
-def _concerned(host: Host) -> bool:
-    return any(one.pipeline for one in host.settings.projects.values()) and gitlab_api.remembers(host)
+def _has_pipelines(host: Host) -> bool:
+    return any(one.pipeline for one in host.settings.named(Project).values()) and keeps_records(host)
 
 
-@task(on="all", where=_concerned)
+@task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_pipelines)
 def pipeline(host: Host) -> Iterator[Resource]:
-    """Each project's .gitlab-ci.yml is the one of its template, accepted by GitLab's lint; or it lies in a local file."""
-    for path, one in host.settings.projects.items():
+    """Render each project's .gitlab-ci.yml, check it with GitLab's lint and commit it."""
+    for path, one in host.settings.named(Project).items():
         wanted = one.pipeline
         if wanted is None:
             continue
-        runners = job_runners.of(host.settings.runners, one.runners)
-        job_runners.check(f'projects."{path}".pipeline', wanted, runners, named=bool(one.runners))
-        recipe = _recipe(path, wanted, job_runners.tags(wanted, runners))
+        what = f'projects."{path}".pipeline'
+        runners = one.job_runners(host.settings.all(Runner))
+        check_runners(what, wanted, runners, named=bool(one.runners))
+        recipe = _recipe(path, wanted, job_tags(wanted, runners))
         if wanted.path is not None:
             yield LocalPipeline(wanted.path, recipe.text)
             continue
-        api = gitlab_api.required(host, f'projects."{path}".pipeline')
         ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(path, api, recipe, wanted.message, wanted.branch, ours)
+        yield PipelineFile(path, required_api(host, what), recipe, wanted.message, wanted.branch, ours)
 
 
 def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
@@ -42,8 +47,8 @@ def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
     known = [one.removesuffix(_ENDING) for one in names("pipelines", _ENDING)]
     if wanted.template not in known:
         raise UsageError(
-            f'projects."{path}".pipeline.template: there is no template {wanted.template!r}{did_you_mean(wanted.template, known)}',
-            hint=f"one of your own stands in templates/pipelines/NAME{_ENDING}, beside the inventory",
+            f'projects."{path}".pipeline.template: no template has the name {wanted.template!r}{did_you_mean(wanted.template, known)}',
+            hint=f"your own are templates/pipelines/NAME{_ENDING} beside the inventory",
         )
     options = ("build", "docker", "image", "test", "python", "coverage", "variables")
     given = {name: value for name in options if (value := getattr(wanted, name)) is not None}

@@ -6,33 +6,36 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.errors import UsageError
-from provision.inventory.secrets import SecretSource
+from provision.gitlab.access import keeps_records, required_api
+from provision.inventory import Host, SecretSource
+from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.projects import Project, Variable
+from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner
 from provision.resources import ProjectSettings, Resource, WantedProject, WantedVariable
-from provision.tasks import gitlab_api
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 
 
-def _concerned(host: Host) -> bool:
-    return bool(host.settings.projects) and gitlab_api.remembers(host)
+def _has_projects(host: Host) -> bool:
+    return bool(host.settings.named(Project)) and keeps_records(host)
 
 
-@task(on="all", where=_concerned)
+@task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_projects)
 def project(host: Host) -> Iterator[Resource]:
-    """Each project of the inventory has its runners, its registry and its CI/CD variables, through GitLab's API."""
-    names = tuple(one.name for one in host.settings.runners)
-    for path, one in host.settings.projects.items():
+    """Set up the runners, the registry and the CI/CD variables of each project."""
+    gitlab, runners = host.settings.get(Gitlab), host.settings.all(Runner)
+    names = tuple(one.name for one in runners)
+    for path, one in host.settings.named(Project).items():
         wanted = WantedProject(
             path,
             _settings(one),
-            _runners(host, path, one),
+            _runners(runners, path, one),
             names,
             tuple(_variable(path, key, each) for key, several in one.variables.items() for each in several),
         )
-        gitlab = host.settings.gitlab
-        # Where nothing is wanted there may be variables of ours to be removed.
+        # A project without any settings may have variables that an earlier run set: they are removed.
         if not wanted.is_empty or (gitlab and gitlab.api_token):
-            yield ProjectSettings(wanted, gitlab_api.required(host, f'projects."{path}"'))
+            yield ProjectSettings(wanted, required_api(host, f'projects."{path}"'))
 
 
 def _settings(one: Project) -> dict[str, Any]:
@@ -40,12 +43,12 @@ def _settings(one: Project) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _runners(host: Host, path: str, one: Project) -> tuple[str | int, ...]:
-    for runner in host.settings.runners:
+def _runners(runners: tuple[Runner, ...], path: str, one: Project) -> tuple[str | int, ...]:
+    for runner in runners:
         if runner.name in one.runners and runner.locked is False:
             raise UsageError(
-                f'projects."{path}".runners: {runner.name} is locked to its projects, and [[runners]] says locked = false',
-                hint="take locked out of [[runners]], or the runner out of the project",
+                f'projects."{path}".runners: {runner.name} becomes locked to its projects, and [[runners]] has locked = false',
+                hint="remove locked from [[runners]], or the runner from the project",
             )
     return one.runners
 
@@ -56,7 +59,7 @@ def _variable(path: str, key: str, one: Variable) -> WantedVariable:
         scope = "" if one.environment_scope == "*" else f" for {one.environment_scope}"
         raise UsageError(
             f'projects."{path}".variables.{key}{scope}: {reason}',
-            hint="give it another value, or take masked and hidden away",
+            hint="give it another value, or remove masked and hidden",
         )
     fields = {name: getattr(one, name) for name in ("masked", "hidden", "protected", "raw", "type", "description")}
     return WantedVariable(key, value, one.environment_scope, **fields)

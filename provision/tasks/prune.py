@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from provision.host.image_registry import full_reference
 from provision.host.scripts import file_text
 from provision.image_name import parse, parse_name
+from provision.inventory import Host
+from provision.inventory.tables.apps import App
+from provision.inventory.tables.images import Image, Prune
+from provision.inventory.tables.registry import Registry
 from provision.resources import Absent, AbsentUnit, File, Resource, Unit, UnusedImages
-from provision.tasks.base import Host, task
-from provision.tasks.deploy import apps_of, concerns
-from provision.tasks.image import builds
-from provision.tasks.image_registry import full
+from provision.tasks.base import task
+from provision.tasks.deploy import apps_of, may_have_apps
+from provision.tasks.image import builds_images
 
 _SCRIPT: Final = "/usr/local/lib/provision/prune"
 _SERVICE: Final = "provision-prune.service"
 _TIMER: Final = "provision-prune.timer"
 
 
-@task(on="all", where=lambda host: concerns(host) or builds(host))
-def prune(host: Host) -> Iterator[Resource]:
-    """Remove old stopped containers and unused images, but those of apps."""
-    wanted = host.settings.prune
+def _has_docker_work(host: Host) -> bool:
+    return may_have_apps(host) or builds_images(host)
+
+
+@task(on="all", settings=Prune, uses=(App, Image, Registry), where=_has_docker_work)
+def prune(host: Host, wanted: Prune) -> Iterator[Resource]:
+    """Remove old stopped containers and unused images, except those of apps."""
     keep = _keep(host)
     yield UnusedImages(wanted.days, keep)
     if wanted.timer:
@@ -37,9 +44,9 @@ def prune(host: Host) -> Iterator[Resource]:
 
 def _keep(host: Host) -> tuple[str, ...]:
     """Images that stay: those of the host's apps, and those that are in no registry."""
-    references = [full(host, parse(one.image), f"app {one.name}", needed=one.pull) for one in apps_of(host)]
-    for one in host.settings.images:
+    references = [full_reference(host, parse(one.image), f"app {one.name}", required=one.pull) for one in apps_of(host)]
+    for one in host.settings.all(Image):
         if not one.push:
-            name = full(host, parse_name(one.name), f"image {one.name}", needed=False)
+            name = full_reference(host, parse_name(one.name), f"image {one.name}", required=False)
             references += [name.tagged(tag) for tag in one.tags]
     return tuple(dict.fromkeys(map(str, references)))

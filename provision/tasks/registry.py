@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from provision.inventory import resolve
+from provision.inventory import Host, resolve
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.registry import Registry
 from provision.resources import RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 from provision.tasks.certificates import certificate_settings
-from provision.tasks.gitlab import owed, realm
+from provision.tasks.gitlab import realm, reconfigure_handler
 
 
-@task(on="gitlab")
-def registry(host: Host) -> Iterator[Resource]:
-    """The container registry is served at its URL, with its certificate and its storage."""
-    wanted = host.settings.registry
-    if wanted is None:
-        return
+@task(on="gitlab", settings=Registry, uses=(Gitlab,))
+def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
+    """Set up the container registry at its URL, with its certificate and storage."""
     settings: dict[tuple[str, ...], Any] = {("registry_external_url",): str(wanted.external_url)}
     settings |= certificate_settings(host)
     if wanted.s3 is not None:
@@ -36,5 +35,6 @@ def registry(host: Host) -> Iterator[Resource]:
         if not wanted.redirect:
             storage["redirect"] = {"disable": True}
         settings[("registry", "storage")] = storage
-    yield RubySettings(settings, notify=(owed(host),))
-    yield RegistryEndpoint(wanted.external_url, realm(host), owed(host))
+    handler = reconfigure_handler(host)
+    yield RubySettings(settings, notify=(handler,))
+    yield RegistryEndpoint(wanted.external_url, realm(host), handler)

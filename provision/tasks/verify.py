@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from provision.inventory import Host
+from provision.inventory.tables.registry import Registry
 from provision.resources import ImageCheck, Resource
-from provision.tasks.base import Host, task
+from provision.tasks.base import task
 
 
-@task(on="runners")
-def verify(host: Host) -> Iterator[Resource]:
-    """An image can be pushed to the registry and pulled from it, from here."""
-    registry = host.settings.registry
-    if registry is None or registry.login is None:
+@task(on="runners", settings=Registry)
+def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
+    """Verify that this host can push an image to the registry, pull it and delete it."""
+    del host  # the check is the same on every host
+    if wanted.login is None:
         return
-    login = registry.login
-    storage = registry.s3.parameters if registry.s3 else {}
-    context = f"{storage.get('bucket')} {storage.get('regionendpoint')} {hashlib.sha256(registry.ca).hexdigest()}"
+    storage = wanted.s3.parameters if wanted.s3 else {}
+    authority = hashlib.sha256(wanted.ca).hexdigest()
     yield ImageCheck(
-        registry.external_url,
-        login.username,
-        login.password.resolve(),
-        login.image,
-        f"{registry.certs_folder}/ca.crt",
-        context=context,
+        wanted.external_url,
+        wanted.login.username,
+        wanted.login.password.resolve(),
+        wanted.login.image,
+        f"{wanted.certs_folder}/ca.crt",
+        context=f"{storage.get('bucket')} {storage.get('regionendpoint')} {authority}",
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from provision.engine.catalogue import load_inventory as load
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message
 from provision.engine.run import HostPlay, Run
-from provision.inventory import load
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 from provision.testing import LocalSession
@@ -159,9 +159,7 @@ class Estate:
         gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\n'
         file.write_text(f"{gitlab}{BASE}{text}")
         file.chmod(0o600)
-        found = load((file,), ()).hosts[0]
-        members = {"gitlab": ("gitlab",), "runners": ("runner-1",), "all": ("gitlab", "runner-1")}
-        return Host(found.name, found.address, found.groups, found.settings, members=members)
+        return load((file,)).hosts[0]
 
     def resources(self, name: str, text: str, **options: str) -> tuple[Resource, ...]:
         """What a task wants."""

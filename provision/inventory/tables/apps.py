@@ -1,16 +1,22 @@
 """[[apps]]: containers that run on hosts."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.image_name import parse
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong
+from provision.inventory.tables.base import InvalidValue, Table, check_different_names
 from provision.inventory.tables.images import RegistryLogin
 from provision.url import Url, UrlField
+
+if TYPE_CHECKING:
+    from provision.inventory.inventory import Host
 
 _PORT = re.compile(
     r"(?:(?P<address>\[[0-9A-Fa-f:]+\]|[0-9.]+):)?(?P<host>\d{1,5}):(?P<container>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
@@ -29,7 +35,7 @@ class PublishedPort:
     protocol: str
 
     @classmethod
-    def parse(cls, text: str) -> "PublishedPort":
+    def parse(cls, text: str) -> PublishedPort:
         """`[ADDRESS:]HOST:CONTAINER[/udp]`. Raises ValueError."""
         parts = _PORT.fullmatch(text)
         ports = (int(parts["host"]), int(parts["container"])) if parts else (0, 0)
@@ -69,21 +75,21 @@ class Check(Table):
     """The HTTP status that it answers."""
     contains: str | None = None
     """Text that the answer holds."""
-    command: tuple[str, ...] | None = Field(default=None, strict=False)
+    command: tuple[str, ...] | None = None
     """Instead: run in the container; 0 is well."""
     seconds: int = Field(default=30, ge=1, le=3600)
     """Until when it must be so, after the start."""
 
     @model_validator(mode="after")
-    def _one(self) -> "Check":
+    def _one(self) -> Check:
         if (self.url is None) == (self.command is None):
-            raise Wrong("expected url or command, one of them", "url" if self.url is None else "command")
+            raise InvalidValue("expected url or command, one of them", "url" if self.url is None else "command")
         if self.command == ():
-            raise Wrong("expected a program and its arguments", "command")
+            raise InvalidValue("expected a program and its arguments", "command")
         return self
 
 
-class App(Table):
+class App(Table, name="apps", occurs="array"):
     """One app: a container, the same on each of its hosts."""
 
     name: str
@@ -92,15 +98,15 @@ class App(Table):
     """The image with its tag, named as in [[images]]. Default tag: latest."""
     on: str = "runners"
     """The group or host that it runs on."""
-    ports: tuple[str, ...] = Field(default=(), strict=False)
+    ports: tuple[str, ...] = ()
     """Ports to publish: HOST:CONTAINER, ADDRESS:HOST:CONTAINER, with /udp where wanted."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Variables of the container: strings and secrets, each on one line."""
-    volumes: tuple[str, ...] = Field(default=(), strict=False)
+    volumes: tuple[str, ...] = ()
     """NAME:/path or /host/path:/path, with :ro where wanted."""
     restart: str = "unless-stopped"
     """Docker's restart policy: no, always, unless-stopped, on-failure or on-failure:5."""
-    command: tuple[str, ...] = Field(default=(), strict=False)
+    command: tuple[str, ...] = ()
     """Instead of the image's own command."""
     health: Health | None = None
     """Docker's health check. Default: the image's own."""
@@ -110,6 +116,11 @@ class App(Table):
     """Who pulls. Default, for the own registry: registry.login."""
     pull: bool = True
     """false: the image is on the host already, built there with push = false."""
+
+    @classmethod
+    def check_all(cls, tables: Mapping[str | int, Self]) -> None:
+        """Names differ, as the containers have them."""
+        check_different_names("apps", {place: one.name for place, one in tables.items()})
 
     @field_validator("name")
     @classmethod
@@ -131,7 +142,7 @@ class App(Table):
             try:
                 PublishedPort.parse(text)
             except ValueError as error:
-                raise Wrong(str(error), place) from None
+                raise InvalidValue(str(error), place) from None
         return ports
 
     @field_validator("environment")
@@ -139,11 +150,11 @@ class App(Table):
     def _environment(cls, environment: dict[str, Any]) -> dict[str, Any]:
         for name, value in environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
-                raise Wrong(f"expected a variable's name, got {name!r}", name)
+                raise InvalidValue(f"expected a variable's name, got {name!r}", name)
             if not isinstance(value, str | SecretSource):
-                raise Wrong(f"expected a string or a secret, got {value!r}", name)
+                raise InvalidValue(f"expected a string or a secret, got {value!r}", name)
             if isinstance(value, str) and ("\n" in value or "\0" in value):
-                raise Wrong("expected one line: Docker's env files hold no more; mount a file instead", name)
+                raise InvalidValue("expected one line: Docker's env files hold no more; mount a file instead", name)
         return environment
 
     @field_validator("volumes")
@@ -151,7 +162,7 @@ class App(Table):
     def _volumes(cls, volumes: tuple[str, ...]) -> tuple[str, ...]:
         for place, text in enumerate(volumes):
             if not re.fullmatch(r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]+):/[^:]*(?::[A-Za-z,]+)?", text):
-                raise Wrong(
+                raise InvalidValue(
                     f'expected "NAME:/path" or "/host/path:/path", with ":ro" where wanted, got {text!r}', place
                 )
         return volumes
@@ -165,5 +176,9 @@ class App(Table):
 
     @property
     def published(self) -> tuple[PublishedPort, ...]:
-        """Its ports, taken apart."""
+        """Its ports, parsed."""
         return tuple(map(PublishedPort.parse, self.ports))
+
+    def runs_on(self, host: Host) -> bool:
+        """Whether it runs on this host."""
+        return self.on in ("all", host.name, *host.groups)

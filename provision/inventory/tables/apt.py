@@ -1,11 +1,15 @@
 """[apt]: mirrors of the package repositories."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import field_validator
 
-from provision.inventory.tables.base import Table
+from provision.errors import UsageError
+from provision.inventory.tables.base import Table, local_file
 from provision.url import Url, UrlField
 
 
@@ -13,11 +17,11 @@ class Mirror(Table):
     """A mirror of one publisher's package repository."""
 
     url: Annotated[Url, UrlField("https://mirror.example.com/docker")]
-    """The repository's address: what stands behind `URIs:`."""
+    """The repository's address: the value of `URIs:`."""
     key: Path | None = None
     """The repository's public key, a local file. Default: the publisher's own, fetched by the host."""
     suite: str | None = None
-    """What stands behind `Suites:`. Default: the host's release, such as noble."""
+    """The value of `Suites:`. Default: the host's release, such as noble."""
 
     @field_validator("suite")
     @classmethod
@@ -36,3 +40,34 @@ class Apt(Table):
     """Instead of packages.gitlab.com's repository of gitlab-ce or gitlab-ee."""
     runner: Mirror | None = None
     """Instead of packages.gitlab.com's repository of gitlab-runner."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A package repository as apt's sources have it; `{id}` and `{codename}` stand for the host's release.
+
+    key  the armoured public key; "": the publisher's
+    """
+
+    uri: str
+    suite: str
+    key: str
+
+    @property
+    def origin(self) -> str:
+        """The part of the address that is the same for every host."""
+        return self.uri.partition("{")[0]
+
+
+def repository(mirror: Mirror | None, publisher: str) -> Repository:
+    """The mirror's repository, or the one at the publisher's address. Raises UsageError for an unreadable key."""
+    if mirror is None:
+        return Repository(publisher, "{codename}", "")
+    return Repository(str(mirror.url), mirror.suite or "{codename}", _key(mirror.key) if mirror.key else "")
+
+
+def _key(path: Path) -> str:
+    try:
+        return local_file(path, "apt").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"apt: {path}: {error}", hint="name a file with the armoured key of the mirror") from error

@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Subtable, Table, plain_data, version
 
 
 class RegistryTrust(Table):
@@ -24,7 +24,7 @@ class RegistryTrust(Table):
     def _pair(self) -> "RegistryTrust":
         for given, missing in (("cert", "key"), ("key", "cert")):
             if getattr(self, given) is not None and getattr(self, missing) is None:
-                raise Wrong(f"{missing} is missing: it goes with {given}", given)
+                raise InvalidValue(f"{missing} is missing: it goes with {given}", given)
         return self
 
 
@@ -35,9 +35,9 @@ class Docker(Table):
     """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io)."""
     version: str | None = None
     """The package version to hold, `*` allowed: "5:29.*". Default: the newest when installed, then what is there."""
-    users: tuple[str, ...] = Field(default=(), strict=False)
+    users: tuple[str, ...] = ()
     """Users in the docker group. That is as good as root."""
-    daemon: dict[str, Any] | None = None
+    daemon: Annotated[dict[str, Any], Subtable("log-opts")] | None = None
     """/etc/docker/daemon.json, with its own keys. Absent: what we once set there goes, all else is left as it is."""
     restart: Literal["when-idle", "now"] = "when-idle"
     """A restart waits until no CI job runs on the host (half an hour at most), or is done at once."""
@@ -56,7 +56,7 @@ class Docker(Table):
     def _users(cls, users: tuple[str, ...]) -> tuple[str, ...]:
         for place, user in enumerate(users):
             if not re.fullmatch(r"[a-z_][a-z0-9_.-]*\$?", user):
-                raise Wrong(f"expected a user name, got {user!r}", place)
+                raise InvalidValue(f"expected a user name, got {user!r}", place)
         return users
 
     @field_validator("registries")
@@ -64,7 +64,7 @@ class Docker(Table):
     def _registries(cls, registries: dict[str, RegistryTrust]) -> dict[str, RegistryTrust]:
         for name in registries:
             if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", name):
-                raise Wrong(f"expected HOST or HOST:PORT, got {name!r}", name)
+                raise InvalidValue(f"expected HOST or HOST:PORT, got {name!r}", name)
         return registries
 
     @field_validator("buildkit")
@@ -80,5 +80,7 @@ class Docker(Table):
         options = (daemon or {}).get("log-opts", {})
         for name, value in options.items() if isinstance(options, dict) else ():
             if not isinstance(value, str | SecretSource):  # dockerd refuses anything else
-                raise Wrong(f'log-opts are strings: expected "{value}" in quotes, got {value!r}', "log-opts", name)
+                raise InvalidValue(
+                    f'log-opts are strings: expected "{value}" in quotes, got {value!r}', "log-opts", name
+                )
         return daemon

@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from provision.inventory.tables.base import Table
 
 _PORTS = re.compile(r"(\d{1,5})(?::(\d{1,5}))?(?:/(tcp|udp))?")
@@ -26,6 +24,10 @@ class Allow:
     def __str__(self) -> str:
         """As ufw writes it: `80/tcp`."""
         return f"{self.ports}/{self.protocol}" if self.protocol else self.ports
+
+    def as_setting(self) -> str | dict[str, object]:
+        """As the inventory has it."""
+        return {"port": str(self), "from": list(self.sources)} if self.sources else str(self)
 
     @classmethod
     def parse(cls, value: object) -> "Allow":
@@ -66,7 +68,7 @@ class Firewall(Table):
 
     enable: bool = False
     """true: ufw is switched on if it is off. false: rules are added, and it stays as it is."""
-    allow: tuple[Allow, ...] = Field(default=(), strict=False)
+    allow: tuple[Allow, ...] = ()
     """What is let in: "80/tcp", "6000:6007/udp", a bare port for both, or with `from` as a table."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Table, plain_data, version
 from provision.url import Url, UrlField
 
 _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
@@ -37,6 +37,6 @@ class Gitlab(Table):
     def _settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         for name, place in _ELSEWHERE.items():
             if name in settings:
-                raise Wrong(f"stands in {place}: set it there", name)
+                raise InvalidValue(f"stands in {place}: set it there", name)
         plain_data(settings)
         return settings

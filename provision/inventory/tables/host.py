@@ -2,9 +2,9 @@
 
 import re
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from provision.inventory.tables.base import Table, Wrong
+from provision.inventory.tables.base import InvalidValue, Table
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")  # names, IPv4 and IPv6
@@ -29,7 +29,7 @@ class HostTable(Table):
 
     address: str | None = None
     """Its name or IP address, ranges as in the host's own name. Default: the host's name."""
-    groups: tuple[str, ...] = Field(default=(), strict=False)
+    groups: tuple[str, ...] = ()
     """The groups it belongs to; later ones win over earlier ones."""
     host_key: str | None = None
     """Its SSH host key: "SHA256:…" or "ssh-ed25519 AAAA…". Default: what known_hosts says."""
@@ -39,11 +39,11 @@ class HostTable(Table):
     def _groups(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
         for place, group in enumerate(groups):
             if group in groups[:place]:
-                raise Wrong(f"{group!r} is listed twice", place)
+                raise InvalidValue(f"{group!r} is listed twice", place)
             try:
                 check_name(group, "group name")
             except ValueError as error:
-                raise Wrong(str(error), place) from None
+                raise InvalidValue(str(error), place) from None
         return groups
 
     @field_validator("host_key")

@@ -1,14 +1,15 @@
-"""[[images]]: what is built, how it is called, and where it is pushed."""
+"""[[images]]: what is built, under which names, and where it is pushed; [prune]: which images are removed."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.image_name import check_hub_push, check_tag, parse_name
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, plain_data
+from provision.inventory.tables.base import InvalidValue, Table, plain_data
 
 
 class RegistryLogin(Table):
@@ -20,12 +21,12 @@ class RegistryLogin(Table):
     """That user's password or token (a secret)."""
 
 
-class Image(Table):
+class Image(Table, name="images", occurs="array"):
     """One image: built from a local folder on a host with Docker, tagged, and pushed."""
 
     name: str
     """GROUP/PROJECT in the own registry, HOST[:PORT]/NAME in another one, docker.io/USER/NAME on Docker Hub; no tag."""
-    tags: tuple[str, ...] = Field(default=("latest",), strict=False)
+    tags: tuple[str, ...] = ("latest",)
     """Its tags; all are pushed."""
     context: Path
     """Local folder: what the Dockerfile may copy. Its .dockerignore counts."""
@@ -46,6 +47,16 @@ class Image(Table):
     push: bool = True
     """false: it stays on the host that builds it."""
 
+    @classmethod
+    def check_all(cls, tables: Mapping[str | int, Self]) -> None:
+        """No two images have a name and a tag in common."""
+        known: dict[str, str | int] = {}
+        for place, one in tables.items():
+            for number, tag in enumerate(one.tags):
+                if (first := known.setdefault(f"{one.name}:{tag}", place)) != place:
+                    text = f"images[{first}] is {one.name}:{tag}, too: names or tags must differ"
+                    raise InvalidValue(text, place, "tags", number)
+
     @field_validator("name")
     @classmethod
     def _name(cls, text: str) -> str:
@@ -61,9 +72,9 @@ class Image(Table):
             try:
                 check_tag(tag)
             except ValueError as error:
-                raise Wrong(str(error), place) from None
+                raise InvalidValue(str(error), place) from None
             if tag in tags[:place]:
-                raise Wrong(f"{tag!r} is named twice", place)
+                raise InvalidValue(f"{tag!r} is named twice", place)
         return tags
 
     @field_validator("dockerfile")
@@ -100,26 +111,37 @@ class Image(Table):
         _refuse_secrets(arguments, "the image's history")
         for name, value in arguments.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise Wrong(f"expected the name of an ARG, got {name!r}", name)
+                raise InvalidValue(f"expected the name of an ARG, got {name!r}", name)
             if not isinstance(value, str):
-                raise Wrong(f"expected a string, got {value!r}", name)
+                raise InvalidValue(f"expected a string, got {value!r}", name)
         return arguments
 
     @model_validator(mode="after")
     def _fits(self) -> "Image":
         if self.template is not None and self.dockerfile is not None:
-            raise Wrong("expected dockerfile or template, not both", "template")
+            raise InvalidValue("expected dockerfile or template, not both", "template")
         if self.options and self.template is None:
-            raise Wrong("options are for a template, and none is named", "options")
+            raise InvalidValue("options are for a template, and none is named", "options")
         if self.push:
             try:
                 check_hub_push(parse_name(self.name))
             except ValueError as error:
-                raise Wrong(str(error), "name") from None
+                raise InvalidValue(str(error), "name") from None
         return self
 
 
 def _refuse_secrets(table: dict[str, Any], where: str) -> None:
     for name, value in table.items():
         if isinstance(value, SecretSource):
-            raise Wrong(f"this would stay in {where}, where everybody can read it: no secret can be given here", name)
+            raise InvalidValue(
+                f"this would stay in {where}, where everybody can read it: no secret can be given here", name
+            )
+
+
+class Prune(Table):
+    """Which stopped containers and unused images are removed."""
+
+    days: int = Field(default=14, ge=0)
+    """Those that are older than this many days."""
+    timer: bool = False
+    """true: the hosts remove them every night."""

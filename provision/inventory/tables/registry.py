@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from provision.errors import UsageError
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, host_path
+from provision.inventory.tables.base import InvalidValue, Table, host_path, local_file
 from provision.url import Url, UrlField
 
 
@@ -91,7 +90,9 @@ class S3(Table):
     def _both_keys(self) -> S3:
         for given, missing in (("accesskey", "secretkey"), ("secretkey", "accesskey")):
             if getattr(self, given) is not None and getattr(self, missing) is None:
-                raise Wrong(f'"{missing}" is missing: it goes with "{given}" (leave out both for an IAM role)', given)
+                raise InvalidValue(
+                    f'"{missing}" is missing: it goes with "{given}" (leave out both for an IAM role)', given
+                )
         return self
 
 
@@ -118,7 +119,7 @@ class Acme(Table):
     @model_validator(mode="after")
     def _only_certbot_asks_elsewhere(self) -> Acme:
         if self.directory and self.client != "certbot":
-            raise Wrong(
+            raise InvalidValue(
                 "GitLab's own integration knows Let's Encrypt alone: another authority takes certbot", "directory"
             )
         return self
@@ -150,14 +151,14 @@ class Certificate(Table):
         for one, other in (("fullchain", "key"), ("local_fullchain", "local_key")):
             for given, missing in ((one, other), (other, one)):
                 if getattr(self, given) is not None and getattr(self, missing) is None:
-                    raise Wrong(f'"{missing}" is missing: it goes with "{given}"', given)
+                    raise InvalidValue(f'"{missing}" is missing: it goes with "{given}"', given)
         if self.fullchain and self.local_fullchain:
-            raise Wrong(
+            raise InvalidValue(
                 "expected fullchain and key (on the host) or local_fullchain and local_key (to upload), not both",
                 "local_fullchain",
             )
         if self.acme and (self.fullchain or self.local_fullchain):
-            raise Wrong("expected acme, or files of your own, not both", "acme")
+            raise InvalidValue("expected acme, or files of your own, not both", "acme")
         return self
 
 
@@ -208,9 +209,4 @@ class Registry(Table):
         """
         if self.certificate is None or self.certificate.ca is None:
             return b""
-        try:
-            return self.certificate.ca.read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"registry.certificate.ca: {error}", hint="name a file on this machine: every consumer is given it"
-            ) from error
+        return local_file(self.certificate.ca, "registry.certificate.ca")

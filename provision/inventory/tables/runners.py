@@ -9,16 +9,17 @@ Source: gitlab-runner 19.3.0, the flags of `register` and common/config.go.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import Table, Wrong, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Table, check_different_names, plain_data, version
 from provision.url import Url, UrlField
 
 
-class RunnerProgram(Table):
+class RunnerProgram(Table, name="runner"):
     """The gitlab-runner program: its version, and config.toml's top-level keys. Absent keys are left as they are."""
 
     version: str | None = None
@@ -112,7 +113,7 @@ class RunnerConfig(Table):
     """Where caches lie, as the executor sees it."""
     clone_url: Annotated[Url, UrlField("https://gitlab.example.com")] | None = None
     """Where to clone from, when it is not `url`."""
-    environment: tuple[str, ...] | None = Field(default=None, strict=False)
+    environment: tuple[str, ...] | None = None
     """Variables for all jobs: ["NAME=value"]."""
     proxy_exec: bool | None = None
     """Have jobs' commands run through the runner's proxy."""
@@ -195,7 +196,7 @@ class RunnerConfig(Table):
         return table
 
 
-class Runner(RunnerConfig):
+class Runner(RunnerConfig, name="runners", occurs="array"):
     """One runner: config.toml's own keys, and how it is registered.
 
     With `token` it exists in GitLab already; with `registration_token` it is registered the old way; with neither it
@@ -206,7 +207,7 @@ class Runner(RunnerConfig):
     """The runner's authentication token, glrt-… (a secret)."""
     registration_token: SecretSource | None = None
     """The old way, off by default since GitLab 17.0 (a secret)."""
-    tags: tuple[str, ...] = Field(default=(), strict=False)
+    tags: tuple[str, ...] = ()
     """Tags of the jobs it takes; kept by GitLab."""
     run_untagged: bool | None = None
     """Takes jobs without tags too; kept by GitLab. Default: true exactly when it has no tags."""
@@ -233,25 +234,34 @@ class Runner(RunnerConfig):
         implied = "project_type" if self.project is not None else "group_type" if self.group is not None else None
         return self.runner_type or implied or "instance_type"
 
+    @classmethod
+    def check_all(cls, tables: Mapping[str | int, Self]) -> None:
+        """Names differ, as config.toml's entries are told apart by them."""
+        check_different_names("runners", {place: one.name for place, one in tables.items()})
+
     @field_validator("tags")
     @classmethod
     def _tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         for place, tag in enumerate(tags):
             if not tag.strip() or "," in tag:  # a comma separates tags in the API
-                raise Wrong(f"expected one tag, got {tag!r}", place)
+                raise InvalidValue(f"expected one tag, got {tag!r}", place)
         return tags
 
     @model_validator(mode="after")
     def _fits(self) -> Runner:
         if self.token is not None and self.registration_token is not None:
-            raise Wrong("token and registration_token exclude each other: keep one", "registration_token")
+            raise InvalidValue("token and registration_token exclude each other: keep one", "registration_token")
         owners = {"group_type": self.group, "project_type": self.project}
         for kind, owner in owners.items():
             if owner is not None and self.scope != kind:
                 name = kind.removesuffix("_type")
-                raise Wrong(f"a runner of {self.scope} has no {name}", name)
+                raise InvalidValue(f"a runner of {self.scope} has no {name}", name)
         if owners.get(self.scope, "") is None:
-            raise Wrong(f'"{self.scope.removesuffix("_type")}" is missing: it goes with {self.scope}', "runner_type")
+            raise InvalidValue(
+                f'"{self.scope.removesuffix("_type")}" is missing: it goes with {self.scope}', "runner_type"
+            )
         if self.executor.startswith("docker") and not (self.docker or {}).get("image"):
-            raise Wrong(f'"image" is missing: the executor {self.executor} needs one, such as "docker:28"', "docker")
+            raise InvalidValue(
+                f'"image" is missing: the executor {self.executor} needs one, such as "docker:28"', "docker"
+            )
         return self

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.cli import _guarded
+from provision.cli import exit_code_of
 from provision.errors import Unreachable
 from provision.ssh.session import Target
 from provision.templating import environment, use_templates_of
@@ -99,7 +99,7 @@ def provision(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """`provision("all", "-i", …)` → code, out, err."""
 
     def call(*arguments: str) -> Ended:
-        code = _guarded(list(arguments))
+        code = exit_code_of(list(arguments))
         said = capsys.readouterr()
         return Ended(code, said.out, said.err)
 

@@ -26,7 +26,7 @@ image = "docker.io/sammy/hello"
 """
 
 USAGE_ERRORS = [
-    (["helo"], "no app is called 'helo'; did you mean \"hello\"?"),
+    (["helo"], "no app has the name 'helo'; did you mean \"hello\"?"),
     (["hello", "--limit", "web"], "hello runs on none of the selected hosts"),
     (["hello", "--limit", "wbe"], "wbe"),
     (["hello", "-n", "-1"], "-1"),

@@ -112,7 +112,7 @@ class TestBadUsage:
             (["staff", "-i", "nowhere.toml"], "nowhere.toml"),
             (["staff", "-i", "inventory.toml", "--bogus"], "--bogus"),
             (["staff", "-i", "inventory.toml", "--chek"], "--check"),
-            (["staff", "-i", "inventory.toml", "--fail-on-change"], "--fail-on-change goes with --check"),
+            (["staff", "-i", "inventory.toml", "--fail-on-change"], "--fail-on-change needs --check"),
             (["staff", "-i", "inventory.toml", "-f", "0"], "-f"),
             (["staff", "-i", "inventory.toml", "-f", "many"], "many"),
             (["staff", "-i", "inventory.toml", "-l", "nobody"], "nobody"),
@@ -298,9 +298,10 @@ class TestWhere:
     PICKY = """
 from provision.resources import GroupMember
 from provision.tasks import task
+from provision.inventory.tables.docker import Docker
 
 
-@task(on="all", where=lambda host: host.settings.docker.users != (), serial=True)
+@task(on="all", where=lambda host: host.settings[Docker].users != (), serial=True)
 def picky(host):
     \"\"\"Bob is one of the staff where the inventory has users.\"\"\"
     yield GroupMember("bob", "staff")

@@ -33,11 +33,11 @@ def test_help_names_everything(provision: Any) -> None:
     """Verbs, options, exit codes."""
     ended = provision("--help")
     assert ended.code == 0
-    for word in ("provision lab up", "provision init", "--limit", "--check", "--fail-on-change", "130 interrupted"):
+    for word in ("lab", "init", "explain", "--limit", "--check", "--fail-on-change", "130 interrupted"):
         assert word in ended.out
 
 
-@pytest.mark.parametrize("verb", ["list", "inventory", "schema", "init", "lab", "logs"])
+@pytest.mark.parametrize("verb", ["list", "inventory", "schema", "explain", "init", "lab", "logs"])
 def test_each_verb_has_its_help(provision: Any, verb: str) -> None:
     """Under its own name."""
     ended = provision(verb, "--help")
@@ -100,7 +100,10 @@ class TestList:
         out = provision("list").out
         assert "  all " in out
         assert "on runners: docker, runner, register" in out
-        assert "Docker Engine runs, starts at boot, and trusts our registry. (on runners)" in out
+        assert (
+            "Install Docker Engine and start it; configure its daemon, users and trusted registries. (on runners)"
+            in out
+        )
 
     def test_the_users_own(self, estate: Any, provision: Any) -> None:
         """Beside the inventory."""
@@ -181,7 +184,7 @@ class TestInit:
         ended = provision("init", str(tmp_path))
         assert ended.code == 0
         assert (tmp_path / "inventory.toml").read_text() == "# mine\n"
-        assert f"kept     {tmp_path}/inventory.toml" in ended.out
+        assert f"exists   {tmp_path}/inventory.toml" in ended.out
         assert (tmp_path / "playbooks/motd.py").exists()
 
     def test_a_folder_that_cannot_be_made(self, provision: Any, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from provision.editing import json as json_file
 from provision.editing import ruby, toml
-from provision.inventory import load
-from provision.inventory.inventory import as_text, settings_dict
+from provision.engine.catalogue import load_inventory
 from provision.secret import is_secret_name, mask_secret_values
 
 NAMES = [
@@ -59,8 +58,8 @@ def inventory(names: list[str], folder: Path) -> str:
     path.chmod(0o600)
     # Another process: here the value may be masked as a secret that a test registered.
     code = (
-        "import sys; from pathlib import Path; from provision.inventory import load;"
-        "from provision.inventory.inventory import as_text; print(as_text(load([Path(sys.argv[1])])))"
+        "import sys; from pathlib import Path; from provision.engine.catalogue import load_inventory;"
+        "print(load_inventory([Path(sys.argv[1])]).as_text())"
     )
     return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
 
@@ -127,8 +126,8 @@ def test_the_inventory_masks_what_stands_below_a_secret_name(tmp_path: Path) -> 
         f'[[runners]]\nname = "r"\nexecutor = "shell"\nenvironment = ["DB_PASSWORD={CANARY}", "CI=true"]\n'
     )
     path.chmod(0o600)
-    estate = load([path])
-    for printed in (as_text(estate), json.dumps(settings_dict(estate.hosts[0].settings))):
+    estate = load_inventory([path])
+    for printed in (estate.as_text(), json.dumps(estate.as_dict())):
         assert CANARY not in printed
         assert "2222" not in printed
         assert "DB_PASSWORD=***" in printed

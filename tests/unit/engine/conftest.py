@@ -6,18 +6,18 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Summary, TaskDone
 from provision.engine.run import HostPlay, Run
 from provision.host.pending import Handler
-from provision.inventory import Settings
+from provision.inventory import Host, Settings
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, Result, sh
 from provision.ssh.session import Session
-from provision.tasks.base import Host, Task
+from provision.tasks.base import Task
 from provision.testing import FakeSession
 
 
@@ -166,7 +166,7 @@ Sessions = Mapping[str, Session | Exception]
 
 def host_of(name: str, groups: tuple[str, ...] = ()) -> Host:
     """A host without settings: toys have none."""
-    return Host(name, name, groups, cast(Settings, None))
+    return Host(name, name, groups, None, Settings({}))
 
 
 class Engine:

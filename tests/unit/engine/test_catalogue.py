@@ -145,12 +145,12 @@ def test_a_syntax_error_in_an_imported_file_is_reported_at_the_import(
     [
         ("registy", "did you mean 'registry'?"),
         ("runer", "did you mean 'runner'?"),
-        ("xyzzy", "`provision list` shows all names"),
-        ("", "`provision list` shows all names"),
+        ("xyzzy", "`provision list` prints all names"),
+        ("", "`provision list` prints all names"),
     ],
 )
 def test_an_unknown_name(name: str, hint: str) -> None:
-    """The hint names the nearest one."""
-    with pytest.raises(UsageError, match=f"no playbook or task is called {name!r}") as caught:
+    """The nearest one is offered."""
+    with pytest.raises(UsageError, match=f"no playbook or task has the name {name!r}") as caught:
         Catalogue.of([]).plays([name])
     assert caught.value.hint == hint

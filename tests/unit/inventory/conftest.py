@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.inventory import Inventory, load
+from provision.engine.catalogue import load_inventory as load
+from provision.inventory import Inventory
 
 # seven lines: what a test adds stands from line 8 on
 ESTATE = """\

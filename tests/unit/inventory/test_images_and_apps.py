@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError
-from provision.inventory import Inventory, load
+from provision.inventory import Inventory
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.apps import PublishedPort
+from provision.inventory.tables.apps import App, PublishedPort
+from provision.inventory.tables.images import Image, Prune
 
 IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "hello"\n'
 APP = '[[apps]]\nname = "hello"\nimage = "sammy/hello:1.0"\n'
@@ -33,7 +35,7 @@ MISTAKES = [
     (IMAGE + "build_args = {N = 1}\n", 11, "images[0].build_args.N", "expected a string"),
     (IMAGE + 'build_args = {"A-B" = "1"}\n', 11, "images[0].build_args.A-B", "name of an ARG"),
     (IMAGE + 'target = "--x"\n', 11, "images[0].target", "name of a stage"),
-    (IMAGE + IMAGE, 11, "images[1].tags", "images[0] is sammy/hello:latest too"),
+    (IMAGE + IMAGE, 11, "images[1].tags", "images[0] is sammy/hello:latest, too"),
     (IMAGE + "login = {username = 'u'}\n", 11, "images[0].login.password", "is missing"),
     ('[[apps]]\nname = "x y"\nimage = "a"\n', 9, "apps[0].name", "expected a container's name"),
     ('[[apps]]\nname = "hello"\nimage = "a:b:c"\n', 10, "apps[0].image", "expected"),
@@ -50,7 +52,7 @@ MISTAKES = [
     (APP + 'check = {url = "http://x", command = ["y"]}\n', 11, "apps[0].check.command", "one of them"),
     (APP + 'check = {url = "localhost:5001"}\n', 11, "apps[0].check.url", "expected a URL"),
     (APP + 'check = {url = "http://x", seconds = 0}\n', 11, "apps[0].check.seconds", "at least 1"),
-    (APP + APP, 12, "apps[1].name", "apps[0] is called 'hello' too"),
+    (APP + APP, 12, "apps[1].name", "apps[0] has the name 'hello', too"),
     ("[prune]\ndays = -1\n", 9, "prune.days", "at least 0"),
 ]
 
@@ -68,7 +70,7 @@ def test_mistakes(write_estate: Callable[..., Path], more: str, line: int, key: 
 
 def test_images(estate: Callable[..., Inventory], tmp_path: Path) -> None:
     """The context is relative to the inventory; the tag is latest; it is pushed."""
-    (image,) = estate(IMAGE).hosts[0].settings.images
+    (image,) = estate(IMAGE).hosts[0].settings.all(Image)
     assert (image.context, image.tags, image.push) == (tmp_path / "hello", ("latest",), True)
 
 
@@ -81,7 +83,7 @@ def test_apps(estate: Callable[..., Inventory]) -> None:
             + 'environment = {env = "prod"}\ncheck = {command = ["a", "b"]}\nhealth = {command = "x"}\n'
         )
         .hosts[0]
-        .settings.apps
+        .settings.all(App)
     )
     assert app.environment == {"env": "prod"}
     assert app.check is not None
@@ -91,7 +93,9 @@ def test_apps(estate: Callable[..., Inventory]) -> None:
 
 def test_secrets_of_apps(estate: Callable[..., Inventory]) -> None:
     """Told by their table or by their name."""
-    (app,) = estate(APP + 'environment = {KEY = {env = "X"}, DB_PASSWORD = "y", MODE = "z"}\n').hosts[0].settings.apps
+    (app,) = (
+        estate(APP + 'environment = {KEY = {env = "X"}, DB_PASSWORD = "y", MODE = "z"}\n').hosts[0].settings.all(App)
+    )
     kinds = {name: type(value) for name, value in app.environment.items()}
     assert kinds == {"KEY": SecretSource, "DB_PASSWORD": SecretSource, "MODE": str}
 
@@ -99,10 +103,10 @@ def test_secrets_of_apps(estate: Callable[..., Inventory]) -> None:
 def test_two_images_may_differ_by_their_tags(estate: Callable[..., Inventory]) -> None:
     """One name, two stages."""
     more = IMAGE + 'tags = ["dev"]\ntarget = "dev"\n'
-    assert len(estate(IMAGE + more).hosts[0].settings.images) == 2
+    assert len(estate(IMAGE + more).hosts[0].settings.all(Image)) == 2
 
 
 def test_nothing_is_pruned_before_two_weeks(estate: Callable[..., Inventory]) -> None:
     """The default is there without a table."""
-    prune = estate().hosts[0].settings.prune
+    prune = estate().hosts[0].settings[Prune]
     assert (prune.days, prune.timer) == (14, False)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError, UsageError
-from provision.inventory import load
 
 RUNNER = '[[runners]]\nname = "a"\nexecutor = "shell"\n'
 
@@ -78,7 +78,7 @@ MISTAKES = [
         "expected group/project in lower case",
     ),
     (RUNNER + "token='a'\nregistration_token='b'\n", 12, "runners[0].registration_token", "exclude each other"),
-    (RUNNER + RUNNER, 12, "runners[1].name", "runners[0] is called 'a' too"),
+    (RUNNER + RUNNER, 12, "runners[1].name", "runners[0] has the name 'a', too"),
     ("[[runners]]\nname='a'\nexecutor='docker'\n", 8, "runners[0].docker", '"image" is missing'),
     ("[[runners]]\nname='a'\nexecutor='podman'\n", 10, "runners[0].executor", "expected 'docker',"),
     (RUNNER + "tags=['a,b']\n", 11, "runners[0].tags[0]", "expected one tag"),
@@ -87,7 +87,7 @@ MISTAKES = [
     (RUNNER + "group=true\n", 11, "runners[0].group", "expected a string or a whole number, got the boolean true"),
     ("[runner]\nconcurrent = 0\n", 9, "runner.concurrent", "expected at least 1, got the number 0"),
     ("[apt]\ndocker = {url = 'mirror'}\n", 9, "apt.docker.url", "expected a URL with its scheme"),
-    ("[hosts.runner-02]\n", 8, "hosts.runner-02", 'is named by hosts."runner-[01:03]" already'),
+    ("[hosts.runner-02]\n", 8, "hosts.runner-02", '"runner-[01:03]" declares the host'),
     ("[hosts.'-x']\n", 8, "hosts.-x", "not starting with '-'"),
     ("[hosts.'a b']\n", 8, 'hosts."a b"', "expected a host name of letters"),
     ("[hosts.'w[2:1]']\n", 8, 'hosts."w[2:1]"', "the range [2:1] runs backwards"),
@@ -120,10 +120,10 @@ def test_mistake_names_its_place(write_estate: Callable[..., Path], more: str, l
 
 
 BROKEN = [
-    ("x =\n", ":1:4: no valid TOML: Invalid value"),
-    ("a = 1\nx = '''\n\n", ":3 (its end): no valid TOML: Expected"),
-    ("a = 1\na = 2\n", ":2:6: no valid TOML: Cannot overwrite a value"),
-    ("", ": names no host: write a table such as [hosts.web1]"),
+    ("x =\n", ":1:4: not valid TOML: Invalid value"),
+    ("a = 1\nx = '''\n\n", ":3 (end of file): not valid TOML: Expected"),
+    ("a = 1\na = 2\n", ":2:6: not valid TOML: Cannot overwrite a value"),
+    ("", ": has no host: write a table such as [hosts.web1]"),
     ("hosts = 5\n", ":1: hosts: expected tables [hosts.NAME], got the number 5"),
     ("groups = []\n[hosts.a]\n", ":1: groups: expected tables [groups.NAME], got an array"),
 ]
@@ -149,7 +149,7 @@ def test_no_utf8(tmp_path: Path) -> None:
     """A file in another encoding is refused."""
     path = tmp_path / "latin.toml"
     path.write_bytes(b"# caf\xe9\n")
-    with pytest.raises(InventoryError, match="no UTF-8 at byte 5"):
+    with pytest.raises(InventoryError, match="not UTF-8 at byte 5"):
         load([path])
 
 
@@ -181,12 +181,15 @@ def test_place_is_the_file_that_brought_it(write: Callable[..., Path], write_est
 
 
 SETS = [
-    (["novalue"], "--set novalue: no KEY=VALUE"),
-    (["=1"], "--set : no KEY=VALUE"),
-    (["a b=1"], "--set a b=…: 'a b' is no key path"),
+    (["novalue"], "--set novalue: not KEY=VALUE"),
+    (["=1"], "--set : not KEY=VALUE"),
+    (["a b=1"], "--set a b=…: 'a b' is not a key path"),
     (["gitlab.edtion=ce"], '--set: gitlab.edtion: unknown key; did you mean "edition"?'),
-    (["docker.version=29"], "--set: docker.version: expected a string, got the number 29 (in quotes it is one:"),
-    (["hosts.runner-04.ssh.port=1"], "--set: hosts.runner-04: no host is called 'runner-04'; did you mean \"runner-0"),
+    (["docker.version=29"], "--set: docker.version: expected a string, got the number 29 (put it in quotes:"),
+    (
+        ["hosts.runner-04.ssh.port=1"],
+        "--set: hosts.runner-04: no host has the name 'runner-04'; did you mean \"runner-0",
+    ),
     (["groups.runnr.ssh.port=1"], "--set: groups.runnr: no host lists the group 'runnr'; did you mean \"runners\"?"),
     (["hosts.gitlab.address=a b"], "--set: hosts.gitlab.address: expected a host name or an IP address"),
     (["hosts.gitlab=5"], "--set: hosts.gitlab: expected a table [hosts.gitlab], got the number 5"),
@@ -203,7 +206,7 @@ def test_mistake_on_the_command_line(write_estate: Callable[..., Path], override
 
 def test_no_inventory_named() -> None:
     """Without a file there is nothing to load."""
-    with pytest.raises(UsageError, match="no inventory is named"):
+    with pytest.raises(UsageError, match="no inventory is given"):
         load([])
 
 

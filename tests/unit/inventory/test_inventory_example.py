@@ -11,12 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from provision.inventory import load, schema
+from provision.engine.catalogue import Catalogue
+from provision.engine.catalogue import load_inventory as load
+from provision.inventory import schema
 from provision.inventory.json_schema import field_docs
 from provision.inventory.problems import tables_in
-from provision.inventory.tables.base import Table
+from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tables.host import HostTable
-from provision.inventory.tables.settings import Settings
+from provision.inventory.tables.runners import Runner
+from provision.inventory.tables.ssh import Ssh
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "inventories/example.toml"
@@ -30,8 +33,9 @@ def tables(model: type[Table]) -> set[type[Table]]:
     return {model}.union(*(tables(one) for field in fields for one in tables_in(field.annotation)))
 
 
-ALL = sorted(tables(Settings) | {HostTable}, key=lambda model: model.__name__)
-FIELDS = [(model, field.alias or name) for model in ALL for name, field in model.model_fields.items()]
+TABLES = Catalogue.of().tables
+ALL = sorted({HostTable}.union(*map(tables, TABLES)), key=lambda model: model.__name__)
+FIELDS = [(model, key) for model in ALL for key in fields_of(model)]
 
 
 def test_example_loads() -> None:
@@ -45,8 +49,8 @@ def test_example_loads_uncommented(write: Callable[..., Path]) -> None:
     """With every option switched on it still is one."""
     inventory = load([write(OPTION.sub("", EXAMPLE.read_text("utf-8")))])
     settings = inventory.hosts[0].settings
-    assert [runner.name for runner in settings.runners] == ["docker-builder", "project-builder"]
-    assert settings.ssh.proxy_jump == "ops@bastion.example.com:22"
+    assert [runner.name for runner in settings.all(Runner)] == ["docker-builder", "project-builder"]
+    assert settings[Ssh].proxy_jump == "ops@bastion.example.com:22"
 
 
 def test_alternatives_are_toml() -> None:
@@ -58,10 +62,10 @@ def test_alternatives_are_toml() -> None:
 
 @pytest.mark.parametrize(("model", "key"), FIELDS, ids=[f"{model.__name__}.{key}" for model, key in FIELDS])
 def test_every_key_is_shown_and_described(model: type[Table], key: str) -> None:
-    """Each field stands in the example, and has a docstring where it is no table."""
+    """Each field is in the example, and has a docstring."""
     shown = rf"(?m)(?:^#?(?:or: )?|\{{ |, |\.|\[){re.escape(key)}(?: =|\]|\.)"
     assert re.search(shown, EXAMPLE.read_text("utf-8")), f"{key} is missing in {EXAMPLE.name}"
-    assert model is Settings or field_docs(model).get(key), f"{model.__name__}.{key} has no docstring"
+    assert field_docs(model).get(key), f"{model.__name__}.{key} has no docstring"
 
 
 def test_documentation_names_every_table_and_key() -> None:
@@ -73,8 +77,8 @@ def test_documentation_names_every_table_and_key() -> None:
 
 def test_schema_accepts_the_example() -> None:
     """An editor has nothing to say against the example."""
-    validator = jsonschema.Draft202012Validator(schema())
-    validator.check_schema(schema())
+    validator = jsonschema.Draft202012Validator(schema(TABLES))
+    validator.check_schema(schema(TABLES))
     for text in (EXAMPLE.read_text("utf-8"), OPTION.sub("", EXAMPLE.read_text("utf-8"))):
         assert [error.message for error in validator.iter_errors(tomllib.loads(text))] == []
 
@@ -94,12 +98,12 @@ WRONG = [
 @pytest.mark.parametrize("text", WRONG)
 def test_schema_refuses(text: str) -> None:
     """An editor marks what `load` would refuse."""
-    assert list(jsonschema.Draft202012Validator(schema()).iter_errors(tomllib.loads(text)))
+    assert list(jsonschema.Draft202012Validator(schema(TABLES)).iter_errors(tomllib.loads(text)))
 
 
 def test_schema_describes_itself() -> None:
     """Descriptions are the docstrings, and nothing speaks of null."""
-    found = schema()
+    found = schema(TABLES)
     assert found["$defs"]["Docker"]["properties"]["source"]["description"].startswith(
         "docker.com: Docker's own packages"
     )

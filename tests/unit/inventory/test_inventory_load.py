@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from provision.inventory import Inventory, Settings, load
+from provision.engine.catalogue import load_inventory as load
+from provision.inventory import Inventory, Settings, Tables, settings_dict
+from provision.inventory.tables.apt import Apt
+from provision.inventory.tables.docker import Docker
+from provision.inventory.tables.firewall import Firewall
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner, RunnerProgram
+from provision.inventory.tables.ssh import Ssh
 
 Estate = Callable[..., Inventory]
 
@@ -31,21 +39,25 @@ def test_ranges_groups_and_addresses(estate: Estate) -> None:
 def test_defaults(estate: Estate) -> None:
     """What is not said has the documented default; absent optional tables are None."""
     settings = estate().hosts[0].settings
-    assert (settings.ssh.host_keys, settings.ssh.become, settings.ssh.connect_timeout) == ("strict", True, 10)
-    assert (settings.ssh.user, settings.ssh.port, settings.ssh.become_password) == (None, None, None)
-    assert (settings.docker.source, settings.docker.version, settings.docker.users) == ("docker.com", None, ())
-    assert settings.docker.daemon is None
-    assert settings.registry is None
-    assert settings.gitlab is not None
-    assert (settings.gitlab.edition, settings.gitlab.install, settings.gitlab.settings) == ("ce", True, {})
-    assert (settings.firewall.enable, settings.firewall.allow, settings.runners) == (False, (), ())
-    assert (settings.apt.docker, settings.apt.gitlab, settings.apt.runner) == (None, None, None)
-    assert (settings.runner.version, settings.runner.config) == (None, {})
+    assert (settings[Ssh].host_keys, settings[Ssh].become, settings[Ssh].connect_timeout) == ("strict", True, 10)
+    assert (settings[Ssh].user, settings[Ssh].port, settings[Ssh].become_password) == (None, None, None)
+    assert (settings[Docker].source, settings[Docker].version, settings[Docker].users) == ("docker.com", None, ())
+    assert settings[Docker].daemon is None
+    assert settings.get(Registry) is None
+    assert (settings[Gitlab].edition, settings[Gitlab].install, settings[Gitlab].settings) == (
+        "ce",
+        True,
+        {},
+    )
+    assert (settings[Firewall].enable, settings[Firewall].allow, settings.all(Runner)) == (False, (), ())
+    assert (settings[Apt].docker, settings[Apt].gitlab, settings[Apt].runner) == (None, None, None)
+    assert (settings[RunnerProgram].version, settings[RunnerProgram].config) == (None, {})
 
 
-def test_settings_stand_alone() -> None:
-    """Settings can be made without a file, as tests of tasks do."""
-    assert Settings.model_validate({"docker": {"users": ["me"]}}).docker.users == ("me",)
+def test_settings_without_a_file() -> None:
+    """A tree of tables is validated by itself, as tests of tasks do; absent tables have their defaults."""
+    settings, problems = Tables([Docker, Registry]).settings({"docker": {"users": ["me"]}})
+    assert (settings[Docker].users, settings.get(Registry), problems) == (("me",), None, [])
 
 
 LEVELS = """\
@@ -72,13 +84,13 @@ groups = ["second", "first"]
 def test_precedence(write: Callable[..., Path]) -> None:
     """Host beats group beats top level; of the host's groups the later one wins."""
     own, other = load([write(LEVELS)]).hosts
-    assert own.settings.ssh.model_dump(include={"user", "port", "connect_timeout", "proxy_jump"}) == {
+    assert own.settings[Ssh].model_dump(include={"user", "port", "connect_timeout", "proxy_jump"}) == {
         "user": "top",
         "port": 2,
         "connect_timeout": 3,
         "proxy_jump": "own",
     }
-    assert (other.settings.ssh.connect_timeout, other.settings.ssh.proxy_jump) == (2, "first")
+    assert (other.settings[Ssh].connect_timeout, other.settings[Ssh].proxy_jump) == (2, "first")
 
 
 OVERRIDES = [
@@ -96,27 +108,27 @@ OVERRIDES = [
 def test_set(write: Callable[..., Path], overrides: list[str], user: str, jump: str) -> None:
     """`--set` is a layer above the files, with the same precedence inside."""
     host = load([write(LEVELS)], overrides).hosts[0]
-    assert (host.settings.ssh.user, host.settings.ssh.proxy_jump) == (user, jump)
+    assert (host.settings[Ssh].user, host.settings[Ssh].proxy_jump) == (user, jump)
 
 
 VALUES = [
     (
         "registry.external_url=https://r.example.com:5555",
-        lambda s: str(s.registry.external_url),
+        lambda s: str(s[Registry].external_url),
         "https://r.example.com:5555",
     ),
-    ("firewall.enable=true", lambda s: s.firewall.enable, True),
-    ("docker.users=['a', 'b']", lambda s: s.docker.users, ("a", "b")),
-    ("docker.version=5:29.*", lambda s: s.docker.version, "5:29.*"),
-    ("docker.version='29'", lambda s: s.docker.version, "29"),
-    ("gitlab.version=19.3.0", lambda s: s.gitlab.version, "19.3.0"),
+    ("firewall.enable=true", lambda s: s[Firewall].enable, True),
+    ("docker.users=['a', 'b']", lambda s: s[Docker].users, ("a", "b")),
+    ("docker.version=5:29.*", lambda s: s[Docker].version, "5:29.*"),
+    ("docker.version='29'", lambda s: s[Docker].version, "29"),
+    ("gitlab.version=19.3.0", lambda s: s[Gitlab].version, "19.3.0"),
     (
         "gitlab.settings.gitlab_rails.time_zone=Europe/Berlin",
-        lambda s: s.gitlab.settings["gitlab_rails"]["time_zone"],
+        lambda s: s[Gitlab].settings["gitlab_rails"]["time_zone"],
         "Europe/Berlin",
     ),
-    ('docker.daemon."log-driver"=local', lambda s: s.docker.daemon, {"log-driver": "local"}),
-    ("gitlab.settings.a.b=1\nssh.port = 2", lambda s: s.gitlab.settings["a"]["b"], "1\nssh.port = 2"),
+    ('docker.daemon."log-driver"=local', lambda s: s[Docker].daemon, {"log-driver": "local"}),
+    ("gitlab.settings.a.b=1\nssh.port = 2", lambda s: s[Gitlab].settings["a"]["b"], "1\nssh.port = 2"),
 ]
 
 
@@ -134,7 +146,7 @@ def test_set_host_keys(estate: Estate) -> None:
     assert [host.address for host in inventory.hosts] == ["gitlab", "198.18.0.1", "10.9.9.9", "198.18.0.3"]
     assert [host.name for host in inventory.groups["big"]] == ["runner-01", "runner-02"]
     one = estate(overrides=["hosts.runner-02.ssh.port=2222"])
-    assert [host.settings.ssh.port for host in one.hosts] == [None, None, 2222, None]
+    assert [host.settings[Ssh].port for host in one.hosts] == [None, None, 2222, None]
 
 
 def test_files_merge(write: Callable[..., Path]) -> None:
@@ -144,8 +156,8 @@ def test_files_merge(write: Callable[..., Path]) -> None:
     inventory = load([one, two])
     assert [host.name for host in inventory.hosts] == ["a", "b"]
     settings = inventory.hosts[0].settings
-    assert (settings.docker.users, settings.docker.version) == (("x",), "2")
-    assert [runner.name for runner in settings.runners] == ["s"]
+    assert (settings[Docker].users, settings[Docker].version) == (("x",), "2")
+    assert [runner.name for runner in settings.all(Runner)] == ["s"]
     assert inventory.files == (str(one), str(two))
 
 
@@ -162,14 +174,13 @@ def test_paths_are_relative_to_their_file(tmp_path: Path, monkeypatch: pytest.Mo
     settings = (
         load([Path("a.toml"), Path("sub/b.toml")], ["apt.runner={url='https://m',key='r.asc'}"]).hosts[0].settings
     )
-    assert (settings.ssh.identity_file, settings.ssh.known_hosts) == (tmp_path / "id", Path("/home/me/kh"))
-    assert settings.registry is not None
-    assert settings.registry.certificate is not None
-    assert settings.registry.certificate.ca == tmp_path / "sub/ca.pem"
-    assert settings.apt.docker is not None
-    assert settings.apt.docker.key == tmp_path / "sub/d.asc"
-    assert settings.apt.runner is not None
-    assert settings.apt.runner.key == tmp_path / "r.asc"
+    assert (settings[Ssh].identity_file, settings[Ssh].known_hosts) == (tmp_path / "id", Path("/home/me/kh"))
+    assert settings[Registry].certificate is not None
+    assert settings[Registry].certificate.ca == tmp_path / "sub/ca.pem"
+    assert settings[Apt].docker is not None
+    assert settings[Apt].docker.key == tmp_path / "sub/d.asc"
+    assert settings[Apt].runner is not None
+    assert settings[Apt].runner.key == tmp_path / "r.asc"
 
 
 def test_equal_settings_are_one_object(estate: Estate) -> None:
@@ -177,13 +188,13 @@ def test_equal_settings_are_one_object(estate: Estate) -> None:
     gitlab, *runners = estate("[groups.runners.docker]\nsource='distro'\n").hosts
     assert len({id(host.settings) for host in runners}) == 1
     assert gitlab.settings is not runners[0].settings
-    assert (gitlab.settings.docker.source, runners[0].settings.docker.source) == ("docker.com", "distro")
+    assert (gitlab.settings[Docker].source, runners[0].settings[Docker].source) == ("docker.com", "distro")
 
 
 def test_settings_are_frozen(estate: Estate) -> None:
     """Nobody changes another host's settings by accident."""
     with pytest.raises(ValueError, match="frozen"):
-        estate().hosts[0].settings.ssh.port = 1
+        estate().hosts[0].settings[Ssh].port = 1
 
 
 HOST_KEYS = [
@@ -226,7 +237,7 @@ def test_as_dict_is_json(estate: Estate) -> None:
         "identity_file": "/id",
         "become_password": "***",
     }
-    unmasked = inventory.as_dict(masked=False)["hosts"]["web"]["settings"]["ssh"]["become_password"]
+    unmasked = settings_dict(inventory.hosts[-1].settings)["ssh"]["become_password"]
     assert unmasked.resolve().reveal() == "x"
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from provision.inventory import Inventory, Settings
+from provision.inventory import Inventory, Tables
 from provision.inventory.tables.firewall import Allow
+from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner, RunnerProgram
 
 URLS = [
     ("https://g.example.com:5555", "g.example.com", 5555, "g.example.com:5555"),
@@ -22,7 +24,7 @@ URLS = [
 @pytest.mark.parametrize(("url", "host", "port", "name"), URLS)
 def test_registry_address(url: str, host: str, port: int, name: str) -> None:
     """Host, port, and the name that images and certs.d folders bear."""
-    registry = Settings.model_validate({"registry": {"external_url": url}}).registry
+    registry = Tables([Registry]).settings({"registry": {"external_url": url}})[0].get(Registry)
     assert registry is not None
     parsed = registry.external_url
     assert (parsed.host, parsed.port, parsed.authority) == (host, port, name)
@@ -59,8 +61,8 @@ def test_runner_config_has_the_files_own_keys(estate: Callable[..., Inventory]) 
         .hosts[0]
         .settings
     )
-    assert settings.runner.config == {"concurrent": 4, "log_level": "warn"}
-    (runner,) = settings.runners
+    assert settings[RunnerProgram].config == {"concurrent": 4, "log_level": "warn"}
+    (runner,) = settings.all(Runner)
     assert runner.config == {
         "name": "r",
         "executor": "docker",
@@ -84,7 +86,8 @@ SCOPES = [
 def test_runner_scope(keys: dict[str, object], scope: str) -> None:
     """Whose runner it is follows from what is named."""
     tree = {"runners": [{"name": "r", "executor": "shell", **keys}]}
-    assert Settings.model_validate(tree).runners[0].scope == scope
+    settings, problems = Tables([Runner]).settings(tree)
+    assert ([one.scope for one in settings.all(Runner)], problems) == ([scope], [])
 
 
 def test_s3_parameters(estate: Callable[..., Inventory]) -> None:
@@ -95,7 +98,7 @@ def test_s3_parameters(estate: Callable[..., Inventory]) -> None:
             "accesskey={env='A'}\n"
         )
         .hosts[0]
-        .settings.registry
+        .settings.get(Registry)
     )
     assert registry is not None
     assert registry.s3 is not None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError
-from provision.inventory import Inventory, load
+from provision.inventory import Inventory
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.projects import Project
 
@@ -19,7 +20,7 @@ PIPELINE = '[projects."group/name".pipeline]\ntemplate = "registry"\n'
 
 def project(inventory: Inventory) -> Project:
     """The project."""
-    return inventory.hosts[0].settings.projects["group/name"]
+    return inventory.hosts[0].settings.named(Project)["group/name"]
 
 
 def test_shapes_of_a_variable(estate: Callable[..., Inventory]) -> None:
@@ -81,13 +82,13 @@ MISTAKES = [
     (VARIABLES + '"a-b" = "x"\n', 9, "variables.a-b", "letters, digits and _"),
     (VARIABLES + "A = 5\n", 9, "variables.A", "expected a string, a secret, or a table"),
     (VARIABLES + "A = []\n", 9, "variables.A", "got an empty array"),
-    (VARIABLES + 'A = { value = "short", masked = true }\n', 9, "variables.A[0].value", "from 8 letters on"),
+    (VARIABLES + 'A = { value = "short", masked = true }\n', 9, "variables.A[0].value", "at least 8 characters"),
     (VARIABLES + 'A = { value = "has a blank", masked = true }\n', 9, "variables.A[0].value", "only letters, digits"),
     (
         VARIABLES + 'A = { value = "has a blank", masked = true, raw = true }\n',
         9,
         "variables.A[0].value",
-        "it has a blank",
+        "it contains a space",
     ),
     (VARIABLES + 'A = { value = "two\\nlines", hidden = true }\n', 9, "variables.A[0].value", "several lines"),
     (VARIABLES + "A = { value = 5 }\n", 9, "variables.A[0].value", "expected a string or a secret"),
@@ -99,7 +100,7 @@ MISTAKES = [
         "environment_scope",
         "expected an environment's name",
     ),
-    (VARIABLES + 'A = [{ value = "x" }, { value = "y" }]\n', 9, "variables.A[1]", "is there already"),
+    (VARIABLES + 'A = [{ value = "x" }, { value = "y" }]\n', 9, "variables.A[1]", "is used already"),
     (PIPELINE + 'build = "kaniko"\n', 10, "pipeline.build", "expected 'dind'"),
     (PIPELINE + 'docker = "latest"\n', 10, "pipeline.docker", "expected a version"),
     (PIPELINE + 'image = "Upper/Name"\n', 10, "pipeline.image", "expected user/name in lower case"),
@@ -111,10 +112,10 @@ MISTAKES = [
         PIPELINE + 'merge_request = true\nbranch = "provision/pipeline"\n',
         11,
         "pipeline.branch",
-        "name the one they go to",
+        "the source of the merge request",
     ),
-    (PIPELINE + 'variables = { A_TOKEN = "x" }\n', 10, "pipeline.variables.A_TOKEN", "a secret does not belong"),
-    (PIPELINE + "variables = { A = 1 }\n", 10, "pipeline.variables.A", "expected a text in quotes"),
+    (PIPELINE + 'variables = { A_TOKEN = "x" }\n', 10, "pipeline.variables.A_TOKEN", "a secret must not be"),
+    (PIPELINE + "variables = { A = 1 }\n", 10, "pipeline.variables.A", "expected a string in quotes"),
     ('[projects."group/name".pipeline]\ntemplate = "../x"\n', 9, "pipeline.template", "expected a template's name"),
 ]
 

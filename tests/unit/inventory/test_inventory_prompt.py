@@ -14,8 +14,9 @@ import pytest
 ASK = """
 import sys
 from pathlib import Path
-from provision.inventory import load
-source = load([Path(sys.argv[1])]).hosts[0].settings.ssh.become_password
+from provision.engine.catalogue import load_inventory as load
+from provision.inventory.tables.ssh import Ssh
+source = load([Path(sys.argv[1])]).hosts[0].settings[Ssh].become_password
 try:
     print(f"length {len(source.resolve().reveal())} {source.resolve()}")
 except Exception as error:

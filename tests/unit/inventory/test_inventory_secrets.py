@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError
-from provision.inventory import Inventory, SecretSource, load, resolve
+from provision.inventory import Inventory, SecretSource, resolve, settings_dict
 from provision.inventory.secrets import use_prompter
+from provision.inventory.tables.docker import Docker
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.runners import Runner
+from provision.inventory.tables.ssh import Ssh
 from provision.secret import Secret, is_secret_name
 
 Estate = Callable[..., Inventory]
@@ -29,7 +34,7 @@ def _no_answers() -> Iterator[None]:
 
 def token(inventory: Inventory) -> SecretSource:
     """The runner's token."""
-    found = inventory.hosts[0].settings.runners[0].token
+    found = inventory.hosts[0].settings.all(Runner)[0].token
     assert found is not None
     return found
 
@@ -69,7 +74,7 @@ def test_prompt_is_asked_once(estate: Estate) -> None:
     use_prompter(ask)
     more = RUNNER + "token={prompt='Token'}\n[ssh]\nbecome_password={prompt='Token'}\n"
     settings = estate(more).hosts[0].settings
-    sources = [settings.ssh.become_password, settings.runners[0].token] * 8
+    sources = [settings[Ssh].become_password, settings.all(Runner)[0].token] * 8
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda source: source.resolve() if source else None, sources))
     assert found == {Secret("typed-canary")}
@@ -146,26 +151,25 @@ def test_secrets_in_free_form_tables(estate: Estate, monkeypatch: pytest.MonkeyP
         .hosts[0]
         .settings
     )
-    assert settings.gitlab is not None
     monkeypatch.setenv("T_ENV", "free-canary")
-    assert resolve(settings.gitlab.settings) == {
+    assert resolve(settings[Gitlab].settings) == {
         "gitlab_rails": {
             "smtp_password": Secret("free-canary"),
             "smtp_port": 25,
             "ldap": [{"bind": Secret("free-canary")}],
         }
     }
-    cache = resolve(settings.runners[0].config)["cache"]
+    cache = resolve(settings.all(Runner)[0].config)["cache"]
     assert cache == {"s3": {"SecretKey": Secret("free-canary"), "AccessKey": Secret("plain-key")}}
 
 
 NO_SECRETS = [
-    ("[docker.daemon]\nlog-opts={env='os'}\n", lambda s: s.docker.daemon["log-opts"], {"env": "os"}),
-    ("[gitlab.settings]\nx={env={A='b'}}\n", lambda s: s.gitlab.settings["x"], {"env": {"A": "b"}}),
-    ("[gitlab.settings]\nx={env='A', y=1}\n", lambda s: s.gitlab.settings["x"], {"env": "A", "y": 1}),
-    ("[gitlab.settings]\nx={command='ls'}\n", lambda s: s.gitlab.settings["x"], {"command": "ls"}),
-    ("[gitlab.settings]\nx={env='a b'}\n", lambda s: s.gitlab.settings["x"], {"env": "a b"}),
-    ("[gitlab.settings]\nx_token=5\n", lambda s: s.gitlab.settings, {"x_token": 5}),
+    ("[docker.daemon]\nlog-opts={env='os'}\n", lambda s: s[Docker].daemon["log-opts"], {"env": "os"}),
+    ("[gitlab.settings]\nx={env={A='b'}}\n", lambda s: s[Gitlab].settings["x"], {"env": {"A": "b"}}),
+    ("[gitlab.settings]\nx={env='A', y=1}\n", lambda s: s[Gitlab].settings["x"], {"env": "A", "y": 1}),
+    ("[gitlab.settings]\nx={command='ls'}\n", lambda s: s[Gitlab].settings["x"], {"command": "ls"}),
+    ("[gitlab.settings]\nx={env='a b'}\n", lambda s: s[Gitlab].settings["x"], {"env": "a b"}),
+    ("[gitlab.settings]\nx_token=5\n", lambda s: s[Gitlab].settings, {"x_token": 5}),
 ]
 
 
@@ -220,7 +224,7 @@ def test_nothing_is_shown(estate: Estate) -> None:
     """Neither repr, str, dumps, text and JSON forms nor pickles hold a plain secret."""
     inventory = estate(RUNNER + "token='show-canary'\n[ssh]\nbecome_password={prompt='Sudo'}\n")
     settings = inventory.hosts[0].settings
-    shown = [repr(settings), str(settings), str(settings.model_dump()), inventory.as_text(), str(inventory.as_dict())]
+    shown = [repr(settings), str(settings), str(settings_dict(settings)), inventory.as_text(), str(inventory.as_dict())]
     shown += [f"{token(inventory)}", str(pickle.dumps(token(inventory).resolve())), repr(inventory)]
     assert not any("show-canary" in text for text in shown)
     assert "become_password = *** (prompt Sudo)" in inventory.as_text()
@@ -229,7 +233,7 @@ def test_nothing_is_shown(estate: Estate) -> None:
 
 def test_set_can_name_a_secret(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the command line names where a secret comes from; a missing one is told as such."""
-    source = estate(overrides=["gitlab.api_token={env='T_SET'}"]).hosts[0].settings.gitlab
+    source = estate(overrides=["gitlab.api_token={env='T_SET'}"]).hosts[0].settings.get(Gitlab)
     assert source is not None
     assert source.api_token is not None
     monkeypatch.delenv("T_SET", raising=False)
@@ -240,6 +244,6 @@ def test_set_can_name_a_secret(estate: Estate, monkeypatch: pytest.MonkeyPatch) 
 def test_warning_for_a_secret_on_the_command_line(estate: Estate) -> None:
     """A secret typed behind `--set` can be seen by others: the warning names its key."""
     (warning,) = estate(overrides=["gitlab.api_token=glpat-canary"]).warnings
-    assert warning.startswith("--set gitlab.api_token: the process list and the shell's history show it")
+    assert warning.startswith("--set gitlab.api_token: visible in the process list and the shell's history")
     assert "canary" not in warning
     assert estate(overrides=["gitlab.api_token={env='T'}"]).warnings == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.cli import _guarded
+from provision.cli import exit_code_of
 from provision_lab import LabUnavailable, run
 
 
@@ -18,19 +18,19 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_status_without_labs_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing there is no error."""
-    assert _guarded(["lab", "status"]) == 0
+    assert exit_code_of(["lab", "status"]) == 0
     assert capsys.readouterr().out == "there is no lab; to boot one: provision lab up\n"
 
 
 def test_ssh_without_a_lab_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2, and what to type."""
-    assert _guarded(["lab", "ssh", "gitlab"]) == 2
+    assert exit_code_of(["lab", "ssh", "gitlab"]) == 2
     assert capsys.readouterr().err == "error: there is no lab lab\n  → provision lab up\n"
 
 
 def test_real_packages_need_an_inventory(capsys: pytest.CaptureFixture[str]) -> None:
     """The shipped one names the lab's own repositories."""
-    assert _guarded(["lab", "up", "--real"]) == 2
+    assert exit_code_of(["lab", "up", "--real"]) == 2
     assert "--real needs --inventory" in capsys.readouterr().err
 
 
@@ -40,7 +40,7 @@ def test_a_broken_inventory_is_refused_before_anything_is_made(
     """File and line of the fault; no folder of a lab appears."""
     path = tmp_path / "x.toml"
     path.write_text("[hosts.a]\nadress = 1\n")
-    assert _guarded(["lab", "up", "-i", str(path)]) == 2
+    assert exit_code_of(["lab", "up", "-i", str(path)]) == 2
     assert f"{path}:2" in capsys.readouterr().err
     assert [one.name for one in tmp_path.iterdir()] == ["x.toml"]
 

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import tomlkit
 
-from provision.inventory import load
+from provision.engine.catalogue import load_inventory as load
+from provision.inventory.tables.apt import Apt
+from provision.inventory.tables.docker import Docker
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner, RunnerProgram
+from provision.inventory.tables.ssh import Ssh
 from provision.url import Url
 from provision_lab import Lab, LabHost, rehearsal, state
 from provision_lab.hosts import Server
@@ -100,31 +106,28 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     inventory = load(files)
     git, *runners = inventory.hosts
     assert [host.address for host in runners] == [f"198.18.7.{n}" for n in range(11, 15)]
-    assert git.settings.gitlab is not None
-    assert git.settings.registry is not None
-    assert git.settings.registry.s3 is not None
-    assert str(git.settings.gitlab.external_url) == "https://git.example.com"
-    assert git.settings.registry.s3.bucket == "images"
-    assert git.settings.registry.s3.regionendpoint == Url.parse(lab.s3_url)
-    assert runners[0].settings.docker.daemon == {"debug": True}
-    assert runners[0].settings.ssh.port == 22
-    assert runners[0].settings.apt.docker is not None
-    assert str(runners[0].settings.apt.docker.url).startswith(lab.apt_url)
+    assert git.settings[Registry].s3 is not None
+    assert str(git.settings[Gitlab].external_url) == "https://git.example.com"
+    assert git.settings[Registry].s3.bucket == "images"
+    assert git.settings[Registry].s3.regionendpoint == Url.parse(lab.s3_url)
+    assert runners[0].settings[Docker].daemon == {"debug": True}
+    assert runners[0].settings[Ssh].port == 22
+    assert runners[0].settings[Apt].docker is not None
+    assert str(runners[0].settings[Apt].docker.url).startswith(lab.apt_url)
 
 
 def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions become whatever the lab has, the edition the stand-in's."""
     _, files = rehearsed(tmp_path, monkeypatch)
     settings = load(files).hosts[0].settings
-    assert settings.gitlab is not None
-    assert (settings.gitlab.edition, settings.gitlab.version, settings.docker.version) == ("ce", "*", "*")
-    assert settings.runner.version is None
+    assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == ("ce", "*", "*")
+    assert settings[RunnerProgram].version is None
 
 
 def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lab's GitLab makes their tokens; relative paths of other secrets still name the same files."""
     _, files = rehearsed(tmp_path, monkeypatch)
-    runner = load(files).hosts[1].settings.runners[0]
+    runner = load(files).hosts[1].settings.all(Runner)[0]
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
     assert runner.cache is not None
     assert runner.cache["s3"]["SecretKey"].value == str(tmp_path / "secrets/cache")
@@ -134,9 +137,12 @@ def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monke
     """No mirrors and no loosened pins: the hosts get the real thing."""
     _, files = rehearsed(tmp_path, monkeypatch, internet=True)
     settings = load(files).hosts[0].settings
-    assert settings.gitlab is not None
-    assert (settings.gitlab.edition, settings.gitlab.version, settings.docker.version) == ("ee", "19.3.0", "5:29.*")
-    assert settings.apt.docker is None
+    assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == (
+        "ee",
+        "19.3.0",
+        "5:29.*",
+    )
+    assert settings[Apt].docker is None
 
 
 def test_a_certificate_to_upload_is_the_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +150,7 @@ def test_a_certificate_to_upload_is_the_labs(tmp_path: Path, monkeypatch: pytest
     table = '[registry.certificate]\nlocal_fullchain = "a.pem"\nlocal_key = "a.key"\n[registry.s3]'
     lab, files = rehearsed(tmp_path, monkeypatch, ESTATE.replace("[registry.s3]", table))
     assert (lab.server.fullchain, lab.server.key) == ("", "")
-    registry = load(files).hosts[0].settings.registry
+    registry = load(files).hosts[0].settings.get(Registry)
     assert registry is not None
     assert registry.certificate is not None
     assert registry.certificate.local_fullchain == lab.folder / "fullchain.pem"

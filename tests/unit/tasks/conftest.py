@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from provision.inventory import load
+from provision.engine.catalogue import load_inventory as load
 from provision.resources import Resource
-from provision.tasks import SHIPPED, Host
+from provision.tasks import SHIPPED
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.estate import SEED, Estate
 
@@ -36,16 +36,9 @@ def wants(tmp_path: Path) -> Wants:
         file.write_text(base + text)
         file.chmod(0o600)
         inventory = load((file,), ())
-        on = tasks[name].on
-        peers = {group: tuple(one.address for one in hosts) for group, hosts in inventory.groups.items()}
-        members = {group: tuple(one.name for one in hosts) for group, hosts in inventory.groups.items()}
-        members["all"] = tuple(one.name for one in inventory.hosts)
-        hosts = [
-            Host(one.name, one.address, one.groups, one.settings, peers=peers, members=members)
-            for one in inventory.hosts
-            if on in (*one.groups, "all")
-        ]
-        return tasks[name].resources(next(one for one in hosts if tasks[name].concerns(one)))
+        task = tasks[name]
+        hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all")]
+        return task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
 
     return resources
 

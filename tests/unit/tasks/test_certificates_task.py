@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError, UsageError
-from provision.inventory import load
+from provision.inventory import Host
 from provision.resources import AcmeCertificate, CertificatePair, ServedCertificate, TrustedCa, UploadedPair
 from provision.tasks import certificates
-from provision.tasks.base import Host
 from provision.tasks.certificates import certificate_settings
 from provision_lab.certificates import Authority
 
@@ -40,7 +40,7 @@ def host(tmp_path: Path) -> Make:
         path = tmp_path / "inventory.toml"
         path.write_text(text)
         (one,) = load([path]).hosts
-        return Host(one.name, one.address, one.groups, one.settings)
+        return one
 
     return make
 

@@ -269,7 +269,9 @@ class TestBadInput:
 
     def test_an_unknown_template(self, estate: Estate) -> None:
         """The nearest is named."""
-        with pytest.raises(UsageError, match="there is no template 'registri'; did you mean \"registry\"") as caught:
+        with pytest.raises(
+            UsageError, match="no template has the name 'registri'; did you mean \"registry\""
+        ) as caught:
             estate.resources("pipeline", TEXT.replace('"registry"', '"registri"'))
         assert "templates/pipelines/NAME.gitlab-ci.yml.j2" in caught.value.hint
 

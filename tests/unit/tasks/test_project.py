@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from provision.engine.catalogue import load_inventory
 from provision.errors import ConnectionLost, UsageError
+from provision.inventory import Estate as Hosts
+from provision.inventory import Member
 from provision.tasks import project
 from provision.testing import LocalSession
-from tests.support.estate import PROJECT, Estate
+from tests.support.estate import BASE, PROJECT, Estate
 
 RUNNER = (
     '[[runners]]\nname = "docker-builder"\nexecutor = "docker"\nrunners_extra\n[runners.docker]\nimage = "docker:28"\n'
@@ -310,7 +313,9 @@ class TestRunners:
     def test_locked_against_the_inventory(self, estate: Estate) -> None:
         """[[runners]] says locked = false: the two would undo each other."""
         text = RUNNER.replace("runners_extra", "locked = false") + self.TEXT
-        with pytest.raises(UsageError, match=r"docker-builder is locked to its projects, and .* says locked = false"):
+        with pytest.raises(
+            UsageError, match=r"docker-builder becomes locked to its projects, and .* has locked = false"
+        ):
             estate.resources("project", text)
 
 
@@ -417,7 +422,7 @@ def test_somebody_was_quicker(estate: Estate) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("short", "from 8 letters on"),
+        ("short", "at least 8 characters"),
         ("with a blank in it", "only letters, digits"),
         ("a#signs!inside", "only letters, digits"),
         ("two\nlines-of-text", "several lines"),
@@ -437,19 +442,20 @@ def test_unmaskable(estate: Estate, tmp_path: Any, value: str, words: str) -> No
 
 def test_without_a_token(estate: Estate) -> None:
     """Bad input."""
-    host = estate.host(variables('A = "1"'))
-    bare = host.settings.model_copy(update={"gitlab": None})
-    with pytest.raises(UsageError, match=re.escape('projects."root/hello": this is done through GitLab')):
-        project.resources(replace(host, settings=bare))
+    file = estate.folder / "bare.toml"
+    file.write_text(BASE + variables('A = "1"'))
+    with pytest.raises(UsageError, match=re.escape('projects."root/hello": this needs GitLab\'s API')):
+        project.resources(load_inventory([file]).hosts[0])
 
 
 def test_only_one_host_is_concerned(estate: Estate) -> None:
     """The first of gitlab, else of runners, else of all; none without projects."""
     host = estate.host(variables('A = "1"'))
-    members = dict(host.members)
+    one, other = Member("x", "x"), Member("y", "y")
     assert project.concerns(host)
     assert not project.concerns(replace(host, name="runner-1"))
-    assert project.concerns(replace(host, name="runner-1", members={**members, "gitlab": ()}))
-    assert not project.concerns(replace(host, members={**members, "gitlab": ()}))
-    assert project.concerns(replace(host, name="x", members={"all": ("x", "y")}))
+    runners = Hosts({"runners": (other,), "all": (one, other)})
+    assert project.concerns(replace(host, name="y", estate=runners))
+    assert not project.concerns(replace(host, name="x", estate=runners))
+    assert project.concerns(replace(host, name="x", estate=Hosts({"all": (one, other)})))
     assert not project.concerns(estate.host(""))

@@ -144,7 +144,7 @@ class TestRegister:
     def test_no_gitlab_to_register_with(self, wants: Wants) -> None:
         """Bad input."""
         base = '[hosts.r]\ngroups = ["runners"]\n'
-        with pytest.raises(UsageError, match="runner builder: no GitLab to register it with"):
+        with pytest.raises(UsageError, match="runner builder: no GitLab to register it in"):
             wants("register", self.RUNNERS, base=base)
 
     def test_the_authority_is_given_to_the_runner(self, wants: Wants, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ _BASE = '[hosts.runner-1]\ngroups = ["runners"]\n[hosts.gitlab]\ngroups = ["gitl
 
 MISTAKES = [
     (APP, "names no registry, and the inventory has none"),
-    (REGISTRY + APP + 'on = "runers"\n', "no group or host is called 'runers'; did you mean \"runners\"?"),
+    (REGISTRY + APP + 'on = "runers"\n', "no group or host has the name 'runers'; did you mean \"runners\"?"),
     (REGISTRY + APP + 'ports = ["80:1"]\n' + OTHER + 'ports = ["80:2"]\n', "both publish port 80"),
     (REGISTRY + APP + 'environment = {KEY = {command = ["printf", "a\\\\nb"]}}\n', "KEY has several lines"),
 ]

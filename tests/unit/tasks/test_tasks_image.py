@@ -82,10 +82,10 @@ MISTAKES = [
     (IMAGE, "names no registry, and the inventory has none"),
     (IMAGE.replace("sammy", "docker.io/sammy"), "no login to push to docker.io with"),
     (REGISTRY.partition("[registry.login]")[0] + IMAGE, "no login to push to gitlab.example.com:5555 with"),
-    (NAMED + 'host = "runer-1"\n', "no host is called 'runer-1'; did you mean \"runner-1\"?"),
+    (NAMED + 'host = "runer-1"\n', "no host has the name 'runer-1'; did you mean \"runner-1\"?"),
     (NAMED.replace('"app"', '"missing"'), "missing does not exist"),
     (NAMED + 'dockerfile = "Dockerfile.prod"\n', "there is no Dockerfile.prod in"),
-    (NAMED + 'template = "pyton-web"\n', "no template is called 'pyton-web'; did you mean \"python-web\"?"),
+    (NAMED + 'template = "pyton-web"\n', "no template has the name 'pyton-web'; did you mean \"python-web\"?"),
     (NAMED + 'template = "go"\noptions = {pacage = "x"}\n', "no option 'pacage'; did you mean \"package\"?"),
 ]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.inventory.tables.projects import Pipeline
+from provision.inventory.tables.pipelines import Pipeline, check_runners, job_tags
+from provision.inventory.tables.projects import Project
 from provision.inventory.tables.runners import Runner
-from provision.tasks.job_runners import check, of, tags
 
 SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
 
@@ -34,14 +34,14 @@ FITTING = {
 @pytest.mark.parametrize("build", FITTING)
 def test_what_fits(build: str) -> None:
     """As the documentation of GitLab has it; services alone may be privileged, too; what cannot be told is let pass."""
-    check("x", pipeline(build), [runner(**FITTING[build])], named=True)
-    check("x", pipeline(build), [], named=True)
-    check("x", pipeline(build), [runner(executor="kubernetes")], named=True)
+    check_runners("x", pipeline(build), [runner(**FITTING[build])], named=True)
+    check_runners("x", pipeline(build), [], named=True)
+    check_runners("x", pipeline(build), [runner(executor="kubernetes")], named=True)
     if build != "socket":
         services = {**FITTING[build], "privileged": False, "services_privileged": True}
-        check("x", pipeline(build), [runner(**services)], named=True)
+        check_runners("x", pipeline(build), [runner(**services)], named=True)
     if build == "dind":
-        check("x", pipeline(build), [runner(privileged=True, volumes=["certs:/certs/client"])], named=True)
+        check_runners("x", pipeline(build), [runner(privileged=True, volumes=["certs:/certs/client"])], named=True)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,10 @@ def test_what_fits(build: str) -> None:
 def test_what_does_not_fit(build: str, found: Runner, words: str) -> None:
     """Which runner, why, and what it takes."""
     with pytest.raises(UsageError) as caught:
-        check('projects."g/p".pipeline', pipeline(build), [found], named=True)
-    assert caught.value.text.startswith(f'projects."g/p".pipeline: build = "{build}" does not fit the [[runners]]')
+        check_runners('projects."g/p".pipeline', pipeline(build), [found], named=True)
+    assert caught.value.text.startswith(
+        f'projects."g/p".pipeline: build = "{build}" does not work with the [[runners]]'
+    )
     assert words in caught.value.text
     assert "[runners.docker]" in caught.value.hint
 
@@ -67,34 +69,39 @@ def test_what_does_not_fit(build: str, found: Runner, words: str) -> None:
 def test_one_of_several() -> None:
     """Those that the project names must all fit; of others one is enough, since tags decide."""
     fits, not_so = runner("good", **FITTING["dind"]), runner("bad")
-    check("x", pipeline(), [fits, not_so], named=False)
+    check_runners("x", pipeline(), [fits, not_so], named=False)
     with pytest.raises(UsageError, match="bad is not privileged"):
-        check("x", pipeline(), [fits, not_so], named=True)
+        check_runners("x", pipeline(), [fits, not_so], named=True)
 
 
 def test_tags_choose() -> None:
     """A runner that takes none of the jobs need not fit; one must take them."""
     tagged, other = runner("good", labels=("dind",), **FITTING["dind"]), runner("bad", labels=("small",))
-    check("x", pipeline(labels=("dind",)), [tagged, other], named=True)
-    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with tags \['big'\]: good, bad"):
-        check("x", pipeline(labels=("big",)), [tagged, other], named=True)
-    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with tags \[\]"):
-        check("x", pipeline(labels=()), [tagged, other], named=True)
+    check_runners("x", pipeline(labels=("dind",)), [tagged, other], named=True)
+    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with the tags \['big'\]: good, bad"):
+        check_runners("x", pipeline(labels=("big",)), [tagged, other], named=True)
+    with pytest.raises(UsageError, match=r"no runner of the project takes jobs with the tags \[\]"):
+        check_runners("x", pipeline(labels=()), [tagged, other], named=True)
 
 
 def test_tags_by_default() -> None:
     """What all of the runners have, where none takes jobs without tags."""
     one, two = runner(labels=("docker", "big")), runner(labels=("docker", "small"))
-    assert tags(pipeline(), [one, two]) == ("docker",)
-    assert tags(pipeline(), [one, runner()]) == ()
-    assert tags(pipeline(), []) == ()
-    assert tags(pipeline(labels=("mine",)), [one]) == ("mine",)
-    assert tags(pipeline(labels=()), [one]) == ()
+    assert job_tags(pipeline(), [one, two]) == ("docker",)
+    assert job_tags(pipeline(), [one, runner()]) == ()
+    assert job_tags(pipeline(), []) == ()
+    assert job_tags(pipeline(labels=("mine",)), [one]) == ("mine",)
+    assert job_tags(pipeline(labels=()), [one]) == ()
 
 
-def test_of() -> None:
+def test_the_runners_of_a_project() -> None:
     """Those that a project names; all where it names none."""
     one, two = runner("one"), runner("two")
-    assert of([one, two], ["two", 7]) == [two]
-    assert of([one, two], []) == [one, two]
-    assert of([one, two], ["elsewhere"]) == []
+    assert Project(
+        runners=(
+            "two",
+            7,
+        )
+    ).job_runners([one, two]) == [two]
+    assert Project(runners=()).job_runners([one, two]) == [one, two]
+    assert Project(runners=("elsewhere",)).job_runners([one, two]) == []
