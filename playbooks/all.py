@@ -1,4 +1,4 @@
-"""A whole estate: the server's registry, the runners, the proof; projects, images and apps."""
+"""The whole estate: GitLab and its registry, runners, verification, projects, images and apps."""
 
 from provision.tasks import (
     certificates,

@@ -94,7 +94,7 @@ def _register(text: str) -> None:
 def mask(text: str, *, keep_lines: bool = False) -> str:
     """Return `text` with every secret of this process replaced by `***`.
 
-    With `keep_lines`, a secret of several lines becomes one `***` on each of them, so that no line moves.
+    With `keep_lines`, a secret of several lines becomes one `***` per line, so that the number of lines stays.
     """
     with _known_lock:
         known = sorted(_known, key=len, reverse=True)
@@ -136,10 +136,10 @@ _VALUE_BEHIND = re.compile(
 
 
 def secret_values(text: str) -> Iterator[tuple[int, int]]:
-    """Find values behind secret-looking names in free text: comments, scripts, YAML in strings, broken files.
+    """Find values after secret-looking names in free text: comments, scripts, YAML in strings, broken files.
 
     Yields (start, end) of each value without its quotes. It reads `NAME=value`, `name: value`, `name = value`,
-    `'name' => 'value'` and `name "value"`. An unquoted value behind `NAME=` or `name:` ends at white space; after
+    `'name' => 'value'` and `name "value"`. An unquoted value after `NAME=` or `name:` ends at white space; after
     `name: ` or `name = ` it ends with the line.
     """
     lower = text.lower()
@@ -163,7 +163,7 @@ def secret_values(text: str) -> Iterator[tuple[int, int]]:
 
 
 def mask_secret_values(text: str) -> str:
-    """Return free text with the values behind secret-looking names replaced by `***`; see `secret_values`."""
+    """Return free text with the values after secret-looking names replaced by `***`; see `secret_values`."""
     pieces, at = [], 0
     for start, end in secret_values(text):
         pieces += [text[at:start], MASK]

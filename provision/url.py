@@ -5,7 +5,7 @@
     url.authority   "[2001:db8::1]:5555"       for image names, docker login and /etc/docker/certs.d
     str(url)        "https://[2001:db8::1]:5555"
 
-Sources: RFC 3986 (section 3.2.2: IPv6 addresses stand in brackets), distribution/reference (registry names).
+Sources: RFC 3986 (section 3.2.2: IPv6 addresses are in brackets), distribution/reference (registry names).
 """
 
 from __future__ import annotations

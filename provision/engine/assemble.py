@@ -1,4 +1,4 @@
-"""From the user's options to a run: inventory, hosts, plays, and how each host is reached."""
+"""Building a run from the user's options: inventory, hosts, plays, and the sessions to the hosts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The GitLab API side, on python-gitlab. Asked from the controller, never from hosts that run jobs."""
+"""The client of GitLab's API, on python-gitlab. It runs on this machine, never on hosts that run jobs."""

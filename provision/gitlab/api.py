@@ -1,7 +1,7 @@
 """A client of GitLab's REST API, on python-gitlab.
 
 The machine that runs this program may not resolve GitLab's name (a rehearsal, split DNS). Then the client connects to the
-address that the inventory gives the GitLab host, and still checks the certificate for the name.
+address of the GitLab host in the inventory, and checks the certificate for the name.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from requests import Session
 
 TIMEOUT_SECONDS: Final = 30.0
-# Without it ten projects would wait ten times for a server that does not answer.
+# After a timeout no request is sent for this time: otherwise each of ten projects would wait for a dead server.
 OUTAGE_SECONDS: Final = 5.0
-# Where GitLab limits requests, its Retry-After is obeyed, for a minute in all: python-gitlab would wait for hours.
+# Total wait for GitLab's rate limit (Retry-After). python-gitlab itself would wait for hours.
 RATE_LIMIT_SECONDS: Final = 60
 _OWN_RATE_LIMIT: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
 _HINTS: Final = {
     401: "gitlab.api_token is not valid: create a new one",
-    403: "the token's owner may not do this: it takes an owner of the project or group (an administrator for instance "
+    403: "the token's owner may not do this: it requires an owner of the project or group (an administrator for instance "
     "runners) and a token with scope api or create_runner",
     404: "check the project or group, and that the token may see it",
     410: "registration tokens are off (the default since GitLab 17.0): remove registration_token and give gitlab.api_token",
@@ -45,7 +45,7 @@ _SERVER_HINT: Final = "GitLab itself reports an error: check `gitlab-ctl tail` o
 
 @dataclass
 class _Outage:
-    """A server that did not answer in time; it is not asked again until `ends`, on the monotonic clock."""
+    """A server that did not answer in time. No request is sent until `ends`, in seconds of the monotonic clock."""
 
     ends: float = 0.0
 
@@ -64,10 +64,10 @@ class Api:
     url       GitLab's external URL
     token     a personal, group or project access token; empty where a registration token is used
     ca        a file with the CA that signed GitLab's certificate; None for the system's trust store
-    fallback  the address to connect to when the URL's name is not resolved here; "" for none
+    fallback  the address to connect to when the URL's name does not resolve here; "" for none
 
-    Every method raises ApiFailed with GitLab's own reason, its HTTP status, or 0 when there was no answer. A server that
-    did not answer in time is not asked again for some seconds: many requests then cost one wait.
+    Every method raises ApiFailed with GitLab's own reason, its HTTP status, or 0 when there was no answer. After a server
+    did not answer in time, requests fail at once for some seconds, so that many requests wait only once.
 
     Source: docs.gitlab.com/api/rest.
     """
@@ -83,7 +83,7 @@ class Api:
         return self._object(path, lambda client: client.http_get(path, query_data=query, **_OWN_RATE_LIMIT))
 
     def find(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The same, or None where it does not exist (404)."""
+        """As `get`, but None if the object does not exist (404)."""
         try:
             return self.get(path, query)
         except ApiFailed as error:
@@ -180,7 +180,7 @@ class Api:
         import requests
 
         session = requests.Session()
-        # Neither a proxy for the internet nor ~/.netrc may come between the token and GitLab.
+        # The token must not be sent to a proxy or be replaced by ~/.netrc.
         session.trust_env = False
         if self.fallback and not _is_resolved(self.url.host):
             session.mount(self.url.origin, _ByAddress(self.url.host, self.fallback))
@@ -188,7 +188,7 @@ class Api:
 
 
 class _ByAddress(HTTPAdapter):
-    """Connects to `address`, and checks the certificate and sets the Host header for `name`: an /etc/hosts of its own."""
+    """Connects to `address`, and checks the certificate and sets the Host header for `name`, as an entry in /etc/hosts would."""
 
     def __init__(self, name: str, address: str) -> None:
         self._name, self._address = name, bracketed(address)
@@ -208,7 +208,7 @@ class _ByAddress(HTTPAdapter):
 
 
 def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:
-    """The error for a refusal of GitLab's: its own reason, and what to do about it."""
+    """The error for a request that GitLab refused: GitLab's reason, and the next step."""
     status = getattr(error, "response_code", None) or 0
     reason = getattr(error, "error_message", error)
     hint = _HINTS.get(status, _SERVER_HINT if status >= 500 else "")

@@ -45,7 +45,7 @@ class Repository:
     address: str
 
     def file(self, path: str, branch: str) -> Content | None:
-        """A file; None where the file or the branch does not exist, or nothing was ever committed."""
+        """A file; None if the file or the branch does not exist, or if the repository is empty."""
         found = self.api.find(self._file(path), {"ref": branch})
         if found is None:
             return None
@@ -61,11 +61,11 @@ class Repository:
         self.api.delete(self._branch(name))
 
     def commit(self, path: str, text: str, seen: Content | None, target: Mapping[str, str], message: str) -> None:
-        """Makes one commit that creates a file, or replaces the content that was `seen`.
+        """Makes one commit that creates a file, or replaces the content `seen`, as it was observed.
 
         target  the API's own fields: `branch`, and for a new branch `start_branch`
 
-        Raises ChangedMeanwhile when somebody else committed to the file since it was read.
+        Raises ChangedMeanwhile if another commit changed the file after it was read.
         """
         data = {**target, "commit_message": message, "content": text}
         try:
@@ -75,11 +75,11 @@ class Repository:
                 self.api.put(self._file(path), {**data, "last_commit_id": seen.last_commit_id})
         except ApiFailed as error:
             if error.status == 400 and self.file(path, target.get("start_branch") or target["branch"]) != seen:
-                raise ChangedMeanwhile(f"somebody else committed to {path} in the meantime") from error
+                raise ChangedMeanwhile(f"another commit changed {path} in the meantime") from error
             raise
 
     def lint(self, project_id: int, text: str) -> Lint:
-        """Has GitLab check a pipeline's text as if it were this project's."""
+        """Checks the text of a pipeline by GitLab's CI lint, in this project."""
         answer = self.api.post(f"/projects/{project_id}/ci/lint", {"content": text})
         errors = [] if answer.get("valid") else answer.get("errors") or ["invalid, without a reason"]
         return Lint(tuple(map(str, errors)), tuple(map(str, answer.get("warnings") or ())))

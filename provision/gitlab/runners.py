@@ -13,7 +13,7 @@ from provision.secret import Secret
 
 @dataclass(frozen=True)
 class NewRunner:
-    """A runner that GitLab has just created; GitLab shows its token only this once."""
+    """A runner that GitLab has just created. GitLab shows its token only once."""
 
     id: int
     token: Secret
@@ -23,12 +23,12 @@ class NewRunner:
 class RunnerCreator:
     """How to create a runner.
 
-    fields              the API's own: description, tag_list, locked, …; those that are None are left out
+    fields              the API's own fields: description, tag_list, locked, …; None values are not sent
     scope               "instance_type", "group_type" or "project_type"
     owner               the project or group, by number or path
     registration_token  the legacy way; without it `api.token` must have the scope create_runner or api
-    marker              a line of the maintenance note that identifies the host and runner it is created for. A runner
-                        that an earlier, killed run created and that never contacted GitLab is found by it
+    marker              a line of the maintenance note that identifies the host and the runner. It finds a runner that an
+                        earlier, killed run created and that never contacted GitLab
     """
 
     api: Api
@@ -73,7 +73,7 @@ class RunnerCreator:
     def _find_unused(self) -> int | None:
         """The number of a runner with our marker that never contacted GitLab.
 
-        A token that may only create runners cannot list any: then there is none.
+        None also for a token that may create runners but not list them.
         """
         path = "/runners/all" if self.scope == "instance_type" else "/runners"
         try:

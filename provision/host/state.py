@@ -10,7 +10,7 @@ shared   records that belong to no single task
 unowned  records of version 1 whose task is unknown: the first task with a resource of that key takes them over
 
 While a change runs, the file holds both the old and the new records, so that a change that fails or is killed leaves
-nothing of ours unrecorded.
+no unrecorded settings.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
         if not readings:
             groups[name,] = {name: ""}
             continue
-        # A name with several numbers joins the largest group: web1.eu2 goes with web2.eu2, not with web1.eu3.
+        # A name with several numbers joins the largest group: web1.eu2 is folded with web2.eu2, not with web1.eu3.
         affixes, number = max(readings, key=lambda one: shared[one[0]])
         groups.setdefault(affixes, {})[name] = number
     parts = [(_folded(affixes, members), len(members)) for affixes, members in groups.items()]

@@ -27,7 +27,7 @@ class JsonLines:
         if not self._has_begun:
             self._has_begun = True
             fields["schema"] = SCHEMA
-        # json.dumps writes ASCII only: valid in whatever encoding the stream has.
+        # json.dumps writes ASCII only: valid in any encoding of the stream.
         self._stream.write(json.dumps(fields, separators=(",", ":")) + "\n")
         self._stream.flush()
 

@@ -30,7 +30,7 @@ class LiveView:
     """Shows what every host is doing. Errors are printed above the view at once; with `verbose`, output as well.
 
     rich redraws the view from its own thread. Nothing is printed while `_lock` is held: that thread holds rich's
-    locks when it asks for a frame.
+    locks while it gets a frame.
     """
 
     def __init__(self, console: Console, *, verbose: int, clock: Callable[[], float]) -> None:

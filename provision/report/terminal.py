@@ -102,7 +102,7 @@ class Terminal:
 
 @dataclass(frozen=True)
 class FinalReport:
-    """The report at the end, in sections with an empty line between them. What needs action comes last."""
+    """The report at the end, in sections with an empty line between them. Failures and the result come last."""
 
     log: RunLog
     options: ReportOptions
@@ -265,7 +265,7 @@ class FinalReport:
         return printable(fold_names(hosts, limit=0 if self.options.verbose else MAX_NAMES))
 
     def _wrapped(self, first: Text, text: Text) -> Sequence[Text]:
-        """The text behind `first`, wrapped to a terminal's width; further lines are indented like the first one."""
+        """`first` and the text after it, wrapped to the terminal's width; further lines are indented."""
         if not is_styled(self.console):
             return [Text.assemble(first, text)]
         indent = Text(" " * first.cell_len)

@@ -61,7 +61,7 @@ class Session(Protocol):
     traffic: Traffic
 
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
-        """Run all commands in one round trip, in order, each in its own subshell, whatever their exit codes.
+        """Run all commands in one round trip, in order, each in its own subshell, regardless of their exit codes.
 
         `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost.
         """

@@ -105,7 +105,7 @@ class ShellSession:
     # -- the Session protocol --------------------------------------------------------------------
 
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
-        """Run all commands in one round trip, in order, each in its own subshell, whatever their exit codes.
+        """Run all commands in one round trip, in order, each in its own subshell, regardless of their exit codes.
 
         `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost.
         """

@@ -1,4 +1,4 @@
-"""An example of a task of your own: copy it, rename it, and name it on the command line.
+"""An example of your own task: copy it, rename it, and run it by its name.
 
 `provision motd -i inventory.toml --check --diff` shows what it would do.
 """
@@ -11,5 +11,5 @@ from provision.tasks import Host, task
 
 @task(on="all")
 def motd(host: Host) -> Iterator[Resource]:
-    """Logins are greeted with the host's name and groups."""
+    """Greet logins with the host's name and groups."""
     yield File("/etc/motd", f"{host.name} ({', '.join(host.groups)}), kept by provision\n")

@@ -59,7 +59,7 @@ LAYERS = [
         (BROKEN_HOST,),
         "cp /etc/hosts /root/hosts; sed 's/gitlab.lab.test//' /root/hosts > /etc/hosts",
         "cat /root/hosts > /etc/hosts",
-        ("name: gitlab.lab.test is not resolved on this host", "DNS or /etc/hosts"),
+        ("name: gitlab.lab.test does not resolve on this host", "DNS or /etc/hosts"),
     ),
     Layer(
         "refused",
@@ -110,8 +110,8 @@ def test_layer(harness: Harness, layer: Layer) -> None:
     assert outcome.code == 1
     assert {one["host"] for one in outcome.of("error")} == set(layer.hosts), outcome.errors
     for error in outcome.of("error"):
-        said = f"{error['text']} → {error['hint']}"
-        assert [word for word in layer.words if word not in said] == [], said
+        printed = f"{error['text']} → {error['hint']}"
+        assert [word for word in layer.words if word not in printed] == [], printed
         assert error["hint"]
     if OTHER not in layer.hosts:
         assert outcome.statuses(OTHER) == {"verify": "ok"}
@@ -201,8 +201,8 @@ def test_registration_refused(harness: Harness, name: str) -> None:
         outcome = provision(harness, "register", changes=changes)
     assert (outcome.code, len(outcome.of("error"))) == (1, 2), outcome.events
     for error in outcome.of("error"):
-        said = f"{error['text']} → {error['hint']}"
-        assert [word for word in words if word not in said] == [], said
+        printed = f"{error['text']} → {error['hint']}"
+        assert [word for word in words if word not in printed] == [], printed
     assert "of-nobody-at-all" not in json.dumps(outcome.events) + outcome.stderr
 
 

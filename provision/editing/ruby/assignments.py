@@ -46,7 +46,7 @@ def value_after(assignments: Iterable[Assignment], path: Path) -> Plain:
 
 
 def value_after_assignment(value: Plain, at: Path, new: Plain, path: Path, line: int) -> Plain:
-    """Return what the `value` of `path` becomes when `new` is assigned to `at`."""
+    """Return the new value of `path`, which has `value`, after `new` is assigned to `at`."""
     if covers(at, path):
         return lookup(new, path[len(at) :])
     return with_key(value, at[len(path) :], new, line)

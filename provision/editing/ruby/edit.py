@@ -39,7 +39,7 @@ class EditedRuby:
 def edit(content: bytes, wanted: Mapping[Path, Value], remove: Collection[Path] = ()) -> EditedRuby:
     """Return the file with every `wanted` setting in force, and without the assignments of the `remove` settings.
 
-    Equal values keep their bytes, in whatever notation. Raises Refused, naming the line, for a file that
+    Values that are equal already keep their notation. Raises Refused, naming the line, for a file that
     is not valid Ruby, a setting that depends on a condition or is changed in place, and wanted paths that overlap.
     """
     goals = {tuple(path): plain(value, setting_name(tuple(path))) for path, value in wanted.items()}

@@ -32,7 +32,7 @@ def diff(
 
 
 def secret_strings(content: bytes) -> list[str]:
-    """Return the string literals behind secret-looking names, so that they can be masked in programs' output.
+    """Return the string literals after secret-looking names, so that they can be masked in programs' output.
 
     It reads lines without parsing, since every run calls it. Comments are skipped, and so are short strings, addresses
     and paths.
@@ -48,7 +48,7 @@ def find_secrets(content: bytes, secrets: Collection[str] = ()) -> Iterator[Span
 
     These are literals under secret-looking names (of a hash's key, a setting's part or a method), literals that equal
     one of `secrets`, and the text of `secrets` anywhere. In comments, in heredocs, inside other strings and in a file
-    that is not valid Ruby these are the values behind secret-looking names.
+    that is not valid Ruby these are the values after secret-looking names.
     """
     document = parse(content)
     for form in {form for secret in secrets for form in _forms(secret)}:

@@ -34,7 +34,7 @@ class Section(NamedTuple):
 def insertion_point(document: RubyDocument, path: Path, found: Assignments) -> int:
     """Return the offset for a new line that sets `path`; `found` are the assignments of the file.
 
-    It goes below the commented-out line of the setting; else at the end of the setting's section; else below the last
+    The line is placed below the commented-out line of the setting; else at the end of the setting's section; else below the last
     assignment under the same name; else at the end of the file.
     """
     commented = _commented(document, path, _ASSIGNED if len(path) > 1 else _CALLED)

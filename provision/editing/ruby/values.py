@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from provision.errors import Refused
 from provision.secret import Secret
 
-# Any: the nesting is recursive, and callers pass whatever their inventory's models hold.
+# Any: the nesting is recursive, and callers pass the values of the inventory's models.
 Value: TypeAlias = str | Secret | bool | int | float | Sequence[Any] | Mapping[str, Any] | None
 """A wanted value. It may contain secrets at any depth."""
 Plain: TypeAlias = Any

@@ -32,7 +32,7 @@ def diff(before: str, after: str, path: str = "/etc/gitlab-runner/config.toml") 
 def find_secrets(content: bytes) -> Iterator[Span]:
     """Find the values of secret-looking keys, of keys in tables with such a name, and all values of `environment`.
 
-    In comments and in strings these are the values behind secret-looking names. In a secret string of the form
+    In comments and in strings these are the values after secret-looking names. In a secret string of the form
     `NAME=value`, the name is printed.
     """
     text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content

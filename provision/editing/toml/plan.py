@@ -27,7 +27,7 @@ from provision.errors import Refused
 
 @dataclass(frozen=True)
 class Put:
-    """The value at `path` becomes `value`. What encloses it exists already."""
+    """The value at `path` becomes `value`. The enclosing tables exist already."""
 
     path: Path
     value: Any = field(repr=False)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs a command that continues when the connection breaks, and prints its output.
 # Argument: the job's folder. Standard input: the command's script.
-# Prints the command's output as it comes; when it fails, its standard error once more. Ends with its code.
+# Prints the command's output at once; after a failure also its standard error again. Exits with the command's code.
 #
 # The command runs in a session of its own. When the connection breaks, it continues; the next run finds it running or
 # ended, and takes its output and result instead of starting it again.

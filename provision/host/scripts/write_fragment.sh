@@ -7,7 +7,7 @@
 . ./lib/files.sh
 write_fragment() (
   path=$(readlink -m -- "$1") || exit
-  # A second link to the old file keeps its content, owner, mode and time.
+  # A second link to the old file preserves its content, owner, mode and time.
   old=$(dirname -- "$path")/.$(basename -- "$path").provision-old
   rm -f -- "$old" || exit
   if [ -e "$path" ]; then ln -- "$path" "$old" || exit; fi

@@ -169,7 +169,7 @@ class TestInit:
         assert (folder / "inventory.toml").read_bytes() == (shipped("inventories") / "example.toml").read_bytes()
         assert tomllib.loads((folder / "inventory.toml").read_text())["hosts"]
         monkeypatch.chdir(folder)
-        assert "Logins are greeted" in provision("list", "-i", "inventory.toml").out
+        assert "Greet logins" in provision("list", "-i", "inventory.toml").out
         assert f"provision all -i {folder}/inventory.toml --check --diff" in ended.out
 
     def test_the_current_folder(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ class TestCommit:
         estate.before = meddle
         told = estate.run("pipeline", TEXT)
         assert (told.code, told.changes) == (0, [COMMIT])
-        assert "somebody else committed to .gitlab-ci.yml in the meantime: observing again" in told.messages
+        assert "another commit changed .gitlab-ci.yml in the meantime: observing again" in told.messages
         assert "-theirs: {script: [x]}" in told.diffs  # what is overwritten was seen
         assert "npm test" in estate.committed()
 

@@ -3,7 +3,7 @@
 
 # digest_of BASE REPOSITORY TAG USER PASSWORD: prints the digest, `absent`, or `? REASON`.
 #
-# One HEAD request for the manifest with the token that the registry asks for: about 50 ms, and Docker Hub does not count
+# One HEAD request for the manifest with the token that the registry requires: about 50 ms, and Docker Hub does not count
 # it as a pull. A CA in Docker's certs.d is used. Credentials reach curl on standard input.
 # Sources: the distribution API, "Token authentication" and "HEAD manifest".
 digest_of() (
