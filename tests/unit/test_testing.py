@@ -53,7 +53,9 @@ class TestObserving:
         settings = JsonSettings("/etc/x.json", {"a": 1})
         seen = observe(settings, {"file": NO_FILE})
         assert [one.action for one in planned(settings, seen)] == ["create"]
-        with pytest.raises(ValueError, match=r"JsonSettings /etc/x\.json are \['file'\], but answers are given for \['fil'\]"):
+        with pytest.raises(
+            ValueError, match=r"JsonSettings /etc/x\.json are \['file'\], but answers are given for \['fil'\]"
+        ):
             observe(settings, {"fil": NO_FILE})
 
     def test_answers_of_hosts(self) -> None:
