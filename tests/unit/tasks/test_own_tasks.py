@@ -1,0 +1,127 @@
+"""Tasks with settings of their own: how the function is called, and what the catalogue makes of its tables."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision import File, Host, Resource, Table, UsageError, task
+from provision.engine.catalogue import Catalogue
+from provision.inventory import Settings
+from tests.support.playbooks import NODE_EXPORTER, write_estate
+
+
+class Banner(Table):
+    """A banner."""
+
+    text: str
+    """What it says."""
+
+
+class Port(Table, name="ports", occurs="array"):
+    """A port."""
+
+    number: int
+    """Its number."""
+
+
+def host(*tables: Table) -> Host:
+    """A host with these tables."""
+    return Host("web1", "web1", (), None, Settings({Banner: None} | {type(one): one for one in tables}))
+
+
+@task(settings=Banner)
+def banner(host: Host, wanted: Banner) -> Iterator[Resource]:
+    """Put up the banner."""
+    yield File("/etc/banner", f"{host.name}: {wanted.text}")
+
+
+def test_the_function_is_given_its_table() -> None:
+    """And the host."""
+    assert banner.resources(host(Banner(text="hello"))) == (File("/etc/banner", "web1: hello"),)
+
+
+def test_without_its_optional_table_there_is_nothing_to_do() -> None:
+    """The host is not contacted for it."""
+    assert not banner.concerns(host())
+    assert banner.resources(host()) == ()
+
+
+def test_where_is_asked_as_well() -> None:
+    """For a host that has the table."""
+
+    @task(settings=Banner, where=lambda host: host.name == "web2")
+    def elsewhere(host: Host, wanted: Banner) -> Iterator[Resource]:
+        """Put up the banner of web2."""
+        yield File(host.name, wanted.text)
+
+    assert not elsewhere.concerns(host(Banner(text="hello")))
+
+
+def test_a_table_that_may_stand_several_times_is_no_settings() -> None:
+    """It belongs into `uses`."""
+    with pytest.raises(TypeError, match=r"settings=Port: \[\[ports\]\] may stand several times; name it in uses="):
+        task(settings=Port)
+
+
+def test_a_playbook_of_ones_own_registers_its_table(tmp_path: Path) -> None:
+    """Host beats group beats top level; annotations may be strings."""
+    path = write_estate(
+        tmp_path,
+        "[node_exporter]\nport = 1\nmirror = 'https://m'\n[groups.web.node_exporter]\nport = 2\n"
+        "[hosts.web1.node_exporter]\nport = 3\n",
+    )
+    catalogue = Catalogue.beside([path])
+    (web1,) = catalogue.load([path]).hosts
+    assert catalogue.tasks["node_exporter"].resources(web1) == (File("/etc/default/node_exporter", "PORT=3\n"),)
+    (web1,) = catalogue.load([path], ["node_exporter.port=4"]).hosts
+    assert catalogue.tasks["node_exporter"].resources(web1) == (File("/etc/default/node_exporter", "PORT=4\n"),)
+
+
+def test_two_playbooks_with_one_table_are_refused(tmp_path: Path) -> None:
+    """Both files are named."""
+    path = write_estate(tmp_path, another=NODE_EXPORTER.replace("def node_exporter", "def other"))
+    with pytest.raises(UsageError, match=r"two tables have the name \[node_exporter\]") as caught:
+        Catalogue.beside([path]).load([path])
+    assert f"{path.parent}/playbooks/another.py:9" in caught.value.text
+    assert f"{path.parent}/playbooks/node_exporter.py:9" in caught.value.text
+
+
+class Point(importlib.metadata.EntryPoint):
+    """An entry point that gives what it was made for."""
+
+    def load(self) -> Any:
+        """The object; an error is raised."""
+        found = globals()[self.value]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+BROKEN = ImportError("no module named x")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("banner", ""),
+        ("BROKEN", "the task banner of the distribution BROKEN cannot be loaded: ImportError: no module named x"),
+        ("Banner", "the task banner of the distribution Banner: Banner is not a task"),
+    ],
+)
+def test_tasks_of_other_distributions(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
+    """They come by an entry point, with their tables; one that is broken is named."""
+    points = [Point("banner", value, "provision.tasks")]
+    monkeypatch.setattr("provision.engine.catalogue.entry_points", lambda **_: points)
+    if message:
+        with pytest.raises(UsageError) as caught:
+            Catalogue.of()
+        assert caught.value.text == message
+    else:
+        catalogue = Catalogue.of()
+        assert catalogue.tasks["banner"] is banner
+        assert "banner" in catalogue.tables
