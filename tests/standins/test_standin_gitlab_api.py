@@ -1,4 +1,4 @@
-"""The API that runners, projects and variables need, asked over HTTP."""
+"""The API that runners, projects and variables need, tested over HTTP."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ HAPI = quote("root/hello_hapi", safe="")
 
 
 class Client:
-    """Asks, and gives status, headers and body."""
+    """Sends requests; status, headers and body."""
 
     def __init__(self, url, folder):
         self.url = url
@@ -74,7 +74,7 @@ def client(tmp_path):
 
 
 def test_create_runner_tells_the_token_once(client):
-    """201 with id, token and expiry; reading it later shows no token."""
+    """201 with id, token and expiry; later reads have no token."""
     made = client.runner(tag_list=["docker"], description="builder")
     assert made == {"id": 1, "token": made["token"], "token_expires_at": None}
     assert made["token"].startswith("glrt-")
@@ -84,7 +84,7 @@ def test_create_runner_tells_the_token_once(client):
 
 
 def test_scope_create_runner_creates_and_no_more(client):
-    """It does not suffice to read or change afterwards."""
+    """The scope create_runner does not allow reading or changing."""
     answer = client.ask("POST", "/user/runners", {"runner_type": "instance_type"}, token="glpat-create")
     assert answer.status == 201
     for method, path in (("GET", "/runners/1"), ("PUT", "/runners/1"), ("GET", "/runners/all")):
@@ -121,7 +121,7 @@ def test_create_runner_refusals(client, body, token, status, says):
 
 
 def test_verify_makes_a_manager_known(client):
-    """The runner goes online, one manager per system id."""
+    """The runner is online, with one manager for each system id."""
     token = client.runner()["token"]
     for system in ("s_aaaaaaaaaaaa", "s_aaaaaaaaaaaa", "r_bbbbbbbbbbbb"):
         info = {"version": "19.3.0", "platform": "linux", "architecture": "amd64"}
@@ -133,7 +133,7 @@ def test_verify_makes_a_manager_known(client):
 
 
 def test_verify_refusals(client):
-    """403 for a token nobody has, 400 without one, 422 when its project is gone."""
+    """403 for an unknown token, 400 without one, 422 when its project was deleted."""
     assert client.ask("POST", "/runners/verify", {"token": "glrt-none"}, token=None).status == 403
     assert client.ask("POST", "/runners/verify", {}, token=None).status == 400
 
@@ -162,7 +162,7 @@ def test_unregistering_a_manager_keeps_the_runner(client):
 
 
 def test_deleting_by_token(client):
-    """204 once; the runner is gone and its token void."""
+    """204 once; the runner is deleted and its token invalid."""
     token = client.runner()["token"]
     assert client.ask("DELETE", f"/runners?token={token}", token=None).status == 204
     assert client.ask("DELETE", f"/runners?token={token}", token=None).status == 403
@@ -183,7 +183,7 @@ def test_legacy_registration_is_gone_unless_switched_on(client):
 
 
 def test_update_a_runner(client):
-    """PUT changes what is sent and nothing else; a bad value changes nothing."""
+    """PUT changes only what is sent; an invalid value changes nothing."""
     client.runner(tag_list=["a"], description="d")
     wanted = {"paused": True, "tag_list": ["b", "a"], "run_untagged": False, "maximum_timeout": 600, "locked": True}
     seen = client.ask("PUT", "/runners/1", {**wanted, "access_level": "ref_protected"}).body
@@ -197,7 +197,7 @@ def test_update_a_runner(client):
 
 
 def test_new_token(client):
-    """The old one is void at once."""
+    """The old token is invalid at once."""
     old = client.runner()["token"]
     answer = client.ask("POST", "/runners/1/reset_authentication_token")
     assert answer.status == 201
@@ -242,7 +242,7 @@ def test_a_project_s_runners(client):
 
 
 def test_projects(client):
-    """Read by number or path; the settings that matter change; what one may not see is not there."""
+    """Read by number or path; settings can be changed; a project that the caller may not see answers 404."""
     assert client.ask("GET", f"/projects/{HAPI}").body["id"] == 1
     wanted = {
         "shared_runners_enabled": False,
@@ -325,14 +325,14 @@ def test_unknown_addresses(client):
 
 
 def test_jobs_are_asked_for_in_vain(client):
-    """204 with a good token, 403 with another."""
+    """204 with a valid token, 403 with another."""
     token = client.runner()["token"]
     assert client.ask("POST", "/jobs/request", {"token": token}, token=None).status == 204
     assert client.ask("POST", "/jobs/request", {"token": "glrt-x"}, token=None).status == 403
 
 
 def test_faults_are_used_up(client):
-    """The first answer is the fault with its headers, the next one is right, and the file shows it."""
+    """The first answer is the fault with its headers, the next one is correct, and the file shows it."""
     faults = client.switches / "api-faults.json"
     one = {"method": "POST", "path": "/api/v4/user/runners", "status": 429, "headers": {"Retry-After": "2"}, "times": 1}
     faults.write_text(json.dumps([one]))
@@ -343,14 +343,14 @@ def test_faults_are_used_up(client):
 
 
 def test_a_dropped_connection(client):
-    """The server hangs up without a word."""
+    """The server closes the connection without an answer."""
     (client.switches / "api-faults.json").write_text('[{"path": "/api/v4/*", "drop": true}]')
     with pytest.raises((ConnectionError, urllib.error.URLError)):
         client.ask("GET", "/metadata")
 
 
 def test_python_gitlab_gets_along_with_it(client):
-    """The client library that GitLab's users script with: lists, pages, nested objects and errors."""
+    """The client library of GitLab's users: lists, pages, nested objects and errors."""
     import gitlab
 
     api = gitlab.Gitlab(client.url, private_token="glpat-root")
@@ -368,7 +368,7 @@ def test_python_gitlab_gets_along_with_it(client):
 
 
 def test_state_survives_a_restart(tmp_path):
-    """Runners and tokens are there again; the file is for root alone."""
+    """Runners and tokens exist after a restart; only root can read the file."""
     with serve(tmp_path, SEED) as url:
         token = Client(url, tmp_path).runner()["token"]
     database = tmp_path / "var/opt/gitlab/standin/db.json"
@@ -380,7 +380,7 @@ def test_state_survives_a_restart(tmp_path):
 
 
 def test_many_at_once(client):
-    """Twenty callers make two hundred runners, each with its own id; none waits for long (a second on a free machine)."""
+    """Twenty callers create two hundred runners, each with its own id, within a second each on a free machine."""
     made = []
     work = threading.Thread
     started = time.monotonic()
@@ -394,7 +394,7 @@ def test_many_at_once(client):
 
 
 def test_broken_json_is_refused(client):
-    """400, and the connection lives on."""
+    """400, and the connection stays open."""
     address = client.url.removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1]))) as connection:
         head = "POST /api/v4/runners/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -410,7 +410,7 @@ def basic(user, password):
 
 
 def claims(token):
-    """What a token says."""
+    """The claims of a token."""
     middle = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
 
@@ -431,7 +431,7 @@ def claims(token):
     ],
 )
 def test_registry_tokens_grant_what_is_allowed(client, login, scope, actions):
-    """Less than was asked for is no error: the registry refuses later."""
+    """Fewer actions than requested are not an error: the registry refuses later."""
     headers = basic(*login) if login else {}
     answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, service="container_registry", scope=scope)
     assert answer.status == 200
@@ -441,7 +441,7 @@ def test_registry_tokens_grant_what_is_allowed(client, login, scope, actions):
 
 
 def test_several_scopes(client):
-    """A push that mounts a layer of another image asks for both, in two parameters or in one."""
+    """A push that mounts a layer of another image requests both, in two parameters or in one."""
     wanted = ["repository:root/hello_hapi:push", "repository:root/second:pull"]
     for query in (urlencode({"scope": wanted}, doseq=True), urlencode({"scope": " ".join(wanted)})):
         answer = client.ask("GET", f"/jwt/auth?{query}", token=None, headers=basic("root", "root's password"))
@@ -450,7 +450,7 @@ def test_several_scopes(client):
 
 
 def test_without_a_seed_root_has_the_initial_password(tmp_path):
-    """The one that the first reconfigure left in /etc/gitlab/initial_root_password."""
+    """The first reconfigure wrote it to /etc/gitlab/initial_root_password."""
     (tmp_path / "etc/gitlab").mkdir(parents=True)
     (tmp_path / "etc/gitlab/initial_root_password").write_text("# a hint\n\nPassword: s3cret=\n")
     with serve(tmp_path, {}) as url:
@@ -460,7 +460,7 @@ def test_without_a_seed_root_has_the_initial_password(tmp_path):
 
 
 def test_logging_in(client):
-    """`docker login` asks without a scope: 200 for good credentials, 401 for bad ones, 403 for none."""
+    """`docker login` asks without a scope: 200 for valid credentials, 401 for wrong ones, 403 for none."""
     ask = lambda headers: client.ask("GET", "/jwt/auth", token=None, headers=headers, service="container_registry")  # noqa: E731 - short
     assert ask(basic("sammy", "sammy's password")).status == 200
     assert ask(basic("sammy", "wrong")).status == 401
@@ -470,7 +470,7 @@ def test_logging_in(client):
 
 
 def test_a_disabled_registry_grants_nothing(client):
-    """container_registry_access_level disabled holds for its owner too."""
+    """container_registry_access_level = disabled applies to the owner too."""
     client.ask("PUT", "/projects/2", {"container_registry_access_level": "disabled"})
     headers = basic("sammy", "sammy's password")
     answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, scope="repository:sammy/hello_hapi:pull")

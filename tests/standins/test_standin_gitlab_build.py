@@ -1,4 +1,4 @@
-"""The packages: what is in them."""
+"""The contents of the gitlab-ce packages."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def fields(package):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_control(packages, version):
-    """Name, version and what it needs."""
+    """Name, version and dependencies."""
     seen = fields(packages[version])
     assert (seen["Package"], seen["Version"]) == ("gitlab-ce", version)
     assert {"ruby", "docker-registry", "python3-cryptography"} <= {one.split()[0] for one in seen["Depends"].split(",")}
@@ -33,7 +33,7 @@ def test_control(packages, version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_contents(packages, version):
-    """Programs can be run, nothing belongs to whoever built it, and no byte code came along."""
+    """Programs are executable, all files belong to root, and there is no byte code."""
     listed = subprocess.run(["dpkg-deb", "-c", packages[version]], check=True, capture_output=True, text=True).stdout
     lines = {line.split()[5]: line for line in listed.splitlines()}
     assert lines["./opt/gitlab/bin/gitlab-ctl"].startswith("-rwxr-xr-x root/root")
@@ -48,7 +48,7 @@ def test_contents(packages, version):
     ("version", "form"), [(VERSIONS[0], "# registry_nginx['"), (VERSIONS[1], "# registry['nginx']['")]
 )
 def test_each_template_shows_its_version_s_form(packages, version, form, tmp_path):
-    """The registry's front end is set by another name from 19.2 on."""
+    """The settings of the registry's front end have another name from 19.2 on."""
     subprocess.run(["dpkg-deb", "-x", packages[version], tmp_path], check=True)
     text = (tmp_path / "opt/gitlab/etc/gitlab.rb.template").read_text()
     assert form in text
@@ -59,7 +59,7 @@ def test_each_template_shows_its_version_s_form(packages, version, form, tmp_pat
 
 @pytest.mark.parametrize("module", ["ctl", "api.server"])
 def test_programs_can_be_imported_from_the_package(packages, tmp_path, module):
-    """The package's modules are imported under another name than in the checkout, without the checkout."""
+    """The package's modules have another name than in the checkout, and do not need it."""
     subprocess.run(["dpkg-deb", "--extract", str(packages[VERSIONS[-1]]), str(tmp_path)], check=True)
     library = tmp_path / "opt/gitlab/embedded/lib/standin"
     script = f"import sys; sys.path.insert(0, {str(library)!r}); import gitlab_standin.{module}"

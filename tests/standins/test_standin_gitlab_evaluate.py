@@ -36,14 +36,14 @@ def test_values_and_tables(settings_of):
 
 
 def test_nested_keys_come_into_being(settings_of):
-    """A misspelt key inside a table is no error, and nothing is needed above a nested key."""
+    """A misspelt key inside a table is no error; parents of a nested key are created."""
     assert settings_of("registry['nginx']['ssl_certificat'] = '/x'") == {
         "registry": {"nginx": {"ssl_certificat": "/x"}}
     }
 
 
 def test_the_last_assignment_wins(settings_of):
-    """Twice the same key: the later one holds."""
+    """The later of two assignments to the same key is used."""
     assert settings_of("registry['enable'] = true\nregistry['enable'] = false") == {"registry": {"enable": False}}
 
 
@@ -60,7 +60,7 @@ def test_it_is_ruby(settings_of):
 
 
 def test_assigning_a_local_variable_sets_nothing(settings_of):
-    """`external_url = '…'` is Ruby's local variable: a classic mistake that stays silent."""
+    """`external_url = '…'` sets a local variable of Ruby: a common mistake without an error."""
     assert settings_of("external_url = 'https://gitlab.example.com'") == {}
 
 
@@ -104,14 +104,14 @@ def test_ruby_s_own_errors(settings_of, text, kind):
 
 
 def test_a_syntax_error_names_file_and_line(settings_of, tmp_path):
-    """The place stands at the start of Ruby's message."""
+    """Ruby's message begins with the place."""
     with pytest.raises(EvaluationError, match=rf"^{tmp_path}/gitlab.rb:\d+: syntax error"):
         settings_of("registry['storage'] = {\n")
 
 
 @pytest.mark.parametrize("section", ["nginx-19.2.rb", "nginx-before.rb"])
 def test_the_template_evaluates(settings_of, section):
-    """The laid template is valid, and says nothing but the external URL."""
+    """The template is valid, and sets only the external URL."""
     here = Path(build.__file__).parent
     template = (here / "root/opt/gitlab/etc/gitlab.rb.template").read_text()
     text = template.replace("@NGINX@\n", (here / "debian" / section).read_text())
@@ -120,7 +120,7 @@ def test_the_template_evaluates(settings_of, section):
 
 
 def test_the_template_s_settings_are_known(settings_of):
-    """Every setting that the template shows switched off can be switched on."""
+    """Every commented setting of the template can be enabled."""
     here = Path(build.__file__).parent
     template = (here / "root/opt/gitlab/etc/gitlab.rb.template").read_text()
     lines = [line.removeprefix("# ") if line.startswith("# ") else "" for line in template.splitlines()]

@@ -1,7 +1,7 @@
-"""The API against GitLab's own generated description of it.
+"""The API compared with GitLab's own generated description.
 
-The description is Swagger 2, generated, and loose: what it does not know is `type: string`, arrays lose their brackets,
-null is not mentioned. `strict` says how it is read here; names, statuses and documented types are held to.
+The description is Swagger 2 and imprecise: unknown types are `type: string`, arrays lose their brackets, and null is not
+mentioned. `strict` shows how it is read here. Names, statuses and documented types must match.
 """
 
 import json
@@ -89,7 +89,7 @@ def described():
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """What each call of the list was answered: (status, body or None)."""
+    """The answer to each call of the list: (status, body or None)."""
     with serve(tmp_path_factory.mktemp("gitlab"), SEED) as url:
         token, seen = "", []
         for method, address, body, _ in CALLS:
@@ -110,7 +110,7 @@ def answers(tmp_path_factory):
 
 
 def operation(described, method, address):
-    """The operation that the description has for a call: its path and itself."""
+    """The description of a call: its path and operation."""
     path = "/api/v4" + urlsplit(address).path
     found = []
     for template, operations in described["paths"].items():
@@ -122,7 +122,7 @@ def operation(described, method, address):
 
 
 def strict(schema, described):
-    """The schema as it is meant: no unknown names, null allowed, the generator's guesses left open."""
+    """The schema as intended: no unknown names, null allowed, the generator's guesses ignored."""
     if "$ref" in schema:
         inner = strict(described["definitions"][schema["$ref"].rpartition("/")[2]], described)
         return {"anyOf": [inner, {"type": "array", "items": inner}, {"type": "null"}]}
@@ -169,7 +169,7 @@ def _of(schema):
 
 
 def test_every_endpoint_that_answers_is_checked(described):
-    """What is described and routed here has a call in the list."""
+    """Every endpoint that is described and routed has a call in the list."""
     from provision_lab.standins.gitlab_ce.host.api.http import ROUTES
 
     checked = {(method, operation(described, method, address)[0]) for method, address, _, _ in CALLS}

@@ -1,4 +1,4 @@
-"""The lab's API of files, branches, merge requests and CI lint, asked over HTTP."""
+"""The API of files, branches, merge requests and CI lint, tested over HTTP."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def commit(content: str, branch: str = "main", **more: Any) -> dict[str, Any]:
 
 
 def test_an_empty_repository(ask: Ask) -> None:
-    """No commit, no file; the first commit makes the branch."""
+    """No commit, no file; the first commit creates the branch."""
     assert ask("GET", f"{FILE}?ref=main") == (404, {"message": "404 Commit Not Found"})
     assert ask("GET", "/projects/1")[1]["empty_repo"] is True
     assert ask("POST", FILE, **commit("a\n")) == (201, {"file_path": "ci/a.yml", "branch": "main"})
@@ -60,7 +60,7 @@ def test_an_empty_repository(ask: Ask) -> None:
 
 
 def test_the_optimistic_lock(ask: Ask) -> None:
-    """By the commit that touched this file last; another file's commit does not matter."""
+    """It compares the last commit that changed this file; other files' commits do not matter."""
     ask("POST", FILE, **commit("a"))
     first = ask("GET", f"{FILE}?ref=main")[1]["last_commit_id"]
     ask("POST", "/projects/1/repository/files/other", **commit("x"))
@@ -72,7 +72,7 @@ def test_the_optimistic_lock(ask: Ask) -> None:
 
 
 def test_what_is_refused(ask: Ask) -> None:
-    """A file that is there, one that is not, a branch that is not, a branch that is."""
+    """An existing file, a missing one, a missing branch, an existing branch."""
     ask("POST", FILE, **commit("a"))
     assert ask("POST", FILE, **commit("a"))[1]["message"] == "A file with this name already exists"
     other = "/projects/1/repository/files/x"
@@ -84,7 +84,7 @@ def test_what_is_refused(ask: Ask) -> None:
 
 
 def test_branches(ask: Ask) -> None:
-    """Shown and deleted; the default one stays; one made of another has its files."""
+    """Shown and deleted; the default branch stays; a new branch has its start's files."""
     ask("POST", FILE, **commit("a"))
     ask("POST", "/projects/1/repository/files/x", **commit("x", "feature/new", start_branch="main"))
     place = "/projects/1/repository/branches/feature%2Fnew"
@@ -153,13 +153,13 @@ LINT = [
 @needs_ruby
 @pytest.mark.parametrize(("text", "errors"), LINT, ids=range(len(LINT)))
 def test_lint(text: str, errors: list[str]) -> None:
-    """What GitLab says of wrong configurations."""
+    """GitLab's errors for invalid configurations."""
     assert check_configuration(text)[0] == errors
 
 
 @needs_ruby
 def test_lint_answers(ask: Ask) -> None:
-    """200 for good and bad ones; warnings beside."""
+    """200 for valid and invalid ones, with warnings."""
     place = "/projects/1/ci/lint"
     status, good = ask("POST", place, content=GOOD)
     assert (status, good["valid"], good["errors"], good["warnings"]) == (200, True, [], [])

@@ -1,4 +1,4 @@
-"""What gitlab.rb's settings come to, by version."""
+"""The configuration that gitlab.rb's settings lead to, by version."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_urls_that_are_refused(settings, message):
 
 
 def test_front_end_configuration():
-    """One TLS server for the application, one for the registry, and the redirect that was asked for."""
+    """One TLS server for the application, one for the registry, and the requested redirect."""
     settings = WITH_REGISTRY | {"nginx": {"redirect_http_to_https": True, "listen_addresses": ["*", "127.0.0.1"]}}
     text = configs.render_nginx(derive(settings, TODAY))
     assert text.count("listen *:443 ssl;") == text.count("listen 127.0.0.1:443 ssl;") == 1
@@ -97,7 +97,7 @@ def storage_in(text):
 
 
 def registry_with(storage, **more):
-    """A registry whose gitlab.rb says this storage."""
+    """A registry with this storage in gitlab.rb."""
     return derive(WITH_REGISTRY | {"registry": {"storage": storage, **more}}, TODAY).registry
 
 
@@ -112,7 +112,7 @@ def test_storage_is_written_verbatim_with_omnibus_s_own_keys():
 
 
 def test_own_cache_and_delete_stay():
-    """What gitlab.rb says of them is not overruled."""
+    """The values of gitlab.rb are kept."""
     storage = {
         "filesystem": {"rootdirectory": "/r"},
         "cache": {"blobdescriptor": "redis"},
@@ -129,7 +129,7 @@ def test_without_storage_it_is_a_folder():
 
 @pytest.mark.parametrize("name", ["s3", "s3aws", "s3_v2"])
 def test_every_name_of_the_s3_driver_runs(name):
-    """They are aliases; distribution 2.8 knows the one."""
+    """They are aliases; distribution 2.8 has only one name."""
     storage = {name: {"bucket": "b", "regionendpoint": "https://s3.example.com"}}
     text = configs.render_registry_to_run(registry_with(storage), TODAY, **SAID)
     assert storage_in(text)["s3"] == storage[name]
@@ -137,7 +137,7 @@ def test_every_name_of_the_s3_driver_runs(name):
 
 @pytest.mark.parametrize(("version", "endpoint"), [(OLD, "s3.example.com"), (TODAY, configs.NOWHERE)])
 def test_an_endpoint_without_a_scheme_is_not_reached_from_19_0(version, endpoint):
-    """Before, the older driver added the scheme itself."""
+    """Before, the older driver added the scheme."""
     storage = {"s3": {"bucket": "b", "regionendpoint": "s3.example.com"}}
     text = configs.render_registry_to_run(registry_with(storage), version, **SAID)
     assert storage_in(text)["s3"]["regionendpoint"] == endpoint
@@ -145,7 +145,7 @@ def test_an_endpoint_without_a_scheme_is_not_reached_from_19_0(version, endpoint
 
 
 def test_auth_points_to_the_external_url():
-    """Clients are sent to `<external_url>/jwt/auth` for service container_registry."""
+    """Clients are redirected to `<external_url>/jwt/auth` for service container_registry."""
     text = configs.render_registry(registry_with({"filesystem": {}}), **SAID)
     assert "realm: https://gitlab.example.com/jwt/auth\n    service: container_registry\n" in text
 

@@ -1,4 +1,4 @@
-"""The lab's gitlab-runner against what is known of the real one: each fact is a test, run as a program."""
+"""The lab's gitlab-runner compared with the real one: each known fact is a test that runs the program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _START = f"import sys; sys.path[0] = {str(PROGRAM.parent)!r}; from host.cli impo
 
 @dataclass
 class FakeGitLab:
-    """An API that knows some tokens, and remembers what it was asked."""
+    """An API with some valid tokens, which records the requests."""
 
     url: str = ""
     tokens: set[str] = field(default_factory=lambda: {TOKEN, OLD_TOKEN})
@@ -41,7 +41,7 @@ class FakeGitLab:
     asked: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and body, as the real API's description has them."""
+        """Status and body, as in the real API's description."""
         self.asked.append((method, path.removeprefix("/api/v4"), body))
         if self.broken:
             return 500, {}
@@ -63,7 +63,7 @@ class FakeGitLab:
         return 404, {}
 
     def paths(self) -> list[str]:
-        """What was asked, as `METHOD path`."""
+        """The requests, as `METHOD path`."""
         return [f"{method} {path}" for method, path, _ in self.asked]
 
 
@@ -120,11 +120,11 @@ class Runner:
 
     @property
     def switches(self) -> Path:
-        """Where a job is put for it."""
+        """The folder for jobs."""
         return self.folder / "switches"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """A clean one: stray variables would end in config.toml."""
+        """A clean environment: stray variables would be written to config.toml."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -152,7 +152,7 @@ class Runner:
         return found
 
     def write(self, text: str) -> None:
-        """Lays its file."""
+        """Writes its file."""
         self.config.parent.mkdir(exist_ok=True, mode=0o700)
         self.config.write_text(text)
 
@@ -165,7 +165,7 @@ def runner(tmp_path: Path) -> Runner:
 
 
 def entry(url: str, token: str = TOKEN, name: str = "one") -> str:
-    """An entry by hand, with a comment and a key that nobody knows."""
+    """An entry with a comment and an unknown key."""
     return (
         "# by hand\nconcurrent = 2\n[[runners]]\n"
         f'  name = "{name}"\n  url = "{url}"\n  token = "{token}"\n  executor = "shell"\n  our_note = "x"\n'
@@ -252,7 +252,7 @@ def test_file_is_the_real_ones_byte_for_byte(runner: Runner, gitlab: FakeGitLab,
 def test_created_token_refuses_what_the_server_holds(
     runner: Runner, gitlab: FakeGitLab, words: tuple[str, ...]
 ) -> None:
-    """Those flags live on the server now: fatal with --token, ignored with a warning by --registration-token."""
+    """The server stores those settings now: fatal with --token, ignored with --registration-token."""
     refused = runner.register(gitlab.url, "--token", TOKEN, *words)
     assert refused.returncode == 1
     assert "FATAL: Runner configuration other than name and executor configuration is reserved" in refused.stderr
@@ -263,7 +263,7 @@ def test_created_token_refuses_what_the_server_holds(
 
 
 def test_locked_as_it_is_anyway_is_no_reason(runner: Runner, gitlab: FakeGitLab) -> None:
-    """`--locked` alone says the default, and passes."""
+    """`--locked` alone is the default, and is accepted."""
     assert runner.register(gitlab.url, "--token", TOKEN, "--locked").returncode == 0
 
 
@@ -316,7 +316,7 @@ def test_refused_token(runner: Runner, gitlab: FakeGitLab) -> None:
 
 
 def test_every_flag_has_its_twin_in_the_environment(runner: Runner, gitlab: FakeGitLab) -> None:
-    """The whole registration by environment; and a stray DOCKER_HOST ends in the file."""
+    """The whole registration by environment; a stray DOCKER_HOST is written to the file."""
     twins = {"CI_SERVER_URL": gitlab.url, "CI_SERVER_TOKEN": TOKEN, "RUNNER_NAME": "env", "RUNNER_EXECUTOR": "docker"}
     twins |= {"DOCKER_IMAGE": "i", "DOCKER_PRIVILEGED": "true", "DOCKER_VOLUMES": "/a,/b", "DOCKER_TLS_VERIFY": "1"}
     done = runner("register", REGISTER_NON_INTERACTIVE="true", DOCKER_HOST="tcp://stray:2375", **twins)
@@ -366,7 +366,7 @@ def test_template_fills_what_is_empty(runner: Runner, gitlab: FakeGitLab, tmp_pa
 def test_later_failure_unregisters(
     runner: Runner, gitlab: FakeGitLab, leave: tuple[str, ...], asked: list[str]
 ) -> None:
-    """An executor that does not exist is found out after the token was verified."""
+    """An executor that does not exist is detected after the token was verified."""
     done = runner("register", "-n", "--url", gitlab.url, "--token", TOKEN, "--executor", "nonsense", *leave)
     assert done.returncode == 1
     assert "PANIC: Invalid executor specified" in done.stderr
@@ -374,7 +374,7 @@ def test_later_failure_unregisters(
 
 
 def test_questions(runner: Runner, gitlab: FakeGitLab) -> None:
-    """Without --non-interactive it asks, and says so when nobody answers."""
+    """Without --non-interactive it asks, and fails at the end of input."""
     answers = f"{gitlab.url}\nby-hand\ndocker\nalpine\n"
     assert runner("register", "--token", TOKEN, stdin=answers).returncode == 0
     assert (runner.entries()[0]["name"], runner.entries()[0]["docker"]["image"]) == ("by-hand", "alpine")
@@ -384,7 +384,7 @@ def test_questions(runner: Runner, gitlab: FakeGitLab) -> None:
 
 
 def test_unknown_flag(runner: Runner) -> None:
-    """As Go's programs say it."""
+    """The error of Go programs."""
     done = runner("register", "--dockerimage", "x")
     assert done.returncode == 1
     assert "flag provided but not defined: -dockerimage" in done.stderr
@@ -417,7 +417,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", ["flag", "named", "none"])
 def test_private_authority(runner: Runner, authority: Path, how: str) -> None:
-    """tls-ca-file, or certs/<host>.crt beside config.toml; else x509 says who signed it."""
+    """tls-ca-file, or certs/<host>.crt beside config.toml; otherwise x509's error about the issuer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "ca.crt", authority / "key.pem")
     words: tuple[str, ...] = ()
@@ -445,7 +445,7 @@ def test_private_authority(runner: Runner, authority: Path, how: str) -> None:
     ],
 )
 def test_verify(runner: Runner, gitlab: FakeGitLab, token: str, code: int, text: str) -> None:
-    """The text says which kind and whether; only a refusal ends with 1; the file is left alone."""
+    """The text names the kind of token and the result; only a refusal ends with 1; the file is unchanged."""
     runner.write(entry(gitlab.url, token))
     before = runner.config.read_text()
     done = runner("verify")
@@ -455,7 +455,7 @@ def test_verify(runner: Runner, gitlab: FakeGitLab, token: str, code: int, text:
 
 
 def test_verify_takes_trouble_for_success(runner: Runner, gitlab: FakeGitLab) -> None:
-    """Network and 5xx errors end with 0: only the text tells."""
+    """Network and 5xx errors end with 0: only the text shows them."""
     gitlab.broken = True
     runner.write(entry(gitlab.url))
     failing = runner("verify")
@@ -486,7 +486,7 @@ def test_verify_without_a_match(runner: Runner) -> None:
     ("token", "path"), [(TOKEN, "DELETE /runners/managers"), (OLD_TOKEN, "DELETE /runners")], ids=["glrt", "old"]
 )
 def test_unregister(runner: Runner, gitlab: FakeGitLab, token: str, path: str) -> None:
-    """Of a created runner only the manager goes."""
+    """Of a runner that was created in GitLab, only the manager is deleted."""
     runner.write(entry(gitlab.url, token))
     done = runner("unregister", "--name", "one")
     assert done.returncode == 0, done.stderr
@@ -504,7 +504,7 @@ def test_unregister_refused(runner: Runner, gitlab: FakeGitLab) -> None:
 
 
 def test_unregister_needs_to_know_whom(runner: Runner) -> None:
-    """Neither name nor token; a name that is not there."""
+    """Neither name nor token; a name that does not exist."""
     runner.write(entry("http://127.0.0.1:9"))
     assert "at least one of --name or --token must be specified" in runner("unregister").stderr
     assert "could not find a runner with the name 'x'" in runner("unregister", "--name", "x").stderr
@@ -542,12 +542,12 @@ def test_lint(runner: Runner, text: str, code: int, says: str) -> None:
 
 
 def test_lint_of_a_missing_file(runner: Runner) -> None:
-    """An explicit check of nothing fails."""
+    """A missing file is an error."""
     assert runner("lint").returncode == 1
 
 
 def test_version(runner: Runner) -> None:
-    """Version first, on stdout, no other line before it."""
+    """The version is the first line on stdout."""
     done = runner("--version")
     assert done.stdout.startswith("Version:      19.3.0\n")
     assert done.stderr == ""
@@ -574,13 +574,13 @@ def test_system_id_form(runner: Runner) -> None:
 
 @dataclass
 class Service:
-    """`gitlab-runner run` under way, its log read as it comes."""
+    """A running `gitlab-runner run`, whose log is read continuously."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
 
     def wait_for(self, what: str | Callable[[], bool], seconds: float = 10) -> None:
-        """Until the log has a line with the text, or the condition holds."""
+        """Waits until the log has a line with the text, or the condition holds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if what() if callable(what) else any(what in line for line in self.lines):
@@ -609,7 +609,7 @@ def service(runner: Runner) -> Iterator[Service]:
 
 
 def test_run_reloads_by_time_and_keeps_the_old_file(runner: Runner, gitlab: FakeGitLab) -> None:
-    """A changed file is taken within 3 s without a restart; a broken one is logged and the old one kept."""
+    """A changed file is loaded within 3 s without a restart; an invalid one is logged and not used."""
     runner.write(entry(gitlab.url))
     with service(runner) as run:
         run.wait_for("Configuration loaded")
@@ -626,7 +626,7 @@ def test_run_reloads_by_time_and_keeps_the_old_file(runner: Runner, gitlab: Fake
 
 
 def test_run_without_a_file(runner: Runner) -> None:
-    """A fresh installation runs and says that it has none."""
+    """A fresh installation runs and logs that it has no file."""
     with service(runner) as run:
         run.wait_for("ERROR: Failed to load config")
         assert run.process.poll() is None
@@ -642,7 +642,7 @@ def test_run_with_concurrent_0_is_fatal(runner: Runner) -> None:
 
 @pytest.mark.parametrize(("sent", "how"), [(signal.SIGTERM, "canceled"), (signal.SIGQUIT, "success")])
 def test_stop_and_jobs(runner: Runner, gitlab: FakeGitLab, sent: signal.Signals, how: str) -> None:
-    """A stop kills the job; SIGQUIT lets it end; a reload does it no harm."""
+    """A stop kills the job; SIGQUIT lets it finish; a reload does not affect it."""
     runner.write(entry(gitlab.url))
     go = runner.folder / "go"
     with service(runner) as run:
@@ -661,14 +661,14 @@ def test_stop_and_jobs(runner: Runner, gitlab: FakeGitLab, sent: signal.Signals,
 
 
 def test_run_rests_after_refusals(runner: Runner, gitlab: FakeGitLab) -> None:
-    """A refused token is said in the log."""
+    """A refused token is logged."""
     runner.write(entry(gitlab.url, "glrt-gone"))
     with service(runner) as run:
         run.wait_for("ERROR: Checking for jobs... forbidden")
 
 
 def test_run_renews_a_token_and_rewrites_the_file(runner: Runner, gitlab: FakeGitLab) -> None:
-    """A token near its end is replaced by itself, at the cost of every comment."""
+    """An expiring token is replaced, which loses every comment of the file."""
     dates = "  token_obtained_at = 2020-01-01T00:00:00Z\n  token_expires_at = 2020-02-01T00:00:00Z\n"
     runner.write(entry(gitlab.url) + dates)
     with service(runner) as run:

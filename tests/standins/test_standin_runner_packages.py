@@ -1,4 +1,4 @@
-"""The packages of the lab's gitlab-runner, as dpkg sees them."""
+"""The packages of the lab's gitlab-runner, read by dpkg."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_runner_wants_its_own_helper_images(packages: dict[str, Path], version: 
 
 
 def test_unpacked_program_says_its_version(packages: dict[str, Path], tmp_path: Path) -> None:
-    """What the package lays runs, and is of the package's version; 19.2 has no `lint`."""
+    """The unpacked program runs and has the package's version; 19.2 has no `lint`."""
     subprocess.run(["dpkg-deb", "-x", packages["gitlab-runner_19.2.0-1"], tmp_path], check=True)
     share = tmp_path / "usr/share/gitlab-runner"
     assert (tmp_path / "usr/bin/gitlab-runner").stat().st_mode & 0o777 == 0o755
@@ -54,7 +54,7 @@ def test_unpacked_program_says_its_version(packages: dict[str, Path], tmp_path: 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm"])
 def test_maintainer_scripts_parse(packages: dict[str, Path], tmp_path: Path, script: str) -> None:
-    """Shell reads them."""
+    """sh can parse them."""
     subprocess.run(["dpkg-deb", "-e", packages["gitlab-runner_19.3.0-1"], tmp_path], check=True)
     subprocess.run(["sh", "-n", tmp_path / script], check=True)
     assert (tmp_path / script).stat().st_mode & 0o111

@@ -1,4 +1,4 @@
-"""Locks that the kernel frees, and a cache that holds only what is complete."""
+"""Locks that the kernel frees, and a cache that holds only complete entries."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
 
 
 def test_one_at_a_time_and_no_file_left(tmp_path: Path) -> None:
-    """Twenty that add one after the other lose no step, and the lock's file is gone."""
+    """Twenty processes that add one after the other lose nothing, and the lock file is removed."""
     path, count = tmp_path / "below" / "a.lock", [0]
 
     def add(_: int) -> None:
@@ -40,7 +40,7 @@ def test_one_at_a_time_and_no_file_left(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
-    """Held by another process the lock is waited for, with an end; kill -9 of the holder frees it."""
+    """Waiting for another process's lock has a limit; kill -9 of the holder frees it."""
     path, ready = tmp_path / "a.lock", multiprocessing.Event()
     holder = multiprocessing.Process(target=hold, args=(path, ready))
     holder.start()
@@ -56,7 +56,7 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
 
 
 def test_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight that want an entry at once get the same one, made once; it never shows half made."""
+    """Eight processes that need an entry at once get the same one, built once; it never shows incomplete."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
     made = []
 
@@ -73,7 +73,7 @@ def test_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_failed_make_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be made is not there, and what a killed run left half made is replaced."""
+    """A failed build leaves no entry, and the incomplete one of a killed process is replaced."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
     (tmp_path / "base-1.draft").mkdir()
     (tmp_path / "base-1.draft" / "half").write_text("")
@@ -88,7 +88,7 @@ def test_a_failed_make_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_unused_entries_go_after_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new entry clears those of its kind that nobody used for a week or uses now, and only those."""
+    """A new entry removes those of its kind that were not used for a week and are not in use."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
     for name, days in (("base-old", 8), ("base-recent", 2), ("apt-old", 8)):
         (tmp_path / name).mkdir()
@@ -109,7 +109,7 @@ def test_unused_entries_go_after_a_week(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_hash_sees_names_contents_and_modes_but_no_compiled_python(tmp_path: Path) -> None:
-    """Anything that changes a stand-in changes its hash; running it does not."""
+    """Changing a stand-in changes its hash; running it does not."""
     file = tmp_path / "a.py"
     file.write_text("1")
     seen = [cache.hash_of_files(tmp_path)]
@@ -126,7 +126,7 @@ def test_the_hash_sees_names_contents_and_modes_but_no_compiled_python(tmp_path:
 
 
 def test_nothing_below_a_mount_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that something is mounted in is refused: removal would reach into it."""
+    """A folder with a mount below it is not removed."""
     removed: list[Path] = []
     # Should the guard ever fail, /proc is not the place to see it.
     monkeypatch.setattr(shutil, "rmtree", removed.append)

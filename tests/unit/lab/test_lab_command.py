@@ -1,4 +1,4 @@
-"""`provision lab` where there is no lab, and where there cannot be one."""
+"""`provision lab` without a lab, and where a lab is not possible."""
 
 import os
 import subprocess
@@ -17,19 +17,19 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_status_without_labs_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing there is no error."""
+    """No lab is not an error."""
     assert exit_code_of(["lab", "status"]) == 0
     assert capsys.readouterr().out == "there is no lab; to boot one: provision lab up\n"
 
 
 def test_ssh_without_a_lab_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 2, and what to type."""
+    """Exit code 2, with the next step."""
     assert exit_code_of(["lab", "ssh", "gitlab"]) == 2
     assert capsys.readouterr().err == "error: there is no lab lab\n  → provision lab up\n"
 
 
 def test_real_packages_need_an_inventory(capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped one names the lab's own repositories."""
+    """The lab's own inventory names the lab's own repositories."""
     assert exit_code_of(["lab", "up", "--real"]) == 2
     assert "--real needs --inventory" in capsys.readouterr().err
 
@@ -37,7 +37,7 @@ def test_real_packages_need_an_inventory(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_broken_inventory_is_refused_before_anything_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """File and line of the fault; no folder of a lab appears."""
+    """The error has file and line; no lab's folder is created."""
     path = tmp_path / "x.toml"
     path.write_text("[hosts.a]\nadress = 1\n")
     assert exit_code_of(["lab", "up", "-i", str(path)]) == 2
@@ -46,7 +46,7 @@ def test_a_broken_inventory_is_refused_before_anything_is_made(
 
 
 def test_missing_programs_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to install."""
+    """With the packages to install."""
     if os.geteuid() != 0:
         pytest.skip("without root that is what is said first")
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -57,7 +57,7 @@ def test_missing_programs_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_root_it_says_sudo() -> None:
-    """Nobody may boot hosts: exit 2, with the way out."""
+    """Without root: exit code 2, with the next step."""
     if os.geteuid() != 0:
         pytest.skip("drops root to find out")
     # Imported first: nobody may not read a Python that lies in root's home.

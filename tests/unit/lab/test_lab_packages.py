@@ -1,4 +1,4 @@
-"""The lab's packages and repositories, read by dpkg and apt's own checks."""
+"""The lab's packages and repositories, read by dpkg and by apt's own checks."""
 
 import gzip
 import hashlib
@@ -36,12 +36,12 @@ def deb(tmp_path: Path) -> Path:
 
 
 def output(*argv: str | Path) -> str:
-    """What a program prints; it must not fail."""
+    """The output of a program that must succeed."""
     return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=True).stdout
 
 
 def test_dpkg_reads_the_package(deb: Path, tmp_path: Path) -> None:
-    """Fields, script, files, owner and mode are what dpkg-deb sees."""
+    """dpkg-deb reads fields, script, files, owner and mode."""
     assert deb.name == "tool_1.0-1~debian.12~bookworm_all.deb"
     assert output("dpkg-deb", "--field", deb, "Package", "Version") == (
         "Package: tool\nVersion: 5:1.0-1~debian.12~bookworm\n"
@@ -85,7 +85,7 @@ def test_the_repository_is_signed_and_its_sums_are_true(deb: Path, tmp_path: Pat
 
 
 def test_private_keys_are_thrown_away(tmp_path: Path) -> None:
-    """What is kept of a signing key is its public half."""
+    """Only the public half of a signing key is kept."""
     keys = signers(["docker"])
     ring = keys["docker"].ring
     discard(keys, tmp_path)

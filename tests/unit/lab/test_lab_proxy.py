@@ -1,4 +1,4 @@
-"""The delaying proxy: what it costs and what it counts."""
+"""The proxy with latency: what it costs and what it counts."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ SLOW = 2.0  # what a busy machine may add
 
 @contextlib.contextmanager
 def server(greeting: bytes = b"") -> Iterator[int]:
-    """Echoes what it is told, line by line, after a greeting; its port."""
+    """A server that greets and echoes lines; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -47,7 +47,7 @@ def test_each_question_costs_a_round_trip() -> None:
 
 
 def test_a_server_that_speaks_first_is_heard_after_two_round_trips() -> None:
-    """Handshake, then the greeting's way: what a real line costs."""
+    """Handshake, then the greeting, as on a real connection."""
     with server(b"hello") as port, Proxy("127.0.0.1", port, round_trip=ROUND_TRIP) as proxy:
         started = time.monotonic()
         with socket.create_connection((proxy.address, proxy.port)) as client:
@@ -56,7 +56,7 @@ def test_a_server_that_speaks_first_is_heard_after_two_round_trips() -> None:
 
 
 def test_much_at_once_is_delayed_only_once() -> None:
-    """8 MB one way come whole and in order, and late but once."""
+    """8 MB in one direction arrive complete and in order, delayed once."""
     data = bytes(range(256)) * 32768
     with server() as port, Proxy("127.0.0.1", port, round_trip=ROUND_TRIP) as proxy:
         started = time.monotonic()
@@ -71,7 +71,7 @@ def test_much_at_once_is_delayed_only_once() -> None:
 
 
 def test_nobody_there_ends_the_connection() -> None:
-    """A port where nobody listens is a closed connection, not a silent one."""
+    """If the target refuses, the connection is closed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (

@@ -1,4 +1,4 @@
-"""What is known of labs: names, subnets, processes, kernel settings."""
+"""Records of labs: names, subnets, processes, kernel settings."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_comes_back_as_it_was() -> None:
-    """Saved and loaded, a record is equal; of a lab that is not there there is none."""
+    """Saved and loaded, a record is equal; a lab that does not exist has none."""
     host = LabHost("gitlab", "198.18.3.10", ubuntu=True, sshd_port=2222, sudo="password", names=("a", "b"), disk_mb=5)
     owner = processes.identify(os.getpid())
     record = Record("x", "198.18.3.0/24", (host,), Image(), Server(), owner, True, False, {"a/b": "1"})
@@ -31,7 +31,7 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 def test_a_record_of_another_version_counts_as_none() -> None:
-    """It is no error: such a lab is half a lab, to be taken down by its name."""
+    """No error: the lab is incomplete, and can be taken down by its name."""
     Record("x", "198.18.3.0/24", (), Image(), Server()).save()
     path = state.root() / "x" / "lab.json"
     path.write_text(path.read_text().replace('"subnet"', '"network"'))
@@ -43,7 +43,7 @@ def test_a_record_of_another_version_counts_as_none() -> None:
 
 @pytest.mark.parametrize("name", ["", "Upper", "a/b", "../x", "-x", "a" * 21])
 def test_names_that_labs_cannot_have(name: str) -> None:
-    """A lab's name becomes a folder's and an interface's."""
+    """A lab's name becomes part of a folder and an interface."""
     with pytest.raises(LabError, match="cannot be a lab's name"):
         Lab(name, ())
 
@@ -56,7 +56,7 @@ def test_names_that_hosts_cannot_have(name: str) -> None:
 
 
 def test_bridges_have_short_names() -> None:
-    """Interface names end at 15 characters; long names differ still."""
+    """Interface names have at most 15 characters; long lab names still get different ones."""
     assert network.bridge_name("lab") == "pv-lab"
     names = {network.bridge_name(f"a-long-name-of-lab-{n}") for n in range(10)}
     assert len(names) == 10
@@ -64,7 +64,7 @@ def test_bridges_have_short_names() -> None:
 
 
 def test_subnets_are_given_once() -> None:
-    """lab has its own; others get the first that is free, never lab's."""
+    """lab has its own; others get the first free one, never lab's."""
     taken = ["198.18.1.0/24", "198.18.3.0/24"]
     free = network.free_subnet("other", taken)
     assert free not in (*taken, "198.18.0.0/24")
@@ -74,7 +74,7 @@ def test_subnets_are_given_once() -> None:
 
 
 def test_a_process_is_not_mistaken_for_a_later_one() -> None:
-    """Alive while it runs; not when it has ended, was not reaped, or when its id is another's."""
+    """Alive while it runs; not as a zombie, after its end, or when its id is reused."""
     child = subprocess.Popen(["sleep", "60"])
     identity = processes.identify(child.pid)
     assert identity is not None
@@ -88,7 +88,7 @@ def test_a_process_is_not_mistaken_for_a_later_one() -> None:
 
 
 def test_only_the_labs_own_processes_are_its_own(tmp_path: Path) -> None:
-    """A service with the lab's folder as its last word is the lab's; an editor on a file of it, or another lab's, is not."""
+    """A service whose last argument is the lab's folder is the lab's; an editor or another lab's service is not."""
     lab, other = tmp_path / "lab", tmp_path / "lab2"
     wait = "import sys; sys.stdin.read()"
     commands = {
@@ -111,14 +111,14 @@ def test_only_the_labs_own_processes_are_its_own(tmp_path: Path) -> None:
     [("/s/lab/hosts/a/root", True), ("/s/lab2/hosts/a/root", False), ("/s/lab", True), ("/s", False)],
 )
 def test_hosts_are_known_by_their_tree(tree: str, ours: bool) -> None:
-    """A systemd-nspawn is the lab's when its tree lies below the lab's folder."""
+    """A systemd-nspawn is the lab's when its tree is below the lab's folder."""
     argv = ["/usr/bin/systemd-nspawn", "--quiet", f"--directory={tree}"]
     assert processes.is_nspawn(argv, Path("/s/lab")) is ours
     assert not processes.is_nspawn(["vim", f"--directory={tree}"], Path("/s/lab"))
 
 
 def test_kernel_settings_are_raised_once_and_put_back_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two labs: the first raises, the second remembers what was before; the last one to go puts it back."""
+    """Of two labs, the first raises and both record the original value; the last one restores it."""
     monkeypatch.setattr(kernel, "_SYSCTL", tmp_path)
     setting = tmp_path / "low"
     setting.write_text("128\n")

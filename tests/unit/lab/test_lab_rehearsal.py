@@ -1,4 +1,4 @@
-"""Any inventory turned to the lab: what the overlay changes, and what it leaves."""
+"""An inventory redirected to the lab: what the overlay changes, and what it keeps."""
 
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def rehearsed(
 
 
 def test_the_servers_names_and_paths_come_from_the_inventory(tmp_path: Path) -> None:
-    """Names for the certificate, where GitLab looks for it, who logs in, and the bucket."""
+    """Names and path of the certificate, the login, and the bucket."""
     path = tmp_path / "estate.toml"
     path.write_text(ESTATE)
     hosts, server = rehearsal.plan([path])
@@ -117,7 +117,7 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Versions become whatever the lab has, the edition the stand-in's."""
+    """Versions become those of the lab, the edition the stand-in's."""
     _, files = rehearsed(tmp_path, monkeypatch)
     settings = load(files).hosts[0].settings
     assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == ("ce", "*", "*")
@@ -125,7 +125,7 @@ def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch:
 
 
 def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lab's GitLab makes their tokens; relative paths of other secrets still name the same files."""
+    """The lab's GitLab creates their tokens; relative paths of other secrets name the same files."""
     _, files = rehearsed(tmp_path, monkeypatch)
     runner = load(files).hosts[1].settings.all(Runner)[0]
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
@@ -134,7 +134,7 @@ def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch
 
 
 def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No mirrors and no loosened pins: the hosts get the real thing."""
+    """No mirrors, and pins stay: the hosts install the real packages."""
     _, files = rehearsed(tmp_path, monkeypatch, internet=True)
     settings = load(files).hosts[0].settings
     assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == (
@@ -146,7 +146,7 @@ def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monke
 
 
 def test_a_certificate_to_upload_is_the_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing lies on the host then: the pair comes from the lab's folder."""
+    """The host has no certificate then: the pair comes from the lab's folder."""
     table = '[registry.certificate]\nlocal_fullchain = "a.pem"\nlocal_key = "a.key"\n[registry.s3]'
     lab, files = rehearsed(tmp_path, monkeypatch, ESTATE.replace("[registry.s3]", table))
     assert (lab.server.fullchain, lab.server.key) == ("", "")

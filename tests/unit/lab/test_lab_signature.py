@@ -1,4 +1,4 @@
-"""Signature Version 4 on the server's side, against AWS's own example and against the real client."""
+"""Signature Version 4 on the server's side, compared with AWS's own example and the real client."""
 
 import pytest
 
@@ -9,7 +9,7 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def example(**changes: str) -> dict[str, str]:
-    """The request of AWS's "Authenticating Requests: GET Object" example, as WSGI hands it over."""
+    """The request of AWS's "Authenticating Requests: GET Object" example, as a WSGI environment."""
     signed = "host;range;x-amz-content-sha256;x-amz-date"
     signature = "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
     credential = f"{ACCESS}/20130524/us-east-1/s3/aws4_request"
@@ -28,7 +28,7 @@ def example(**changes: str) -> dict[str, str]:
 
 
 def test_awss_own_example_is_accepted() -> None:
-    """The published request with its published signature passes."""
+    """The published request with its published signature is accepted."""
     verify(example(), ACCESS, SECRET)
 
 
@@ -46,21 +46,21 @@ def test_awss_own_example_is_accepted() -> None:
     ],
 )
 def test_what_is_not_signed_so_is_refused(changes: dict[str, str], secret: str, code: str) -> None:
-    """Another secret, a changed request, no or half a signature: refused in S3's words."""
+    """Another secret, a changed request, a missing or partial signature: refused with S3's errors."""
     with pytest.raises(BadSignature) as refused:
         verify(example(**changes), ACCESS, secret)
     assert (refused.value.code, refused.value.status) == (code, "403 Forbidden")
 
 
 def test_an_unknown_key_is_named_so() -> None:
-    """S3 tells an unknown key from a wrong signature."""
+    """S3 distinguishes an unknown key from a wrong signature."""
     with pytest.raises(BadSignature) as refused:
         verify(example(), "AKIAOTHER", SECRET)
     assert refused.value.code == "InvalidAccessKeyId"
 
 
 def test_the_payloads_hash_is_required() -> None:
-    """Without x-amz-content-sha256 (as curl signs by itself) S3 answers 400, and so do we."""
+    """Without x-amz-content-sha256 (as curl signs by itself), S3 answers 400, and so does the lab."""
     request = example()
     del request["HTTP_X_AMZ_CONTENT_SHA256"]
     with pytest.raises(BadSignature) as refused:
@@ -72,7 +72,7 @@ def test_the_payloads_hash_is_required() -> None:
     "url", ["/b/a%20b/%C3%BC%2Bc~d", "/b?list-type=2&prefix=a%2Fb%20c&delimiter=%2F", "/b?uploads", "/"]
 )
 def test_botocore_signs_what_we_accept(url: str) -> None:
-    """The real client's signature of awkward paths and queries is the one that we compute."""
+    """The real client's signatures of unusual paths and queries are accepted."""
     from botocore.auth import S3SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
