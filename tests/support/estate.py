@@ -1,22 +1,22 @@
-"""A GitLab of the lab on loopback and a host that remembers, with the real engine between: for tasks that ask the API."""
+"""A GitLab of the lab on loopback and a host with a state file, with the real engine between them: for tasks with API queries."""
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from provision.engine.catalogue import load_inventory as load
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message
 from provision.engine.run import HostPlay, Run
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 from provision.testing import LocalSession
+from tests.support.report import RunReport
 
 PROJECT = "root/hello"
 SEED = {"api_token": "the-api-token", "users": {"root": "p", "sammy": "p"}, "projects": [PROJECT, "root/other"]}
@@ -24,44 +24,8 @@ BASE = '[hosts.gitlab]\ngroups = ["gitlab"]\n[hosts.runner-1]\ngroups = ["runner
 Record = dict[str, Any]
 
 
-@dataclass
-class Told:
-    """What a run told. Its exit code would be `code`."""
-
-    code: int = 0
-    events: list[Event] = field(default_factory=list)
-
-    def on(self, event: Event) -> None:
-        """Keeps an event."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    @property
-    def changes(self) -> list[str]:
-        """In words."""
-        return [one.summary for one in self.events if isinstance(one, ChangeEvent)]
-
-    @property
-    def diffs(self) -> str:
-        """All of them."""
-        return "\n".join(one.diff for one in self.events if isinstance(one, ChangeEvent))
-
-    @property
-    def messages(self) -> list[str]:
-        """Notes."""
-        return [one.text for one in self.events if isinstance(one, Message)]
-
-    @property
-    def error(self) -> ErrorEvent:
-        """The one error."""
-        (found,) = [one for one in self.events if isinstance(one, ErrorEvent)]
-        return found
-
-
 class Estate:
-    """GitLab at `url`, seen through a recorder; `before` is called with each request on its way, and may meddle."""
+    """GitLab behind a recorder at `url`. `before` is called with each request, before it is forwarded."""
 
     def __init__(self, folder: Path, behind: str, serve: Callable[..., Any], reply: Any) -> None:
         self.folder, self.behind = folder, behind
@@ -75,32 +39,32 @@ class Estate:
 
     def _forward(self, asked: Any) -> Any:
         self.asked.append(f"{asked.method} {urlsplit(asked.path).path.removeprefix('/api/v4')}")
-        body = asked.body if asked.body.startswith(b"{") else b"{}"
-        self.bodies.append(json.loads(body))
+        sent = asked.body if asked.body.startswith(b"{") else b"{}"
+        self.bodies.append(json.loads(sent))
         self.before(asked.method, asked.path)
         names = ("content-type", "private-token")
         headers = {name: asked.headers[name] for name in names if name in asked.headers}
         request = urllib.request.Request(self.behind + asked.path, asked.body or None, headers, method=asked.method)
-        status, said, told = _answer(request)
-        return self._reply(status, said, {"Content-Type": told.get("Content-Type", "")})
+        status, body, returned = _answer(request)
+        return self._reply(status, body, {"Content-Type": returned.get("Content-Type", "")})
 
     def ask(self, method: str, path: str, **data: Any) -> Any:
-        """What an administrator asks, past the recorder; the answer's JSON."""
+        """An administrator's request, without the recorder; the answer's JSON."""
         headers = {"PRIVATE-TOKEN": "the-api-token", "Content-Type": "application/json"}
         text = json.dumps(data).encode() if data else None
         request = urllib.request.Request(f"{self.behind}/api/v4{path}", text, headers, method=method)
-        status, said, _ = _answer(request)
-        assert status < 400, f"{method} {path}: {status} {said!r}"
-        return json.loads(said) if said else None
+        status, answer, _ = _answer(request)
+        assert status < 400, f"{method} {path}: {status} {answer!r}"
+        return json.loads(answer) if answer else None
 
     def faults(self, *faults: Record) -> None:
-        """GitLab answers so from now on."""
+        """Makes GitLab give these wrong answers from now on."""
         path = self.folder / "gitlab/etc/gitlab-standin/api-faults.json"
         path.write_text(json.dumps(faults))
 
     @property
     def project(self) -> str:
-        """Where the project is below /api/v4."""
+        """The project's address below /api/v4."""
         return f"/projects/{quote(PROJECT, safe='')}"
 
     @property
@@ -111,30 +75,28 @@ class Estate:
 
     @property
     def kept(self) -> dict[str, Record]:
-        """The same as GitLab keeps them: with what is hidden."""
+        """The same as GitLab stores them, with hidden values."""
         database = json.loads((self.folder / "gitlab/var/opt/gitlab/standin/db.json").read_text())
         return {f"{one['key']} {one['environment_scope']}": one for one in database["variables"]}
 
     def runner(self, description: str, **fields: Any) -> int:
-        """A runner that is there: its number."""
+        """Creates a runner; its id."""
         wanted = {"runner_type": "project_type", "project_id": 2, "description": description, **fields}
         if wanted["runner_type"] != "project_type":
             del wanted["project_id"]
         return int(self.ask("POST", "/user/runners", **wanted)["id"])
 
     def commit(self, text: str, path: str = ".gitlab-ci.yml", branch: str = "main") -> None:
-        """Somebody commits a file."""
+        """Commits a file, as a user would."""
         place = f"{self.project}/repository/files/{quote(path, safe='')}"
         status = _answer(self._get(f"{place}?ref={quote(branch, safe='')}"))[0]
         self.ask("PUT" if status == 200 else "POST", place, branch=branch, commit_message="by hand", content=text)
 
     def committed(self, branch: str = "main", path: str = ".gitlab-ci.yml") -> str:
-        """What a branch has; "" for nothing."""
+        """The file of a branch; "" when there is none."""
         place = f"{self.project}/repository/files/{quote(path, safe='')}/?ref={quote(branch, safe='')}"
-        status, said, _ = _answer(self._get(place))
-        import base64
-
-        return base64.b64decode(json.loads(said)["content"]).decode() if status == 200 else ""
+        status, answer, _ = _answer(self._get(place))
+        return base64.b64decode(json.loads(answer)["content"]).decode() if status == 200 else ""
 
     def _get(self, path: str) -> urllib.request.Request:
         return urllib.request.Request(f"{self.behind}/api/v4{path}", headers={"PRIVATE-TOKEN": "the-api-token"})
@@ -146,15 +108,15 @@ class Estate:
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def records(self, task: str) -> Record:
-        """What a task recorded on the host."""
+        """What a task has recorded on the host."""
         return dict(self.state.get("owners", {}).get(task, {}))
 
     def forget(self) -> None:
-        """state.json is lost."""
+        """Deletes state.json."""
         (self.home / "state.json").unlink(missing_ok=True)
 
     def host(self, text: str, *, token: str = "the-api-token", url: str = "") -> Host:
-        """The host that remembers, of an inventory with `text` in it."""
+        """The host of an inventory with `text` in it."""
         file = self.folder / "inventory.toml"
         gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\n'
         file.write_text(f"{gitlab}{BASE}{text}")
@@ -162,20 +124,20 @@ class Estate:
         return load((file,)).hosts[0]
 
     def resources(self, name: str, text: str, **options: str) -> tuple[Resource, ...]:
-        """What a task wants."""
+        """The resources of a task."""
         (task,) = [one for one in SHIPPED if one.name == name]
         return task.resources(self.host(text, **options))
 
-    def run(self, name: str, text: str, *, check: bool = False, named: str = "all", **options: str) -> Told:
-        """A run in which the user named `named`; the requests it makes are in `asked`, and their bodies in `bodies`."""
+    def run(self, name: str, text: str, *, check: bool = False, named: str = "all", **options: str) -> RunReport:
+        """A run in which the user named `named`. Its requests are in `asked`, their bodies in `bodies`."""
         self.asked.clear()
         self.bodies.clear()
         (task,) = [one for one in SHIPPED if one.name == name]
-        host, told = self.host(text, **options), Told()
+        host, report = self.host(text, **options), RunReport()
         session = LocalSession({"/var/lib/provision": self.home})
-        run = Run((named,), [host], [HostPlay({host.name: (task,)})], lambda _: session, [told], check=check)
-        told.code = 1 if run.execute().failed else 0
-        return told
+        run = Run((named,), [host], [HostPlay({host.name: (task,)})], lambda _: session, [report], check=check)
+        report.summary = run.execute()
+        return report
 
 
 def _answer(request: urllib.request.Request) -> tuple[int, bytes, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Summary, TaskDone
 from provision.engine.run import HostPlay, Run
 from provision.host.pending import Handler
 from provision.inventory import Host, Settings
@@ -19,6 +18,7 @@ from provision.shell import Command, Result, sh
 from provision.ssh.session import Session
 from provision.tasks.base import Task
 from provision.testing import FakeSession
+from tests.support.report import RunReport
 
 
 @dataclass(frozen=True)
@@ -120,47 +120,6 @@ def toy_task(name: str, *resources: Resource, on: str = "all") -> Task:
     return Task(name, on, function)
 
 
-@dataclass
-class Report:
-    """A run's events and its summary."""
-
-    events: list[Event] = field(default_factory=list)
-    closed: int = 0
-    summary: Summary = field(default_factory=lambda: Summary(False, 0, 0, 0, 0.0))
-
-    def on(self, event: Event) -> None:
-        """Keeps an event."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Counts the calls."""
-        self.closed += 1
-
-    @property
-    def statuses(self) -> list[str]:
-        """`host task status`, in order."""
-        return [f"{one.host} {one.task} {one.status}" for one in self.events if isinstance(one, TaskDone)]
-
-    @property
-    def changes(self) -> list[str]:
-        """`host: summary`, with `?` before a change that is not applied."""
-        return [
-            f"{one.host}: {'' if one.applied else '?'}{one.summary}"
-            for one in self.events
-            if isinstance(one, ChangeEvent)
-        ]
-
-    @property
-    def errors(self) -> list[ErrorEvent]:
-        """The errors."""
-        return [one for one in self.events if isinstance(one, ErrorEvent)]
-
-    @property
-    def texts(self) -> list[str]:
-        """Messages, without their hosts."""
-        return [one.text for one in self.events if isinstance(one, Message)]
-
-
 Sessions = Mapping[str, Session | Exception]
 
 
@@ -179,9 +138,9 @@ class Engine:
         check: bool = False,
         forks: int = 32,
         run: Callable[[Run], None] | None = None,
-    ) -> Report:
+    ) -> RunReport:
         """Executes plays. A play is a list of tasks for all hosts, or (names of hosts, tasks)."""
-        report = Report()
+        report = RunReport()
         engine = self.run(sessions, *plays, report=report, check=check, forks=forks)
         if run is not None:
             run(engine)
@@ -192,7 +151,7 @@ class Engine:
     def run(
         sessions: Sessions,
         *plays: Sequence[Task] | tuple[Sequence[str], Sequence[Task]] | HostPlay,
-        report: Report,
+        report: RunReport,
         check: bool = False,
         forks: int = 32,
     ) -> Run:

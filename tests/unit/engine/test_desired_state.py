@@ -169,14 +169,14 @@ class TestDue:
         """One batch."""
         host = toys.Host({"a": "on"})
         report = engine({"web1": host}, [toys.task("a", toys.Toy("a"))], [toys.task("asking", Asking())])
-        assert report.texts == [NOT_DUE]
+        assert report.messages == [NOT_DUE]
         assert len(host.batches) == 1
 
     def test_when_the_task_was_named(self, engine: Any, toys: Any) -> None:
         """Known from the start: one batch."""
         host = toys.Host()
         report = engine({"web1": host}, [toys.task("toys", Asking())])  # the tests' runs name `toys`
-        assert report.texts == [DUE]
+        assert report.messages == [DUE]
         assert len(host.batches) == 1
 
     @pytest.mark.parametrize("check", [True, False])
@@ -184,17 +184,17 @@ class TestDue:
         """On any host."""
         sessions = {"web1": toys.Host(), "web2": toys.Host()}
         plays = ((["web1"], [toys.task("a", toys.Toy("a"))]), (["web2"], [toys.task("asking", Asking())]))
-        assert engine(sessions, *plays, check=check).texts == [DUE]
+        assert engine(sessions, *plays, check=check).messages == [DUE]
 
     def test_after_a_change_by_an_earlier_task_of_the_same_host(self, engine: Any, toys: Any) -> None:
         """Also in the same play."""
         report = engine({"web1": toys.Host()}, [toys.task("a", toys.Toy("a")), toys.task("asking", Asking())])
-        assert report.texts == [DUE]
+        assert report.messages == [DUE]
 
     def test_not_after_a_change_of_its_own(self, engine: Any, toys: Any) -> None:
         """What the task itself changed is observed again as it is."""
         report = engine({"web1": toys.Host()}, [toys.task("asking", toys.Toy("a"), Asking())])
-        assert report.texts == [NOT_DUE]
+        assert report.messages == [NOT_DUE]
 
 
 def test_input_of_a_named_task_is_validated_before_any_host_is_contacted(engine: Any, toys: Any) -> None:

@@ -233,4 +233,4 @@ class TestEvents:
     def test_notes_are_reported_once(self, engine: Any, toys: Any) -> None:
         """Not again when the host is observed again."""
         report = engine({"web1": toys.Host()}, [toys.task("1", toys.Toy("1", remark="mind the gap"))])
-        assert report.texts == ["mind the gap"]
+        assert report.messages == ["mind the gap"]

@@ -91,7 +91,7 @@ def test_check_mode_observes_once_and_runs_nothing(engine: Any, toys: Any) -> No
     )
     assert (len(host.batches), host.ran) == (1, [])
     assert report.changes == ["web1: ?set a to on", "web1: ?set b to on"]
-    assert report.texts == ["would verify p"]
+    assert report.messages == ["would verify p"]
     assert report.summary.check
     assert report.summary.changed == 2
 
@@ -127,5 +127,5 @@ def test_an_api_query_is_made_once(engine: Any, toys: Any) -> None:
     host = toys.Host({"a": "on"})
     report = engine({"web1": host}, [toys.task("t", toys.Toy("a"), Remote(), Remote())])
     assert asked == ["on"]
-    assert report.texts == ["answer", "answer"]
+    assert report.messages == ["answer", "answer"]
     assert len(host.batches) == 1

@@ -44,7 +44,7 @@ def test_after_a_failure_the_later_hosts_are_skipped(engine: Any, toys: Any) -> 
     )
     assert report.statuses == ["web1 deploy changed", "web2 deploy failed", "web3 deploy skipped", "web3 other changed"]
     assert hosts["web3"].was_set == ["b"]
-    assert report.texts == ["skipped: web2 failed earlier"]
+    assert report.messages == ["skipped: web2 failed earlier"]
 
 
 def test_an_unreachable_host_ends_the_chain_too(engine: Any, toys: Any) -> None:

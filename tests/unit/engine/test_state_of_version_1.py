@@ -70,7 +70,7 @@ def test_the_same_settings_change_nothing(engine: Any, tasks: list[Task], check:
         }
     )
     report = engine({"web1": host}, tasks, check=check)
-    assert (report.errors, report.changes, report.texts, host.ran) == ([], [], [], [])
+    assert (report.errors, report.changes, report.messages, host.ran) == ([], [], [], [])
 
 
 def test_a_change_keeps_all_records(engine: Any, toys: Any, tmp_path: Path) -> None:

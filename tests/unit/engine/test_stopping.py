@@ -45,7 +45,7 @@ class TestInterrupt:
         assert host.was_set == ["a", "b"]
         assert report.statuses == ["web1 1 changed", "web1 2 skipped", "web1 3 skipped"]
         assert report.summary.interrupted
-        assert report.texts == [
+        assert report.messages == [
             "stopping after: set b to on (Ctrl-C again abandons it)",
             "stopped between two steps; the last was: set b to on; pending until the next run: reload",
         ]
@@ -80,7 +80,7 @@ class TestInterrupt:
         host = toys.Host(on_set=on_set)
         host.abort = aborted.set
         report = engine({"web1": host}, [toys.task("1", toys.Toy("a"))], run=lambda run: run.listeners.append(Watch()))
-        assert report.texts == [
+        assert report.messages == [
             "stopping after: set a to on (Ctrl-C again abandons it)",
             "abandoned during: set a to on",
         ]

@@ -87,7 +87,7 @@ class TestVerifications:
         host = toys.Host()
         report = engine({"web1": host}, [toys.task("t", toys.Check("p"))])
         assert host.was_set == ["checked-p"]
-        assert report.texts == ["done: verify p"]
+        assert report.messages == ["done: verify p"]
         assert (report.changes, report.statuses, report.summary.changed) == ([], ["web1 t ok"], 0)
         assert len(host.batches) == 1
 
@@ -113,7 +113,7 @@ class TestRaces:
         report = engine({"web1": host}, [toys.task("t", toys.Toy("a"))])
         assert report.statuses == ["web1 t changed"]
         assert report.changes == ["web1: set a to on"]
-        assert report.texts == ["set a to on: toy broke: observing again"]
+        assert report.messages == ["set a to on: toy broke: observing again"]
 
     def test_it_fails_in_the_end(self, engine: Any, toys: Any) -> None:
         """After a few attempts."""

@@ -14,8 +14,8 @@ import pytest
 from provision.host.scripts import script
 from provision.shell import Result
 from provision.testing import LocalSession
+from tests.support.local import Local, one_shell
 from tests.support.programs import Programs
-from tests.unit.conftest import Local, one_shell
 
 APT = """
 case "$*" in

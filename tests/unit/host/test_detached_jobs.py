@@ -17,7 +17,7 @@ import pytest
 from provision.host.pending import Handler, add_pending, detach, job_folder
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
-from tests.unit.conftest import Local, one_shell
+from tests.support.local import Local, one_shell
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")

@@ -15,8 +15,8 @@ import pytest
 from provision.host.scripts import script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
+from tests.support.local import Local, one_shell
 from tests.support.programs import Docker
-from tests.unit.conftest import Local, one_shell
 
 PASSWORD = 'the "push" pass\\word'
 DIGEST = "sha256:" + "1" * 64

@@ -15,7 +15,7 @@ from provision.host.pending import ASK_PENDING, Handler, add_pending, clear_pend
 from provision.host.state import ASK_STATE, HostState
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)

@@ -14,7 +14,7 @@ import pytest
 from provision.host.files import CHANGED_MEANWHILE, replace
 from provision.shell import Command, Result
 from provision.testing import LocalSession
-from tests.unit.conftest import Local, one_shell
+from tests.support.local import Local, one_shell
 
 ME = f"{os.getuid()}:{os.getgid()}"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or gives files away")

@@ -13,8 +13,8 @@ from provision.host.scripts import FOLDER, body, file_text, script
 from provision.secret import Secret
 from provision.shell import Result
 from provision.testing import LocalSession
+from tests.support.local import Local
 from tests.support.programs import Programs
-from tests.unit.conftest import Local
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.sh"))
 LIBRARIES = sorted(f"lib/{path.stem}" for path in FOLDER.glob("lib/*.sh"))

@@ -43,8 +43,8 @@ class TestCommit:
 
     def test_bare(self, estate: Estate) -> None:
         """An empty repository: linted, committed, seen again; the diff is the file."""
-        told = estate.run("pipeline", TEXT)
-        assert (told.code, told.changes) == (0, [COMMIT])
+        report = estate.run("pipeline", TEXT)
+        assert (report.code, report.summaries) == (0, [COMMIT])
         assert estate.asked == [
             "GET /projects/root%2Fhello",
             "POST /projects/1/ci/lint",
@@ -52,69 +52,69 @@ class TestCommit:
             "GET /projects/root%2Fhello",
             f"GET /projects/{FILE}",
         ]
-        assert "+stages: [build, test, release]" in told.diffs
+        assert "+stages: [build, test, release]" in report.diffs
         assert "-c 'npm test'" in estate.committed()
 
     def test_converged(self, estate: Estate) -> None:
         """Not asked again, unless it is named."""
         estate.run("pipeline", TEXT)
         again = estate.run("pipeline", TEXT)
-        assert (again.changes, again.messages, estate.asked) == ([], [], [])
+        assert (again.summaries, again.messages, estate.asked) == ([], [], [])
         named = estate.run("pipeline", TEXT, named="pipeline")
-        assert (named.changes, named.messages) == ([], [])
+        assert (named.summaries, named.messages) == ([], [])
         assert estate.asked == ["GET /projects/root%2Fhello", f"GET /projects/{FILE}"]
 
     def test_what_is_there_is_the_wanted_one(self, estate: Estate) -> None:
         """Committed by hand: remembered, no change."""
         estate.run("pipeline", TEXT)
         estate.forget()
-        told = estate.run("pipeline", TEXT)
-        assert (told.changes, [one for one in estate.asked if not one.startswith("GET")]) == ([], [])
+        report = estate.run("pipeline", TEXT)
+        assert (report.summaries, [one for one in estate.asked if not one.startswith("GET")]) == ([], [])
         assert list(estate.records("pipeline")) == ["gitlab pipeline/root/hello"]
 
     def test_drift_by_hand(self, estate: Estate) -> None:
         """Somebody edited it: put right when it is named, with what was theirs in the diff."""
         estate.run("pipeline", TEXT)
         estate.commit("theirs: {script: [x]}\n")
-        told = estate.run("pipeline", TEXT, named="pipeline")
-        assert told.changes == [COMMIT]
-        assert "-theirs: {script: [x]}" in told.diffs
+        report = estate.run("pipeline", TEXT, named="pipeline")
+        assert report.summaries == [COMMIT]
+        assert "-theirs: {script: [x]}" in report.diffs
         assert estate.bodies[estate.asked.index(f"PUT /projects/{FILE}")]["last_commit_id"]
         assert "npm test" in estate.committed()
 
     def test_check_mode(self, estate: Estate) -> None:
         """Looks and lints, and commits nothing."""
-        told = estate.run("pipeline", TEXT, check=True)
-        assert told.changes == [COMMIT]
+        report = estate.run("pipeline", TEXT, check=True)
+        assert report.summaries == [COMMIT]
         assert (estate.committed(), estate.state) == ("", {})
 
     def test_another_branch(self, estate: Estate) -> None:
         """Made from the default branch where it is new."""
         estate.commit("hello\n", "README.md")
         text = f'{TEXT}branch = "ci"\n'
-        told = estate.run("pipeline", text)
-        assert told.changes == [COMMIT.replace("main", "ci")]
+        report = estate.run("pipeline", text)
+        assert report.summaries == [COMMIT.replace("main", "ci")]
         assert (estate.committed("ci", "README.md"), estate.committed()) == ("hello\n", "")
-        assert estate.run("pipeline", text, named="pipeline").changes == []
+        assert estate.run("pipeline", text, named="pipeline").summaries == []
 
     @pytest.mark.parametrize("same", [True, False])
     def test_another_branch_of_one_that_has_a_pipeline(self, estate: Estate, same: bool) -> None:
         """The file is changed there, from what the default branch has; that one stays."""
         estate.run("pipeline", TEXT)
         text = f'{TEXT}branch = "ci"\n'.replace("npm test", "npm test" if same else "npm run other")
-        assert estate.run("pipeline", text).changes == [COMMIT.replace("main", "ci")]
+        assert estate.run("pipeline", text).summaries == [COMMIT.replace("main", "ci")]
         assert ("npm test" if same else "npm run other") in estate.committed("ci")
         assert "npm test" in estate.committed()
 
     def test_the_project_keeps_it_elsewhere(self, estate: Estate) -> None:
         """ci_config_path is honoured; one that is no path is refused."""
         estate.ask("PUT", estate.project, ci_config_path="ci/main.yml")
-        assert estate.run("pipeline", TEXT).changes == [COMMIT.replace(".gitlab-ci.yml", "ci/main.yml")]
+        assert estate.run("pipeline", TEXT).summaries == [COMMIT.replace(".gitlab-ci.yml", "ci/main.yml")]
         assert "npm test" in estate.committed(path="ci/main.yml")
         estate.ask("PUT", estate.project, ci_config_path="ci.yml@root/other")
-        told = estate.run("pipeline", TEXT, named="pipeline")
-        assert "the project has its pipeline in another place: ci.yml@root/other" in told.error.text
-        assert told.error.hint
+        report = estate.run("pipeline", TEXT, named="pipeline")
+        assert "the project has its pipeline in another place: ci.yml@root/other" in report.error.text
+        assert report.error.hint
 
     @pytest.mark.parametrize("first", [True, False])
     def test_a_lost_race(self, estate: Estate, first: bool) -> None:
@@ -129,10 +129,10 @@ class TestCommit:
                 estate.commit("theirs: {script: [x]}\n")
 
         estate.before = meddle
-        told = estate.run("pipeline", TEXT)
-        assert (told.code, told.changes) == (0, [COMMIT])
-        assert "another commit changed .gitlab-ci.yml in the meantime: observing again" in told.messages
-        assert "-theirs: {script: [x]}" in told.diffs  # what is overwritten was seen
+        report = estate.run("pipeline", TEXT)
+        assert (report.code, report.summaries) == (0, [COMMIT])
+        assert "another commit changed .gitlab-ci.yml in the meantime: observing again" in report.messages
+        assert "-theirs: {script: [x]}" in report.diffs  # what is overwritten was seen
         assert "npm test" in estate.committed()
 
     def test_races_without_end(self, estate: Estate) -> None:
@@ -145,8 +145,8 @@ class TestCommit:
                 estate.commit(f"theirs: {{script: [{len(count)}]}}\n")
 
         estate.before = meddle
-        told = estate.run("pipeline", TEXT)
-        assert (told.code, told.error.error) == (1, "ChangedMeanwhile")
+        report = estate.run("pipeline", TEXT)
+        assert (report.code, report.error.error) == (1, "ChangedMeanwhile")
         assert estate.committed() == f"theirs: {{script: [{len(count)}]}}\n"
         assert estate.state == {}
 
@@ -154,9 +154,9 @@ class TestCommit:
         """GitLab's reason, and the way out."""
         body = {"message": "You are not allowed to push into this branch"}
         estate.faults({"method": "POST", "path": "*/repository/files/*", "status": 400, "body": body})
-        told = estate.run("pipeline", TEXT)
-        assert "not allowed to push" in told.error.text
-        assert "merge_request = true" in told.error.hint
+        report = estate.run("pipeline", TEXT)
+        assert "not allowed to push" in report.error.text
+        assert "merge_request = true" in report.error.hint
         assert estate.state == {}
 
 
@@ -166,7 +166,7 @@ class TestMergeRequest:
     def test_its_life(self, estate: Estate) -> None:
         """Opened once, updated when the wish changes, said to wait, converged once merged."""
         estate.commit("hello\n", "README.md")
-        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        assert estate.run("pipeline", MERGE).summaries == [OPEN]
         (opened,) = requests(estate)
         assert (opened["state"], opened["title"], opened["target_branch"]) == (
             "opened",
@@ -175,17 +175,17 @@ class TestMergeRequest:
         )
         assert estate.committed() == ""
         named = estate.run("pipeline", MERGE, named="pipeline")
-        assert named.changes == []
+        assert named.summaries == []
         assert named.messages == [
             f"the pipeline of project root/hello is in an open merge request: {opened['web_url']}"
         ]
         assert estate.run("pipeline", MERGE).messages == []
         other = MERGE.replace("npm test", "npm run all")
-        assert estate.run("pipeline", other).changes == [UPDATE]
+        assert estate.run("pipeline", other).summaries == [UPDATE]
         assert len(requests(estate)) == 1
         estate.ask("PUT", f"{estate.project}/merge_requests/1/merge", sha="")
         assert "npm run all" in estate.committed()
-        assert estate.run("pipeline", other, named="pipeline").changes == []
+        assert estate.run("pipeline", other, named="pipeline").summaries == []
 
     def test_a_stale_branch(self, estate: Estate) -> None:
         """Left by an earlier one: made anew from today's target."""
@@ -195,7 +195,7 @@ class TestMergeRequest:
             commit_message="x", content="x",
         )  # fmt: skip
         estate.commit("new\n", "README.md")
-        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        assert estate.run("pipeline", MERGE).summaries == [OPEN]
         assert estate.committed("provision/pipeline", "README.md") == "new\n"
         assert estate.committed("provision/pipeline", "README.txt") == ""
 
@@ -204,16 +204,16 @@ class TestMergeRequest:
         estate.commit("hello\n", "README.md")
         estate.faults({"method": "POST", "path": "*/merge_requests", "status": 500, "times": 1})
         assert estate.run("pipeline", MERGE).code == 1
-        assert estate.run("pipeline", MERGE).changes == [OPEN]
+        assert estate.run("pipeline", MERGE).summaries == [OPEN]
         assert len(requests(estate)) == 1
 
     def test_nothing_to_merge_into(self, estate: Estate) -> None:
         """An empty repository; a branch that is not there."""
-        told = estate.run("pipeline", MERGE)
-        assert "its repository is empty, so there is nothing to merge the pipeline into" in told.error.text
+        report = estate.run("pipeline", MERGE)
+        assert "its repository is empty, so there is nothing to merge the pipeline into" in report.error.text
         estate.commit("hello\n", "README.md")
-        told = estate.run("pipeline", f'{MERGE}branch = "stable"\n')
-        assert "it has no branch stable" in told.error.text
+        report = estate.run("pipeline", f'{MERGE}branch = "stable"\n')
+        assert "it has no branch stable" in report.error.text
 
 
 class TestRefused:
@@ -224,33 +224,33 @@ class TestRefused:
         (own / "mine.gitlab-ci.yml.j2").write_text("build:\n  stage: nowhere\n  scrpt: [make]\n")
         text = f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n'
         for check in (True, False):
-            told = estate.run("pipeline", text, check=check)
-            assert (told.code, told.changes, told.error.error) == (1, [], "Refused")
-            assert "config contains unknown keys: scrpt" in told.error.text
-            assert "chosen stage nowhere does not exist" in told.error.text
-            assert "nothing was committed" in told.error.hint
+            report = estate.run("pipeline", text, check=check)
+            assert (report.code, report.summaries, report.error.error) == (1, [], "Refused")
+            assert "config contains unknown keys: scrpt" in report.error.text
+            assert "chosen stage nowhere does not exist" in report.error.text
+            assert "nothing was committed" in report.error.hint
         assert (estate.committed(), estate.state) == ("", {})
 
     def test_no_yaml(self, estate: Estate, own: Path) -> None:
-        """The place is told."""
+        """The place is report."""
         (own / "mine.gitlab-ci.yml.j2").write_text("build: [\n")
-        told = estate.run("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n')
-        assert "line 2" in told.error.text
+        report = estate.run("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n')
+        assert "line 2" in report.error.text
 
     @pytest.mark.parametrize(("status", "hint"), [(401, "gitlab.api_token"), (403, "owner"), (502, "gitlab-ctl tail")])
     @pytest.mark.parametrize("place", ["/api/v4/projects/root%2Fhello", "*/ci/lint", "*/repository/files/*"])
     def test_gitlab_refuses(self, estate: Estate, status: int, hint: str, place: str) -> None:
         """At each step."""
         estate.faults({"path": place, "status": status})
-        told = estate.run("pipeline", TEXT)
-        assert (told.code, told.changes, estate.state) == (1, [], {})
-        assert str(status) in told.error.text
-        assert hint in told.error.hint
+        report = estate.run("pipeline", TEXT)
+        assert (report.code, report.summaries, estate.state) == (1, [], {})
+        assert str(status) in report.error.text
+        assert hint in report.error.hint
 
     def test_no_such_project(self, estate: Estate) -> None:
         """None is made."""
-        told = estate.run("pipeline", TEXT.replace("hello", "helo"))
-        assert "the project does not exist, or gitlab.api_token may not see it" in told.error.text
+        report = estate.run("pipeline", TEXT.replace("hello", "helo"))
+        assert "the project does not exist, or gitlab.api_token may not see it" in report.error.text
 
     def test_gitlab_is_not_reached(self, estate: Estate) -> None:
         """Foreseen in check mode; else a failed run."""
@@ -292,9 +292,9 @@ class TestBadInput:
 
     def test_in_a_run_over_everything(self, estate: Estate) -> None:
         """It is rendered only where it differs: then it fails this task, and no other."""
-        told = estate.run("pipeline", TEXT.replace("test =", "message ="))
-        assert (told.code, told.error.error) == (1, "Refused")
-        assert "pipeline.test is missing" in told.error.text
+        report = estate.run("pipeline", TEXT.replace("test =", "message ="))
+        assert (report.code, report.error.error) == (1, "Refused")
+        assert "pipeline.test is missing" in report.error.text
 
 
 def test_a_run_that_changes_nothing_renders_nothing(estate: Estate, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,13 +302,13 @@ def test_a_run_that_changes_nothing_renders_nothing(estate: Estate, own: Path, m
     estate.run("pipeline", TEXT)
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "render", lambda *_, **__: pytest.fail("rendered"))
-        assert estate.run("pipeline", TEXT).changes == []
+        assert estate.run("pipeline", TEXT).summaries == []
     (own / "registry.gitlab-ci.yml.j2").write_text('{% include "pipelines/part" %}')
     for script in ("one", "two"):
         (own / "part").write_text(f"job: {{script: [{script}]}}")
         recipe._rendered.cache_clear()
         environment.cache_clear()  # Jinja tells a changed file by its time, and this one changes within a tick
-        assert estate.run("pipeline", TEXT).changes == [COMMIT]
+        assert estate.run("pipeline", TEXT).summaries == [COMMIT]
     assert "two" in estate.committed()
 
 
@@ -330,13 +330,13 @@ class TestLocalFile:
         """Whole, then left alone; put right after an edit."""
         (tmp_path / "out").mkdir()
         file = tmp_path / "out/ci.yml"
-        told = estate.run("pipeline", self.TEXT)
-        assert told.changes == [f"write {file} on this machine"]
-        assert "+stages: [build, test, release]" in told.diffs
-        assert estate.run("pipeline", self.TEXT).changes == []
+        report = estate.run("pipeline", self.TEXT)
+        assert report.summaries == [f"write {file} on this machine"]
+        assert "+stages: [build, test, release]" in report.diffs
+        assert estate.run("pipeline", self.TEXT).summaries == []
         file.write_text("edited\n")
         file.chmod(0o600)
-        assert estate.run("pipeline", self.TEXT).changes == [f"write {file} on this machine"]
+        assert estate.run("pipeline", self.TEXT).summaries == [f"write {file} on this machine"]
         assert file.stat().st_mode & 0o777 == 0o600
         assert [one.name for one in file.parent.iterdir()] == ["ci.yml"]
         assert estate.asked == []
@@ -344,14 +344,15 @@ class TestLocalFile:
     def test_check_mode(self, estate: Estate, tmp_path: Path) -> None:
         """Nothing is written."""
         (tmp_path / "out").mkdir()
-        assert len(estate.run("pipeline", self.TEXT, check=True).changes) == 1
+        assert len(estate.run("pipeline", self.TEXT, check=True).summaries) == 1
         assert list((tmp_path / "out").iterdir()) == []
 
     def test_no_such_folder(self, estate: Estate, tmp_path: Path) -> None:
         """Why, and what to do."""
-        told = estate.run("pipeline", self.TEXT)
-        assert told.code == 1
+        report = estate.run("pipeline", self.TEXT)
+        assert report.code == 1
         assert (
-            f"{tmp_path / 'out/ci.yml'} on this machine cannot be written: No such file or directory" in told.error.text
+            f"{tmp_path / 'out/ci.yml'} on this machine cannot be written: No such file or directory"
+            in report.error.text
         )
-        assert "create its folder" in told.error.hint
+        assert "create its folder" in report.error.hint

@@ -41,11 +41,11 @@ def variables(text: str) -> str:
 
 
 def test_bare(estate: Estate) -> None:
-    """Everything is set, looked at again, and remembered; no value is told or kept."""
+    """Everything is set, looked at again, and remembered; no value is report or kept."""
     estate.runner("docker-builder", locked=False)
-    told = estate.run("project", FULL)
-    assert told.code == 0
-    assert told.changes == [
+    report = estate.run("project", FULL)
+    assert report.code == 0
+    assert report.summaries == [
         "set shared_runners_enabled, container_registry_access_level of project root/hello",
         "assign runner docker-builder (#1) to project root/hello and lock it",
         "create variable PLAIN of project root/hello",
@@ -78,7 +78,7 @@ def test_bare(estate: Estate) -> None:
     assert (kept["HIDDEN *"]["masked"], kept["HIDDEN *"]["hidden"]) == (True, True)
     assert (kept["FILE *"]["variable_type"], kept["FILE *"]["raw"]) == ("file", True)
     assert estate.asked[-4:] == LOOK  # seen again, after the changes
-    told_all = " ".join(map(str, told.events))
+    told_all = " ".join(map(str, report.events))
     state = (estate.home / "state.json").read_text()
     assert [
         value for value in ("plain-", "masked-value", "hidden-value", "line one") if value in told_all + state
@@ -90,9 +90,9 @@ def test_converged(estate: Estate) -> None:
     estate.runner("docker-builder")
     estate.run("project", FULL)
     again = estate.run("project", FULL)
-    assert (again.changes, again.messages, estate.asked) == ([], [], [])
+    assert (again.summaries, again.messages, estate.asked) == ([], [], [])
     named = estate.run("project", FULL, named="project")
-    assert (named.changes, named.messages, estate.asked) == ([], [], LOOK)
+    assert (named.summaries, named.messages, estate.asked) == ([], [], LOOK)
 
 
 def test_half_done(estate: Estate) -> None:
@@ -103,17 +103,17 @@ def test_half_done(estate: Estate) -> None:
     estate.ask("POST", f"{estate.project}/variables", key="PLAIN", value="by hand", description="Anna's")
     estate.ask("POST", f"{estate.project}/variables", key="MASKED", value="masked-value", masked=False)
     estate.ask("POST", f"{estate.project}/variables", key="THEIRS", value="theirs")
-    told = estate.run("project", FULL)
-    assert told.changes[:4] == [
+    report = estate.run("project", FULL)
+    assert report.summaries[:4] == [
         "set container_registry_access_level of project root/hello",
         "lock runner docker-builder (#1) to its projects",
         "set value of variable PLAIN of project root/hello",
         "set masked, protected, description of variable MASKED of project root/hello",
     ]
-    assert "-masked: False\n+masked: True" in told.diffs
-    assert "-value: (another)" in told.diffs
-    assert "by hand" not in told.diffs
-    assert "+plain" not in told.diffs
+    assert "-masked: False\n+masked: True" in report.diffs
+    assert "-value: (another)" in report.diffs
+    assert "by hand" not in report.diffs
+    assert "+plain" not in report.diffs
     assert estate.variables["PLAIN *"]["description"] == "Anna's"
     assert estate.variables["THEIRS *"]["value"] == "theirs"
 
@@ -126,14 +126,14 @@ def test_drift_by_hand(estate: Estate) -> None:
     estate.ask("DELETE", f"{estate.project}/variables/HIDDEN")
     estate.ask("PUT", estate.project, container_registry_access_level="disabled")
     estate.ask("PUT", "/runners/1", locked=False)
-    told = estate.run("project", FULL, named="project")
-    assert told.changes == [
+    report = estate.run("project", FULL, named="project")
+    assert report.summaries == [
         "set container_registry_access_level of project root/hello",
         "lock runner docker-builder (#1) to its projects",
         "set value of variable PLAIN of project root/hello",
         "create variable HIDDEN of project root/hello",
     ]
-    assert estate.run("project", FULL, named="project").changes == []
+    assert estate.run("project", FULL, named="project").summaries == []
 
 
 class TestHidden:
@@ -145,11 +145,11 @@ class TestHidden:
     def test_another_value(self, estate: Estate) -> None:
         """Known by its fingerprint: set anew, in place."""
         estate.run("project", self.ONE)
-        told = estate.run("project", self.TWO)
-        assert told.changes == ["set value of variable H of project root/hello"]
+        report = estate.run("project", self.TWO)
+        assert report.summaries == ["set value of variable H of project root/hello"]
         assert "DELETE /projects/root%2Fhello/variables/H" not in estate.asked
         assert estate.kept["H *"]["value"] == "hidden-other"
-        assert estate.run("project", self.TWO, named="project").changes == []
+        assert estate.run("project", self.TWO, named="project").summaries == []
 
     def test_the_fingerprint_is_keyed(self, estate: Estate) -> None:
         """Two estates with the same secret remember different things; the key is random."""
@@ -165,7 +165,7 @@ class TestHidden:
         """What cannot be compared is set again: never left to chance."""
         estate.run("project", self.ONE)
         estate.forget()
-        assert estate.run("project", self.ONE).changes == ["set value of variable H of project root/hello"]
+        assert estate.run("project", self.ONE).summaries == ["set value of variable H of project root/hello"]
 
     @pytest.mark.parametrize(("before", "after", "how"), [(False, True, "hidden"), (True, False, "not hidden")])
     def test_hidden_it_can_only_be_from_the_start(self, estate: Estate, before: bool, after: bool, how: str) -> None:
@@ -174,19 +174,19 @@ class TestHidden:
         estate.run("project", variables(text.format(str(before).lower())))
         planned = estate.run("project", variables(text.format(str(after).lower())), check=True)
         expected = f"delete and create variable H of project root/hello, so that it is {how}"
-        assert planned.changes == [expected]
+        assert planned.summaries == [expected]
         assert estate.kept["H *"]["hidden"] is before
-        assert estate.run("project", variables(text.format(str(after).lower()))).changes == [expected]
+        assert estate.run("project", variables(text.format(str(after).lower()))).summaries == [expected]
         assert estate.kept["H *"]["hidden"] is after
 
     def test_a_gitlab_that_hides_nothing(self, estate: Estate) -> None:
-        """Before 17.4 the wish is passed over: masked it is at least, and that it is not hidden is told."""
+        """Before 17.4 the wish is passed over: masked it is at least, and that it is not hidden is report."""
         made = {"key": "H", "value": "hidden-value", "masked": True, "environment_scope": "*"}
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 201, "body": made})
-        told = estate.run("project", self.ONE)
+        report = estate.run("project", self.ONE)
         assert estate.bodies[estate.asked.index("POST /projects/root%2Fhello/variables")]["masked"] is True
-        assert told.error.text == "variable H is masked but not hidden: this GitLab does not hide variables"
-        assert "17.4" in told.error.hint
+        assert report.error.text == "variable H is masked but not hidden: this GitLab does not hide variables"
+        assert "17.4" in report.error.hint
         assert estate.state == {}
 
     def test_gitlab_fails_between_delete_and_create(self, estate: Estate) -> None:
@@ -194,11 +194,11 @@ class TestHidden:
         plain = variables('H = { value = "hidden-value", masked = true }')
         estate.run("project", plain)
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
-        told = estate.run("project", self.ONE)
-        assert told.code == 1
-        assert "variable H of project root/hello was deleted and could not be created again" in told.error.text
-        assert told.error.hint == "rerun the command: it creates it"
-        assert estate.run("project", self.ONE).changes == ["create variable H of project root/hello"]
+        report = estate.run("project", self.ONE)
+        assert report.code == 1
+        assert "variable H of project root/hello was deleted and could not be created again" in report.error.text
+        assert report.error.hint == "rerun the command: it creates it"
+        assert estate.run("project", self.ONE).summaries == ["create variable H of project root/hello"]
 
 
 class TestDropped:
@@ -211,8 +211,8 @@ class TestDropped:
         estate.run(
             "project", variables('A = [{ value = "1" }, { value = "2", environment_scope = "production" }]\nB = "3"')
         )
-        told = estate.run("project", variables('A = "1"'))
-        assert told.changes == [
+        report = estate.run("project", variables('A = "1"'))
+        assert report.summaries == [
             "delete variable A for production of project root/hello: it is no longer in the inventory",
             "delete variable B of project root/hello: it is no longer in the inventory",
         ]
@@ -225,7 +225,7 @@ class TestDropped:
         """Somebody deleted it by hand: forgotten, no change."""
         estate.run("project", variables('A = "1"\nB = "2"'))
         estate.ask("DELETE", f"{estate.project}/variables/B")
-        assert estate.run("project", variables('A = "1"')).changes == []
+        assert estate.run("project", variables('A = "1"')).summaries == []
         assert "gitlab variable/root/hello B *" not in estate.records("project")
 
 
@@ -238,8 +238,8 @@ class TestRunners:
         """Two hosts have each registered one."""
         for _ in range(2):
             estate.runner("docker-builder")
-        told = estate.run("project", self.TEXT)
-        assert told.changes == [
+        report = estate.run("project", self.TEXT)
+        assert report.summaries == [
             f"assign runner docker-builder (#{n}) to project root/hello and lock it" for n in (1, 2)
         ]
 
@@ -265,43 +265,43 @@ class TestRunners:
         third = estate.ask("POST", "/user/runners", runner_type="project_type", project_id=1, description="x")["id"]
         text = self.TEXT + f'[projects."root/other"]\nrunners = ["docker-builder", {third}]\n'
         assert estate.run("project", text).code == 0
-        assert estate.run("project", text, named="project").changes == []
+        assert estate.run("project", text, named="project").summaries == []
         assert len(estate.ask("GET", "/runners/2")["projects"]) == 2
 
     def test_by_number(self, estate: Estate) -> None:
         """An id is taken, too."""
         estate.runner("somebody's")
-        told = estate.run("project", f'[projects."{PROJECT}"]\nrunners = [1]\n')
-        assert told.changes == ["assign runner somebody's (#1) to project root/hello and lock it"]
+        report = estate.run("project", f'[projects."{PROJECT}"]\nrunners = [1]\n')
+        assert report.summaries == ["assign runner somebody's (#1) to project root/hello and lock it"]
 
     def test_unknown(self, estate: Estate) -> None:
         """The nearest is named; nothing is done, not even what could be."""
         estate.runner("docker-builder")
-        told = estate.run("project", f'[projects."{PROJECT}"]\nshared_runners = false\nrunners = ["docker-bilder"]\n')
-        assert (told.code, told.changes) == (1, [])
-        assert told.error.text == (
+        report = estate.run("project", f'[projects."{PROJECT}"]\nshared_runners = false\nrunners = ["docker-bilder"]\n')
+        assert (report.code, report.summaries) == (1, [])
+        assert report.error.text == (
             "project root/hello: no runner in GitLab is called 'docker-bilder'; did you mean \"docker-builder\"?"
         )
-        assert "[[runners]]" in told.error.hint
+        assert "[[runners]]" in report.error.hint
         assert estate.ask("GET", estate.project)["shared_runners_enabled"] is True
 
     def test_not_registered_yet(self, estate: Estate) -> None:
         """Predicted in check mode; refused with the task that makes it."""
         text = RUNNER.replace("runners_extra\n", "") + self.TEXT
-        told = estate.run("project", text, check=True)
-        assert told.changes == ["assign runner docker-builder to project root/hello and lock it"]
-        told = estate.run("project", text)
-        assert told.code == 1
-        assert "it requires register" in told.error.text
-        assert "provision register" in told.error.hint
+        report = estate.run("project", text, check=True)
+        assert report.summaries == ["assign runner docker-builder to project root/hello and lock it"]
+        report = estate.run("project", text)
+        assert report.code == 1
+        assert "it requires register" in report.error.text
+        assert "provision register" in report.error.hint
         assert estate.state == {}
 
     def test_an_instances_runner(self, estate: Estate) -> None:
-        """It cannot be assigned, and the remedy is told."""
+        """It cannot be assigned, and the remedy is report."""
         estate.runner("docker-builder", runner_type="instance_type")
-        told = estate.run("project", self.TEXT)
-        assert "runner docker-builder is of instance_type" in told.error.text
-        assert 'project = "group/name"' in told.error.hint
+        report = estate.run("project", self.TEXT)
+        assert "runner docker-builder is of instance_type" in report.error.text
+        assert 'project = "group/name"' in report.error.hint
 
     def test_a_token_that_sees_only_its_own(self, estate: Estate) -> None:
         """An administrator's list is refused: the other one is asked."""
@@ -331,11 +331,11 @@ class TestRunners:
 def test_broken(estate: Estate, status: int, words: str, hint: str) -> None:
     """GitLab refuses: one message, nothing done, nothing remembered; the next run does it."""
     estate.faults({"path": "/api/v4/projects/*", "status": status, "times": 1})
-    told = estate.run("project", variables('A = "1"'))
-    assert (told.code, told.changes, estate.state) == (1, [], {})
-    assert words in told.error.text
-    assert told.error.text.startswith("project root/hello: ")
-    assert hint in told.error.hint
+    report = estate.run("project", variables('A = "1"'))
+    assert (report.code, report.summaries, estate.state) == (1, [], {})
+    assert words in report.error.text
+    assert report.error.text.startswith("project root/hello: ")
+    assert hint in report.error.hint
     assert estate.run("project", variables('A = "1"')).code == 0
 
 
@@ -343,9 +343,9 @@ def test_gitlab_is_not_reached(estate: Estate) -> None:
     """Check mode foresees that it will be; a run says why it is not."""
     options = {"url": "http://127.0.0.1:9"}
     assert estate.run("project", variables('A = "1"'), check=True, **options).code == 0  # type: ignore[arg-type]
-    told = estate.run("project", variables('A = "1"'), **options)  # type: ignore[arg-type]
-    assert told.code == 1
-    assert "cannot be reached from this machine" in told.error.text
+    report = estate.run("project", variables('A = "1"'), **options)  # type: ignore[arg-type]
+    assert report.code == 1
+    assert "cannot be reached from this machine" in report.error.text
 
 
 def test_refused_in_the_middle(estate: Estate) -> None:
@@ -356,12 +356,12 @@ def test_refused_in_the_middle(estate: Estate) -> None:
         if method == "POST" and "B" in [one.get("key") for one in estate.bodies]
         else None
     )
-    told = estate.run("project", text)
-    assert (told.code, told.changes) == (1, ["create variable A of project root/hello"])
+    report = estate.run("project", text)
+    assert (report.code, report.summaries) == (1, ["create variable A of project root/hello"])
     estate.before = lambda *_: None
     estate.faults()
     again = estate.run("project", text)
-    assert again.changes == [f"create variable {one} of project root/hello" for one in "BC"]
+    assert again.summaries == [f"create variable {one} of project root/hello" for one in "BC"]
 
 
 def test_killed_before_it_was_remembered(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,8 +373,8 @@ def test_killed_before_it_was_remembered(estate: Estate, monkeypatch: pytest.Mon
         assert estate.run("project", variables('A = "1"')).code == 0  # unreachable, not failed
     assert (list(estate.variables), estate.state) == (["A *"], {})
     assert LocalSession.run is done
-    assert estate.run("project", text).changes == ["create variable H of project root/hello"]
-    assert len(estate.run("project", variables("")).changes) == 2  # both are ours
+    assert estate.run("project", text).summaries == ["create variable H of project root/hello"]
+    assert len(estate.run("project", variables("")).summaries) == 2  # both are ours
 
 
 def test_nothing_wanted(estate: Estate) -> None:
@@ -382,10 +382,10 @@ def test_nothing_wanted(estate: Estate) -> None:
     nothing = f'[projects."{PROJECT}"]\n'
     assert (estate.run("project", nothing, named="project").code, estate.asked) == (0, [])
     estate.run("project", variables('A = "1"'))
-    assert estate.run("project", nothing).changes == [
+    assert estate.run("project", nothing).summaries == [
         "delete variable A of project root/hello: it is no longer in the inventory"
     ]
-    assert (estate.run("project", nothing, named="project").changes, estate.asked) == ([], [])
+    assert (estate.run("project", nothing, named="project").summaries, estate.asked) == ([], [])
 
 
 def _lost(*_: Any, **__: Any) -> Any:
@@ -395,10 +395,10 @@ def _lost(*_: Any, **__: Any) -> Any:
 def test_no_such_project(estate: Estate) -> None:
     """None is made here; the other project of the inventory is left alone, too."""
     text = '[projects."root/hello".variables]\nA = "1"\n[projects."root/helo".variables]\nA = "1"\n'
-    told = estate.run("project", text)
-    assert (told.code, told.changes) == (1, [])
-    assert told.error.text == "project root/helo does not exist, or gitlab.api_token may not see it"
-    assert "does not create them" in told.error.hint
+    report = estate.run("project", text)
+    assert (report.code, report.summaries) == (1, [])
+    assert report.error.text == "project root/helo does not exist, or gitlab.api_token may not see it"
+    assert "does not create them" in report.error.hint
     assert estate.variables == {}
 
 
@@ -412,10 +412,10 @@ def test_somebody_was_quicker(estate: Estate) -> None:
             estate.ask("POST", f"{estate.project}/variables", key="A", value="theirs")
 
     estate.before = meddle
-    told = estate.run("project", variables('A = "1"'))
-    assert told.code == 0
-    assert told.changes == ["set value of variable A of project root/hello"]
-    assert any("observing again" in one for one in told.messages)
+    report = estate.run("project", variables('A = "1"'))
+    assert report.code == 0
+    assert report.summaries == ["set value of variable A of project root/hello"]
+    assert any("observing again" in one for one in report.messages)
     assert estate.variables["A *"]["value"] == "1"
 
 
@@ -429,7 +429,7 @@ def test_somebody_was_quicker(estate: Estate) -> None:
     ],
 )
 def test_unmaskable(estate: Estate, tmp_path: Any, value: str, words: str) -> None:
-    """Also a secret that is fetched: told with its place before anything is contacted, and without the value."""
+    """Also a secret that is fetched: report with its place before anything is contacted, and without the value."""
     (tmp_path / "secret").write_text(value)
     for kind in ("masked", "hidden"):
         with pytest.raises(UsageError) as caught:

@@ -17,7 +17,7 @@ from provision.resources.base import Change
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
-from tests.unit.conftest import Local, one_shell
+from tests.support.local import Local, one_shell
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 

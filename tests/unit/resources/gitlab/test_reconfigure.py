@@ -14,7 +14,7 @@ import pytest
 from provision.resources.gitlab import gitlab_rb as module
 from provision.shell import Result
 from provision.url import Url
-from tests.unit.conftest import Local, one_shell
+from tests.support.local import Local, one_shell
 
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"

@@ -15,7 +15,7 @@ from provision.resources import Result
 from provision.resources.runner.tokens import ask_tokens, read_tokens
 from provision.secret import Secret
 from provision.testing import LocalSession
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 Serve = Callable[..., Any]

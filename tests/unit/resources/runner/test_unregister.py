@@ -14,7 +14,7 @@ from provision.editing.toml.model import Entry
 from provision.resources.runner.tokens import unregister
 from provision.shell import Command, Result
 from provision.testing import LocalSession
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 Serve = Callable[..., Any]

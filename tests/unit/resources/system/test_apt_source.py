@@ -15,7 +15,7 @@ from provision.resources.base import Change
 from provision.resources.system import apt_source
 from provision.shell import Command
 from provision.testing import NO_FILE, Answer, LocalSession, file_is, observe, planned
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 # Made by `gpg --quick-gen-key NAME ed25519 sign`; the first never expires, the second did in January 2020.
 KEY = """\

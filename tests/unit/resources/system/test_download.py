@@ -16,8 +16,8 @@ from provision.errors import ProbeFailed, Refused, UsageError
 from provision.host.scripts import script
 from provision.resources import Download, Handler, Result
 from provision.testing import LocalSession, observe, planned
+from tests.support.local import Local
 from tests.support.resources import ME, apply, refuse
-from tests.unit.conftest import Local
 
 CONTENT = b"#!/bin/sh\necho 1.9.1\n"
 GOOD, OTHER = hashlib.sha256(CONTENT).hexdigest(), "0" * 64

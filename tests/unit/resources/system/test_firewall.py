@@ -16,7 +16,7 @@ from provision.resources.system.firewall import published, read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
 from tests.support.data import DATA
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 TRANSCRIPT = DATA / "ufw-0.36.2-transcript.txt"
 UFW = packages_are({"ufw": "0.36.2-1"})

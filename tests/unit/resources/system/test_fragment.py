@@ -8,8 +8,8 @@ import pytest
 
 from provision.resources import ConfigFragment, Handler
 from provision.testing import NO_FILE, LocalSession, file_is, observe, planned
+from tests.support.local import Local
 from tests.support.resources import ME, apply, refuse
-from tests.unit.conftest import Local
 
 RELOAD = Handler.reload("nginx")
 SITE = ConfigFragment("/etc/nginx/conf.d/app.conf", "server {}", check="nginx -t", notify=RELOAD)

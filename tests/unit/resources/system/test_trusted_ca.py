@@ -10,7 +10,7 @@ from provision.resources import TrustedCa
 from provision.shell import Command
 from provision.testing import LocalSession, observe_on, planned
 from provision_lab.certificates import Authority
-from tests.unit.conftest import Local
+from tests.support.local import Local
 
 CA = Authority("a CA")
 

@@ -1,0 +1,75 @@
+"""An HTTP server on loopback that answers as a test wants."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """A received request."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. A body that is not bytes is sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Web:
+    """A running server. `answer` is called with each request; `asked` has all requests."""
+
+    def __init__(self, answer: Callable[[Request], Reply], context: ssl.SSLContext | None = None) -> None:
+        self.answer = answer
+        self.asked: list[Request] = []
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline or not self.parse_request():
+                    self.close_connection = True
+                    return
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                asked = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                web.asked.append(asked)
+                reply = web.answer(asked)
+                data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                kind = {} if isinstance(reply.body, bytes) else {"Content-Type": "application/json"}
+                for name, value in {**kind, **reply.headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data if self.command != "HEAD" else b"")
+
+            def log_message(self, *_: object) -> None:
+                """Logs nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = int(self._server.server_address[1])
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the server: its port refuses connections."""
+        self._server.shutdown()
+        self._server.server_close()
