@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from provision.url import bracketed
 from provision_lab import network, processes
 from provision_lab.certificates import Authority, Pair
 from provision_lab.hosts import LabHost, Server
@@ -134,7 +135,9 @@ def wait_for(lab: LabInfo, service: Service) -> None:
         except OSError:
             if time.monotonic() > ends:
                 log = lab.folder.joinpath(f"{service}_server.log").read_text()[-2000:]
-                raise LabError(f"{service}: no answer on {lab.gateway}:{port} in {_SERVICE_START} s:\n{log}") from None
+                raise LabError(
+                    f"{service}: no answer on {bracketed(lab.gateway)}:{port} in {_SERVICE_START} s:\n{log}"
+                ) from None
             time.sleep(0.02)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from provision.url import bracketed
 from provision_lab.hosts import LabHost
 from provision_lab.lab import INVENTORY, Lab
 from provision_lab.machine import Machine
@@ -66,7 +67,7 @@ class Harness:
         there = self.lab.machine(name).host
         options = f"-F none -o UserKnownHostsFile={self.lab.known_hosts} -o IdentitiesOnly=yes -o BatchMode=yes"
         return import_module("testinfra").get_host(
-            f"ssh://{self.lab.user}@{there.address}:{there.sshd_port}",
+            f"ssh://{self.lab.user}@{bracketed(there.address)}:{there.sshd_port}",
             ssh_identity_file=str(self.lab.identity_file),
             ssh_extra_args=options,
             controlpersist=0,
@@ -84,9 +85,12 @@ PROVISION = [sys.executable, "-c", "from provision.cli import main; main()"]
 def inventory_of(lab: Lab) -> dict[str, Any]:
     """The tables of inventories/lab.toml, adapted to this lab and its hosts."""
     text = INVENTORY.read_text("utf-8")
-    text = text.replace("198.18.0.", lab.gateway.removesuffix("1")).replace(
-        "/var/lib/provision-lab/lab/", f"{lab.folder}/"
-    )
+    for fixed, own in (
+        ("http://198.18.0.1:8080", lab.apt_url),
+        ("http://198.18.0.1:9000", lab.s3_url),
+        ("/var/lib/provision-lab/lab/", f"{lab.folder}/"),
+    ):
+        text = text.replace(fixed, own)
     return tomllib.loads(text) | {"hosts": {host.name: _host(lab, host) for host in lab.hosts}}
 
 

@@ -60,7 +60,8 @@ class Image:
     def key(self) -> str:
         """The key of its cache entry."""
         return cache.key_of(
-            _RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine
+            *(_RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine),
+            *([packages.SPLIT_ORIGINS] if self.suite != "bookworm" else []),
         )
 
     @property
@@ -77,15 +78,17 @@ class Image:
         root, debs = draft / "root", draft / "debs"
         debs.mkdir()
         os.chown(debs, _apt_uid(), 0)
-        download = f'cd {debs} && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download -q {" ".join(_KEPT_DEBS)}'
+        optional = "".join(f"; apt-get download -q {name} || true" for name in packages.SPLIT_ORIGINS)
+        download = f"apt-get download -q {' '.join(_KEPT_DEBS)}{optional}"
+        hook = f'set -e; cd {debs}; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; {download}'
         options = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
-        options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={download}"]
-        packages = ",".join((*_SYSTEM, *_DEPENDENCIES))
+        options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={hook}"]
+        included = ",".join((*_SYSTEM, *_DEPENDENCIES))
         where = [self.suite, str(root), *([self.mirror] if self.mirror else [])]
         components = "main,universe" if self.is_ubuntu else "main"
         try:
             run(
-                *("mmdebstrap", "--variant=minbase", f"--include={packages}", f"--components={components}"),
+                *("mmdebstrap", "--variant=minbase", f"--include={included}", f"--components={components}"),
                 *options,
                 *where,
                 deadline=600,

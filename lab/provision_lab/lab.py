@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 
 from provision_lab import bringup, kernel, network, processes, repository, state
@@ -28,6 +27,7 @@ class Lab(LabInfo):
 
     throwaway   the lab is taken down when this process ends, also by kill -9
     internet    its hosts reach beyond this machine, and their packages come from their system's own archive
+    ipv6        its hosts and services have IPv6 addresses only; cannot be combined with `internet`
     """
 
     def __init__(
@@ -40,12 +40,15 @@ class Lab(LabInfo):
         throwaway: bool = False,
         subnet: str = "",
         internet: bool = False,
+        ipv6: bool = False,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise LabError(f"{name!r} cannot be a lab's name: at most 20 small letters, digits and dashes")
+        if ipv6 and internet:
+            raise LabError("a lab with IPv6 only cannot have internet access: its addresses are not translated")
         owner = processes.identify(os.getpid()) if throwaway else None
         self._record = state.Record(
-            name, subnet, tuple(hosts), image or Image(), server or Server(), owner, internet=internet
+            name, subnet, tuple(hosts), image or Image(), server or Server(), owner, internet=internet, ipv6=ipv6
         )
 
     @classmethod
@@ -123,7 +126,8 @@ class Lab(LabInfo):
         """Records the lab with a free subnet and its hosts' addresses, and creates its bridge."""
         with locked(_subnets()):
             others = _others(self.name)
-            subnet = self._record.subnet or network.free_subnet(self.name, [other.subnet for other in others])
+            taken = [other.subnet for other in others]
+            subnet = self._record.subnet or network.free_subnet(self.name, taken, ipv6=self._record.ipv6)
             hosts = tuple(_addressed(self.hosts, subnet))
             wanted = kernel.ALWAYS | (kernel.FORWARDING if self.internet else {})
             before = kernel.too_low(wanted, [other.kernel for other in others])
@@ -155,8 +159,7 @@ def _others(name: str) -> list[state.Record]:
 def _addressed(hosts: Iterable[LabHost], subnet: str) -> Iterator[LabHost]:
     """The hosts with addresses: their own, or the next free one."""
     used = {host.address for host in hosts}
-    free = (str(address) for address in list(ip_network(subnet).hosts())[network.FIRST_HOST - 1 :])
-    free = (address for address in free if address not in used)
+    free = (address for address in network.host_addresses(subnet) if address not in used)
     for host in hosts:
         if not (address := host.address or next(free, "")):
             raise LabError(f"{subnet} has no address for {host.name}", hint="a lab has at most 245 hosts")
@@ -185,7 +188,11 @@ def _same(there: state.Record, asked: state.Record) -> bool:
     ]
     if len(there.hosts) != len(asked.hosts) or list(there.hosts) != addressed:
         return False
-    return (there.image, there.server, there.internet) == (asked.image, asked.server, asked.internet)
+    return _system(there) == _system(asked)
+
+
+def _system(record: state.Record) -> tuple[object, ...]:
+    return record.image, record.server, record.internet, record.ipv6
 
 
 def sweep() -> list[str]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.url import bracketed
 from provision_lab import kernel, network, processes
 from provision_lab.cache import mounted_below, remove
 from provision_lab.hosts import LabHost
@@ -84,7 +85,9 @@ class Machine:
                 f"echo $$ > {shlex.quote(str(file))};" for file in kernel.make_cgroup(f"{self.cgroup}/{self.host.name}")
             )
             argv = ["sh", "-ec", f'{joined} exec "$@"', "sh", *argv]
-        child = processes.start(argv, self.console)
+        # From version 256 on, systemd refuses to boot on cgroup version 1.
+        env = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} if self._systemd_version() >= 256 else {}
+        child = processes.start(argv, self.console, env=env)
         while child.poll() is None and processes.nspawn_of(self.root) is None:
             time.sleep(_INTERVAL)
 
@@ -112,7 +115,7 @@ class Machine:
         """Waits until sshd answers. Raises LabError with the end of the journal when it does not answer in time."""
         ends = time.monotonic() + _BOOT
         while not self.answers:
-            self._check_alive(ends, f"sshd does not answer on {self.host.address}:{self.host.sshd_port}")
+            self._check_alive(ends, f"sshd does not answer on {bracketed(self.host.address)}:{self.host.sshd_port}")
             time.sleep(_INTERVAL)
 
     @property
@@ -132,6 +135,11 @@ class Machine:
         return (
             "\n".join(self.console.read_text(errors="replace").splitlines()[-lines:]) if self.console.exists() else ""
         )
+
+    def _systemd_version(self) -> int:
+        """The version of its systemd, from the name of a library; 0 when it is not known."""
+        found = (path.stem.rpartition("-")[2] for path in self.root.glob("usr/lib/*/systemd/libsystemd-shared-*.so"))
+        return next((int(version) for version in found if version.isdigit()), 0)
 
     def _has_interface(self, leader: int) -> bool:
         # The sysfs of another network namespace cannot be read from here; /proc shows its interfaces.

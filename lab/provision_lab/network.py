@@ -1,6 +1,7 @@
-"""The lab's network: a bridge with the gateway's address, one interface per host, a free /24 of 198.18.0.0/15.
+"""The lab's network: a bridge with the gateway's address and one interface per host.
 
-That range is reserved for tests of network devices (RFC 2544). No real network uses it.
+A lab has a free /24 of 198.18.0.0/15, or, when its hosts have IPv6 only, a free /64 of 2001:db8::/32. The first range is
+reserved for tests of network devices (RFC 2544), the second for documentation (RFC 3849). No real network uses them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ import hashlib
 import ipaddress
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from provision_lab.run import LabError, run
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 RANGE = ipaddress.ip_network("198.18.0.0/15")
+RANGE6 = ipaddress.ip_network("2001:db8::/32")
 FIXED = {"lab": "198.18.0.0/24"}  # inventories/lab.toml names these addresses
-FIRST_HOST = 10
+_FIRST_HOST = {4: 10, 6: 0x10}  # .10 and ::10
+_LAST_HOST = {4: 254, 6: 0xFFFF}
 
 
 def bridge_name(lab: str) -> str:
@@ -25,10 +29,12 @@ def bridge_name(lab: str) -> str:
     return plain if len(plain) <= 15 else f"pv-{hashlib.sha256(lab.encode()).hexdigest()[:12]}"
 
 
-def free_subnet(lab: str, taken: Iterable[str]) -> str:
-    """The fixed subnet of `lab`, or the first /24 that no lab and no interface of this machine uses."""
+def free_subnet(lab: str, taken: Iterable[str], *, ipv6: bool = False) -> str:
+    """The fixed subnet of `lab`, or the first one that no lab and no interface of this machine uses."""
     used = {ipaddress.ip_network(subnet) for subnet in taken}
-    used |= {ipaddress.ip_network(f"{address}/24", strict=False) for address in _addresses()}
+    used |= {ipaddress.ip_network(f"{address}/{_prefix(address)}", strict=False) for address in _addresses()}
+    if ipv6:
+        return _first_free(RANGE6, used)
     if fixed := FIXED.get(lab):
         if ipaddress.ip_network(fixed) in used:
             raise LabError(
@@ -36,22 +42,43 @@ def free_subnet(lab: str, taken: Iterable[str]) -> str:
             )
         return fixed
     reserved = {ipaddress.ip_network(subnet) for subnet in FIXED.values()}
-    for subnet in RANGE.subnets(new_prefix=24):
-        if subnet not in used | reserved:
+    return _first_free(RANGE, used | reserved)
+
+
+def _first_free(within: Network, used: Collection[Network]) -> str:
+    prefix = _prefix(str(within.network_address))
+    for subnet in within.subnets(new_prefix=prefix):
+        if subnet not in used:
             return str(subnet)
-    raise LabError(f"no /24 of {RANGE} is free", hint="to see the labs: provision lab status")
+    raise LabError(f"no /{prefix} of {within} is free", hint="to see the labs: provision lab status")
+
+
+def host_addresses(subnet: str) -> Iterator[str]:
+    """The addresses that hosts of a subnet are given, in order."""
+    network = ipaddress.ip_network(subnet)
+    last = min(_LAST_HOST[network.version], network.num_addresses - 2)
+    return (str(network[number]) for number in range(_FIRST_HOST[network.version], last + 1))
+
+
+def _prefix(address: str) -> int:
+    return 64 if ":" in address else 24
 
 
 def _addresses() -> list[str]:
-    links = json.loads(run("ip", "-j", "-4", "address", "show").stdout or "[]")
+    links = json.loads(run("ip", "-j", "address", "show").stdout or "[]")
     return [info["local"] for link in links for info in link.get("addr_info", [])]
 
 
 def add_bridge(name: str, gateway: str) -> None:
     """Creates the bridge with the gateway's address and sets it up."""
     run("ip", "link", "add", name, "type", "bridge", "forward_delay", "0")
-    run("ip", "address", "add", f"{gateway}/24", "dev", name)
+    run("ip", "address", "add", *_interface_address(gateway), "dev", name)
     run("ip", "link", "set", name, "up")
+
+
+def _interface_address(address: str) -> list[str]:
+    # Without `nodad` an IPv6 address can be used only after a second of duplicate address detection.
+    return [f"{address}/{_prefix(address)}", *(["nodad"] if ":" in address else [])]
 
 
 def remove_bridge(name: str) -> None:
@@ -79,5 +106,6 @@ def forget_out(lab: str) -> None:
 
 def configure_host(leader: int, address: str, gateway: str) -> None:
     """Sets the address and default route of the host's interface, from outside the host."""
-    batch = f"link set lo up\nlink set host0 up\naddress add {address}/24 dev host0\nroute add default via {gateway}\n"
+    own = " ".join(_interface_address(address))
+    batch = f"link set lo up\nlink set host0 up\naddress add {own} dev host0\nroute add default via {gateway}\n"
     run("nsenter", "-t", str(leader), "-n", "ip", "-batch", "-", stdin=batch)

@@ -2,7 +2,8 @@
 
 Docker's own repository cannot be reached from everywhere, and Debian's docker.io is the same program. So the lab repacks
 it under the names, paths and relations of Docker's packages. They carry the true upstream version in two revisions, so
-that pins and upgrades have versions to choose from. The plug-ins are placeholders that do nothing.
+that pins and upgrades have versions to choose from. The plug-ins are placeholders that do nothing, except for buildx
+where Debian has it.
 
 Formats: deb822(5) for control fields, deb(5) for the archive.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from provision_lab.run import LabError, run
 
 ORIGINS = ("docker.io", "containerd", "runc")  # the Debian packages that all files come from
+SPLIT_ORIGINS = ("docker-cli", "docker-buildx")  # packages since Debian 13
 REVISIONS = ("1", "2")
 _RELEASES = {"bookworm": "12", "trixie": "13", "jammy": "22.04", "noble": "24.04"}
 _PLUGIN = """\
@@ -176,7 +178,7 @@ def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str
     version = {}
     for deb in debs.glob("*.deb"):
         fields = fields_of(deb)
-        if fields["Package"] not in ORIGINS:
+        if fields["Package"] not in ORIGINS + SPLIT_ORIGINS:
             continue
         run("dpkg-deb", "--extract", deb, origin, deadline=120)
         version[fields["Package"]] = fields["Version"].partition("+")[0].partition("~")[0].rpartition(":")[2]
@@ -192,12 +194,15 @@ def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str
         tree = work / plugin
         program = tree / "usr/libexec/docker/cli-plugins" / f"docker-{plugin}"
         program.parent.mkdir(parents=True)
-        program.write_text(_PLUGIN % plugin)
-        program.chmod(0o755)
+        if real := next(origin.glob(f"usr/lib*/docker/cli-plugins/docker-{plugin}"), None):
+            shutil.copy(real, program)
+        else:
+            program.write_text(_PLUGIN % plugin)
+            program.chmod(0o755)
         data = pack(tree, work / f"{plugin}.tar.gz")
         fields = {"Package": f"docker-{plugin}-plugin", "Architecture": architecture, **_COMMON}
         for system, full in _versions("0.0.0", codenames):
-            fields |= {"Version": full, "Description": f"placeholder of Docker's {plugin} plug-in"}
+            fields |= {"Version": full, "Description": f"Docker's {plugin} plug-in, or a placeholder"}
             write_deb(out / system, fields, {}, data)
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,16 @@ _PACKAGE = "provision_lab."  # a service's argv names its module
 _LOCK_INTERVAL = 0.02  # seconds between two attempts to lock
 
 
-def start(argv: list[str], log: Path, *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """Starts a program that outlives this process: own session, minimal environment, output into `log`."""
+def start(
+    argv: list[str], log: Path, *, stdin: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a program that outlives this process: own session, minimal environment and `env`, output into `log`."""
     roots = dict.fromkeys(str(Path(str(file)).parents[1]) for file in (provision.__file__, __file__))
     clean = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join(roots),  # a service runs the same code as this process
+        **(env or {}),
     }
     with log.open("ab") as output:
         child = subprocess.Popen(argv, stdin=stdin, stdout=output, stderr=output, env=clean, start_new_session=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -22,6 +23,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
+
+from provision.url import bracketed
 
 _REFUSAL = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{}</Code><Message>{}</Message></Error>'
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -35,10 +38,17 @@ class _RepositoryHandler(SimpleHTTPRequestHandler):
         print(self.address_string(), format % args, flush=True)
 
 
+class _RepositoryServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: Callable[..., SimpleHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
 def serve_apt(address: str, port: str, repository: str) -> None:
     """Serves the repository until the process is ended."""
-    server = ThreadingHTTPServer((address, int(port)), partial(_RepositoryHandler, directory=repository))
-    server.daemon_threads = True
+    server = _RepositoryServer((address, int(port)), partial(_RepositoryHandler, directory=repository))
     server.serve_forever()
 
 
@@ -52,7 +62,7 @@ def serve_s3(address: str, port: str, bucket: str, folder: str) -> None:
         protocol_version = "HTTP/1.1"
 
     storage = DomainDispatcherApplication(create_backend_app)
-    created = Client(storage).put(f"/{bucket}", base_url=f"http://{address}:{port}")
+    created = Client(storage).put(f"/{bucket}", base_url=f"http://{bracketed(address)}:{port}")
     if created.status_code != 200:
         raise SystemExit(f"cannot create the bucket {bucket}: {created.status}: {created.text}")
     access_key, secret_key = (Path(folder, name).read_text() for name in ("s3_access_key", "s3_secret_key"))

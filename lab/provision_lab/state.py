@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
+from provision.url import bracketed
 from provision_lab.hosts import LabHost, Server
 from provision_lab.image import Image
 from provision_lab.machine import Machine
@@ -33,6 +34,7 @@ class Record:
     owner      the process that the lab ends with; None: the lab stays until it is taken down
     complete   whether every part of it came up
     internet   whether its hosts reach beyond this machine
+    ipv6       whether its hosts and services have IPv6 addresses only
     kernel     the settings that were raised for it, with their values before any lab
     """
 
@@ -44,6 +46,7 @@ class Record:
     owner: Identity | None = None
     complete: bool = False
     internet: bool = False
+    ipv6: bool = False
     kernel: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -187,12 +190,12 @@ class LabInfo:
     @property
     def apt_url(self) -> str:
         """The root of the lab's apt server."""
-        return f"http://{self.gateway}:{self.apt_port}"
+        return f"http://{bracketed(self.gateway)}:{self.apt_port}"
 
     @property
     def s3_url(self) -> str:
         """The lab's S3 endpoint."""
-        return f"http://{self.gateway}:{self.s3_port}"
+        return f"http://{bracketed(self.gateway)}:{self.s3_port}"
 
     def machine(self, host: str) -> Machine:
         """The host of that name as this machine runs it. Raises LabError when there is none."""

@@ -22,6 +22,16 @@ def test_the_registry_listens_on_its_url_s_port_with_the_default_certificate():
     )
 
 
+def test_an_ipv6_address_keeps_its_brackets():
+    """As Ruby's URI has them; nginx listens on IPv4 only, unless it is told otherwise."""
+    settings = {"external_url": "https://[2001:db8::1]", "registry_external_url": "https://[2001:db8::1]:5555"}
+    site = derive(settings, TODAY).registry.site
+    assert (site.host, site.port, site.listen) == ("[2001:db8::1]", 5555, ("*",))
+    assert site.certificate == "/etc/gitlab/ssl/[2001:db8::1].crt"
+    listening = settings | {"registry": {"nginx": {"listen_addresses": ["*", "[::]"]}}}
+    assert "listen [::]:5555 ssl;" in configs.render_nginx(derive(listening, TODAY))
+
+
 @pytest.mark.parametrize(("version", "certificate"), [(OLD, "/old"), ((19, 1, 9), "/old"), ((19, 2, 0), "/new")])
 def test_the_new_form_wins_from_19_2_and_is_ignored_before(version, certificate):
     """`registry['nginx']` over `registry_nginx`, key by key."""

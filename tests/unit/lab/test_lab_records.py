@@ -1,5 +1,6 @@
 """Records of labs: names, subnets, processes, kernel settings."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_subnets_are_given_once() -> None:
     assert network.free_subnet("another", [*taken, free]) not in (*taken, free, "198.18.0.0/24")
     with pytest.raises(LabError, match="in use"):
         network.free_subnet("lab", ["198.18.0.0/24"])
+
+
+def test_labs_with_ipv6_only_have_subnets_of_their_own_range() -> None:
+    """The first free /64 for documentation; hosts begin at ::10. The fixed subnet of `lab` is for IPv4."""
+    taken = ["2001:db8::/64", "198.18.1.0/24"]
+    assert network.free_subnet("lab", taken, ipv6=True) == "2001:db8:0:1::/64"
+    assert list(itertools.islice(network.host_addresses("2001:db8:0:1::/64"), 2)) == [
+        "2001:db8:0:1::10",
+        "2001:db8:0:1::11",
+    ]
+    addresses = list(network.host_addresses("198.18.1.0/24"))
+    assert (addresses[0], addresses[-1], len(addresses)) == ("198.18.1.10", "198.18.1.254", 245)
+    lab = Lab("six", (), ipv6=True, subnet="2001:db8:0:1::/64")
+    assert (lab.gateway, lab.s3_url) == ("2001:db8:0:1::1", "http://[2001:db8:0:1::1]:9000")
+    with pytest.raises(LabError, match="cannot have internet access"):
+        Lab("six", (), ipv6=True, internet=True)
 
 
 def test_a_process_is_not_mistaken_for_a_later_one() -> None:

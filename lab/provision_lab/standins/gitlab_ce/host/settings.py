@@ -200,7 +200,8 @@ def _registry(settings: Settings, version: Version) -> Registry | None:
 
 def _site(url: str, nginx: Table, missing: str, unsupported: str, max_body: str) -> Site:
     parts = urlsplit(url)
-    if not parts.hostname:
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname  # as Ruby's URI has it
+    if not host:
         raise ConfigurationError(f"{missing} must include a schema and FQDN, e.g. https://gitlab.example.com/")
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"Unsupported {unsupported} scheme: {parts.scheme}")
@@ -210,13 +211,13 @@ def _site(url: str, nginx: Table, missing: str, unsupported: str, max_body: str)
     redirect = nginx.get("redirect_http_to_https")
     return Site(
         url=url.rstrip("/"),
-        host=parts.hostname,
+        host=host,
         path=parts.path.rstrip("/"),
         listen=tuple(nginx.get("listen_addresses") or ["*"]),
         port=port,
         https=https,
-        certificate=str(nginx.get("ssl_certificate") or f"/etc/gitlab/ssl/{parts.hostname}.crt"),
-        key=str(nginx.get("ssl_certificate_key") or f"/etc/gitlab/ssl/{parts.hostname}.key"),
+        certificate=str(nginx.get("ssl_certificate") or f"/etc/gitlab/ssl/{host}.crt"),
+        key=str(nginx.get("ssl_certificate_key") or f"/etc/gitlab/ssl/{host}.key"),
         redirect_port=int(nginx.get("redirect_http_to_https_port") or 80) if https and redirect else None,
         max_body=str(nginx.get("client_max_body_size") or max_body),
     )

@@ -53,10 +53,10 @@ class Server:
         host = parts.hostname or ""
         if parts.scheme == "https":
             link: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, parts.port, timeout=_DEADLINE, context=self._context(host)
+                host, parts.port or 443, timeout=_DEADLINE, context=self._context(parts.netloc)
             )
         elif parts.scheme == "http":
-            link = http.client.HTTPConnection(host, parts.port, timeout=_DEADLINE)
+            link = http.client.HTTPConnection(host, parts.port or 80, timeout=_DEADLINE)
         else:
             raise ValueError(f'unsupported protocol scheme "{parts.scheme}"')
         try:
@@ -71,9 +71,10 @@ class Server:
             data = {}
         return Answer(reply.status, f"{reply.status} {reply.reason}", data if isinstance(data, dict) else {})
 
-    def _context(self, host: str) -> ssl.SSLContext:
+    def _context(self, authority: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
-        named = Path(self.certs) / f"{host}.crt"
+        # The real one cuts at the first colon too, an IPv6 address as well.
+        named = Path(self.certs) / f"{authority.split(':')[0]}.crt"
         extra = self.ca_file or (str(named) if named.exists() else "")
         if extra:
             context.load_verify_locations(extra)
