@@ -78,9 +78,19 @@ class Url:
         return is_ip(self.host)
 
     @property
+    def is_ipv6(self) -> bool:
+        """Whether the host is an IPv6 address."""
+        return ":" in self.host
+
+    @property
     def bracketed_host(self) -> str:
         """The host as written in URLs: an IPv6 address is in brackets."""
         return bracketed(self.host)
+
+    @property
+    def loopback(self) -> str:
+        """Where its own host answers: see the function of this name."""
+        return loopback(self.host)
 
     @property
     def authority(self) -> str:
@@ -147,6 +157,14 @@ class UrlField:
 def bracketed(host: str) -> str:
     """A host as written in URLs and in `host:port`: an IPv6 address in brackets, anything else unchanged."""
     return f"[{host}]" if ":" in host else host
+
+
+def loopback(host: str) -> str:
+    """The loopback address, as `host:port` has it, of a server that is named by `host`, to ask it on its own host.
+
+    A server that is named by an IPv6 address listens on IPv6, so it is asked there; every other one on IPv4.
+    """
+    return "[::1]" if ":" in host else "127.0.0.1"
 
 
 def is_ip(host: str) -> bool:

@@ -7,6 +7,7 @@ implemented here, since fabric alone accepts every host key, even a changed one.
 from __future__ import annotations
 
 import random
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -258,7 +259,7 @@ def _gateway(target: Target, jump: str, depth: int) -> HostConnection:
     """
     previous: HostConnection | None = None
     for address in jump.split(","):
-        connection = _lookup(target, address.strip().removeprefix("ssh://"), None, None, gateway=True)
+        connection = _lookup(target, *_jump_parts(address), gateway=True)
         inner = connection.ssh_config.get("proxyjump")
         if previous is not None:
             connection.gateway = previous
@@ -267,3 +268,15 @@ def _gateway(target: Target, jump: str, depth: int) -> HostConnection:
         previous = connection
     assert previous is not None
     return previous
+
+
+def _jump_parts(text: str) -> tuple[str, str | None, int | None]:
+    """Address, user and port of one gateway: `[user@]host[:port]`, also as an ssh:// URL; IPv6 addresses in brackets.
+
+    fabric takes no brackets. What is no such text is passed on as it is. Source: ssh_config(5), ProxyJump.
+    """
+    text = text.strip().removeprefix("ssh://")
+    found = re.fullmatch(r"(?:(?P<user>.+)@)?\[(?P<address>[^]]+)\](?::(?P<port>\d+))?", text)
+    if found is None:
+        return text, None, None
+    return found["address"], found["user"], int(found["port"]) if found["port"] else None

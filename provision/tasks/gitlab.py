@@ -13,9 +13,11 @@ from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
 from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.tasks.base import task
+from provision.url import Url
 
 _URL = "https://packages.gitlab.com/gitlab/gitlab-{edition}/{{id}}/{{codename}}"
 _KEY = "https://packages.gitlab.com/gpgkey/gpg.key"
+_LISTEN = "listen_addresses"
 
 
 def reconfigure_handler(host: Host) -> Handler:
@@ -28,6 +30,21 @@ def realm(host: Host) -> str:
     """Where the registry sends clients for a token; "" when the inventory has no [gitlab]."""
     gitlab = host.settings.get(Gitlab)
     return f"{gitlab.external_url}/jwt/auth" if gitlab else ""
+
+
+def listen_settings(host: Host, url: Url, table: str, newer: tuple[str, str]) -> dict[tuple[str, ...], Any]:
+    """What gitlab.rb needs so that nginx answers at a URL with an IPv6 address: by default it listens on IPv4 only.
+
+    Nothing where [gitlab.settings] has `listen_addresses` itself. `table` holds nginx's settings in gitlab.rb, `newer` is
+    its other name since GitLab 19.2.
+    Source: docs.gitlab.com/omnibus/settings/nginx, "Set the NGINX listen address or addresses".
+    """
+    gitlab = host.settings.get(Gitlab)
+    own = dict(_by_path(gitlab.settings)) if gitlab else {}
+    nested = own.get(newer)
+    if not url.is_ipv6 or (table, _LISTEN) in own or (isinstance(nested, Mapping) and _LISTEN in nested):
+        return {}
+    return {(table, _LISTEN): ["*", "[::]"]}
 
 
 @task(on="gitlab", settings=Gitlab, uses=(Apt, Registry))
@@ -51,6 +68,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
         )
     settings: dict[tuple[str, ...], Any] = dict(_by_path(resolve(wanted.settings)))
     settings[("external_url",)] = str(wanted.external_url)
+    settings |= listen_settings(host, wanted.external_url, "nginx", ("gitlab_rails", "nginx"))
     yield RubySettings(settings, notify=(reconfigure_handler(host),))
 
 

@@ -11,7 +11,7 @@ from provision.inventory.tables.registry import Registry
 from provision.resources import RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
 from provision.tasks.base import task
 from provision.tasks.certificates import certificate_settings
-from provision.tasks.gitlab import realm, reconfigure_handler
+from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
 
 
 @task(on="gitlab", settings=Registry, uses=(Gitlab,))
@@ -19,6 +19,7 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Set up the container registry at its URL, with its certificate and storage."""
     settings: dict[tuple[str, ...], Any] = {("registry_external_url",): str(wanted.external_url)}
     settings |= certificate_settings(host)
+    settings |= listen_settings(host, wanted.external_url, "registry_nginx", ("registry", "nginx"))
     if wanted.s3 is not None:
         driver = resolve(wanted.s3.parameters)
         yield RegistryStorage(driver, wanted.migrate == "acknowledged")

@@ -25,7 +25,8 @@ case "$1 $2" in
       *State.Running*) [ "$(field 1)" = running ] && echo true || echo false ;;
       *provision.app*) field 2 ;;
     esac ;;
-  "image inspect") [ -e "$top/images" ] && cat "$top/images" || { echo "Error: No such image: $name" >&2; exit 1; } ;;
+  "image inspect") case $name in \\[*) [ ! -e "$top/old" ] || {{ echo "Error: no such image: invalid reference format" >&2; exit 1; }} ;; esac
+    [ -e "$top/images" ] && cat "$top/images" || { echo "Error: No such image: $name" >&2; exit 1; } ;;
   "image rm") ;;
   "login "*) cat > "$top/password"; [ ! -e "$top/refused" ] || { echo 'Error: unauthorized' >&2; exit 1; } ;;
   "logout "*) ;;
@@ -49,6 +50,7 @@ case "$1 $2" in
   "rename "*) mv "$containers/$2" "$containers/$3" ;;
   "exec "*) [ ! -e "$top/ill" ] || { echo 'not ready'; exit 1; } ;;
   "logs "*) echo 'log line' ;;
+  "version "*) echo 20.10.24 ;;
   "ps "*) cat "$top/ps" 2>/dev/null || : ;;
 esac
 """

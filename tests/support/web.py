@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from provision.url import bracketed
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Reply:
 class Web:
     """A running server. `answer` is called with each request; `asked` has all requests."""
 
-    def __init__(self, answer: Callable[[Request], Reply], context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, answer: Callable[[Request], Reply], context: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+    ) -> None:
         self.answer = answer
         self.asked: list[Request] = []
         web = self
@@ -61,11 +66,14 @@ class Web:
             def log_message(self, *_: object) -> None:
                 """Logs nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        self._server = Server((address, 0), Handler)
         if context is not None:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if context else 'http'}://{bracketed(address)}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
 

@@ -28,8 +28,10 @@ def serve() -> Iterator[Callable[..., Web]]:
     """Starts a server: `serve(lambda asked: reply(401))`."""
     running: list[Web] = []
 
-    def start(answer: Callable[[Request], Reply], context: ssl.SSLContext | None = None) -> Web:
-        running.append(Web(answer, context))
+    def start(
+        answer: Callable[[Request], Reply], context: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+    ) -> Web:
+        running.append(Web(answer, context, address))
         return running[-1]
 
     yield start

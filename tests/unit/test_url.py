@@ -121,3 +121,17 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         except ValueError:
             continue
         assert Url.parse(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "ipv6", "loopback"),
+    [
+        ("https://[2001:db8::1]:5555", True, "[::1]"),
+        ("https://192.0.2.1", False, "127.0.0.1"),
+        ("https://gitlab.example.com", False, "127.0.0.1"),
+    ],
+)
+def test_where_its_own_host_is_asked(text: str, ipv6: bool, loopback: str) -> None:
+    """An IPv6 address by IPv6."""
+    url = Url.parse(text)
+    assert (url.is_ipv6, url.loopback) == (ipv6, loopback)

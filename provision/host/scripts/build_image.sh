@@ -9,6 +9,7 @@ shift 4
 references=
 while [ "$count" -gt 0 ]; do references="$references $1"; shift; count=$((count - 1)); done
 IFS= read -r password
+for reference in $references; do require_reference "$reference"; done
 login "$domain" "$user" "$password"
 show docker build "$@" - ||
   fail 'docker build' "$(cat "$work/last")" 'fix the Dockerfile or the files that it copies, then rerun the command'

@@ -18,9 +18,12 @@ set --
 output=$(curl -sS -o /dev/null -D "$work/headers" --max-time 20 "$@" -- "$base/v2/" 2>&1)
 code=$?
 echo 'connection'
+refused='check that the registry runs (gitlab-ctl status) and that its port is open (provision firewall)'
+# GitLab's nginx listens on IPv4 only by default.
+case $address in *:*) refused="$refused; for IPv6 set registry_nginx.listen_addresses = [\"*\", \"[::]\"] in [gitlab.settings]" ;; esac
 case $code in
   0) ;;
-  7) fail tcp "$host ($address) refuses port $port" 'check that the registry runs (gitlab-ctl status) and that its port is open (provision firewall)' ;;
+  7) fail tcp "$host ($address) refuses port $port" "$refused" ;;
   28) fail tcp "$host ($address) port $port does not answer" 'a firewall may drop the packets: run provision firewall, and check the firewall of your provider' ;;
   60) fail tls "its certificate is not trusted: $output" 'name its CA in registry.certificate.ca and run provision docker' ;;
   35) fail tls "the TLS handshake fails: $output" 'check that this port serves https' ;;
@@ -30,6 +33,7 @@ echo '/v2/'
 grep -q '^HTTP/[0-9.]* 401' "$work/headers" || fail /v2/ "answers $(head -n 1 "$work/headers")" 'see gitlab-ctl tail registry on the GitLab host'
 realm=$(tr -d '\r' < "$work/headers" | sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate:.*realm="\([^"]*\)".*service="\([^"]*\)".*/\1?service=\2/p')
 [ -n "$realm" ] || fail /v2/ 'its answer contains no address for tokens' 'run provision registry'
+require_reference "$ref"
 echo 'docker login'
 output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) || fail login "$output" 'check registry.login, and that this host reaches external_url'
 echo 'docker push'

@@ -55,6 +55,7 @@ if exists "$old"; then
     fail "$app" 'its previous container cannot be restored' 'see docker ps -a on the host'
 fi
 
+require_reference "$image"
 if [ "$pull" = yes ]; then
   login "$domain" "$user" "$password"
   output=$(docker pull "$image" 2>&1) ||

@@ -26,7 +26,7 @@ from provision.resources.base import NOTHING, Change, Note, Observation, Probe, 
 from provision.resources.system.file import FileSeen, ask_file, read_file
 from provision.secret import Secret
 from provision.shell import Command, sh
-from provision.url import bracketed, is_ip
+from provision.url import bracketed, is_ip, loopback
 
 _LIMIT_SECONDS: Final = 30
 _NGINX: Final = "/var/opt/gitlab/nginx/conf"  # Omnibus's, whatever a version calls the files below
@@ -45,7 +45,7 @@ def ask_served(fullchain: str, host: str, port: int) -> dict[str, Question]:
     # Nothing is verified here: reading the system's authorities would take four times as long as everything else.
     served = sh(
         "timeout 5 openssl s_client -no-CAfile -no-CApath -connect %s %s -showcerts </dev/null 2>/dev/null | sed -n '/^-----BEGIN CERT/,/^-----END CERT/p'",
-        f"127.0.0.1:{port}",
+        f"{loopback(host)}:{port}",
         ["-servername", _server_name(host)] if _server_name(host) else [],
     )
     return {"served": served, "configured": sh("grep -rqsF -e %s -- %s && echo yes || :", fullchain, _NGINX)}

@@ -52,7 +52,8 @@ class RegistryEndpoint(Resource):
 
     def probe(self) -> Probe:
         # --connect-to takes an IPv6 address, --resolve does not.
-        ask = sh("curl -sk -o /dev/null -D - --max-time 10 --connect-to ::127.0.0.1: -- %s", f"{self.url}/v2/")
+        connect = f"::{self.url.loopback}:"
+        ask = sh("curl -sk -o /dev/null -D - --max-time 10 --connect-to %s -- %s", connect, f"{self.url}/v2/")
         return Probe({"answer": ask, "packages": ASK_PACKAGES})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:

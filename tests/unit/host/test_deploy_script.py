@@ -203,3 +203,12 @@ def test_remove(docker: Docker, host: LocalSession) -> None:
     assert host.run(command, deadline=10).code == 0
     assert list(docker.found()) == ["web.provision-old"]
     assert pending(docker) == "reload\treload it\n"
+
+
+def test_docker_that_refuses_ipv6_addresses(docker: Docker, deploy: Deploy) -> None:
+    """It is named; the previous container still runs."""
+    docker.run("web", "web")
+    (docker.folder / "old").touch()
+    errors = deploy(image="[2001:db8::1]:5555/a:1").errors
+    assert errors.startswith("[2001:db8::1]:5555/a:1: Docker 20.10.24 refuses image names with an IPv6 address\n")
+    assert docker.found() == {"web": "running image:old"}

@@ -164,6 +164,40 @@ class TestBuild:
         assert not folder.exists()
 
 
+class TestIpv6:
+    """An image's name with an IPv6 address."""
+
+    REFERENCE = "[2001:db8::1]:5555/a:1"
+    REFUSAL = f"{REFERENCE}: Docker 20.10.24 refuses image names with an IPv6 address\nupdate Docker, or give"
+
+    @pytest.mark.parametrize("old", [True, False])
+    def test_build(self, docker: Docker, host: LocalSession, old: bool) -> None:
+        """A Docker that refuses it is named before anything is built."""
+        if old:
+            (docker.folder / "old").touch()
+        arguments = ("[2001:db8::1]:5555", "sammy", "yes", 1, self.REFERENCE, ["-t", self.REFERENCE])
+        result = run(host, "build_image", *arguments, stdin=f"{PASSWORD}\n")
+        assert (result.code, result.errors.startswith(self.REFUSAL)) == (int(old), old)
+        assert ("docker login" in "".join(docker.calls())) is not old
+
+    def test_nothing_listens(self, host: LocalSession) -> None:
+        """nginx listens on IPv4 only by default: the setting is named."""
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            port = free.getsockname()[1]
+        where = ("::1", port, f"http://[::1]:{port}", f"[::1]:{port}", "sammy", "sammy/hello", "/nonexistent/ca.crt")
+        errors = run(host, "check_registry", *where, stdin=f"{PASSWORD}\n").errors
+        assert errors.startswith(f"tcp: ::1 (::1) refuses port {port}\ncheck that the registry runs")
+        assert 'registry_nginx.listen_addresses = ["*", "[::]"] in [gitlab.settings]' in errors
+
+    def test_check_registry(self, docker: Docker, host: LocalSession, registry: Registry) -> None:
+        """The registry answers, and Docker refuses the name."""
+        (docker.folder / "old").touch()
+        where = ("127.0.0.1", registry.port, registry.url, "[2001:db8::1]:5555", "sammy", "a", "/nonexistent/ca.crt")
+        result = run(host, "check_registry", *where, stdin=f"{PASSWORD}\n")
+        assert (result.code, result.text.splitlines()[-1]) == (1, "/v2/")
+        assert "Docker 20.10.24 refuses image names with an IPv6 address" in result.errors
+
+
 class TestInspect:
     """inspect_image.sh."""
 

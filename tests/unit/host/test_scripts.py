@@ -166,3 +166,19 @@ class TestAcme:
         """Runs a hook as certbot does."""
         command = [*shell, "-c", file_text(f"acme_hook_{name}")]
         subprocess.run(command, env={"PATH": programs.path}, check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("https://gitlab.example.com", "gitlab.example.com.crt"),
+        ("https://gitlab.example.com:8443/git", "gitlab.example.com.crt"),
+        ("https://[2001:db8::1]:8443", "[2001.crt"),
+    ],
+)
+def test_gitlab_runner_cuts_the_host_at_the_first_colon(shell: tuple[str, ...], url: str, file: str) -> None:
+    """In an IPv6 address as well: lib/runner.sh looks for the CA under the same name."""
+    library = (FOLDER / "lib/runner.sh").read_text()
+    asked = f'{library}\nrunner_ca "$1"'
+    done = subprocess.run([*shell, "-c", asked, "sh", url], capture_output=True, text=True, check=True)
+    assert done.stdout == f"/etc/gitlab-runner/certs/{file}\n"

@@ -58,6 +58,7 @@ BAD = [
     ("a" * 256, "at most 255 characters, this one has 256"),
     ("gitlab.example.com:5555/" + "a" * 240, "at most 255 characters, this one has 264"),
     ("gitlab.example.com:99999/hello", "expected a registry"),
+    ("[::ffff:192.0.2.1]:5000/hello", "expected a registry"),
     ("git_lab.example.com/hello", "expected a registry"),
     ("-x.example.com/hello", "expected a registry"),
     ("hello@sha256:12", "64 hexadecimal digits"),

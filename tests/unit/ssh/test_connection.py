@@ -17,7 +17,7 @@ import pytest
 from provision.errors import BecomeError, HostKeyError, LoginRefused, Unreachable
 from provision.shell import sh
 from provision.ssh import Target, connect
-from provision.ssh.connection import resolve
+from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.host_keys import KnownHosts, fingerprint, known_hosts_name
 from provision.ssh.shell_session import ShellSession
 
@@ -237,6 +237,24 @@ def test_gateways_are_used(sshd: Sshd, empty_home: Path, inventory: bool, hops: 
         (result,) = opened.ask([sh("ps -o args= -e | grep -c 'sshd: roo[t]'")], deadline=10)
         assert int(result.text) >= hops + 1
         assert opened.traffic.round_trips > 8, "the gateway's handshake counts too"
+
+
+@pytest.mark.parametrize(
+    ("jump", "host", "port", "user"),
+    [
+        ("[2001:db8::1]", "2001:db8::1", 22, ""),
+        ("ops@[2001:db8::1]:2222", "2001:db8::1", 2222, "ops"),
+        ("ssh://ops@[2001:db8::1]", "2001:db8::1", 22, "ops"),
+        ("2001:db8::1", "2001:db8::1", 22, ""),
+        ("ops@bastion:2222", "bastion", 2222, "ops"),
+    ],
+)
+def test_a_gateway_may_have_an_ipv6_address(sshd: Sshd, jump: str, host: str, port: int, user: str) -> None:
+    """In brackets when a port follows, as OpenSSH has it."""
+    gateway = resolve(sshd.target(proxy_jump=jump)).gateway
+    assert isinstance(gateway, HostConnection)
+    assert (gateway.host, gateway.port) == (host, port)
+    assert not user or gateway.user == user
 
 
 def test_the_host_key_of_a_gateway_is_checked(sshd: Sshd, empty_home: Path) -> None:

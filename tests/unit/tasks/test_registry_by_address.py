@@ -77,6 +77,24 @@ def test_gitlab_rb_has_the_url_as_it_was_written(by_address: Wants) -> None:
     assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/[2001:db8::1].crt"
 
 
+@pytest.mark.parametrize(
+    ("task", "table", "newer"),
+    [("gitlab", "nginx", "gitlab_rails.nginx"), ("registry", "registry_nginx", "registry.nginx")],
+)
+def test_nginx_listens_on_ipv6(by_address: Wants, wants: Wants, task: str, table: str, newer: str) -> None:
+    """Its default is IPv4 only. What the inventory sets itself, under either name, is kept; names say nothing of it."""
+
+    def listens(resources: tuple[Resource, ...]) -> Any:
+        return only(resources, RubySettings).settings.get((table, "listen_addresses"))
+
+    assert listens(by_address(task)) == ["*", "[::]"]
+    own = '[gitlab.settings]\n{}.listen_addresses = ["[2001:db8::1]"]\n'
+    assert listens(by_address(task, own.format(table))) == (["[2001:db8::1]"] if task == "gitlab" else None)
+    assert listens(by_address(task, own.format(newer))) is None
+    by_name = ESTATE.replace("[2001:db8::1]", "gitlab.example.com")
+    assert listens(wants(task, base=by_name)) is None
+
+
 def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
     """It connects to the host itself: `curl --resolve` takes no address as a name."""
     answer = only(by_address("registry"), RegistryEndpoint)
@@ -84,7 +102,7 @@ def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
     assert f"set -- '{URL}' " in answer.repair.run.script
     assert "--resolve" not in answer.repair.run.script
     question = answer.probe()["answer"]
-    assert question.script.endswith(f"--connect-to ::127.0.0.1: -- '{URL}/v2/'")
+    assert question.script.endswith(f"--connect-to '::[::1]:' -- '{URL}/v2/'")
 
 
 def test_docker_trusts_the_authority_under_the_registrys_name(by_address: Wants) -> None:
@@ -106,7 +124,7 @@ def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path:
     assert only(found, CertificatePair).host == "2001:db8::1"
     served = only(found, ServedCertificate)
     script = served.probe()["served"].script
-    assert "-connect 127.0.0.1:5555" in script
+    assert "-connect '[::1]:5555'" in script
     assert "-servername" not in script
     (handler,) = served.handlers
     assert f" '' 5555 '{URL}/v2/' " in handler.run.script

@@ -24,6 +24,15 @@ login() {
     fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" 'check the login in the inventory, and that the host reaches the registry'
 }
 
+# require_reference REFERENCE: ends the script where this Docker refuses an IPv6 address in an image's name. Docker 20.10
+# does, Docker 26.1 does not; `docker login` takes the address in both. Source: github.com/distribution/reference.
+require_reference() {
+  case $1 in \[*) ;; *) return 0 ;; esac
+  case $(docker image inspect "$1" 2>&1) in *'invalid reference format'*) ;; *) return 0 ;; esac
+  fail "$1" "Docker $(docker version -f '{{.Server.Version}}' 2>/dev/null) refuses image names with an IPv6 address" \
+    'update Docker, or give the registry a DNS name (registry.external_url)'
+}
+
 # show COMMAND…: runs it and prints its output at once; the last lines are in "$work/last" afterwards.
 show() {
   { { "$@"; echo $? > "$work/code"; } 2>&1 | { tee /dev/fd/3 | tail -n 12 > "$work/last"; } 3>&1; }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -357,7 +358,20 @@ def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
     """By its URL, connecting to loopback: an IPv6 address as well as a name."""
     script = module.reconfigure(Url.parse(url) if url else None).run.script
     assert f"set -- {shown}" in script
-    assert '--connect-to ::127.0.0.1: "$@" -- "$url/v2/"' in script
+    assert '--connect-to "::$loopback:" "$@" -- "$url/v2/"' in script
+
+
+@pytest.mark.parametrize(("listens", "code"), [("::1", 0), ("127.0.0.1", 1)])
+def test_an_ipv6_address_must_answer_on_ipv6(
+    gitlab: Gitlab, serve: Callable[..., Any], reply: Any, listens: str, code: int
+) -> None:
+    """A registry at an IPv6 address whose nginx listens on IPv4 only cannot be reached: the new file is rolled back."""
+    web = serve(lambda _: reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'}), address=listens)
+    gitlab.url = f"http://[2001:db8::1]:{web.port}"
+    (gitlab.folder / "etc/gitlab.rb").write_text(f"{NEW}registry_external_url '{gitlab.url}'\n")
+    done = gitlab.run()
+    assert done.code == code, done.errors
+    assert ("answers nothing instead of 401" in done.errors, gitlab.now == OLD) == (code == 1, code == 1)
 
 
 def test_it_outlives_the_connection() -> None:
