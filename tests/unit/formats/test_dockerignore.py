@@ -32,7 +32,7 @@ def sent(text: str, paths: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize(("text", "paths", "left"), CASES + LATER_CASES)
-def test_patterns(text: str, paths: tuple[str, ...], left: tuple[str, ...]) -> None:
+def test_patterns_exclude_files(text: str, paths: tuple[str, ...], left: tuple[str, ...]) -> None:
     """Which of some files are sent."""
     assert sent(text, paths) == list(left)
 
@@ -54,7 +54,7 @@ NOT_VALID = [
 
 
 @pytest.mark.parametrize(("text", "why"), NOT_VALID)
-def test_patterns_that_are_not_valid(text: str, why: str) -> None:
+def test_invalid_patterns(text: str, why: str) -> None:
     """Docker refuses these too; here the line is named."""
     with pytest.raises(ValueError, match=why):
         Ignore.parse(text)

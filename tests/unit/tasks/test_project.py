@@ -95,7 +95,7 @@ def test_converged(estate: Estate) -> None:
     assert (named.summaries, named.messages, estate.asked) == ([], [], LOOK)
 
 
-def test_half_done(estate: Estate) -> None:
+def test_partly_applied(estate: Estate) -> None:
     """What differs is set, and nothing else; attributes are shown, values are not."""
     estate.runner("docker-builder")
     estate.ask("POST", f"{estate.project}/runners", runner_id=1)

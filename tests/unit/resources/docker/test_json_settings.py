@@ -43,7 +43,7 @@ def test_bare() -> None:
     assert change.diff.splitlines()[3:] == ["+{", '+  "debug": true', "+}"]
 
 
-def test_half_done() -> None:
+def test_partly_applied() -> None:
     """Other people's keys stay, in their order; ours are set."""
     (change,) = plan(settings(debug=True, mtu=1400), file_is('{"bip": "10.0.0.1/24", "debug": false}'))
     assert (change.summary, change.action) == (f"update {PATH}", "update")

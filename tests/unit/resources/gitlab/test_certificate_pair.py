@@ -246,7 +246,7 @@ class TestOnTheHost:
         assert planned(pair, observe_on(self.put(ssl, self.current(name="rsa").pem, old), pair)) == []
 
     @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660])
-    def test_half_done_the_key_is_open_to_others(self, ssl: Path, pair: CertificatePair, mode: int) -> None:
+    def test_partly_applied_the_key_is_open_to_others(self, ssl: Path, pair: CertificatePair, mode: int) -> None:
         """It is closed, behind a symlink as well; then nothing is left to do."""
         host = self.put(ssl, self.current().pem, private(), mode)
         (ssl / "g.key").rename(ssl / "real.key")

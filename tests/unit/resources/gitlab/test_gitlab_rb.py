@@ -72,7 +72,7 @@ def test_the_file_was_deleted() -> None:
     assert written(change) == "external_url 'https://new.example.com'\n"
 
 
-def test_half_done() -> None:
+def test_partly_applied() -> None:
     """One differs: it alone changes, the reconfigure is notified, and only what we set is recorded."""
     (change,) = plan({URL: "https://new.example.com", ZONE: "UTC"})
     assert change.summary == "set external_url in /etc/gitlab/gitlab.rb"

@@ -146,7 +146,7 @@ class TestGivenToken:
         case = Case(entry(), text=OTHERS + section(), tokens=ok("glrt-mine"), ours=recorded(builder="glrt-mine"))
         assert (case.changes, case.notes) == ([], [])
 
-    def test_half_done(self) -> None:
+    def test_partly_applied(self) -> None:
         """A setting differs: only it is set."""
         text = OTHERS + section(executor="shell")
         case = Case(entry(), text=text, tokens=ok("glrt-mine"), ours=recorded(builder="glrt-mine"))

@@ -115,7 +115,7 @@ def test_other_settings_are_compared_again(host: Host) -> None:
     assert host.asked == ["GET /runners/7"] * 4
 
 
-def test_half_done(host: Host) -> None:
+def test_partly_applied(host: Host) -> None:
     """Only what differs is set."""
     host.runner |= {"tag_list": ["docker"], "paused": True}
     (change,) = host.plan(host.settings())

@@ -270,7 +270,7 @@ class TestPlan:
             "ufw is off: its rules take effect with `ufw enable`, or with firewall.enable = true"
         ]
 
-    def test_half_done(self) -> None:
+    def test_partly_applied(self) -> None:
         """Only missing rules are added: adding an existing one would erase its comment."""
         assert summaries(plan(ON, rules("allow tcp 22", "allow tcp 5555"))) == ["allow 80/tcp"]
 

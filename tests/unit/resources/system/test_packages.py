@@ -45,7 +45,7 @@ def test_bare() -> None:
     assert hold.run == sh("apt-mark hold -- docker-ce docker-ce-cli")
 
 
-def test_half_done() -> None:
+def test_partly_applied() -> None:
     """One of a pinned pair at another version: both are replaced and held again; packages without a version are not."""
     install, hold = plan(DOCKER, {**CONVERGED, "docker-ce": "5:28.0-1"}, ("docker-ce", "docker-ce-cli"))
     assert install.summary == "replace docker-ce 5:28.0-1 by version 5:29.*"
