@@ -6,31 +6,15 @@ import ast
 import inspect
 import textwrap
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from provision.inventory.secrets import SCHEMA
 from provision.inventory.settings import Tables
 from provision.inventory.tables.base import Table, fields_of, options_of
 from provision.inventory.tables.host import HostTable
-
-SECRET: Final[dict[str, Any]] = {
-    "title": "Secret",
-    "description": "A secret: an environment variable, a file, a command's output, a prompt, or the text itself.",
-    "oneOf": [
-        {"type": "string"},
-        *(
-            {"type": "object", "properties": {kind: value}, "required": [kind], "additionalProperties": False}
-            for kind, value in {
-                "env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
-                "file": {"type": "string", "minLength": 1},
-                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                "prompt": {"type": "string", "minLength": 1},
-            }.items()
-        ),
-    ],
-}
 
 
 def schema(tables: Tables) -> dict[str, Any]:
@@ -97,7 +81,7 @@ def _clean(node: Any) -> Any:
         return [_clean(one) for one in node]
     if not isinstance(node, dict):
         return node
-    titles = {"title"} if isinstance(node.get("title"), str) and node["title"] != SECRET["title"] else set()
+    titles = {"title"} if isinstance(node.get("title"), str) and node["title"] != SCHEMA["title"] else set()
     node = {key: _clean(value) for key, value in node.items() if key not in titles}
     if node.get("default", 0) is None:
         del node["default"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import tree_sitter_toml
 from tree_sitter import Language, Node, Parser
@@ -72,3 +73,11 @@ def _children(node: Node) -> Iterator[Node]:
 
 def _line(node: Node) -> int:
     return node.start_point.row + 1
+
+
+def line_in(file: str, path: KeyPath) -> int:
+    """The line of a key in a file, or 0 when it is not known."""
+    try:
+        return lines_of(Path(file).read_text("utf-8")).get(path, 0)
+    except (OSError, ValueError):  # not a file (`--set`), or changed since it was read: the key alone must do
+        return 0

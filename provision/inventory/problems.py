@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
@@ -73,16 +72,6 @@ def refuse(problems: Iterable[Problem], sources: Sequence[Source]) -> None:
         lines[MOST_SHOWN:] = [f"… and {len(lines) - MOST_SHOWN} more"]
     hint = "correct it and rerun the command" if len(placed) == 1 else "correct these and rerun the command"
     raise InventoryError("\n".join(lines), hint=f"{hint}; `provision init` writes an example with every key")
-
-
-def line_in(file: str, path: KeyPath) -> int:
-    """The line of a key in a file, or 0 when it is not known."""
-    from provision.inventory.positions import lines_of  # only messages need lines
-
-    try:
-        return lines_of(Path(file).read_text("utf-8")).get(path, 0)
-    except (OSError, ValueError):  # not a file (`--set`), or changed since it was read: the key alone must do
-        return 0
 
 
 def _line(name: str, line: int, path: str, text: str) -> str:

@@ -29,6 +29,23 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
+SCHEMA: Final[dict[str, Any]] = {
+    "title": "Secret",
+    "description": "A secret: an environment variable, a file, a command's output, a prompt, or the text itself.",
+    "oneOf": [
+        {"type": "string"},
+        *(
+            {"type": "object", "properties": {kind: value}, "required": [kind], "additionalProperties": False}
+            for kind, value in {
+                "env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+                "file": {"type": "string", "minLength": 1},
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "prompt": {"type": "string", "minLength": 1},
+            }.items()
+        ),
+    ],
+}
+
 
 Kind = Literal["env", "file", "command", "prompt", "plain"]
 KINDS: Final[tuple[Kind, ...]] = ("env", "file", "command", "prompt")
@@ -94,9 +111,7 @@ class SecretSource:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        from provision.inventory.json_schema import SECRET
-
-        return SECRET
+        return SCHEMA
 
     @classmethod
     def _validate(cls, value: object) -> SecretSource:
@@ -245,7 +260,7 @@ def _not_empty(text: str, origin: Origin, what: str) -> str:
 
 
 def _fail(origin: Origin, text: str, hint: str) -> NoReturn:
-    from provision.inventory.problems import line_in
+    from provision.inventory.positions import line_in  # only messages need lines
 
     line = line_in(origin.file, origin.key)
     place = ": ".join(part for part in (f"{origin.file}:{line}" if line else origin.file, dotted(origin.key)) if part)

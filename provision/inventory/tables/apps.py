@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,14 +15,20 @@ from provision.inventory.tables.base import InvalidValue, Table, check_different
 from provision.inventory.tables.images import RegistryLogin
 from provision.url import Url, UrlField
 
-if TYPE_CHECKING:
-    from provision.inventory.inventory import Host
-
 _PORT = re.compile(
     r"(?:(?P<address>\[[0-9A-Fa-f:]+\]|[0-9.]+):)?(?P<host>\d{1,5}):(?P<container>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
 )
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 _RESTART = re.compile(r"no|always|unless-stopped|on-failure(?::\d+)?")
+
+
+class Place(Protocol):
+    """A host, as far as `[[apps]] on` selects hosts."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,6 @@ class App(Table, name="apps", occurs="array"):
         """Its ports, parsed."""
         return tuple(map(PublishedPort.parse, self.ports))
 
-    def runs_on(self, host: Host) -> bool:
+    def runs_on(self, host: Place) -> bool:
         """Whether it runs on this host."""
         return self.on in ("all", host.name, *host.groups)

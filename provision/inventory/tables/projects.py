@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from provision.inventory.secrets import Origin, SecretSource, as_secret
+from provision.inventory.secrets import SCHEMA, Origin, SecretSource, as_secret
 from provision.inventory.tables.base import InvalidValue, Table
 from provision.inventory.tables.pipelines import Pipeline
 from provision.inventory.tables.runners import Runner
@@ -100,11 +100,9 @@ class _Shapes:
     """The shapes that an entry of `variables` may have, in the JSON schema."""
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        from provision.inventory.json_schema import SECRET
-
         found: dict[str, Any] = handler(schema)
         several = found["additionalProperties"]
-        return {**found, "additionalProperties": {"anyOf": [SECRET, several["items"], several]}}
+        return {**found, "additionalProperties": {"anyOf": [SCHEMA, several["items"], several]}}
 
 
 def _as_arrays(value: Any) -> Any:
