@@ -2,6 +2,8 @@
 
 A value that a template uses and that is not given is an error (StrictUndefined). Values in templates that end in
 `.html.j2` are escaped for HTML; in all others they are inserted unchanged.
+
+`shipped` finds the folders that ship with the program: beside the package in a checkout, inside it in a wheel.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError
-from provision.places import shipped
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
 
 _folders: list[Path] = []
 _NAME = re.compile(r"\{\{ (\w+) \}\}")
@@ -109,3 +111,12 @@ def names_in(name: str) -> set[str]:
         return meta.find_undeclared_variables(jinja.parse(source))
     except TemplateError as error:
         raise UsageError(f"templates/{name}: {type(error).__name__}: {error}", hint="fix the template") from error
+
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(folder: str) -> Path:
+    """The shipped folder `playbooks`, `templates` or `inventories`."""
+    inside = _PACKAGE / "_data" / folder
+    return inside if inside.is_dir() else _PACKAGE.parent / folder

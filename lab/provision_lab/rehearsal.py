@@ -26,7 +26,7 @@ _GITLAB = "gitlab"  # the group of hosts that the shipped playbooks install GitL
 def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost], Server]:
     """The hosts to boot and what the GitLab host has. Raises InventoryError for an invalid inventory."""
     from provision.engine.catalogue import load_inventory
-    from provision.inventory.tables.ssh import Ssh
+    from provision.inventory.tables.host import Ssh
 
     inventory = load_inventory(paths)
     servers = [host for host in inventory.hosts if _GITLAB in host.groups]

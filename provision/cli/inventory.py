@@ -96,7 +96,7 @@ def init(folder: Path) -> None:
     The files are inventory.toml and playbooks/motd.py; existing ones stay unchanged.
     """
     from provision.errors import UsageError
-    from provision.places import shipped
+    from provision.templating import shipped
 
     files = {
         folder / "inventory.toml": shipped("inventories") / "example.toml",

@@ -68,7 +68,7 @@ def run(
     if fail_on_change and not check:
         raise click.UsageError("--fail-on-change needs --check")
     from provision.engine.assemble import Options, assemble
-    from provision.report.listeners import listeners
+    from provision.report import listeners
 
     options = Options(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
     chosen, warnings = assemble(options)

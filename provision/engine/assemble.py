@@ -14,7 +14,7 @@ from provision.engine.desired_state import HostPlay
 from provision.engine.run import Run
 from provision.errors import UsageError
 from provision.inventory import Host, Inventory
-from provision.inventory.tables.ssh import Ssh
+from provision.inventory.tables.host import Ssh
 from provision.secret import Secret
 from provision.ssh.session import Session, Target
 from provision.tasks.base import Play

@@ -25,10 +25,10 @@ from typing import Final
 
 from provision.errors import UsageError, nearest
 from provision.inventory import Inventory, Table, Tables, load
-from provision.inventory.tables.ssh import Ssh
-from provision.places import shipped
+from provision.inventory.tables.host import Ssh
 from provision.tasks import SHIPPED
 from provision.tasks.base import Play, Task, play
+from provision.templating import shipped
 
 ENTRY_POINTS: Final = "provision.tasks"  # each entry point is a Task
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.inventory.ranges import select
 from provision.inventory.secrets import SecretSource
-from provision.inventory.select import select
 from provision.inventory.settings import Settings
 from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tree import dotted

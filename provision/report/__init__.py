@@ -1,0 +1,33 @@
+"""Choosing the listeners of a run by the options on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from provision.engine.events import Listener
+
+
+def listeners(
+    *, json: bool, diff: bool, verbose: int, stats: bool, report: Path | None, stdout: TextIO, stderr: TextIO
+) -> list[Listener]:
+    """Returns a listener that writes text or JSON lines to stdout, and one that writes the HTML page if requested.
+
+    Raises UsageError if the page cannot be written to `report`, before any host is contacted.
+    """
+    # Each listener is imported only if it is used: JSON lines need no rich, and only the page needs Jinja.
+    chosen: list[Listener] = []
+    if json:
+        from provision.report.jsonlines import JsonLines
+
+        chosen.append(JsonLines(stdout))
+    else:
+        from provision.report.console import open_console
+        from provision.report.terminal import ReportOptions, Terminal
+
+        chosen.append(Terminal(open_console(stdout), ReportOptions(diff=diff, verbose=verbose, stats=stats)))
+    if report is not None:
+        from provision.report.html import HtmlReport
+
+        chosen.append(HtmlReport(report, stderr))
+    return chosen

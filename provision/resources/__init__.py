@@ -49,8 +49,7 @@ from provision.resources.base import (
     Resource,
 )
 from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
-from provision.resources.delivery.image import BuiltImage
-from provision.resources.delivery.image_check import ImageCheck
+from provision.resources.delivery.image import BuiltImage, ImageCheck
 from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
 from provision.resources.delivery.project import ProjectSettings, WantedProject
 from provision.resources.delivery.prune import UnusedImages

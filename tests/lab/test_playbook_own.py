@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.places import shipped
+from provision.templating import shipped
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.runs import applied, provision, settled, twice, untouched, without_s3

@@ -10,9 +10,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from provision.editing.diff import masked_text
+from provision.editing.toml.edit import reconcile
 from provision.editing.toml.masking import diff, find_secrets
 from provision.editing.toml.model import RunnerId, WantedRunner, fingerprint
-from provision.editing.toml.reconcile import reconcile
 
 URL = "https://gitlab.example.com"
 OWNED = ["limit", "output_limit", "docker.image", "docker.memory", "cache.Type", "cache.s3.AccessKey", "environment"]

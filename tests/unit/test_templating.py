@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import UsageError
-from provision.places import shipped
-from provision.templating import render, use_templates_of
+from provision.templating import render, shipped, use_templates_of
 
 
 @pytest.fixture

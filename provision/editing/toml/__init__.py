@@ -14,9 +14,9 @@ Source of the format: docs.gitlab.com/runner/configuration/advanced-configuratio
 
 from __future__ import annotations
 
+from provision.editing.toml.edit import entries, reconcile
 from provision.editing.toml.masking import diff
 from provision.editing.toml.model import Action, Entry, Reconciled, RunnerId, WantedRunner, dotted_keys, fingerprint
-from provision.editing.toml.reconcile import entries, reconcile
 
 __all__ = [
     "Action",

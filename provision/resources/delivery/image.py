@@ -1,4 +1,6 @@
-"""Images that are built on a host and pushed to a registry.  Sources: docker-build(1), docker-push(1).
+"""Images that are built on a host and pushed to a registry, and the verification of push and pull.
+
+Sources: docker-build(1), docker-push(1), docker-login(1), the distribution API.
 
 An image has a label with the fingerprint of everything that it is made of. It counts as built and pushed when, in
 the registry, each of its tags names the image with that label. This is recorded; a run that finds the record asks neither Docker
@@ -20,7 +22,9 @@ from provision.host.scripts import script
 from provision.host.state import unless_recorded
 from provision.image_name import Reference
 from provision.resources.base import KEEP, NOTHING, ApiAction, Change, Note, Observation, Outcome, Probe, Resource
+from provision.secret import Secret, reveal
 from provision.shell import Command, sh
+from provision.url import Url
 
 _LABEL: Final = "provision.build"
 
@@ -156,3 +160,52 @@ def _common_digest(tags: Mapping[str, str], wanted: tuple[str, ...]) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+# Whether the name has an address and the port opens, in 3 ms where curl takes 12. Other resources of the run ask what the
+# registry answers, on the GitLab host, and see to its CA on this one.
+_CONNECT = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
+
+
+@dataclass(frozen=True)
+class ImageCheck(Resource):
+    """Pushes an image to the registry, pulls it and deletes it, from this host.
+
+    It does so when a verification is due, when the port does not open, or when no check with these settings is recorded.
+
+    image    the repository to push to
+    ca       the path of the CA file on the host, which may not exist
+    context  what else the check depends on: when it changes, the image is checked again
+    """
+
+    url: Url
+    user: str
+    password: Secret
+    image: str
+    ca: str
+    context: str = ""
+
+    @property
+    def record_key(self) -> str:
+        return "verified"
+
+    def probe(self) -> Probe:
+        return Probe.of(sh(_CONNECT, self.url.host, self.url.port))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen.code == 0 and not seen.due and seen.record == self._fingerprint():
+            return
+        url, registry = self.url, self.url.authority
+        command = script("check_registry", url.host, url.port, str(url), registry, self.user, self.image, self.ca)
+        yield Change(
+            f"verify push and pull of {registry}/{self.image}",
+            command.reading(reveal(self.password) + "\n"),
+            "run",
+            record=self._fingerprint(),
+            deadline=300,
+            verification=True,
+        )
+
+    def _fingerprint(self) -> str:
+        parts = [str(self.url), self.user, self.image, self.ca, self.context]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

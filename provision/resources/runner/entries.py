@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from provision.editing.toml.edit import entries, reconcile
 from provision.editing.toml.masking import diff
 from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, fingerprint
-from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import NewRunner, RunnerCreator
 from provision.host.curl import remedy
@@ -29,10 +29,12 @@ from provision.resources.runner.registrations import (
     Registrations,
     RunnerRecord,
     RunnerStatus,
+    ask_tokens,
+    read_tokens,
     under_new_names,
+    unregister,
 )
 from provision.resources.runner.settings import settings_key
-from provision.resources.runner.tokens import ask_tokens, read_tokens, unregister
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import Secret, revealed
 from provision.shell import Command

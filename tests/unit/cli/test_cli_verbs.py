@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provision.places import shipped
+from provision.templating import shipped
 
 HEAVY = (
     "rich",

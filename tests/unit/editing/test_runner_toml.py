@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from provision.editing.toml.edit import entries, reconcile
 from provision.editing.toml.model import RunnerId, WantedRunner, dotted_keys, fingerprint
-from provision.editing.toml.reconcile import entries, reconcile
 from provision.errors import Refused
 from provision.secret import Secret
 from tests.support.data import DATA

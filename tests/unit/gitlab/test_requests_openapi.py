@@ -27,7 +27,7 @@ from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerCreator
 from provision.resources import RunnerSettings
 from provision.resources.base import ApiAction, Change
-from provision.resources.runner.tokens import ask_tokens, unregister
+from provision.resources.runner.registrations import ask_tokens, unregister
 from provision.secret import Secret
 from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url

@@ -17,9 +17,8 @@ from provision.inventory import schema
 from provision.inventory.json_schema import field_docs
 from provision.inventory.problems import tables_in
 from provision.inventory.tables.base import Table, fields_of
-from provision.inventory.tables.host import HostTable
+from provision.inventory.tables.host import HostTable, Ssh
 from provision.inventory.tables.runners import Runner
-from provision.inventory.tables.ssh import Ssh
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "inventories/example.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.errors import UsageError
-from provision.inventory.select import select
+from provision.inventory.ranges import select
 
 HOSTS = ["gitlab", "runner-1", "runner-2", "runner-3", "web1"]
 GROUPS = {"gitlab": ["gitlab"], "runners": ["runner-1", "runner-2", "runner-3"], "web": ["web1"]}

@@ -16,9 +16,9 @@ from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.firewall import Firewall
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.host import Ssh
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
-from provision.inventory.tables.ssh import Ssh
 
 Estate = Callable[..., Inventory]
 

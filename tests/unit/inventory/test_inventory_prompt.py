@@ -15,7 +15,7 @@ ASK = """
 import sys
 from pathlib import Path
 from provision.engine.catalogue import load_inventory as load
-from provision.inventory.tables.ssh import Ssh
+from provision.inventory.tables.host import Ssh
 source = load([Path(sys.argv[1])]).hosts[0].settings[Ssh].become_password
 try:
     print(f"length {len(source.resolve().reveal())} {source.resolve()}")

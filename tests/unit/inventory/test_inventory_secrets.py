@@ -17,8 +17,8 @@ from provision.inventory import Inventory, SecretSource, resolve, settings_dict
 from provision.inventory.secrets import use_prompter
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.host import Ssh
 from provision.inventory.tables.runners import Runner
-from provision.inventory.tables.ssh import Ssh
 from provision.secret import Secret, is_secret_name
 
 Estate = Callable[..., Inventory]

@@ -10,9 +10,9 @@ from provision.engine.catalogue import load_inventory as load
 from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.host import Ssh
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
-from provision.inventory.tables.ssh import Ssh
 from provision.url import Url
 from provision_lab import Lab, LabHost, rehearsal, state
 from provision_lab.hosts import Server

@@ -264,7 +264,7 @@ RUNS: dict[str, Callable[[], Iterator[Timed]]] = {
 
 def main() -> None:
     """Plays a run in real time."""
-    from provision.report.listeners import listeners
+    from provision.report import listeners
 
     parser = argparse.ArgumentParser()
     parser.add_argument("run", choices=RUNS)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from provision.report import listeners
 from provision.report.html import HtmlReport
 from provision.report.jsonlines import JsonLines
-from provision.report.listeners import listeners
 from provision.report.terminal import Terminal
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from provision.resources import Result
-from provision.resources.runner.tokens import ask_tokens, read_tokens
+from provision.resources.runner.registrations import ask_tokens, read_tokens
 from provision.secret import Secret
 from provision.testing import LocalSession
 from tests.support.local import Local

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from provision.editing.toml.model import Entry
-from provision.resources.runner.tokens import unregister
+from provision.resources.runner.registrations import unregister
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local
