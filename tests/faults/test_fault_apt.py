@@ -12,7 +12,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import Live, fact
-from tests.support.runs import Outcome, provision, settled
+from tests.support.runs import Outcome, provision, unchanged
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
 LOCK = "/var/lib/dpkg/lock-frontend"
@@ -97,7 +97,7 @@ def test_a_lock_that_is_released(outcome: Outcome, harness: Harness) -> None:
     said = (harness.folder / "freed.txt").read_text()
     assert f"waiting for {LOCK}, held by unattended-upgr (pid " in said
     assert said.endswith("exit code 0\n")
-    settled(harness, "runner", "--limit", FREED)
+    unchanged(harness, "runner", "--limit", FREED)
 
 
 def test_a_repository_that_is_gone(outcome: Outcome) -> None:
@@ -127,4 +127,4 @@ def test_once_fixed_it_converges(outcome: Outcome, harness: Harness) -> None:
         del harness.inventory["hosts"][host]["apt"]
     done = provision(harness, "runner")
     assert (done.code, done.errors) == (0, "")
-    settled(harness, "runner")
+    unchanged(harness, "runner")

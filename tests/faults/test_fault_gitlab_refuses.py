@@ -11,7 +11,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, on_host, pending
-from tests.support.runs import applied, provision, settled, without_s3
+from tests.support.runs import applied, provision, unchanged, without_s3
 
 Tables = Mapping[str, Any]
 
@@ -47,9 +47,9 @@ def test_a_failing_reconfigure_rolls_back(harness: Harness, switch: str) -> None
     assert error["hint"]
     assert outcome.statuses("gitlab")["firewall"] == "skipped"
     assert (in_force(harness), pending(harness, "gitlab")) == (now, [])
-    settled(harness, "server", changes=zone(now))
+    unchanged(harness, "server", changes=zone(now))
     applied(harness, "server", changes=changes)
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)
 
 
 BROKEN = {
@@ -76,4 +76,4 @@ def test_a_broken_gitlab_rb(harness: Harness, kind: str) -> None:
         status = "curl -sk -o /dev/null -w '%{http_code}' https://gitlab.lab.test:5555/v2/"
         assert fact(harness, "gitlab", status) == "401"
     applied(harness, "server", changes=changes)
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)

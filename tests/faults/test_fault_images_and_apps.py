@@ -11,7 +11,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
-from tests.support.runs import applied, provision, refused, settled, strays, wait_for, without_s3
+from tests.support.runs import applied, provision, refused, strays, unchanged, wait_for, without_s3
 
 HOST = "runner-1"
 STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"
@@ -92,7 +92,7 @@ def test_one_message_and_nothing_half_done(harness: Harness, fault: Fault) -> No
     assert names(harness, HOST) == ["hello"]
     (harness.folder / "hello/Broken").unlink()
     applied(harness, "image", "deploy")
-    settled(harness, "image", "deploy")
+    unchanged(harness, "image", "deploy")
     assert container(harness, HOST).split()[0] == before
     assert strays(harness, HOST) == []
 

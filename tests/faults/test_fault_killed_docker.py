@@ -12,7 +12,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Gate, Live, fact, on_host, pending, wait_until_free, with_playbooks
-from tests.support.runs import applied, provision, settled, untouched, without_s3
+from tests.support.runs import applied, provision, unchanged, untouched, without_s3
 
 HOST, OTHER = "runner-1", "runner-2"
 DAEMON, CONFIG = "/etc/docker/daemon.json", "/etc/gitlab-runner/config.toml"
@@ -59,7 +59,7 @@ def test_killed_between_edit_and_restart(harness: Harness) -> None:
     assert pending(harness, HOST) == []
     restarted = fact(harness, HOST, STARTED)
     assert int(restarted) > int(started)
-    settled(harness, "docker", "--limit", HOST, changes=changes)
+    unchanged(harness, "docker", "--limit", HOST, changes=changes)
     assert fact(harness, HOST, STARTED) == restarted
 
 
@@ -77,7 +77,7 @@ def test_killed_at_the_event_of_the_edit(harness: Harness) -> None:
     assert outcome.changes() in (["restart docker"], [])
     assert int(fact(harness, HOST, STARTED)) > int(started)
     assert pending(harness, HOST) == []
-    settled(harness, "docker", "--limit", HOST, changes=changes)
+    unchanged(harness, "docker", "--limit", HOST, changes=changes)
 
 
 def test_killed_while_packages_are_installed(harness: Harness) -> None:
@@ -99,7 +99,7 @@ def test_killed_while_packages_are_installed(harness: Harness) -> None:
     assert (
         fact(harness, OTHER, "dpkg --audit; dpkg-query -Wf '${db:Status-Status}' docker-compose-plugin") == "installed"
     )
-    settled(harness, "docker", "--limit", OTHER)
+    unchanged(harness, "docker", "--limit", OTHER)
 
 
 def fails_with(
@@ -130,7 +130,7 @@ def test_daemon_json_that_dockerd_refuses(harness: Harness) -> None:
     bad = {"hosts": {HOST: {"docker": {"daemon": {"no-such-key": True}}}}, **size("13m")}
     fails_with(harness, "docker", words=("no-such-key",), error="ChangeFailed", changes=bad)
     assert (wanted(harness), fact(harness, HOST, "systemctl is-active docker")) == ("13m", "active")
-    settled(harness, "docker", changes=size("13m"))
+    unchanged(harness, "docker", changes=size("13m"))
 
 
 def test_docker_does_not_come_up(harness: Harness) -> None:
@@ -143,7 +143,7 @@ def test_docker_does_not_come_up(harness: Harness) -> None:
     assert set(outcome.statuses(OTHER).values()) == {"ok"}
     applied(harness, "docker", changes=size("13m"))
     assert fact(harness, HOST, "systemctl is-active docker") == "active"
-    settled(harness, "docker", changes=size("13m"))
+    unchanged(harness, "docker", changes=size("13m"))
 
 
 def test_config_toml_is_no_toml(harness: Harness) -> None:
@@ -178,4 +178,4 @@ def test_killed_after_config_toml_was_written(harness: Harness) -> None:
     run.kill()
     assert tomllib.loads(harness.lab.inside(HOST, f"cat {CONFIG}"))["concurrent"] == 7
     wait_until_free(harness, HOST)
-    settled(harness, "register", "--limit", HOST, changes=changes)
+    unchanged(harness, "register", "--limit", HOST, changes=changes)

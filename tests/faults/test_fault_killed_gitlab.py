@@ -11,7 +11,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
-from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, wait_for, without_s3
 
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
 JOB = "/var/lib/provision/job/reconfigure"
@@ -42,7 +42,7 @@ def next_run_reconfigures_once(harness: Harness, before: int, changes: Tables, *
     assert outcome.changes() == ["reconfigure GitLab"]
     assert reconfigures(harness) == before + 1
     assert pending(harness, "gitlab") == []
-    settled(harness, *names, changes=changes)
+    unchanged(harness, *names, changes=changes)
     assert reconfigures(harness) == before + 1
     assert not succeeds(harness, "gitlab", f"test -e {JOB} || test -e /var/lib/provision/rollback")
 
@@ -135,7 +135,7 @@ def test_the_next_run_waits_for_it(harness: Harness) -> None:
     outcome = second.end()
     assert (outcome.code, outcome.changes(), outcome.summary["changed"]) == (0, ["reconfigure GitLab"], 1)
     assert reconfigures(harness) == before + 1
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)
 
 
 def follows(harness: Harness) -> bool:
@@ -158,7 +158,7 @@ def test_an_edit_after_it_began_is_not_considered_done(harness: Harness) -> None
         outcome.errors
     )
     assert reconfigures(harness) == before + 2
-    settled(harness, "server", changes=zone("Prague"))
+    unchanged(harness, "server", changes=zone("Prague"))
 
 
 def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
@@ -194,7 +194,7 @@ def test_a_failure_without_a_connection(harness: Harness) -> None:
         "Dublin",
         before + 3,
     )
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)
 
 
 def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None:
@@ -216,4 +216,4 @@ def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None
     assert "file /nowhere is gone" in outcome.errors
     applied(harness, "server", changes=changes)
     assert in_force(harness) == "Oslo"
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)

@@ -9,7 +9,7 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import Server, estate
-from tests.support.runs import Outcome, applied, provision, settled, untouched
+from tests.support.runs import Outcome, applied, provision, unchanged, untouched
 
 PROJECT = "root/hello_hapi"
 DATABASE = "/var/opt/gitlab/standin/db.json"
@@ -102,7 +102,7 @@ def test_gitlab_refuses(harness: Harness, task: str, status: int, words: str) ->
     fault = {"path": "/api/v4/projects/*", "status": status}
     with untouched(harness, "gitlab", DATABASE, "/var/lib/provision"), Server(harness).faults(fault):
         fails_with(provision(harness, task, changes=wants(pipeline={"test": "false"})), 1, str(status), words)
-    settled(harness, task)
+    unchanged(harness, task)
 
 
 def test_gitlab_fails_in_the_middle(harness: Harness) -> None:
@@ -114,4 +114,4 @@ def test_gitlab_fails_in_the_middle(harness: Harness) -> None:
     fails_with(outcome, 1, "502")
     again = applied(harness, "project", changes=wants(**variables))
     assert again.changes() == [f"create variable {one} of project {PROJECT}" for one in "BC"]
-    settled(harness, "project", changes=wants(**variables))
+    unchanged(harness, "project", changes=wants(**variables))

@@ -15,7 +15,7 @@ from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness
 from tests.support.faults import fact, on_host
-from tests.support.runs import applied, provision, settled, untouched, without_s3
+from tests.support.runs import applied, provision, unchanged, untouched, without_s3
 
 BROKEN_HOST, OTHER = "runner-1", "runner-2"
 REGISTRY = "gitlab.lab.test:5555"
@@ -148,7 +148,7 @@ def test_push_refused(harness: Harness) -> None:
 
 def test_once_fixed_it_passes(harness: Harness) -> None:
     """After all of these the estate is unchanged: nothing is to change, and the verification succeeds."""
-    settled(harness, "all")
+    unchanged(harness, "all")
     assert "push, pull, delete" in applied(harness, "verify").messages()
 
 
@@ -222,7 +222,7 @@ def test_made_in_gitlab_and_not_written(harness: Harness) -> None:
     assert number_of_runners(harness) == known + 1
     applied(harness, "register", "--limit", BROKEN_HOST, changes=runners)
     assert number_of_runners(harness) == known + 1
-    settled(harness, "register", "--limit", BROKEN_HOST, changes=runners)
+    unchanged(harness, "register", "--limit", BROKEN_HOST, changes=runners)
     applied(harness, "register", "--limit", BROKEN_HOST)
     assert number_of_runners(harness) == known
 
@@ -238,7 +238,7 @@ def test_gitlab_answers_again(harness: Harness) -> None:
     """What was refused is done when possible: one new runner for each host, none from earlier attempts."""
     runners = {"runners": [*harness.inventory["runners"], RUNNER]}
     applied(harness, "register", changes=runners)
-    settled(harness, "register", changes=runners)
+    unchanged(harness, "register", changes=runners)
     for host in (BROKEN_HOST, OTHER):
         assert fact(harness, host, "grep -c '^ *token = ' /etc/gitlab-runner/config.toml") == "2"
     assert number_of_runners(harness) == 4

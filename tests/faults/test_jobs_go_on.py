@@ -19,7 +19,7 @@ from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import fact, pending
 from tests.support.gitlab import CONFIG, config, process
-from tests.support.runs import applied, settled, succeeds, twice, wait_for
+from tests.support.runs import applied, succeeds, twice, unchanged, wait_for
 
 HOST = "worker"
 JOBS = "/etc/gitlab-runner-standin"
@@ -135,7 +135,7 @@ def test_a_new_listen_address_waits_for_the_job(harness: Harness) -> None:
         assert run.end() == 0
     assert process(harness, HOST) != before
     wait_for(lambda: succeeds(harness, HOST, "curl -sf http://127.0.0.1:9252/metrics"), "it listens there")
-    settled(harness, "register", changes=changes)
+    unchanged(harness, "register", changes=changes)
     harness.inventory["runner"] = changes["runner"]
 
 
@@ -149,7 +149,7 @@ def test_dockers_restart_waits_for_the_job(harness: Harness) -> None:
         assert end() == "success"
         assert run.end() == 0
     assert process(harness, HOST, "docker") != before
-    settled(harness, "docker", changes=changes)
+    unchanged(harness, "docker", changes=changes)
 
 
 def test_dockers_restart_waits_for_a_jobs_container(harness: Harness) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, settled, wait_for
+from tests.support.runs import applied, unchanged, wait_for
 
 NOTE = "Docker publishes ports that ufw does not filter: "
 IMAGE = "tar -C / -c bin/busybox | docker import --change 'ENTRYPOINT [\"/bin/busybox\"]' - lab/busybox >/dev/null"
@@ -30,13 +30,13 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 def test_nothing_is_published(harness: Harness) -> None:
     """A container without ports, and one whose port is bound to the host itself, are not reported."""
-    assert NOTE not in settled(harness, "firewall").messages()
+    assert NOTE not in unchanged(harness, "firewall").messages()
 
 
 def test_published_ports_are_reported(harness: Harness) -> None:
     """Each with its container, once for IPv4 and IPv6; the port is open, although no rule allows it."""
     harness.lab.inside("gitlab", RUN.format("web", "-p 8088:8000 -p 9000-9001:9000-9001/udp"))
-    (note,) = [one for one in settled(harness, "firewall").messages().splitlines() if one.startswith(NOTE)]
+    (note,) = [one for one in unchanged(harness, "firewall").messages().splitlines() if one.startswith(NOTE)]
     assert note.removeprefix(NOTE).startswith(
         "8088/tcp (container web), 9000-9001/udp (container web); bind them to 127.0.0.1"
     )
@@ -57,8 +57,8 @@ def is_open(address: str, port: int) -> bool:
 def test_ufw_or_docker_disabled(harness: Harness) -> None:
     """Not reported with ufw disabled; a stopped Docker is not started for it."""
     harness.lab.inside("gitlab", "ufw --force disable")
-    assert NOTE not in settled(harness, "firewall", changes={"firewall": {"enable": False}}).messages()
+    assert NOTE not in unchanged(harness, "firewall", changes={"firewall": {"enable": False}}).messages()
     harness.lab.inside("gitlab", "systemctl stop docker")
     applied(harness, "firewall")
-    assert NOTE not in settled(harness, "firewall").messages()
+    assert NOTE not in unchanged(harness, "firewall").messages()
     assert harness.lab.inside("gitlab", "systemctl is-active docker || true").strip() == "inactive"

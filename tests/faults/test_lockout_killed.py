@@ -9,7 +9,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Live, fact, wait_until_free
-from tests.support.runs import applied, settled, succeeds, twice, wait_for
+from tests.support.runs import applied, succeeds, twice, unchanged, wait_for
 
 ON = "ufw status | grep -q '^Status: active'"
 HOSTS = ("gitlab", "other")
@@ -41,7 +41,7 @@ def test_a_run_within_the_minute_confirms_it(harness: Harness) -> None:
     outcome = applied(harness, "firewall", "--limit", "other")
     assert outcome.changes() == ["keep ufw on, as an interrupted run left it"]
     assert timer(harness, "other") == ""
-    settled(harness, "firewall", "--limit", "other")
+    unchanged(harness, "firewall", "--limit", "other")
 
 
 def test_the_timer_rolls_back(harness: Harness) -> None:

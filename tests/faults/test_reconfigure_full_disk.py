@@ -10,7 +10,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
-from tests.support.runs import applied, provision, settled, succeeds, without_s3
+from tests.support.runs import applied, provision, succeeds, unchanged, without_s3
 
 RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; truncate -s -{}K /fill"
@@ -54,7 +54,7 @@ def test_at_whatever_step(harness: Harness) -> None:
         seen.add((error["resource"], value, bool(pending(harness, "gitlab"))))
     assert outcome.code == 0
     assert len(seen) > 1, seen
-    settled(harness, "server", changes=zone("Full"))
+    unchanged(harness, "server", changes=zone("Full"))
 
 
 def test_full_from_the_reconfigure_on(harness: Harness) -> None:
@@ -73,7 +73,7 @@ def test_full_from_the_reconfigure_on(harness: Harness) -> None:
     assert f"is kept as {ASIDE}" in outcome.errors
     assert pending(harness, "gitlab") == ["reconfigure"]
     applied(harness, "server", changes={**zone("Full"), **changes})
-    settled(harness, "server", changes={**zone("Full"), **changes})
+    unchanged(harness, "server", changes={**zone("Full"), **changes})
     assert not succeeds(harness, "gitlab", f"test -e {ASIDE}")
 
 

@@ -12,7 +12,7 @@ from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
-from tests.support.runs import applied, provision, reconfigures, settled, succeeds, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
 
 RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"
@@ -50,7 +50,7 @@ def test_nginx_without_its_certificate(harness: Harness) -> None:
     assert fact(harness, "gitlab", f"curl -sk -o /dev/null -w '%{{http_code}}' {URL}/v2/") == "401"
     assert not succeeds(harness, "gitlab", "gitlab-ctl status | grep ^down")
     applied(harness, "server", changes=settings(gitlab_rails={"time_zone": "Rome"}))
-    settled(harness, "server", changes=settings(gitlab_rails={"time_zone": "Rome"}))
+    unchanged(harness, "server", changes=settings(gitlab_rails={"time_zone": "Rome"}))
 
 
 BROKEN = {
@@ -93,4 +93,4 @@ def test_a_service_that_somebody_stopped(harness: Harness) -> None:
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")
     outcome = applied(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))
     assert outcome.changes()[-1] == "reconfigure GitLab"
-    settled(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))
+    unchanged(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))

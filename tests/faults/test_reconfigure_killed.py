@@ -12,7 +12,7 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Live, fact, pending, wait_until_free
 from tests.support.holding import POINTS, can_be_held, hold, kill_all
-from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_for, without_s3
 
 JOB = "/var/lib/provision/job/reconfigure"
 _numbers = itertools.count(1)
@@ -49,7 +49,7 @@ def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None
     applied(harness, "server", changes=zone(name))
     assert in_force(harness) == name
     assert before < reconfigures(harness) <= before + at_most
-    settled(harness, "server", changes=zone(name))
+    unchanged(harness, "server", changes=zone(name))
     left = "ls -d /etc/gitlab/.gitlab.rb.provision /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
     assert fact(harness, "gitlab", left).split() == ["/var/lib/provision/backup", "/var/lib/provision/state.json"]
 

@@ -10,7 +10,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import on_host, pending
-from tests.support.runs import applied, reconfigures, refused, settled, succeeds, untouched, without_s3
+from tests.support.runs import applied, reconfigures, refused, succeeds, unchanged, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
 KEPT = ("/etc/gitlab", "/var/lib/provision", "/var/opt/gitlab")
@@ -45,7 +45,7 @@ def test_somebodys_removed_setting(harness: Harness) -> None:
         assert "release notes" in error["hint"]
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])
     applied(harness, "server", changes=changes)
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)
 
 
 def test_one_that_the_inventory_asks_for(harness: Harness) -> None:
@@ -67,4 +67,4 @@ def test_one_of_ours_that_is_taken_out(harness: Harness) -> None:
     outcome = applied(harness, "server")
     assert "mattermost['enable']" in outcome.changes()[0]
     assert not succeeds(harness, "gitlab", f"grep -q '^mattermost' {RB}")
-    settled(harness, "server")
+    unchanged(harness, "server")

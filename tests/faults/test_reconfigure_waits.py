@@ -17,7 +17,7 @@ from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
-from tests.support.runs import applied, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_for, without_s3
 
 JOB = "/var/lib/provision/job/reconfigure"
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
@@ -83,7 +83,7 @@ def test_it_is_waited_for(harness: Harness) -> None:
     assert done.returncode == 0, told
     assert "is running, will wait for it to finish" in told
     assert reconfigures(harness) == before + 1
-    settled(harness, "server", changes=zone("Waited"))
+    unchanged(harness, "server", changes=zone("Waited"))
 
 
 def test_one_that_does_not_end(harness: Harness) -> None:
@@ -103,7 +103,7 @@ def test_one_that_does_not_end(harness: Harness) -> None:
     assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before)
     assert pending(harness, "gitlab") == ["reconfigure"]
     assert applied(harness, "server", changes=zone("Waited")).changes() == ["reconfigure GitLab"]
-    settled(harness, "server", changes=zone("Waited"))
+    unchanged(harness, "server", changes=zone("Waited"))
 
 
 def test_our_own_that_does_not_end(harness: Harness) -> None:
@@ -123,4 +123,4 @@ def test_our_own_that_does_not_end(harness: Harness) -> None:
     ]
     assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before + 2)
     assert pending(harness, "gitlab") == []
-    settled(harness, "server", changes=zone("Waited"))
+    unchanged(harness, "server", changes=zone("Waited"))

@@ -14,7 +14,7 @@ import pytest
 from provision_lab.harness import Harness
 from tests.support.faults import Live, on_host, wait_until_free
 from tests.support.gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
-from tests.support.runs import applied, provision, refused, settled, untouched, wait_for
+from tests.support.runs import applied, provision, refused, unchanged, untouched, wait_for
 
 HOST = "runner-1"
 MAKING = "/api/v4/user/runners"
@@ -35,7 +35,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
         {"name": "given", "executor": "shell", "token": Server(harness).make("given")},
     ]
     applied(harness, "register")
-    settled(harness, "register")
+    unchanged(harness, "register")
     return harness
 
 
@@ -82,7 +82,7 @@ def test_what_needs_no_gitlab_is_done_without_it(harness: Harness, server: Serve
     assert outcome.changes() == ["set concurrent"]
     assert "concurrent = 5" in config(harness, HOST)
     applied(harness, "register")
-    settled(harness, "register")
+    unchanged(harness, "register")
 
 
 @pytest.mark.usefixtures("nothing_happens")
@@ -167,7 +167,7 @@ def test_a_registration_token_is_exchanged_once(harness: Harness, server: Server
         with server.settings(legacy_registration=True, registration_token="GR1348941-the-old-way"):
             with server.counted() as seen:
                 applied(harness, "register", changes=changes)
-            settled(harness, "register", changes=changes)
+            unchanged(harness, "register", changes=changes)
         assert writes(seen) == {"POST /runners": 1}
         assert server.runner("old-way")["tag_list"] == ["legacy"]
         assert entries(harness, HOST)[-1]["token"] == server.runner("old-way")["token"]
@@ -231,7 +231,7 @@ def test_killed_between_creating_and_writing(harness: Harness, server: Server) -
     after = server.runner("orphan")
     assert (after["id"], after["tag_list"]) == (number, ["second"])
     assert entries(harness, HOST)[-1]["token"] == after["token"] != orphan["token"]
-    settled(harness, "register", changes=changes)
+    unchanged(harness, "register", changes=changes)
     applied(harness, "register")
     assert [one["description"] for one in server.runners] == ["given", "kept"]
 
@@ -244,7 +244,7 @@ def test_gitlab_refuses_to_delete(harness: Harness, server: Server) -> None:
         outcome = refused(harness, "register", changes=dropped)
     assert "did not delete the runner: 500" in outcome.errors
     assert config(harness, HOST) == before
-    settled(harness, "register")
+    unchanged(harness, "register")
 
 
 @pytest.mark.parametrize("known_by", ["given", "made"])
@@ -260,7 +260,7 @@ def test_lint_refuses_before_anything_is_replaced(harness: Harness, server: Serv
             assert "privelegd" in outcome.errors
     assert len([one for one in server.runners if one["description"] == "typo"]) == 1
     server.delete("typo")
-    settled(harness, "register")
+    unchanged(harness, "register")
 
 
 def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
@@ -283,7 +283,7 @@ def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
         endless = refused(harness, "register", changes={"runner": {"concurrent": 9}})
         assert "ChangedMeanwhile" in endless.errors
         assert "concurrent = 8" in config(harness, HOST)
-    settled(harness, "register", changes={"runner": {"concurrent": 8}})
+    unchanged(harness, "register", changes={"runner": {"concurrent": 8}})
 
 
 def test_two_runs_at_once(harness: Harness, server: Server) -> None:
@@ -298,4 +298,4 @@ def test_two_runs_at_once(harness: Harness, server: Server) -> None:
     assert str(first.process.pid) in error["text"]
     assert first.end().code == 0
     assert len([one for one in server.runners if one["description"] == "once"]) == 1
-    settled(harness, "register", changes=changes)
+    unchanged(harness, "register", changes=changes)

@@ -17,8 +17,8 @@ from tests.support.runs import (
     provision,
     reconfigures,
     refused,
-    settled,
     succeeds,
+    unchanged,
     untouched,
     wait_for,
     without_s3,
@@ -84,7 +84,7 @@ def test_no_role_for_the_host(harness: Harness) -> None:
     del table["accesskey"], table["secretkey"]
     with rolled_back(harness) as note:
         note(provision(harness, "server", changes={"registry": {"s3": table}}))
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_gone_while_it_is_watched(harness: Harness) -> None:
@@ -96,7 +96,7 @@ def test_gone_while_it_is_watched(harness: Harness) -> None:
         with on_host(harness, "gitlab", shut, opened):
             text = note(run.end())
         assert f"the storage {harness.lab.s3_url} cannot be reached from the host" in text
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_once_fixed_it_converges(harness: Harness) -> None:
@@ -106,7 +106,7 @@ def test_once_fixed_it_converges(harness: Harness) -> None:
     assert outcome.changes()[-1] == "reconfigure GitLab"
     assert outcome.summary["seconds"] > 35
     assert reconfigures(harness) == before + 1
-    settled(harness, "server", changes=s3(harness))
+    unchanged(harness, "server", changes=s3(harness))
 
 
 def test_gone_while_it_is_in_force(harness: Harness) -> None:
@@ -117,4 +117,4 @@ def test_gone_while_it_is_in_force(harness: Harness) -> None:
         (error,) = outcome.of("error")
         assert (error["error"], error["resource"]) == ("Refused", "S3Bucket registry")
         assert "the connection is refused" in error["text"]
-    settled(harness, "server", changes=s3(harness))
+    unchanged(harness, "server", changes=s3(harness))

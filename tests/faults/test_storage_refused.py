@@ -18,7 +18,7 @@ from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness, inventory_of
 from tests.support.faults import pending
-from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.runs import applied, provision, reconfigures, unchanged, untouched, without_s3
 
 S3 = Mapping[str, Any]
 Broken = AbstractContextManager[S3]
@@ -176,4 +176,4 @@ def test_no_scheme(harness: Harness) -> None:
 
 def test_afterwards_all_is_as_it_was(harness: Harness) -> None:
     """Without S3 in the inventory, nothing is to do."""
-    settled(harness, "server")
+    unchanged(harness, "server")

@@ -16,7 +16,7 @@ from provision_lab.harness import Harness
 from provision_lab.hosts import Server
 from tests.support.acme import Pebble, pebble
 from tests.support.certificates import HOST, handlers_run, served
-from tests.support.runs import applied, provision, reconfigures, settled, succeeds, wait_for, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, wait_for, without_s3
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
 
@@ -64,7 +64,7 @@ def converged(harness: Harness, authority: Pebble) -> None:
     assert why in outcome.changes()
     assert handlers_run(outcome) == ["reconfigure"]
     assert reconfigures(harness) == 1
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 pytestmark = pytest.mark.usefixtures("converged")
@@ -92,7 +92,7 @@ def test_gitlab_serves_what_certbot_renewed(harness: Harness) -> None:
     assert served(harness) != old
     assert from_pebble(served(harness))
     assert reconfigures(harness) == before
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_nginx_makes_room_on_port_80(harness: Harness) -> None:
@@ -103,7 +103,7 @@ def test_nginx_makes_room_on_port_80(harness: Harness) -> None:
     renew(harness)
     assert served(harness) != old
     assert harness.lab.inside("gitlab", f"curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}/") == "301"
-    settled(harness, "server", changes=redirect)
+    unchanged(harness, "server", changes=redirect)
     applied(harness, "server")
 
 
@@ -117,7 +117,7 @@ def test_another_authority_is_asked_anew(harness: Harness, authority: Pebble) ->
     )
     assert handlers_run(outcome) == ["hup-certificates"]
     assert served(harness) != old
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_a_failed_challenge_changes_nothing(harness: Harness) -> None:
@@ -145,7 +145,7 @@ def test_files_that_certbot_does_not_know_are_not_overwritten(harness: Harness) 
     harness.lab.inside("gitlab", f"mv /root/{HOST}.conf /etc/letsencrypt/renewal/")
     assert outcome.code == 1
     assert f"{LIVE}/fullchain.pem exists, but certbot has no renewal configuration for it" in outcome.errors
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_an_unknown_directory_is_reported(harness: Harness) -> None:

@@ -10,7 +10,7 @@ from provision_lab import LabHost
 from provision_lab.certificates import Authority, Pair
 from provision_lab.harness import Harness
 from tests.support.certificates import HOST, handlers_run, issue, leaf, locked, on_disk, served, swapped
-from tests.support.runs import applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.runs import applied, provision, reconfigures, unchanged, untouched, without_s3
 
 FULLCHAIN = f"/etc/letsencrypt/live/{HOST}/fullchain.pem"
 KEY = f"/etc/letsencrypt/live/{HOST}/privkey.pem"
@@ -26,7 +26,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     on_disk(harness, GOOD, FULLCHAIN, KEY)
     outcome = applied(harness, "server")
     assert handlers_run(outcome) == ["reconfigure"]
-    settled(harness, "server")
+    unchanged(harness, "server")
     return harness
 
 
@@ -40,7 +40,7 @@ def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
     assert (len(outcome.changes()), handlers_run(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_check_mode_plans_and_changes_nothing(harness: Harness) -> None:
@@ -66,7 +66,7 @@ def test_a_hup_that_was_killed_is_sent_later(harness: Harness) -> None:
     """The HUP is pending on the host: the next run sends it, although the port serves the right certificate by then."""
     harness.lab.inside("gitlab", "printf 'hup-certificates\\tx\\n' > /var/lib/provision/pending")
     assert handlers_run(applied(harness, "certificates")) == ["hup-certificates"]
-    settled(harness, "server")
+    unchanged(harness, "server")
 
 
 def test_a_key_that_others_can_read_is_closed(harness: Harness) -> None:
@@ -74,7 +74,7 @@ def test_a_key_that_others_can_read_is_closed(harness: Harness) -> None:
     harness.lab.inside("gitlab", f"chmod 0644 {KEY}")
     outcome = applied(harness, "certificates")
     assert outcome.changes() == [f"set {KEY} to 0600 (was 0644)"]
-    settled(harness, "certificates")
+    unchanged(harness, "certificates")
 
 
 UNFIT = {

@@ -22,7 +22,7 @@ from tests.support.certificates import (
     trusted,
     upload,
 )
-from tests.support.runs import Outcome, applied, provision, reconfigures, settled, untouched, without_s3
+from tests.support.runs import Outcome, applied, provision, reconfigures, unchanged, untouched, without_s3
 
 OLD, NEW = Authority("the first CA"), Authority("the second CA")
 HOSTS = ("gitlab", "runner-1")
@@ -49,7 +49,7 @@ def test_bare_hosts_need_one_reconfigure_and_no_hup(harness: Harness, first: Out
     assert f"write {FULLCHAIN} and {KEY}" in first.changes(host="gitlab")
     assert handlers_run(first) == ["reconfigure"]
     assert reconfigures(harness) == 1
-    settled(harness, "all")
+    unchanged(harness, "all")
 
 
 @converged
@@ -83,7 +83,7 @@ def test_a_new_certificate_costs_a_hup_and_no_reconfigure(harness: Harness) -> N
     assert (len(outcome.changes()), handlers_run(outcome)) == (2, ["hup-certificates"])
     assert (served(harness), served(harness, 443)) == (leaf(pair), leaf(pair))
     assert reconfigures(harness) == before
-    settled(harness, "all")
+    unchanged(harness, "all")
 
 
 @converged
@@ -97,7 +97,7 @@ def test_rotating_the_ca_updates_all_in_one_run(harness: Harness) -> None:
         assert trusted(harness, host, OLD) == []
         assert len(trusted(harness, host, NEW)) == (2 if host == "gitlab" else 4)
     assert reconfigures(harness) == before
-    settled(harness, "all")
+    unchanged(harness, "all")
 
 
 @converged

@@ -15,7 +15,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
-from tests.support.runs import Outcome, applied, provision, refused, settled, strays, twice, wait_for, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, wait_for, without_s3
 
 RUNNERS = ("runner-1", "runner-2")
 BUILD = f"build and push {REGISTRY}/root/hello_hapi:1.0, latest"
@@ -77,7 +77,7 @@ def test_one_host_after_the_other(first: Outcome) -> None:
 def test_again_nothing_is_done(harness: Harness) -> None:
     """Seven round trips, no change, and the containers keep running."""
     before = [container(harness, host) for host in RUNNERS]
-    outcome = settled(harness, "image", "deploy")
+    outcome = unchanged(harness, "image", "deploy")
     assert max(one["round_trips"] for one in outcome.summary["hosts"].values()) <= 7
     assert outcome.messages() == ""
     assert [container(harness, host) for host in RUNNERS] == before
@@ -117,7 +117,7 @@ def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
     assert "cannot start" in again.errors
     write_app(harness, "hello again")
     applied(harness, "image", "deploy")
-    settled(harness, "image", "deploy")
+    unchanged(harness, "image", "deploy")
     assert [answer(harness, host) for host in RUNNERS] == ["hello again"] * 2
     assert [strays(harness, host) for host in RUNNERS] == [[], []]
 
@@ -207,7 +207,7 @@ def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
     wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container")
     wait_for(lambda: answer(harness, "runner-1").startswith("hello a"), "an answer")
     wait_for(lambda: provision(harness, "deploy").code == 0, "a run that is let in")
-    settled(harness, "deploy")
+    unchanged(harness, "deploy")
     assert [answer(harness, host) for host in RUNNERS] == ["hello after all"] * 2
 
 
@@ -226,7 +226,7 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer")
     assert names(harness, "runner-1") == ["hello"]
     assert len(applied(harness, "deploy").changes()) == 1, "it is still pending"
-    settled(harness, "deploy")
+    unchanged(harness, "deploy")
 
 
 @in_order
@@ -241,7 +241,7 @@ def test_what_a_killed_host_left(harness: Harness) -> None:
     assert applied(harness, "deploy").changes() == [
         f"deploy hello: {REGISTRY}/root/hello_hapi:1.0, after an interrupted deployment"
     ]
-    settled(harness, "deploy")
+    unchanged(harness, "deploy")
     assert names(harness, "runner-1") == ["hello"]
     assert answer(harness, "runner-1") == "hello after all"
 

@@ -11,7 +11,7 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.ignore import CASES, FILES
 from tests.support.images import BASE, HELLO, answer, base_image, names, write_app
-from tests.support.runs import applied, settled, strays, twice, without_registry, without_s3
+from tests.support.runs import applied, strays, twice, unchanged, without_registry, without_s3
 
 HOST = "runner-1"
 LOCAL = {"name": "python-hello-world", "context": "hello", "push": False}
@@ -96,7 +96,7 @@ def test_pruning(harness: Harness) -> None:
     docker volume create runner-abc-cache
     """
     harness.lab.inside(HOST, make)
-    settled(harness, "prune")
+    unchanged(harness, "prune")
     before = images(harness)
     planned = applied(harness, "prune", "--check", "--diff", changes=NOW)
     (change,) = planned.changes()
@@ -108,7 +108,7 @@ def test_pruning(harness: Harness) -> None:
     assert images(harness) == before - {"old:1"}
     assert names(harness, HOST) == ["hello", "runner-cache", "theirs"]
     assert "runner-abc-cache" in harness.lab.inside(HOST, "docker volume ls -q")
-    settled(harness, "image", "deploy")
+    unchanged(harness, "image", "deploy")
 
 
 def test_the_timer(harness: Harness) -> None:

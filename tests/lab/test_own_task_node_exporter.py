@@ -20,7 +20,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.pages import block
-from tests.support.runs import provision, settled, twice, wait_for, without_s3
+from tests.support.runs import provision, twice, unchanged, wait_for, without_s3
 
 FIRST, LAST = "first", "last"  # on this host the task runs before `firewall`, on that one after it
 EXPORTER = """#!/usr/bin/python3
@@ -146,7 +146,7 @@ def test_in_either_order(harness: Harness, host: str, order: tuple[str, str]) ->
     """Each task twice, then both in one run: the second run changes nothing, and no task removes the other's rule."""
     for name in order:
         twice(harness, name, "--limit", host)
-    settled(harness, *order, "--limit", host)
+    unchanged(harness, *order, "--limit", host)
     assert "ufw allow 9100/tcp comment 'node_exporter'" in rules(harness, host)
     assert "ufw allow 5555/tcp comment 'provision: registry'" in rules(harness, host)
     assert "ufw allow 22/tcp comment 'provision: ssh'" in rules(harness, host)

@@ -18,7 +18,7 @@ from provision_lab.harness import Harness
 from tests.support.gitlab import Server, writes
 from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
 from tests.support.python_image import make as make_python
-from tests.support.runs import Outcome, applied, provision, refused, settled, strays, twice, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, without_s3
 
 HOST = "runner-1"
 PROJECT = "root/hello_hapi"
@@ -141,7 +141,7 @@ def test_the_next_run_changes_nothing_and_asks_nothing(harness: Harness, server:
     """The same number of round trips; no secret value is in the wrong place."""
     del first
     with server.counted() as seen:
-        done = settled(harness, "delivery")
+        done = unchanged(harness, "delivery")
     assert [asked for asked in seen if "/projects/" in asked or "/runners/all" in asked] == []
     assert done.messages() == ""
     assert max(one["round_trips"] for one in done.summary["hosts"].values()) <= 9
@@ -185,7 +185,7 @@ def test_gitlab_is_down(harness: Harness, server: Server) -> None:
     """A named task fails with the reason; the next run succeeds."""
     with server.down():
         assert "cannot be reached from this machine" in refused(harness, "project").errors
-    settled(harness, "project")
+    unchanged(harness, "project")
 
 
 @converged

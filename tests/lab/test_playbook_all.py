@@ -17,7 +17,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import Outcome, provision, settled, strays
+from tests.support.runs import Outcome, provision, strays, unchanged
 
 HOSTS = ("gitlab", "runner-1", "runner-2")
 RUNNERS = HOSTS[1:]
@@ -51,7 +51,7 @@ def test_bare_hosts_converge(first: Outcome) -> None:
 @converged
 def test_the_next_run_changes_nothing(harness: Harness) -> None:
     """No change, exit code 0, every task of every host ok, at most 9 round trips for each host."""
-    again = settled(harness, "all")
+    again = unchanged(harness, "all")
     assert again.statuses("gitlab") == dict.fromkeys(["gitlab", "certificates", "registry", "firewall"], "ok")
     for host in RUNNERS:
         assert again.statuses(host) == dict.fromkeys(["docker", "runner", "register", "verify", "deploy"], "ok")

@@ -13,7 +13,7 @@ import pytest
 from provision.templating import shipped
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, provision, settled, twice, untouched, without_s3
+from tests.support.runs import applied, provision, twice, unchanged, untouched, without_s3
 
 GITLAB, UBUNTU, ASKING = "gitlab", "runner-1", "runner-2"
 BOOK = '''\
@@ -85,7 +85,7 @@ def test_own_tasks_and_templates_win(harness: Harness, playbooks: Path) -> None:
     }
     assert (harness.lab.machine(ASKING).root / "etc/issue.net").read_text() == "runner-2 belongs to ops\n"
     assert (harness.lab.machine(GITLAB).root / "etc/ours").read_text() == "not ufw\n"
-    settled(harness, "firewall", "banner")
+    unchanged(harness, "firewall", "banner")
     templates.joinpath("banner.j2").write_text("{{ name }}: ask {{ owner }}\n")
     assert twice(harness, "banner").changes() == ["update /etc/issue.net"] * 2
 
@@ -140,4 +140,4 @@ def test_a_limit_that_matches_nothing_is_an_error(harness: Harness) -> None:
 
 def test_everything_is_converged(harness: Harness) -> None:
     """After `server` and `runners`, `all` changes nothing."""
-    settled(harness, "all")
+    unchanged(harness, "all")

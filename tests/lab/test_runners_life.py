@@ -16,7 +16,7 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, URL, Server, config, entries, estate, listed, process, writes
-from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, untouched, wait_for
+from tests.support.runs import Outcome, applied, provision, refused, succeeds, unchanged, untouched, wait_for
 
 HOST = "runner-1"
 FOREIGN = f"""# This host belongs to two teams. Ask before you touch anything.
@@ -82,10 +82,10 @@ def sections(harness: Harness) -> dict[str, str]:
     return {tomllib.loads(one)["name"]: one.rstrip() for one in texts}
 
 
-def settled_after(harness: Harness) -> None:
+def unchanged_after(harness: Harness) -> None:
     """`register` changes nothing and sends no write request to GitLab."""
     with Server(harness).counted() as seen:
-        settled(harness, "register")
+        unchanged(harness, "register")
     assert writes(seen) == {}
 
 
@@ -117,7 +117,7 @@ def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict
         outcome = applied(harness, "register")
     assert writes(seen) == {"POST /user/runners": 2}
     assert process(harness, HOST) == before
-    settled_after(harness)
+    unchanged_after(harness)
     assert list(sections(harness)) == list(by_name)
     assert harness.host(HOST).file(CONFIG).mode == 0o600
     told = json.dumps(outcome.events) + outcome.stderr
@@ -160,7 +160,7 @@ def test_a_new_name_is_no_new_runner(harness: Harness, server: Server, by_name: 
     assert config(harness, HOST) == before.replace('"given"', '"renamed"')
     assert len(server.runners) == 3
     assert process(harness, HOST) == old
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_a_new_name_for_one_that_we_made(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def test_a_new_name_for_one_that_we_made(harness: Harness, server: Server, by_na
     assert writes(seen) == {f"PUT /runners/{known['id']}": 1}
     assert server.runner("reserve")["token"] == known["token"]
     assert config(harness, HOST) == before.replace('"spare"', '"reserve"')
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_a_new_token_changes_one_value(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ def test_a_new_token_changes_one_value(harness: Harness, server: Server, by_name
     assert config(harness, HOST) == before.replace(old, fresh)
     assert fresh not in json.dumps(outcome.events)
     assert listed(harness, HOST)["renamed"] == fresh
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_a_token_of_another_runner_in_its_place(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def test_a_token_of_another_runner_in_its_place(harness: Harness, server: Server
     server.ask("DELETE", f"/runners/{server.runners[0]['id']}")
     applied(harness, "register")
     assert config(harness, HOST) == before.replace(old, other)
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_tags_are_one_put(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -210,7 +210,7 @@ def test_tags_are_one_put(harness: Harness, server: Server, by_name: dict[str, A
     assert outcome.changes() == ["set tag_list of runner docker-builder in GitLab"]
     assert "-tag_list: build, docker\n+tag_list: docker, arm64" in outcome.of("change")[0]["diff"]
     assert server.runner("docker-builder")["tag_list"] == ["arm64", "docker"]
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_what_was_changed_in_the_ui_is_noticed(harness: Harness, server: Server) -> None:
@@ -225,7 +225,7 @@ def test_what_was_changed_in_the_ui_is_noticed(harness: Harness, server: Server)
     assert writes(seen) == {f"PUT /runners/{number}": 1}
     after = server.runner("docker-builder")
     assert (after["tag_list"], after["paused"]) == (["arm64", "docker"], True)
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server) -> None:
@@ -240,7 +240,7 @@ def test_one_that_we_made_and_somebody_deleted(harness: Harness, server: Server)
     known = server.runner("docker-builder")
     assert config(harness, HOST).replace(f"id = {known['id']}", f"id = {number}") == before.replace(old, known["token"])
     assert known["tag_list"] == ["arm64", "docker"]
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -253,7 +253,7 @@ def test_a_given_one_that_somebody_deleted(harness: Harness, server: Server, by_
     assert "it was deleted or reset there" in outcome.errors
     by_name["renamed"]["token"] = server.make("renamed")
     applied(harness, "register")
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_check_plans_all_and_deletes_nothing(harness: Harness, server: Server) -> None:
@@ -278,7 +278,7 @@ def test_dropped_ones_leave_gitlab_and_the_file(harness: Harness, server: Server
     assert {one["description"] for one in server.runners} == {"renamed", "docker-builder"}
     # The runner itself may have asked for a job between the two, and be entered anew: the request is what counts.
     assert sections(harness) == {"docker-builder": before["docker-builder"]}
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_no_runner_at_all(harness: Harness, server: Server) -> None:
@@ -287,7 +287,7 @@ def test_no_runner_at_all(harness: Harness, server: Server) -> None:
     applied(harness, "register")
     assert config(harness, HOST).rstrip("\n") == FOREIGN.rstrip("\n")
     assert [one["description"] for one in server.runners] == ["renamed"]
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: Server) -> None:
@@ -302,7 +302,7 @@ def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: 
     assert writes(seen) == {}
     after = entries(harness, HOST)
     assert [{**one, "limit": 2} if one["name"] == "by-hand" else one for one in before] == after
-    settled_after(harness)
+    unchanged_after(harness)
 
 
 def test_the_command_line_in_the_docs_and_its_inventory_lines(harness: Harness, server: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import Server, docker_runner, entries, estate, writes
-from tests.support.runs import applied, settled
+from tests.support.runs import applied, unchanged
 
 HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
 
@@ -44,7 +44,7 @@ def test_twenty_hosts_register_at_once(harness: Harness, server: Server) -> None
 def test_the_next_run_makes_none(harness: Harness, server: Server) -> None:
     """All twenty exist: nothing is changed."""
     with server.counted() as seen:
-        settled(harness, "register", "--forks", "20")
+        unchanged(harness, "register", "--forks", "20")
     assert writes(seen) == {}
 
 

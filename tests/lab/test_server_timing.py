@@ -10,7 +10,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from provision_lab.proxy import Proxy
-from tests.support.runs import applied, reconfigures, settled, without_s3
+from tests.support.runs import applied, reconfigures, unchanged, without_s3
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_one_reconfigure_whatever_is_set(harness: Harness, count: int) -> None:
         outcome = applied(harness, "server", changes=wanted)
         assert [one.partition(" ")[0] for one in outcome.changes()] == ["set", "reconfigure"], outcome.changes()
         assert reconfigures(harness) == before + 1
-        settled(harness, "server", changes=wanted)
+        unchanged(harness, "server", changes=wanted)
 
 
 def test_two_tasks_edit_and_one_reconfigure_follows(harness: Harness) -> None:
@@ -44,13 +44,13 @@ def test_two_tasks_edit_and_one_reconfigure_follows(harness: Harness) -> None:
     outcome = applied(harness, "server", changes=changes)
     assert sum(one.startswith("set ") for one in outcome.changes()) == 2
     assert reconfigures(harness) == before + 1
-    settled(harness, "server", changes=changes)
+    unchanged(harness, "server", changes=changes)
     applied(harness, "server")
 
 
 def test_round_trips_when_nothing_is_to_do(harness: Harness) -> None:
     """At most 9 with the connection, counted by a proxy; the run reports the same number."""
-    settled(harness, "server")
+    unchanged(harness, "server")
     # Where a busy machine pauses us between two packets of one message, an answer slips in, and is counted.
     assert min(cold_round_trips(harness) for _ in range(3)) <= 9
 
@@ -65,7 +65,7 @@ def cold_round_trips(harness: Harness) -> int:
         known.write_text(line)
         table = {"address": proxy.address, "ssh": {"port": proxy.port, "known_hosts": str(known)}}
         changes = {"hosts": {"gitlab": table}}
-        outcome = settled(harness, "server", changes=changes)
+        outcome = unchanged(harness, "server", changes=changes)
         assert proxy.connections == 1
         assert 0 < outcome.summary["hosts"]["gitlab"]["round_trips"] <= 9
         return proxy.round_trips

@@ -13,7 +13,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, provision, refused, settled, twice, untouched
+from tests.support.runs import applied, provision, refused, twice, unchanged, untouched
 
 HALF, BARE, DISTRO = "half", "bare", "distro"
 DAEMON = "/etc/docker/daemon.json"
@@ -59,7 +59,7 @@ def test_all_three_get_docker(harness: Harness) -> None:
     """One run, and a second without changes; Docker runs and starts at boot on each host."""
     outcome = applied(harness, "docker")
     assert [outcome.statuses(name) for name in (HALF, BARE, DISTRO)] == [{"docker": "changed"}] * 3
-    settled(harness, "docker")
+    unchanged(harness, "docker")
     for name in (HALF, BARE, DISTRO):
         there = harness.host(name)
         assert there.service("docker").is_running
@@ -143,7 +143,7 @@ def test_another_setting_restarts_docker_once(harness: Harness) -> None:
     assert daemon(harness, HALF)["log-opts"]["max-size"] == "20m"
     after = pid(harness, HALF)
     assert after != before
-    settled(harness, "docker", "--limit", HALF, changes=daemon_table)
+    unchanged(harness, "docker", "--limit", HALF, changes=daemon_table)
     assert pid(harness, HALF) == after
 
 
@@ -168,7 +168,7 @@ def test_a_broken_daemon_json_is_refused_and_unchanged(harness: Harness, text: s
     assert f"{DAEMON} {reason}" in outcome.errors
     assert pid(harness, HALF) == before
     harness.lab.inside(HALF, f"cat > {DAEMON}", stdin=good)
-    settled(harness, "docker", "--limit", HALF)
+    unchanged(harness, "docker", "--limit", HALF)
 
 
 def test_settings_that_docker_refuses_are_rolled_back(harness: Harness) -> None:
@@ -178,7 +178,7 @@ def test_settings_that_docker_refuses_are_rolled_back(harness: Harness) -> None:
         outcome = refused(harness, "docker", "--limit", HALF, changes=wrong)
     assert "no-such-driver" in outcome.errors
     assert harness.host(HALF).service("docker").is_running
-    settled(harness, "docker", "--limit", HALF)
+    unchanged(harness, "docker", "--limit", HALF)
 
 
 def test_stopped_and_disabled_it_is_brought_back(harness: Harness) -> None:
@@ -214,4 +214,4 @@ def test_a_host_that_fails_leaves_the_others_alone(harness: Harness) -> None:
     assert outcome.statuses(HALF) == {"docker": "failed"}
     assert outcome.statuses(DISTRO) == {"docker": "changed"}
     harness.lab.inside(HALF, f"cp /root/kept {DAEMON}")
-    settled(harness, "docker")
+    unchanged(harness, "docker")

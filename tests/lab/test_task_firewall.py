@@ -12,7 +12,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, provision, settled, twice, untouched
+from tests.support.runs import applied, provision, twice, unchanged, untouched
 
 OWN, OTHER = "own", "other"
 FOREIGN = [
@@ -149,5 +149,5 @@ def test_check_mode_changes_nothing(harness: Harness) -> None:
 def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
     """With enable = false, ufw is never disabled."""
     harness.inventory["firewall"]["enable"] = False
-    settled(harness, "firewall")
+    unchanged(harness, "firewall")
     assert is_on(harness, OWN)

@@ -17,9 +17,9 @@ from tests.support.runs import (
     applied,
     reconfigures,
     refused,
-    settled,
     succeeds,
     twice,
+    unchanged,
     untouched,
     without_registry,
 )
@@ -154,7 +154,7 @@ def test_a_failed_reconfigure_is_rolled_back(harness: Harness, switch: str) -> N
     assert reconfigures(harness, "bare") == before + 2
     assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"
     assert not succeeds(harness, "bare", "ls /var/lib/provision/pending /var/lib/provision/rollback")
-    settled(harness, "gitlab", "--limit", "bare")
+    unchanged(harness, "gitlab", "--limit", "bare")
     twice(harness, "gitlab", "--limit", "bare", changes=wish)
     twice(harness, "gitlab", "--limit", "bare")
 
@@ -177,7 +177,7 @@ def test_a_setting_that_gitlab_refuses_is_rolled_back(harness: Harness) -> None:
     )
     assert "gitlab_rayls" in outcome.errors
     assert rb(harness) == good
-    settled(harness, "gitlab", "--limit", "bare")
+    unchanged(harness, "gitlab", "--limit", "bare")
 
 
 def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
@@ -191,7 +191,7 @@ def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
     assert f"line {len(good.splitlines()) + 1}" in outcome.errors
     assert reconfigures(harness, "bare") == before
     harness.lab.inside("bare", f"cat > {RB}", stdin=good)
-    settled(harness, "gitlab", "--limit", "bare")
+    unchanged(harness, "gitlab", "--limit", "bare")
 
 
 def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
@@ -216,4 +216,4 @@ def test_somebody_elses_installation_is_only_configured(harness: Harness) -> Non
 def test_both_hosts_at_once(harness: Harness) -> None:
     """The whole group converges in one run."""
     applied(harness, "gitlab")
-    settled(harness, "gitlab")
+    unchanged(harness, "gitlab")

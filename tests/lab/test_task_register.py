@@ -13,7 +13,7 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, Server, estate
-from tests.support.runs import Outcome, applied, provision, refused, settled, succeeds, twice, untouched, wait_for
+from tests.support.runs import Outcome, applied, provision, refused, succeeds, twice, unchanged, untouched, wait_for
 
 HOST = "runner-1"
 BY_HAND = """\
@@ -183,7 +183,7 @@ def test_gitlab_being_down_is_no_reason_to_forget_runners(harness: Harness) -> N
     finally:
         harness.lab.inside("gitlab", "gitlab-ctl start nginx")
     wait_for(lambda: provision(harness, "register").code == 0, "GitLab answers again")
-    settled(harness, "register")
+    unchanged(harness, "register")
 
 
 def test_a_broken_config_is_refused_and_left(harness: Harness) -> None:
@@ -196,7 +196,7 @@ def test_a_broken_config_is_refused_and_left(harness: Harness) -> None:
     assert outcome.of("error")[0]["resource"] == f"RunnerEntries {CONFIG}"
     assert f"config.toml is not valid TOML: line {line}" in outcome.errors
     harness.lab.inside(HOST, f"cat > {CONFIG}", stdin=good)
-    settled(harness, "register")
+    unchanged(harness, "register")
 
 
 def test_a_lost_file_is_written_anew(harness: Harness) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness, changed, inventory_of
-from tests.support.runs import Outcome, applied, reconfigures, refused, settled, twice, untouched, without_s3
+from tests.support.runs import Outcome, applied, reconfigures, refused, twice, unchanged, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
 SERVER = ("gitlab", "certificates", "registry", "firewall")
@@ -56,7 +56,7 @@ def ours(harness: Harness) -> list[str]:
 def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
     """Each task by name, in order: one reconfigure for GitLab, one for the registry; keys of before 19.2."""
     applied(harness, *SERVER, changes=OLD)
-    settled(harness, "server", changes=OLD)
+    unchanged(harness, "server", changes=OLD)
     assert reconfigures(harness) == 2
     live = "/etc/letsencrypt/live/gitlab.lab.test"
     assert ours(harness) == [
@@ -97,8 +97,8 @@ def test_a_new_port_is_one_reconfigure(harness: Harness, moved: Moved) -> None:
     ]
     assert outcome.changes(task="firewall") == ["allow 5556/tcp", "remove the rule for 5555/tcp"]
     assert count == 1
-    settled(harness, "registry", "firewall")
-    settled(harness, "server")
+    unchanged(harness, "registry", "firewall")
+    unchanged(harness, "server")
     assert served(answer(harness, 5556))
     assert answer(harness, 5555) == ""
 

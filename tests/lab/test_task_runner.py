@@ -11,7 +11,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, refused, settled, twice, untouched, without_registry
+from tests.support.runs import applied, refused, twice, unchanged, untouched, without_registry
 
 BARE, OLD, UBUNTU = "bare", "old", "ubuntu"
 PAIR = ("gitlab-runner", "gitlab-runner-helper-images")
@@ -69,7 +69,7 @@ def test_every_host_gets_gitlabs_own_runner(harness: Harness) -> None:
     """After the failures: runner and helper images of one version, running; a second run changes nothing."""
     outcome = applied(harness, "runner")
     assert [outcome.statuses(host) for host in (BARE, OLD, UBUNTU)] == [{"runner": "changed"}] * 3
-    settled(harness, "runner")
+    unchanged(harness, "runner")
     for host in (BARE, OLD, UBUNTU):
         assert versions(harness, host) == ["19.3.0-1", "19.3.0-1"]
         there = harness.host(host)
@@ -134,7 +134,7 @@ def test_the_hold_goes_with_the_pin(harness: Harness) -> None:
 def test_nothing_to_do_restarts_nothing(harness: Harness) -> None:
     """A run without changes does not restart the service."""
     before = pid(harness, OLD)
-    settled(harness, "runner")
+    unchanged(harness, "runner")
     assert pid(harness, OLD) == before
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import Outcome, applied, provision, refused, settled, strays, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, strays, unchanged, without_s3
 
 HOST = "runner-1"
 VERIFICATION = "verify push and pull of gitlab.lab.test:5555/root/hello_hapi"
@@ -62,14 +62,14 @@ def test_a_run_that_changed_something_verifies(converged: Outcome) -> None:
 @pytest.mark.usefixtures("converged")
 def test_a_run_that_changed_nothing_does_not(harness: Harness) -> None:
     """The verification is recorded: nothing is pushed."""
-    assert verifications(settled(harness, "all")) == []
+    assert verifications(unchanged(harness, "all")) == []
 
 
 @pytest.mark.usefixtures("converged")
 def test_named_it_verifies_each_time(harness: Harness) -> None:
     """It counts no change, so that --fail-on-change is unaffected."""
     for _ in range(2):
-        assert verifications(settled(harness, "verify")) == [f"done: {VERIFICATION}"]
+        assert verifications(unchanged(harness, "verify")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")
@@ -77,7 +77,7 @@ def test_a_change_on_the_other_host_is_verified(harness: Harness) -> None:
     """Something was reconfigured on the GitLab host: images are pushed and pulled again."""
     changes = {"gitlab": {"settings": {"gitlab_rails": {"time_zone": "Europe/Paris"}}}}
     assert verifications(applied(harness, "all", changes=changes)) == [f"done: {VERIFICATION}"]
-    assert verifications(settled(harness, "all", changes=changes)) == []
+    assert verifications(unchanged(harness, "all", changes=changes)) == []
     applied(harness, "all")
 
 
@@ -85,10 +85,10 @@ def test_a_change_on_the_other_host_is_verified(harness: Harness) -> None:
 def test_another_image_is_verified_again(harness: Harness) -> None:
     """The verification of one image does not count for another."""
     changes = {"registry": {"login": {"image": "root/hello_hapi/deeper"}}}
-    (proof,) = verifications(settled(harness, "all", changes=changes))
+    (proof,) = verifications(unchanged(harness, "all", changes=changes))
     assert "root/hello_hapi/deeper" in proof
-    assert verifications(settled(harness, "all", changes=changes)) == []
-    assert verifications(settled(harness, "all")) == [f"done: {VERIFICATION}"]
+    assert verifications(unchanged(harness, "all", changes=changes)) == []
+    assert verifications(unchanged(harness, "all")) == [f"done: {VERIFICATION}"]
 
 
 @pytest.mark.usefixtures("converged")

@@ -65,7 +65,7 @@ def applied(harness: Harness, *arguments: str, changes: Tables | None = None) ->
     return outcome
 
 
-def settled(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
+def unchanged(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must find nothing to change."""
     outcome = applied(harness, *arguments, changes=changes)
     assert outcome.changes() == []
@@ -77,7 +77,7 @@ def twice(harness: Harness, *arguments: str, changes: Tables | None = None) -> O
     """A run that must change something, followed by one that must change nothing; returns the first."""
     outcome = applied(harness, *arguments, changes=changes)
     assert outcome.changes(), outcome.events
-    settled(harness, *arguments, changes=changes)
+    unchanged(harness, *arguments, changes=changes)
     return outcome
 
 
