@@ -49,7 +49,7 @@ def test_one_interrupt_finishes_the_step(harness: Harness) -> None:
     gate.open()
     outcome = run.end()
     assert outcome.code == 130
-    assert "stopped between two steps, the last was: pass the gate" in outcome.messages()
+    assert "stopped between two steps; the last was: pass the gate" in outcome.messages()
     assert outcome.statuses("good")["greet"] == "skipped"
     assert fact(harness, "good", f"cat /run/passed; grep -c never {GREETING} || true") == "through\n0"
     assert provision(harness, "greet", env={"GREETING": "never\n"}).code == 0

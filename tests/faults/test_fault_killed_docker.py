@@ -120,7 +120,7 @@ def test_daemon_json_is_no_json(harness: Harness) -> None:
     spoil = f"cp -p {DAEMON} /root/good.json; printf '{{\\n  \"debug\": true,\\n}}\\n' > {DAEMON}"
     with on_host(harness, HOST, spoil, f"mv /root/good.json {DAEMON}"):
         fails_with(
-            harness, "docker", words=(f"{DAEMON} line 3", "not JSON", "mend it"), error="Refused", changes=size("13m")
+            harness, "docker", words=(f"{DAEMON} line 3", "not JSON", "fix"), error="Refused", changes=size("13m")
         )
     applied(harness, "docker", changes=size("13m"))
 

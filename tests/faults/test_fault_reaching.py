@@ -176,7 +176,7 @@ FAULTS = [
         ("{locked_key}", "the inventory pins {good_key}", "[hosts.locked]"),
     ),
     Fault(
-        "user not let in",
+        "login refused",
         "locked",
         nobody,
         4,
@@ -199,7 +199,7 @@ FAULTS = [
         ("sudo refused the password for ubuntu", "become_password", "NOPASSWD"),
     ),
     Fault("no sudo password", "locked", no_password, 1, "BecomeError", ("sudo", "password", "-K")),
-    Fault("full disk", "small", full, 1, "ChangeFailed", ("No space left on device", "df -h", "run the same")),
+    Fault("full disk", "small", full, 1, "ChangeFailed", ("No space left on device", "df -h", "rerun the command")),
     Fault("read-only disk", "small", read_only, 1, "ChangeFailed", ("Read-only file system", "dmesg")),
     Fault("a folder in the way", "small", immutable, 1, "ProbeFailed", ("/etc/greeting", "directory", "ls -ld")),
 ]

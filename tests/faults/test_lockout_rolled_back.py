@@ -45,7 +45,7 @@ def test_the_run_fails_with_the_reason(locked_out: Outcome, host: str) -> None:
     (error,) = locked_out.of("error", host=host)
     assert (error["error"], error["resource"]) == ("ChangeFailed", "Firewall ufw")
     assert error["text"].startswith("switch ufw on: a fresh login fails after it")
-    assert error["text"].endswith("it was taken back, and logins work again")
+    assert error["text"].endswith("it was rolled back, and logins work again")
     assert "ufw status numbered" in error["hint"]
 
 
@@ -93,7 +93,7 @@ def test_removing_the_rule_that_allowed_us(harness: Harness, locked_out: Outcome
     assert (outcome.code, outcome.statuses("other")) == (1, {"firewall": "ok"})
     (error,) = outcome.of("error")
     assert error["text"].startswith(f"stop letting 22/tcp from {gateway} in: a fresh login fails after it")
-    assert error["text"].endswith("it was taken back, and logins work again")
+    assert error["text"].endswith("it was rolled back, and logins work again")
     assert fact(harness, "gitlab", "ufw status numbered") == before
     harness.lab.inside("gitlab", "ufw delete deny 22")
     outcome = twice(harness, "firewall")

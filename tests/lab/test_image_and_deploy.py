@@ -109,7 +109,7 @@ def test_a_broken_version_is_rolled_back(harness: Harness) -> None:
     assert (error["host"], error["task"], error["resource"]) == ("runner-1", "deploy", "App hello")
     for words in ("it ended", "cannot start: no database", "the previous container runs again"):
         assert words in error["text"]
-    assert "left as it is, since runner-1 failed before it" in outcome.messages()
+    assert "skipped: runner-1 failed earlier" in outcome.messages()
     assert [answer(harness, host) for host in RUNNERS] == ["hello beautiful world!"] * 2
     assert container(harness, "runner-2") == second
     assert names(harness, "runner-1") == ["hello"]
@@ -206,7 +206,7 @@ def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
         run.send_signal(signal.SIGKILL)
     wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container")
     wait_for(lambda: answer(harness, "runner-1").startswith("hello a"), "an answer")
-    wait_for(lambda: provision(harness, "deploy").code == 0, "a run that is let in")
+    wait_for(lambda: provision(harness, "deploy").code == 0, "a run that gets the lock")
     unchanged(harness, "deploy")
     assert [answer(harness, host) for host in RUNNERS] == ["hello after all"] * 2
 

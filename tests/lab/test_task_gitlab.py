@@ -139,10 +139,10 @@ def test_a_later_line_that_overrides_ours_is_fixed(harness: Harness) -> None:
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
 def test_a_failed_reconfigure_is_rolled_back(harness: Harness, switch: str) -> None:
     """Chef's error, exit code 1, the previous gitlab.rb is active, nothing is pending; then it succeeds."""
-    good, wish = rb(harness), {"gitlab": {"settings": {"gitlab_rails": {"time_zone": f"Etc/{switch.upper()}"}}}}
+    good, wanted = rb(harness), {"gitlab": {"settings": {"gitlab_rails": {"time_zone": f"Etc/{switch.upper()}"}}}}
     harness.lab.inside("bare", f"echo 'Chef::Exceptions::Exec: the disk is on fire' > /etc/gitlab-standin/{switch}")
     before = reconfigures(harness, "bare")
-    outcome = refused(harness, "gitlab", "--limit", "bare", changes=wish)
+    outcome = refused(harness, "gitlab", "--limit", "bare", changes=wanted)
     (error,) = outcome.of("error")
     assert (error["error"], error["resource"]) == ("ChangeFailed", "reconfigure")
     assert (
@@ -155,7 +155,7 @@ def test_a_failed_reconfigure_is_rolled_back(harness: Harness, switch: str) -> N
     assert in_force(harness)["gitlab_rails"]["time_zone"] == "Europe/Paris"
     assert not succeeds(harness, "bare", "ls /var/lib/provision/pending /var/lib/provision/rollback")
     unchanged(harness, "gitlab", "--limit", "bare")
-    twice(harness, "gitlab", "--limit", "bare", changes=wish)
+    twice(harness, "gitlab", "--limit", "bare", changes=wanted)
     twice(harness, "gitlab", "--limit", "bare")
 
 

@@ -141,7 +141,7 @@ def test_a_stopped_registry_is_started(harness: Harness) -> None:
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")
     before = reconfigures(harness)
     outcome = twice(harness, "registry")
-    assert "bring https://gitlab.lab.test:5556/v2/ up" in outcome.changes()[0]
+    assert "repair the registry endpoint https://gitlab.lab.test:5556/v2/" in outcome.changes()[0]
     assert reconfigures(harness) == before + 1
     assert served(answer(harness, 5556))
 

@@ -85,8 +85,8 @@ def test_a_change_on_the_other_host_is_verified(harness: Harness) -> None:
 def test_another_image_is_verified_again(harness: Harness) -> None:
     """The verification of one image does not count for another."""
     changes = {"registry": {"login": {"image": "root/hello_hapi/deeper"}}}
-    (proof,) = verifications(unchanged(harness, "all", changes=changes))
-    assert "root/hello_hapi/deeper" in proof
+    (verification,) = verifications(unchanged(harness, "all", changes=changes))
+    assert "root/hello_hapi/deeper" in verification
     assert verifications(unchanged(harness, "all", changes=changes)) == []
     assert verifications(unchanged(harness, "all")) == [f"done: {VERIFICATION}"]
 
