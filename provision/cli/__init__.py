@@ -1,4 +1,4 @@
-"""The command line: a click Group of verbs; names that are no verb are playbooks and tasks, for `run`.
+"""The command line: a click Group of verbs. Names that are not verbs are playbooks and tasks, which `run` executes.
 
 Other distributions add verbs by the entry point group `provision.commands`; each entry point is a click command.
 A verb's module is imported when the verb is called, so that `--help` takes less than 0.2 s.
@@ -48,7 +48,7 @@ set_option: Decorator = click.option(
 
 
 class Verbs(click.Group):
-    """The verbs, those of other distributions included."""
+    """The group of all verbs, including those of other distributions."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all verbs."""
@@ -76,7 +76,7 @@ class Verbs(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """The context of a verb; of `run` for everything else."""
+        """The context of the named verb, or of `run` if the first argument is not a verb."""
         if args and not args[0].startswith("-") and self.get_command(click.Context(self), args[0]) is not None:
             return super().make_context(info_name, args, parent, **extra)
         from provision.cli.run import run
@@ -84,10 +84,10 @@ class Verbs(click.Group):
         return run.make_context(info_name, args, parent, **extra)
 
     def describe(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the verbs and what they do, for the end of `provision --help`."""
+        """Writes the verbs and their help, for the end of `provision --help`."""
         rows = []
         for name in self.list_commands(ctx):
-            # Those of other distributions are not loaded: that may take long, or fail.
+            # Verbs of other distributions are not loaded, since that may be slow or fail.
             command = self.get_command(ctx, name) if name in _VERBS else None
             rows.append((name, command.get_short_help_str(100) if command else f"See provision {name} --help."))
         with formatter.section("Other commands"):
@@ -134,12 +134,12 @@ def exit_code_of(arguments: Sequence[str]) -> int:
         import traceback
 
         click.echo(mask(traceback.format_exc()), err=True)
-        click.echo("error: this is a fault in provision itself: please report the text above", err=True)
+        click.echo("error: this is a bug in provision: please report the text above", err=True)
         return 1
 
 
 def _reopen_closed_streams() -> None:
-    """Opens the null device for streams that the caller closed (`>&-`): a connection would get their numbers."""
+    """Opens the null device for streams that the caller closed (`>&-`): otherwise a socket would get their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  open until the process ends

@@ -1,4 +1,4 @@
-"""The verbs that print or write and contact no host: list, inventory, schema, explain, init."""
+"""The verbs that contact no host: list, inventory, schema, explain, init."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def list_(inventory: tuple[Path, ...]) -> None:
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def inventory(inventory: tuple[Path, ...], settings: tuple[str, ...], as_json: bool) -> None:
-    """Print hosts, groups and settings as resolved. Secrets are masked, and none is fetched."""
+    """Print the resolved hosts, groups and settings. Secrets are masked and not fetched."""
     from provision.engine.catalogue import load_inventory
 
     loaded = load_inventory(inventory, settings)
@@ -91,7 +91,7 @@ def explain(name: str | None, inventory: tuple[Path, ...]) -> None:
 @click.command("init")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(folder: Path) -> None:
-    """Write an inventory and a playbook into DIR, to start from.
+    """Write an example inventory and playbook into DIR.
 
     The files are inventory.toml and playbooks/motd.py; existing ones stay unchanged.
     """

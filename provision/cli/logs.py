@@ -28,7 +28,7 @@ def logs(
 ) -> int:
     """Print the logs of APP's containers.
 
-    Runs docker logs on each host. Where there are several hosts, each line begins with the host's name.
+    Runs docker logs on each host. With several hosts, each line begins with the host's name.
     """
     from provision.engine.assemble import opener
     from provision.engine.catalogue import load_inventory

@@ -16,7 +16,7 @@ Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host 
 
 
 class _Run(click.Command):
-    """The command whose help is also that of the program: it ends with the other verbs and the exit codes."""
+    """The default command. Its help is the program's help, which ends with the other verbs and the exit codes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the verbs and the exit codes."""

@@ -63,7 +63,7 @@ def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.da
                 hint="put the host's own certificate first, then the one that signed it, and so on",
             )
         raise Refused(
-            "certificate and key do not belong together", hint="give the key that this certificate was issued for"
+            "the key does not belong to the certificate", hint="give the key that this certificate was issued for"
         )
     for lower, upper in itertools.pairwise(chain):
         if not _is_signed(lower, upper):

@@ -28,14 +28,14 @@ _TYPES = {
 
 
 def table_list(tables: Tables) -> str:
-    """One line for each table: how it is written, and its docstring's first line."""
+    """One line for each table: its notation, and the first line of its docstring."""
     rows = [(options_of(table).brackets, _headline(table)) for table in tables]
     width = max(len(written) for written, _ in rows) + 2
     return "\n".join(f"  {written:<{width}}{headline}" for written, headline in rows)
 
 
 def find_table(tables: Tables, name: str) -> tuple[str, type[Table]] | None:
-    """The table of a dotted name and how it is written: `registry.certificate` is [registry.certificate]."""
+    """The table of a dotted name, and its notation: `registry.certificate` is [registry.certificate]."""
     first, *rest = name.split(".")
     table = tables.get(first)
     if table is None:

@@ -1,4 +1,4 @@
-"""What an inventory describes: hosts with their settings, and groups; as data and as text for people."""
+"""The loaded inventory: hosts with their settings, and groups. It can be printed as data or as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provision.secret import MASK, is_secret_name, mask_secret_values
 
 @dataclass(frozen=True)
 class Member:
-    """A host as others see it."""
+    """The name and address of a host in a group."""
 
     name: str
     address: str
@@ -33,17 +33,17 @@ class Estate:
         return tuple(one.name for one in self.groups.get(group, ()))
 
     def addresses(self, group: str) -> tuple[str, ...]:
-        """The addresses of a group's hosts, likewise."""
+        """The addresses of a group's hosts; () for a group without any."""
         return tuple(one.address for one in self.groups.get(group, ()))
 
     def first(self, *groups: str) -> Member | None:
-        """The first host of the first of these groups that has one."""
+        """The first host of the first of these groups that is not empty."""
         return next((members[0] for group in groups if (members := self.groups.get(group))), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A host of the inventory: what tasks are given. Names are unique; hosts with equal settings share the object.
+    """A host of the inventory, the argument of task functions. Hosts with equal settings share one settings object.
 
     groups    in the order of the inventory; later ones win over earlier ones
     host_key  the pinned SSH host key, if any: "SHA256:…" or "ssh-ed25519 AAAA…"
@@ -128,7 +128,7 @@ def _names(table: type[Table]) -> list[tuple[str, str]]:
 
 
 def _hidden(value: Any, secret: bool = False) -> Any:
-    """Plain data under secret-looking keys as `***`, and the values of `NAME=value` with such a name."""
+    """Replaces plain data under secret-looking keys by `***`, and the values of `NAME=value` with such a name."""
     if isinstance(value, dict):
         return {key: _hidden(one, secret or is_secret_name(str(key))) for key, one in value.items()}
     if isinstance(value, list):
@@ -147,7 +147,7 @@ def _masked(value: Any) -> Any:
 
 
 def _leaves(tree: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str, str]]:
-    """`path = value` lines: tables and arrays of tables are followed, all else is a value."""
+    """`path = value` lines: tables and arrays of tables become several lines, anything else is a value."""
     if isinstance(tree, dict) and (tree or not path):
         return [leaf for key, value in tree.items() for leaf in _leaves(value, (*path, key))]
     if isinstance(tree, list) and any(isinstance(one, dict) for one in tree):

@@ -40,7 +40,7 @@ def schema(tables: Tables) -> dict[str, Any]:
 
 
 def field_docs(table: type[Table]) -> dict[str, str]:
-    """The docstrings below a table's fields, by the key that stands in the file; those of parents included."""
+    """The docstrings below a table's fields, by their keys in the file; those of base classes are included."""
     found: dict[str, str] = {}
     for base in reversed(table.__mro__):
         if issubclass(base, Table) and base is not Table:
@@ -50,7 +50,7 @@ def field_docs(table: type[Table]) -> dict[str, str]:
 
 
 class _WithDocstrings(GenerateJsonSchema):
-    """Adds the fields' docstrings, and requires no key that another layer (a group, a host, a file) may add."""
+    """Adds the fields' docstrings. No key is required that another layer (a group, a host, a file) may add."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
         found = super().model_schema(schema)
@@ -58,7 +58,7 @@ class _WithDocstrings(GenerateJsonSchema):
         if issubclass(table, Table):
             for key, text in field_docs(table).items():
                 found["properties"][key]["description"] = text
-            if options_of(table).occurs != "array":  # arrays are never merged: one is complete where it stands
+            if options_of(table).occurs != "array":  # arrays are never merged, so each is complete
                 found.pop("required", None)
         return found
 
@@ -76,7 +76,7 @@ def _by_name(description: str, of_each: str | None, properties: dict[str, Any]) 
 
 
 def _clean(node: Any) -> Any:
-    """Without what TOML does not have (null), and without titles that repeat the keys."""
+    """Removes null, which TOML lacks, and titles that repeat the keys."""
     if isinstance(node, list):
         return [_clean(one) for one in node]
     if not isinstance(node, dict):
@@ -95,7 +95,7 @@ def _clean(node: Any) -> Any:
 
 
 def _docs_in(table: type) -> dict[str, str]:
-    """The docstrings below the fields that stand in a class itself, by the fields' names."""
+    """The docstrings below the fields that a class itself defines, by the fields' names."""
     try:
         (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(table))).body
     except (OSError, TypeError, SyntaxError):  # a class that was not written in a file

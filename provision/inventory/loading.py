@@ -1,7 +1,7 @@
-"""From files and `--set` to an inventory. Nothing is contacted, and no secret is fetched.
+"""Building an inventory from files and `--set`. No host is contacted, and no secret is fetched.
 
-A host's own settings beat those of its groups (the last one listed wins), and these beat the top level's. What
-`--set` gives is a second such stack of layers above the files'. What is wrong is collected and reported at once.
+A host's own settings beat those of its groups (the last one listed wins), and these beat the top level's. `--set`
+gives a second stack of such layers, above the files. All problems are collected and reported at once.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = (), tables: Tables | 
 
 @dataclass(frozen=True)
 class _Layers:
-    """The tables of the files, or those of the command line, by where they stand."""
+    """The tables of the files, or those of the command line, by level."""
 
     top: Tree
     groups: dict[str, Tree] = field(default_factory=dict)
-    hosts: dict[str, Tree] = field(default_factory=dict)  # by the key that stands in the file
+    hosts: dict[str, Tree] = field(default_factory=dict)  # by their keys in the file
 
     def of(self, host: str, groups: Sequence[str]) -> list[Tree]:
         """The layers that apply to a host, weakest first."""
@@ -79,7 +79,7 @@ class _Layers:
 
 @dataclass(frozen=True)
 class _DeclaredHost:
-    """One host as declared: `key` is what stands in the file, with its ranges."""
+    """One declared host. `key` is its key in the file, with ranges."""
 
     name: str
     key: str
@@ -88,7 +88,7 @@ class _DeclaredHost:
     host_key: str | None
 
     def paths(self, path: KeyPath) -> tuple[KeyPath, ...]:
-        """Where a setting of this host may come from, the strongest place first."""
+        """The key paths that may set this setting, the strongest first."""
         names = dict.fromkeys((self.name, self.key))
         hosts = (("hosts", name, *path) for name in names)
         groups = (("groups", group, *path) for group in reversed(self.groups))
@@ -114,7 +114,7 @@ def _layers(tree: Tree, problems: list[Problem]) -> _Layers:
 
 
 def _without_misplaced(table: Tree, path: KeyPath, problems: list[Problem]) -> Tree:
-    """The table without keys that belong elsewhere: after merging they would seem to be where they belong."""
+    """The table without misplaced keys: after merging, their wrong place would not be visible."""
     level = str(path[0]) if path else ""
     misplaced = {"hosts": {"hosts"}, "groups": HOST_KEYS | STRUCTURE}.get(level, HOST_KEYS - STRUCTURE) & table.keys()
     for key in misplaced:
@@ -178,7 +178,7 @@ def _expanded(key: str, table: Tree, overrides: _Layers, problems: list[Problem]
 
 
 def _overridden(host: _DeclaredHost, table: Tree, problems: list[Problem]) -> _DeclaredHost:
-    """The host with its own keys as the command line gives them."""
+    """The host with its own keys replaced by those of the command line."""
     own = _host_table(table, ("hosts", host.name), problems)
     return replace(host, **own.model_dump(exclude_unset=True)) if own else host
 
@@ -222,7 +222,7 @@ def _all_settings(
 
 
 def _sharing_key(host: _DeclaredHost, below: _Layers, above: _Layers) -> Any:
-    """Equal for hosts to which the same layers apply."""
+    """A key that is equal for hosts with the same layers."""
     groups = tuple(group for group in host.groups if group in below.groups or group in above.groups)
     own = host.key if below.hosts.get(host.key, {}).keys() - HOST_KEYS else ""
     overridden = host.name if above.hosts.get(host.name, {}).keys() - HOST_KEYS else ""

@@ -1,7 +1,7 @@
-"""On which line a key stands in an inventory file. Asked only when something is wrong, so that reading stays fast.
+"""Finding the line of a key in an inventory file. It runs only for error messages, so that reading stays fast.
 
 The text is parsed by tree-sitter-toml: half as much code as a scanner of our own was, with the same lines for 4,000
-generated documents. The text is known to be valid TOML, as tomllib has read it.
+generated documents. The text is valid TOML, since tomllib has read it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from provision.inventory.tree import KeyPath
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
-    """Every key path of a valid TOML text with the line (from 1) on which it first stands."""
+    """Every key path of a valid TOML text with the line (from 1) of its first occurrence."""
     tree = Parser(Language(tree_sitter_toml.language())).parse(text.encode())
     lines: dict[KeyPath, int] = {}
     tables_seen: dict[KeyPath, int] = {}  # by array of tables
@@ -79,5 +79,5 @@ def line_in(file: str, path: KeyPath) -> int:
     """The line of a key in a file, or 0 when it is not known."""
     try:
         return lines_of(Path(file).read_text("utf-8")).get(path, 0)
-    except (OSError, ValueError):  # not a file (`--set`), or changed since it was read: the key alone must do
+    except (OSError, ValueError):  # not a file (`--set`), or changed after it was read: the message has only the key
         return 0

@@ -1,6 +1,6 @@
-"""What is wrong with an inventory: one message for each finding, with its place; all of them at once, in file order.
+"""The problems of an inventory: one message for each, with its place; all are reported at once, in file order.
 
-pydantic's findings are put into this project's words: what is expected, what the file has, the nearest known key.
+pydantic's errors are translated: the expected value, the value in the file, the nearest known key.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SET = "--set"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: `text` says what is expected and what the file has.
+    """One problem. `text` describes the expected value and the value in the file.
 
     `paths` are the key paths that may have set it, the strongest first (host, groups, top level).
     """
@@ -91,7 +91,7 @@ class _Finder:
         self.lines = [lines_of(source.text) if source.text else _paths(source.tree) for source in sources]
 
     def place(self, problem: Problem) -> tuple[int, int, str]:
-        """Source number, line and dotted key: of the key itself, else of the table that it is missing from."""
+        """Source number, line and dotted key of the key, or of the table that lacks it."""
         ranks = [rank for rank, source in enumerate(self.sources) if source.name == SET]
         ranks_of_files = [rank for rank in reversed(range(len(self.sources))) if rank not in ranks]
         own = problem.paths[0] if problem.paths else ()
@@ -199,5 +199,5 @@ def tables_in(annotation: Any) -> Iterator[type[Table]]:
 
 
 def _names_a_branch(path: KeyPath, table: type[Table]) -> bool:
-    """pydantic appends the branch of a union (`int`, `str`) to the path: that is no key of the file."""
+    """pydantic appends the branch of a union (`int`, `str`) to the path: which is not a key in the file."""
     return len(path) > 1 and path[-1] in ("int", "str") and _table_at(table, path[:-1]) is None

@@ -25,7 +25,7 @@ def has_range(text: str) -> bool:
 
 
 def expand(text: str) -> list[str]:
-    """The names that `text` stands for; itself when it holds no range.
+    """The names that `text` means; `text` itself if it has no range.
 
     Raises ValueError for a range that runs backwards, or for more than 10,000 names.
     """
@@ -40,7 +40,7 @@ def expand(text: str) -> list[str]:
 
 
 def expand_pair(name: str, address: str | None) -> list[tuple[str, str]]:
-    """Names with their addresses, in step; without an address a host's name is its address.
+    """Pairs of names and addresses. Without an address, a host's name is its address.
 
     Raises ValueError when the two stand for different numbers, or when several hosts would share one address.
     """
@@ -91,7 +91,7 @@ def select(pattern: str, hosts: Sequence[str], groups: Mapping[str, Sequence[str
     for part in wanted:
         chosen |= _named(part, hosts, groups, must=True)
     for part in unwanted:
-        # a misspelt exclusion would run where it must not; a glob may well match nothing
+        # a misspelt exclusion would run on the excluded host; a glob may match nothing
         chosen -= _named(part, hosts, groups, must=not _GLOB & set(part))
     if not chosen or not parts:
         raise UsageError(f"--limit {pattern}: no host is left", hint="`provision inventory` lists hosts and groups")

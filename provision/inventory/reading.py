@@ -1,12 +1,12 @@
-"""Inventory files and `--set KEY=VALUE`, read. Secrets become sources and local paths absolute, per file.
+"""Reading inventory files and `--set KEY=VALUE`. Secrets become sources, and local paths become absolute.
 
-The models of the tables say which values these are:
+The models of the tables define which values these are:
 
 - `SecretSource` is a secret, as a table or as text. `Path` is relative to the folder of the file that names it.
 - Below a field of free keys (`dict`) a secret is any table with exactly one of the keys env, file, command, prompt
   whose value has that key's type (an environment variable's name, a path, an array of strings, a text); and any text
   under a key that is named like a secret: token, password, secretkey, api_key, …
-- The field itself is a table, whatever its keys are, and so is what the model declares as one: an app's `environment`
+- The field itself is always a table, and so is a value that the model declares as one: an app's `environment`
   and `check` may have a key `env` or `command`. So is a key that is marked as a `Subtable`.
 """
 
@@ -68,7 +68,7 @@ def read_overrides(overrides: Sequence[str], tables: Tables) -> tuple[Source, li
 
 
 class _ValueReader:
-    """Reads the values of one file. `in_plain_text` then holds the keys of secrets that stand in it as text."""
+    """Reads the values of one file. `in_plain_text` then has the keys of the secrets that are plain text."""
 
     def __init__(self, file: str, base: Path, tables: Tables) -> None:
         self.in_plain_text: list[KeyPath] = []
@@ -113,7 +113,7 @@ class _ValueReader:
         }
 
     def _value(self, value: Any, annotation: Any, path: KeyPath) -> Any:
-        """A value below a field, by the field's type."""
+        """Reads a value below a field, by the field's type."""
         kinds = _alternatives(annotation)
         if Any in kinds:
             return self._free(value, path)
@@ -155,7 +155,7 @@ class _ValueReader:
         return found
 
     def _free(self, value: Any, path: KeyPath) -> Any:
-        """A value that no type describes."""
+        """Reads a value that no type describes."""
         if isinstance(value, dict):
             return self._source(value, path) or {key: self._free(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
@@ -215,7 +215,7 @@ def _put(tree: Tree, value: Any) -> None:
 
 
 def _override_value(raw: str) -> Any:
-    """VALUE as TOML; what is not valid TOML is a bare word: a string."""
+    """VALUE as TOML; text that is not valid TOML is a string."""
     try:
         parsed = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:

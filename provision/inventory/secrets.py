@@ -1,4 +1,4 @@
-"""Where a secret comes from. It is fetched when a chosen task needs it, once, and not before.
+"""The sources of secrets. A secret is fetched once, when a selected task needs it.
 
 | in the inventory                          | the secret is                                          |
 |-------------------------------------------|--------------------------------------------------------|
@@ -8,7 +8,6 @@
 | `{ prompt = "Password for …" }`           | what is typed, asked once for equal prompts            |
 | `"text"`                                  | the text itself                                        |
 
-Fetching a secret: from the environment, a file, a command, or whoever sits at the terminal.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Origin:
-    """The place that names a secret: for messages, and for what its relative paths mean."""
+    """The place that names a secret: for messages, and as the base of relative paths."""
 
     file: str = ""  # the inventory file, or `--set`
     key: KeyPath = ()
@@ -63,7 +62,7 @@ class Origin:
 
 
 class SecretSource:
-    """One secret of the inventory, fetched by `resolve()`. Prints as where it comes from, never as what it is."""
+    """One secret of the inventory, fetched by `resolve()`. It prints as its source, never as its text."""
 
     __slots__ = ("_lock", "_secret", "kind", "origin", "value")
 
@@ -76,13 +75,13 @@ class SecretSource:
 
     @classmethod
     def plain(cls, text: str, origin: Origin | None = None) -> SecretSource:
-        """A secret that stands in the inventory itself."""
+        """A secret whose text is in the inventory itself."""
         return cls("plain", Secret(text), origin)
 
     def resolve(self) -> Secret:
         """The secret, fetched at the first call and kept.
 
-        Raises InventoryError, which names file, line and key, when it cannot be had.
+        Raises InventoryError, which names file, line and key, if it cannot be fetched.
         """
         with self._lock:
             if self._secret is None:
@@ -122,7 +121,7 @@ class SecretSource:
 
 
 def as_secret(value: object, origin: Origin) -> SecretSource | None:
-    """The secret that a TOML value names, or None when it is none. A string is taken as the secret itself."""
+    """The secret that a TOML value names, or None. A string is the secret itself."""
     if isinstance(value, SecretSource):
         return value
     if isinstance(value, str):
@@ -157,14 +156,14 @@ def resolve(tree: Any) -> Any:
     return tree
 
 
-COMMAND_SECONDS = 300  # a password manager may itself wait for a person
+COMMAND_SECONDS = 300  # a password manager may wait for the user
 _answers: dict[str, Secret] = {}
 _asking = threading.Lock()
 _ask: Callable[[str], str] | None = None
 
 
 def use_prompter(ask: Callable[[str], str] | None) -> None:
-    """Has prompts answered by `ask(text)` (a live display must step aside first); None: the terminal again."""
+    """Answers prompts by `ask(text)` instead of the terminal, for example while a live view is shown. None: the terminal."""
     global _ask
     with _asking:
         _ask = ask
@@ -172,7 +171,7 @@ def use_prompter(ask: Callable[[str], str] | None) -> None:
 
 
 def fetch(source: SecretSource) -> Secret:
-    """The secret that `source` names. Raises InventoryError, naming its place, when it cannot be had."""
+    """The secret that `source` names. Raises InventoryError, naming its place, if it cannot be fetched."""
     value = source.value
     if isinstance(value, Secret):
         return value
@@ -200,29 +199,31 @@ def _file(name: str, origin: Origin) -> str:
     except OSError as error:
         _fail(origin, f"{path} cannot be read: {error.strerror or error}", "write the secret into that file, mode 0600")
     except UnicodeDecodeError:
-        _fail(origin, f"{path} is no text in UTF-8", "store the secret as text")
+        _fail(origin, f"{path} is not UTF-8 text", "store the secret as text")
     return _not_empty(text, origin, str(path))
 
 
 def _command(words: tuple[str, ...], origin: Origin) -> str:
-    import subprocess  # only inventories with commands pay for it
+    import subprocess  # slow to import; only inventories with commands need it
 
     try:
         done = subprocess.run(
             words, cwd=origin.base, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        _fail(origin, f"{words[0]} gave no answer in {COMMAND_SECONDS} s", "run it by hand to see what it waits for")
+        _fail(
+            origin, f"{words[0]} gave no answer in {COMMAND_SECONDS} s", "run it in a terminal to see what it waits for"
+        )
     except OSError as error:
         _fail(origin, f"{words[0]} cannot be run: {error.strerror or error}", "install it, or name its full path")
     if done.returncode:
-        said = mask(done.stderr.decode("utf-8", "replace").strip()[-400:])
-        _fail(origin, f"{words[0]} failed with exit code {done.returncode}" + (f": {said}" if said else ""), "")
+        output = mask(done.stderr.decode("utf-8", "replace").strip()[-400:])
+        _fail(origin, f"{words[0]} failed with exit code {done.returncode}" + (f": {output}" if output else ""), "")
     return _not_empty(done.stdout.decode("utf-8", "replace"), origin, f"what {words[0]} printed")
 
 
 def _prompt(text: str, origin: Origin) -> Secret:
-    with _asking:  # several hosts may need the same answer at once: one question
+    with _asking:  # several hosts may need the same answer at the same time: it is asked once
         if text not in _answers:
             typed = (_ask or _terminal)(text) if _ask or _has_terminal() else None
             if typed is None:

@@ -1,4 +1,4 @@
-"""Key paths: where a value stands in a TOML file, as a tuple and as people write it.
+"""Key paths: the position of a value in a TOML file, as a tuple and in TOML notation.
 
 Deep merge of tables: the later one wins, key by key; everything but tables is replaced whole.
 """
@@ -33,7 +33,7 @@ Tree = dict[str, Any]
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """A new table with all of `base` and `over`; neither is changed. Arrays, also of tables, are replaced whole."""
+    """A new table with all of `base` and `over`; neither is changed. Arrays, including arrays of tables, are replaced as a whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)

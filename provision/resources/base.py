@@ -1,11 +1,11 @@
-"""What a resource is made of. Everything here is a value; nothing here runs anything.
+"""The parts of a resource. Everything here is a value; nothing here runs a command.
 
-A resource names the questions that it needs answered (`probe`) and, given the answers, the changes that are left to do
+A resource names the questions that it needs answered (`probe`) and, given the answers, the necessary changes
 (`plan`). Both are pure. The engine sends the questions of all resources of a host in one script, and only the engine
 applies changes.
 
-Each resource belongs to the task that yielded it, its owner. What an owner records on the host under the resource's
-`record_key` comes back as `Observation.record`; what other owners recorded under the same key as `Observation.others`.
+Each resource belongs to the task that yielded it, its owner. The owner's record under the resource's
+`record_key` is `Observation.record`; the records of other owners under the same key are `Observation.others`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class _Keep(enum.Enum):
 
 
 KEEP: Final = _Keep.KEEP
-"""`Change.record` leaves what is recorded as it is."""
+"""As `Change.record`: the record is unchanged."""
 
 
 @dataclass(frozen=True)
 class ApiQuery:
-    """A question that is not for the host: it is answered here, usually by an API.
+    """A question that is answered on this machine, usually by an API.
 
     key    equal keys of one task are asked once
     call   returns the answer, of any type (read it with `Observation.data`). It is given what is known before: the
@@ -155,7 +155,7 @@ class Observation(dict[str, Result]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an API action leaves to do, where that is known only afterwards.
+    """The result of an API action: the remaining command, and records that are known only afterwards.
 
     run      the command for the host
     record   replaces the change's `record`
@@ -169,7 +169,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ApiAction:
-    """A change that begins at an API. `make` performs it; it may return what is left to do on the host.
+    """A change that begins with an API request. `make` sends it, and may return an `Outcome` for the host.
 
     describe  the request, for people: "POST /user/runners"
     """
@@ -193,7 +193,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is left to do, with everything that the engine needs to do it.
+    """One change of a resource, with everything that the engine needs to apply it.
 
     summary       an imperative: "start docker"
     run           the command, or the API call that yields one
@@ -202,14 +202,14 @@ class Change:
     replaces      handlers that need not run after this: starting a service makes its restart unnecessary
     record        what is recorded for the owner under the resource's `record_key`; None removes the record
     records       further records of the same owner, by key; None removes one
-    record_from   what is recorded instead, from what the command printed, where it is known only afterwards
+    record_from   computes the record from the command's output, if it is known only afterwards
     deadline      seconds
-    verification  it changes nothing that lasts: it is run and reported, and not counted
+    verification  it makes no lasting change: it is run and reported, but not counted as a change
     guard         the change could lock us out: it is rolled back unless a fresh login succeeds
-    final         it runs when none of the task's other changes is left, planned from a fresh observation
+    final         it runs after all other changes of the task, planned from a new observation
     requires      the task that must run first; in check mode the change is predicted, otherwise it is refused
-    remedy        what to do when that does not come; "": run the task that it requires
-    id            tells the changes of one resource apart; "": the command and the action do
+    remedy        the hint if the requirement is not met; "": run the required task
+    id            distinguishes the changes of one resource; "": the command and the action are used
     """
 
     summary: str
@@ -231,7 +231,7 @@ class Change:
 
     @property
     def identity(self) -> str:
-        """Equal for two changes of one resource that do the same thing, whatever their summaries are."""
+        """Equal for two changes of one resource that do the same thing, even if their summaries differ."""
         if self.id:
             return self.id
         what = self.run.describe if isinstance(self.run, ApiAction) else self.run.script
@@ -240,7 +240,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that the reader should know and that is not a change."""
+    """A message for the user that is not a change."""
 
     text: str
 
@@ -278,7 +278,7 @@ class Resource(ABC):
 
     @abstractmethod
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        """What is left to do. Raises HostFailed (Refused, ProbeFailed) where nothing may be done."""
+        """The necessary changes, and notes. Raises HostFailed (Refused, ProbeFailed) if nothing may be changed."""
 
     def claims(self) -> Mapping[str, Hashable]:
         """The parts of shared things that it sets, with their values: `{"/etc/docker/daemon.json log-driver": "local"}`.
@@ -295,7 +295,7 @@ class Resource(ABC):
         )
 
     def validate(self) -> None:
-        """Checks what costs too much to check in every run. Raises UsageError.
+        """Makes checks that are too slow for every run. Raises UsageError.
 
         It is called before any host is contacted, if the user named the task.
         """
@@ -306,7 +306,7 @@ class Resource(ABC):
 class BatchQuery(Command):
     """A command that can be combined with others of its class, since each process costs the host a millisecond or two.
 
-    `script` asks it alone. The engine combines the questions of one class and takes the answer apart.
+    `script` asks it alone. The engine combines the questions of one class and splits the answer.
     """
 
     @classmethod
@@ -317,7 +317,7 @@ class BatchQuery(Command):
     @classmethod
     @abstractmethod
     def split(cls, questions: Sequence[Any], result: Result) -> list[Result] | None:
-        """The answer to each of them, in order; None where the answer cannot be split: they are then asked alone."""
+        """The answer to each of them, in order. None if the answer cannot be split: then each is asked alone."""
 
 
 def record_only(what: str, record: Json) -> Change:
@@ -326,9 +326,9 @@ def record_only(what: str, record: Json) -> Change:
 
 
 def unverified(what: str, why: str) -> Change:
-    """A verification that fails after everything else was done: the run's exit code shows that the state is unknown."""
+    """A verification that fails after all other changes: the exit code then shows that the state is unknown."""
 
     def fail() -> None:
-        raise ApiFailed(f"{what}: {why}", hint="rerun the command when GitLab answers; nothing was changed on a guess")
+        raise ApiFailed(f"{what}: {why}", hint="rerun the command when GitLab answers; nothing was changed")
 
     return Change(what, ApiAction(fail), "run", verification=True, final=True, id=what)

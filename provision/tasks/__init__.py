@@ -1,4 +1,4 @@
-"""What users ask for on the command line, one task per file; `base` says what a task and a playbook are."""
+"""The tasks that users run from the command line, one per file. `base` defines tasks and plays."""
 
 from __future__ import annotations
 

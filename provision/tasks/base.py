@@ -7,7 +7,7 @@ A playbook is a list of plays: which tasks, on which group, in which order.
         \"\"\"[node_exporter]: Prometheus's exporter of host metrics.\"\"\"
 
         port: int = 9100
-        \"\"\"Where it listens.\"\"\"
+        \"\"\"The port that it listens on.\"\"\"
 
     @task(on="all", settings=NodeExporter)
     def node_exporter(host: Host, wanted: NodeExporter) -> Iterator[Resource]:
@@ -36,10 +36,10 @@ class Task:
     """A named function from a host to its resources. `task` makes one.
 
     on        the group or host that it runs on when it is named on the command line ("all": every host)
-    settings  the table that the function is given; its absence means that there is nothing to do, if it is optional
+    settings  the table that is passed to the function; if it is optional and absent, the task has nothing to do
     uses      other tables that the function reads from `host.settings`
-    where     of the hosts of `on`, those that it has something to do on. Default: all of them
-    serial    named on the command line, it runs on one host after the other and stops at the first failure
+    where     selects the hosts of `on` on which it has something to do. Default: all of them
+    serial    if named on the command line, it runs on one host after the other and stops at the first failure
     """
 
     name: str
@@ -72,7 +72,7 @@ class Task:
         return self.where is None or self.where(host)
 
     def resources(self, host: Host) -> tuple[Resource, ...]:
-        """What the host should have, in the order in which it is applied. () for a host that it does not concern."""
+        """The resources of the host, in the order in which they are applied. () if the task does not concern the host."""
         if not self.concerns(host):
             return ()
         arguments = (host.settings[self.settings],) if self.settings else ()
@@ -108,14 +108,14 @@ def task(
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
 ) -> Callable[[Callable[..., Any]], Task]:
-    """Makes a task of a function; the task has the function's name. See `Task` for the arguments.
+    """Turns a function into a task of the same name. See `Task` for the arguments.
 
     The function is called once for each host and run, as `function(host)`, or as `function(host, table)` with
-    `settings`. Raises TypeError for `settings` that may stand several times: those belong into `uses`.
+    `settings`. Raises TypeError if `settings` may occur several times: such a table belongs into `uses`.
     """
     if settings is not None and options_of(settings).occurs != "once":
         raise TypeError(
-            f"settings={settings.__name__}: {options_of(settings).brackets} may stand several times; name it in uses=, "
+            f"settings={settings.__name__}: {options_of(settings).brackets} may occur several times; name it in uses=, "
             "and read it with host.settings.all(…) or host.settings.named(…)"
         )
     return lambda function: Task(function.__name__, on, function, settings, uses, where, serial)
@@ -134,5 +134,5 @@ class Play:
 
 
 def play(on: str, *tasks: Task, serial: bool = False) -> Play:
-    """`play("runners", docker, runner)`."""
+    """Makes a play: `play("runners", docker, runner)`."""
     return Play(on, tasks, serial)

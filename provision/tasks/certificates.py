@@ -31,16 +31,16 @@ _OMNIBUS = "omnibus"
 
 
 def paths(host: Host) -> tuple[str, str]:
-    """Certificate and key on the GitLab host: those of the inventory, else where Omnibus or certbot writes them."""
+    """The paths of certificate and key on the GitLab host: from the inventory, else those of Omnibus or certbot."""
     registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
     certificate = registry.certificate if registry else None
-    # Omnibus names the files after the URL's host as it is written there: an IPv6 address with its brackets.
+    # Omnibus names the files after the host in the URL: an IPv6 address keeps its brackets.
     name = registry.external_url.bracketed_host if registry else ""
     if certificate and certificate.fullchain and certificate.key:
         return certificate.fullchain, certificate.key
     if certificate and certificate.acme and certificate.acme.client == "certbot":
         return f"/etc/letsencrypt/live/{name}/fullchain.pem", f"/etc/letsencrypt/live/{name}/privkey.pem"
-    if certificate and certificate.acme and gitlab:  # one certificate for all names, in files named after the first
+    if certificate and certificate.acme and gitlab:  # one certificate for all names, named after the first
         name = gitlab.external_url.bracketed_host
     return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
 
@@ -97,7 +97,7 @@ def certificates(host: Host) -> Iterator[Resource]:
 
 
 def _uploaded(certificate: Certificate, url: Url, pair: CertificatePair) -> UploadedPair:
-    """The pair from this machine. Raises UsageError for an unfit one, before any host is contacted."""
+    """The pair of files on this machine. Raises UsageError for an invalid pair, before any host is contacted."""
     assert certificate.local_fullchain  # the table has both or none
     assert certificate.local_key
     chain = local_file(certificate.local_fullchain, "registry.certificate.local_fullchain")

@@ -34,7 +34,7 @@ def deploy(host: Host) -> Iterator[Resource]:
     """Run each app in its container, from the image that its tag refers to."""
     apps = apps_of(host)
     _check_ports(host, apps)
-    # First, so that ports and names become free.
+    # Before the others, to release ports and names.
     yield DroppedApps(tuple(one.name for one in apps))
     for one in apps:
         what = f"app {one.name}"
@@ -87,7 +87,7 @@ def _environment(one: App) -> dict[str, str | Secret]:
         if "\n" in reveal(resolved) or "\0" in reveal(resolved):
             raise UsageError(
                 f"app {one.name}: the secret for {name} has several lines; Docker's env files allow only one",
-                hint="put it into a file on the host, and mount that in volumes",
+                hint="write it to a file on the host, and mount that file with volumes",
             )
         found[name] = resolved
     return found

@@ -27,7 +27,7 @@ def reconfigure_handler(host: Host) -> Handler:
 
 
 def realm(host: Host) -> str:
-    """Where the registry sends clients for a token; "" when the inventory has no [gitlab]."""
+    """The URL that the registry sends clients to for a token; "" if the inventory has no [gitlab]."""
     gitlab = host.settings.get(Gitlab)
     return f"{gitlab.external_url}/jwt/auth" if gitlab else ""
 

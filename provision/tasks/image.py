@@ -50,7 +50,7 @@ def _builder(host: Host, one: Image) -> str:
         first = host.estate.first("runners")
         if first is None:
             raise UsageError(
-                f"image {one.name}: no host to build it on", hint="name one in host, or put one into the group runners"
+                f"image {one.name}: no host to build it on", hint="name a host in host, or add one to the group runners"
             )
         return first.name
     known = host.estate.names("all") or (host.name,)

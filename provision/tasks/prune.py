@@ -43,7 +43,7 @@ def prune(host: Host, wanted: Prune) -> Iterator[Resource]:
 
 
 def _keep(host: Host) -> tuple[str, ...]:
-    """Images that stay: those of the host's apps, and those that are in no registry."""
+    """The images to keep: those of the host's apps, and those that are in no registry."""
     references = [full_reference(host, parse(one.image), f"app {one.name}", required=one.pull) for one in apps_of(host)]
     for one in host.settings.all(Image):
         if not one.push:

@@ -17,7 +17,7 @@ from provision.resources.runner.settings import settings_fingerprint
 from provision.tasks.base import task
 from provision.url import Url
 
-_KEPT_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
+_STORED_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
 
 
 @task(on="runners", settings=RunnerProgram, uses=(Runner, Gitlab, Registry))
@@ -34,14 +34,14 @@ def register(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
                 hint="give gitlab.external_url, or the runner's url",
             )
         token = one.token.resolve() if one.token else None
-        fingerprint = settings_fingerprint(_kept(one))
+        fingerprint = settings_fingerprint(_stored(one))
         urls.append(url)
         entries.append(
             RunnerEntry(one.name, str(url), resolve(one.config), token, _creator(host, one, url), fingerprint)
         )
     registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
-    # gitlab-runner reads a server's CA from there. It cuts the name at the first colon, in an IPv6 address, too.
+    # gitlab-runner reads a server's CA from this file. Its name ends at the first colon, even in an IPv6 address.
     # Source: gitlab-runner's network/client.go, strings.Split(url.Host, ":")[0]
     for name in dict.fromkeys(url.bracketed_host.partition(":")[0] for url in urls) if ca else ():
         yield File(f"/etc/gitlab-runner/certs/{name}.crt", ca)
@@ -49,14 +49,14 @@ def register(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
     yield written
     if gitlab is not None and gitlab.api_token is not None:
         for one, entry, url in zip(runners, entries, urls, strict=True):
-            yield RunnerSettings(one.name, api_at(host, url), _kept(one), entry.token, written.recorded)
+            yield RunnerSettings(one.name, api_at(host, url), _stored(one), entry.token, written.recorded)
 
 
 def _creator(host: Host, one: Runner, url: Url) -> RunnerCreator | None:
     gitlab = host.settings.get(Gitlab)
     if one.token is not None or gitlab is None or not (gitlab.api_token or one.registration_token):
         return None
-    fields: dict[str, Any] = {name: getattr(one, name) for name in _KEPT_BY_GITLAB}
+    fields: dict[str, Any] = {name: getattr(one, name) for name in _STORED_BY_GITLAB}
     fields["description"] = one.name
     fields["tag_list"] = ",".join(one.tags) or None
     fields["maintenance_note"] = one.maintenance_note
@@ -72,9 +72,9 @@ def _creator(host: Host, one: Runner, url: Url) -> RunnerCreator | None:
     )
 
 
-def _kept(one: Runner) -> dict[str, Any]:
-    """The settings that GitLab keeps of a runner, as far as the inventory gives them."""
-    fields = {name: value for name in _KEPT_BY_GITLAB if (value := getattr(one, name)) is not None}
+def _stored(one: Runner) -> dict[str, Any]:
+    """The settings of a runner that GitLab stores, if the inventory has them."""
+    fields = {name: value for name in _STORED_BY_GITLAB if (value := getattr(one, name)) is not None}
     fields["description"] = one.name
     if one.tags:
         fields["tag_list"] = list(one.tags)

@@ -13,7 +13,7 @@ from provision.tasks.base import task
 
 _URL = "https://packages.gitlab.com/runner/gitlab-runner/{id}/"
 _KEY = "https://packages.gitlab.com/gpgkey/gpg.key"
-# Since 17.7.1 the runner depends on helper images of exactly its version: both change together or not at all.
+# Since 17.7.1 the runner depends on helper images of exactly its version: both change in one transaction.
 _PACKAGES = ("gitlab-runner", "gitlab-runner-helper-images")
 
 

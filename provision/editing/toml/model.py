@@ -134,7 +134,7 @@ class Matches:
 
 
 def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Sequence[RunnerId]) -> Matches:
-    """Pair wanted runners with entries. Raises Refused when two wanted runners are the same one."""
+    """Pair wanted runners with entries. Raises Refused when two wanted runners are identical."""
     _refuse_duplicates(wanted)
     result = Matches(of=[None] * len(wanted))
     free = {entry.index: entry for entry in found}

@@ -33,7 +33,7 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """A container's port, published on the host; `address` is "" for all of the host's addresses."""
+    """A container's port, published on the host; `address` is "" for all addresses of the host."""
 
     address: str
     host: int
@@ -54,15 +54,15 @@ class Health(Table):
     """Docker's own health check of the container."""
 
     command: str = Field(min_length=1)
-    """What is run in the container, by its shell; 0 is healthy."""
+    """The command, run by a shell in the container. Exit code 0: healthy."""
     interval: str | None = None
     """Time between two checks: "30s"."""
     timeout: str | None = None
-    """Time that one may take: "5s"."""
+    """Time limit of one check: "5s"."""
     start_period: str | None = None
-    """Time after the start in which failures don't count: "10s"."""
+    """Time after the start in which failures are ignored: "10s"."""
     retries: int | None = Field(default=None, ge=1)
-    """Failures in a row that make it unhealthy."""
+    """Number of consecutive failures until the container is unhealthy."""
 
     @field_validator("interval", "timeout", "start_period")
     @classmethod
@@ -73,18 +73,18 @@ class Health(Table):
 
 
 class Check(Table):
-    """What must be so before a new container takes the old one's place for good."""
+    """The test of a new container. If it fails, the previous container is restored."""
 
     url: Annotated[Url, UrlField("http://localhost:5001/", request=True)] | None = None
-    """Asked on the host: http://localhost:5001/."""
+    """The URL to request on the host: http://localhost:5001/."""
     status: int = Field(default=200, ge=100, le=599)
-    """The HTTP status that it answers."""
+    """The expected HTTP status."""
     contains: str | None = None
-    """Text that the answer holds."""
+    """Text that the answer must contain."""
     command: tuple[str, ...] | None = None
-    """Instead: run in the container; 0 is well."""
+    """Instead of `url`: a command to run in the container. Exit code 0: success."""
     seconds: int = Field(default=30, ge=1, le=3600)
-    """Until when it must be so, after the start."""
+    """Time limit after the start, in seconds."""
 
     @model_validator(mode="after")
     def _one(self) -> Check:
@@ -105,27 +105,27 @@ class App(Table, name="apps", occurs="array"):
     on: str = "runners"
     """The group or host that it runs on."""
     ports: tuple[str, ...] = ()
-    """Ports to publish: HOST:CONTAINER, ADDRESS:HOST:CONTAINER, with /udp where wanted."""
+    """Ports to publish: HOST:CONTAINER, ADDRESS:HOST:CONTAINER, optionally with /udp."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Variables of the container: strings and secrets, each on one line."""
     volumes: tuple[str, ...] = ()
-    """NAME:/path or /host/path:/path, with :ro where wanted."""
+    """NAME:/path or /host/path:/path, optionally with :ro."""
     restart: str = "unless-stopped"
     """Docker's restart policy: no, always, unless-stopped, on-failure or on-failure:5."""
     command: tuple[str, ...] = ()
-    """Instead of the image's own command."""
+    """Replaces the image's command."""
     health: Health | None = None
     """Docker's health check. Default: the image's own."""
     check: Check | None = None
-    """What must be so after the start. Default: it runs, and is healthy where it has a health check."""
+    """The test after the start. Default: the container runs, and is healthy if it has a health check."""
     login: RegistryLogin | None = None
-    """Who pulls. Default, for the own registry: registry.login."""
+    """The login to pull with. Default for your registry: registry.login."""
     pull: bool = True
-    """false: the image is on the host already, built there with push = false."""
+    """false: the image is already on the host, built there with push = false."""
 
     @classmethod
     def check_all(cls, tables: Mapping[str | int, Self]) -> None:
-        """Names differ, as the containers have them."""
+        """Checks that names differ, since they are names of containers."""
         check_different_names("apps", {place: one.name for place, one in tables.items()})
 
     @field_validator("name")
@@ -160,7 +160,7 @@ class App(Table, name="apps", occurs="array"):
             if not isinstance(value, str | SecretSource):
                 raise InvalidValue(f"expected a string or a secret, got {value!r}", name)
             if isinstance(value, str) and ("\n" in value or "\0" in value):
-                raise InvalidValue("expected one line: Docker's env files hold no more; mount a file instead", name)
+                raise InvalidValue("expected one line: Docker's env files allow only one; mount a file instead", name)
         return environment
 
     @field_validator("volumes")

@@ -1,4 +1,4 @@
-"""What a table of the inventory is, and the checks that several tables need."""
+"""The base class of the inventory's tables, and checks that several tables use."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Table(BaseModel):
             \"\"\"[node_exporter]: Prometheus's exporter of host metrics.\"\"\"
 
             port: int = 9100
-            \"\"\"Where it listens.\"\"\"
+            \"\"\"The port that it listens on.\"\"\"
 
-    All keys are known, and values are never converted: `"5"` is no number. What a field's type says beyond that:
+    Unknown keys are refused, and values are never converted: `"5"` is not a number. Field types with a special meaning:
 
     Path          a file on this machine, relative to the inventory file that names it
     SecretSource  a secret: `{ env = "NAME" }` and the like
@@ -38,7 +38,7 @@ class Table(BaseModel):
 
     Class options, as in `class Runner(Table, name="runners", occurs="array")`:
 
-    name      what stands in the brackets. Default: the name of the class in snake_case
+    name      the name in the brackets. Default: the name of the class in snake_case
     occurs    "once": [name]; "array": [[name]], any number of times; "named": [name.KEY], any number of times
     optional  whether a host without the table has None instead of the defaults. Default: true exactly when a key
               has no default
@@ -62,7 +62,7 @@ class Table(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _arrays_as_tuples(cls, table: Any) -> Any:
-        # TOML's arrays are lists, and a frozen table holds none.
+        # TOML's arrays are lists; a frozen table has tuples instead.
         if not isinstance(table, dict):
             return table
         arrays = _arrays(cls)
@@ -81,7 +81,7 @@ class TableOptions:
 
     @property
     def brackets(self) -> str:
-        """How the table is written: `[docker]`, `[[runners]]` or `[projects.NAME]`."""
+        """The table's notation in a file: `[docker]`, `[[runners]]` or `[projects.NAME]`."""
         return {"once": "[{}]", "array": "[[{}]]", "named": "[{}.NAME]"}[self.occurs].format(self.name)
 
 
@@ -98,7 +98,7 @@ def is_optional(table: type[Table]) -> bool:
 
 @cache
 def fields_of(table: type[Table]) -> Mapping[str, FieldInfo]:
-    """The fields of a table by the keys that stand in the file."""
+    """The fields of a table by their keys in the file."""
     return {field.alias or name: field for name, field in table.model_fields.items()}
 
 
@@ -112,7 +112,7 @@ def _is_tuple(annotation: Any) -> bool:
 
 
 class InvalidValue(ValueError):
-    """A value that is refused. `at` is its place below the table that is checked."""
+    """A refused value. `at` is its key path below the checked table."""
 
     def __init__(self, text: str, *at: str | int) -> None:
         super().__init__(text)
@@ -142,7 +142,7 @@ def version(text: str | None) -> str | None:
 
 
 def package_glob(version: str | None) -> str:
-    """The package versions that a program's version means: `19.3.0` any packaging of it, such as `19.3.0-1`."""
+    """The package versions that match a program's version: `19.3.0` matches every revision, such as `19.3.0-1`."""
     if not version:
         return ""
     return version if any(one in version for one in "*?[") or "-" in version else f"{version}-*"
@@ -164,7 +164,7 @@ def host_path(text: str) -> str:
 
 
 def plain_data(value: Any, *at: str | int) -> Any:
-    """Free data of strings, numbers, booleans, arrays, tables and secrets: what JSON and Ruby have, too.
+    """Checks free data: strings, numbers, booleans, arrays, tables and secrets, the types that JSON and Ruby have too.
 
     Raises InvalidValue for a date, a time, nan and inf.
     """

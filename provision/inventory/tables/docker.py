@@ -16,7 +16,7 @@ class RegistryTrust(Table):
     ca: Path | None = None
     """Local file: the authority that signed the registry's certificate."""
     cert: Path | None = None
-    """Local file: the client certificate to show there. Goes with `key`."""
+    """Local file: the client certificate for the registry. Requires `key`."""
     key: Path | None = None
     """Local file: the client certificate's key."""
 
@@ -24,27 +24,27 @@ class RegistryTrust(Table):
     def _pair(self) -> "RegistryTrust":
         for given, missing in (("cert", "key"), ("key", "cert")):
             if getattr(self, given) is not None and getattr(self, missing) is None:
-                raise InvalidValue(f"{missing} is missing: it goes with {given}", given)
+                raise InvalidValue(f"{missing} is missing: {given} requires it", given)
         return self
 
 
 class Docker(Table):
-    """Docker Engine: where it comes from, who may use it, and its daemon.json."""
+    """Docker Engine: its packages, its users, and its daemon.json."""
 
     source: Literal["docker.com", "distro"] = "docker.com"
     """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io)."""
     version: str | None = None
-    """The package version to hold, `*` allowed: "5:29.*". Default: the newest when installed, then what is there."""
+    """The package version to hold, `*` allowed: "5:29.*". Default: the newest at installation, then the installed one."""
     users: tuple[str, ...] = ()
-    """Users in the docker group. That is as good as root."""
+    """Users in the docker group, which gives root access."""
     daemon: Annotated[dict[str, Any], Subtable("log-opts")] | None = None
-    """/etc/docker/daemon.json, with its own keys. Absent: what we once set there goes, all else is left as it is."""
+    """/etc/docker/daemon.json, with its own keys. Absent: keys that we set earlier are removed, others are unchanged."""
     restart: Literal["when-idle", "now"] = "when-idle"
-    """A restart waits until no CI job runs on the host (half an hour at most), or is done at once."""
+    """when-idle: a restart waits until no CI job runs on the host, at most half an hour. now: it does not wait."""
     buildkit: dict[str, Any] | None = None
-    """/etc/buildkit/buildkitd.toml, with its own keys. Absent: the file is left as it is."""
+    """/etc/buildkit/buildkitd.toml, with its own keys. Absent: the file is unchanged."""
     registries: dict[str, RegistryTrust] = Field(default_factory=dict)
-    """By HOST or HOST:PORT, what the daemon trusts and shows there: /etc/docker/certs.d."""
+    """By HOST or HOST:PORT: the CA and the client certificate for that registry, in /etc/docker/certs.d."""
 
     @field_validator("version")
     @classmethod

@@ -12,26 +12,26 @@ _EXPECTED = 'expected "80/tcp", "6000:6007/udp", a port, or { port = "80/tcp", f
 
 @dataclass(frozen=True)
 class Allow:
-    """One thing that ufw lets in."""
+    """One allow rule of the inventory."""
 
     ports: str
     """A port, or a range as ufw writes it: `6000:6007`."""
     protocol: str | None = None
     """tcp, udp, or None for both."""
     sources: tuple[str, ...] = ()
-    """Addresses and networks it is let in from; empty: from anywhere."""
+    """Addresses and networks that are allowed; empty: any."""
 
     def __str__(self) -> str:
-        """As ufw writes it: `80/tcp`."""
+        """The ports as ufw writes them: `80/tcp`."""
         return f"{self.ports}/{self.protocol}" if self.protocol else self.ports
 
     def as_setting(self) -> str | dict[str, object]:
-        """As the inventory has it."""
+        """The rule as written in the inventory."""
         return {"port": str(self), "from": list(self.sources)} if self.sources else str(self)
 
     @classmethod
     def parse(cls, value: object) -> "Allow":
-        """An entry of `allow`. Raises ValueError for what ufw would refuse."""
+        """Reads an entry of `allow`. Raises ValueError for a rule that ufw would refuse."""
         if isinstance(value, Allow):
             return value
         table = value if isinstance(value, dict) else {"port": value}
@@ -64,16 +64,16 @@ class Allow:
 
 
 class Firewall(Table):
-    """What ufw lets in. SSH's own port is always kept open; the registry's comes from registry.external_url."""
+    """The ports that ufw allows. SSH's port is always allowed; the registry's port follows from registry.external_url."""
 
     enable: bool = False
-    """true: ufw is switched on if it is off. false: rules are added, and it stays as it is."""
+    """true: ufw is enabled if it is off. false: rules are added, and ufw's state is unchanged."""
     allow: tuple[Allow, ...] = ()
-    """What is let in: "80/tcp", "6000:6007/udp", a bare port for both, or with `from` as a table."""
+    """Allowed ports: "80/tcp", "6000:6007/udp", a number for both protocols, or a table with `from`."""
 
 
 def _sources(value: object) -> tuple[str, ...]:
-    import ipaddress  # few inventories name any
+    import ipaddress  # slow to import; few inventories need it
 
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple):

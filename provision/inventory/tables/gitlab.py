@@ -12,18 +12,18 @@ _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": 
 
 
 class Gitlab(Table):
-    """The GitLab server: what is installed, where it answers, and its gitlab.rb."""
+    """The GitLab server: its package, its URL, and its gitlab.rb."""
 
     external_url: Annotated[Url, UrlField("https://gitlab.example.com")]
-    """Where people and runners reach GitLab: scheme and host, a port and a path where wanted."""
+    """The URL of GitLab: scheme and host, optionally a port and a path."""
     edition: Literal["ce", "ee"] = "ce"
     """The package: gitlab-ce or gitlab-ee."""
     version: str | None = None
-    """The version to hold, such as "19.3.0". Default: the newest when installed, then what is there."""
+    """The version to hold, such as "19.3.0". Default: the newest at installation, then the installed one."""
     install: bool = True
-    """false: somebody else installs GitLab; it must be there."""
+    """false: GitLab must have been installed by other means."""
     api_token: SecretSource | None = None
-    """A token for GitLab's API, with scope api (creating runners alone: create_runner) (a secret)."""
+    """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret)."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
 
@@ -37,6 +37,6 @@ class Gitlab(Table):
     def _settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         for name, place in _ELSEWHERE.items():
             if name in settings:
-                raise InvalidValue(f"stands in {place}: set it there", name)
+                raise InvalidValue(f"is set by {place}: set it there", name)
         plain_data(settings)
         return settings

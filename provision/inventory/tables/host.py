@@ -1,4 +1,4 @@
-"""[hosts.NAME]: the host's own keys; all other keys there override tables. And [ssh]: how hosts are reached."""
+"""[hosts.NAME]: the host's own keys; all other keys there override tables. And [ssh]: connections to hosts."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def check_name(name: str, what: str = "name") -> None:
 
 
 def check_address(address: str) -> None:
-    """Raises ValueError for what is no host name and no address."""
+    """Raises ValueError for text that is neither a host name nor an address."""
     if not _ADDRESS.fullmatch(address):
-        hint = " (the user stands in ssh.user)" if "@" in address else ""
+        hint = " (give the user in ssh.user)" if "@" in address else ""
         raise ValueError(f"expected a host name or an IP address without brackets, got {address!r}{hint}")
 
 
 class HostTable(Table):
-    """A host. Any table of the top level may stand below it, and counts for this host alone."""
+    """A host. Any top-level table may be given below it, for this host only."""
 
     address: str | None = None
     """Its name or IP address, ranges as in the host's own name. Default: the host's name."""
     groups: tuple[str, ...] = ()
     """The groups it belongs to; later ones win over earlier ones."""
     host_key: str | None = None
-    """Its SSH host key: "SHA256:…" or "ssh-ed25519 AAAA…". Default: what known_hosts says."""
+    """Its SSH host key: "SHA256:…" or "ssh-ed25519 AAAA…". Default: the key in known_hosts."""
 
     @field_validator("groups")
     @classmethod
@@ -62,26 +62,26 @@ class HostTable(Table):
 
 
 class Ssh(Table):
-    """How hosts are reached. What ~/.ssh/config says counts too; what stands here wins."""
+    """Connections to hosts. Settings of ~/.ssh/config are used too; these take precedence."""
 
     user: str | None = None
-    """The user to log in as. Default: what ~/.ssh/config says, else your own name."""
+    """The user to log in as. Default: ~/.ssh/config, else your user name."""
     port: int | None = Field(default=None, ge=1, le=65535)
-    """The SSH port. Default: what ~/.ssh/config says, else 22."""
+    """The SSH port. Default: ~/.ssh/config, else 22."""
     identity_file: Path | None = None
     """A private key on this machine. Default: ~/.ssh/config, the agent, the usual keys."""
     proxy_jump: str | None = None
-    """Hosts to go through, as in `ssh -J`: `user@host:port`, several with commas; "none" for no jump."""
+    """Jump hosts, as in `ssh -J`: `user@host:port`, several with commas; "none" for no jump."""
     known_hosts: Path | None = None
     """The file of known host keys on this machine. Default: ~/.ssh/known_hosts and the system's."""
     connect_timeout: float = Field(default=10, gt=0)
     """Seconds until a host that does not answer counts as unreachable."""
     host_keys: Literal["strict", "accept-new"] = "strict"
-    """strict: unknown keys are refused; accept-new: they are noted in known_hosts. A changed key is always refused."""
+    """strict: unknown keys are refused; accept-new: they are added to known_hosts. A changed key is always refused."""
     become: bool = True
-    """Work as root through sudo. false: the login user already is root."""
+    """Use sudo to become root. false: the login user is root."""
     become_password: SecretSource | None = None
-    """The password for sudo, where it asks for one (a secret)."""
+    """The password for sudo, if it requires one (a secret)."""
 
     @field_validator("user", "proxy_jump")
     @classmethod

@@ -1,4 +1,4 @@
-"""[[images]]: what is built, under which names, and where it is pushed; [prune]: which images are removed."""
+"""[[images]]: images to build and push; [prune]: images to remove."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from provision.inventory.tables.base import InvalidValue, Table, plain_data
 
 
 class RegistryLogin(Table):
-    """Who logs in to an image's registry."""
+    """The login to an image's registry."""
 
     username: str = Field(min_length=1)
-    """A user's name, a deploy token's, or a robot account's."""
+    """The name of a user, a deploy token or a robot account."""
     password: SecretSource
     """That user's password or token (a secret)."""
 
@@ -27,29 +27,29 @@ class Image(Table, name="images", occurs="array"):
     name: str
     """GROUP/PROJECT in the own registry, HOST[:PORT]/NAME in another one, docker.io/USER/NAME on Docker Hub; no tag."""
     tags: tuple[str, ...] = ("latest",)
-    """Its tags; all are pushed."""
+    """Its tags; each is pushed."""
     context: Path
-    """Local folder: what the Dockerfile may copy. Its .dockerignore counts."""
+    """The build context, a local folder. Its .dockerignore is used."""
     dockerfile: str | None = None
     """The Dockerfile's path inside the context. Default: Dockerfile."""
     template: Literal["python-web", "go", "static-nginx", "static-apache", "wsgi"] | str | None = None
     """Instead of a Dockerfile in the context: templates/dockerfiles/NAME.Dockerfile.j2, your own folder first."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What the template is told: its first lines say what it knows."""
+    """Values for the template; its first lines list the names."""
     build_args: dict[str, Any] = Field(default_factory=dict)
-    """Values for the Dockerfile's ARGs; they stay in the image's history, so none is a secret."""
+    """Values for the Dockerfile's ARGs; they are visible in the image's history, so they must not be secret."""
     target: str | None = None
     """The stage to build. Default: the last."""
     host: str | None = None
     """The host that builds it. Default: the first of group runners."""
     login: RegistryLogin | None = None
-    """Who pushes. Default, for the own registry: registry.login."""
+    """The login to push with. Default for your registry: registry.login."""
     push: bool = True
-    """false: it stays on the host that builds it."""
+    """false: the image stays on the host that builds it."""
 
     @classmethod
     def check_all(cls, tables: Mapping[str | int, Self]) -> None:
-        """No two images have a name and a tag in common."""
+        """Checks that no two images have the same name and tag."""
         known: dict[str, str | int] = {}
         for place, one in tables.items():
             for number, tag in enumerate(one.tags):

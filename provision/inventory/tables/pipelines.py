@@ -1,4 +1,4 @@
-"""[projects.NAME.pipeline]: a project's .gitlab-ci.yml, the template that it is made of, and which runners take its jobs.
+"""[projects.NAME.pipeline]: a project's .gitlab-ci.yml, its template, and the runners that take its jobs.
 
 Source: docs.gitlab.com/ci/docker/using_docker_build (what each way of building needs in config.toml).
 """
@@ -27,11 +27,11 @@ class Pipeline(Table):
     template: str
     """`registry`, `dockerhub`, or your own: templates/pipelines/NAME.gitlab-ci.yml.j2."""
     branch: str | None = None
-    """The branch it is committed to, or merged into. Default: the project's default branch."""
+    """The branch to commit to, or to merge into. Default: the project's default branch."""
     merge_request: bool = False
-    """true: it is committed to the branch provision/pipeline, and a merge request is opened."""
+    """true: commit to the branch provision/pipeline and open a merge request."""
     path: Path | None = None
-    """Local file: the pipeline is written there instead, and GitLab is not contacted."""
+    """Local file: write the pipeline there instead. GitLab is not contacted."""
     message: str = "Bring the pipeline up to date"
     """The commit's message, and the merge request's title."""
     build: Build = "dind"
@@ -49,7 +49,7 @@ class Pipeline(Table):
     tags: tuple[str, ...] | None = None
     """Tags of the runners that take the jobs. Default: those that the project's runners in the inventory require."""
     variables: dict[str, Any] = Field(default_factory=dict)
-    """`variables` of the file, as strings. Nothing secret: everybody who can see the project can read them."""
+    """`variables` of the file, as strings. They must not be secret: everybody who can see the project can read them."""
 
     @field_validator("template")
     @classmethod
@@ -106,9 +106,7 @@ class Pipeline(Table):
             if self.path is not None and getattr(self, name):
                 raise InvalidValue(f"path and {name} exclude each other: the file is written on this machine", name)
         if self.merge_request and self.branch == OUR_BRANCH:
-            raise InvalidValue(
-                f"{OUR_BRANCH} is the source of the merge request: give the branch that it goes to", "branch"
-            )
+            raise InvalidValue(f"{OUR_BRANCH} is the source of the merge request: give the target branch", "branch")
         return self
 
 

@@ -1,4 +1,4 @@
-"""[projects."group/name"]: what is set in a project of GitLab: its runners, its registry, its CI/CD variables."""
+"""[projects."group/name"]: the settings of a project in GitLab: its runners, its registry, its CI/CD variables."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _EXPECTED = "expected a string, a secret, or a table { value = …, masked = tru
 
 
 class Variable(Table):
-    """A CI/CD variable with all that GitLab keeps of it, for one environment scope."""
+    """A CI/CD variable with its attributes, for one environment scope."""
 
     value: str | SecretSource
-    """What jobs see: a string or a secret."""
+    """The value: a string or a secret."""
     masked: bool = False
-    """Hidden in job logs. GitLab masks only values of one line and at least 8 characters, of few signs unless raw."""
+    """Masked in job logs. GitLab masks a single line of at least 8 characters from a limited set, unless `raw` is true."""
     hidden: bool = False
     """Masked, and never shown in the UI. Only new variables can be hidden: an existing one is deleted and created."""
     protected: bool = False
@@ -39,9 +39,9 @@ class Variable(Table):
     type: Literal["env_var", "file"] = "env_var"
     """file: the variable holds the path of a file with the value."""
     environment_scope: str = "*"
-    """The environments that it is for: `*` for all, `production`, `review/*`."""
+    """The environments that have it: `*` for all, `production`, `review/*`."""
     description: str | None = Field(default=None, max_length=255)
-    """What it is for."""
+    """A description of its purpose."""
 
     @field_validator("value", mode="wrap")
     @classmethod
@@ -80,7 +80,7 @@ class Variable(Table):
         return self
 
     def unmaskable(self, value: str) -> str:
-        """Why GitLab would refuse to mask this value; "" when it can be masked, or is not to be."""
+        """Why GitLab would refuse to mask this value; "" if it can be masked, or need not be."""
         if not (self.masked or self.hidden):
             return ""
         if "\n" in value or "\r" in value:
@@ -158,7 +158,7 @@ class Project(Table, name="projects", occurs="named"):
     """Its .gitlab-ci.yml."""
 
     def job_runners(self, runners: Sequence[Runner]) -> list[Runner]:
-        """Those of the inventory's runners that take its jobs: the ones that it names, or all when it names none."""
+        """The inventory's runners that take its jobs: the named ones, or all if it names none."""
         return [one for one in runners if not self.runners or one.name in self.runners]
 
     @classmethod

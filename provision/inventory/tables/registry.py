@@ -1,6 +1,6 @@
 """[registry.s3]: the registry's S3 driver, with the driver's own keys.
 
-[registry]: the container registry with its certificate, and the login that proves it.
+[registry]: the container registry with its certificate, and the login of `verify`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class S3(Table):
     bucket: str
     """The bucket's name. It must exist."""
     region: str
-    """The bucket's region; with `regionendpoint`, whatever that service calls it."""
+    """The bucket's region; with `regionendpoint`, the name that the service uses."""
     regionendpoint: Annotated[Url, UrlField("https://nyc3.example.com")] | None = None
-    """Where a service other than AWS answers, with its scheme."""
+    """The URL of a service other than AWS."""
     accesskey: SecretSource | None = None
     """The access key (a secret). Both keys absent: the machine's IAM role."""
     secretkey: SecretSource | None = None
@@ -34,41 +34,41 @@ class S3(Table):
     rootdirectory: str | None = None
     """A prefix for everything in the bucket."""
     pathstyle: bool | None = None
-    """Bucket in the path instead of the host name. Default: true exactly when regionendpoint is set."""
+    """Put the bucket into the path instead of the host name. Default: true exactly when regionendpoint is set."""
     secure: bool | None = None
-    """Talk TLS. Default: true."""
+    """Use TLS. Default: true."""
     skipverify: bool | None = None
     """true: the service's certificate is not checked. Default: false."""
     v4auth: bool | None = None
-    """Signature version 4. Default: true."""
+    """Use signature version 4. Default: true."""
     encrypt: bool | None = None
-    """Store encrypted. Default: false."""
+    """Encrypt stored objects. Default: false."""
     keyid: str | None = None
     """The KMS key to encrypt with."""
     storageclass: str | None = None
     """The storage class. Default: STANDARD."""
     objectacl: str | None = None
-    """The canned ACL of what is stored. Default: private."""
+    """The canned ACL of stored objects. Default: private."""
     objectownership: bool | None = None
-    """true: the bucket's owner owns what is stored."""
+    """true: the bucket's owner owns stored objects."""
     chunksize: int | None = Field(default=None, ge=5 * 1024 * 1024)
     """Bytes of one part of an upload, at least 5 MiB."""
     multipartcopychunksize: int | None = Field(default=None, gt=0)
     """Bytes of one part of a copy."""
     multipartcopymaxconcurrency: int | None = Field(default=None, gt=0)
-    """Parts copied at once."""
+    """Number of parts copied at the same time."""
     multipartcopythresholdsize: int | None = Field(default=None, gt=0)
-    """Bytes from which on copies are made in parts."""
+    """Size in bytes above which objects are copied in parts."""
     maxrequestspersecond: int | None = Field(default=None, ge=0)
-    """Requests a second at most; 0: no limit."""
+    """Maximum number of requests per second; 0: no limit."""
     maxretries: int | None = Field(default=None, ge=0)
-    """Tries after a failed request."""
+    """Number of retries after a failed request."""
     parallelwalk: bool | None = None
     """Walk the bucket in parallel."""
     loglevel: str | None = None
-    """What the S3 client logs."""
+    """The log level of the S3 client."""
     checksum_disabled: bool | None = None
-    """true for Ceph, MinIO and OVH, which know no checksums."""
+    """true for Ceph, MinIO and OVH, which do not support checksums."""
     checksum_algorithm: Literal["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"] | None = None
     """The algorithm of upload checksums."""
 
@@ -76,7 +76,7 @@ class S3(Table):
     def parameters(self) -> dict[str, Any]:
         """The driver's parameters as given, in this order; secrets are SecretSource: see `resolve`."""
         given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-        # As it was written: a slash at its end is no reason to reconfigure, or to ask whether images move.
+        # The original text: a slash at its end must not cause a reconfigure, or look like a change of storage.
         return {name: value.text if isinstance(value, Url) else value for name, value in given.items()}
 
     @field_validator("bucket", "region")
@@ -100,12 +100,12 @@ _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"  # Docker's grammar of ima
 
 
 class Acme(Table):
-    """A certificate from Let's Encrypt, or from another authority that speaks ACME; it renews itself."""
+    """A certificate from Let's Encrypt or another ACME authority, renewed automatically."""
 
     client: Literal["certbot", "omnibus"]
-    """Who asks for it: certbot, installed on the host, or GitLab's own integration."""
+    """The program that obtains it: certbot, or GitLab's own integration (omnibus)."""
     email: str
-    """Whom the authority writes to."""
+    """The contact address for the authority."""
     directory: Annotated[Url, UrlField("https://acme.example.com/directory")] | None = None
     """The authority's ACME directory, for certbot. Default: Let's Encrypt."""
 
@@ -126,16 +126,16 @@ class Acme(Table):
 
 
 class Certificate(Table):
-    """The registry's certificate: on the host, local files to upload, or by ACME. None of them: /etc/gitlab/ssl/HOST.crt."""
+    """The registry's certificate: files on the host, local files, or ACME. Default: /etc/gitlab/ssl/HOST.crt."""
 
     fullchain: str | None = None
-    """Path on the host: the certificate and its chain. Goes with `key`."""
+    """Path on the host: the certificate and its chain. Requires `key`."""
     key: str | None = None
     """Path on the host: the private key."""
     ca: Path | None = None
-    """Local file: the authority's certificate, which every consumer is given. For private authorities only."""
+    """Local file: the certificates of a private CA, installed on every host."""
     local_fullchain: Path | None = None
-    """Local file to upload: the certificate and its chain. Goes with `local_key`."""
+    """Local file to upload: the certificate and its chain. Requires `local_key`."""
     local_key: Path | None = None
     """Local file to upload: the private key, without a passphrase."""
     acme: Acme | None = None
@@ -158,15 +158,15 @@ class Certificate(Table):
                 "local_fullchain",
             )
         if self.acme and (self.fullchain or self.local_fullchain):
-            raise InvalidValue("expected acme, or files of your own, not both", "acme")
+            raise InvalidValue("expected acme or certificate files, not both", "acme")
         return self
 
 
 class Login(Table):
-    """Who `verify` logs in as, and what it pushes."""
+    """The login of `verify`, and the image that it pushes."""
 
     username: str
-    """A GitLab user's name, or a deploy token's."""
+    """The name of a GitLab user or a deploy token."""
     password: SecretSource
     """That user's password or token with write_registry (a secret)."""
     image: str
@@ -184,21 +184,21 @@ class Registry(Table):
     """GitLab's container registry. Without this table no registry is set up."""
 
     external_url: Annotated[Url, UrlField("https://gitlab.example.com:5555", path=False)]
-    """Where the registry answers: scheme and host, a port where wanted, no path."""
+    """The registry's URL: scheme and host, optionally a port, no path."""
     certificate: Certificate | None = None
-    """The certificate. Default: /etc/gitlab/ssl/HOST.crt and .key, which is where GitLab looks."""
+    """The certificate. Default: /etc/gitlab/ssl/HOST.crt and .key, GitLab's defaults."""
     s3: S3 | None = None
-    """Images are stored in S3. Absent: storage is left as it is."""
+    """Store images in S3. Absent: the storage is unchanged."""
     redirect: bool = True
-    """false: images travel through the registry, for clients that cannot reach S3 themselves."""
+    """false: image data passes through the registry, for clients that cannot reach S3."""
     migrate: Literal["acknowledged"] | None = None
-    """"acknowledged": storage may change though images are in the old one; meant for `--set`, for one run."""
+    """"acknowledged": allow a change of storage while images exist; meant for one run, with `--set`."""
     login: Login | None = None
-    """For `verify`."""
+    """The login of `verify`."""
 
     @property
     def certs_folder(self) -> str:
-        """Where Docker looks for the registry's authority on a host. Source: dockerd, "Verify repository client with certificates"."""
+        """The folder in which Docker looks for the registry's CA on a host. Source: dockerd, "Verify repository client with certificates"."""
         return f"/etc/docker/certs.d/{self.external_url.authority}"
 
     @property

@@ -20,22 +20,22 @@ from provision.url import Url, UrlField
 
 
 class RunnerProgram(Table, name="runner"):
-    """The gitlab-runner program: its version, and config.toml's top-level keys. Absent keys are left as they are."""
+    """The gitlab-runner program: its version, and config.toml's top-level keys. Absent keys are unchanged."""
 
     version: str | None = None
-    """The version to hold, such as "19.3.0". Default: the newest when installed, then what is there."""
+    """The version to hold, such as "19.3.0". Default: the newest at installation, then the installed one."""
     concurrent: int | None = Field(default=None, ge=1)
-    """Jobs at once on this host, over all its runners."""
+    """Number of concurrent jobs on this host, over all its runners."""
     check_interval: int | None = Field(default=None, ge=0)
-    """Seconds between two questions for jobs; 0: the program's default, 3."""
+    """Seconds between two requests for jobs; 0: the program's default, 3."""
     log_level: Literal["debug", "info", "warn", "error", "fatal", "panic"] | None = None
-    """What the program logs."""
+    """The lowest level that is logged."""
     log_format: Literal["runner", "text", "json"] | None = None
-    """How it logs."""
+    """The format of the log."""
     listen_address: str | None = None
-    """HOST:PORT for Prometheus. A change needs a restart of the program."""
+    """HOST:PORT for Prometheus. A change requires a restart of the program."""
     sentry_dsn: SecretSource | None = None
-    """Where errors are reported (a secret)."""
+    """The Sentry server that errors are sent to (a secret)."""
     connection_max_age: str | None = None
     """How long a connection to GitLab is kept: "15m0s"."""
     shutdown_timeout: int | None = Field(default=None, ge=0)
@@ -43,7 +43,7 @@ class RunnerProgram(Table, name="runner"):
     session_server: dict[str, Any] | None = None
     """Interactive web terminals: listen_address, advertise_address, session_timeout."""
     experimental: dict[str, Any] | None = None
-    """Whatever the program calls experimental."""
+    """Experimental settings of the program."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ Free = dict[str, Any]
 
 
 class RunnerConfig(Table):
-    """config.toml's own keys of one runner. What stands below a table goes there as it is."""
+    """The keys of config.toml for one runner. Tables below it are written unchanged."""
 
     name: str = Field(min_length=1)
     """The runner's description; unique in the inventory."""
@@ -84,23 +84,23 @@ class RunnerConfig(Table):
         "parallels",
         "virtualbox",
     ]
-    """What runs the jobs."""
+    """The executor that runs the jobs."""
     url: Annotated[Url, UrlField("https://gitlab.example.com")] | None = None
-    """The GitLab it works for. Default: gitlab.external_url."""
+    """The GitLab server of the runner. Default: gitlab.external_url."""
     limit: int | None = Field(default=None, ge=0)
-    """Jobs at once for this runner; 0: no limit but `concurrent`."""
+    """Number of concurrent jobs of this runner; 0: limited only by `concurrent`."""
     request_concurrency: int | None = Field(default=None, ge=0)
-    """Questions for jobs at once."""
+    """Number of concurrent requests for jobs."""
     output_limit: int | None = Field(default=None, ge=0)
-    """A job log's size in KiB at most."""
+    """Maximum size of a job's log in KiB."""
     strict_check_interval: bool | None = None
-    """Wait check_interval even when there are more jobs."""
+    """Wait check_interval even if more jobs are available."""
     unhealthy_requests_limit: int | None = Field(default=None, ge=0)
-    """Failed questions until the runner is switched off for a while."""
+    """Number of failed requests until the runner is disabled for unhealthy_interval."""
     unhealthy_interval: str | None = None
-    """How long that while is: "120s"."""
+    """Time for which an unhealthy runner is disabled: "120s"."""
     job_status_final_update_retry_limit: int | None = Field(default=None, ge=0)
-    """Tries to tell GitLab a job's end."""
+    """Number of attempts to report a job's end to GitLab."""
     tls_ca_file: str | None = Field(default=None, alias="tls-ca-file")
     """Path on the host: authority to check GitLab's certificate with. Default: registry.certificate.ca where given."""
     tls_cert_file: str | None = Field(default=None, alias="tls-cert-file")
@@ -108,15 +108,15 @@ class RunnerConfig(Table):
     tls_key_file: str | None = Field(default=None, alias="tls-key-file")
     """Path on the host: the client certificate's key."""
     builds_dir: str | None = None
-    """Where builds lie, as the executor sees it."""
+    """The folder of builds, as a path in the executor."""
     cache_dir: str | None = None
-    """Where caches lie, as the executor sees it."""
+    """The folder of caches, as a path in the executor."""
     clone_url: Annotated[Url, UrlField("https://gitlab.example.com")] | None = None
-    """Where to clone from, when it is not `url`."""
+    """The URL to clone from, if it is not `url`."""
     environment: tuple[str, ...] | None = None
     """Variables for all jobs: ["NAME=value"]."""
     proxy_exec: bool | None = None
-    """Have jobs' commands run through the runner's proxy."""
+    """Run jobs' commands through the runner's proxy."""
     pre_get_sources_script: str | None = None
     """Shell before the sources are fetched."""
     post_get_sources_script: str | None = None
@@ -126,27 +126,27 @@ class RunnerConfig(Table):
     post_build_script: str | None = None
     """Shell after each job's script."""
     prepare_timeout: str | None = None
-    """How long preparing may take: "30m"."""
+    """Time limit for preparing a job: "30m"."""
     get_sources_timeout: str | None = None
-    """How long fetching the sources may take: "30m"."""
+    """Time limit for fetching the sources: "30m"."""
     debug_trace_disabled: bool | None = None
-    """No CI_DEBUG_TRACE."""
+    """Disable CI_DEBUG_TRACE."""
     safe_directory_checkout: bool | None = None
-    """Tell git that the build's folder is safe."""
+    """Add the build's folder to git's safe directories."""
     clean_git_config: bool | None = None
     """Remove git's configuration before and after jobs."""
     shell: Literal["bash", "sh", "pwsh", "powershell", "cmd"] | None = None
-    """The shell that jobs' scripts are made for."""
+    """The shell that runs jobs' scripts."""
     use_slot_cgroups: bool | None = None
     """One cgroup for each job slot."""
     slot_cgroup_template: str | None = None
-    """That cgroup's name."""
+    """The name of that cgroup."""
     step_runner_image: str | None = None
     """The image that steps run in."""
     feature_flags: Free | None = None
     """FF_… = true or false."""
     monitoring: Free | None = None
-    """What is measured."""
+    """Settings of the job monitoring."""
     custom_build_dir: Free | None = None
     """`enabled`: jobs may choose their folder."""
     referees: Free | None = None
@@ -174,7 +174,7 @@ class RunnerConfig(Table):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.toml is to say of this runner, as given, with its own keys; without its token.
+        """The keys of config.toml for this runner as given, without its token.
 
         Tuples are lists again; secrets are SecretSource: see `resolve`.
         """
@@ -197,32 +197,32 @@ class RunnerConfig(Table):
 
 
 class Runner(RunnerConfig, name="runners", occurs="array"):
-    """One runner: config.toml's own keys, and how it is registered.
+    """One runner: the keys of config.toml, and its registration.
 
-    With `token` it exists in GitLab already; with `registration_token` it is registered the old way; with neither it
+    With `token` it exists in GitLab already; with `registration_token` it is registered in the legacy way; with neither it
     is created through the API (gitlab.api_token).
     """
 
     token: SecretSource | None = None
     """The runner's authentication token, glrt-… (a secret)."""
     registration_token: SecretSource | None = None
-    """The old way, off by default since GitLab 17.0 (a secret)."""
+    """A legacy registration token; disabled by default since GitLab 17.0 (a secret)."""
     tags: tuple[str, ...] = ()
-    """Tags of the jobs it takes; kept by GitLab."""
+    """Tags of the jobs it takes; stored by GitLab."""
     run_untagged: bool | None = None
-    """Takes jobs without tags too; kept by GitLab. Default: true exactly when it has no tags."""
+    """Takes jobs without tags too; stored by GitLab. Default: true exactly when it has no tags."""
     locked: bool | None = None
-    """Kept to its projects; kept by GitLab."""
+    """Cannot be assigned to further projects; stored by GitLab."""
     paused: bool | None = None
-    """Takes no jobs; kept by GitLab."""
+    """Takes no jobs; stored by GitLab."""
     access_level: Literal["not_protected", "ref_protected"] | None = None
-    """ref_protected: only jobs of protected branches and tags; kept by GitLab."""
+    """ref_protected: only jobs of protected branches and tags; stored by GitLab."""
     maximum_timeout: int | None = Field(default=None, ge=600)
-    """Seconds that a job may take at most, from 600 on; kept by GitLab."""
+    """Maximum duration of a job in seconds, from 600; stored by GitLab."""
     maintenance_note: str | None = Field(default=None, max_length=1024)
-    """A note for administrators; kept by GitLab."""
+    """A note for administrators; stored by GitLab."""
     runner_type: Literal["instance_type", "group_type", "project_type"] | None = None
-    """Whose runner it is, when created through the API. Default: what `project` or `group` says, else instance_type."""
+    """The type of a runner created through the API. Default: from `project` or `group`, else instance_type."""
     group: int | str | None = None
     """Path or id of the group it is created for."""
     project: int | str | None = None
@@ -236,7 +236,7 @@ class Runner(RunnerConfig, name="runners", occurs="array"):
 
     @classmethod
     def check_all(cls, tables: Mapping[str | int, Self]) -> None:
-        """Names differ, as config.toml's entries are told apart by them."""
+        """Checks that names differ, since they distinguish the entries of config.toml."""
         check_different_names("runners", {place: one.name for place, one in tables.items()})
 
     @field_validator("tags")

@@ -24,7 +24,7 @@ from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import Command, sh
 
-# The containers' names while an app is replaced: behind the app's name.
+# Suffixes of container names while an app is replaced.
 OLD: Final = ".provision-old"
 NEW: Final = ".provision-new"
 _RECORD: Final = "app "
@@ -71,7 +71,7 @@ class DroppedApps(Resource):
 class AppCheck:
     """What must succeed within `seconds` after the start.
 
-    url       is asked on the host, and must answer with `status`, and with a body that contains `contains`
+    url       is requested on the host; the answer must have `status` and contain the text `contains`
     command   is run in the container
     Without either, the container must run for three seconds.
     """
@@ -156,7 +156,7 @@ class Deployment(Resource):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the settings. Whoever can read it on the container can read its variables there, too."""
+        """The fingerprint of the settings. Users who can read this label can also read the container's variables."""
         environment = [(name, reveal(value)) for name, value in self.environment.items()]
         parts = [str(self.image), self.options, self.command, environment]
         return hashlib.sha256(b"app settings\0" + json.dumps(parts).encode()).hexdigest()[:32]

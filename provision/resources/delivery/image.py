@@ -98,7 +98,7 @@ class BuiltImage(Resource):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of everything that decides what is built and where it is pushed."""
+        """The fingerprint of the image's content and of its destination."""
         arguments = list(self.arguments.items())
         parts = [self.digest, self.context.dockerfile, self.target, self.image.name, self.tags, arguments]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -162,8 +162,8 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-# Whether the name has an address and the port opens, in 3 ms where curl takes 12. Other resources of the run ask what the
-# registry answers, on the GitLab host, and see to its CA on this one.
+# Whether the name has an address and the port opens, in 3 ms where curl takes 12. Other resources check the registry's
+# answer on the GitLab host, and install its CA on this host.
 _CONNECT = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
 
 
@@ -175,7 +175,7 @@ class ImageCheck(Resource):
 
     image    the repository to push to
     ca       the path of the CA file on the host, which may not exist
-    context  what else the check depends on: when it changes, the image is checked again
+    context  further settings that the check depends on: when they change, it is repeated
     """
 
     url: Url

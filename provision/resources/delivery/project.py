@@ -58,7 +58,7 @@ class WantedProject:
         return not (self.settings or self.runners or self.variables)
 
     def revealed(self) -> dict[str, Any]:
-        """All of it as plain data with secrets in clear text, to compute a fingerprint."""
+        """The project as plain data with secrets in clear text, to compute a fingerprint."""
         variables = [[one.key, one.scope, one.hidden, one.fields] for one in self.variables]
         return {"settings": dict(self.settings), "runners": list(self.runners), "variables": variables}
 

@@ -66,7 +66,7 @@ class ProjectVariables:
     wanted: tuple[WantedVariable, ...]
 
     def changes(self, found: Sequence[Found], seen: Observation) -> Iterator[Change]:
-        """What is left to do: variables to set, then variables of ours to delete. Other variables are not touched."""
+        """The necessary changes: variables to set, then our variables to delete. Other variables are unchanged."""
         existing = {(str(one["key"]), str(one["environment_scope"])): one for one in found}
         for one in self.wanted:
             now = existing.get((one.key, one.scope))
@@ -145,7 +145,7 @@ class ProjectVariables:
     def _create(self, one: WantedVariable) -> None:
         fields = {"key": one.key, "environment_scope": one.scope, **one.fields}
         if one.hidden:
-            fields["masked_and_hidden"] = True  # beside `masked`: GitLab before 17.4 ignores what it does not know
+            fields["masked_and_hidden"] = True  # in addition to `masked`: GitLab before 17.4 ignores unknown fields
         answer = self.api.post(f"{self.address}/variables", fields)
         if one.hidden and not answer.get("hidden"):
             raise ApiFailed(

@@ -46,7 +46,7 @@ class JsonSettings(Resource):
 
     wanted            keys and their values
     check             shell text that checks the new file, named `$new`
-    rollback          where the file is copied to before its first change whose handler has not run yet; "": nowhere
+    rollback          path of the copy made before the first change whose handler has not run yet; "": no copy
     reload, reloaded  the handler to notify instead when a change touches only the keys in `reloaded`
     """
 

@@ -1,4 +1,4 @@
-"""A certificate that certbot gets and renews.  Sources: certbot(1), RFC 8555.
+"""A certificate that certbot obtains and renews.  Sources: certbot(1), RFC 8555.
 
 certbot answers the authority's challenge on port 80 itself (`--standalone`): that works before GitLab does, and whatever
 its nginx is configured for. If GitLab's nginx uses the port, hooks stop it for that time. certbot's own timer renews the
@@ -30,7 +30,7 @@ HOOKS: Final = {
 
 @dataclass(frozen=True)
 class AcmeCertificate(Resource):
-    """certbot has a certificate for `host` from the authority at `directory`, it is fit for use, and GitLab serves it.
+    """certbot has a valid certificate for `host` from the authority at `directory`, and GitLab serves it.
 
     directory  the authority's ACME directory URL
     pair       the certificate's files on the host: /etc/letsencrypt/live/HOST/
@@ -61,7 +61,7 @@ class AcmeCertificate(Resource):
         fullchain = read_file(self.pair.fullchain, seen, "fullchain").content
         reason = self._reason(fullchain, seen["renewal"].text)
         if not reason:
-            # certbot renews before the pair's own note on the expiry would be due: only its changes count.
+            # certbot renews before the pair would report the expiry: only the pair's changes are used.
             yield from (one for one in self.pair.plan(seen) if isinstance(one, Change))
             return
         again = "yes" if fullchain is not None else ""
@@ -74,7 +74,7 @@ class AcmeCertificate(Resource):
         )
 
     def _reason(self, fullchain: bytes | None, renewal: str) -> str:
-        """Why certbot must be run; "" when it need not."""
+        """The reason to run certbot; "" if there is none."""
         if fullchain is None:
             return "there is none"
         if not renewal.strip():

@@ -63,10 +63,10 @@ def _server_name(host: str) -> str:
 
 @dataclass(frozen=True)
 class CertificatePair(Resource):
-    """A certificate and its key, given on the host, are fit for use: they match, name the host, and are not expired.
+    """A certificate and its key on the host are usable: they match, name the host, and are not expired.
 
     coming  Omnibus writes the files during reconfigure: they may be missing before it
-    ca      the CA that consumers are given, if any; a note is printed when it did not sign the certificate
+    ca      the CA that is installed on hosts, if any; a note is printed if it did not sign the certificate
     """
 
     fullchain: str
@@ -121,7 +121,7 @@ class UploadedPair(Resource):
 
     left  the time until the certificate expires
     port  where the registry serves it
-    ca    the CA that consumers are given, if any; a note is printed when it did not sign the certificate
+    ca    the CA that is installed on hosts, if any; a note is printed if it did not sign the certificate
     """
 
     fullchain: str
@@ -187,7 +187,7 @@ class UploadedPair(Resource):
 
 @dataclass(frozen=True)
 class ServedCertificate(Resource):
-    """GitLab serves at host:port, asked on the host itself, the certificate that `fullchain` holds.
+    """GitLab serves the certificate in `fullchain` at host:port, as observed on the host itself.
 
     Nothing is planned where no TLS answers yet, or where GitLab is not configured for this file: a reconfigure follows
     there, which reads it.

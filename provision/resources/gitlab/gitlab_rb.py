@@ -108,7 +108,7 @@ class RubySettings(Resource):
 
         text = read_gitlab_rb(seen)
         for one in secret_strings(text or b""):
-            Secret(one)  # masked from now on: a reconfigure may print secrets of other tasks and people
+            Secret(one)  # masked from now on: a reconfigure may print secrets that are not in the inventory
         version = gitlab_version(read_packages(seen["packages"]))
         wanted = {path_in(path, version): value for path, value in self.settings.items()}
         before = _paths(seen.record)

@@ -1,4 +1,4 @@
-"""The container registry on the GitLab host: its endpoint, and what a change of its storage leaves behind.
+"""The container registry on the GitLab host: its endpoint, and the images that a change of its storage would lose.
 
 Source: the distribution API, "Token authentication".
 """
@@ -71,7 +71,7 @@ class RegistryEndpoint(Resource):
 
 
 def endpoint_problem(headers: str, realm: str) -> str:
-    """What is wrong with the headers of an answer of `/v2/`; "" for nothing. Without `realm` any realm is accepted."""
+    """The fault in the headers of an answer of `/v2/`; "" if there is none. Without `realm` any realm is accepted."""
     lines = headers.splitlines()
     if not lines:
         return "no answer"
@@ -118,7 +118,7 @@ class RegistryStorage(Resource):
 
 
 def _unreachable_images(text: bytes, wanted: Mapping[str, Any], folder: str, repository: str) -> str:
-    """Which images the registry would no longer find with the new storage; "" when it finds all."""
+    """A description of the images that the registry would not find with the new storage; "" if it finds all."""
     from provision.editing.ruby.assignments import effective
     from provision.editing.ruby.values import MISSING, NotLiteral
 

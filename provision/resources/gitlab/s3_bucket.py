@@ -24,7 +24,7 @@ from provision.url import Url
 _OBJECT: Final = "provision-probe"
 # The host's time and the answer's headers go to stderr: the registry signs with the host's clock.
 _LIST: Final = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
-_SKEW_SECONDS: Final = 300  # S3 refuses requests that are 15 minutes off; a clock that is 5 off gets there
+_SKEW_SECONDS: Final = 300  # S3 refuses requests that are 15 minutes off; a clock that is 5 minutes off will get worse
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class RunnerEntry:
 
     settings              its keys in config.toml
     token                 its token; None: GitLab creates the runner, through `creator`
-    settings_fingerprint  of the settings that GitLab keeps of it; a runner that is created has them from the start
+    settings_fingerprint  of the settings that GitLab stores; a new runner is created with them
     """
 
     name: str
@@ -76,7 +76,7 @@ class RunnerEntry:
 
     @property
     def candidate(self) -> Candidate:
-        """For finding it under an earlier name."""
+        """The description of the runner that finds it under an earlier name."""
         keys = tuple(sorted(dotted_keys(self.own_settings)))
         return Candidate(self.name, self.url, keys, self.creator.scope_and_owner if self.creator else "")
 
@@ -127,7 +127,7 @@ class RunnerEntries(Resource):
         text = _decoded(file.content or b"")
         found = entries(text)
         for entry in found:
-            Secret(entry.token)  # from now on masked in the output of programs, also a token of somebody else's
+            Secret(entry.token)  # masked in the output of programs from now on, including tokens that are not ours
         registrations = Registrations(found, read_tokens(seen["tokens"]), self.recorded(seen.records))
         statuses = {one.name: registrations.status(one.name, one.url, one.token) for one in self.runners}
         for one in self.runners:
@@ -143,7 +143,7 @@ class RunnerEntries(Resource):
 
 
 def _notes(one: RunnerEntry, status: RunnerStatus) -> Iterator[Note]:
-    """What the reader should know about a runner. Raises Refused."""
+    """Yields notes about a runner. Raises Refused."""
     if status.refused:
         raise Refused(f"GitLab at {one.url} refuses the token of runner {one.name}", hint=status.refused)
     if status.note:
@@ -180,7 +180,7 @@ class _Rewrite:
     owned_top: Sequence[str]
 
     def plan(self) -> Iterator[Change]:
-        """The change; none when the file is as wanted."""
+        """Yields the change, if the file differs."""
         to_create = [one for one in self.resource.runners if self.statuses[one.name].missing and one.token is None]
         # Check mode shows runners that GitLab has not created yet with a placeholder for their token.
         predicted = {one.name: NewRunner(0, Secret(f"{_PLACEHOLDER}-{one.name}")) for one in to_create}

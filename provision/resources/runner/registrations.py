@@ -1,4 +1,4 @@
-"""Which runner of the inventory is which entry of config.toml, and what is left to do about each.
+"""Matching the inventory's runners with the entries of config.toml, and the status of each.
 
 A runner is identified by its token and server, not by its name. Only GitLab's own 403 means that a token is no longer
 valid; any other answer means that this is unknown now, and the entry stays.
@@ -28,7 +28,7 @@ class RunnerRecord:
 
     fingerprint  of its token
     id           its number in GitLab, where it is known
-    created      whether we had GitLab create it
+    created      whether it was created through the API
     keys         the dotted keys that we set in its entry
     scope        its scope and owner in GitLab, for a runner that we may create
     """
@@ -60,7 +60,7 @@ class RunnerRecord:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A runner of the inventory without a token, which may be one that was recorded under another name."""
+    """A runner of the inventory without a token. It may be recorded under another name."""
 
     name: str
     url: str
@@ -68,7 +68,7 @@ class Candidate:
     scope: str = ""
 
     def is_like(self, record: RunnerRecord) -> bool:
-        """Whether it differs from a recorded runner in nothing but its name."""
+        """Whether it differs from a recorded runner only in its name."""
         return (self.url, self.keys, self.scope) == (record.url, record.keys, record.scope)
 
 
@@ -99,7 +99,7 @@ class RunnerStatus:
     refused      why its given token cannot be used, and what to do; "" when it can
     unreachable  why GitLab gave no answer about a missing runner; "" when it did
     unknown      it has an entry, and GitLab gave no answer about its token
-    note         what the reader should know; "" for nothing
+    note         a message for the user; "" for none
     id           its number in GitLab
     previous     fingerprints of tokens that its entry may have
     """
@@ -155,7 +155,7 @@ class Registrations:
         return {name: list(one.keys) for name, one in self.records.items()}
 
     def created(self, name: str) -> bool:
-        """Whether we had GitLab create this runner."""
+        """Whether this runner was created through the API."""
         return name in self.records and self.records[name].created
 
     def dropped(self, kept: Sequence[WantedRunner]) -> list[RunnerId]:
@@ -184,7 +184,7 @@ class Registrations:
         for one in here:
             if fingerprint(one.token) == record.fingerprint or (one.id and one.id == record.id):
                 return one
-        # Not recorded (state.json was lost, or somebody registered it by hand): it is adopted instead of created twice.
+        # Not recorded (state.json was lost, or it was registered by hand): it is used, so that none is created twice.
         recorded = {one.fingerprint for one in self.records.values()}
         same = [one for one in here if one.name == name and fingerprint(one.token) not in recorded]
         return same[0] if len(same) == 1 else None
@@ -207,7 +207,7 @@ class TokenAnswers:
     reasons: Mapping[str, str]
 
     def reason(self, url: str, status: int) -> str:
-        """Why this status does not show whether a token is valid."""
+        """The reason why this status does not show whether a token is valid."""
         return self.reasons.get(url) or f"it answers {status}"
 
 

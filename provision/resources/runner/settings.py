@@ -1,4 +1,4 @@
-"""What GitLab keeps of a runner: tags, paused, locked, ….  Source: GitLab's REST API, /runners/:id.
+"""The settings of a runner that GitLab stores: tags, paused, locked, ….  Source: GitLab's REST API, /runners/:id.
 
 GitLab is called from here, with gitlab.api_token, and only when the wanted settings differ from the recorded ones, or when
 a verification is due. So `provision all` stays quick, and `provision register` finds what was changed in the UI. Settings
@@ -43,7 +43,7 @@ def settings_key(name: str) -> str:
 
 
 def settings_fingerprint(fields: Mapping[str, Any]) -> str:
-    """16 hex digits that stand for a set of wanted settings."""
+    """16 hex digits that identify a set of wanted settings."""
     return hashlib.sha256(json.dumps(dict(fields), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -52,7 +52,7 @@ class RunnerSettings(Resource):
     """A runner has these settings in GitLab.
 
     fields    the API's own names with their values; other settings are not compared
-    token     the runner's, where the inventory has it
+    token     the runner's token, if the inventory has it
     recorded  from what the task recorded, by record key, to its records about runners, by name (`RunnerEntries.recorded`)
     """
 

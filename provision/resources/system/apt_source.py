@@ -62,7 +62,7 @@ class AptSource(Resource):
 
     uri, suite, key_url  may contain {id} (ubuntu, debian) and {codename}
     key                  the key's text; "": the host fetches it from key_url, and again before it expires
-    pin                  packages that must come from this repository, whatever others offer
+    pin                  packages that must come from this repository, even if others offer newer versions
 
     Other files that name the same repository are moved away: with another key for it apt fails. Raises Refused for a
     given key that is expired or not a key.
@@ -176,7 +176,7 @@ class AptSource(Resource):
 
 
 def _condition(key: bytes) -> tuple[str, bool]:
-    """What is wrong with a key, "" for nothing, and whether apt accepts it."""
+    """The fault of a key ("" for none), and whether apt accepts it."""
     try:
         end = expires(key)
     except NotAKey as error:

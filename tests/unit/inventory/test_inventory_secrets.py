@@ -100,7 +100,7 @@ FAILING = [
     ("{env='T_EMPTY'}", "the environment variable T_EMPTY is empty", "export T_EMPTY=…"),
     ("{file='nothing'}", "nothing cannot be read: No such file or directory", "write the secret into that file"),
     ("{file='empty'}", "empty is empty", "put the secret there"),
-    ("{file='binary'}", "binary is no text in UTF-8", "store the secret as text"),
+    ("{file='binary'}", "binary is not UTF-8 text", "store the secret as text"),
     ("{command=['nothing-here']}", "nothing-here cannot be run", "install it"),
     ("{command=['sh','-c','echo why not >&2; exit 3']}", "sh failed with exit code 3: why not", "by hand"),
     ("{command=['true']}", "what true printed is empty", "put the secret there"),

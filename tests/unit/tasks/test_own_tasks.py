@@ -64,7 +64,7 @@ def test_where_is_asked_as_well() -> None:
 
 def test_a_table_that_may_stand_several_times_is_no_settings() -> None:
     """It belongs into `uses`."""
-    with pytest.raises(TypeError, match=r"settings=Port: \[\[ports\]\] may stand several times; name it in uses="):
+    with pytest.raises(TypeError, match=r"settings=Port: \[\[ports\]\] may occur several times; name it in uses="):
         task(settings=Port)
 
 
