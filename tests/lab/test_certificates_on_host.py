@@ -78,7 +78,7 @@ def test_a_key_that_others_can_read_is_closed(harness: Harness) -> None:
 
 
 UNFIT = {
-    "another key": (Pair(GOOD.fullchain, issue(CA).key), "certificate and key do not belong together"),
+    "another key": (Pair(GOOD.fullchain, issue(CA).key), "the key does not belong to the certificate"),
     "another host": (issue(CA, ["other.lab.test"]), f"is not for {HOST}: it names other.lab.test"),
     "expired": (issue(CA, start=-30, days=29), "expired on 20"),
     "not valid yet": (issue(CA, start=2), "is not valid before 20"),

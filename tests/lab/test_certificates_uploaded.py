@@ -126,7 +126,7 @@ def test_a_ca_that_did_not_sign_it_is_reported(harness: Harness) -> None:
 
 GOOD = issue(NEW)
 UNFIT = {
-    "another key": (Pair(GOOD.fullchain, issue(NEW).key), "certificate and key do not belong together"),
+    "another key": (Pair(GOOD.fullchain, issue(NEW).key), "the key does not belong to the certificate"),
     "another host": (issue(NEW, ["other.lab.test"]), f"is not for {HOST}: it names other.lab.test"),
     "a wildcard of another domain": (issue(NEW, ["*.gitlab.lab.test"]), "it names *.gitlab.lab.test"),
     "expired": (issue(NEW, start=-30, days=29), "expired on 20"),

@@ -132,7 +132,7 @@ def test_fit_for_use(chain: list[Cert], host: str) -> None:
         (
             [Cert("other", "root")],
             HOST,
-            "certificate and key do not belong together",
+            "the key does not belong to the certificate",
             "that this certificate was issued for",
         ),
         (
@@ -286,7 +286,7 @@ class TestOnTheHost:
 
     def test_the_key_of_another(self, ssl: Path, pair: CertificatePair) -> None:
         """The file is named along with what is wrong in it."""
-        with pytest.raises(Refused, match=r"ssl/g\.crt: certificate and key do not belong together"):
+        with pytest.raises(Refused, match=r"ssl/g\.crt: the key does not belong to the certificate"):
             planned(pair, observe_on(self.put(ssl, self.current().pem, private("another")), pair))
 
     def test_it_ends_soon(self, ssl: Path, pair: CertificatePair) -> None:
