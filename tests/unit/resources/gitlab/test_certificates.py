@@ -154,7 +154,7 @@ class TestJudge:
 
     def test_pair_of_two(self) -> None:
         """Two halves of two pairs."""
-        with pytest.raises(Refused, match="do not belong together"):
+        with pytest.raises(Refused, match="does not belong to the certificate"):
             check_pair(NEW.fullchain.encode(), Secret(OLD.key), HOST)
 
 
