@@ -95,6 +95,8 @@ def test_core_wheel_holds_what_a_run_needs(wheels: dict[str, Path]) -> None:
         "provision/_data/templates/apt.sources.j2",
         "provision/_data/templates/init/motd.py",
         "provision/_data/inventories/example.toml",
+        "provision/host/scripts/replace_file.sh",
+        "provision/host/scripts/lib/files.sh",
     }
     assert data <= names
     assert [name for name in names if "lab.toml" in name or "standin" in name] == []
