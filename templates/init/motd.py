@@ -5,8 +5,7 @@
 
 from collections.abc import Iterator
 
-from provision.resources import File, Resource
-from provision.tasks import Host, task
+from provision import File, Host, Resource, task
 
 
 @task(on="all")
