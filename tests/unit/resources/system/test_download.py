@@ -55,6 +55,30 @@ def test_plan(answer: str, summaries: list[str]) -> None:
     assert all(one.notify == (TOOL.handlers if URL in one.summary else ()) for one in changes)
 
 
+MEMBER = Download(URL, "/usr/local/bin/tool", GOOD, extract="tool-1/tool")
+
+
+@pytest.mark.parametrize(
+    ("answer", "record", "count"),
+    [
+        ("absent\n", None, 1),
+        (found(OTHER), None, 1),
+        (found(OTHER), {"archive": GOOD, "file": OTHER}, 0),
+        (found(GOOD), {"archive": GOOD, "file": OTHER}, 1),
+        (found(OTHER), {"archive": OTHER, "file": OTHER}, 1),
+        ("absent\n", {"archive": GOOD, "file": OTHER}, 1),
+    ],
+    ids=["bare", "not ours", "converged", "changed by hand", "another archive", "deleted"],
+)
+def test_a_member_is_known_by_its_record(answer: str, record: Any, count: int) -> None:
+    """The checksum is the archive's; that of the member is recorded when it was extracted."""
+    changes = planned(MEMBER, observe(MEMBER, answer, record=record))
+    assert len(changes) == count
+    for change in changes:
+        assert change.record_from is not None
+        assert change.record_from(f"{OTHER}\n") == {"archive": GOOD, "file": OTHER}
+
+
 def test_http_needs_no_certificates() -> None:
     """Plain HTTP is used only where the URL has it."""
     plain = Download(URL.replace("https", "http"), "/tool", GOOD)
