@@ -336,7 +336,7 @@ def picky(host):
         assert [one.script for one in estate.sessions["web2"].ran] == []
 
 
-def test_a_fault_of_ours_says_so(estate: Any, provision: Any) -> None:
+def test_a_bug_is_reported_as_one(estate: Any, provision: Any) -> None:
     """Exit 1, the traceback masked, and what to do with it."""
     estate.playbook(
         "buggy.py",
@@ -346,5 +346,5 @@ def test_a_fault_of_ours_says_so(estate: Any, provision: Any) -> None:
     ended = provision("buggy", "-i", estate.inventory)
     assert ended.code == 1
     assert "KeyError: '***'" in ended.err
-    assert "this is a fault in provision itself" in ended.err
+    assert "this is a bug in provision" in ended.err
     assert "canary" not in ended.err
