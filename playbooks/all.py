@@ -1,5 +1,6 @@
 """The whole estate: GitLab and its registry, runners, verification, projects, images and apps."""
 
+from provision import play
 from provision.tasks import (
     certificates,
     deploy,
@@ -8,7 +9,6 @@ from provision.tasks import (
     gitlab,
     image,
     pipeline,
-    play,
     project,
     register,
     registry,

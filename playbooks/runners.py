@@ -1,5 +1,6 @@
 """The runner hosts: Docker, gitlab-runner, its registration."""
 
-from provision.tasks import docker, play, register, runner
+from provision import play
+from provision.tasks import docker, register, runner
 
 PLAYS = [play("runners", docker, runner, register)]

@@ -1,5 +1,6 @@
 """The GitLab host: GitLab, its certificate, its registry, its firewall."""
 
-from provision.tasks import certificates, firewall, gitlab, play, registry
+from provision import play
+from provision.tasks import certificates, firewall, gitlab, registry
 
 PLAYS = [play("gitlab", gitlab, certificates, registry, firewall)]

@@ -2,8 +2,8 @@
 
 `runner-[01:20]` stands for twenty hosts.
 
-A start with leading zeros pads all (`[01:20]` → 01 … 20). Several ranges in one name multiply, the
-last one counting fastest.
+A start with leading zeros pads all numbers (`[01:20]` → 01 … 20). Several ranges in one name are combined; the last
+one varies fastest.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _RANGE = re.compile(r"\[(\d+):(\d+)\]")
 
 
 def has_range(text: str) -> bool:
-    """Whether `text` holds a `[START:END]`."""
+    """Whether `text` contains a `[START:END]`."""
     return _RANGE.search(text) is not None
 
 
 def expand(text: str) -> list[str]:
     """The names that `text` means; `text` itself if it has no range.
 
-    Raises ValueError for a range that runs backwards, or for more than 10,000 names.
+    Raises ValueError for a range that ends before it starts, or for more than 10,000 names.
     """
     pieces = _RANGE.split(text)  # text, start, end, text, start, end, …, text
     steps = [_numbers(start, end) for start, end in zip(pieces[1::3], pieces[2::3], strict=True)]
@@ -35,14 +35,14 @@ def expand(text: str) -> list[str]:
     for step in steps:
         total *= len(step)
     if total > LIMIT:
-        raise ValueError(f"{text!r} stands for {total} names; at most {LIMIT} are allowed")
+        raise ValueError(f"{text!r} means {total} names; at most {LIMIT} are allowed")
     return ["".join(_weave(pieces[0::3], numbers)) for numbers in product(*steps)]
 
 
 def expand_pair(name: str, address: str | None) -> list[tuple[str, str]]:
     """Pairs of names and addresses. Without an address, a host's name is its address.
 
-    Raises ValueError when the two stand for different numbers, or when several hosts would share one address.
+    Raises ValueError when there are more names than addresses, or fewer.
     """
     names = expand(name)
     if address is None:
@@ -50,7 +50,7 @@ def expand_pair(name: str, address: str | None) -> list[tuple[str, str]]:
     addresses = expand(address)
     if len(addresses) != len(names):
         raise ValueError(
-            f"the name {name!r} stands for {_hosts(len(names))} and the address {address!r} for {len(addresses)}: "
+            f"the name {name!r} means {_hosts(len(names))} and the address {address!r} {len(addresses)}: "
             "give both the same ranges"
         )
     return list(zip(names, addresses, strict=True))
@@ -58,7 +58,7 @@ def expand_pair(name: str, address: str | None) -> list[tuple[str, str]]:
 
 def _numbers(start: str, end: str) -> list[str]:
     if int(end) < int(start):
-        raise ValueError(f"the range [{start}:{end}] runs backwards")
+        raise ValueError(f"the range [{start}:{end}] ends before it starts")
     if int(end) - int(start) >= LIMIT:
         raise ValueError(f"the range [{start}:{end}] is longer than {LIMIT}")
     return [str(number).zfill(len(start)) for number in range(int(start), int(end) + 1)]
@@ -79,10 +79,10 @@ _GLOB = frozenset("*?[")
 
 
 def select(pattern: str, hosts: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """The host names that `pattern` chooses, in the inventory's order.
+    """The host names that `pattern` selects, in the inventory's order.
 
-    Parts are separated by commas: names of hosts and groups, globs, ranges, `all`; `!` in front takes out again.
-    With only such parts, all others are chosen. Raises UsageError when a part names nothing, or nothing is left.
+    Parts are separated by commas: names of hosts and groups, globs, ranges, `all`; `!` in front excludes.
+    With only such parts, all others are selected. Raises UsageError when a part names nothing, or nothing is left.
     """
     parts = [part.strip() for part in pattern.split(",") if part.strip()]
     wanted = [part for part in parts if not part.startswith("!")]
@@ -94,7 +94,7 @@ def select(pattern: str, hosts: Sequence[str], groups: Mapping[str, Sequence[str
         # a misspelt exclusion would run on the excluded host; a glob may match nothing
         chosen -= _named(part, hosts, groups, must=not _GLOB & set(part))
     if not chosen or not parts:
-        raise UsageError(f"--limit {pattern}: no host is left", hint="`provision inventory` lists hosts and groups")
+        raise UsageError(f"--limit {pattern}: it selects no host", hint="`provision inventory` prints hosts and groups")
     return [host for host in hosts if host in chosen]
 
 
@@ -110,8 +110,8 @@ def _named(part: str, hosts: Sequence[str], groups: Mapping[str, Sequence[str]],
     if not found and must:
         near = did_you_mean(part, {*hosts, *groups})
         raise UsageError(
-            f"--limit: no host and no group is called {part!r}{near}",
-            hint="`provision inventory` lists hosts and groups",
+            f"--limit: no host and no group has the name {part!r}{near}",
+            hint="`provision inventory` prints hosts and groups",
         )
     return found
 

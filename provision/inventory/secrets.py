@@ -4,8 +4,8 @@
 |-------------------------------------------|--------------------------------------------------------|
 | `{ env = "NAME" }`                        | that environment variable                              |
 | `{ file = "path" }`                       | that file's text, without the line break at its end    |
-| `{ command = ["pass", "show", "x"] }`     | what it prints, without the line break at its end      |
-| `{ prompt = "Password for …" }`           | what is typed, asked once for equal prompts            |
+| `{ command = ["pass", "show", "x"] }`     | its output, without the line break at its end          |
+| `{ prompt = "Password for …" }`           | typed by the user, once for equal prompts              |
 | `"text"`                                  | the text itself                                        |
 
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -130,7 +129,7 @@ def as_secret(value: object, origin: Origin) -> SecretSource | None:
 
 
 def as_source(table: dict[str, Any], origin: Origin) -> SecretSource | None:
-    """The secret that a table names: exactly one of the four keys, with a value of its type. Else None."""
+    """The secret that a table names: exactly one of the four keys, with a value of that key's type. Else None."""
     if len(table) != 1:
         return None
     ((kind, value),) = table.items()
@@ -157,17 +156,8 @@ def resolve(tree: Any) -> Any:
 
 
 COMMAND_SECONDS = 300  # a password manager may wait for the user
-_answers: dict[str, Secret] = {}
-_asking = threading.Lock()
-_ask: Callable[[str], str] | None = None
-
-
-def use_prompter(ask: Callable[[str], str] | None) -> None:
-    """Answers prompts by `ask(text)` instead of the terminal, for example while a live view is shown. None: the terminal."""
-    global _ask
-    with _asking:
-        _ask = ask
-        _answers.clear()
+_answers: dict[str, Secret] = {}  # by prompt
+_prompting = threading.Lock()
 
 
 def fetch(source: SecretSource) -> Secret:
@@ -219,34 +209,33 @@ def _command(words: tuple[str, ...], origin: Origin) -> str:
     if done.returncode:
         output = mask(done.stderr.decode("utf-8", "replace").strip()[-400:])
         _fail(origin, f"{words[0]} failed with exit code {done.returncode}" + (f": {output}" if output else ""), "")
-    return _not_empty(done.stdout.decode("utf-8", "replace"), origin, f"what {words[0]} printed")
+    return _not_empty(done.stdout.decode("utf-8", "replace"), origin, f"the output of {words[0]}")
 
 
 def _prompt(text: str, origin: Origin) -> Secret:
-    with _asking:  # several hosts may need the same answer at the same time: it is asked once
+    with _prompting:  # several hosts may need the same answer at the same time: it is asked once
         if text not in _answers:
-            typed = (_ask or _terminal)(text) if _ask or _has_terminal() else None
+            typed = typed_on_terminal(text)
             if typed is None:
                 _fail(
-                    origin, f"no terminal to ask {text!r} on", "use { env = … }, { file = … } or { command = … } here"
+                    origin,
+                    f"no terminal to prompt for {text!r}",
+                    "use { env = … }, { file = … } or { command = … } instead",
                 )
             if not typed:
-                _fail(origin, f"{text!r}: nothing was typed", "run again and type the secret")
+                _fail(origin, f"{text!r}: nothing was typed", "rerun the command and type the secret")
             _answers[text] = Secret(typed)
         return _answers[text]
 
 
-def _has_terminal() -> bool:
+def typed_on_terminal(text: str) -> str | None:
+    """The line that the user types after a prompt, without echo; None when there is no terminal."""
+    import getpass  # few inventories have prompts
+
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
-        return False
-    return True
-
-
-def _terminal(text: str) -> str | None:
-    import getpass  # only inventories with prompts pay for it
-
+        return None
     try:
         return getpass.getpass(text.rstrip(": ") + ": ")
     except EOFError:
@@ -256,7 +245,7 @@ def _terminal(text: str) -> str | None:
 def _not_empty(text: str, origin: Origin, what: str) -> str:
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        _fail(origin, f"{what} is empty", "put the secret there")
+        _fail(origin, f"{what} is empty", "write the secret there")
     return text
 
 
@@ -265,5 +254,5 @@ def _fail(origin: Origin, text: str, hint: str) -> NoReturn:
 
     line = line_in(origin.file, origin.key)
     place = ": ".join(part for part in (f"{origin.file}:{line}" if line else origin.file, dotted(origin.key)) if part)
-    # `from None`: the cause may hold a program's output
+    # `from None`: the cause may contain a program's output
     raise InventoryError(f"{place}: {text}" if place else text, hint=hint or "run it by hand to see why") from None

@@ -24,11 +24,6 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def in_table(path: KeyPath) -> KeyPath:
-    """The path inside the settings: without a leading `hosts.NAME` or `groups.NAME`."""
-    return path[2:] if path and path[0] in ("hosts", "groups") else path
-
-
 Tree = dict[str, Any]
 
 

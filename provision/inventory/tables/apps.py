@@ -96,18 +96,18 @@ class Check(Table):
 
 
 class App(Table, name="apps", occurs="array"):
-    """One app: a container, the same on each of its hosts."""
+    """An app: a container, the same on each of its hosts."""
 
     name: str
     """The app's and its container's name."""
     image: str
-    """The image with its tag, named as in [[images]]. Default tag: latest."""
+    """The image with its tag, written as in [[images]]. Default tag: latest."""
     on: str = "runners"
     """The group or host that it runs on."""
     ports: tuple[str, ...] = ()
     """Ports to publish: HOST:CONTAINER, ADDRESS:HOST:CONTAINER, optionally with /udp."""
     environment: dict[str, Any] = Field(default_factory=dict)
-    """Variables of the container: strings and secrets, each on one line."""
+    """Variables of the container: strings and secrets, each of one line."""
     volumes: tuple[str, ...] = ()
     """NAME:/path or /host/path:/path, optionally with :ro."""
     restart: str = "unless-stopped"
@@ -169,7 +169,7 @@ class App(Table, name="apps", occurs="array"):
         for place, text in enumerate(volumes):
             if not re.fullmatch(r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]+):/[^:]*(?::[A-Za-z,]+)?", text):
                 raise InvalidValue(
-                    f'expected "NAME:/path" or "/host/path:/path", with ":ro" where wanted, got {text!r}', place
+                    f'expected "NAME:/path" or "/host/path:/path", optionally with ":ro", got {text!r}', place
                 )
         return volumes
 

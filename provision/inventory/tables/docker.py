@@ -14,7 +14,7 @@ class RegistryTrust(Table):
     """One private registry, with local files for /etc/docker/certs.d/HOST:PORT."""
 
     ca: Path | None = None
-    """Local file: the authority that signed the registry's certificate."""
+    """Local file: the CA that signed the registry's certificate."""
     cert: Path | None = None
     """Local file: the client certificate for the registry. Requires `key`."""
     key: Path | None = None

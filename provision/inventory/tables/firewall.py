@@ -45,7 +45,7 @@ class Allow:
         if not 1 <= int(first) <= int(last or first) <= 65535:
             raise ValueError(f"expected ports from 1 to 65535, the lower one first, got {port!r}")
         if last and not protocol:
-            raise ValueError(f'a range needs its protocol: expected "{port}/tcp" or "{port}/udp"')
+            raise ValueError(f'a range needs a protocol: expected "{port}/tcp" or "{port}/udp"')
         ports = f"{int(first)}:{int(last)}" if last else str(int(first))
         return cls(ports, protocol, _sources(table.get("from", ())))
 

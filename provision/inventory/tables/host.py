@@ -17,7 +17,7 @@ _PIN = r"SHA256:[A-Za-z0-9+/]{43}=?|(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ A
 
 
 def check_name(name: str, what: str = "name") -> None:
-    """Raises ValueError for a host's or group's name that could be taken for an option, or holds blanks."""
+    """Raises ValueError for a name of a host or group that contains spaces or looks like an option."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a {what} of letters, digits, '.', '_' and '-', not starting with '-', got {name!r}")
 
@@ -33,9 +33,9 @@ class HostTable(Table):
     """A host. Any top-level table may be given below it, for this host only."""
 
     address: str | None = None
-    """Its name or IP address, ranges as in the host's own name. Default: the host's name."""
+    """Its name or IP address, with the same ranges as the host's name. Default: the host's name."""
     groups: tuple[str, ...] = ()
-    """The groups it belongs to; later ones win over earlier ones."""
+    """Its groups; settings of later ones win over those of earlier ones."""
     host_key: str | None = None
     """Its SSH host key: "SHA256:…" or "ssh-ed25519 AAAA…". Default: the key in known_hosts."""
 
@@ -69,13 +69,13 @@ class Ssh(Table):
     port: int | None = Field(default=None, ge=1, le=65535)
     """The SSH port. Default: ~/.ssh/config, else 22."""
     identity_file: Path | None = None
-    """A private key on this machine. Default: ~/.ssh/config, the agent, the usual keys."""
+    """A private key on this machine. Default: from ~/.ssh/config, the agent, the default keys."""
     proxy_jump: str | None = None
     """Jump hosts, as in `ssh -J`: `user@host:port`, several with commas; "none" for no jump."""
     known_hosts: Path | None = None
     """The file of known host keys on this machine. Default: ~/.ssh/known_hosts and the system's."""
     connect_timeout: float = Field(default=10, gt=0)
-    """Seconds until a host that does not answer counts as unreachable."""
+    """Seconds after which a host that does not answer is unreachable."""
     host_keys: Literal["strict", "accept-new"] = "strict"
     """strict: unknown keys are refused; accept-new: they are added to known_hosts. A changed key is always refused."""
     become: bool = True

@@ -33,7 +33,7 @@ class Image(Table, name="images", occurs="array"):
     dockerfile: str | None = None
     """The Dockerfile's path inside the context. Default: Dockerfile."""
     template: Literal["python-web", "go", "static-nginx", "static-apache", "wsgi"] | str | None = None
-    """Instead of a Dockerfile in the context: templates/dockerfiles/NAME.Dockerfile.j2, your own folder first."""
+    """Instead of a Dockerfile: templates/dockerfiles/NAME.Dockerfile.j2, your own or a shipped one."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Values for the template; its first lines list the names."""
     build_args: dict[str, Any] = Field(default_factory=dict)
@@ -41,7 +41,7 @@ class Image(Table, name="images", occurs="array"):
     target: str | None = None
     """The stage to build. Default: the last."""
     host: str | None = None
-    """The host that builds it. Default: the first of group runners."""
+    """The host that builds it. Default: the first of the group runners."""
     login: RegistryLogin | None = None
     """The login to push with. Default for your registry: registry.login."""
     push: bool = True
@@ -74,7 +74,7 @@ class Image(Table, name="images", occurs="array"):
             except ValueError as error:
                 raise InvalidValue(str(error), place) from None
             if tag in tags[:place]:
-                raise InvalidValue(f"{tag!r} is named twice", place)
+                raise InvalidValue(f"{tag!r} is listed twice", place)
         return tags
 
     @field_validator("dockerfile")
@@ -121,7 +121,7 @@ class Image(Table, name="images", occurs="array"):
         if self.template is not None and self.dockerfile is not None:
             raise InvalidValue("expected dockerfile or template, not both", "template")
         if self.options and self.template is None:
-            raise InvalidValue("options are for a template, and none is named", "options")
+            raise InvalidValue("options need a template", "options")
         if self.push:
             try:
                 check_hub_push(parse_name(self.name))
@@ -133,9 +133,7 @@ class Image(Table, name="images", occurs="array"):
 def _refuse_secrets(table: dict[str, Any], where: str) -> None:
     for name, value in table.items():
         if isinstance(value, SecretSource):
-            raise InvalidValue(
-                f"this would stay in {where}, where everybody can read it: no secret can be given here", name
-            )
+            raise InvalidValue(f"a secret is not allowed here: it would be readable in {where}", name)
 
 
 class Prune(Table):

@@ -44,7 +44,7 @@ class S3(Table):
     encrypt: bool | None = None
     """Encrypt stored objects. Default: false."""
     keyid: str | None = None
-    """The KMS key to encrypt with."""
+    """The KMS key for encryption."""
     storageclass: str | None = None
     """The storage class. Default: STANDARD."""
     objectacl: str | None = None
@@ -52,9 +52,9 @@ class S3(Table):
     objectownership: bool | None = None
     """true: the bucket's owner owns stored objects."""
     chunksize: int | None = Field(default=None, ge=5 * 1024 * 1024)
-    """Bytes of one part of an upload, at least 5 MiB."""
+    """The size of one part of an upload in bytes, at least 5 MiB."""
     multipartcopychunksize: int | None = Field(default=None, gt=0)
-    """Bytes of one part of a copy."""
+    """The size of one part of a copy in bytes."""
     multipartcopymaxconcurrency: int | None = Field(default=None, gt=0)
     """Number of parts copied at the same time."""
     multipartcopythresholdsize: int | None = Field(default=None, gt=0)
@@ -120,7 +120,7 @@ class Acme(Table):
     def _only_certbot_asks_elsewhere(self) -> Acme:
         if self.directory and self.client != "certbot":
             raise InvalidValue(
-                "GitLab's own integration knows Let's Encrypt alone: another authority takes certbot", "directory"
+                "GitLab's own integration supports only Let's Encrypt: use certbot for another authority", "directory"
             )
         return self
 
@@ -170,7 +170,7 @@ class Login(Table):
     password: SecretSource
     """That user's password or token with write_registry (a secret)."""
     image: str
-    """The image to push, pull and delete: GROUP/PROJECT, or below it, in lower case."""
+    """The image to push, pull and delete: GROUP/PROJECT or GROUP/PROJECT/NAME, in lower case."""
 
     @field_validator("image")
     @classmethod
@@ -203,7 +203,7 @@ class Registry(Table):
 
     @property
     def ca(self) -> bytes:
-        """The declared authority's certificate, read from its local file; b"" when none was declared.
+        """The CA certificate, read from its local file; b"" without one.
 
         Raises UsageError when the file cannot be read.
         """

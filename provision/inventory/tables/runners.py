@@ -1,10 +1,6 @@
-"""[runner]: the gitlab-runner program, and config.toml's top-level keys.
-
-One [[runners]] table's part that ends in config.toml, with config.toml's own keys.
+"""[runner]: the gitlab-runner program, and config.toml's top-level keys. [[runners]]: the runners, one table each.
 
 Source: gitlab-runner 19.3.0, the flags of `register` and common/config.go.
-
-[[runners]]: one runner each, with config.toml's own keys and its registration.
 """
 
 from __future__ import annotations
@@ -37,9 +33,9 @@ class RunnerProgram(Table, name="runner"):
     sentry_dsn: SecretSource | None = None
     """The Sentry server that errors are sent to (a secret)."""
     connection_max_age: str | None = None
-    """How long a connection to GitLab is kept: "15m0s"."""
+    """The maximum age of a connection to GitLab: "15m0s"."""
     shutdown_timeout: int | None = Field(default=None, ge=0)
-    """Seconds until a forced shutdown."""
+    """Seconds after which a shutdown is forced."""
     session_server: dict[str, Any] | None = None
     """Interactive web terminals: listen_address, advertise_address, session_timeout."""
     experimental: dict[str, Any] | None = None
@@ -47,7 +43,7 @@ class RunnerProgram(Table, name="runner"):
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.toml's top-level keys as given, without `version`; secrets are SecretSource: see `resolve`."""
+        """The top-level keys for config.toml, as given; secrets are SecretSource: see `resolve`."""
         given = self.model_fields_set - {"version"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
@@ -102,9 +98,9 @@ class RunnerConfig(Table):
     job_status_final_update_retry_limit: int | None = Field(default=None, ge=0)
     """Number of attempts to report a job's end to GitLab."""
     tls_ca_file: str | None = Field(default=None, alias="tls-ca-file")
-    """Path on the host: authority to check GitLab's certificate with. Default: registry.certificate.ca where given."""
+    """Path on the host: the CA that GitLab's certificate is checked with. Default: registry.certificate.ca, if any."""
     tls_cert_file: str | None = Field(default=None, alias="tls-cert-file")
-    """Path on the host: client certificate."""
+    """Path on the host: the client certificate."""
     tls_key_file: str | None = Field(default=None, alias="tls-key-file")
     """Path on the host: the client certificate's key."""
     builds_dir: str | None = None
@@ -118,13 +114,13 @@ class RunnerConfig(Table):
     proxy_exec: bool | None = None
     """Run jobs' commands through the runner's proxy."""
     pre_get_sources_script: str | None = None
-    """Shell before the sources are fetched."""
+    """A shell script that runs before the sources are fetched."""
     post_get_sources_script: str | None = None
-    """Shell after the sources were fetched."""
+    """A shell script that runs after the sources were fetched."""
     pre_build_script: str | None = None
-    """Shell before each job's script."""
+    """A shell script that runs before each job's script."""
     post_build_script: str | None = None
-    """Shell after each job's script."""
+    """A shell script that runs after each job's script."""
     prepare_timeout: str | None = None
     """Time limit for preparing a job: "30m"."""
     get_sources_timeout: str | None = None
@@ -134,11 +130,11 @@ class RunnerConfig(Table):
     safe_directory_checkout: bool | None = None
     """Add the build's folder to git's safe directories."""
     clean_git_config: bool | None = None
-    """Remove git's configuration before and after jobs."""
+    """true: git's configuration is removed before and after jobs."""
     shell: Literal["bash", "sh", "pwsh", "powershell", "cmd"] | None = None
     """The shell that runs jobs' scripts."""
     use_slot_cgroups: bool | None = None
-    """One cgroup for each job slot."""
+    """true: each job slot has a cgroup of its own."""
     slot_cgroup_template: str | None = None
     """The name of that cgroup."""
     step_runner_image: str | None = None
@@ -148,13 +144,13 @@ class RunnerConfig(Table):
     monitoring: Free | None = None
     """Settings of the job monitoring."""
     custom_build_dir: Free | None = None
-    """`enabled`: jobs may choose their folder."""
+    """`enabled = true`: jobs may choose their build folder."""
     referees: Free | None = None
-    """Extra monitoring of jobs."""
+    """Additional monitoring of jobs."""
     cache: Free | None = None
     """Type, Path, Shared and [runners.cache.s3] with AccessKey and SecretKey (secrets)."""
     docker: Free | None = None
-    """image, privileged, volumes, …: needed by the docker executors."""
+    """image, privileged, volumes, …: the docker executors need it."""
     ssh: Free | None = None
     """For the ssh executor."""
     kubernetes: Free | None = None
@@ -224,13 +220,13 @@ class Runner(RunnerConfig, name="runners", occurs="array"):
     runner_type: Literal["instance_type", "group_type", "project_type"] | None = None
     """The type of a runner created through the API. Default: from `project` or `group`, else instance_type."""
     group: int | str | None = None
-    """Path or id of the group it is created for."""
+    """Path or id of the group that it is created for."""
     project: int | str | None = None
-    """Path or id of the project it is created for."""
+    """Path or id of the project that it is created for."""
 
     @property
     def scope(self) -> str:
-        """runner_type, or what it follows from."""
+        """runner_type, or what follows from project and group."""
         implied = "project_type" if self.project is not None else "group_type" if self.group is not None else None
         return self.runner_type or implied or "instance_type"
 

@@ -34,15 +34,15 @@ def test_chosen(pattern: str, hosts: list[str]) -> None:
 
 
 REFUSED = [
-    ("runers", "no host and no group is called 'runers'; did you mean \"runners\"?"),
+    ("runers", "no host and no group has the name 'runers'; did you mean \"runners\"?"),
     ("web1,runer-1", "'runer-1'"),
     ("all,!runner-9", "'runner-9'"),
-    ("x*", "no host and no group is called 'x*'"),
-    ("web1,!web1", "no host is left"),
-    ("!*", "no host is left"),
-    ("", "no host is left"),
-    (",", "no host is left"),
-    ("runner-[3:1]", "the range [3:1] runs backwards"),
+    ("x*", "no host and no group has the name 'x*'"),
+    ("web1,!web1", "it selects no host"),
+    ("!*", "it selects no host"),
+    ("", "it selects no host"),
+    (",", "it selects no host"),
+    ("runner-[3:1]", "the range [3:1] ends before it starts"),
 ]
 
 

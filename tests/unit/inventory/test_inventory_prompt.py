@@ -70,5 +70,5 @@ def test_no_terminal(asking: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
         asking, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=True
     )
-    assert f"InventoryError {tmp_path}/inventory.toml:9: ssh.become_password: no terminal to ask" in done.stdout
+    assert f"InventoryError {tmp_path}/inventory.toml:9: ssh.become_password: no terminal to prompt for" in done.stdout
     assert "use { env = … }" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import pytest
 from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError
 from provision.inventory import Inventory, SecretSource, resolve, settings_dict
-from provision.inventory.secrets import use_prompter
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.host import Ssh
@@ -25,11 +24,12 @@ Estate = Callable[..., Inventory]
 RUNNER = "[[runners]]\nname='r'\nexecutor='shell'\n"
 
 
+PROMPT = "provision.inventory.secrets.typed_on_terminal"
+
+
 @pytest.fixture(autouse=True)
-def _no_answers() -> Iterator[None]:
-    use_prompter(None)
-    yield
-    use_prompter(None)
+def _no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provision.inventory.secrets._answers", {})
 
 
 def token(inventory: Inventory) -> SecretSource:
@@ -63,7 +63,7 @@ def test_command(estate: Estate, tmp_path: Path) -> None:
     assert source.resolve().reveal() == str(tmp_path)
 
 
-def test_prompt_is_asked_once(estate: Estate) -> None:
+def test_prompt_is_asked_once(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal prompts give one question, from many threads too."""
     asked: list[str] = []
 
@@ -71,7 +71,7 @@ def test_prompt_is_asked_once(estate: Estate) -> None:
         asked.append(text)
         return "typed-canary"
 
-    use_prompter(ask)
+    monkeypatch.setattr(PROMPT, ask)
     more = RUNNER + "token={prompt='Token'}\n[ssh]\nbecome_password={prompt='Token'}\n"
     settings = estate(more).hosts[0].settings
     sources = [settings[Ssh].become_password, settings.all(Runner)[0].token] * 8
@@ -99,11 +99,11 @@ FAILING = [
     ("{env='T_UNSET'}", "the environment variable T_UNSET is not set", "export T_UNSET=…"),
     ("{env='T_EMPTY'}", "the environment variable T_EMPTY is empty", "export T_EMPTY=…"),
     ("{file='nothing'}", "nothing cannot be read: No such file or directory", "write the secret into that file"),
-    ("{file='empty'}", "empty is empty", "put the secret there"),
+    ("{file='empty'}", "empty is empty", "write the secret there"),
     ("{file='binary'}", "binary is not UTF-8 text", "store the secret as text"),
     ("{command=['nothing-here']}", "nothing-here cannot be run", "install it"),
     ("{command=['sh','-c','echo why not >&2; exit 3']}", "sh failed with exit code 3: why not", "by hand"),
-    ("{command=['true']}", "what true printed is empty", "put the secret there"),
+    ("{command=['true']}", "the output of true is empty", "write the secret there"),
 ]
 
 
@@ -133,9 +133,9 @@ def test_failing_command_is_masked(estate: Estate) -> None:
     assert known.reveal() not in "".join(traceback.format_exception(caught.value))
 
 
-def test_nothing_typed(estate: Estate) -> None:
+def test_nothing_typed(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty answer is no secret."""
-    use_prompter(lambda _: "")
+    monkeypatch.setattr(PROMPT, lambda _: "")
     with pytest.raises(InventoryError, match="nothing was typed"):
         token(estate(RUNNER + "token={prompt='Token'}\n")).resolve()
 

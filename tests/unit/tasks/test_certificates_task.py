@@ -174,7 +174,7 @@ def test_one_setting_in_two_places_is_refused(host: Make) -> None:
 @pytest.mark.parametrize(
     ("certificate", "text"),
     [
-        ('acme = { client = "omnibus", email = "a@b.c", directory = "https://x.example/dir" }', "takes certbot"),
+        ('acme = { client = "omnibus", email = "a@b.c", directory = "https://x.example/dir" }', "use certbot"),
         ('acme = { client = "lego", email = "a@b.c" }', "client"),
         ('acme = { client = "certbot", email = "ops" }', "one e-mail address"),
         ('acme = { client = "certbot", email = "a@b.c", directory = "x.example" }', "URL with its scheme"),
