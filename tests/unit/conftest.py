@@ -45,7 +45,7 @@ def reply() -> type[Reply]:
     return Reply
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=[name if name == "dash" else pytest.param(name, marks=pytest.mark.shells) for name in SHELLS])
 def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """A shell's command line: Debian's /bin/sh, the one of other distributions, and a small one."""
     command = SHELLS[request.param]
