@@ -37,9 +37,9 @@ def test_the_drawing_is_the_tree() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES.values(), ids=list(CLASSES))
 def test_each_says_what_and_what_next(kind: type[ProvisionError]) -> None:
-    """In two lines, the second where there is something to say."""
+    """Two lines; the second is the hint, if there is one."""
     assert str(kind("it broke")) == "it broke"
-    error = kind("it broke", hint="mend it")
-    assert str(error) == "it broke\n  → mend it"
-    assert (error.text, error.hint, error.args) == ("it broke", "mend it", ("it broke",))
+    error = kind("it broke", hint="fix it")
+    assert str(error) == "it broke\n  → fix it"
+    assert (error.text, error.hint, error.args) == ("it broke", "fix it", ("it broke",))
     assert kind.__doc__

@@ -50,7 +50,7 @@ def test_logs_and_tracebacks() -> None:
 
 
 def test_it_is_no_json() -> None:
-    """Nobody serialises one by accident."""
+    """A secret cannot be serialized by accident."""
     with pytest.raises(TypeError):
         json.dumps({"a": Secret(CANARY)})
 

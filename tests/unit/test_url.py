@@ -89,7 +89,7 @@ class Model(BaseModel):
 
 
 def test_as_a_field() -> None:
-    """Parsed from a string; what is wrong is told with the field's own example."""
+    """A string is parsed; the message about an invalid one has the field's example."""
     assert Model.model_validate({"plain": "https://g/x"}).plain == Url.parse("https://g/x")
     assert Model.model_validate({"registry": Url.parse("https://g")}).registry == Url.parse("https://g")
     for value, text in [

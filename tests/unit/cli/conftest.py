@@ -43,7 +43,7 @@ PLAYS = [play("web", staff)]
 
 @dataclass
 class Estate:
-    """Fake hosts by name, and how each was connected to."""
+    """Fake hosts by name, and the target of each connection."""
 
     folder: Path
     sessions: dict[str, FakeSession | Exception] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Estate:
 
 @pytest.fixture
 def estate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Estate]:
-    """Two web hosts and a database, on which bob is not yet one of the staff."""
+    """Two web hosts and a database host; bob is not in the group staff there."""
     (tmp_path / "inventory.toml").write_text(INVENTORY)
     (tmp_path / "playbooks").mkdir()
     estate = Estate(tmp_path)
@@ -100,7 +100,7 @@ def provision(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
 
     def call(*arguments: str) -> Ended:
         code = exit_code_of(list(arguments))
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
+        printed = capsys.readouterr()
+        return Ended(code, printed.out, printed.err)
 
     return call

@@ -1,4 +1,4 @@
-"""What the command line prints of a task of the user's own, and of tables."""
+"""What the command line prints about the user's own tasks, and about tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_command_line_knows_it(tmp_path: Path, provision: Any, monkeypatch: 
 
 
 def test_explaining_what_there_is_not(provision: Any) -> None:
-    """The nearest name is offered."""
+    """The message names the nearest name."""
     ended = provision("explain", "dokcer")
     assert (ended.code, 'did you mean "docker"?' in ended.err) == (2, True)
     assert "table [registry.certificate]\n" in provision("explain", "registry.certificate").out

@@ -1,4 +1,4 @@
-"""`provision NAME…`: exit codes, options, and what goes where."""
+"""`provision NAME…`: exit codes, options, and the use of stdout and stderr."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def converged(estate: Any) -> None:
 
 
 class TestExitCodes:
-    """The contract that other people's scripts hold to."""
+    """Users' scripts depend on these exit codes."""
 
     def test_0_nothing_to_do(self, estate: Any, provision: Any) -> None:
-        """Converged."""
+        """0 when nothing is to be changed."""
         converged(estate)
         assert provision("staff", "-i", estate.inventory).code == 0
 
     def test_0_changed(self, estate: Any, provision: Any) -> None:
-        """What was to be done was done."""
+        """0 when all changes were applied."""
         ended = provision("staff", "-i", estate.inventory)
         assert ended.code == 0
         assert all(any("usermod" in one.script for one in session.ran) for session in estate.sessions.values())
 
     def test_1_a_host_failed(self, estate: Any, provision: Any) -> None:
-        """Even if others are unreachable."""
+        """1 when a host failed, even if others are unreachable."""
         estate.sessions["web1"] = FakeSession({"usermod": Result(b"", b"no such group\n", 6), "id -nG": "bob"})
         estate.sessions["web2"] = Unreachable("no route")
         ended = provision("staff", "-i", estate.inventory)
@@ -47,40 +47,40 @@ class TestExitCodes:
         assert "no such group" in ended.out
 
     def test_1_a_locked_host_was_reached(self, estate: Any, provision: Any) -> None:
-        """Another run holds it."""
+        """1 when another run holds the host."""
         estate.sessions["web1"] = Locked("web1: another run holds the host")
         assert provision("staff", "-i", estate.inventory).code == 1
 
     def test_3_changes_are_pending(self, estate: Any, provision: Any) -> None:
-        """Drift, for cron; nothing was run, no lock was taken."""
+        """3 with --fail-on-change: nothing is changed and no lock is taken."""
         ended = provision("staff", "-i", estate.inventory, "--check", "--fail-on-change")
         assert ended.code == 3
         assert all(session.ran == [] for session in estate.sessions.values())
         assert set(estate.locked.values()) == {False}
 
     def test_0_no_drift(self, estate: Any, provision: Any) -> None:
-        """Nothing is pending."""
+        """0 with --fail-on-change when nothing is pending."""
         converged(estate)
         assert provision("staff", "-i", estate.inventory, "-C", "--fail-on-change").code == 0
 
     def test_0_check_without_it(self, estate: Any, provision: Any) -> None:
-        """A plan is no fault."""
+        """0 for a plan with changes."""
         assert provision("staff", "-i", estate.inventory, "-C").code == 0
 
     def test_4_unreachable(self, estate: Any, provision: Any) -> None:
-        """None failed."""
+        """4 when hosts are unreachable and none failed."""
         estate.sessions["web1"] = Unreachable("no route")
         ended = provision("staff", "-i", estate.inventory)
         assert ended.code == 4
         assert "no route" in ended.out
 
     def test_4_before_3(self, estate: Any, provision: Any) -> None:
-        """An unreachable host may have drifted as well: that is not told as drift alone."""
+        """4, not 3: the unreachable host may have changes, too."""
         estate.sessions["web1"] = Unreachable("no route")
         assert provision("staff", "-i", estate.inventory, "-C", "--fail-on-change").code == 4
 
     def test_130_interrupted(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ctrl-C in the middle of a step: it says where it stopped."""
+        """Ctrl-C during a step: 130, and a message about that step."""
         stopped, stop = threading.Event(), Run._stop
 
         def stop_and_tell(run: Run, bus: Bus) -> None:
@@ -102,7 +102,7 @@ class TestExitCodes:
 
 
 class TestBadUsage:
-    """Exit 2: nothing was contacted, and the message says what to do."""
+    """Exit code 2: no host is contacted, and the message has a hint."""
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -125,7 +125,7 @@ class TestBadUsage:
         ],
     )
     def test_it_is_told(self, estate: Any, provision: Any, arguments: list[str], message: str) -> None:
-        """On stderr, on one screen."""
+        """The message is on stderr and fits on one screen."""
         ended = provision(*arguments)
         assert ended.code == 2
         assert message in ended.err
@@ -134,7 +134,7 @@ class TestBadUsage:
         assert "Traceback" not in ended.err
 
     def test_a_broken_inventory(self, estate: Any, provision: Any) -> None:
-        """File, line and key."""
+        """The message has file, line and key."""
         Path("inventory.toml").write_text('[hosts.web1]\ngruops = ["web"]\n')
         ended = provision("staff", "-i", "inventory.toml")
         assert ended.code == 2
@@ -143,14 +143,14 @@ class TestBadUsage:
         assert estate.targets == {}
 
     def test_a_broken_playbook(self, estate: Any, provision: Any) -> None:
-        """File and line, whichever name was asked for."""
+        """The message has file and line of the playbook, whatever name is run."""
         estate.playbook("broken.py", "\n\nimport nothing_of_this_name\n")
         ended = provision("staff", "-i", "inventory.toml")
         assert ended.code == 2
         assert "broken.py:3: ModuleNotFoundError" in ended.err
 
     def test_a_secret_that_is_missing(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Told before anything is contacted."""
+        """It is reported before a host is contacted."""
         monkeypatch.delenv("NO_SUCH_PASSWORD", raising=False)
         Path("inventory.toml").write_text('[hosts.web1]\n[ssh]\nbecome_password = { env = "NO_SUCH_PASSWORD" }\n')
         ended = provision("staff", "-i", "inventory.toml")
@@ -160,10 +160,10 @@ class TestBadUsage:
 
 
 class TestOptions:
-    """What each does."""
+    """The effect of each option."""
 
     def test_json_alone_is_on_stdout(self, estate: Any, provision: Any) -> None:
-        """One object a line; warnings are elsewhere."""
+        """One object per line on stdout; warnings on stderr."""
         Path("inventory.toml").write_text(
             Path("inventory.toml").read_text() + '[registry]\nexternal_url = "https://r:1"\n'
         )
@@ -176,7 +176,7 @@ class TestOptions:
         assert "no host of the inventory is in group 'runners'" in ended.err
 
     def test_json_says_what_was_changed(self, estate: Any, provision: Any) -> None:
-        """The fields of the contract."""
+        """The documented fields."""
         ended = provision("staff", "-i", estate.inventory, "--json", "-l", "web1")
         (change,) = [one for one in map(json.loads, ended.out.splitlines()) if one["type"] == "change"]
         assert change == {
@@ -198,7 +198,7 @@ class TestOptions:
         assert set(estate.targets) == {"web1"}
 
     def test_a_playbook_runs_on_its_group(self, estate: Any, provision: Any) -> None:
-        """And a task on its own."""
+        """A task can be named, too."""
         provision("everybody", "-i", estate.inventory)
         assert set(estate.targets) == {"web1", "web2"}
 
@@ -213,12 +213,12 @@ class TestOptions:
         assert len(estate.sessions["web1"].batches) == 1
 
     def test_the_run_holds_the_lock(self, estate: Any, provision: Any) -> None:
-        """Unlike check mode."""
+        """Outside of check mode the lock is taken."""
         provision("staff", "-i", estate.inventory)
         assert set(estate.locked.values()) == {True}
 
     def test_asking_for_the_sudo_password(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Once, for all hosts; it wins over the inventory's."""
+        """The password is asked for once, for all hosts, and wins over the inventory's."""
         asked: list[str] = []
 
         def getpass(prompt: str) -> str:
@@ -233,18 +233,18 @@ class TestOptions:
         assert "open sesame" not in ended.out + ended.err
 
     def test_settings_are_overridden(self, estate: Any, provision: Any) -> None:
-        """`--set` reaches hosts."""
+        """`--set` changes the settings of hosts."""
         provision("staff", "-i", estate.inventory, "-e", "ssh.port=2222", "--set", "ssh.user=ops")
         assert {(one.port, one.user) for one in estate.targets.values()} == {(2222, "ops")}
 
     def test_later_inventories_win(self, estate: Any, provision: Any) -> None:
-        """Each file over the one before."""
+        """Later files win over earlier ones."""
         Path("more.toml").write_text("[ssh]\nport = 2200\n")
         provision("staff", "-i", estate.inventory, "-i", "more.toml")
         assert {one.port for one in estate.targets.values()} == {2200}
 
     def test_the_page(self, estate: Any, provision: Any) -> None:
-        """Written beside the usual output."""
+        """The page is written in addition to the usual output."""
         ended = provision("staff", "-i", estate.inventory, "--report", "run.html")
         page = Path("run.html").read_text()
         assert ended.code == 0
@@ -252,7 +252,7 @@ class TestOptions:
         assert "add bob to group staff" in page
 
     def test_statistics(self, estate: Any, provision: Any) -> None:
-        """Per host."""
+        """The figures are printed for each host."""
         ended = provision("staff", "-i", estate.inventory, "--stats")
         assert "round trips" in ended.out
 
@@ -276,24 +276,24 @@ class TestOptions:
         assert "key =" not in provision("secret", "-i", estate.inventory, "-C", "-l", "web1").out
 
     def test_templates_beside_the_inventory_win(self, estate: Any, provision: Any) -> None:
-        """The user's own file under the same name."""
+        """The user's template replaces the shipped one of the same name."""
         (estate.folder / "templates").mkdir()
         (estate.folder / "templates" / "hello.j2").write_text("hello {{ name }}")
         estate.playbook(
             "hello.py",
             "from provision.resources.base import *\nfrom provision.shell import sh\nfrom provision.tasks import task\n"
             "from provision.templating import render\n"
-            "class Said(Resource):\n"
-            "    label = 'Said'\n"
+            "class Greeting(Resource):\n"
+            "    label = 'Greeting'\n"
             "    def probe(self): return Probe.of(sh('thing'))\n"
             "    def plan(self, seen): yield Note(render('hello.j2', name='bob'))\n"
-            "@task()\ndef hello(host):\n    'Hello is said.'\n    yield Said()\n",
+            "@task()\ndef hello(host):\n    'Greet.'\n    yield Greeting()\n",
         )
         assert "hello bob" in provision("hello", "-i", estate.inventory).out
 
 
 class TestWhere:
-    """Tasks that concern only some hosts, and those that go one host after the other."""
+    """Tasks with `where`, and serial tasks."""
 
     PICKY = """
 from provision.resources import GroupMember
@@ -308,7 +308,7 @@ def picky(host):
 """
 
     def test_only_hosts_that_it_concerns_are_contacted(self, estate: Any, provision: Any) -> None:
-        """The others are not even connected to; members are known by name."""
+        """Other hosts are not connected to."""
         (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
         file = Path(estate.inventory)
         file.write_text(file.read_text() + '[hosts.web2.docker]\nusers = ["bob"]\n')
@@ -316,7 +316,7 @@ def picky(host):
         assert set(estate.targets) == {"web2"}
 
     def test_none_at_all(self, estate: Any, provision: Any) -> None:
-        """That the inventory asks for nothing is said, with exit code 2."""
+        """Exit code 2 with a message when no host has settings for the task."""
         (estate.folder / "playbooks" / "picky.py").write_text(self.PICKY)
         ended = provision("picky", "-i", estate.inventory)
         assert ended.code == 2
@@ -337,7 +337,7 @@ def picky(host):
 
 
 def test_a_bug_is_reported_as_one(estate: Any, provision: Any) -> None:
-    """Exit 1, the traceback masked, and what to do with it."""
+    """Exit code 1, a masked traceback, and a request to report it."""
     estate.playbook(
         "buggy.py",
         "from provision.secret import Secret\nfrom provision.tasks import task\n"

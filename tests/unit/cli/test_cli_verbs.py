@@ -1,4 +1,4 @@
-"""The other verbs, and help."""
+"""The verbs, and the help."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUN = "import sys; from provision.cli import main; main(sys.argv[1:])"
 
 
 def test_help_names_everything(provision: Any) -> None:
-    """Verbs, options, exit codes."""
+    """The help names verbs, options and exit codes."""
     ended = provision("--help")
     assert ended.code == 0
     for word in ("lab", "init", "explain", "--limit", "--check", "--fail-on-change", "130 interrupted"):
@@ -39,28 +39,28 @@ def test_help_names_everything(provision: Any) -> None:
 
 @pytest.mark.parametrize("verb", ["list", "inventory", "schema", "explain", "init", "lab", "logs"])
 def test_each_verb_has_its_help(provision: Any, verb: str) -> None:
-    """Under its own name."""
+    """The usage has the verb's name."""
     ended = provision(verb, "--help")
     assert ended.code == 0
     assert f"Usage: provision {verb}" in ended.out
 
 
 def test_no_arguments_is_help(provision: Any) -> None:
-    """And bad usage."""
+    """No arguments are bad usage."""
     ended = provision()
     assert ended.code == 2
     assert "Usage: provision" in ended.out + ended.err
 
 
 def test_the_version(provision: Any) -> None:
-    """One line."""
+    """It prints one line."""
     from provision import __version__
 
     assert provision("--version").out == f"provision, version {__version__}\n"
 
 
 def test_help_is_quick() -> None:
-    """It imports nothing that it does not need, and costs little."""
+    """It imports no heavy library and takes less than 0.2 s."""
     script = f"{RUN.replace('main(sys.argv[1:])', '')}\ntry: main(['--help'])\nfinally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     spent = []
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
 def test_closed_streams_are_no_fault(closed: str) -> None:
-    """As under some supervisors."""
+    """Some supervisors start programs with closed streams."""
     ended = subprocess.run(
         ["sh", "-c", f'"$0" -c "$1" --version {closed}', sys.executable, RUN], capture_output=True, check=False
     )
@@ -95,7 +95,7 @@ class TestList:
     """`provision list`."""
 
     def test_shipped_ones(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With their first lines and groups."""
+        """They are printed with headline and group."""
         monkeypatch.chdir(tmp_path)
         out = provision("list").out
         assert "  all " in out
@@ -106,7 +106,7 @@ class TestList:
         )
 
     def test_the_users_own(self, estate: Any, provision: Any) -> None:
-        """Beside the inventory."""
+        """Those beside the inventory are printed, too."""
         out = provision("list", "-i", estate.inventory).out
         assert "Everybody is in the group." in out
         assert "Bob is one of the staff. (on all)" in out
@@ -122,7 +122,7 @@ class TestInventory:
             assert word in out
 
     def test_as_json(self, estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Resolved, overridden, secrets masked; warnings elsewhere."""
+        """Settings are resolved and overridden, secrets masked; warnings are on stderr."""
         monkeypatch.setenv("BECOME", "canary-become")
         ended = provision(
             "inventory",
@@ -140,11 +140,11 @@ class TestInventory:
         assert "2222" in ended.out
 
     def test_it_needs_one(self, provision: Any) -> None:
-        """Exit 2."""
+        """Exit code 2."""
         assert provision("inventory").code == 2
 
     def test_a_wrong_key(self, estate: Any, provision: Any) -> None:
-        """Exit 2, with the nearest."""
+        """Exit code 2, with the nearest key."""
         (estate.folder / "inventory.toml").write_text("[hosts.a]\n[dokcer]\n")
         ended = provision("inventory", "-i", estate.inventory)
         assert ended.code == 2
@@ -152,7 +152,7 @@ class TestInventory:
 
 
 def test_the_schema_is_json(provision: Any) -> None:
-    """For editors, of the draft that it names."""
+    """It is valid in the draft that it names."""
     schema = json.loads(provision("schema").out)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert "hosts" in schema["properties"]
@@ -162,7 +162,7 @@ class TestInit:
     """`provision init`."""
 
     def test_an_empty_folder(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An inventory that loads, a playbook that is found."""
+        """The inventory is valid, and the playbook's task is found."""
         folder = tmp_path / "new" / "estate"
         ended = provision("init", str(folder))
         assert ended.code == 0
@@ -173,13 +173,13 @@ class TestInit:
         assert f"provision all -i {folder}/inventory.toml --check --diff" in ended.out
 
     def test_the_current_folder(self, provision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a name."""
+        """Without an argument the current folder is used."""
         monkeypatch.chdir(tmp_path)
         assert provision("init").code == 0
         assert Path("inventory.toml").exists()
 
     def test_what_is_there_is_kept(self, provision: Any, tmp_path: Path) -> None:
-        """And the rest is written."""
+        """Missing files are written."""
         (tmp_path / "inventory.toml").write_text("# mine\n")
         ended = provision("init", str(tmp_path))
         assert ended.code == 0
@@ -188,7 +188,7 @@ class TestInit:
         assert (tmp_path / "playbooks/motd.py").exists()
 
     def test_a_folder_that_cannot_be_made(self, provision: Any, tmp_path: Path) -> None:
-        """Exit 2, in words."""
+        """Exit code 2 with a message."""
         (tmp_path / "file").write_text("")
         ended = provision("init", str(tmp_path / "file" / "below"))
         assert ended.code == 2

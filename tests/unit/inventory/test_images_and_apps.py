@@ -1,4 +1,4 @@
-"""[[images]], [[apps]] and [prune]: what is taken, and one message for each mistake."""
+"""[[images]], [[apps]] and [prune]: valid values, and one message for each mistake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provision.inventory.tables.images import Image, Prune
 IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "hello"\n'
 APP = '[[apps]]\nname = "hello"\nimage = "sammy/hello:1.0"\n'
 
-# what stands from line 8 on, the line, the key, and what the message says
+# the text from line 8 on, the line, the key, and a part of the message
 MISTAKES = [
     ('[[images]]\nname = "sammy/Hello"\ncontext = "x"\n', 9, "images[0].name", "in lower case: expected 'hello'"),
     ('[[images]]\nname = "sammy/hello:1"\ncontext = "x"\n', 9, "images[0].name", 'write tags = ["1"]'),
@@ -80,7 +80,7 @@ def test_images(estate: Callable[..., Inventory], tmp_path: Path) -> None:
 
 
 def test_apps(estate: Callable[..., Inventory]) -> None:
-    """A table of one key that is called like a kind of secret is none there; its values may be."""
+    """A table with one key named env, command or file is a table there. Its values may be secrets."""
     (app,) = (
         estate(
             APP
@@ -97,7 +97,7 @@ def test_apps(estate: Callable[..., Inventory]) -> None:
 
 
 def test_secrets_of_apps(estate: Callable[..., Inventory]) -> None:
-    """Told by their table or by their name."""
+    """They are recognized by their table or by their name."""
     (app,) = (
         estate(APP + 'environment = {KEY = {env = "X"}, DB_PASSWORD = "y", MODE = "z"}\n').hosts[0].settings.all(App)
     )
@@ -106,12 +106,12 @@ def test_secrets_of_apps(estate: Callable[..., Inventory]) -> None:
 
 
 def test_two_images_may_differ_by_their_tags(estate: Callable[..., Inventory]) -> None:
-    """One name, two stages."""
+    """Two images with one name and different tags are valid."""
     more = IMAGE + 'tags = ["dev"]\ntarget = "dev"\n'
     assert len(estate(IMAGE + more).hosts[0].settings.all(Image)) == 2
 
 
 def test_nothing_is_pruned_before_two_weeks(estate: Callable[..., Inventory]) -> None:
-    """The default is there without a table."""
+    """Without the table its defaults apply."""
     prune = estate().hosts[0].settings[Prune]
     assert (prune.days, prune.timer) == (14, False)

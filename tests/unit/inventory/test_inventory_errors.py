@@ -1,4 +1,4 @@
-"""Each kind of mistake ends in one message that names file, line, key, what is expected and the nearest known key."""
+"""Each kind of mistake gives one message with file, line, key, what is expected and the nearest known key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.errors import InventoryError, UsageError
 
 RUNNER = '[[runners]]\nname = "a"\nexecutor = "shell"\n'
 
-# what stands behind the estate (from line 8 on), the line, the key, and what the message says
+# the text after the estate (from line 8 on), the line, the key, and a part of the message
 MISTAKES = [
     ("[regitsry]\n", 8, "regitsry", 'unknown key; did you mean "registry"?'),
     ("[docker]\nsorce = 'distro'\n", 9, "docker.sorce", 'unknown key; did you mean "source"?'),
@@ -106,14 +106,16 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("more", "line", "key", "says"), MISTAKES, ids=[f"{m[2]}-{m[1]}-{i}" for i, m in enumerate(MISTAKES)]
+    ("more", "line", "key", "expected"), MISTAKES, ids=[f"{m[2]}-{m[1]}-{i}" for i, m in enumerate(MISTAKES)]
 )
-def test_mistake_names_its_place(write_estate: Callable[..., Path], more: str, line: int, key: str, says: str) -> None:
+def test_mistake_names_its_place(
+    write_estate: Callable[..., Path], more: str, line: int, key: str, expected: str
+) -> None:
     """The message has FILE:LINE: KEY: and what is expected."""
     path = write_estate(more)
     with pytest.raises(InventoryError) as caught:
         load([path])
-    messages = [text for text in caught.value.text.splitlines() if says in text]
+    messages = [text for text in caught.value.text.splitlines() if expected in text]
     assert messages, caught.value.text
     assert messages[0].startswith(f"{path}:{line}: {key}: ")
     assert caught.value.hint
@@ -129,17 +131,17 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), BROKEN)
-def test_broken_file(write: Callable[..., Path], text: str, says: str) -> None:
-    """A file that is no TOML, or no inventory, is refused with its place."""
+@pytest.mark.parametrize(("text", "expected"), BROKEN)
+def test_broken_file(write: Callable[..., Path], text: str, expected: str) -> None:
+    """A file that is not TOML, or not an inventory, is refused with the place."""
     path = write(text)
     with pytest.raises(InventoryError) as caught:
         load([path])
-    assert caught.value.text.startswith(f"{path}{says}")
+    assert caught.value.text.startswith(f"{path}{expected}")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is named, with the way to get one."""
+    """The message names a missing file and how to create one."""
     with pytest.raises(InventoryError, match=r"nothing\.toml: cannot be read: No such file") as caught:
         load([tmp_path / "nothing.toml"])
     assert "provision init" in caught.value.hint
@@ -154,7 +156,7 @@ def test_no_utf8(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_at_once_in_file_order(write_estate: Callable[..., Path]) -> None:
-    """Up to ten are told together, sorted by line, and the rest is counted."""
+    """Up to ten are reported at once, sorted by line; the rest is counted."""
     path = write_estate("[docker]\n" + "".join(f"wrong{n} = 1\n" for n in range(12)))
     with pytest.raises(InventoryError) as caught:
         load([path])
@@ -164,7 +166,7 @@ def test_all_mistakes_at_once_in_file_order(write_estate: Callable[..., Path]) -
 
 
 def test_a_mistake_of_many_hosts_is_told_once(write_estate: Callable[..., Path]) -> None:
-    """What stands at the top level and counts for all hosts gives one message."""
+    """A mistake at the top level, which affects all hosts, gives one message."""
     path = write_estate("[docker]\nwrong = 1\n[hosts.gitlab.firewall]\nenable = true\n")
     with pytest.raises(InventoryError) as caught:
         load([path])
@@ -172,7 +174,7 @@ def test_a_mistake_of_many_hosts_is_told_once(write_estate: Callable[..., Path])
 
 
 def test_place_is_the_file_that_brought_it(write: Callable[..., Path], write_estate: Callable[..., Path]) -> None:
-    """With several files the message names the one whose value counts."""
+    """With several files the message names the one whose value is used."""
     first = write_estate("[ssh]\nport = 22\n")
     second = write("# more\n[ssh]\nport = 0\n", "more.toml")
     with pytest.raises(InventoryError) as caught:
@@ -196,16 +198,16 @@ SETS = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "says"), SETS, ids=[s[0][0] for s in SETS])
-def test_mistake_on_the_command_line(write_estate: Callable[..., Path], overrides: list[str], says: str) -> None:
-    """A mistake in `--set` is told as such."""
+@pytest.mark.parametrize(("overrides", "expected"), SETS, ids=[s[0][0] for s in SETS])
+def test_mistake_on_the_command_line(write_estate: Callable[..., Path], overrides: list[str], expected: str) -> None:
+    """The message about a mistake in `--set` begins with `--set`."""
     with pytest.raises(UsageError) as caught:
         load([write_estate()], overrides)
-    assert caught.value.text.startswith(says)
+    assert caught.value.text.startswith(expected)
 
 
 def test_no_inventory_named() -> None:
-    """Without a file there is nothing to load."""
+    """Without a file the command is refused."""
     with pytest.raises(UsageError, match="no inventory is given"):
         load([])
 

@@ -27,7 +27,7 @@ ALTERNATIVE = re.compile(r"^#or: (.*)$", re.MULTILINE)
 
 
 def tables(model: type[Table]) -> set[type[Table]]:
-    """A model and all below it."""
+    """A table and all tables below it."""
     fields = model.model_fields.values()
     return {model}.union(*(tables(one) for field in fields for one in tables_in(field.annotation)))
 
@@ -38,14 +38,14 @@ FIELDS = [(model, key) for model in ALL for key in fields_of(model)]
 
 
 def test_example_loads() -> None:
-    """What is live in the example is a valid inventory."""
+    """The active lines of the example are a valid inventory."""
     inventory = load([EXAMPLE])
     assert [host.name for host in inventory.hosts] == ["gitlab", "runner-01", "runner-02"]
     assert inventory.warnings == ()
 
 
 def test_example_loads_uncommented(write: Callable[..., Path]) -> None:
-    """With every option switched on it still is one."""
+    """With all options active it is valid, too."""
     inventory = load([write(OPTION.sub("", EXAMPLE.read_text("utf-8")))])
     settings = inventory.hosts[0].settings
     assert [runner.name for runner in settings.all(Runner)] == ["docker-builder", "project-builder"]
@@ -53,7 +53,7 @@ def test_example_loads_uncommented(write: Callable[..., Path]) -> None:
 
 
 def test_alternatives_are_toml() -> None:
-    """What stands behind `#or:` can be pasted in."""
+    """The alternatives after `#or:` are valid TOML."""
     alternatives = ALTERNATIVE.findall(EXAMPLE.read_text("utf-8"))
     assert alternatives
     assert all(tomllib.loads(line) for line in alternatives)
@@ -68,14 +68,14 @@ def test_every_key_is_shown_and_described(model: type[Table], key: str) -> None:
 
 
 def test_documentation_names_every_table_and_key() -> None:
-    """docs/inventory.md names each key, but for those that are S3's and config.toml's own."""
+    """docs/inventory.md names each key, except those of the S3 driver and of config.toml."""
     text = (ROOT / "docs/inventory.md").read_text("utf-8")
     own = [key for model, key in FIELDS if model.__name__ not in ("S3", "Runner")]
     assert [key for key in own if key not in text] == []
 
 
 def test_schema_accepts_the_example() -> None:
-    """An editor has nothing to say against the example."""
+    """The example is valid according to the schema."""
     validator = jsonschema.Draft202012Validator(schema(TABLES))
     validator.check_schema(schema(TABLES))
     for text in (EXAMPLE.read_text("utf-8"), OPTION.sub("", EXAMPLE.read_text("utf-8"))):
@@ -96,12 +96,12 @@ WRONG = [
 
 @pytest.mark.parametrize("text", WRONG)
 def test_schema_refuses(text: str) -> None:
-    """An editor marks what `load` would refuse."""
+    """The schema refuses what `load` refuses."""
     assert list(jsonschema.Draft202012Validator(schema(TABLES)).iter_errors(tomllib.loads(text)))
 
 
 def test_schema_describes_itself() -> None:
-    """Descriptions are the docstrings, and nothing speaks of null."""
+    """Descriptions are the docstrings, and null occurs nowhere."""
     found = schema(TABLES)
     assert found["$defs"]["Docker"]["properties"]["source"]["description"].startswith(
         "docker.com: Docker's own packages"

@@ -1,4 +1,4 @@
-"""`--limit`: which hosts a pattern names."""
+"""`--limit`: the hosts that a pattern selects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHOSEN = [
 
 @pytest.mark.parametrize(("pattern", "hosts"), CHOSEN)
 def test_chosen(pattern: str, hosts: list[str]) -> None:
-    """Hosts come in the inventory's order, whatever the pattern's."""
+    """Hosts are in the inventory's order, not in the pattern's."""
     assert select(pattern, HOSTS, GROUPS) == hosts
 
 
@@ -46,9 +46,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "says"), REFUSED)
-def test_refused(pattern: str, says: str) -> None:
-    """What names nothing is an error, exclusions included: a misspelt one would run where it must not."""
+@pytest.mark.parametrize(("pattern", "expected"), REFUSED)
+def test_refused(pattern: str, expected: str) -> None:
+    """A part that matches nothing is an error. A misspelt exclusion would run on hosts that it should not."""
     with pytest.raises(UsageError) as caught:
         select(pattern, HOSTS, GROUPS)
-    assert says in caught.value.text
+    assert expected in caught.value.text

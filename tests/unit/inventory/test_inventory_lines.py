@@ -1,4 +1,4 @@
-"""On which line a key stands, in every way that TOML has to write one."""
+"""The line of a key, in every notation that TOML has."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LINES = {
 
 
 def test_lines() -> None:
-    """Every key path is found on its line, and no key where there is none."""
+    """Every key path has its line, and strings and comments have no keys."""
     found = lines_of(TEXT)
     assert {path: found.get(path) for path in LINES} == LINES
     assert not any("no" in path for path in found)

@@ -24,7 +24,7 @@ Estate = Callable[..., Inventory]
 
 
 def test_ranges_groups_and_addresses(estate: Estate) -> None:
-    """Ranges expand in order, address in step; groups come from the hosts that list them."""
+    """Ranges in names and addresses are expanded in order. Groups follow from the hosts that list them."""
     inventory = estate()
     assert [(host.name, host.address) for host in inventory.hosts] == [
         ("gitlab", "gitlab"),
@@ -37,7 +37,7 @@ def test_ranges_groups_and_addresses(estate: Estate) -> None:
 
 
 def test_defaults(estate: Estate) -> None:
-    """What is not said has the documented default; absent optional tables are None."""
+    """Absent keys have the documented defaults; absent optional tables are None."""
     settings = estate().hosts[0].settings
     assert (settings[Ssh].host_keys, settings[Ssh].become, settings[Ssh].connect_timeout) == ("strict", True, 10)
     assert (settings[Ssh].user, settings[Ssh].port, settings[Ssh].become_password) == (None, None, None)
@@ -106,7 +106,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize(("overrides", "user", "jump"), OVERRIDES)
 def test_set(write: Callable[..., Path], overrides: list[str], user: str, jump: str) -> None:
-    """`--set` is a layer above the files, with the same precedence inside."""
+    """`--set` wins over the files, and has the same precedence within itself."""
     host = load([write(LEVELS)], overrides).hosts[0]
     assert (host.settings[Ssh].user, host.settings[Ssh].proxy_jump) == (user, jump)
 
@@ -134,12 +134,12 @@ VALUES = [
 
 @pytest.mark.parametrize(("override", "read", "value"), VALUES, ids=[v[0].split("=")[0] for v in VALUES])
 def test_set_values(estate: Estate, override: str, read: Callable[[Settings], object], value: object) -> None:
-    """VALUE is TOML; what is no TOML is a string, and cannot smuggle in other keys."""
+    """VALUE is TOML. If it is not valid TOML it is a string, and it cannot add other keys."""
     assert read(estate(overrides=[override]).hosts[0].settings) == value
 
 
 def test_set_host_keys(estate: Estate) -> None:
-    """A host's own keys can be set, single hosts of a range and ranges included."""
+    """A host's own keys can be set, for single hosts of a range and for ranges."""
     inventory = estate(
         overrides=["hosts.runner-02.address=10.9.9.9", 'hosts."runner-[01:02]".groups=["runners", "big"]']
     )
@@ -150,7 +150,7 @@ def test_set_host_keys(estate: Estate) -> None:
 
 
 def test_files_merge(write: Callable[..., Path]) -> None:
-    """Later files win key by key; arrays of tables are replaced whole."""
+    """Later files win, key by key; arrays of tables are replaced as a whole."""
     one = write('[hosts.a]\n[docker]\nusers=["x"]\nversion="1"\n[[runners]]\nname="r"\nexecutor="shell"\n', "one.toml")
     two = write('[hosts.b]\n[docker]\nversion="2"\n[[runners]]\nname="s"\nexecutor="ssh"\n', "two.toml")
     inventory = load([one, two])
@@ -162,7 +162,7 @@ def test_files_merge(write: Callable[..., Path]) -> None:
 
 
 def test_paths_are_relative_to_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file's paths count from its own folder, those of `--set` from the current one; ~ is the home."""
+    """Paths are relative to the folder of their file, those of `--set` to the current folder; ~ is the home."""
     (tmp_path / "sub").mkdir()
     first, second = tmp_path / "a.toml", tmp_path / "sub/b.toml"
     first.write_text(
@@ -184,7 +184,7 @@ def test_paths_are_relative_to_their_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_equal_settings_are_one_object(estate: Estate) -> None:
-    """Hosts for which the same holds share validated settings; others do not."""
+    """Hosts with equal settings share one object; others do not."""
     gitlab, *runners = estate("[groups.runners.docker]\nsource='distro'\n").hosts
     assert len({id(host.settings) for host in runners}) == 1
     assert gitlab.settings is not runners[0].settings
@@ -192,7 +192,7 @@ def test_equal_settings_are_one_object(estate: Estate) -> None:
 
 
 def test_settings_are_frozen(estate: Estate) -> None:
-    """Nobody changes another host's settings by accident."""
+    """Settings cannot be changed: hosts share them."""
     with pytest.raises(ValueError, match="frozen"):
         estate().hosts[0].settings[Ssh].port = 1
 
@@ -242,6 +242,6 @@ def test_as_dict_is_json(estate: Estate) -> None:
 
 
 def test_start_up_is_quick(tmp_path: Path) -> None:
-    """`--help` does not pay for the inventory's tables: the command line alone imports no pydantic."""
+    """The command line alone does not import pydantic, so that `--help` is quick."""
     code = "import sys, provision.cli.run; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What the settings offer to tasks beyond their fields."""
+"""What the tables offer to tasks beside their fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URLS = [
 
 @pytest.mark.parametrize(("url", "host", "port", "name"), URLS)
 def test_registry_address(url: str, host: str, port: int, name: str) -> None:
-    """Host, port, and the name that images and certs.d folders bear."""
+    """Host, port, and the name in image references and in the path of certs.d."""
     registry = Tables([Registry]).settings({"registry": {"external_url": url}})[0].get(Registry)
     assert registry is not None
     parsed = registry.external_url
@@ -44,14 +44,14 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("written", "allow", "text"), ALLOWED)
 def test_allow(written: object, allow: Allow, text: str) -> None:
-    """An entry of firewall.allow becomes ports, protocol and sources, and reads as ufw writes it."""
+    """An entry of firewall.allow is parsed into ports, protocol and sources, and printed as ufw writes it."""
     parsed = Allow.parse(written)
     assert parsed == allow
     assert str(parsed) == text
 
 
 def test_runner_config_has_the_files_own_keys(estate: Callable[..., Inventory]) -> None:
-    """`config` holds what config.toml is to say, and nothing of the registration."""
+    """`config` has the keys of config.toml, and none of the registration."""
     settings = (
         estate(
             "[runner]\nversion='19.3.0'\nconcurrent=4\nlog_level='warn'\n"
@@ -84,14 +84,14 @@ SCOPES = [
 
 @pytest.mark.parametrize(("keys", "scope"), SCOPES)
 def test_runner_scope(keys: dict[str, object], scope: str) -> None:
-    """Whose runner it is follows from what is named."""
+    """The runner's type follows from project and group."""
     tree = {"runners": [{"name": "r", "executor": "shell", **keys}]}
     settings, problems = Tables([Runner]).settings(tree)
     assert ([one.scope for one in settings.all(Runner)], problems) == ([scope], [])
 
 
 def test_s3_parameters(estate: Callable[..., Inventory]) -> None:
-    """The driver gets what was given, no defaults of ours."""
+    """The driver gets the given keys, without defaults."""
     registry = (
         estate(
             "[registry]\nexternal_url='https://g'\n[registry.s3]\nregion='r'\nbucket='b'\npathstyle=true\nsecretkey={env='S'}\n"

@@ -1,4 +1,4 @@
-"""[projects]: the shapes of variables, what is secret, and mistakes with their places."""
+"""[projects]: the notations of variables, which are secret, and mistakes with their places."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def project(inventory: Inventory) -> Project:
 
 
 def test_shapes_of_a_variable(estate: Callable[..., Inventory]) -> None:
-    """A text, a secret, a table, an array of tables: each is one variable for each scope."""
+    """A string, a secret, a table, an array of tables: each gives one variable for each scope."""
     text = """
 PLAIN = "a"
 SECRET = { env = "HOME" }
@@ -47,7 +47,7 @@ SEVERAL = [{ value = "a", environment_scope = "production" }, { value = "b" }]
 
 @pytest.mark.parametrize("name", ["env", "file", "command", "prompt"])
 def test_a_variable_may_be_called_like_a_source_of_secrets(estate: Callable[..., Inventory], name: str) -> None:
-    """A table of one variable is a table of variables; so it is in the pipeline's."""
+    """A table with one variable named env is a table of variables; likewise in the pipeline."""
     found = project(
         estate(f'{VARIABLES}{name} = "x"\n{PIPELINE}[projects."group/name".pipeline.variables]\n{name} = "y"\n')
     )
@@ -57,14 +57,14 @@ def test_a_variable_may_be_called_like_a_source_of_secrets(estate: Callable[...,
 
 
 def test_what_is_masked_is_not_shown(estate: Callable[..., Inventory]) -> None:
-    """Nor what has a secret's name."""
+    """Values under secret-looking names are not shown either."""
     text = 'A = { value = "masked-value", masked = true }\nB = { value = "hidden-value", hidden = true }\nMY_TOKEN = "token-value"\n'
     shown = estate(VARIABLES + text).as_text()
     assert [word for word in ("masked-value", "hidden-value", "token-value") if word in shown] == []
 
 
 def test_its_local_file_is_beside_the_inventory(write_estate: Callable[..., Path]) -> None:
-    """As all paths on this machine."""
+    """It is relative to the inventory, like all local paths."""
     path = write_estate(f'{PIPELINE}path = "out/ci.yml"\n')
     found = project(load([path])).pipeline
     assert found is not None
@@ -120,13 +120,17 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("more", "line", "key", "says"), MISTAKES, ids=[f"{m[2]}-{i}" for i, m in enumerate(MISTAKES)])
-def test_mistake_names_its_place(write_estate: Callable[..., Path], more: str, line: int, key: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "line", "key", "expected"), MISTAKES, ids=[f"{m[2]}-{i}" for i, m in enumerate(MISTAKES)]
+)
+def test_mistake_names_its_place(
+    write_estate: Callable[..., Path], more: str, line: int, key: str, expected: str
+) -> None:
     """File, line, key and what is expected."""
     path = write_estate(more)
     with pytest.raises(InventoryError) as caught:
         load([path])
-    messages = [text for text in caught.value.text.splitlines() if says in text]
+    messages = [text for text in caught.value.text.splitlines() if expected in text]
     assert messages, caught.value.text
     assert messages[0].startswith(f"{path}:{line}: ")
     assert key in messages[0]

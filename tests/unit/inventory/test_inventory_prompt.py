@@ -26,13 +26,13 @@ except Exception as error:
 
 @pytest.fixture
 def asking(write_estate: Callable[..., Path]) -> list[str]:
-    """A program that asks for the sudo password and tells its length."""
+    """A program that prompts for the sudo password and prints its length."""
     path = write_estate("[ssh]\nbecome_password={prompt='sudo password'}\n")
     return [sys.executable, "-c", ASK, str(path)]
 
 
 def on_terminal(command: list[str], typed: bytes) -> str:
-    """Runs a command on a terminal of its own, types once it asks, and returns all that was to be seen."""
+    """Runs a command on a terminal of its own, types when it prompts, and returns the output."""
     process, terminal = pty.fork()
     if process == 0:
         os.execv(command[0], command)
@@ -40,7 +40,7 @@ def on_terminal(command: list[str], typed: bytes) -> str:
     while True:
         try:
             chunk = os.read(terminal, 4096)
-        except OSError:  # how Linux says that the other side is closed
+        except OSError:  # the other side is closed (Linux)
             break
         seen += chunk
         if typed and b"sudo password: " in seen:
@@ -52,7 +52,7 @@ def on_terminal(command: list[str], typed: bytes) -> str:
 
 
 def test_typed_secret_is_not_echoed(asking: list[str]) -> None:
-    """The question appears once, the answer is taken and not shown."""
+    """The prompt appears once; the answer is read and not shown."""
     seen = on_terminal(asking, b"typed-canary\n")
     assert "length 12 ***" in seen
     assert seen.count("sudo password: ") == 1
@@ -60,13 +60,13 @@ def test_typed_secret_is_not_echoed(asking: list[str]) -> None:
 
 
 def test_nothing_typed_on_the_terminal(asking: list[str]) -> None:
-    """An end of input is no secret."""
+    """The end of the input is an empty answer."""
     assert "InventoryError" in (seen := on_terminal(asking, b"\x04"))
     assert "nothing was typed" in seen
 
 
 def test_no_terminal(asking: list[str], tmp_path: Path) -> None:
-    """Without a terminal (cron, pipelines) it refuses with file, line and what to use instead."""
+    """Without a terminal (cron, pipelines) the message has file, line and the alternatives."""
     done = subprocess.run(
         asking, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=True
     )

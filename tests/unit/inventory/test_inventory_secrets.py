@@ -1,4 +1,4 @@
-"""Secrets: recognised anywhere, fetched late and once, never shown, and clear when they cannot be had."""
+"""Secrets: found in every table, fetched late and once, never shown; a clear message when that fails."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_command(estate: Estate, tmp_path: Path) -> None:
 
 
 def test_prompt_is_asked_once(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal prompts give one question, from many threads too."""
+    """Equal prompts are asked once, from several threads too."""
     asked: list[str] = []
 
     def ask(text: str) -> str:
@@ -107,11 +107,11 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize(("source", "says", "hint"), FAILING)
+@pytest.mark.parametrize(("source", "expected", "hint"), FAILING)
 def test_missing_secret(
-    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str, hint: str
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: str, hint: str
 ) -> None:
-    """What cannot be had is told with file, line, key and what to do; loading alone asks for nothing."""
+    """A secret that cannot be fetched: file, line, key and what to do. Loading fetches nothing."""
     monkeypatch.setenv("T_EMPTY", "")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
@@ -119,12 +119,12 @@ def test_missing_secret(
     with pytest.raises(InventoryError) as caught:
         token(inventory).resolve()
     assert caught.value.text.startswith(f"{tmp_path}/inventory.toml:11: runners[0].token: ")
-    assert says in caught.value.text
+    assert expected in caught.value.text
     assert hint in caught.value.hint
 
 
 def test_failing_command_is_masked(estate: Estate) -> None:
-    """A secret that a program prints while it fails is blanked, and no traceback holds it."""
+    """A secret in the output of a failed program is masked, and no traceback contains it."""
     known = Secret("canary-in-stderr")
     source = token(estate(RUNNER + f"token={{command=['sh','-c','echo {known.reveal()} >&2; exit 1']}}\n"))
     with pytest.raises(InventoryError) as caught:
@@ -134,14 +134,14 @@ def test_failing_command_is_masked(estate: Estate) -> None:
 
 
 def test_nothing_typed(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty answer is no secret."""
+    """An empty answer is refused."""
     monkeypatch.setattr(PROMPT, lambda _: "")
     with pytest.raises(InventoryError, match="nothing was typed"):
         token(estate(RUNNER + "token={prompt='Token'}\n")).resolve()
 
 
 def test_secrets_in_free_form_tables(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are recognised in gitlab.rb settings, daemon.json and below [[runners]], and resolved in place."""
+    """They are found in gitlab.rb settings, daemon.json and below [[runners]], and resolved in place."""
     settings = (
         estate(
             "[gitlab.settings.gitlab_rails]\nsmtp_password={env='T_ENV'}\nsmtp_port=25\nldap=[{bind={env='T_ENV'}}]\n"
@@ -175,7 +175,7 @@ NO_SECRETS = [
 
 @pytest.mark.parametrize(("more", "read", "value"), NO_SECRETS)
 def test_no_secret(estate: Estate, more: str, read: Callable[[object], object], value: object) -> None:
-    """Tables that only look a little like one stay tables."""
+    """Tables that are similar to a secret's source stay tables."""
     assert read(estate(more).hosts[0].settings) == value
 
 
@@ -201,7 +201,7 @@ def test_secret_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_names(name: str) -> None:
-    """Names that only look like it are no secrets: blanking a path everywhere would hide too much."""
+    """Similar names are not secret: masking a path everywhere would hide too much."""
     assert not is_secret_name(name)
 
 
@@ -221,7 +221,7 @@ def test_no_warning_without_plain_secrets(write_estate: Callable[..., Path]) -> 
 
 
 def test_nothing_is_shown(estate: Estate) -> None:
-    """Neither repr, str, dumps, text and JSON forms nor pickles hold a plain secret."""
+    """Neither repr, str, text, JSON nor pickles contain a secret."""
     inventory = estate(RUNNER + "token='show-canary'\n[ssh]\nbecome_password={prompt='Sudo'}\n")
     settings = inventory.hosts[0].settings
     shown = [repr(settings), str(settings), str(settings_dict(settings)), inventory.as_text(), str(inventory.as_dict())]
@@ -232,7 +232,7 @@ def test_nothing_is_shown(estate: Estate) -> None:
 
 
 def test_set_can_name_a_secret(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the command line names where a secret comes from; a missing one is told as such."""
+    """The command line can name the source of a secret, too; the message about a missing one begins with `--set`."""
     source = estate(overrides=["gitlab.api_token={env='T_SET'}"]).hosts[0].settings.get(Gitlab)
     assert source is not None
     assert source.api_token is not None
@@ -242,7 +242,7 @@ def test_set_can_name_a_secret(estate: Estate, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_warning_for_a_secret_on_the_command_line(estate: Estate) -> None:
-    """A secret typed behind `--set` can be seen by others: the warning names its key."""
+    """A secret as text in `--set` is visible to other users: the warning names its key."""
     (warning,) = estate(overrides=["gitlab.api_token=glpat-canary"]).warnings
     assert warning.startswith("--set gitlab.api_token: visible in the process list and the shell's history")
     assert "canary" not in warning

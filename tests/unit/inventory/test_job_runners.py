@@ -1,4 +1,4 @@
-"""Which runners of the inventory take a pipeline's jobs, and whether they can build as wanted."""
+"""Which runners of the inventory take a pipeline's jobs, and whether they can build."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FITTING = {
 
 @pytest.mark.parametrize("build", FITTING)
 def test_what_fits(build: str) -> None:
-    """As the documentation of GitLab has it; services alone may be privileged, too; what cannot be told is let pass."""
+    """As in GitLab's documentation. Privileged services suffice; kubernetes runners are not checked."""
     check_runners("x", pipeline(build), [runner(**FITTING[build])], named=True)
     check_runners("x", pipeline(build), [], named=True)
     check_runners("x", pipeline(build), [runner(executor="kubernetes")], named=True)
@@ -56,7 +56,7 @@ def test_what_fits(build: str) -> None:
     ],
 )
 def test_what_does_not_fit(build: str, found: Runner, words: str) -> None:
-    """Which runner, why, and what it takes."""
+    """The message names the runner, the reason and the required settings."""
     with pytest.raises(UsageError) as caught:
         check_runners('projects."g/p".pipeline', pipeline(build), [found], named=True)
     assert caught.value.text.startswith(
@@ -67,7 +67,7 @@ def test_what_does_not_fit(build: str, found: Runner, words: str) -> None:
 
 
 def test_one_of_several() -> None:
-    """Those that the project names must all fit; of others one is enough, since tags decide."""
+    """All runners that the project names must be able to build; of others one suffices, as tags decide."""
     fits, not_so = runner("good", **FITTING["dind"]), runner("bad")
     check_runners("x", pipeline(), [fits, not_so], named=False)
     with pytest.raises(UsageError, match="bad is not privileged"):
@@ -75,7 +75,7 @@ def test_one_of_several() -> None:
 
 
 def test_tags_choose() -> None:
-    """A runner that takes none of the jobs need not fit; one must take them."""
+    """A runner that takes none of the jobs is not checked; one must take them."""
     tagged, other = runner("good", labels=("dind",), **FITTING["dind"]), runner("bad", labels=("small",))
     check_runners("x", pipeline(labels=("dind",)), [tagged, other], named=True)
     with pytest.raises(UsageError, match=r"no runner of the project takes jobs with the tags \['big'\]: good, bad"):
@@ -85,7 +85,7 @@ def test_tags_choose() -> None:
 
 
 def test_tags_by_default() -> None:
-    """What all of the runners have, where none takes jobs without tags."""
+    """The tags that all runners have, if none takes jobs without tags."""
     one, two = runner(labels=("docker", "big")), runner(labels=("docker", "small"))
     assert job_tags(pipeline(), [one, two]) == ("docker",)
     assert job_tags(pipeline(), [one, runner()]) == ()
@@ -95,7 +95,7 @@ def test_tags_by_default() -> None:
 
 
 def test_the_runners_of_a_project() -> None:
-    """Those that a project names; all where it names none."""
+    """Those that the project names, or all when it names none."""
     one, two = runner("one"), runner("two")
     assert Project(
         runners=(

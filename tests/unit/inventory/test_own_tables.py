@@ -22,7 +22,7 @@ from provision.url import Url
 
 
 class Scrape(Table):
-    """Who may scrape."""
+    """The scraper."""
 
     source: str = "any"
     """An address or a network."""
@@ -82,7 +82,7 @@ class Alerts(Table, optional=True):
     """Alerts."""
 
     to: str = "root"
-    """Who is told."""
+    """The recipient."""
 
 
 TABLES = Tables([Docker, Registry, NodeExporter, Probe, Dashboard, Alerts])
@@ -95,7 +95,7 @@ def read(write: Write, text: str, *overrides: str) -> Host:
 
 
 def test_names_and_optional_tables() -> None:
-    """The name is the class's; a table is optional when a key has no default, or when it says so."""
+    """The name follows from the class. A table is optional when a key has no default, or by its class option."""
     assert [options_of(one).brackets for one in TABLES][2:] == [
         *("[node_exporter]", "[[probes]]", "[dashboards.NAME]", "[alerts]")
     ]
@@ -112,7 +112,7 @@ def test_defaults(write: Write) -> None:
 
 
 def test_values(write: Write) -> None:
-    """Paths, URLs, secrets and arrays are what the fields say, wherever the table stands."""
+    """Paths, URLs, secrets and arrays follow from the fields, on every level."""
     text = """
 [node_exporter]
 collectors = ["systemd"]
@@ -150,7 +150,7 @@ version = "2"
     assert host.settings[Alerts].to == "root"
 
 
-# what stands from line 3 on, the line, the key, and what the message says
+# the text from line 3 on, the line, the key, and a part of the message
 MISTAKES = [
     ("[node_exporter]\nprot = 1\n", 4, "node_exporter.prot", 'unknown key; did you mean "port"?'),
     ("[node_exportr]\nport = 1\n", 3, "node_exportr", 'unknown key; did you mean "node_exporter"?'),
@@ -170,23 +170,23 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line", "key", "says"), MISTAKES)
-def test_mistakes_name_file_line_and_key(write: Write, text: str, line: int, key: str, says: str) -> None:
-    """As those of shipped tables do."""
+@pytest.mark.parametrize(("text", "line", "key", "expected"), MISTAKES)
+def test_mistakes_name_file_line_and_key(write: Write, text: str, line: int, key: str, expected: str) -> None:
+    """The messages are those of shipped tables."""
     with pytest.raises(InventoryError) as caught:
         read(write, text)
     assert f"inventory.toml:{line}: {key}: " in caught.value.text
-    assert says in caught.value.text
+    assert expected in caught.value.text
 
 
 def test_a_mistake_on_the_command_line(write: Write) -> None:
-    """Is told as such."""
+    """The message begins with `--set`."""
     with pytest.raises(InventoryError, match=r'--set: node_exporter\.prot: unknown key; did you mean "port"\?'):
         read(write, "", "node_exporter.prot=1")
 
 
 def test_secrets_are_masked(write: Write) -> None:
-    """Those that a field declares, and texts under a key that is named like one."""
+    """Secrets by the field's type, and strings under secret-looking keys."""
 
     class Backup(Table):
         """Backups."""
@@ -200,7 +200,7 @@ def test_secrets_are_masked(write: Write) -> None:
 
 
 def test_two_classes_with_one_name_are_refused() -> None:
-    """Naming both and their files; the same class may be registered twice."""
+    """The message names both classes and files. One class may be registered several times."""
 
     class Another(Table, name="node_exporter"):
         """Another one."""
@@ -224,7 +224,7 @@ def test_names_that_mean_something_else_are_refused() -> None:
 
 
 def test_tables_are_read_as_they_are_written(write: Write) -> None:
-    """A table that no task registers, and the wrong way to read one, are faults of the task."""
+    """Reading an unregistered table, or in the wrong way, is an error of the task."""
     settings = read(write, "").settings
     with pytest.raises(TypeError, match=r"Probe is written \[\[probes\]\]"):
         settings[Probe]
@@ -233,7 +233,7 @@ def test_tables_are_read_as_they_are_written(write: Write) -> None:
 
 
 def test_the_schema_has_them() -> None:
-    """With the docstrings; keys of arrays are required, those of other tables may come from a group or host."""
+    """It has the docstrings. Only keys of arrays are required: others may come from a group or host."""
     found = schema(TABLES)
     validator = jsonschema.Draft202012Validator(found)
     assert not list(validator.iter_errors(tomllib.loads("[hosts.a.node_exporter]\nport = 1\n[dashboards.x]\n")))
@@ -243,7 +243,7 @@ def test_the_schema_has_them() -> None:
 
 
 def test_it_is_explained() -> None:
-    """Keys with type, default and docstring; the tables in it after it."""
+    """Keys with type, default and docstring, then the tables in it."""
     assert "  [node_exporter]    Prometheus's exporter of host metrics.\n" in table_list(TABLES)
     found = find_table(TABLES, "node_exporter")
     assert found is not None

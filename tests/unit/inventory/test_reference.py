@@ -1,4 +1,4 @@
-"""Image references: what the grammar takes, and what it says of the rest."""
+"""Image references: what the grammar accepts, and the messages for the rest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("text", "domain", "path", "tag", "digest"), GOOD)
 def test_good(text: str, domain: str, path: str, tag: str, digest: str) -> None:
-    """Taken apart, and put together again as it was."""
+    """Parsing and formatting give the same text."""
     assert parse(text) == Reference(domain, path, tag, digest)
     assert str(parse(text)) == text
 
@@ -69,7 +69,7 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "why"), BAD)
 def test_bad(text: str, why: str) -> None:
-    """Refused, with what is expected."""
+    """Each is refused with what is expected."""
     with pytest.raises(ValueError, match=r"expected|images are|at most|are an image") as refusal:
         parse(text)
     assert why in str(refusal.value)
@@ -77,7 +77,7 @@ def test_bad(text: str, why: str) -> None:
 
 @pytest.mark.parametrize(("text", "why"), [("a/b:1", 'write tags = ["1"]'), (f"a/b@{SHA}", "without a digest")])
 def test_a_name_has_neither_tag_nor_digest(text: str, why: str) -> None:
-    """Tags have a key of their own."""
+    """A name with a tag is refused: tags have their own key."""
     with pytest.raises(ValueError, match="expected") as refusal:
         parse_name(text)
     assert why in str(refusal.value)
@@ -97,7 +97,7 @@ HUB = [
 
 @pytest.mark.parametrize(("text", "why"), HUB)
 def test_docker_hubs_rules_for_pushing(text: str, why: str) -> None:
-    """Docker Hub asks for more than the grammar; other registries don't."""
+    """Docker Hub has additional rules; other registries do not."""
     if not why:
         check_hub_push(parse(text))
         return
@@ -115,5 +115,5 @@ PLACES = [
 
 @pytest.mark.parametrize(("text", "full"), PLACES)
 def test_the_own_registry_is_where_no_other_is_named(text: str, full: str) -> None:
-    """Docker Hub's official images are in its library."""
+    """Docker Hub's official images get `library/`."""
     assert str(parse(text).at("gitlab.example.com:5555")) == full

@@ -1,4 +1,4 @@
-"""What a task wants of a host, by inventory."""
+"""The resources of a task, by inventory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wants(tmp_path: Path) -> Wants:
 
 @pytest.fixture
 def estate(tmp_path: Path, serve: Callable[..., Any], reply: Any) -> Iterator[Estate]:
-    """GitLab on loopback, and a host that remembers."""
+    """GitLab on loopback, and a host with a state.json."""
     (tmp_path / "gitlab").mkdir()
     with gitlab(tmp_path / "gitlab", SEED) as behind:
         yield Estate(tmp_path, behind, serve, reply)

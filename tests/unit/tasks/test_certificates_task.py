@@ -1,4 +1,4 @@
-"""The task `certificates`, and what gitlab.rb says of the registry's certificate: which way leads to which resources."""
+"""The task `certificates`, and the settings of gitlab.rb for the registry's certificate."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kinds(host: Host) -> list[str]:
 
 
 def test_without_a_word_files_are_where_gitlab_looks(host: Make) -> None:
-    """Looked at, compared with what is served, and no CA is trusted (any more)."""
+    """The default files are checked and compared with the served certificate; a CA of earlier runs is removed."""
     trust, pair, served = certificates.resources(host())
     assert trust == TrustedCa("registry", b"")
     assert pair == CertificatePair(f"/etc/gitlab/ssl/{NAME}.crt", f"/etc/gitlab/ssl/{NAME}.key", NAME)
@@ -59,14 +59,14 @@ def test_without_a_word_files_are_where_gitlab_looks(host: Make) -> None:
 
 
 def test_a_registry_without_tls_has_none(host: Make) -> None:
-    """Nothing to look at, nothing in gitlab.rb."""
+    """Only an earlier CA is removed; gitlab.rb has no settings."""
     plain = host(url=f"http://{NAME}")
     assert kinds(plain) == ["TrustedCa"]
     assert certificate_settings(plain) == {}
 
 
 def test_files_on_the_host(host: Make) -> None:
-    """As they are named; gitlab.rb says so."""
+    """The given paths are checked, and are in gitlab.rb."""
     own = host('fullchain = "/a/chain.pem"\nkey = "/a/key.pem"')
     assert kinds(own) == ["TrustedCa", "CertificatePair", "ServedCertificate"]
     assert certificate_settings(own) == {
@@ -76,7 +76,7 @@ def test_files_on_the_host(host: Make) -> None:
 
 
 def test_files_from_here(host: Make, tmp_path: Path) -> None:
-    """Both travel together; the CA goes along."""
+    """Both files are uploaded by one resource, and the CA is trusted."""
     pair = CA.issue([NAME], [])
     for name, text in {"chain.pem": pair.fullchain, "key.pem": pair.key, "ca.pem": CA.certificate}.items():
         (tmp_path / name).write_text(text)
@@ -101,7 +101,7 @@ def test_files_from_here(host: Make, tmp_path: Path) -> None:
 def test_unfit_files_end_the_run_before_it_begins(
     host: Make, tmp_path: Path, names: tuple[str, ...], days: int, start: int, reason: str
 ) -> None:
-    """Told with both files' names."""
+    """The message names both files."""
     pair = CA.issue(list(names), [], days=days, start=start)
     (tmp_path / "chain.pem").write_text(pair.fullchain)
     (tmp_path / "key.pem").write_text(pair.key)
@@ -112,13 +112,13 @@ def test_unfit_files_end_the_run_before_it_begins(
 
 
 def test_a_file_that_is_missing_here(host: Make) -> None:
-    """Said at once, with its path."""
+    """The message has the path."""
     with pytest.raises(UsageError, match=r"nowhere\.pem"):
         certificates.resources(host('local_fullchain = "nowhere.pem"\nlocal_key = "nowhere.pem"'))
 
 
 def test_certbot(host: Make) -> None:
-    """Package, hooks that can be run, certificate, timer; GitLab is told where certbot keeps it."""
+    """Package, executable hooks, certificate and timer; gitlab.rb has certbot's paths."""
     certbot = host('acme = { client = "certbot", email = "ops@example.com" }')
     assert kinds(certbot) == [
         *("TrustedCa", "Packages", "File", "File", "File"),
@@ -134,7 +134,7 @@ def test_certbot(host: Make) -> None:
 
 
 def test_another_directory(host: Make) -> None:
-    """A private authority, a staging server."""
+    """Another ACME authority can be given."""
     acme = certificates.resources(
         host('acme = { client = "certbot", email = "a@b.c", directory = "https://acme.example.com/dir" }')
     )[5]
@@ -143,7 +143,7 @@ def test_another_directory(host: Make) -> None:
 
 
 def test_omnibus_asks_by_itself(host: Make) -> None:
-    """One certificate for GitLab's name and the registry's, called by the first; nothing is uploaded or fetched by us."""
+    """One certificate for both names, in files named after GitLab's; nothing is uploaded."""
     omnibus = host('acme = { client = "omnibus", email = "ops@example.com" }')
     assert kinds(omnibus) == ["TrustedCa", "CertificatePair", "ServedCertificate"]
     pair = certificates.resources(omnibus)[1]
@@ -159,13 +159,13 @@ def test_omnibus_asks_by_itself(host: Make) -> None:
 
 
 def test_omnibus_with_one_name(host: Make) -> None:
-    """The registry on GitLab's own name needs no other."""
+    """A registry under GitLab's own name needs no additional name."""
     same = host('acme = { client = "omnibus", email = "a@b.c" }', url="https://gitlab.example.com:5555")
     assert ("letsencrypt", "alt_names") not in certificate_settings(same)
 
 
 def test_one_setting_in_two_places_is_refused(host: Make) -> None:
-    """[gitlab.settings] and acme would take turns at gitlab.rb."""
+    """Settings of [gitlab.settings] that acme sets, too, are refused."""
     both = host('acme = { client = "omnibus", email = "a@b.c" }', settings="letsencrypt.enable = false")
     with pytest.raises(UsageError, match=r"gitlab\.settings\.letsencrypt\.enable: registry\.certificate\.acme sets it"):
         certificate_settings(both)
@@ -182,7 +182,7 @@ def test_one_setting_in_two_places_is_refused(host: Make) -> None:
     ],
 )
 def test_wrong_tables_are_told(host: Make, certificate: str, text: str) -> None:
-    """Each with its place, before anything is contacted."""
+    """Each is reported with its place, before a host is contacted."""
     with pytest.raises(InventoryError, match="acme") as caught:
         host(certificate)
     assert text in caught.value.text

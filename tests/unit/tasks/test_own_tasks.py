@@ -1,4 +1,4 @@
-"""Tasks with settings of their own: how the function is called, and what the catalogue makes of its tables."""
+"""Tasks with settings tables: how the function is called, and how the catalogue registers the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Banner(Table):
     """A banner."""
 
     text: str
-    """What it says."""
+    """The text."""
 
 
 class Port(Table, name="ports", occurs="array"):
@@ -41,7 +41,7 @@ def banner(host: Host, wanted: Banner) -> Iterator[Resource]:
 
 
 def test_the_function_is_given_its_table() -> None:
-    """And the host."""
+    """The function gets the host and the table."""
     assert banner.resources(host(Banner(text="hello"))) == (File("/etc/banner", "web1: hello"),)
 
 
@@ -52,7 +52,7 @@ def test_without_its_optional_table_there_is_nothing_to_do() -> None:
 
 
 def test_where_is_asked_as_well() -> None:
-    """For a host that has the table."""
+    """`where` is evaluated for hosts that have the table."""
 
     @task(settings=Banner, where=lambda host: host.name == "web2")
     def elsewhere(host: Host, wanted: Banner) -> Iterator[Resource]:
@@ -63,7 +63,7 @@ def test_where_is_asked_as_well() -> None:
 
 
 def test_a_table_that_may_stand_several_times_is_no_settings() -> None:
-    """It belongs into `uses`."""
+    """It belongs in `uses`."""
     with pytest.raises(TypeError, match=r"settings=Port: \[\[ports\]\] may occur several times; name it in uses="):
         task(settings=Port)
 
@@ -92,10 +92,10 @@ def test_two_playbooks_with_one_table_are_refused(tmp_path: Path) -> None:
 
 
 class Point(importlib.metadata.EntryPoint):
-    """An entry point that gives what it was made for."""
+    """An entry point of this module."""
 
     def load(self) -> Any:
-        """The object; an error is raised."""
+        """The object with this name; an exception is raised."""
         found = globals()[self.value]
         if isinstance(found, Exception):
             raise found
@@ -114,7 +114,7 @@ BROKEN = ImportError("no module named x")
     ],
 )
 def test_tasks_of_other_distributions(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
-    """They come by an entry point, with their tables; one that is broken is named."""
+    """They are found by an entry point, with their tables. The message names a broken one."""
     points = [Point("banner", value, "provision.tasks")]
     monkeypatch.setattr("provision.engine.catalogue.entry_points", lambda **_: points)
     if message:

@@ -30,7 +30,7 @@ def requests(estate: Estate) -> list[dict[str, str]]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Path]:
-    """A template folder of the user's, in force; the folder with pipelines in it."""
+    """The folder for the user's own pipeline templates."""
     folder = tmp_path / "templates/pipelines"
     folder.mkdir(parents=True)
     templating.use_templates_of([folder.parent])
@@ -39,10 +39,10 @@ def own(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestCommit:
-    """To a branch."""
+    """The file is committed to a branch."""
 
     def test_bare(self, estate: Estate) -> None:
-        """An empty repository: linted, committed, seen again; the diff is the file."""
+        """An empty repository: the file is linted and committed; the diff is the whole file."""
         report = estate.run("pipeline", TEXT)
         assert (report.code, report.summaries) == (0, [COMMIT])
         assert estate.asked == [
@@ -56,7 +56,7 @@ class TestCommit:
         assert "-c 'npm test'" in estate.committed()
 
     def test_converged(self, estate: Estate) -> None:
-        """Not asked again, unless it is named."""
+        """GitLab is asked again only when the task is named."""
         estate.run("pipeline", TEXT)
         again = estate.run("pipeline", TEXT)
         assert (again.summaries, again.messages, estate.asked) == ([], [], [])
@@ -65,7 +65,7 @@ class TestCommit:
         assert estate.asked == ["GET /projects/root%2Fhello", f"GET /projects/{FILE}"]
 
     def test_what_is_there_is_the_wanted_one(self, estate: Estate) -> None:
-        """Committed by hand: remembered, no change."""
+        """A file that is equal already is recorded without a change."""
         estate.run("pipeline", TEXT)
         estate.forget()
         report = estate.run("pipeline", TEXT)
@@ -73,7 +73,7 @@ class TestCommit:
         assert list(estate.records("pipeline")) == ["gitlab pipeline/root/hello"]
 
     def test_drift_by_hand(self, estate: Estate) -> None:
-        """Somebody edited it: put right when it is named, with what was theirs in the diff."""
+        """An edited file is replaced when the task is named; the diff shows the edit."""
         estate.run("pipeline", TEXT)
         estate.commit("theirs: {script: [x]}\n")
         report = estate.run("pipeline", TEXT, named="pipeline")
@@ -83,13 +83,13 @@ class TestCommit:
         assert "npm test" in estate.committed()
 
     def test_check_mode(self, estate: Estate) -> None:
-        """Looks and lints, and commits nothing."""
+        """Check mode lints the file and commits nothing."""
         report = estate.run("pipeline", TEXT, check=True)
         assert report.summaries == [COMMIT]
         assert (estate.committed(), estate.state) == ("", {})
 
     def test_another_branch(self, estate: Estate) -> None:
-        """Made from the default branch where it is new."""
+        """A new branch is created from the default branch."""
         estate.commit("hello\n", "README.md")
         text = f'{TEXT}branch = "ci"\n'
         report = estate.run("pipeline", text)
@@ -99,7 +99,7 @@ class TestCommit:
 
     @pytest.mark.parametrize("same", [True, False])
     def test_another_branch_of_one_that_has_a_pipeline(self, estate: Estate, same: bool) -> None:
-        """The file is changed there, from what the default branch has; that one stays."""
+        """The file is changed on that branch; the default branch stays unchanged."""
         estate.run("pipeline", TEXT)
         text = f'{TEXT}branch = "ci"\n'.replace("npm test", "npm test" if same else "npm run other")
         assert estate.run("pipeline", text).summaries == [COMMIT.replace("main", "ci")]
@@ -107,7 +107,7 @@ class TestCommit:
         assert "npm test" in estate.committed()
 
     def test_the_project_keeps_it_elsewhere(self, estate: Estate) -> None:
-        """ci_config_path is honoured; one that is no path is refused."""
+        """ci_config_path is used; one that is not a path is refused."""
         estate.ask("PUT", estate.project, ci_config_path="ci/main.yml")
         assert estate.run("pipeline", TEXT).summaries == [COMMIT.replace(".gitlab-ci.yml", "ci/main.yml")]
         assert "npm test" in estate.committed(path="ci/main.yml")
@@ -118,7 +118,7 @@ class TestCommit:
 
     @pytest.mark.parametrize("first", [True, False])
     def test_a_lost_race(self, estate: Estate, first: bool) -> None:
-        """Somebody committed between the look and our commit: not overwritten unseen; looked at again, then committed."""
+        """A commit between observation and change is observed again before the file is committed."""
         if not first:
             estate.commit("before: {script: [x]}\n")
         done: list[int] = []
@@ -136,7 +136,7 @@ class TestCommit:
         assert "npm test" in estate.committed()
 
     def test_races_without_end(self, estate: Estate) -> None:
-        """Given up after a few, with the reason; theirs stays."""
+        """After a few attempts the task fails with the reason; the other commit stays."""
         count: list[int] = []
 
         def meddle(method: str, path: str) -> None:
@@ -151,7 +151,7 @@ class TestCommit:
         assert estate.state == {}
 
     def test_a_protected_branch(self, estate: Estate) -> None:
-        """GitLab's reason, and the way out."""
+        """The message has GitLab's reason, and the hint a solution."""
         body = {"message": "You are not allowed to push into this branch"}
         estate.faults({"method": "POST", "path": "*/repository/files/*", "status": 400, "body": body})
         report = estate.run("pipeline", TEXT)
@@ -161,10 +161,10 @@ class TestCommit:
 
 
 class TestMergeRequest:
-    """To a branch of ours, to be merged by somebody."""
+    """With merge_request the file is committed to our branch."""
 
     def test_its_life(self, estate: Estate) -> None:
-        """Opened once, updated when the wish changes, said to wait, converged once merged."""
+        """It is opened once, updated when the settings change, and converged after the merge."""
         estate.commit("hello\n", "README.md")
         assert estate.run("pipeline", MERGE).summaries == [OPEN]
         (opened,) = requests(estate)
@@ -188,7 +188,7 @@ class TestMergeRequest:
         assert estate.run("pipeline", other, named="pipeline").summaries == []
 
     def test_a_stale_branch(self, estate: Estate) -> None:
-        """Left by an earlier one: made anew from today's target."""
+        """A branch of an earlier request is created again from the target branch."""
         estate.commit("old\n", "README.md")
         estate.ask(
             "POST", f"{estate.project}/repository/files/README.txt", branch="provision/pipeline", start_branch="main",
@@ -200,7 +200,7 @@ class TestMergeRequest:
         assert estate.committed("provision/pipeline", "README.txt") == ""
 
     def test_killed_before_the_request(self, estate: Estate) -> None:
-        """The branch is there and the request is not: the next run opens it."""
+        """When a run was killed after the commit, the next run opens the request."""
         estate.commit("hello\n", "README.md")
         estate.faults({"method": "POST", "path": "*/merge_requests", "status": 500, "times": 1})
         assert estate.run("pipeline", MERGE).code == 1
@@ -208,7 +208,7 @@ class TestMergeRequest:
         assert len(requests(estate)) == 1
 
     def test_nothing_to_merge_into(self, estate: Estate) -> None:
-        """An empty repository; a branch that is not there."""
+        """An empty repository and a missing branch are refused."""
         report = estate.run("pipeline", MERGE)
         assert "its repository is empty, so there is nothing to merge the pipeline into" in report.error.text
         estate.commit("hello\n", "README.md")
@@ -217,10 +217,10 @@ class TestMergeRequest:
 
 
 class TestRefused:
-    """One message each, and nothing is committed."""
+    """Each gives one message, and nothing is committed."""
 
     def test_a_lint_error(self, estate: Estate, own: Path) -> None:
-        """GitLab's own words, in check mode too."""
+        """The message has the lint's errors, in check mode too."""
         (own / "mine.gitlab-ci.yml.j2").write_text("build:\n  stage: nowhere\n  scrpt: [make]\n")
         text = f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n'
         for check in (True, False):
@@ -232,7 +232,7 @@ class TestRefused:
         assert (estate.committed(), estate.state) == ("", {})
 
     def test_no_yaml(self, estate: Estate, own: Path) -> None:
-        """The place is report."""
+        """The message has the place."""
         (own / "mine.gitlab-ci.yml.j2").write_text("build: [\n")
         report = estate.run("pipeline", f'[projects."{PROJECT}".pipeline]\ntemplate = "mine"\n')
         assert "line 2" in report.error.text
@@ -240,7 +240,7 @@ class TestRefused:
     @pytest.mark.parametrize(("status", "hint"), [(401, "gitlab.api_token"), (403, "owner"), (502, "gitlab-ctl tail")])
     @pytest.mark.parametrize("place", ["/api/v4/projects/root%2Fhello", "*/ci/lint", "*/repository/files/*"])
     def test_gitlab_refuses(self, estate: Estate, status: int, hint: str, place: str) -> None:
-        """At each step."""
+        """At each request."""
         estate.faults({"path": place, "status": status})
         report = estate.run("pipeline", TEXT)
         assert (report.code, report.summaries, estate.state) == (1, [], {})
@@ -248,18 +248,18 @@ class TestRefused:
         assert hint in report.error.hint
 
     def test_no_such_project(self, estate: Estate) -> None:
-        """None is made."""
+        """No project is created."""
         report = estate.run("pipeline", TEXT.replace("hello", "helo"))
         assert "the project does not exist, or gitlab.api_token may not see it" in report.error.text
 
     def test_gitlab_is_not_reached(self, estate: Estate) -> None:
-        """Foreseen in check mode; else a failed run."""
+        """Check mode only reports it; a run fails."""
         assert estate.run("pipeline", TEXT, check=True, url="http://127.0.0.1:9").code == 0
         assert "cannot be reached" in estate.run("pipeline", TEXT, url="http://127.0.0.1:9").error.text
 
 
 def validate(estate: Estate, text: str) -> None:
-    """What is checked before any host is contacted, where the user named the task."""
+    """Input that is checked before a host is contacted, when the task is named."""
     for one in estate.resources("pipeline", text):
         one.validate()
 
@@ -268,7 +268,7 @@ class TestBadInput:
     """Told before anything is contacted."""
 
     def test_an_unknown_template(self, estate: Estate) -> None:
-        """The nearest is named."""
+        """The message names the nearest one."""
         with pytest.raises(
             UsageError, match="no template has the name 'registri'; did you mean \"registry\""
         ) as caught:
@@ -277,7 +277,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize(("template", "missing"), [("registry", "test"), ("dockerhub", "image")])
     def test_what_a_template_needs(self, estate: Estate, template: str, missing: str) -> None:
-        """By the inventory's own key."""
+        """The message has the inventory's key."""
         with pytest.raises(
             UsageError,
             match=rf"pipeline\.{missing} is missing: the template pipelines/{template}\.gitlab-ci\.yml\.j2 needs it",
@@ -285,20 +285,20 @@ class TestBadInput:
             validate(estate, f'[projects."{PROJECT}".pipeline]\ntemplate = "{template}"\n')
 
     def test_a_broken_template_of_ones_own(self, estate: Estate, own: Path) -> None:
-        """Its name and the reason."""
+        """The message has the template's name and the reason."""
         (own / "registry.gitlab-ci.yml.j2").write_text("{{ nonsense }} {% if %}")
         with pytest.raises(UsageError, match=r"templates/pipelines/registry\.gitlab-ci\.yml\.j2: TemplateSyntaxError"):
             validate(estate, TEXT)
 
     def test_in_a_run_over_everything(self, estate: Estate) -> None:
-        """It is rendered only where it differs: then it fails this task, and no other."""
+        """It is rendered when GitLab is asked: then only this task fails."""
         report = estate.run("pipeline", TEXT.replace("test =", "message ="))
         assert (report.code, report.error.error) == (1, "Refused")
         assert "pipeline.test is missing" in report.error.text
 
 
 def test_a_run_that_changes_nothing_renders_nothing(estate: Estate, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is known by its template and values; one that includes others is rendered, since these may have changed."""
+    """The record holds template and values. A template that includes others is rendered, as these may have changed."""
     estate.run("pipeline", TEXT)
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "render", lambda *_, **__: pytest.fail("rendered"))
@@ -307,13 +307,13 @@ def test_a_run_that_changes_nothing_renders_nothing(estate: Estate, own: Path, m
     for script in ("one", "two"):
         (own / "part").write_text(f"job: {{script: [{script}]}}")
         recipe._rendered.cache_clear()
-        environment.cache_clear()  # Jinja tells a changed file by its time, and this one changes within a tick
+        environment.cache_clear()  # Jinja compares modification times, and this file changes within one tick
         assert estate.run("pipeline", TEXT).summaries == [COMMIT]
     assert "two" in estate.committed()
 
 
 def test_the_users_template_wins(estate: Estate, own: Path) -> None:
-    """Of the same name; it is given the options, and the project."""
+    """A user's template replaces the shipped one; it gets the options and the project."""
     (own / "registry.gitlab-ci.yml.j2").write_text(
         "{{ project | replace('/', '-') }}:\n  script: [{{ test | yaml }}]\n"
     )
@@ -322,12 +322,12 @@ def test_the_users_template_wins(estate: Estate, own: Path) -> None:
 
 
 class TestLocalFile:
-    """`path`: written here, GitLab is not asked."""
+    """`path`: the file is written on this machine, and GitLab is not contacted."""
 
     TEXT = f'{TEXT}path = "out/ci.yml"\n'
 
     def test_written(self, estate: Estate, tmp_path: Path) -> None:
-        """Whole, then left alone; put right after an edit."""
+        """It is written once, then unchanged; after an edit it is written again."""
         (tmp_path / "out").mkdir()
         file = tmp_path / "out/ci.yml"
         report = estate.run("pipeline", self.TEXT)
@@ -342,13 +342,13 @@ class TestLocalFile:
         assert estate.asked == []
 
     def test_check_mode(self, estate: Estate, tmp_path: Path) -> None:
-        """Nothing is written."""
+        """Check mode writes nothing."""
         (tmp_path / "out").mkdir()
         assert len(estate.run("pipeline", self.TEXT, check=True).summaries) == 1
         assert list((tmp_path / "out").iterdir()) == []
 
     def test_no_such_folder(self, estate: Estate, tmp_path: Path) -> None:
-        """Why, and what to do."""
+        """The message has the reason and a hint."""
         report = estate.run("pipeline", self.TEXT)
         assert report.code == 1
         assert (

@@ -1,4 +1,4 @@
-"""The shipped pipelines, in every way that they can be rendered: GitLab's own schema, its lint, and what they say."""
+"""The shipped pipelines, with all options: GitLab's schema, its lint, and their content."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ AWKWARD = {
 
 
 class Strict(yaml.SafeLoader):
-    """A key that stands twice is an error."""
+    """A YAML loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """A table without doubles."""
+        """A mapping without duplicate keys."""
         keys = [self.construct_object(key, deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
         assert len(keys) == len(set(keys)), keys
         return super().construct_mapping(node, deep)
 
 
 def rendered(estate: Estate, template: str, **options: Any) -> str:
-    """What the task would commit."""
+    """The text that the task commits."""
     import tomlkit
 
     wanted = {"template": template, **OPTIONS[template], **options}
@@ -69,7 +69,7 @@ WAYS = list(itertools.product(OPTIONS, BUILDS, ({}, AWKWARD)))
 
 @pytest.mark.parametrize(("template", "build", "more"), WAYS, ids=[f"{t}-{b}-{bool(m)}" for t, b, m in WAYS])
 def test_it_is_valid(estate: Estate, validator: Any, template: str, build: str, more: dict[str, Any]) -> None:
-    """For GitLab's schema; as strict YAML, with exactly the values that were given; for the lint."""
+    """It is valid for GitLab's schema and lint, and strict YAML with exactly the given values."""
     text = rendered(estate, template, build=build, **more)
     tree = yaml.load(text, Strict)
     assert [error.message for error in validator.iter_errors(tree)] == []
@@ -84,7 +84,7 @@ def test_it_is_valid(estate: Estate, validator: Any, template: str, build: str, 
 
 
 def test_the_schema_can_refuse(validator: Any) -> None:
-    """It is no empty one."""
+    """The schema itself refuses an invalid pipeline."""
     assert list(validator.iter_errors({"build": {"scrpt": ["x"]}}))
     assert list(validator.iter_errors({"build": {"script": 5}}))
 
@@ -92,7 +92,7 @@ def test_the_schema_can_refuse(validator: Any) -> None:
 @pytest.mark.parametrize("template", OPTIONS)
 @pytest.mark.parametrize("build", BUILDS)
 def test_how_docker_is_reached(estate: Estate, template: str, build: str) -> None:
-    """With TLS, without, or by the socket: services and variables fit; versions are pinned."""
+    """With TLS, without TLS, with the socket: services and variables are right, and versions pinned."""
     tree = yaml.load(rendered(estate, template, build=build, docker="28.5.1"), Strict)
     job = {**tree["default"], **tree} if template == "registry" else tree["publish"]
     assert job["image"] == "docker:28.5.1-cli"
@@ -110,7 +110,7 @@ def test_how_docker_is_reached(estate: Estate, template: str, build: str) -> Non
 
 @pytest.mark.parametrize("template", OPTIONS)
 def test_modern_and_careful(estate: Estate, template: str) -> None:
-    """`rules` and `default`; no password in an argv; the cache comes from the registry; only the default branch releases."""
+    """It uses `rules` and `default`, no password in an argv, the registry as cache; only the default branch releases."""
     text = rendered(estate, template)
     tree = yaml.load(text, Strict)
     assert "only:" not in text

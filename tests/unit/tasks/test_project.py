@@ -1,4 +1,4 @@
-"""The task `project`, with the real engine, against the lab's API: bare, half done, converged, broken; each message."""
+"""The task `project`, with the real engine, against the lab's API: bare, half done, converged, broken, and messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def variables(text: str) -> str:
 
 
 def test_bare(estate: Estate) -> None:
-    """Everything is set, looked at again, and remembered; no value is report or kept."""
+    """Everything is set, observed again and recorded; values are neither printed nor recorded."""
     estate.runner("docker-builder", locked=False)
     report = estate.run("project", FULL)
     assert report.code == 0
@@ -86,7 +86,7 @@ def test_bare(estate: Estate) -> None:
 
 
 def test_converged(estate: Estate) -> None:
-    """Not asked again; asked when it is named, and nothing is changed."""
+    """GitLab is asked again only when the task is named, and nothing is changed."""
     estate.runner("docker-builder")
     estate.run("project", FULL)
     again = estate.run("project", FULL)
@@ -96,7 +96,7 @@ def test_converged(estate: Estate) -> None:
 
 
 def test_partly_applied(estate: Estate) -> None:
-    """What differs is set, and nothing else; attributes are shown, values are not."""
+    """Only differences are set; attributes are printed, values are not."""
     estate.runner("docker-builder")
     estate.ask("POST", f"{estate.project}/runners", runner_id=1)
     estate.ask("PUT", estate.project, shared_runners_enabled=False)
@@ -119,7 +119,7 @@ def test_partly_applied(estate: Estate) -> None:
 
 
 def test_drift_by_hand(estate: Estate) -> None:
-    """Noticed when it is named: a value, a setting, a variable that was deleted, a runner that was unlocked."""
+    """When the task is named, it finds a changed value or setting, a deleted variable and an unlocked runner."""
     estate.runner("docker-builder")
     estate.run("project", FULL)
     estate.ask("PUT", f"{estate.project}/variables/PLAIN", value="drifted")
@@ -137,13 +137,13 @@ def test_drift_by_hand(estate: Estate) -> None:
 
 
 class TestHidden:
-    """Variables that GitLab never tells again."""
+    """Variables whose value GitLab does not return."""
 
     ONE = variables('H = { value = "hidden-value", hidden = true }')
     TWO = variables('H = { value = "hidden-other", hidden = true }')
 
     def test_another_value(self, estate: Estate) -> None:
-        """Known by its fingerprint: set anew, in place."""
+        """A changed value is found by its fingerprint and set in place."""
         estate.run("project", self.ONE)
         report = estate.run("project", self.TWO)
         assert report.summaries == ["set value of variable H of project root/hello"]
@@ -152,7 +152,7 @@ class TestHidden:
         assert estate.run("project", self.TWO, named="project").summaries == []
 
     def test_the_fingerprint_is_keyed(self, estate: Estate) -> None:
-        """Two estates with the same secret remember different things; the key is random."""
+        """Two estates record different fingerprints for one secret: the key is random."""
         estate.run("project", self.ONE)
         assert len(estate.state["shared"]["fingerprint key"]) == 64
         first = estate.records("project")
@@ -162,14 +162,14 @@ class TestHidden:
         assert first[record] != estate.records("project")[record]
 
     def test_a_lost_record(self, estate: Estate) -> None:
-        """What cannot be compared is set again: never left to chance."""
+        """A value that cannot be compared is set again."""
         estate.run("project", self.ONE)
         estate.forget()
         assert estate.run("project", self.ONE).summaries == ["set value of variable H of project root/hello"]
 
     @pytest.mark.parametrize(("before", "after", "how"), [(False, True, "hidden"), (True, False, "not hidden")])
     def test_hidden_it_can_only_be_from_the_start(self, estate: Estate, before: bool, after: bool, how: str) -> None:
-        """Deleted and made anew, and the plan says so."""
+        """It is deleted and created, and the summary names both."""
         text = 'H = {{ value = "hidden-value", masked = true, hidden = {} }}'
         estate.run("project", variables(text.format(str(before).lower())))
         planned = estate.run("project", variables(text.format(str(after).lower())), check=True)
@@ -180,7 +180,7 @@ class TestHidden:
         assert estate.kept["H *"]["hidden"] is after
 
     def test_a_gitlab_that_hides_nothing(self, estate: Estate) -> None:
-        """Before 17.4 the wish is passed over: masked it is at least, and that it is not hidden is report."""
+        """GitLab before 17.4 ignores hidden: the variable is masked, and a message says that it is not hidden."""
         made = {"key": "H", "value": "hidden-value", "masked": True, "environment_scope": "*"}
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 201, "body": made})
         report = estate.run("project", self.ONE)
@@ -190,7 +190,7 @@ class TestHidden:
         assert estate.state == {}
 
     def test_gitlab_fails_between_delete_and_create(self, estate: Estate) -> None:
-        """Told, and made by the next run."""
+        """The failure is reported, and the next run creates it."""
         plain = variables('H = { value = "hidden-value", masked = true }')
         estate.run("project", plain)
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
@@ -202,10 +202,10 @@ class TestHidden:
 
 
 class TestDropped:
-    """Variables that the inventory names no more."""
+    """Variables that were removed from the inventory."""
 
     def test_ours_are_removed_others_never(self, estate: Estate) -> None:
-        """By name and scope."""
+        """They are deleted by name and scope."""
         estate.ask("POST", f"{estate.project}/variables", key="THEIRS", value="theirs")
         estate.ask("POST", f"{estate.project}/variables", key="A", value="theirs", environment_scope="staging")
         estate.run(
@@ -222,7 +222,7 @@ class TestDropped:
         ]
 
     def test_gone_already(self, estate: Estate) -> None:
-        """Somebody deleted it by hand: forgotten, no change."""
+        """A variable that was deleted in GitLab is removed from the record without a change."""
         estate.run("project", variables('A = "1"\nB = "2"'))
         estate.ask("DELETE", f"{estate.project}/variables/B")
         assert estate.run("project", variables('A = "1"')).summaries == []
@@ -230,12 +230,12 @@ class TestDropped:
 
 
 class TestRunners:
-    """Runners of the project."""
+    """The runners of the project."""
 
     TEXT = f'[projects."{PROJECT}"]\nrunners = ["docker-builder"]\n'
 
     def test_every_one_of_that_name(self, estate: Estate) -> None:
-        """Two hosts have each registered one."""
+        """All runners with this description are assigned."""
         for _ in range(2):
             estate.runner("docker-builder")
         report = estate.run("project", self.TEXT)
@@ -244,7 +244,7 @@ class TestRunners:
         ]
 
     def test_locked_to_another_project(self, estate: Estate) -> None:
-        """Unlocked for the moment in which it is assigned."""
+        """It is unlocked while it is assigned."""
         estate.runner("docker-builder", locked=True)
         estate.run("project", self.TEXT)
         runner = estate.ask("GET", "/runners/1")
@@ -258,7 +258,7 @@ class TestRunners:
         ]
 
     def test_of_two_projects(self, estate: Estate) -> None:
-        """Each gets it, whichever locked it first."""
+        """Both projects get it, whichever locked it first."""
         estate.runner("docker-builder", project_id=1, locked=False)
         estate.ask("DELETE", "/runners/1")
         estate.runner("docker-builder", locked=False)
@@ -269,13 +269,13 @@ class TestRunners:
         assert len(estate.ask("GET", "/runners/2")["projects"]) == 2
 
     def test_by_number(self, estate: Estate) -> None:
-        """An id is taken, too."""
+        """A runner can be given by its id."""
         estate.runner("somebody's")
         report = estate.run("project", f'[projects."{PROJECT}"]\nrunners = [1]\n')
         assert report.summaries == ["assign runner somebody's (#1) to project root/hello and lock it"]
 
     def test_unknown(self, estate: Estate) -> None:
-        """The nearest is named; nothing is done, not even what could be."""
+        """The message names the nearest runner; nothing is changed."""
         estate.runner("docker-builder")
         report = estate.run("project", f'[projects."{PROJECT}"]\nshared_runners = false\nrunners = ["docker-bilder"]\n')
         assert (report.code, report.summaries) == (1, [])
@@ -286,7 +286,7 @@ class TestRunners:
         assert estate.ask("GET", estate.project)["shared_runners_enabled"] is True
 
     def test_not_registered_yet(self, estate: Estate) -> None:
-        """Predicted in check mode; refused with the task that makes it."""
+        """Check mode predicts it; a run refuses with the task that creates it."""
         text = RUNNER.replace("runners_extra\n", "") + self.TEXT
         report = estate.run("project", text, check=True)
         assert report.summaries == ["assign runner docker-builder to project root/hello and lock it"]
@@ -297,21 +297,21 @@ class TestRunners:
         assert estate.state == {}
 
     def test_an_instances_runner(self, estate: Estate) -> None:
-        """It cannot be assigned, and the remedy is report."""
+        """It cannot be assigned, and the hint has a solution."""
         estate.runner("docker-builder", runner_type="instance_type")
         report = estate.run("project", self.TEXT)
         assert "runner docker-builder is of instance_type" in report.error.text
         assert 'project = "group/name"' in report.error.hint
 
     def test_a_token_that_sees_only_its_own(self, estate: Estate) -> None:
-        """An administrator's list is refused: the other one is asked."""
+        """Without administrator rights the user's own runners are listed."""
         estate.runner("docker-builder")
         estate.faults({"path": "/api/v4/runners/all", "status": 403})
         assert estate.run("project", self.TEXT).code == 0
         assert "GET /runners" in estate.asked
 
     def test_locked_against_the_inventory(self, estate: Estate) -> None:
-        """[[runners]] says locked = false: the two would undo each other."""
+        """locked = false in [[runners]] is refused, as a project locks its runners."""
         text = RUNNER.replace("runners_extra", "locked = false") + self.TEXT
         with pytest.raises(
             UsageError, match=r"docker-builder becomes locked to its projects, and .* has locked = false"
@@ -329,7 +329,7 @@ class TestRunners:
     ],
 )
 def test_broken(estate: Estate, status: int, words: str, hint: str) -> None:
-    """GitLab refuses: one message, nothing done, nothing remembered; the next run does it."""
+    """When GitLab refuses there is one message and no record; the next run sets it."""
     estate.faults({"path": "/api/v4/projects/*", "status": status, "times": 1})
     report = estate.run("project", variables('A = "1"'))
     assert (report.code, report.summaries, estate.state) == (1, [], {})
@@ -340,7 +340,7 @@ def test_broken(estate: Estate, status: int, words: str, hint: str) -> None:
 
 
 def test_gitlab_is_not_reached(estate: Estate) -> None:
-    """Check mode foresees that it will be; a run says why it is not."""
+    """Check mode predicts the changes; a run reports the reason."""
     options = {"url": "http://127.0.0.1:9"}
     assert estate.run("project", variables('A = "1"'), check=True, **options).code == 0  # type: ignore[arg-type]
     report = estate.run("project", variables('A = "1"'), **options)  # type: ignore[arg-type]
@@ -349,7 +349,7 @@ def test_gitlab_is_not_reached(estate: Estate) -> None:
 
 
 def test_refused_in_the_middle(estate: Estate) -> None:
-    """What was done is remembered and not done again; the rest is done by the next run."""
+    """Applied changes are recorded; the next run applies the rest."""
     text = variables('A = "1"\nB = "2"\nC = "3"')
     estate.before = lambda method, _: (
         estate.faults({"method": "POST", "path": "/api/v4/projects/*/variables", "status": 500, "times": 1})
@@ -365,7 +365,7 @@ def test_refused_in_the_middle(estate: Estate) -> None:
 
 
 def test_killed_before_it_was_remembered(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GitLab has it and state.json does not: the next run takes it as its own, and sets what it cannot compare."""
+    """When GitLab has a variable without a record, the next run adopts it and sets values that it cannot compare."""
     text = variables('A = "1"\nH = { value = "hidden-value", hidden = true }')
     done = LocalSession.run
     with monkeypatch.context() as patch:
@@ -378,7 +378,7 @@ def test_killed_before_it_was_remembered(estate: Estate, monkeypatch: pytest.Mon
 
 
 def test_nothing_wanted(estate: Estate) -> None:
-    """Ours go; then, and where there were none, nothing is asked, by name either."""
+    """Recorded variables are deleted. Without records GitLab is not asked, even when the task is named."""
     nothing = f'[projects."{PROJECT}"]\n'
     assert (estate.run("project", nothing, named="project").code, estate.asked) == (0, [])
     estate.run("project", variables('A = "1"'))
@@ -393,7 +393,7 @@ def _lost(*_: Any, **__: Any) -> Any:
 
 
 def test_no_such_project(estate: Estate) -> None:
-    """None is made here; the other project of the inventory is left alone, too."""
+    """No project is created, and the other project stays unchanged."""
     text = '[projects."root/hello".variables]\nA = "1"\n[projects."root/helo".variables]\nA = "1"\n'
     report = estate.run("project", text)
     assert (report.code, report.summaries) == (1, [])
@@ -403,7 +403,7 @@ def test_no_such_project(estate: Estate) -> None:
 
 
 def test_somebody_was_quicker(estate: Estate) -> None:
-    """The variable was made between the look and the change: looked at again, and set."""
+    """A variable that was created after the observation is observed again and set."""
     done: list[int] = []
 
     def meddle(method: str, _: str) -> None:
@@ -429,7 +429,7 @@ def test_somebody_was_quicker(estate: Estate) -> None:
     ],
 )
 def test_unmaskable(estate: Estate, tmp_path: Any, value: str, words: str) -> None:
-    """Also a secret that is fetched: report with its place before anything is contacted, and without the value."""
+    """A fetched secret, too: it is reported with its place before a host is contacted, without the value."""
     (tmp_path / "secret").write_text(value)
     for kind in ("masked", "hidden"):
         with pytest.raises(UsageError) as caught:
@@ -449,7 +449,7 @@ def test_without_a_token(estate: Estate) -> None:
 
 
 def test_only_one_host_is_concerned(estate: Estate) -> None:
-    """The first of gitlab, else of runners, else of all; none without projects."""
+    """The first host of gitlab, else of runners, else of all; none without projects."""
     host = estate.host(variables('A = "1"'))
     one, other = Member("x", "x"), Member("y", "y")
     assert project.concerns(host)

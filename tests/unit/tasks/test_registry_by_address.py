@@ -1,4 +1,4 @@
-"""A registry at `https://[2001:db8::1]:5555`: what every task that names it gives to the programs on the hosts."""
+"""A registry at `https://[2001:db8::1]:5555`: what each task gives to the programs on the hosts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Wants = Callable[..., tuple[Resource, ...]]
 
 @pytest.fixture
 def by_address(wants: Wants, tmp_path: Path) -> Wants:
-    """What a task wants of the estate above."""
+    """The resources of a task, for the estate above."""
     (tmp_path / "ca.pem").write_text(CA.certificate)
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     return lambda name, text="": wants(name, text, base=ESTATE)
@@ -71,7 +71,7 @@ def files(resources: tuple[Resource, ...]) -> set[str]:
 
 
 def test_gitlab_rb_has_the_url_as_it_was_written(by_address: Wants) -> None:
-    """And the certificate's paths as Omnibus builds them: with the brackets of the URL's host."""
+    """The certificate's paths are those that Omnibus builds: with the brackets of the URL's host."""
     settings = only(by_address("registry"), RubySettings).settings
     assert settings[("registry_external_url",)] == URL
     assert settings[("registry_nginx", "ssl_certificate")] == "/etc/gitlab/ssl/[2001:db8::1].crt"
@@ -96,7 +96,7 @@ def test_nginx_listens_on_ipv6(by_address: Wants, wants: Wants, task: str, table
 
 
 def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
-    """It connects to the host itself: `curl --resolve` takes no address as a name."""
+    """It connects to the host itself: `curl --resolve` does not accept an IPv6 address as the name."""
     answer = only(by_address("registry"), RegistryEndpoint)
     assert answer.realm == "https://[2001:db8::1]/jwt/auth"
     assert f"set -- '{URL}' " in answer.repair.run.script
@@ -106,20 +106,20 @@ def test_the_health_check_after_a_reconfigure(by_address: Wants) -> None:
 
 
 def test_docker_trusts_the_authority_under_the_registrys_name(by_address: Wants) -> None:
-    """In the folder that Docker looks into; a registry of docker.registries may be an address, too."""
+    """The folder is the one that Docker reads. A registry in docker.registries may be an address, too."""
     assert f"/etc/docker/certs.d/{NAME}/ca.crt" in files(by_address("docker"))
     more = '[docker.registries."[2001:db8::2]:5000"]\nca = "ca.pem"\n'
     assert "/etc/docker/certs.d/[2001:db8::2]:5000/ca.crt" in files(by_address("docker", more))
 
 
 def test_gitlab_runner_finds_the_authority_of_gitlab(by_address: Wants) -> None:
-    """Where it looks: it cuts `[2001:db8::1]` at the first colon."""
+    """It cuts `[2001:db8::1]` at the first colon."""
     runner = '[[runners]]\nname = "b"\nexecutor = "shell"\ntoken = "glrt-x"\n'
     assert files(by_address("register", runner)) == {"/etc/gitlab-runner/certs/[2001.crt"}
 
 
 def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path: Path) -> None:
-    """By its subject alternative name of kind IP, and asked for without SNI."""
+    """The subject alternative name must be the IP address; the certificate is requested without SNI."""
     found = by_address("certificates")
     assert only(found, CertificatePair).host == "2001:db8::1"
     served = only(found, ServedCertificate)
@@ -137,12 +137,12 @@ def test_the_certificate_is_checked_for_the_address(by_address: Wants, tmp_path:
 
 
 def test_the_firewall_opens_its_port(by_address: Wants) -> None:
-    """The URL's port, not a part of the address."""
+    """The port is the URL's, not a part of the address."""
     assert only(by_address("firewall"), Firewall).rules == (Rule(5555),)
 
 
 def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:
-    """The address without brackets for connecting, with them for Docker and curl."""
+    """Connecting needs the address without brackets, Docker and curl with them."""
     check = only(by_address("verify"), ImageCheck)
     assert check.probe()[""].script.endswith(" 2001:db8::1 5555")
     (change,) = planned(check, observe(check, 0))
@@ -152,7 +152,7 @@ def test_verify_asks_for_name_port_and_login(by_address: Wants) -> None:
 
 
 def test_images_and_apps_are_in_it(by_address: Wants) -> None:
-    """Image names with brackets; the login is the registry's own."""
+    """Image names have the brackets; the login is the registry's."""
     image = only(by_address("image", '[[images]]\nname = "sammy/hello"\ncontext = "."\n'), BuiltImage)
     assert str(image.image) == f"{NAME}/sammy/hello"
     assert (image.registry.url, image.registry.user) == (URL, "sammy")

@@ -1,4 +1,4 @@
-"""What the tasks of the runner hosts want of them, by inventory; tasks of one's own."""
+"""The resources of the tasks for runner hosts, by inventory; and the user's own tasks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestDocker:
     """The task `docker`."""
 
     def test_from_dockers_own_repository(self, wants: Wants) -> None:
-        """Any version, not held; what conflicts goes."""
+        """Any version, not held; conflicting packages are removed."""
         found = wants("docker", '[docker]\nusers = ["ubuntu"]\n[docker.daemon]\ndebug = true\n')
         packages = next(one for one in found if isinstance(one, Packages))
         assert (packages.version, packages.hold, packages.names[0]) == ("", False, "docker-ce")
@@ -52,13 +52,13 @@ class TestDocker:
         assert labels(found)[-2:] == ["Service docker", "GroupMember ubuntu in docker"]
 
     def test_a_pinned_version_is_held(self, wants: Wants) -> None:
-        """Of the packages that carry it."""
+        """It applies to the packages that have Docker's version."""
         packages = only(wants("docker", '[docker]\nversion = "5:29.*"\n'), Packages)
         assert (packages.version, packages.hold) == ("5:29.*", True)
         assert packages.versioned == ("docker-ce", "docker-ce-cli")
 
     def test_from_the_distribution(self, wants: Wants) -> None:
-        """No repository of others."""
+        """No repository is added."""
         found = wants("docker", '[docker]\nsource = "distro"\n')
         assert not [one for one in found if isinstance(one, AptSource)]
         assert only(found, Packages).names == ("docker.io",)
@@ -79,7 +79,7 @@ class TestDocker:
         assert files["/etc/docker/certs.d/gitlab.example.com:5555/ca.crt"] == b"authority"
 
     def test_an_authority_that_is_not_there(self, wants: Wants) -> None:
-        """Bad input, told before anything is contacted."""
+        """It is reported before a host is contacted."""
         with pytest.raises(UsageError, match=r"ca\.pem"):
             wants("docker", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n')
 
@@ -88,7 +88,7 @@ class TestRunner:
     """The task `runner`."""
 
     def test_both_packages_move_together(self, wants: Wants) -> None:
-        """An exact version means any packaging of it; their origin is asserted; images are not pruned."""
+        """An exact version means any packaging of it; the origin is checked; images are not pruned."""
         found = wants("runner", '[runner]\nversion = "19.3.0"\n')
         packages = only(found, Packages)
         assert packages.names == ("gitlab-runner", "gitlab-runner-helper-images")
@@ -100,7 +100,7 @@ class TestRunner:
 
     @pytest.mark.parametrize(("version", "glob"), [("19.*", "19.*"), ("19.3.0-1", "19.3.0-1"), ("19.3.0", "19.3.0-*")])
     def test_versions(self, wants: Wants, version: str, glob: str) -> None:
-        """A glob and a whole version are taken as they are."""
+        """A glob and a complete version stay unchanged."""
         assert only(wants("runner", f'[runner]\nversion = "{version}"\n'), Packages).version == glob
 
 
@@ -126,7 +126,7 @@ class TestRegister:
         assert "tags" not in one.settings
 
     def test_made_by_the_api(self, wants: Wants) -> None:
-        """Tags, type and what GitLab keeps go there; the host's own address serves where the name does not."""
+        """Tags, type and the settings that GitLab keeps; the host's address is the fallback for its name."""
         text = 'api_token = "glpat-x"\n' + self.RUNNERS.replace(
             "[runners.docker]", 'tags = ["a", "b"]\n[runners.docker]'
         )
@@ -137,7 +137,7 @@ class TestRegister:
         assert (one.creator.api.fallback, one.creator.api.token) == ("203.0.113.10", Secret("glpat-x"))
 
     def test_top_level_keys(self, wants: Wants) -> None:
-        """As config.toml has them; the program's version is none of them."""
+        """They are those of config.toml, without the program's version."""
         entries = only(wants("register", '[runner]\nconcurrent = 8\nversion = "19.3.0"\n'), RunnerEntries)
         assert entries.top == {"concurrent": 8}
 
@@ -148,7 +148,7 @@ class TestRegister:
             wants("register", self.RUNNERS, base=base)
 
     def test_the_authority_is_given_to_the_runner(self, wants: Wants, tmp_path: Path) -> None:
-        """Under the server's name, without its port."""
+        """The file is named after the server, without the port."""
         (tmp_path / "ca.pem").write_bytes(b"authority")
         found = wants("register", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n' + self.RUNNERS)
         assert only(found, File).path == "/etc/gitlab-runner/certs/gitlab.example.com.crt"
@@ -163,7 +163,7 @@ class TestVerify:
         assert (str(check.url), check.image) == ("https://gitlab.example.com:5555", "sammy/hello")
 
     def test_it_rests_on_bucket_and_authority(self, wants: Wants) -> None:
-        """Another bucket makes a new proof due."""
+        """After a change of the bucket the check runs again."""
         with_s3, without = (only(wants("verify", REGISTRY + more + LOGIN), ImageCheck) for more in (S3, ""))
         assert with_s3.context != without.context
 
@@ -174,14 +174,14 @@ class TestVerify:
 
 
 def test_every_task_says_what_it_leaves() -> None:
-    """One sentence, which is its headline in plans and lists."""
+    """The headline is one sentence."""
     for one in SHIPPED:
         assert one.headline.endswith("."), one.name
         assert one.on in ("gitlab", "runners") or one.where is not None
 
 
 def test_a_task_of_ones_own() -> None:
-    """Named as its function; a play holds several."""
+    """A task has its function's name; a play has several tasks."""
 
     @task(on="web")
     def motd(host: Host) -> Iterator[Resource]:
@@ -197,7 +197,7 @@ def test_a_task_of_ones_own() -> None:
 
 
 def test_asking_twice_asks_the_same(wants: Wants) -> None:
-    """Resources are values: equal settings make equal questions, so that they are asked once."""
+    """Resources are values: equal settings give equal probes, which run once."""
     for name in ("docker", "runner", "gitlab", "registry", "firewall", "register", "verify"):
         first, second = (wants(name, REGISTRY + S3 + LOGIN) for _ in range(2))
         assert [one.probe() for one in first] == [one.probe() for one in second]

@@ -1,4 +1,4 @@
-"""What `deploy` wants, by inventory; and the mistakes that end before anything is contacted."""
+"""The resources of `deploy`, by inventory; and mistakes that are reported before a host is contacted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER = '[[apps]]\nname = "other"\nimage = "docker.io/nginx:1"\n'
 
 
 def test_an_app(wants: Wants) -> None:
-    """Everything that Docker is told, the secrets apart."""
+    """The options for Docker, and the secrets apart from them."""
     text = (
         'ports = ["127.0.0.1:5001:5000"]\nvolumes = ["data:/data"]\nrestart = "always"\ncommand = ["serve", "-v"]\n'
         'environment = {MODE = "prod", API_TOKEN = "the-app-token"}\n'
@@ -47,19 +47,19 @@ def test_an_app(wants: Wants) -> None:
 
 
 def test_the_registry_is_asked_when_a_verification_is_due(wants: Wants) -> None:
-    """And not otherwise."""
+    """Only then."""
     probe = wants("deploy", REGISTRY + APP)[1].probe()
     assert (list(probe), list(probe.when_due)) == (["containers", "pending"], ["image"])
 
 
 def test_an_image_of_docker_hub_needs_no_login(wants: Wants) -> None:
-    """The own registry's login is not for it."""
+    """The login of the own registry is not used for it."""
     _, one = wants("deploy", REGISTRY + OTHER)
     assert (str(one.image), one.registry.user) == ("docker.io/library/nginx:1", "")
 
 
 def test_on_another_host(wants: Wants) -> None:
-    """The runner hosts are looked at for what was dropped; the app is where it is wanted."""
+    """Runner hosts are checked for removed apps; the app runs on its own hosts."""
     (dropped,) = wants("deploy", REGISTRY + APP + 'on = "gitlab"\n', base=_BASE)
     assert dropped == DroppedApps(())
 
@@ -76,7 +76,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("text", "why"), MISTAKES)
 def test_mistakes(wants: Wants, text: str, why: str) -> None:
-    """One message, with what to do next."""
+    """There is one message with a hint."""
     with pytest.raises(UsageError) as refusal:
         wants("deploy", text)
     assert why in refusal.value.text
@@ -84,7 +84,7 @@ def test_mistakes(wants: Wants, text: str, why: str) -> None:
 
 
 def test_one_port_on_two_addresses(wants: Wants) -> None:
-    """They don't meet."""
+    """Both ports can be published."""
     text = REGISTRY + APP + 'ports = ["10.0.0.1:80:1"]\n' + OTHER + 'ports = ["10.0.0.2:80:2", "80:53/udp"]\n'
     assert len(wants("deploy", text)) == 3
 
@@ -93,7 +93,7 @@ PRUNED = REGISTRY + APP + "[prune]\ndays = 3\n"
 
 
 def test_the_prune_timer(wants: Wants) -> None:
-    """A script, its service with days and the images that stay, and the timer that starts it."""
+    """A script, its service with the days and the images to keep, and the timer that starts it."""
     unused, script, service, timer = wants("prune", f"{PRUNED}timer = true\n")
     image = "gitlab.example.com:5555/sammy/hello"
     assert unused == UnusedImages(3, (image,))
@@ -104,7 +104,7 @@ def test_the_prune_timer(wants: Wants) -> None:
 
 
 def test_no_prune_timer(wants: Wants) -> None:
-    """The timer stops before what it starts is removed."""
+    """The timer is removed before the service that it starts."""
     _, *removed = wants("prune", PRUNED)
     assert [one.label for one in removed] == [
         "Unit provision-prune.timer",

@@ -1,4 +1,4 @@
-"""What the tasks of the GitLab host want of it, by inventory."""
+"""The resources of the tasks for the GitLab host, by inventory."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ class TestGitlab:
         }
 
     def test_the_other_edition(self, wants: Wants) -> None:
-        """Enterprise."""
+        """The package of the Enterprise Edition."""
         found = wants("gitlab", 'edition = "ee"\nversion = "19.3.0"\n')
         package = [one for one in found if isinstance(one, Packages)][-1]
         assert (package.names, package.version, package.hold) == (("gitlab-ee",), "19.3.0-*", True)
         assert "gitlab-ee" in only(found, AptSource).uri
 
     def test_installed_by_somebody_else(self, wants: Wants) -> None:
-        """Only settings."""
+        """Only settings are applied."""
         found = wants("gitlab", "install = false\n")
         assert not [one for one in found if isinstance(one, AptSource)]
         assert only(found, RubySettings)
 
     def test_no_gitlab_in_the_inventory(self, wants: Wants) -> None:
-        """Nothing is wanted."""
+        """There are no resources."""
         base = '[hosts.g]\ngroups = ["gitlab"]\n'
         assert wants("gitlab", base=base) == ()
         assert wants("registry", base=base) == ()
@@ -72,7 +72,7 @@ class TestRegistry:
     """The task `registry`."""
 
     def test_with_s3(self, wants: Wants) -> None:
-        """The bucket is looked at before gitlab.rb is edited; what answers is judged last."""
+        """The bucket is checked before gitlab.rb is edited, and the endpoint last."""
         found = wants("registry", REGISTRY + S3)
         kinds = [type(one) for one in found]
         assert kinds.index(S3Bucket) < kinds.index(RubySettings) < kinds.index(RegistryEndpoint) == len(kinds) - 1
@@ -88,26 +88,26 @@ class TestRegistry:
         assert only(found, RubySettings).handlers == answer.handlers
 
     def test_without_redirect(self, wants: Wants) -> None:
-        """A sibling of the driver."""
+        """It is set beside the driver."""
         text = REGISTRY + "redirect = false\n" + S3
         assert only(wants("registry", text), RubySettings).settings[("registry", "storage")]["redirect"] == {
             "disable": True
         }
 
     def test_with_a_role_instead_of_keys(self, wants: Wants) -> None:
-        """Only the registry itself can tell whether the bucket can be used."""
+        """Without keys only the registry itself can check the bucket."""
         text = REGISTRY + '[registry.s3]\nbucket = "b"\nregion = "us-east-1"\n'
         found = wants("registry", text)
         assert not [one for one in found if isinstance(one, S3Bucket)]
         assert only(found, RubySettings).settings[("registry", "storage")]["s3"]["bucket"] == "b"
 
     def test_on_its_own_disk_without_tls(self, wants: Wants) -> None:
-        """Neither storage nor certificate is set."""
+        """Neither the storage nor the certificate is set."""
         found = wants("registry", '[registry]\nexternal_url = "http://gitlab.example.com:5555"\n')
         assert list(only(found, RubySettings).settings) == [("registry_external_url",)]
 
     def test_one_reconfigure_pays_for_all(self, wants: Wants) -> None:
-        """The tasks of the GitLab host owe the same work."""
+        """The tasks of the GitLab host notify the same handler."""
         handlers = {
             handler for name in ("gitlab", "registry") for one in wants(name, REGISTRY + S3) for handler in one.handlers
         }
@@ -118,7 +118,7 @@ class TestFirewall:
     """The task `firewall`."""
 
     def test_the_registrys_port_and_the_allowed_ones(self, wants: Wants) -> None:
-        """ufw itself is installed only where it is to be switched on."""
+        """ufw is installed only with enable = true."""
         text = '[firewall]\nallow = ["80/tcp", "443", { port = "9100/tcp", from = ["10.0.0.0/8", "192.0.2.1/32"] }]\n'
         found = wants("firewall", REGISTRY + text)
         wall = only(found, Firewall)

@@ -1,4 +1,4 @@
-"""What `image` wants, by inventory; and the mistakes that end before anything is contacted."""
+"""The resources of `image`, by inventory; and mistakes that are reported before a host is contacted."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NAMED = IMAGE.replace("sammy/hello", "registry.example.com/hello")
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """A context beside the inventory."""
+    """A build context beside the inventory."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app/Dockerfile").write_text("FROM scratch\n")
     return tmp_path / "app"
 
 
 def test_in_the_own_registry(wants: Wants, app: Path) -> None:
-    """With the own registry's login; built on the first runner host."""
+    """It uses the own registry's login and is built on the first runner host."""
     (found,) = wants("image", REGISTRY + IMAGE + 'tags = ["1.0"]\nbuild_args = {A = "b"}\n')
     assert isinstance(found, BuiltImage)
     assert str(found.image) == "gitlab.example.com:5555/sammy/hello"
@@ -43,7 +43,7 @@ def test_in_the_own_registry(wants: Wants, app: Path) -> None:
 
 @pytest.mark.usefixtures("app")
 def test_on_docker_hub(wants: Wants) -> None:
-    """With a login of its own."""
+    """It has its own login."""
     image = IMAGE.replace("sammy/hello", "docker.io/sammy/hello")
     (found,) = wants("image", image + 'login = {username = "sammy", password = "the-hub-password"}\n')
     assert (found.image.domain, found.registry.url) == ("docker.io", "https://registry-1.docker.io")
@@ -51,14 +51,14 @@ def test_on_docker_hub(wants: Wants) -> None:
 
 @pytest.mark.usefixtures("app")
 def test_only_on_the_host(wants: Wants) -> None:
-    """Without any registry."""
+    """No registry is needed."""
     (found,) = wants("image", IMAGE + "push = false\n")
     assert (str(found.image), found.registry.url) == ("sammy/hello", "")
 
 
 @pytest.mark.parametrize("name", ["python-web", "go", "static-nginx", "static-apache", "wsgi"])
 def test_templates_that_ship(wants: Wants, app: Path, name: str) -> None:
-    """Each is a Dockerfile that begins with what it knows."""
+    """Each is a Dockerfile whose first lines list the options."""
     (app / "Dockerfile").unlink()
     (found,) = wants("image", REGISTRY + IMAGE + f'template = "{name}"\n')
     text = found.context.rendered.decode()
@@ -67,7 +67,7 @@ def test_templates_that_ship(wants: Wants, app: Path, name: str) -> None:
 
 
 def test_options_of_a_template(wants: Wants, app: Path) -> None:
-    """They get into the Dockerfile, and so into the digest."""
+    """They are part of the Dockerfile, and so of the digest."""
     (app / "Dockerfile").unlink()
     text = REGISTRY + IMAGE + 'template = "python-web"\n'
     (plain,) = wants("image", text)
@@ -93,7 +93,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "why"), MISTAKES)
 @pytest.mark.usefixtures("app")
 def test_mistakes(wants: Wants, text: str, why: str) -> None:
-    """One message, with what to do next."""
+    """There is one message with a hint."""
     with pytest.raises(UsageError) as refusal:
         wants("image", text)
     assert why in refusal.value.text
@@ -101,7 +101,7 @@ def test_mistakes(wants: Wants, text: str, why: str) -> None:
 
 
 def test_without_runner_hosts_one_must_be_named(wants: Wants, app: Path) -> None:  # noqa: ARG001 - it is used there
-    """A host with Docker is wanted."""
+    """A host with Docker is required."""
     base = '[hosts.web]\n[registry]\nexternal_url = "https://r.example.com"\n'
     with pytest.raises(UsageError, match="no host to build it on"):
         wants("image", NAMED, base=base)
