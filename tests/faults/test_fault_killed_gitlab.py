@@ -212,7 +212,7 @@ def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None
     outcome = provision(harness, "server", changes=zone(before))
     assert (outcome.code, outcome.of("error")[0]["resource"]) == (1, "reconfigure")
     assert "no such database" in outcome.errors
-    assert "cannot be reconfigured either: " in outcome.errors
+    assert "cannot be reconfigured with it either" in outcome.errors
     assert "file /nowhere is gone" in outcome.errors
     applied(harness, "server", changes=changes)
     assert in_force(harness) == "Oslo"

@@ -50,7 +50,7 @@ def fails_with(outcome: Outcome, code: int, *words: str) -> None:
 
 
 INPUT = {
-    "unmaskable": (wants(variables={"B": {"value": "short", "masked": True}}), ("variables.B", "from 8 letters on")),
+    "unmaskable": (wants(variables={"B": {"value": "short", "masked": True}}), ("variables.B", "8")),
     "unmaskable, fetched": (
         wants(variables={"B": {"value": {"command": ["printf", "two words"]}, "hidden": True}}),
         (f'projects."{PROJECT}".variables.B', "it cannot be masked"),
@@ -74,7 +74,7 @@ REFUSED = {
     "an instance's runner": (wants(runners=["docker-builder"]), ("instance_type",)),
     "no such project": (
         {"projects": {PROJECT: {"variables": {"B": "2"}}, "root/helo": {"registry": "enabled"}}},
-        ("root/helo is not there",),
+        ("root/helo does not exist",),
     ),
 }
 

@@ -44,7 +44,8 @@ def test_the_run_fails_with_the_reason(locked_out: Outcome, host: str) -> None:
     assert locked_out.code == 1
     (error,) = locked_out.of("error", host=host)
     assert (error["error"], error["resource"]) == ("ChangeFailed", "Firewall ufw")
-    assert error["text"].startswith("switch ufw on: a fresh login fails after it")
+    assert "ufw" in error["text"]
+    assert "a fresh login failed" in error["text"]
     assert error["text"].endswith("it was rolled back, and logins work again")
     assert "ufw status numbered" in error["hint"]
 
@@ -92,7 +93,8 @@ def test_removing_the_rule_that_allowed_us(harness: Harness, locked_out: Outcome
     outcome = provision(harness, "firewall")
     assert (outcome.code, outcome.statuses("other")) == (1, {"firewall": "ok"})
     (error,) = outcome.of("error")
-    assert error["text"].startswith(f"stop letting 22/tcp from {gateway} in: a fresh login fails after it")
+    assert f"rule for 22/tcp from {gateway}" in error["text"]
+    assert "a fresh login failed" in error["text"]
     assert error["text"].endswith("it was rolled back, and logins work again")
     assert fact(harness, "gitlab", "ufw status numbered") == before
     harness.lab.inside("gitlab", "ufw delete deny 22")

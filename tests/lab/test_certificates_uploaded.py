@@ -92,7 +92,7 @@ def test_rotating_the_ca_updates_all_in_one_run(harness: Harness) -> None:
     before = reconfigures(harness)
     upload(harness, NEW, issue(NEW))
     outcome = applied(harness, "all")
-    assert "push, pull, delete" in outcome.messages()
+    assert "verify push and pull" in outcome.messages()
     for host in HOSTS:
         assert trusted(harness, host, OLD) == []
         assert len(trusted(harness, host, NEW)) == (2 if host == "gitlab" else 4)
