@@ -63,16 +63,16 @@ def waited(harness: Harness) -> str:
     """The output and exit code of a run that waits for a lock which is released then."""
     path = harness.write(name="freed.toml")
     argv = [*PROVISION, "runner", "--limit", FREED, "-v", "-i", str(path)]
-    said = []
+    message = []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         assert run.stdout is not None
         with dpkg_held(harness, FREED):
             for line in run.stdout:
-                said.append(line)
+                message.append(line)
                 if "waiting for" in line:
                     break
-        said += [*run.stdout, f"exit code {run.wait()}\n"]
-    return "".join(said)
+        message += [*run.stdout, f"exit code {run.wait()}\n"]
+    return "".join(message)
 
 
 def failure(outcome: Outcome, host: str) -> str:
@@ -85,18 +85,18 @@ def failure(outcome: Outcome, host: str) -> str:
 
 def test_a_lock_that_stays(outcome: Outcome) -> None:
     """After two minutes the host fails, naming lock, holder and process; nothing was installed, exit code 1."""
-    said = failure(outcome, HELD)
-    assert f"{LOCK} has been held for 120 s by unattended-upgr (pid " in said
-    assert "wait until it ends" in said
+    message = failure(outcome, HELD)
+    assert f"{LOCK} has been held for 120 s by unattended-upgr (pid " in message
+    assert "wait until it ends" in message
     assert outcome.code == 1
 
 
 def test_a_lock_that_is_released(outcome: Outcome, harness: Harness) -> None:
     """The run names the holder while it waits, and then installs."""
     assert outcome
-    said = (harness.folder / "freed.txt").read_text()
-    assert f"waiting for {LOCK}, held by unattended-upgr (pid " in said
-    assert said.endswith("exit code 0\n")
+    message = (harness.folder / "freed.txt").read_text()
+    assert f"waiting for {LOCK}, held by unattended-upgr (pid " in message
+    assert message.endswith("exit code 0\n")
     unchanged(harness, "runner", "--limit", FREED)
 
 
@@ -107,8 +107,8 @@ def test_a_repository_that_is_gone(outcome: Outcome) -> None:
 
 def test_a_key_of_somebody_else(outcome: Outcome) -> None:
     """Packages that the given key did not sign are not installed: apt's error."""
-    said = failure(outcome, FORGED)
-    assert "NO_PUBKEY" in said or "not signed" in said
+    message = failure(outcome, FORGED)
+    assert "NO_PUBKEY" in message or "not signed" in message
 
 
 def test_other_hosts_converge(outcome: Outcome, harness: Harness) -> None:

@@ -39,13 +39,13 @@ def wants(**project: Any) -> Tables:
 def fails_with(outcome: Outcome, code: int, *words: str) -> None:
     """Asserts one error with this text and a remedy."""
     assert outcome.code == code, outcome.errors or outcome.stderr
-    said = outcome.errors if code == 1 else outcome.stderr
-    assert [word for word in words if word not in said] == []
+    message = outcome.errors if code == 1 else outcome.stderr
+    assert [word for word in words if word not in message] == []
     if code == 1:
         (error,) = outcome.of("error")
         assert error["hint"]
     else:
-        assert "→" in said
+        assert "→" in message
         assert outcome.events == ()
 
 

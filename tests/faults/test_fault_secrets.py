@@ -125,8 +125,8 @@ RUNS = ("all", "check", "change", "reconfigure fails", "mail fails", "docker dow
 @pytest.mark.parametrize("name", RUNS)
 def test_no_output_holds_one(done: Canaries, name: str) -> None:
     """Terminal at -vv, diffs, JSON lines, errors and a traceback: secrets are masked, everything else is not."""
-    told = done.outputs[name]
-    assert done.inside(told.encode()) == []
+    output = done.outputs[name]
+    assert done.inside(output.encode()) == []
     expected = {
         "all": "smtp_password'] = '***'",
         "check": "set gitlab_rails",
@@ -137,7 +137,7 @@ def test_no_output_holds_one(done: Canaries, name: str) -> None:
         "login refused": "login",
         "crash": "RuntimeError: cannot use ***",
     }
-    assert expected[name].replace("'", "") in told.replace("'", "").replace('"', "").replace("\\", ""), told[-3000:]
+    assert expected[name].replace("'", "") in output.replace("'", "").replace('"', "").replace("\\", ""), output[-3000:]
 
 
 def test_the_report_holds_none(harness: Harness, done: Canaries) -> None:

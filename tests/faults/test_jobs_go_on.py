@@ -71,7 +71,7 @@ class Spoken:
     """A running `provision NAMES -v`, with its output line by line."""
 
     def __init__(self, harness: Harness, *names: str, changes: Mapping[str, Any]) -> None:
-        self.said: list[str] = []
+        self.message: list[str] = []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the run
         argv = [*PROVISION, *names, "-v", "-i", str(harness.write(changes))]
         self._process = subprocess.Popen(
@@ -82,11 +82,11 @@ class Spoken:
         """Waits for a line with this text."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self.said.append(line)
+            self.message.append(line)
             if words in line:
                 return line
         self._errors.seek(0)
-        raise AssertionError(f"never said {words!r}: {''.join(self.said)}{self._errors.read()}")
+        raise AssertionError(f"never printed {words!r}: {''.join(self.message)}{self._errors.read()}")
 
     @property
     def goes_on(self) -> bool:
@@ -96,7 +96,7 @@ class Spoken:
     def end(self) -> int:
         """Waits for the end; the exit code."""
         assert self._process.stdout is not None
-        self.said += list(self._process.stdout)
+        self.message += list(self._process.stdout)
         return self._process.wait()
 
 

@@ -12,7 +12,7 @@ from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
 from tests.support.runs import applied, provision, succeeds, unchanged, without_s3
 
-RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
+RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; truncate -s -{}K /fill"
 
 
@@ -70,11 +70,11 @@ def test_full_from_the_reconfigure_on(harness: Harness) -> None:
     harness.lab.inside("gitlab", "rm -f /fill /etc/gitlab-standin/reconfigure-seconds")
     assert outcome.code == 1
     assert "No space left on device" in outcome.errors
-    assert f"is kept as {ASIDE}" in outcome.errors
+    assert f"is kept as {BACKUP}" in outcome.errors
     assert pending(harness, "gitlab") == ["reconfigure"]
     applied(harness, "server", changes={**zone("Full"), **changes})
     unchanged(harness, "server", changes={**zone("Full"), **changes})
-    assert not succeeds(harness, "gitlab", f"test -e {ASIDE}")
+    assert not succeeds(harness, "gitlab", f"test -e {BACKUP}")
 
 
 def quoted(text: str) -> str:

@@ -14,7 +14,7 @@ from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
 from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
 
-RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
+RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"
 
 
@@ -78,7 +78,7 @@ def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch
     old = fact(harness, "gitlab", f"sha256sum {RB}")
     line = f"nginx['{key}'] = '{path}'"
     harness.lab.inside(
-        "gitlab", f"mkdir -p $(dirname {ASIDE}) && cp -p {RB} {ASIDE} && cat >> {RB}", stdin=f"\n{line}\n"
+        "gitlab", f"mkdir -p $(dirname {BACKUP}) && cp -p {RB} {BACKUP} && cat >> {RB}", stdin=f"\n{line}\n"
     )
     done = harness.lab.ssh("gitlab", "sudo sh -s", stdin=module.reconfigure(Url.parse(URL), REALM).run.script)
     assert done.returncode == 1

@@ -21,9 +21,9 @@ from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_
 
 JOB = "/var/lib/provision/job/reconfigure"
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
-RB, ASIDE = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
+RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 EDIT = f"""
-mkdir -p $(dirname {ASIDE}) && cp -p {RB} {ASIDE}
+mkdir -p $(dirname {BACKUP}) && cp -p {RB} {BACKUP}
 printf 'reconfigure\\treconfigure GitLab\\n' > /var/lib/provision/pending
 sed -i "s/^gitlab_rails.'time_zone'. = .*/gitlab_rails['time_zone'] = 'Edited'/" {RB}
 """
@@ -79,9 +79,9 @@ def test_it_is_waited_for(harness: Harness) -> None:
         wait_for(lambda: succeeds(harness, "gitlab", f"grep -q 'will wait for it' {JOB}/out"), "ours waits", 60)
         end()
         done = run.result()
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
-    assert "is running, will wait for it to finish" in told
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "is running, will wait for it to finish" in output
     assert reconfigures(harness) == before + 1
     unchanged(harness, "server", changes=zone("Waited"))
 

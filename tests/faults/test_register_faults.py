@@ -117,7 +117,7 @@ def test_an_unexpected_answer_does_not_mean_deleted(
         ({"status": 422, "body": {"message": "422 Tags are odd"}}, ("422 422 Tags are odd",)),
         ({"status": 500}, ("refused /user/runners: 500", "GitLab itself reports an error")),
         ({"status": 503, "body": "<html>maintenance</html>"}, ("503", "GitLab itself reports an error")),
-        ({"status": 201, "body": {}}, ("made a runner but told no token",)),
+        ({"status": 201, "body": {}}, ("created a runner but returned no token",)),
         ({"drop": True}, ("refused /user/runners: 502", "GitLab itself reports an error")),
     ],
     ids=["401", "403", "404", "422", "500", "503", "no token", "dropped"],

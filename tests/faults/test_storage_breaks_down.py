@@ -46,19 +46,19 @@ def s3(harness: Harness) -> Tables:
 def rolled_back(harness: Harness) -> Iterator[Callable[[Outcome], str]]:
     """Asserts that gitlab.rb and the registry's configuration are restored and it answers; the error."""
     before = reconfigures(harness)
-    told: list[str] = []
+    output: list[str] = []
 
     def note(outcome: Outcome) -> str:
         (error,) = outcome.of("error")
         assert (outcome.code, error["resource"], bool(error["hint"])) == (1, "reconfigure", True)
-        told.append(error["text"])
+        output.append(error["text"])
         return str(error["text"])
 
     with untouched_content(harness, "/etc/gitlab/gitlab.rb", "/var/opt/gitlab/registry/config.yml"):
         yield note
-    assert "the registry came up and failed again, its storage cannot be used: " in told[0]
-    assert "answers 503 instead of 401" in told[0]
-    assert told[0].endswith("rolled back to the previous /etc/gitlab/gitlab.rb")
+    assert "the registry came up and failed again, its storage cannot be used: " in output[0]
+    assert "answers 503 instead of 401" in output[0]
+    assert output[0].endswith("rolled back to the previous /etc/gitlab/gitlab.rb")
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before + 2, [])
     assert fact(harness, "gitlab", ASK) == "401"
 

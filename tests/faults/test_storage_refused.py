@@ -159,8 +159,8 @@ def test_storage_that_cannot_be_used(harness: Harness, fault: Fault) -> None:
         "registry",
         f"S3Bucket {changed.get('bucket', 'registry')}",
     )
-    told = f"{error['text']} → {error['hint']}"
-    assert [words for words in (fault.cause, fault.remedy) if words not in told] == [], told
+    output = f"{error['text']} → {error['hint']}"
+    assert [words for words in (fault.cause, fault.remedy) if words not in output] == [], output
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])
     assert outcome.statuses("gitlab")["firewall"] == "skipped"
 

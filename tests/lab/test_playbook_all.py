@@ -67,8 +67,8 @@ def test_docker_logs_in_pushes_and_pulls(harness: Harness, host: str) -> None:
     layer = f"mkdir -p /tmp/image && hostname > /tmp/image/name && tar -C /tmp/image -c . | docker import - {image}"
     config = "export DOCKER_CONFIG=/tmp/docker-config;"
     password = harness.lab.secret("registry_password")
-    told = harness.lab.ssh(host, f"{config} docker login -u root --password-stdin {REGISTRY}", stdin=password)
-    assert told.returncode == 0, told.stderr
+    output = harness.lab.ssh(host, f"{config} docker login -u root --password-stdin {REGISTRY}", stdin=password)
+    assert output.returncode == 0, output.stderr
     pushed = harness.lab.ssh(host, f"{config} {layer} && docker push {image} && docker image rm {image}")
     assert pushed.returncode == 0, pushed.stderr
     pulled = harness.lab.ssh(

@@ -26,7 +26,7 @@ from provision.templating import render
 
 @task(on="runners")
 def banner(host):
-    """Who logs in is told whose host it is."""
+    """A login prints whose host it is."""
     yield File("/etc/issue.net", render("banner.j2", name=host.name, owner="ops"))
 
 

@@ -106,8 +106,8 @@ def test_check_makes_no_runner(harness: Harness, server: Server) -> None:
     assert '+  name = "docker-builder"' in done.stdout
     assert '+  token = "***"' in done.stdout
     assert '+      BucketName = "cache"' in done.stdout
-    said = done.stdout + done.stderr
-    assert [one for one in ("cache-secret-0123", "glrt-", harness.lab.secret("api_token")) if one in said] == []
+    message = done.stdout + done.stderr
+    assert [one for one in ("cache-secret-0123", "glrt-", harness.lab.secret("api_token")) if one in message] == []
 
 
 def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict[str, Any]) -> None:
@@ -120,8 +120,8 @@ def test_each_is_registered_once(harness: Harness, server: Server, by_name: dict
     unchanged_after(harness)
     assert list(sections(harness)) == list(by_name)
     assert harness.host(HOST).file(CONFIG).mode == 0o600
-    told = json.dumps(outcome.events) + outcome.stderr
-    assert [one for one in ("cache-secret-0123", "glrt-") if one in told] == []
+    output = json.dumps(outcome.events) + outcome.stderr
+    assert [one for one in ("cache-secret-0123", "glrt-") if one in output] == []
     assert "glrt-" not in harness.lab.inside(HOST, "cat /var/lib/provision/state.json")
 
 

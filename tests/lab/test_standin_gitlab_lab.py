@@ -128,8 +128,8 @@ def server(lab_factory):
 
 def test_installing_without_a_url_writes_gitlab_rb_and_starts_nothing(server):
     """Only root can read gitlab.rb; the hint gives the next step; nothing was reconfigured."""
-    said = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
-    assert "sudo gitlab-ctl reconfigure" in said
+    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
+    assert "sudo gitlab-ctl reconfigure" in printed
     assert server.rb.stat().st_mode & 0o777 == 0o600
     assert "external_url 'http://gitlab.example.com'\n" in server.rb.read_text()
     assert server.run("gitlab-ctl status") == ""
@@ -139,8 +139,8 @@ def test_installing_without_a_url_writes_gitlab_rb_and_starts_nothing(server):
 def test_https_without_a_certificate_asks_lets_encrypt_in_vain(server):
     """letsencrypt['enable'] is nil and the files are missing: the run fails and names the host."""
     server.rb.write_text(server.rb.read_text().replace("http://gitlab.example.com", URL))
-    said = server.refused("gitlab-ctl reconfigure")
-    assert "There was an error running gitlab-ctl reconfigure:\n\nletsencrypt_certificate[gitlab.lab.test]" in said
+    printed = server.refused("gitlab-ctl reconfigure")
+    assert "There was an error running gitlab-ctl reconfigure:\n\nletsencrypt_certificate[gitlab.lab.test]" in printed
 
 
 def test_push_and_pull_over_tls_into_s3(server):
@@ -218,9 +218,9 @@ def test_an_upgrade_reconfigures_and_external_url_overwrites(server):
     """EXTERNAL_URL of apt's environment is written to gitlab.rb; services run the new version."""
     logs = server.logs()
     server.rb.write_text(server.rb.read_text().replace("/ignored/before/19.2.pem", f"{LIVE}/fullchain.pem"))
-    said = server.run(f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce")
-    assert "gitlab Reconfigured!" in said
-    assert "registry_nginx['ssl_certificate_key'] has been deprecated since 19.2" in said
+    printed = server.run(f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce")
+    assert "gitlab Reconfigured!" in printed
+    assert "registry_nginx['ssl_certificate_key'] has been deprecated since 19.2" in printed
     assert f"external_url '{URL}/'\n" in server.rb.read_text()
     assert server.logs() == logs + 1
     server.wait_for("401")
@@ -239,10 +239,10 @@ def test_a_bad_gitlab_rb_changes_nothing(server, line, message):
     """Exit code 1, the message under its headline, the services unchanged."""
     good, before = server.rb.read_text(), server.pids()
     server.append(f"{line}\n")
-    said = server.refused("gitlab-ctl reconfigure")
+    printed = server.refused("gitlab-ctl reconfigure")
     server.rb.write_text(good)
-    assert f"There was an error running gitlab-ctl reconfigure:\n\n{message}" in said
-    assert "Reconfigured!" not in said
+    assert f"There was an error running gitlab-ctl reconfigure:\n\n{message}" in printed
+    assert "Reconfigured!" not in printed
     assert server.pids() == before
 
 
@@ -282,18 +282,18 @@ def test_a_second_run_waits_for_the_lock(server):
     while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
         time.sleep(0.05)
     started = time.monotonic()
-    said = server.reconfigure()
+    printed = server.reconfigure()
     holder.join()
-    assert "is running, will wait for it to finish and then run." in said
+    assert "is running, will wait for it to finish and then run." in printed
     assert time.monotonic() - started > 1
 
 
 def test_status_sums_up_what_is_down(server):
     """A stopped service has its line and its 3; start runs it again."""
     server.run("gitlab-ctl stop registry")
-    said = server.run("gitlab-ctl status; echo $?")
-    assert re.search(r"^down: registry: \d+s, normally up; run: log: ", said, re.MULTILINE)
-    assert said.splitlines()[-1] == "3"
+    printed = server.run("gitlab-ctl status; echo $?")
+    assert re.search(r"^down: registry: \d+s, normally up; run: log: ", printed, re.MULTILINE)
+    assert printed.splitlines()[-1] == "3"
     server.run("gitlab-ctl start && gitlab-ctl status registry")
 
 
@@ -335,11 +335,11 @@ def test_a_missing_certificate_keeps_nginx_down(server):
     server.append("registry['nginx']['ssl_certificate'] = '/nowhere.pem'\n")
     server.reconfigure()
     # systemd tries a few times before it leaves it: until then it is up for moments.
-    said = server.run(
+    printed = server.run(
         "for _ in $(seq 60); do ! gitlab-ctl status | grep -q '^down: nginx' || break; sleep 0.5; done; gitlab-ctl status; echo $?"
     )
-    assert re.search(r"^down: nginx: \d+s, normally up", said, re.MULTILINE)
-    assert said.splitlines()[-1] == "3"
+    assert re.search(r"^down: nginx: \d+s, normally up", printed, re.MULTILINE)
+    assert printed.splitlines()[-1] == "3"
     assert "/nowhere.pem" in (server.root / "var/log/gitlab/nginx/current").read_text()
     server.rb.write_text(good)
     server.reconfigure()

@@ -99,26 +99,26 @@ def create_base_images(lab: Lab) -> None:
 
 def test_every_command(reader: Reader) -> None:
     """Every line in order; the output shows the purpose of each."""
-    said: dict[str, list[str]] = {}
+    message: dict[str, list[str]] = {}
     for step in steps(PAGE):
         if step.path:
             reader.write(step)
         for command in step.commands:
-            if command == "provision image -i inventory.toml" and command not in said:
+            if command == "provision image -i inventory.toml" and command not in message:
                 create_base_images(reader.lab)
-            said.setdefault(command, []).append(reader.type(command).stdout)
-    full, project = said["provision all -i inventory.toml"], "provision project pipeline -i inventory.toml"
+            message.setdefault(command, []).append(reader.type(command).stdout)
+    full, project = message["provision all -i inventory.toml"], "provision project pipeline -i inventory.toml"
     assert "verify push and pull of gitlab.example.com:5555/sammy/hello_hapi" in full[0]
     assert ["Nothing to change on 2 hosts" in one for one in full] == [False, True, True]
-    assert ".gitlab-ci.yml" in said[f"{project} --check --diff"][0]
-    assert "docker login" in said[f"{project} --check --diff"][0]
-    assert "DEPLOY_TOKEN" in said[project][0]
-    answers = said[f"ssh {RUNNER}.example.com curl -s http://localhost:5001/"]
+    assert ".gitlab-ci.yml" in message[f"{project} --check --diff"][0]
+    assert "docker login" in message[f"{project} --check --diff"][0]
+    assert "DEPLOY_TOKEN" in message[project][0]
+    answers = message[f"ssh {RUNNER}.example.com curl -s http://localhost:5001/"]
     assert answers == ["hello world!\n", "hello beautiful world!\n"]
-    assert "GET / HTTP" in said["provision logs hello -i inventory.toml"][0]
-    socket = said["provision register pipeline -i inventory.toml -i socket.toml --check --diff"][0]
+    assert "GET / HTTP" in message["provision logs hello -i inventory.toml"][0]
+    socket = message["provision register pipeline -i inventory.toml -i socket.toml --check --diff"][0]
     assert "/var/run/docker.sock" in socket
-    assert not any(value in text for value in reader.exported.values() for one in said.values() for text in one)
+    assert not any(value in text for value in reader.exported.values() for one in message.values() for text in one)
 
 
 def test_nothing_to_do_costs_what_it_did_without(reader: Reader) -> None:

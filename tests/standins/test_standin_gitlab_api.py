@@ -489,5 +489,5 @@ def test_tokens_are_signed_with_the_registry_s_key(client, tmp_path):
     key = x509.load_pem_x509_certificate(pem).public_key()
     raw = base64.urlsafe_b64decode(signature + "==")
     key.verify(raw, text.encode(), padding.PKCS1v15(), hashes.SHA256())
-    said = claims(token)
-    assert (said["aud"], said["iss"], said["sub"]) == ("container_registry", "omnibus-gitlab-issuer", "root")
+    message = claims(token)
+    assert (message["aud"], message["iss"], message["sub"]) == ("container_registry", "omnibus-gitlab-issuer", "root")

@@ -23,7 +23,7 @@ def test_the_registry_listens_on_its_url_s_port_with_the_default_certificate():
 
 
 def test_an_ipv6_address_keeps_its_brackets():
-    """As Ruby's URI has them; nginx listens on IPv4 only, unless it is told otherwise."""
+    """As Ruby's URI has them; nginx listens on IPv4 only, unless it is configured otherwise."""
     settings = {"external_url": "https://[2001:db8::1]", "registry_external_url": "https://[2001:db8::1]:5555"}
     site = derive(settings, TODAY).registry.site
     assert (site.host, site.port, site.listen) == ("[2001:db8::1]", 5555, ("*",))

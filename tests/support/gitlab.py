@@ -57,8 +57,8 @@ class Server:
         """Sends an administrator's request to the API, without nginx and its log; the answer's JSON."""
         script = 'curl -sS -f -X "$0" -K - -H "Content-Type: application/json" --data-binary "$2" "http://127.0.0.1:8080/api/v4$1"'
         argv = f"sh -c {quoted(script)} {method} {quoted(path)} {quoted(json.dumps(data))}"
-        said = self._lab.inside("gitlab", argv, stdin=f'header = "PRIVATE-TOKEN: {self._lab.secret("api_token")}"\n')
-        return json.loads(said) if said.strip() else None
+        message = self._lab.inside("gitlab", argv, stdin=f'header = "PRIVATE-TOKEN: {self._lab.secret("api_token")}"\n')
+        return json.loads(message) if message.strip() else None
 
     def make(self, description: str, **fields: Any) -> str:
         """Creates a runner as in the UI; its token."""
@@ -129,8 +129,8 @@ def entries(harness: Harness, host: str) -> list[Record]:
 
 def listed(harness: Harness, host: str) -> dict[str, str]:
     """The tokens by name in the output of `gitlab-runner list`."""
-    said = harness.lab.inside(host, "gitlab-runner list 2>&1")
-    return dict(re.findall(r"^(\S+) +Executor=\S+ Token=(\S+) URL=", plain(said), re.MULTILINE))
+    message = harness.lab.inside(host, "gitlab-runner list 2>&1")
+    return dict(re.findall(r"^(\S+) +Executor=\S+ Token=(\S+) URL=", plain(message), re.MULTILINE))
 
 
 def plain(text: str) -> str:

@@ -84,19 +84,19 @@ def test_an_error_has_place_and_hint(engine: Any, toys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "hint"),
+    ("message", "hint"),
     [
         ("cat: write error: No space left on device", "the disk is full"),
         ("E: Could not get lock /var/lib/dpkg/lock", "another package manager"),
         ("touch: cannot touch 'x': Read-only file system", "mounted read-only"),
     ],
 )
-def test_problems_of_the_host_have_their_own_hint(engine: Any, toys: Any, said: str, hint: str) -> None:
+def test_problems_of_the_host_have_their_own_hint(engine: Any, toys: Any, message: str, hint: str) -> None:
     """By the program's message."""
     from provision.shell import Result
 
     host = toys.Host()
-    host.answers = {"toy-set": Result(b"", said.encode(), 1), **host.answers}
+    host.answers = {"toy-set": Result(b"", message.encode(), 1), **host.answers}
     report = engine({"bad": host}, [toys.task("t", toys.Toy("x"))])
     assert hint in report.errors[0].hint
 

@@ -67,15 +67,15 @@ class TestWatches:
     def test_a_new_program_restarts_what_runs_it(self, engine: Any, toys: Any, check: bool) -> None:
         """Though the resource that installs it notifies nothing itself."""
         host = toys.Host({"running": "yes"})
-        told = engine({"web1": host}, [toys.task("1", Program("/bin/x", "2"), Daemon("/bin/x"))], check=check)
+        output = engine({"web1": host}, [toys.task("1", Program("/bin/x", "2"), Daemon("/bin/x"))], check=check)
         mark = "?" if check else ""
-        assert told.changes == [f"web1: {mark}install 2", f"web1: {mark}restart it"]
+        assert output.changes == [f"web1: {mark}install 2", f"web1: {mark}restart it"]
 
     @pytest.mark.parametrize("check", [False, True])
     def test_what_was_just_started_is_not_restarted(self, engine: Any, toys: Any, check: bool) -> None:
         """The start has the new program already."""
-        told = engine({"web1": toys.Host()}, [toys.task("1", Program("/bin/x", "2"), Daemon("/bin/x"))], check=check)
-        assert [one.replace("?", "") for one in told.changes] == ["web1: install 2", "web1: start it"]
+        output = engine({"web1": toys.Host()}, [toys.task("1", Program("/bin/x", "2"), Daemon("/bin/x"))], check=check)
+        assert [one.replace("?", "") for one in output.changes] == ["web1: install 2", "web1: start it"]
 
     def test_a_program_that_changes_after_the_start(self, engine: Any, toys: Any) -> None:
         """The order counts: it was started with the old one."""

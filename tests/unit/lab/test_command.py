@@ -48,7 +48,7 @@ def test_a_broken_inventory_is_refused_before_anything_is_made(
 def test_missing_programs_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the packages to install."""
     if os.geteuid() != 0:
-        pytest.skip("without root that is what is said first")
+        pytest.skip("without root, the missing root is reported first")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(LabUnavailable) as refused:
         run.require(build=True)
