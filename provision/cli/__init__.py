@@ -17,6 +17,7 @@ from typing import Any, Final
 import click
 
 ENTRY_POINTS: Final = "provision.commands"
+LAB: Final = "lab"  # the verb of the distribution provision-lab
 _VERBS: Final = {
     "list": "provision.cli.inventory",
     "inventory": "provision.cli.inventory",
@@ -56,19 +57,26 @@ class Verbs(click.Group):
         return [*_VERBS, *sorted({one.name for one in entry_points(group=ENTRY_POINTS)} - _VERBS.keys())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A verb's command, or None. Raises ClickException when its distribution cannot be loaded."""
+        """A verb's command, or None. Raises ClickException when its distribution is missing or cannot be loaded."""
         del ctx
         if cmd_name in _VERBS:
             module = import_module(_VERBS[cmd_name])
             command: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
             return command
-        for point in entry_points(group=ENTRY_POINTS, name=cmd_name):
+        points = entry_points(group=ENTRY_POINTS, name=cmd_name)
+        if cmd_name == LAB and not points:
+            raise click.ClickException(
+                "the verb lab is in the distribution provision-lab, which is not installed\n"
+                "  → install it: pip install 'provision[lab]'; in a checkout, pip install . ./lab"
+            )
+        for point in points:
             try:
                 command = point.load()
             except Exception as error:
                 of = point.dist.name if point.dist else point.value
                 raise click.ClickException(
-                    f"the verb {cmd_name} of the distribution {of} cannot be loaded: {error}"
+                    f"the verb {cmd_name} of the distribution {of} cannot be loaded: {error}\n"
+                    "  → update or uninstall it"
                 ) from error
             return command
         return None
@@ -94,7 +102,7 @@ class Verbs(click.Group):
             formatter.write_dl(rows)
 
 
-commands = Verbs("provision")
+commands = Verbs("provision", context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

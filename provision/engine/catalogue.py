@@ -27,7 +27,7 @@ from provision.errors import UsageError, nearest
 from provision.inventory import Inventory, Table, Tables, load
 from provision.inventory.tables.host import Ssh
 from provision.tasks import SHIPPED
-from provision.tasks.base import Play, Task, play
+from provision.tasks.base import Play, Task, line_of, play
 from provision.templating import shipped
 
 ENTRY_POINTS: Final = "provision.tasks"  # each entry point is a Task
@@ -106,6 +106,10 @@ class Catalogue:
         if plays is not None:
             if not isinstance(plays, list | tuple) or not all(isinstance(one, Play) for one in plays):
                 raise UsageError(f"{path}: PLAYS is not a list of plays", hint='write PLAYS = [play("group", task, …)]')
+            if wrong := [task for one in plays for task in one.tasks if not isinstance(task, Task)]:
+                raise UsageError(
+                    f"{path}: PLAYS: {wrong[0]!r} is not a task", hint='name tasks, as in play("all", docker)'
+                )
             headline = inspect.cleandoc(module.__doc__ or "").partition("\n")[0]
             self.playbooks[path.stem] = Playbook(path.stem, headline, tuple(plays), path)
 
@@ -170,11 +174,7 @@ def _load(path: Path) -> ModuleType:
 
 def _line_of(error: BaseException, path: Path) -> str:
     """`:LINE` of the file's own code that raised the error."""
-    traceback, line = error.__traceback__, 0
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
+    line = line_of(error, str(path))
     if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         line = error.lineno
     return f":{line}" if line else ""

@@ -59,6 +59,10 @@ class HostDesiredState:
 
     def _claim(self, host: str, key: str, owner: str, value: Hashable) -> None:
         owners = self.claims.setdefault(key, {})
+        if owner in owners and owners[owner] != value:
+            raise UsageError(
+                f"{host}: the task {owner} wants two different values for {key}", hint="yield one of the resources only"
+            )
         for other, wanted in owners.items():
             if other != owner and wanted != value:
                 raise UsageError(

@@ -79,8 +79,8 @@ class _ValueReader:
     def read(self, tree: Tree) -> Tree:
         """The same tables, with SecretSource and Path objects as values."""
         found = self._level(tree, ())
-        for part in STRUCTURE & tree.keys():
-            if isinstance(tree[part], dict):
+        for part in tree:
+            if part in STRUCTURE and isinstance(tree[part], dict):
                 found[part] = {
                     name: self._level(table, (part, name)) if isinstance(table, dict) else table
                     for name, table in tree[part].items()
@@ -90,8 +90,8 @@ class _ValueReader:
     def _level(self, tree: Tree, path: KeyPath) -> Tree:
         """The tables at the top level, or below [hosts.NAME] or [groups.NAME]."""
         found = dict(tree)
-        for key in tree.keys() - STRUCTURE - HOST_KEYS:
-            if table := self._tables.get(key):
+        for key in tree:
+            if key not in STRUCTURE | HOST_KEYS and (table := self._tables.get(key)):
                 found[key] = self._registered(tree[key], table, (*path, key))
         return found
 

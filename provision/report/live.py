@@ -40,8 +40,15 @@ class LiveView:
         self._activity = Activity()
         self._lock = threading.Lock()
         self._output = LineAssembler()
+        self._live: Live | None = None
+        self._appear = threading.Timer(DELAY, self._show)
+        self._appear.daemon = True
+        self.has_printed = False
+
+    def _show(self) -> None:
+        # rich takes the first frame when the object is made: at this point the view has the hosts.
         self._live = Live(
-            console=console,
+            console=self._console,
             get_renderable=self._frame,
             refresh_per_second=FRAMES_PER_SECOND,
             transient=True,
@@ -49,9 +56,7 @@ class LiveView:
             redirect_stdout=False,
             redirect_stderr=sys.stderr.isatty(),  # warnings appear above the view; a redirected stderr is unchanged
         )
-        self._appear = threading.Timer(DELAY, self._live.start)
-        self._appear.daemon = True
-        self.has_printed = False
+        self._live.start()
 
     def on(self, event: Event) -> None:
         """Handles an event, and prints it if it is urgent."""
@@ -68,7 +73,8 @@ class LiveView:
         self._appear.cancel()
         if self._appear.ident is not None:
             self._appear.join()
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
         self._print([self._output_line(host, line) for host, line in self._output.flush()])
 
     def _print(self, lines: list[Text]) -> None:

@@ -19,10 +19,12 @@ A playbook is a list of plays: which tasks, on which group, in which order.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
+from provision.errors import ProvisionError, UsageError
 from provision.inventory import Host, Table
 from provision.inventory.tables.base import is_optional, options_of
 from provision.resources.base import Resource
@@ -69,14 +71,47 @@ class Task:
         """Whether there is anything for it to do on this host."""
         if self.settings and is_optional(self.settings) and host.settings.get(self.settings) is None:
             return False
-        return self.where is None or self.where(host)
+        if self.where is None:
+            return True
+        with self._errors_of(self.where):
+            return self.where(host)
 
     def resources(self, host: Host) -> tuple[Resource, ...]:
         """The resources of the host, in the order in which they are applied. () if the task does not concern the host."""
         if not self.concerns(host):
             return ()
         arguments = (host.settings[self.settings],) if self.settings else ()
-        return tuple(self.function(host, *arguments))
+        with self._errors_of(self.function):
+            found = tuple(self.function(host, *arguments))
+            for one in found:
+                if not isinstance(one, Resource):
+                    raise TypeError(f"expected resources, got {one!r}")
+        return found
+
+    @contextmanager
+    def _errors_of(self, function: Callable[..., Any]) -> Iterator[None]:
+        """Reports an error in a function of the user's own as UsageError, with the file and the line."""
+        try:
+            yield
+        except ProvisionError:
+            raise
+        except Exception as error:
+            if function.__module__.startswith("provision."):
+                raise
+            path = function.__code__.co_filename
+            line = line_of(error, path) or function.__code__.co_firstlineno
+            text = f"{path}:{line}: task {self.name}: {type(error).__name__}: {error}"
+            raise UsageError(text, hint="fix the playbook file") from error
+
+
+def line_of(error: BaseException, path: str) -> int:
+    """The last line of the file's own code that led to the error, or 0."""
+    traceback, line = error.__traceback__, 0
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == path:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
 
 
 @overload
@@ -111,8 +146,16 @@ def task(
     """Turns a function into a task of the same name. See `Task` for the arguments.
 
     The function is called once for each host and run, as `function(host)`, or as `function(host, table)` with
-    `settings`. Raises TypeError if `settings` may occur several times: such a table belongs into `uses`.
+    `settings`. Raises TypeError for arguments of other types, and if `settings` may occur several times: such a table
+    belongs into `uses`.
     """
+    if not isinstance(on, str):
+        raise TypeError('write @task(on="all"), with brackets and the name of a group')
+    if not isinstance(uses, tuple):
+        raise TypeError("uses= expects a tuple of tables, such as uses=(Docker,)")
+    for table in (*((settings,) if settings is not None else ()), *uses):
+        if not (isinstance(table, type) and issubclass(table, Table)):
+            raise TypeError(f"{table!r} is not a table: write class Name(Table)")
     if settings is not None and options_of(settings).occurs != "once":
         raise TypeError(
             f"settings={settings.__name__}: {options_of(settings).brackets} may occur several times; name it in uses=, "

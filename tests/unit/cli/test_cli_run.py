@@ -14,6 +14,7 @@ import pytest
 from provision.engine.events import Bus
 from provision.engine.run import Run
 from provision.errors import Locked, Unreachable
+from provision.secret import Secret
 from provision.shell import Result
 from provision.testing import FakeSession
 
@@ -336,15 +337,29 @@ def picky(host):
         assert [one.script for one in estate.sessions["web2"].ran] == []
 
 
-def test_a_bug_is_reported_as_one(estate: Any, provision: Any) -> None:
-    """Exit code 1, a masked traceback, and a request to report it."""
-    estate.playbook(
-        "buggy.py",
-        "from provision.secret import Secret\nfrom provision.tasks import task\n"
-        "@task()\ndef buggy(host):\n    'Never.'\n    Secret('canary-91')\n    raise KeyError('canary-91')\n    yield\n",
-    )
-    ended = provision("buggy", "-i", estate.inventory)
+def test_a_bug_of_provision_is_reported_as_one(estate: Any, provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1, the traceback masked, and what to do with it."""
+
+    def broken(*_: Any) -> None:
+        Secret("canary-91")
+        raise KeyError("canary-91")
+
+    monkeypatch.setattr("provision.engine.run.Run.execute", broken)
+    ended = provision("staff", "-i", estate.inventory)
     assert ended.code == 1
     assert "KeyError: '***'" in ended.err
     assert "this is a bug in provision" in ended.err
     assert "canary" not in ended.err
+
+
+def test_an_error_in_a_task_of_the_users_own_is_not_a_bug_of_provision(estate: Any, provision: Any) -> None:
+    """Exit 2 with the file's name and line, masked: no host was contacted."""
+    estate.playbook(
+        "buggy.py",
+        "from provision import Secret, task\n"
+        "@task()\ndef buggy(host):\n    'Never.'\n    Secret('canary-91')\n    raise KeyError('canary-91')\n    yield\n",
+    )
+    ended = provision("buggy", "-i", estate.inventory)
+    assert ended.code == 2
+    assert "buggy.py:6: task buggy: KeyError: '***'\n  → fix the playbook file" in ended.err
+    assert "Traceback" not in ended.err

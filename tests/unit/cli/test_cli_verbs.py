@@ -37,12 +37,21 @@ def test_help_names_everything(provision: Any) -> None:
         assert word in ended.out
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize("verb", ["list", "inventory", "schema", "explain", "init", "lab", "logs"])
-def test_each_verb_has_its_help(provision: Any, verb: str) -> None:
+def test_each_verb_has_its_help(provision: Any, verb: str, option: str) -> None:
     """The usage has the verb's name."""
-    ended = provision(verb, "--help")
+    ended = provision(verb, option)
     assert ended.code == 0
     assert f"Usage: provision {verb}" in ended.out
+
+
+def test_the_lab_that_is_not_installed(provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names its distribution; `lab up` is not read as names of tasks."""
+    monkeypatch.setattr("provision.cli.entry_points", lambda **_: [])
+    ended = provision("lab", "up")
+    assert ended.code == 2
+    assert "the verb lab is in the distribution provision-lab, which is not installed" in ended.err
 
 
 def test_no_arguments_is_help(provision: Any) -> None:

@@ -115,6 +115,13 @@ def test_folders_are_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("from provision.tasks import nosuch\n", "broken.py:1: ImportError: cannot import name 'nosuch'"),
         ("PLAYS = 7\n", "broken.py: PLAYS is not a list of plays"),
         ("PLAYS = ['docker']\n", "broken.py: PLAYS is not a list of plays"),
+        ("from provision import play\nPLAYS = [play('all', 7)]\n", "broken.py: PLAYS: 7 is not a task"),
+        (
+            "from provision import task\n@task\ndef f(host):\n    yield\n",
+            'broken.py:2: TypeError: write @task(on="all")',
+        ),
+        ("from provision import task\ntask(settings=int)\n", "broken.py:2: TypeError: <class 'int'> is not a table"),
+        ("from provision import Docker, task\ntask(uses=Docker)\n", "broken.py:2: TypeError: uses= expects a tuple"),
     ],
 )
 def test_a_broken_file_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.resources import File, Firewall, JsonSettings, Packages, RubySettings
+from provision.resources import Absent, Directory, File, Firewall, JsonSettings, Packages, RubySettings
 from provision.testing import LocalSession
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
@@ -184,6 +184,14 @@ class TestConflicts:
         with pytest.raises(UsageError) as caught:
             engine({"web1": host}, [toys.task("first", one)], [toys.task("second", two)])
         assert caught.value.text == f"web1: the tasks first and second want different values for {key}"
+        assert host.batches == []
+
+    @pytest.mark.parametrize("two", [File("/etc/motd", "b"), Absent("/etc/motd"), Directory("/etc/motd")])
+    def test_one_task_with_two_values_is_refused(self, engine: Any, toys: Any, two: Any) -> None:
+        """It would change the same thing twice in every run."""
+        host = toys.Host()
+        with pytest.raises(UsageError, match=r"^web1: the task one wants two different values for /etc/motd\n"):
+            engine({"web1": host}, [toys.task("one", File("/etc/motd", "a"), two)])
         assert host.batches == []
 
     @pytest.mark.parametrize(("one", "two", "key"), CASES)

@@ -247,3 +247,31 @@ def test_warning_for_a_secret_on_the_command_line(estate: Estate) -> None:
     assert warning.startswith("--set gitlab.api_token: visible in the process list and the shell's history")
     assert "canary" not in warning
     assert estate(overrides=["gitlab.api_token={env='T'}"]).warnings == ()
+
+
+def test_the_warning_has_the_keys_in_the_order_of_the_file(write: Callable[..., Path]) -> None:
+    """It is the same in every run."""
+    text = """
+[registry]
+external_url = "https://gitlab.example.com:5555"
+[registry.login]
+username = "u"
+image = "u/i"
+password = "text-canary"
+[docker.daemon]
+a_password = "text-canary"
+[[runners]]
+name = "r"
+executor = "shell"
+token = "text-canary"
+[groups.web.docker.daemon]
+b_password = "text-canary"
+[hosts.web1]
+groups = ["web"]
+[hosts.web1.docker.daemon]
+c_password = "text-canary"
+"""
+    (warning,) = load([write(text, mode=0o644)]).warnings
+    keys = ["registry.login.password", "docker.daemon.a_password", "runners[0].token", "groups.web", "hosts.web1"]
+    places = [warning.index(one) for one in keys]
+    assert places == sorted(places)

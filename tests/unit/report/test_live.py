@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from provision.engine.events import ErrorEvent, Output, Start, Step, TaskDone
-from provision.report.live import frame
+from provision.report.console import open_console
+from provision.report.live import LiveView, frame
 from provision.report.progress import Activity
 
 
@@ -115,3 +117,17 @@ def test_short_run_on_a_terminal_shows_no_view(script: Path) -> None:
     text = watch([sys.executable, str(script), "noop", "--pace", "0"])
     assert "\x1b[?25l" not in text
     assert "Nothing to change on 3 hosts, 0.8 s" in text
+
+
+def test_the_first_frame_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is printed before the first refresh is followed by the current view, not by an empty one."""
+    output = io.StringIO()
+    view = LiveView(open_console(output, terminal=True, width=80), verbose=0, clock=lambda: 5000.0)
+    monkeypatch.setattr("provision.report.live.DELAY", 0)
+    monkeypatch.setattr("rich.live.Live.refresh", lambda _: None)
+    view.on(Start(("all",), ("web1",), False))
+    view._appear.join()
+    view.on(ErrorEvent("web1", "", "", "Unreachable", "refused", ""))
+    view.close()
+    assert "1 host ·" in output.getvalue()
+    assert "0 hosts" not in output.getvalue()

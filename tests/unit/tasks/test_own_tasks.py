@@ -91,6 +91,42 @@ def test_two_playbooks_with_one_table_are_refused(tmp_path: Path) -> None:
     assert f"{path.parent}/playbooks/node_exporter.py:9" in caught.value.text
 
 
+@pytest.mark.parametrize(
+    ("header", "body", "message"),
+    [
+        ("@task()\ndef own(host):", "yield Nothing()", ":5: task own: NameError: name 'Nothing' is not defined"),
+        ("@task()\ndef own(host, wanted):", "yield", ":2: task own: TypeError: own() missing 1 required positional"),
+        ("@task()\ndef own(host):", "yield 'x'", ":2: task own: TypeError: expected resources, got 'x'"),
+        ("@task()\ndef own(host):", "return None", ":2: task own: TypeError: 'NoneType' object is not iterable"),
+        ("@task(where=lambda host: host.nope)\ndef own(host):", "yield", ":2: task own: AttributeError: "),
+    ],
+)
+def test_an_error_in_a_function_is_reported_with_file_and_line(
+    tmp_path: Path, header: str, body: str, message: str
+) -> None:
+    """It is the playbook's error: not a traceback, and not a bug in provision."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"from provision import task\n{header}\n    # the body\n    {body}\n")
+    own = Catalogue.of([tmp_path]).tasks["own"]
+    with pytest.raises(UsageError) as caught:
+        own.resources(host())
+    assert caught.value.text.startswith(f"{path}{message}")
+    assert caught.value.hint == "fix the playbook file"
+
+
+def test_an_error_of_the_inventory_is_passed_on() -> None:
+    """A task function may refuse settings with an error of provision."""
+
+    @task(on="all")
+    def refuses(host: Host) -> Iterator[Resource]:
+        """Refuse."""
+        raise UsageError(f"{host.name}: no")
+        yield
+
+    with pytest.raises(UsageError, match=r"^web1: no$"):
+        refuses.resources(host())
+
+
 class Point(importlib.metadata.EntryPoint):
     """An entry point of this module."""
 
