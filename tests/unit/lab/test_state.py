@@ -76,7 +76,7 @@ def test_subnets_are_given_once() -> None:
 
 def test_labs_with_ipv6_only_have_subnets_of_their_own_range(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first free /64 for documentation; hosts begin at ::10. The fixed subnet of `lab` is for IPv4."""
-    monkeypatch.setattr(network, "_addresses", lambda: [])  # labs may be up on this machine
+    monkeypatch.setattr(network, "_addresses", list)  # labs may be up on this machine
     taken = ["2001:db8::/64", "198.18.1.0/24"]
     assert network.free_subnet("lab", taken, ipv6=True) == "2001:db8:0:1::/64"
     assert list(itertools.islice(network.host_addresses("2001:db8:0:1::/64"), 2)) == [
