@@ -72,7 +72,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """With the reconfigure's own script and a shorter limit: the certificate or key that nginx rejects is named."""
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 4)
+    monkeypatch.setattr(module, "_UP_SECONDS", 4)
     make, key, path, words = BROKEN[kind]
     harness.lab.inside("gitlab", make)
     old = fact(harness, "gitlab", f"sha256sum {RB}")

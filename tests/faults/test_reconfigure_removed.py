@@ -60,10 +60,15 @@ def test_one_of_ours_that_is_taken_out(harness: Harness) -> None:
     """A setting that we had set and the inventory no longer has: the edit that removes it is not refused."""
     state = "/var/lib/provision/state.json"
     harness.lab.inside("gitlab", f"echo \"mattermost['enable'] = false\" >> {RB}")
-    harness.lab.inside(
-        "gitlab",
-        f'sed -i \'s/\\("gitlab.rb.gitlab": \\[\\)/\\1["mattermost", "enable"],/\' {state} && python3 -m json.tool {state}',
-    )
+    record = """
+import json, sys
+with open(sys.argv[1]) as file:
+    state = json.load(file)
+state["owners"]["gitlab"]["gitlab.rb"].insert(0, ["mattermost", "enable"])
+with open(sys.argv[1], "w") as file:
+    json.dump(state, file)
+"""
+    harness.lab.inside("gitlab", f"python3 - {state}", stdin=record)
     outcome = applied(harness, "server")
     assert "mattermost['enable']" in outcome.changes()[0]
     assert not succeeds(harness, "gitlab", f"grep -q '^mattermost' {RB}")

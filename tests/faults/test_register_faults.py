@@ -112,7 +112,7 @@ def test_an_unexpected_answer_does_not_mean_deleted(
     ("fault", "words"),
     [
         ({"status": 401}, ("refused /user/runners: 401", "gitlab.api_token is not valid")),
-        ({"status": 403}, ("refused /user/runners: 403", "takes an owner of the project or group")),
+        ({"status": 403}, ("refused /user/runners: 403", "requires an owner of the project or group")),
         ({"status": 404}, ("refused /user/runners: 404", "check the project or group")),
         ({"status": 422, "body": {"message": "422 Tags are odd"}}, ("422 422 Tags are odd",)),
         ({"status": 500}, ("refused /user/runners: 500", "GitLab itself reports an error")),
@@ -141,7 +141,7 @@ def test_a_token_that_gitlab_refuses(harness: Harness, server: Server, status: i
     with server.faults(*fault):
         outcome = refused(harness, "register", changes={"runners": [wrong]} if fault else more(harness, wrong))
     assert f"GitLab at {URL} refuses the token of runner wrong" in outcome.errors
-    assert "give the right one" in outcome.errors
+    assert "give a valid one" in outcome.errors
     assert token not in json.dumps(outcome.events) + outcome.stderr
 
 
@@ -196,7 +196,7 @@ def test_settings_that_the_token_may_not_change(harness: Harness, server: Server
     with server.faults({"path": "/api/v4/runners/*", "method": "GET", "status": 403}), server.counted() as seen:
         outcome = applied(harness, "register")
     assert writes(seen) == {}
-    assert "kept: its settings are not compared with GitLab's" in outcome.messages()
+    assert "the settings of runner kept are not compared with GitLab" in outcome.messages()
     assert "scope api" in outcome.messages()
     applied(harness, "register")
     assert server.runner("kept")["tag_list"] == ["a"]
@@ -275,7 +275,7 @@ def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
     ):
         before = process(harness, HOST)
         outcome = applied(harness, "register", changes={"runner": {"concurrent": 8}})
-        assert "changed by another program in the meantime: looking again" in outcome.messages()
+        assert "changed by another program in the meantime: observing again" in outcome.messages()
         assert config(harness, HOST).startswith("# rotated\n")
         assert "concurrent = 8" in config(harness, HOST)
         assert process(harness, HOST) == before
