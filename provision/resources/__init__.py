@@ -3,7 +3,7 @@
 On every host:
 
     File             a file has this content
-    Absent           a file does not exist
+    Absent           a file or an empty directory does not exist
     Directory        a directory exists
     ConfigFragment   a configuration fragment is there, and its program accepted it
     JsonSettings     a JSON file has these top-level keys; others stay

@@ -17,7 +17,8 @@ from provision.tasks.base import task
 from provision.tasks.deploy import apps_of, may_have_apps
 from provision.tasks.image import builds_images
 
-_SCRIPT: Final = "/usr/local/lib/provision/prune"
+_FOLDER: Final = "/usr/local/lib/provision"
+_SCRIPT: Final = f"{_FOLDER}/prune"
 _SERVICE: Final = "provision-prune.service"
 _TIMER: Final = "provision-prune.timer"
 
@@ -40,6 +41,7 @@ def prune(host: Host, wanted: Prune) -> Iterator[Resource]:
         yield AbsentUnit(_TIMER)
         yield AbsentUnit(_SERVICE)
         yield Absent(_SCRIPT)
+        yield Absent(_FOLDER)
 
 
 def _keep(host: Host) -> tuple[str, ...]:

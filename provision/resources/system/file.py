@@ -150,7 +150,7 @@ def set_access(path: str, mode: str, owner: str, found_mode: str, found_owner: s
 
 @dataclass(frozen=True)
 class Absent(Resource):
-    """A file does not exist."""
+    """A file or an empty directory does not exist. A directory that is not empty is not deleted: the change fails."""
 
     path: str
     notify: Handler | tuple[Handler, ...] = ()
@@ -167,7 +167,7 @@ class Absent(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if seen.code != 0:
-            yield Change(f"delete {self.path}", sh("rm -f -- %s", self.path), "delete", notify=self.handlers)
+            yield Change(f"delete {self.path}", sh("rm -df -- %s", self.path), "delete", notify=self.handlers)
 
 
 @dataclass(frozen=True)

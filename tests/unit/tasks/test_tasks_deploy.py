@@ -110,4 +110,5 @@ def test_no_prune_timer(wants: Wants) -> None:
         "Unit provision-prune.timer",
         "Unit provision-prune.service",
         "File /usr/local/lib/provision/prune",
+        "File /usr/local/lib/provision",
     ]

@@ -11,7 +11,7 @@ from provision.resources import Absent, File, Handler, Result
 from provision.secret import Secret
 from provision.shell import sh
 from provision.testing import NO_FILE, LocalSession, file_is, notes, observe, observe_on, planned
-from tests.support.resources import ME, apply
+from tests.support.resources import ME, apply, refuse
 
 RELOAD = Handler("reload", "reload it", sh("systemctl reload it"))
 MOTD = File("/etc/motd", "hello\n", notify=(RELOAD,))
@@ -141,3 +141,15 @@ def test_absent_bare_and_done(host: LocalSession, tmp_path: Path) -> None:
     assert apply(gone, host) == ["delete /etc/old.list"]
     assert apply(gone, host) == []
     assert list(folder.iterdir()) == []
+
+
+def test_an_absent_directory(host: LocalSession, tmp_path: Path) -> None:
+    """An empty one is deleted; one with files stays, and that is an error."""
+    folder = tmp_path / "etc/old"
+    folder.mkdir(parents=True)
+    assert apply(Absent("/etc/old"), host) == ["delete /etc/old"]
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    assert "not empty" in refuse(Absent("/etc/old"), host).lower()
+    assert (folder / "file").exists()
