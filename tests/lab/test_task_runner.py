@@ -126,7 +126,7 @@ def test_a_version_that_is_nowhere_changes_nothing(harness: Harness) -> None:
 def test_the_hold_goes_with_the_pin(harness: Harness) -> None:
     """Without a version in the inventory, both stay at theirs and are unheld."""
     outcome = twice(harness, "runner", "--limit", BARE)
-    assert outcome.changes() == ["let go of the hold on gitlab-runner, gitlab-runner-helper-images"]
+    assert outcome.changes() == ["unhold gitlab-runner, gitlab-runner-helper-images"]
     assert harness.host(BARE).check_output("apt-mark showhold") == ""
     assert versions(harness, BARE) == ["19.3.0-1", "19.3.0-1"]
 

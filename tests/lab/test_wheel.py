@@ -161,7 +161,7 @@ def test_init_starts_an_estate(program: Path, elsewhere: Path) -> None:
     assert inventory.read_text() == (CHECKOUT / "inventories/example.toml").read_text()
     assert "motd " in run(str(program), "list", "-i", str(inventory), cwd=elsewhere)
     inventory.write_text("# mine\n")
-    assert "kept" in run(str(program), "init", "estate", cwd=elsewhere)
+    assert "exists" in run(str(program), "init", "estate", cwd=elsewhere)
     assert inventory.read_text() == "# mine\n"
 
 
