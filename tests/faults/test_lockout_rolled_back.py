@@ -99,5 +99,5 @@ def test_removing_the_rule_that_allowed_us(harness: Harness, locked_out: Outcome
     assert fact(harness, "gitlab", "ufw status numbered") == before
     harness.lab.inside("gitlab", "ufw delete deny 22")
     outcome = twice(harness, "firewall")
-    assert outcome.changes() == [f"stop letting 22/tcp from {gateway} in"]
+    assert outcome.changes() == [f"remove the rule for 22/tcp from {gateway}"]
     assert timers(harness, "gitlab") == ""

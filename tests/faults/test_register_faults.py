@@ -289,7 +289,7 @@ def test_the_runner_rewrites_the_file_meanwhile(harness: Harness) -> None:
 def test_two_runs_at_once(harness: Harness, server: Server) -> None:
     """The second is refused and names the first; the first creates one runner."""
     changes = more(harness, docker_runner("once"))
-    with server.faults({"path": MAKING, "method": "POST", "delay": 3, "times": 1}):
+    with server.faults({"path": MAKING, "method": "POST", "delay": 10, "times": 1}):
         first = Live(harness, "register", changes=changes)
         wait_for(lambda: "delay" not in harness.lab.inside("gitlab", "cat /etc/gitlab-standin/api-faults.json"), "POST")
         second = refused(harness, "register", changes=changes)
