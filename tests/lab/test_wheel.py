@@ -120,7 +120,7 @@ def test_core_alone_says_how_to_install_the_lab(program: Path, elsewhere: Path) 
     done = start(str(program), "lab", "up", cwd=elsewhere)
     assert (done.returncode, done.stdout) == (2, "")
     assert "provision-lab" in done.stderr
-    assert "pip install ./lab" in done.stderr
+    assert "pip install . ./lab" in done.stderr
 
 
 def test_core_with_lab_has_its_verb(program_with_lab: Path, elsewhere: Path) -> None:
