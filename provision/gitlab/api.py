@@ -12,14 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
-
-from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
+from urllib.parse import quote
 
 from provision.errors import ApiFailed
 from provision.secret import Secret
-from provision.url import Url, bracketed
+from provision.url import Url
 
 if TYPE_CHECKING:
     from gitlab import Gitlab
@@ -183,28 +180,10 @@ class Api:
         # The token must not be sent to a proxy or be replaced by ~/.netrc.
         session.trust_env = False
         if self.fallback and not _is_resolved(self.url.host):
-            session.mount(self.url.origin, _ByAddress(self.url.host, self.fallback))
+            from provision.gitlab.by_address import ByAddress  # imports requests
+
+            session.mount(self.url.origin, ByAddress(self.url.host, self.fallback))
         return session
-
-
-class _ByAddress(HTTPAdapter):
-    """Connects to `address`, and checks the certificate and sets the Host header for `name`, as an entry in /etc/hosts would."""
-
-    def __init__(self, name: str, address: str) -> None:
-        self._name, self._address = name, bracketed(address)
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """Makes connections that request and check the name instead of the address."""
-        super().init_poolmanager(*arguments, server_hostname=self._name, assert_hostname=self._name, **options)
-
-    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        """Sends to the address, with the name in the Host header."""
-        parts = urlsplit(request.url or "")
-        port = f":{parts.port}" if parts.port else ""
-        request.headers["Host"] = str(parts.netloc)
-        request.url = urlunsplit(parts._replace(netloc=f"{self._address}{port}"))
-        return super().send(request, *arguments, **options)
 
 
 def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:
