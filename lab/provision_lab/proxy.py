@@ -76,6 +76,8 @@ class Proxy:
             back.close()
         except OSError:  # the target refuses the connection
             writer.transport.abort()
+        except asyncio.CancelledError:  # the proxy closes; asyncio of Python 3.11 logs a cancelled handler as an error
+            writer.transport.abort()
         finally:
             up.cancel()
             writer.close()

@@ -21,7 +21,7 @@ def sixteen(_: Host) -> Iterator[Resource]:
     yield File("/etc/docker/daemon.json", (FILES / "daemon.json").read_bytes())
     yield GroupMember("ubuntu", "docker")
     yield File("/etc/docker/certs.d/registry.bench.test:5000/ca.crt", (FILES / "ca.crt").read_bytes())
-    yield RubySettings("workload", {("gitlab_rails", key): value for key, value in GITLAB_RB.items()})
+    yield RubySettings({("gitlab_rails", key): value for key, value in GITLAB_RB.items()})
     yield File("/etc/gitlab-runner/template.toml", (FILES / "template.toml").read_bytes())
     yield Packages(("ufw",))
     yield Firewall([Rule(80), Rule(443), Rule(5555)], enable=True)
