@@ -104,7 +104,7 @@ def done(harness: Harness, canaries: Canaries) -> Canaries:
     wrong = {"registry": {"login": {"username": "nobody"}}}
     assert run(harness, canaries, "login refused", "verify", "-vv", changes=wrong) == 1
     crash = {"CANARY": canaries.texts["s3_secret_key"], "GREETING": ""}
-    assert run(harness, canaries, "crash", "crash", "-vv", env=crash) == 1
+    assert run(harness, canaries, "crash", "crash", "-vv", env=crash) == 2  # the mistake is in a playbook
     own = [one for one in canaries.seen if one[0] == "s3_secret_key" and one[2] == "environment"]
     canaries.seen[:] = [one for one in canaries.seen if one not in own]  # CANARY, as this test typed it
     return canaries
