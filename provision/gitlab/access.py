@@ -17,7 +17,9 @@ def api_at(host: Host, url: Url) -> Api:
     token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
     ca = registry.certificate.ca if registry and registry.certificate else None
     first = host.estate.first("gitlab")
-    return Api(url, token, ca, first.address if first else "")
+    own = gitlab is not None and url.origin == gitlab.external_url.origin
+    address = gitlab.api_address if gitlab and own else None
+    return Api(url, token, ca, first.address if first else "", address or "")
 
 
 def required_api(host: Host, what: str) -> Api:

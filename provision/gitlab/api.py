@@ -62,6 +62,7 @@ class Api:
     token     a personal, group or project access token; empty where a registration token is used
     ca        a file with the CA that signed GitLab's certificate; None for the system's trust store
     fallback  the address to connect to when the URL's name does not resolve here; "" for none
+    address   the address to connect to, whatever the URL's name resolves to; "" for none
 
     Every method raises ApiFailed with GitLab's own reason, its HTTP status, or 0 when there was no answer. After a server
     did not answer in time, requests fail at once for some seconds, so that many requests wait only once.
@@ -73,6 +74,7 @@ class Api:
     token: Secret
     ca: Path | None = None
     fallback: str = field(default="", compare=False)
+    address: str = ""
     _outage: _Outage = field(default_factory=_Outage, init=False, compare=False, repr=False)
 
     def get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -179,10 +181,11 @@ class Api:
         session = requests.Session()
         # The token must not be sent to a proxy or be replaced by ~/.netrc.
         session.trust_env = False
-        if self.fallback and not _is_resolved(self.url.host):
+        address = self.address or ("" if _is_resolved(self.url.host) else self.fallback)
+        if address:
             from provision.gitlab.by_address import ByAddress  # imports requests
 
-            session.mount(self.url.origin, ByAddress(self.url.host, self.fallback))
+            session.mount(self.url.origin, ByAddress(self.url.host, address))
         return session
 
 

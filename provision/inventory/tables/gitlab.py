@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import InvalidValue, Table, plain_data, version
+from provision.inventory.tables.host import check_address
 from provision.url import Url, UrlField
 
 _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
@@ -24,6 +25,8 @@ class Gitlab(Table):
     """false: GitLab must have been installed by other means."""
     api_token: SecretSource | None = None
     """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret)."""
+    api_address: str | None = None
+    """The name or address that this program connects to for GitLab's API. Default: where the URL's name leads."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
 
@@ -31,6 +34,13 @@ class Gitlab(Table):
     @classmethod
     def _version(cls, text: str | None) -> str | None:
         return version(text)
+
+    @field_validator("api_address")
+    @classmethod
+    def _api_address(cls, text: str | None) -> str | None:
+        if text is not None:
+            check_address(text)
+        return text
 
     @field_validator("settings")
     @classmethod

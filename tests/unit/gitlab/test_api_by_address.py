@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from provision.engine.catalogue import load_inventory
 from provision.errors import ApiFailed
+from provision.gitlab.access import api_at, required_api
 from provision.gitlab.api import Api
 from provision.secret import Secret
 from provision.url import Url
@@ -125,3 +128,24 @@ class TestByAddress:
         web = serve(lambda _: reply(200, {"ok": True}), authority.context("localhost"))
         api = Api(Url.parse(f"https://localhost:{web.port}"), TOKEN, authority.file, "192.0.2.1")
         assert api.get("/metadata") == {"ok": True}
+
+    def test_a_given_address_wins_over_the_names_own(self, tmp_path: Path, serve: Serve, reply: Any) -> None:
+        """gitlab.api_address: the server that the name leads to is not contacted."""
+        web = serve(lambda _: reply(200, {"ok": True}), address="127.0.0.2")
+        text = f'external_url = "http://localhost:{web.port}"\napi_token = "the-token"\napi_address = "127.0.0.2"'
+        (tmp_path / "x.toml").write_text(f"[hosts.git]\n[gitlab]\n{text}")
+        (host,) = load_inventory([tmp_path / "x.toml"]).hosts
+        with socket.create_server(("127.0.0.1", web.port)) as named:
+            named.setblocking(False)
+            assert required_api(host, "x").get("/metadata") == {"ok": True}
+            with pytest.raises(BlockingIOError):
+                named.accept()
+        assert web.asked[0].headers["host"] == f"localhost:{web.port}"
+
+    def test_another_servers_api_is_not_asked_at_that_address(self, tmp_path: Path) -> None:
+        """It is the address of gitlab.external_url alone."""
+        text = 'external_url = "https://git.example.com"\napi_token = "the-token"\napi_address = "127.0.0.2"'
+        (tmp_path / "x.toml").write_text(f"[hosts.git]\n[gitlab]\n{text}")
+        (host,) = load_inventory([tmp_path / "x.toml"]).hosts
+        assert api_at(host, Url.parse("https://git.example.com/x")).address == "127.0.0.2"
+        assert api_at(host, Url.parse("https://other.example.com")).address == ""
