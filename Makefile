@@ -7,7 +7,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Keep compiled files. Without them, every worker and every command would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env system demo check test bench format clean
+.PHONY: help env lock system demo check test bench format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -16,6 +16,10 @@ env: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt scripts/environment.sh
 	@sh scripts/environment.sh "$(PYTHON)" "$(VENV)"
+
+# Writes constraints.txt again, after a dependency in a pyproject.toml changed. UPGRADE=1 takes the newest versions.
+lock:
+	@sh scripts/lock.sh "$(PYTHON)" "$(UPGRADE)"
 
 # Installs the distribution's packages that tests and the lab need.
 system: env

@@ -15,6 +15,13 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 report "creating the environment in $venv (about a minute)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]' -e ./lab || {
+pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+# pip compares every file with the hashes in constraints.txt; wheels only, because building a package executes its code.
+pip --require-hashes --only-binary :all: -r constraints.txt || {
   report "installing packages failed: check the network, or the mirror in pip's configuration"; exit 1; }
+# Nothing is fetched here: what these two need is installed.
+pip --no-index --no-deps --no-build-isolation -e . -e ./lab || {
+  report "installing provision failed: if its dependencies changed, run make lock"; exit 1; }
+"$venv/bin/python" -m pip check --disable-pip-version-check >&2 || {
+  report "constraints.txt does not have what pyproject.toml asks for: run make lock"; exit 1; }
 touch "$venv/.ready"

@@ -24,7 +24,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheels of both distributions by package name, built with `python -m build`."""
     out = tmp_path_factory.mktemp("wheels")
     for folder in (CHECKOUT, CHECKOUT / "lab"):
-        run(sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(folder), cwd=out)
+        # The environment has the build backend, at a version with hashes; an isolated build would fetch another one.
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(folder), cwd=out)
     return {path.name.partition("-")[0]: path for path in out.glob("*.whl")}
 
 
@@ -33,8 +34,11 @@ def program(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     """`provision` in a clean environment: the core's wheel and its dependencies, nothing else."""
     home = tmp_path_factory.mktemp("clean")
     run(sys.executable, "-m", "venv", str(home / "venv"), cwd=home)
-    constraints = str(CHECKOUT / "constraints.txt")
-    run(*pip(home / "venv/bin/provision"), "-c", constraints, str(wheels["provision"]), cwd=home)
+    # With hashes in a constraint, pip wants one for the wheel that was just built, too.
+    versions = home / "versions.txt"
+    locked = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    versions.write_text("\n".join(line.rstrip(" \\") for line in locked if "==" in line))
+    run(*pip(home / "venv/bin/provision"), "-c", str(versions), str(wheels["provision"]), cwd=home)
     return home / "venv/bin/provision"
 
 
