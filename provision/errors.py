@@ -17,13 +17,15 @@
         │   ├── DeadlineExceeded       it did not end in its time
         │   ├── ApiFailed              GitLab's API refused, or could not be reached
         │   └── ChangedMeanwhile       another program changed the same thing after it was observed
-        └── NotConverged               changes were applied, and some are still pending
+        ├── NotConverged               changes were applied, and some are still pending
+        └── Unexpected                 an exception that no code handles: a bug, or data of the host that nobody expects
 
 Each error has a `text` (what failed, and where) and a `hint` (what to do next). The engine adds host, task and resource.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -109,6 +111,53 @@ class ChangedMeanwhile(ChangeFailed):
 
 class NotConverged(HostFailed):
     """Changes were applied, and some are still pending."""
+
+
+class Unexpected(HostFailed):
+    """An exception that no code handles: a bug in provision or in an own task, or data of the host that nobody expects."""
+
+
+def as_provision_error(error: BaseException) -> ProvisionError:
+    """The error itself, or for an exception of another kind an Unexpected with its class, message and place."""
+    if isinstance(error, ProvisionError):
+        return error
+    text = " ".join(str(error).split())
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unexpected(
+            f"this machine has no more file descriptors ({named})",
+            hint="raise the limit (ulimit -n 4096), or use fewer --forks; then rerun the command",
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Unexpected(f"a disk of this machine is full ({named})", hint="free some space, then rerun the command")
+    place = _place(error)
+    return Unexpected(
+        f"{named} ({place})" if place else named,
+        hint="the code at this place does not expect what the host sent, or has a bug: -v prints the whole traceback; "
+        "please report it",
+    )
+
+
+def _place(error: BaseException) -> str:
+    """The last line of our code, or of a user's, that the exception passed: `file.py, line 12`."""
+    import os  # the three are needed for errors only
+    import traceback
+    from pathlib import Path
+
+    package, library = str(Path(__file__).parent), str(Path(os.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [
+        one
+        for one in frames
+        if one.filename.startswith(package)
+        or not (one.filename.startswith((library, "<")) or "-packages" in one.filename)
+    ]
+    if not frames:
+        return ""
+    last = (ours or frames)[-1]
+    file = Path(last.filename)
+    shown = file.relative_to(Path(package).parent) if last.filename.startswith(package) else file
+    return f"{shown}, line {last.lineno}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

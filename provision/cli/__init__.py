@@ -6,9 +6,11 @@ A verb's module is imported when the verb is called, so that `--help` takes less
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,6 +28,8 @@ _VERBS: Final = {
     "init": "provision.cli.inventory",
     "logs": "provision.cli.logs",
 }  # verb: the module with a command of this name, or of this name and `_`
+
+_OUTPUT_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that hung up
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -123,27 +127,37 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return 2
     except UsageError as error:
-        click.echo(f"error: {mask(str(error))}", err=True)
+        print_error(f"error: {mask(str(error))}")
         return 2
     except ProvisionError as error:
-        click.echo(f"error: {mask(str(error))}", err=True)
+        print_error(f"error: {mask(str(error))}")
         return 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: no change was in progress on any host", err=True)
+        print_error("interrupted: no change was in progress on any host")
         return 130
     except BrokenPipeError:
         # The reader of our output has ended (`provision list | head`): nothing more can be printed.
         sys.stderr.close()
         return 141
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_LOST:
+            print_error(f"error: cannot write {error.filename or 'the output'}: {error.strerror}")
+            return 1
         import traceback
 
-        click.echo(mask(traceback.format_exc()), err=True)
-        click.echo("error: this is a bug in provision: please report the text above", err=True)
+        print_error(mask(traceback.format_exc()))
+        print_error("error: this is a bug in provision: please report the text above")
         return 1
+
+
+def print_error(text: str) -> None:
+    """Prints a line on stderr. If that cannot be written (a full disk, a closed terminal), the exit code must suffice."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _reopen_closed_streams() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from provision import __version__
-from provision.cli import commands, inventory_option, set_option
+from provision.cli import commands, inventory_option, print_error, set_option
 
 _EXIT_CODES = """\
 Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
@@ -73,7 +73,7 @@ def run(
     options = Options(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
     chosen, warnings = assemble(options)
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        print_error(f"warning: {warning}")
     chosen.listeners = listeners(
         json=json, diff=diff, verbose=verbose, stats=stats, report=report, stdout=sys.stdout, stderr=sys.stderr
     )

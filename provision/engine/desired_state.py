@@ -34,6 +34,14 @@ class Owned:
     owner: str
     resource: Resource
 
+    @property
+    def label(self) -> str:
+        """The resource's name; the name of its class if its own code fails."""
+        try:
+            return self.resource.label
+        except (Exception, SystemExit):
+            return type(self.resource).__name__
+
 
 @dataclass
 class HostDesiredState:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from provision.engine.assemble import Opener
-from provision.engine.run import Interrupts
+from provision.engine.run import Interrupts, start_thread
+from provision.errors import as_provision_error
 from provision.shell import Command, Result
 from provision.ssh.session import Session
 
@@ -39,14 +41,17 @@ class EachHost:
 
     def run(self, names: Sequence[str]) -> dict[str, Result | Exception]:
         """Run the command on all hosts and wait for its end. Ctrl-C ends it on all hosts and sets `interrupted`."""
-        with Interrupts() as interrupts, ThreadPoolExecutor(len(names), thread_name_prefix="host") as pool:
-            jobs = {name: pool.submit(self._run_on, name) for name in names}
+        with Interrupts() as interrupts:
+            jobs = {name: start_thread(f"host {name}", self._run_on, name) for name in names}
             for _ in interrupts.during(list(jobs.values())):
                 self.interrupted = True
                 self._stop()
+        for name, job in jobs.items():
+            if job.exception() is not None:  # no thread could be started for it
+                self._report(partial(self.on_error, name, _failure(job)))
         if self._callback_error is not None:
             raise self._callback_error
-        return {name: job.result() for name, job in jobs.items()}
+        return {name: _outcome(job) for name, job in jobs.items()}
 
     def _run_on(self, name: str) -> Result | Exception:
         lines = _Lines(lambda line: self._report(lambda: self.on_line(name, line)))
@@ -60,7 +65,7 @@ class EachHost:
                 session.close()
                 lines.end()
         except Exception as failure:
-            error = failure
+            error = as_provision_error(failure)
         if not self._stopping.is_set():
             self._report(lambda: self.on_error(name, error))
         return error
@@ -81,23 +86,35 @@ class EachHost:
             session.abort()
 
 
+def _outcome(job: Future[Result | Exception]) -> Result | Exception:
+    return job.result() if job.exception() is None else _failure(job)
+
+
+def _failure(job: Future[Result | Exception]) -> Exception:
+    error = job.exception()
+    assert error is not None
+    return as_provision_error(error)
+
+
 class _Lines:
-    """Collects pieces of output into lines."""
+    """Collects pieces of output into lines. Each byte is looked at once, however small the pieces are."""
 
     def __init__(self, on_line: Callable[[bytes], None]) -> None:
         self._on_line = on_line
-        self._rest = b""
+        self._rest = bytearray()
 
     def add(self, piece: bytes) -> None:
         """Pass on the lines that this piece completes."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            self._on_line(line)
+        first, *others = piece.split(b"\n")
+        self._rest += first
+        for part in others:
+            self._on_line(bytes(self._rest))
+            self._rest = bytearray(part)
         if len(self._rest) > _LINE_LIMIT:
             self.end()
 
     def end(self) -> None:
         """Pass on a last line without a line break."""
         if self._rest:
-            self._on_line(self._rest)
-        self._rest = b""
+            self._on_line(bytes(self._rest))
+        self._rest = bytearray()

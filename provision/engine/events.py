@@ -182,5 +182,5 @@ class Bus:
                 return
             self._failed.add(index)
             name, reason = type(self._listeners[index]).__name__, mask(f"{type(error).__name__}: {error}")
-            with suppress(OSError):  # stderr may be closed
+            with suppress(OSError, ValueError):  # stderr may be full or closed
                 print(f"provision: the report {name} failed: {reason}; the run continues", file=sys.stderr)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 
 from provision.engine.apply import Applier
 from provision.engine.desired_state import HostDesiredState, Owned
 from provision.engine.events import Bus, HostSummary, Status
-from provision.engine.observe import Observer
-from provision.engine.plan import ResourceError
+from provision.engine.observe import Observer, ResourceError
 from provision.engine.recorder import Recorder
 from provision.engine.task_run import Stopped, TaskRun
-from provision.errors import ProvisionError
+from provision.errors import Unexpected, as_provision_error
 from provision.ssh.session import Session
 from provision.tasks.base import Task
 
@@ -60,8 +60,14 @@ class HostRun:
             observer.observe([one for owned in self._desired.tasks.values() for one in owned])
             applier = Applier(self._session, observer.state, self._login)
             self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping)
-        except ProvisionError as error:
-            self._fail("", error)
+        except BaseException as error:  # also SystemExit of an own resource, and panics of libraries written in Rust
+            self._fail(error)
+
+    def crashed(self, error: BaseException) -> None:
+        """Called when the run of this host ended by an exception outside of its tasks: the host has failed."""
+        self._fail(error)
+        if not self.recorder.unreachable:
+            self.recorder.failed = max(self.recorder.failed, 1)
 
     def changed_elsewhere(self) -> None:
         """Called when an earlier play changed any host: the observations of this host may be outdated."""
@@ -101,9 +107,13 @@ class HostRun:
 
     def close(self) -> None:
         """Ends the session, which releases the host's lock."""
-        if self._session is not None:
-            self._session.close()
-        self.recorder.ended = time.monotonic()
+        try:
+            if self._session is not None:
+                self._session.close()
+        except Exception as error:
+            self.recorder.message(f"the session was not closed properly: {as_provision_error(error).text}")
+        finally:
+            self.recorder.ended = time.monotonic()
 
     def summary(self) -> HostSummary:
         """The counts, for the end of the report."""
@@ -131,22 +141,26 @@ class HostRun:
         self._current = task.name, self._is_due(task.name)
         try:
             self._work.work(self._desired.tasks[task], later)
-        except ResourceError as problem:
-            self._fail(problem.resource, problem.error)
-        except ProvisionError as error:
-            self._fail("", error)
         except Stopped:
             self._report_stop()
             self.recorder.task_done(task, "skipped", started, changes)
             return
+        except BaseException as error:
+            self._fail(error)
         status = "changed" if self.recorder.changed > changes else "ok"
         if self.failed:
             status = "unreachable" if self.recorder.unreachable else "failed"
         self.recorder.task_done(task, status, started, changes)
 
-    def _fail(self, resource: str, error: ProvisionError) -> None:
+    def _fail(self, error: BaseException) -> None:
+        """Every exception is this host's failure: the others continue. -v prints the traceback of an unexpected one."""
         self.failed = True
-        self.recorder.error(resource, error)
+        resource, problem = "", as_provision_error(error)
+        if isinstance(error, ResourceError):
+            resource, problem = error.resource, error.error
+        if isinstance(problem, Unexpected):
+            self.recorder.output("".join(traceback.format_exception(error)))
+        self.recorder.error(resource, problem)
 
     def _report_stop(self) -> None:
         self.failed = True

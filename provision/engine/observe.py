@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 from provision.engine.desired_state import Owned
-from provision.errors import ProbeFailed
+from provision.errors import ProbeFailed, ProvisionError, as_provision_error
 from provision.host.pending import ASK_PENDING
 from provision.host.state import ASK_STATE, STATE, HostState
 from provision.resources.base import ApiQuery, BatchQuery, Known, Observation, Probe, Question
 from provision.shell import Command, Result
 from provision.ssh.session import Session
+
+
+class ResourceError(Exception):
+    """An error, and the name of the resource that it concerns."""
+
+    def __init__(self, resource: str, error: ProvisionError) -> None:
+        super().__init__(str(error))
+        self.resource = resource
+        self.error = error
+
 
 Batch = tuple[type[BatchQuery], list[BatchQuery]]
 DEADLINE = 120.0  # seconds for one batch of questions; a healthy host needs well under one
@@ -92,13 +103,15 @@ class Observer:
         key = (query, item.owner, self._is_due(item.owner))
         if key not in self._answers:
             needed = {Probe.ONLY: self.answer(query.needs)} if query.needs else {}
-            self._answers[key] = query.call(Observation(needed, self._known(item)))
+            with _named(item):
+                self._answers[key] = query.call(Observation(needed, self._known(item)))
         return self._answers[key]
 
     def _questions(self, item: Owned) -> Mapping[str, Question]:
         kept = self._probes.get(id(item))
         if kept is None:
-            kept = self._probes[id(item)] = (item, item.resource.probe())
+            with _named(item):
+                kept = self._probes[id(item)] = (item, item.resource.probe())
         return kept[1].questions(self._is_due(item.owner))
 
     def _known(self, item: Owned) -> Known:
@@ -126,6 +139,17 @@ class Observer:
             else:
                 self._answers.update(zip(questions, answers, strict=True))
         self._ask(left, [])
+
+
+@contextmanager
+def _named(item: Owned) -> Iterator[None]:
+    """Names the resource in an exception that its code does not handle."""
+    try:
+        yield
+    except (ProvisionError, ResourceError):
+        raise
+    except Exception as error:
+        raise ResourceError(item.label, as_provision_error(error)) from error
 
 
 def _batches(commands: list[Command]) -> tuple[list[Command], list[Batch]]:

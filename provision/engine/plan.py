@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from provision.engine.desired_state import Owned
-from provision.engine.observe import Observer
-from provision.errors import HostFailed, ProvisionError
+from provision.engine.observe import Observer, ResourceError
+from provision.errors import HostFailed, ProvisionError, as_provision_error
 from provision.host.pending import Handler
 from provision.resources.base import KEEP, Change, Json, Note, Outcome
-
-
-class ResourceError(Exception):
-    """An error, and the name of the resource that it concerns."""
-
-    def __init__(self, resource: str, error: ProvisionError) -> None:
-        super().__init__(str(error))
-        self.resource = resource
-        self.error = error
 
 
 @dataclass(frozen=True)
@@ -31,7 +22,7 @@ class Planned:
     @property
     def label(self) -> str:
         """The resource's name."""
-        return self.item.resource.label
+        return self.item.label
 
     @property
     def id(self) -> tuple[str, str]:
@@ -74,7 +65,11 @@ def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
                 else:
                     plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
         except HostFailed as error:
-            raise ResourceError(item.resource.label, error) from error
+            raise ResourceError(item.label, error) from error
+        except (ProvisionError, ResourceError):
+            raise
+        except Exception as error:
+            raise ResourceError(item.label, as_provision_error(error)) from error
     return plan
 
 

@@ -11,10 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
@@ -64,7 +64,28 @@ class Interrupts:
                 left -= 1
 
 
+def start_thread(name: str, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Runs a function in a thread of its own. The future has its result, or the exception that ended or prevented it.
+
+    An executor would queue what it has no thread for: a host that waits for such a host at a barrier would wait forever.
+    """
+    job: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            job.set_result(function(*arguments))
+        except BaseException as error:
+            job.set_exception(error)
+
+    try:
+        threading.Thread(target=work, name=name).start()
+    except RuntimeError as error:  # the system has no more threads
+        job.set_exception(error)
+    return job
+
+
 Connect = Callable[[Host], Session]
+T = TypeVar("T")
 
 
 @dataclass
@@ -106,22 +127,20 @@ class Run:
                 check=self.check,
                 stopping=self._stopping.is_set,
             )
-        crashes: list[BaseException] = []
         try:
-            workers = max(1, len(self.hosts))
-            with Interrupts() as interrupts, ThreadPoolExecutor(workers, thread_name_prefix="host") as pool:
-                jobs = [pool.submit(self._work, host, barrier, slots) for host in self.hosts]
+            with Interrupts() as interrupts:
+                jobs = [start_thread(f"host {host.name}", self._work, host, barrier, slots) for host in self.hosts]
+                for host, job in zip(self.hosts, jobs, strict=True):
+                    if job.done() and (error := job.exception()) is not None:  # no thread could be started for it
+                        self._leave(host, barrier, error)
                 for _ in interrupts.during(jobs):
                     if self._stopping.is_set():
                         self._abandon(bus)
                     else:
                         self._stop(bus)
-                crashes = [crash for job in jobs if (crash := job.exception()) is not None]
-            if crashes:
-                raise crashes[0]
+        finally:
             summary = self._summary(time.monotonic() - started)
             bus.publish(summary)
-        finally:
             bus.close()
         return summary
 
@@ -145,27 +164,45 @@ class Run:
                 run.abort()
 
     def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:
-        run = self._runs[host.name]
-        host_plays = [(index, one) for index, one in enumerate(self.plays) if host.name in one.tasks]
+        error: BaseException | None = None
         try:
+            self._play_all(host, barrier, slots)
+        except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
+            error = problem
+        self._leave(host, barrier, error)
+
+    def _play_all(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:
+        run = self._runs[host.name]
+        with slots:
+            run.open()
+        changes = 0
+        for index, one in self._plays_of(host):
+            if not barrier.is_open(index):
+                run.wait()
+                barrier.wait_for(index)
+            if (now := barrier.changes_before(index)) != changes:
+                changes = now
+                run.changed_elsewhere()
+            tasks = one.tasks[host.name]
+            if not run.failed and (failed := barrier.broken(one.chain)):
+                run.skip(tasks, f"skipped: {failed} failed earlier")
+                barrier.passed(host.name, index, changed=False)
+                continue
             with slots:
-                run.open()
-            changes = 0
-            for index, one in host_plays:
-                if not barrier.is_open(index):
-                    run.wait()
-                    barrier.wait_for(index)
-                if (now := barrier.changes_before(index)) != changes:
-                    changes = now
-                    run.changed_elsewhere()
-                tasks = one.tasks[host.name]
-                if not run.failed and (failed := barrier.broken(one.chain)):
-                    run.skip(tasks, f"skipped: {failed} failed earlier")
-                    barrier.passed(host.name, index, changed=False)
-                    continue
-                with slots:
-                    changed = run.play(tasks)
-                barrier.passed(host.name, index, changed=changed, breaks=one.chain if run.failed else None)
+                changed = run.play(tasks)
+            barrier.passed(host.name, index, changed=changed, breaks=one.chain if run.failed else None)
+
+    def _plays_of(self, host: Host) -> list[tuple[int, HostPlay]]:
+        return [(index, one) for index, one in enumerate(self.plays) if host.name in one.tasks]
+
+    def _leave(self, host: Host, barrier: Barrier, error: BaseException | None) -> None:
+        """The host leaves the run; `error` ended it outside of its tasks. No other host waits for it any more."""
+        run = self._runs[host.name]
+        try:
+            if error is not None:
+                run.crashed(error)
+                for index, one in self._plays_of(host):
+                    barrier.passed(host.name, index, changed=False, breaks=one.chain)
         finally:
             barrier.leave(host.name)
             run.close()

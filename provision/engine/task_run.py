@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 
 from provision.engine.apply import Applier
 from provision.engine.desired_state import Owned
-from provision.engine.observe import Observer
-from provision.engine.plan import Plan, Planned, ResourceError, declared_handlers, make_plan
+from provision.engine.observe import Observer, ResourceError
+from provision.engine.plan import Plan, Planned, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
-from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
+from provision.errors import (
+    ChangedMeanwhile,
+    DeadlineExceeded,
+    HostFailed,
+    NotConverged,
+    NotReady,
+    ProvisionError,
+    as_provision_error,
+)
 from provision.host.pending import ASK_PENDING, Handler, read_pending
 from provision.resources.base import Change
 
@@ -139,6 +147,10 @@ class TaskRun:
             self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
             raise ResourceError(planned.label, _explained(error)) from error
+        except ProvisionError:
+            raise
+        except Exception as error:
+            raise ResourceError(planned.label, as_provision_error(error)) from error
         self._replace(change)
         if change.verification:
             self.recorder.message(f"done: {change.summary}")

@@ -83,7 +83,7 @@ class SafeStream:
         if not self._failed:
             try:
                 self._write(text)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._fail(error)
         return len(text)
 
@@ -92,7 +92,7 @@ class SafeStream:
         if not self._failed:
             try:
                 self._stream.flush()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._fail(error)
 
     def isatty(self) -> bool:
@@ -109,14 +109,15 @@ class SafeStream:
         except UnicodeEncodeError:
             self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: OSError | ValueError) -> None:
+        """Reports the first failure; ValueError: the stream is closed in this process."""
         self._failed = True
-        closed = isinstance(error, BrokenPipeError)
-        reason = "stdout was closed" if closed else f"cannot write to stdout: {error.strerror or error}"
+        closed = isinstance(error, BrokenPipeError | ValueError)
+        reason = "stdout was closed" if closed else f"cannot write to stdout: {getattr(error, 'strerror', '') or error}"
         _discard(self._stream)
         try:
             print(f"provision: {reason}; the run continues", file=sys.stderr, flush=True)
-        except OSError:  # `2>&1 | head`: stderr was closed as well
+        except (OSError, ValueError):  # `2>&1 | head`: stderr was closed as well
             _discard(sys.stderr)
 
 
@@ -125,7 +126,7 @@ def _discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, stream.fileno())
-    except OSError:
-        pass  # not a real file: nothing is flushed at exit
+    except (OSError, ValueError):
+        pass  # not a real file, or a closed one: nothing is flushed at exit
     finally:
         os.close(null)

@@ -41,11 +41,18 @@ class LiveView:
         self._lock = threading.Lock()
         self._output = LineAssembler()
         self._live: Live | None = None
+        self._failure: Exception | None = None  # what failed in another thread
         self._appear = threading.Timer(DELAY, self._show)
         self._appear.daemon = True
         self.has_printed = False
 
     def _show(self) -> None:
+        try:
+            self._start()
+        except Exception as error:  # this is a timer's thread: `close` raises it
+            self._failure = error
+
+    def _start(self) -> None:
         # rich takes the first frame when the object is made: at this point the view has the hosts.
         self._live = Live(
             console=self._console,
@@ -76,6 +83,8 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
         self._print([self._output_line(host, line) for host, line in self._output.flush()])
+        if self._failure is not None:
+            raise self._failure
 
     def _print(self, lines: list[Text]) -> None:
         for line in lines:
@@ -99,8 +108,12 @@ class LiveView:
         return Text.assemble((f"{host}: ", "host"), (line, "soft"))
 
     def _frame(self) -> Text:
-        with self._lock:
-            lines = frame(self._activity, self._console.height - 1, self._clock())
+        try:
+            with self._lock:
+                lines = frame(self._activity, self._console.height - 1, self._clock())
+        except Exception as error:  # rich's thread would print a traceback over the view
+            self._failure = error
+            return Text()
         return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
 
 

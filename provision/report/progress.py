@@ -111,6 +111,7 @@ class PlainProgress:
         self._activity = Activity()
         self._ended: list[TaskDone | ErrorEvent] = []
         self._output = LineAssembler()
+        self._failure: Exception | None = None  # what ended the thread that calls `tick`
         self.has_printed = False
 
     def on(self, event: Event) -> None:
@@ -131,6 +132,8 @@ class PlainProgress:
         self._stop.set()
         with self._lock:  # waits for a tick that is being printed
             self._print([f"{host}: | {line}" for host, line in self._output.flush()])
+        if self._failure is not None:
+            raise self._failure
 
     def tick(self) -> None:
         """Prints the tasks that ended since the last tick, and the steps that have been running for long."""
@@ -138,8 +141,11 @@ class PlainProgress:
             self._print(self._news() + self._long_steps())
 
     def _tick_until_closed(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self.tick()
+        try:
+            while not self._stop.wait(INTERVAL):
+                self.tick()
+        except Exception as error:  # `close` raises it: the engine reports it, and the run continues
+            self._failure = error
 
     def _print(self, lines: list[str]) -> None:
         if lines:

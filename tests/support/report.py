@@ -52,6 +52,10 @@ class RunReport:
         """The diffs of all changes."""
         return "\n".join(one.diff for one in self.events if isinstance(one, ChangeEvent))
 
+    def messages_of(self, host: str) -> list[Message]:
+        """The messages about one host."""
+        return [one for one in self.events if isinstance(one, Message) and one.host == host]
+
     @property
     def messages(self) -> list[str]:
         """The texts of notes and warnings, without their hosts."""

@@ -202,3 +202,24 @@ class TestInit:
         ended = provision("init", str(tmp_path / "file" / "below"))
         assert ended.code == 2
         assert "choose a folder" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "full", "code"),
+    [
+        (["--help"], "stdout", 1),
+        (["explain"], "stdout", 1),
+        (["nothing", "-i", "missing.toml"], "stderr", 2),
+        (["--no-such-option"], "stderr", 2),
+    ],
+)
+def test_a_full_disk_is_an_error_and_no_traceback(arguments: list[str], full: str, code: int) -> None:
+    """stdout: one line on stderr. stderr: nothing can be printed, and the exit code is what it would be."""
+    with open("/dev/full", "w") as device:  # noqa: PTH123
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, full: device}
+        ended = subprocess.run([sys.executable, "-c", RUN, *arguments], **streams, text=True, timeout=60)
+    assert ended.returncode == code
+    if full == "stdout":
+        assert ended.stderr == "error: cannot write the output: No space left on device\n"
+    else:
+        assert ended.stdout == ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from provision.engine.each_host import EachHost
-from provision.errors import ConnectionLost, Unreachable
+from provision.errors import ConnectionLost, Unexpected, Unreachable
 from provision.shell import Command, Result
 from provision.ssh.session import Session, Traffic
 from provision.testing import FakeSession
@@ -103,9 +104,11 @@ def test_a_failed_host_does_not_affect_the_others() -> None:
     sessions = {"web1": Unreachable("no route"), "web2": ValueError("unexpected"), "web3": Pieces(b"ok\n")}
     outcomes = each_host(sessions, lines, errors).run(list(sessions))
     assert lines == [("web3", b"ok")]
-    assert sorted(errors) == [("web1", "no route"), ("web2", "unexpected")]
+    (first, second) = sorted(errors)
+    assert first == ("web1", "no route")
+    assert second[1].startswith("ValueError: unexpected (")
     assert isinstance(outcomes["web1"], Unreachable)
-    assert isinstance(outcomes["web2"], ValueError)
+    assert isinstance(outcomes["web2"], Unexpected)
 
 
 def test_ctrl_c_ends_the_command_everywhere() -> None:
@@ -132,3 +135,31 @@ def test_a_reader_that_is_gone_ends_the_command_everywhere() -> None:
     with pytest.raises(BrokenPipeError):
         everywhere.run(list(sessions))
     assert all(session.aborted and session.closed for session in sessions.values())
+
+
+def test_output_in_small_pieces_is_read_once() -> None:
+    """A line of a megabyte that arrives in pieces of 16 bytes takes a moment, not minutes."""
+    lines: list[tuple[str, bytes]] = []
+    pieces = [b"x" * 16] * 65_536
+    started = time.monotonic()
+    each_host({"web1": Pieces(*pieces, b"\n")}, lines, []).run(["web1"])
+    assert b"".join(line for _, line in lines) == b"x" * 1_048_576
+    assert time.monotonic() - started < 3
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other hosts print their lines."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "host b":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    lines: list[tuple[str, bytes]] = []
+    errors: list[tuple[str, str]] = []
+    found = each_host({"a": Pieces(b"one\n"), "b": Pieces(b"two\n")}, lines, errors).run(["a", "b"])
+    assert lines == [("a", b"one")]
+    assert [host for host, _ in errors] == ["b"]
+    assert "can't start new thread" in str(found["b"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from provision.engine.events import Bus, Event, Message
@@ -45,3 +48,21 @@ def test_a_failing_listener_ends_neither_the_run_nor_other_listeners(capsys: pyt
     assert capsys.readouterr().err == (
         "provision: the report Failing failed: ValueError: cannot show ***; the run continues\n"
     )
+
+
+def test_a_stderr_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure of a report cannot be reported then; the other listeners get every event."""
+    for broken in (closed_stream(), open("/dev/full", "w", buffering=1)):  # noqa: SIM115, PTH123
+        monkeypatch.setattr(sys, "stderr", broken)
+        recording = Recording()
+        bus = Bus([Failing(), recording])
+        bus.publish(Message("h", "t", "first"))
+        bus.close()
+        assert (len(recording.events), recording.closed) == (1, True)
+
+
+def closed_stream() -> io.StringIO:
+    """A stream whose methods raise ValueError."""
+    stream = io.StringIO()
+    stream.close()
+    return stream

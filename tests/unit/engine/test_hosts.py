@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from provision.engine.events import Start, Summary, TaskDone
+from provision.engine.events import Output, Start, Summary, TaskDone
+from provision.engine.run import HostPlay
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
 from provision.resources.base import Resource
 from provision.tasks.base import Host, Task
@@ -159,25 +160,124 @@ def test_sessions_are_closed_whatever_happens(engine: Any, toys: Any) -> None:
     assert report.closed == 1
 
 
-def test_a_bug_ends_the_run_after_the_other_hosts(engine: Any, toys: Any) -> None:
-    """A bug in a resource is raised; sessions and listeners are closed."""
+class _Bug:
+    """Ways in which the code of a resource can fail."""
 
-    class Buggy(toys.Toy):  # type: ignore[misc]
-        def plan(self, seen: Any) -> Any:
-            raise KeyError(f"bug at {len(seen)}")
+    @staticmethod
+    def resource(toys: Any, where: str, error: BaseException) -> Any:
+        class Buggy(toys.Toy):  # type: ignore[misc]
+            def probe(self) -> Any:
+                if where == "probe":
+                    raise error
+                return super().probe()
 
+            def plan(self, seen: Any) -> Any:
+                if where == "plan":
+                    raise error
+                yield from super().plan(seen)
+
+            @property
+            def label(self) -> str:
+                if where == "label":
+                    raise error
+                return str(super().label)
+
+        return Buggy("1")
+
+
+@pytest.mark.parametrize("where", ["probe", "plan", "label"])
+@pytest.mark.parametrize(
+    "error", [KeyError("bug"), OSError(24, "Too many open files"), SystemExit(3), RecursionError()]
+)
+def test_any_exception_is_the_failure_of_its_host(engine: Any, toys: Any, where: str, error: BaseException) -> None:
+    """The other hosts continue, everything is closed, and the summary comes and names the host."""
     sessions = {"buggy": toys.Host(), "good": toys.Host()}
-    told_at: list[Any] = []
-    with pytest.raises(KeyError, match="bug"):
-        engine(
-            sessions,
-            (["buggy"], [toys.task("1", Buggy("1"))]),
-            (["good"], [toys.task("2", toys.Toy("2"))]),
-            run=lambda run: told_at.extend(run.listeners),
-        )
+    report = engine(
+        sessions,
+        (["buggy"], [toys.task("1", _Bug.resource(toys, where, error)), toys.task("x")]),
+        (["good"], [toys.task("2", toys.Toy("2"))]),
+    )
     assert all(one.closed for one in sessions.values())
     assert sessions["good"].was_set == ["2"]
-    assert told_at[0].closed == 1
+    assert report.closed == 1
+    assert report.events[-1] == report.summary
+    if where == "label":  # its class names it
+        assert (report.statuses[0], report.summary.failed) == ("buggy 1 changed", 0)
+        return
+    assert report.statuses[:2] == ["buggy 1 failed", "buggy x skipped"]
+    assert (report.summary.failed, report.summary.hosts["buggy"].failed) == (1, 1)
+    (problem,) = report.errors
+    assert (problem.host, problem.error) == ("buggy", "Unexpected")
+    assert type(error).__name__ in problem.text or "file descriptors" in problem.text
+    assert problem.hint
+
+
+def test_an_unexpected_exception_has_its_place_and_with_v_its_traceback(engine: Any, toys: Any) -> None:
+    """The error names resource, file and line; the traceback is part of the step's output."""
+    report = engine({"web1": toys.Host()}, [toys.task("1", _Bug.resource(toys, "plan", KeyError("bug")))])
+    (problem,) = report.errors
+    assert problem.resource == "Toy 1"
+    assert "KeyError: 'bug' (" in problem.text
+    assert "test_hosts.py, line " in problem.text
+    output = "".join(one.text for one in report.events if isinstance(one, Output))
+    assert "Traceback (most recent call last)" in output
+
+
+@pytest.mark.parametrize("method", ["play", "wait", "open"])
+def test_a_bug_in_the_engine_is_the_failure_of_its_host(
+    engine: Any, toys: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of tasks, too: no other host waits for it, the later steps of its serial play are skipped, and it is counted."""
+    from provision.engine.host_run import HostRun
+
+    original = getattr(HostRun, method)
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        if self.recorder.host == "bad":
+            raise RuntimeError("engine bug")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(HostRun, method, broken)
+    chain = object()
+    first, second = toys.task("1", toys.Toy("1")), toys.task("2", toys.Toy("2"))
+    sessions = {"bad": toys.Host(), "good": toys.Host()}
+    plays = [HostPlay({"good": (toys.task("0", toys.Toy("0")),)})] if method == "wait" else []
+    report = engine(sessions, *plays, HostPlay({"bad": (first,)}, chain), HostPlay({"good": (second,)}, chain))
+    assert report.summary.failed == 1
+    assert report.summary.hosts["bad"].failed == 1
+    assert report.summary.hosts["good"].failed == 0
+    assert [one.text for one in report.messages_of("good")] == ["skipped: bad failed earlier"]
+    assert "engine bug" in report.errors[0].text
+
+
+def test_a_thread_that_cannot_be_started_is_the_failure_of_its_host(
+    engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other hosts do not wait for it at a barrier."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "host b":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    report = engine({"a": toys.Host(), "b": toys.Host()}, [toys.task("1")], [toys.task("2", toys.Toy("2"))])
+    assert [one for one in report.statuses if one.startswith("a")] == ["a 1 ok", "a 2 changed"]
+    assert (report.summary.failed, report.summary.hosts["b"].failed) == (1, 1)
+    assert "can't start new thread" in report.errors[0].text
+
+
+def test_a_session_that_cannot_be_closed_is_reported(engine: Any, toys: Any) -> None:
+    """The run has its summary; the host has not failed."""
+
+    class Stuck(toys.Host):  # type: ignore[misc]
+        def close(self) -> None:
+            raise OSError("bad descriptor")
+
+    report = engine({"web1": Stuck()}, [toys.task("1", toys.Toy("1"))])
+    assert (report.summary.failed, report.summary.changed) == (0, 1)
+    assert any("bad descriptor" in one for one in report.messages)
 
 
 def test_bad_input_ends_the_run_before_anything_is_contacted(engine: Any, toys: Any) -> None:

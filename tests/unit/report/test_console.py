@@ -126,3 +126,47 @@ def test_text_from_hosts_is_no_markup() -> None:
     stream = io.StringIO()
     open_console(stream).print("[bold]x[/bold] :smile: [/nothing]")
     assert stream.getvalue() == "[bold]x[/bold] :smile: [/nothing]\n"
+
+
+def test_a_stream_that_is_closed_in_this_process_ends_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its methods raise ValueError, not OSError."""
+    closed = io.StringIO()
+    closed.close()
+    stream = SafeStream(closed)
+    assert stream.write("lost") == 4
+    stream.flush()
+    assert capsys.readouterr().err == "provision: stdout was closed; the run continues\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["-v"]])
+@pytest.mark.parametrize("target", ["/dev/full", "a terminal that hung up"])
+def test_a_full_disk_or_a_lost_terminal_ends_no_run(target: str, options: list[str], tmp_path: Path) -> None:
+    """ENOSPC and EIO on stdout: the run reaches its end, the HTML report is written, and stderr has one line."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom provision.report import listeners\n"
+        "from provision.engine.events import Bus, ErrorEvent, Message, Output, Start, Summary\n"
+        "o = sys.argv[2:]\n"
+        "bus = Bus(listeners(json='--json' in o, diff=False, verbose='-v' in o, stats=False, report=Path(sys.argv[1]),"
+        " stdout=sys.stdout, stderr=sys.stderr))\n"
+        "for one in [Start(('t',), ('h',), False), Output('h', 't', 'line\\n'), Message('h', 't', 'note'),"
+        " ErrorEvent('h', 't', 'r', 'HostFailed', 'text', 'hint'), Summary(False, 0, 1, 0, 1.0, {})]: bus.publish(one)\n"
+        "bus.close()\nprint('end reached', file=sys.stderr)"
+    )
+    report = tmp_path / "report.html"
+    if target == "/dev/full":
+        out = os.open(target, os.O_WRONLY)
+    else:
+        master, out = os.openpty()
+        os.close(master)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code, report, *options], stdout=out, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(out)
+    lines = child.stderr.splitlines()
+    assert child.returncode == 0, child.stderr
+    assert len(lines) == 2, child.stderr
+    assert lines[0].startswith("provision: cannot write to stdout: ")
+    assert lines[1] == "end reached"
+    assert "hint" in report.read_text()

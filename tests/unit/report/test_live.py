@@ -8,6 +8,7 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -131,3 +132,25 @@ def test_the_first_frame_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     view.close()
     assert "1 host ·" in output.getvalue()
     assert "0 hosts" not in output.getvalue()
+
+
+@pytest.mark.parametrize("where", ["_start", "frame"])
+def test_a_failure_in_another_thread_is_raised_by_close(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine reports it then; no thread prints a traceback over the view."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("cannot draw")
+
+    monkeypatch.setattr("provision.report.live.DELAY", 0.01)
+    if where == "frame":
+        monkeypatch.setattr("provision.report.live.frame", fail)
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+    view = LiveView(open_console(io.StringIO(), terminal=True, width=80), verbose=0, clock=lambda: 1.0)
+    if where == "_start":
+        monkeypatch.setattr(view, "_start", fail)
+    view.on(Start(("docker",), ("web1",), False))
+    view._appear.join(10)
+    with pytest.raises(RuntimeError, match="cannot draw"):
+        view.close()
+    assert uncaught == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
+
+import pytest
 
 from provision.engine.events import ErrorEvent, Event, Message, Output, Start, Step, TaskDone
 from provision.report.console import open_console
@@ -115,3 +118,26 @@ def test_long_steps_show_their_last_output() -> None:
     assert run.after(60) == [
         f"runner-[1:2]: docker: restart docker: running for 1 min 10 s, last output of runner-1: {waiting}"
     ]
+
+
+def test_a_failure_of_the_thread_is_raised_by_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine reports it then; the thread prints no traceback."""
+    monkeypatch.setattr("provision.report.progress.INTERVAL", 0.01)
+    progress = PlainProgress(open_console(io.StringIO()), verbose=0, clock=lambda: 0.0, ticking=True)
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise RuntimeError("cannot tick")
+
+    monkeypatch.setattr(progress, "tick", fail)
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+    progress.on(Start(("docker",), HOSTS, False))
+    assert failed.wait(10)
+    threads = [one for one in threading.enumerate() if one.name == "progress"]
+    for one in threads:
+        one.join(10)
+    with pytest.raises(RuntimeError, match="cannot tick"):
+        progress.close()
+    assert uncaught == []
