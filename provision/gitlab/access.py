@@ -4,22 +4,61 @@ from __future__ import annotations
 
 from provision.errors import UsageError
 from provision.gitlab.api import Api
-from provision.inventory import Host
+from provision.inventory import Host, SecretSource
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
 from provision.secret import Secret
 from provision.url import Url
 
 
-def api_at(host: Host, url: Url) -> Api:
-    """The API at `url`, with gitlab.api_token where there is one."""
+def is_own(host: Host, url: Url) -> bool:
+    """Whether `url` is at the server of gitlab.external_url: the same scheme, host and port."""
+    gitlab = host.settings.get(Gitlab)
+    return gitlab is not None and gitlab.external_url.origin == url.origin
+
+
+def has_token(host: Host, url: Url) -> bool:
+    """Whether the inventory has a token for the API at `url`."""
+    return _token(host, url) is not None
+
+
+def server_ca(host: Host, url: Url) -> bytes:
+    """The private CA of the server at `url`; b"" without one. Raises UsageError when its file cannot be read.
+
+    An inventory without [gitlab] has only the registry to tell which server its CA is for: it is the same host.
+    """
     gitlab, registry = host.settings.get(Gitlab), host.settings.get(Registry)
-    token = gitlab.api_token.resolve() if gitlab and gitlab.api_token else Secret("")
+    if is_own(host, url) or (gitlab is None and registry is not None and registry.external_url.host == url.host):
+        return registry.ca if registry else b""
+    other = gitlab.server(url) if gitlab else None
+    return other.ca_text if other else b""
+
+
+def api_at(host: Host, url: Url) -> Api:
+    """The API at `url`, with the token and the CA that the inventory has for this server.
+
+    gitlab.api_token and registry.certificate.ca are for gitlab.external_url's scheme, host and port only. Other servers
+    are in gitlab.servers.
+    """
+    source, gitlab = _token(host, url), host.settings.get(Gitlab)
+    token = source.resolve() if source else Secret("")
+    if not is_own(host, url):
+        other = gitlab.server(url) if gitlab else None
+        return Api(url, token, other.ca if other else None)
+    registry, first = host.settings.get(Registry), host.estate.first("gitlab")
     ca = registry.certificate.ca if registry and registry.certificate else None
-    first = host.estate.first("gitlab")
-    own = gitlab is not None and url.origin == gitlab.external_url.origin
-    address = gitlab.api_address if gitlab and own else None
+    address = gitlab.api_address if gitlab else None
     return Api(url, token, ca, first.address if first else "", address or "")
+
+
+def _token(host: Host, url: Url) -> SecretSource | None:
+    gitlab = host.settings.get(Gitlab)
+    if gitlab is None:
+        return None
+    if is_own(host, url):
+        return gitlab.api_token
+    other = gitlab.server(url)
+    return other.api_token if other else None
 
 
 def required_api(host: Host, what: str) -> Api:

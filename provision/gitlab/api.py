@@ -20,7 +20,6 @@ from provision.url import Url
 
 if TYPE_CHECKING:
     from gitlab import Gitlab
-    from requests import Session
 
 TIMEOUT_SECONDS: Final = 30.0
 # After a timeout no request is sent for this time: otherwise each of ten projects would wait for a dead server.
@@ -60,9 +59,13 @@ class Api:
 
     url       GitLab's external URL
     token     a personal, group or project access token; empty where a registration token is used
-    ca        a file with the CA that signed GitLab's certificate; None for the system's trust store
+    ca        a file with CA certificates that are trusted besides the system's; None for none
     fallback  the address to connect to when the URL's name does not resolve here; "" for none
     address   the address to connect to, whatever the URL's name resolves to; "" for none
+
+    The token is sent to the URL's scheme, host and port only. A redirect to another server, and a redirect of a request
+    that is not GET, is refused. REQUESTS_CA_BUNDLE and SSL_CERT_FILE replace the system's certificates; HTTPS_PROXY and
+    NO_PROXY name the proxy. A request by plain http goes to the server directly.
 
     Every method raises ApiFailed with GitLab's own reason, its HTTP status, or 0 when there was no answer. After a server
     did not answer in time, requests fail at once for some seconds, so that many requests wait only once.
@@ -166,27 +169,18 @@ class Api:
     def _client(self) -> Gitlab:
         import gitlab
 
+        from provision.gitlab.session import session_for  # imports requests
+
+        address = self.address or ("" if _is_resolved(self.url.host) else self.fallback)
         return gitlab.Gitlab(
             str(self.url),
             private_token=self.token.reveal(),
-            ssl_verify=str(self.ca) if self.ca else True,
             timeout=TIMEOUT_SECONDS,
-            session=self._session(),
+            session=session_for(self.url, self.ca, address),
             retry_transient_errors=False,
+            # The addresses of further pages come from the server: they are asked at our URL.
+            keep_base_url=True,
         )
-
-    def _session(self) -> Session:
-        import requests
-
-        session = requests.Session()
-        # The token must not be sent to a proxy or be replaced by ~/.netrc.
-        session.trust_env = False
-        address = self.address or ("" if _is_resolved(self.url.host) else self.fallback)
-        if address:
-            from provision.gitlab.by_address import ByAddress  # imports requests
-
-            session.mount(self.url.origin, ByAddress(self.url.host, address))
-        return session
 
 
 def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:

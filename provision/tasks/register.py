@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from provision.errors import UsageError
-from provision.gitlab.access import api_at
+from provision.gitlab.access import api_at, has_token, server_ca
 from provision.gitlab.runners import RunnerCreator
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
@@ -39,22 +39,32 @@ def register(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         entries.append(
             RunnerEntry(one.name, str(url), resolve(one.config), token, _creator(host, one, url), fingerprint)
         )
-    registry = host.settings.get(Registry)
-    ca = registry.ca if registry else b""
-    # gitlab-runner reads a server's CA from this file. Its name ends at the first colon, even in an IPv6 address.
-    # Source: gitlab-runner's network/client.go, strings.Split(url.Host, ":")[0]
-    for name in dict.fromkeys(url.bracketed_host.partition(":")[0] for url in urls) if ca else ():
+    for name, ca in _authorities(host, urls).items():
         yield File(f"/etc/gitlab-runner/certs/{name}.crt", ca)
     written = RunnerEntries(tuple(entries), resolve(wanted.config))
     yield written
-    if gitlab is not None and gitlab.api_token is not None:
-        for one, entry, url in zip(runners, entries, urls, strict=True):
+    for one, entry, url in zip(runners, entries, urls, strict=True):
+        if has_token(host, url) or (gitlab is not None and gitlab.api_token is not None):
             yield RunnerSettings(one.name, api_at(host, url), _stored(one), entry.token, written.recorded)
 
 
+def _authorities(host: Host, urls: Sequence[Url]) -> dict[str, bytes]:
+    """The CA certificates of the runners' servers, by the name that gitlab-runner reads them under.
+
+    The name ends at the first colon, even in an IPv6 address, so servers on several ports of a host share one file.
+    Source: gitlab-runner's network/client.go, strings.Split(url.Host, ":")[0]
+    """
+    found: dict[str, bytes] = {}
+    for url in urls:
+        name, ca = url.bracketed_host.partition(":")[0], server_ca(host, url)
+        before = found.get(name, b"")
+        if ca and ca not in before:
+            found[name] = b"\n".join([before.rstrip(b"\n"), ca]) if before else ca
+    return found
+
+
 def _creator(host: Host, one: Runner, url: Url) -> RunnerCreator | None:
-    gitlab = host.settings.get(Gitlab)
-    if one.token is not None or gitlab is None or not (gitlab.api_token or one.registration_token):
+    if one.token is not None or not (has_token(host, url) or one.registration_token):
         return None
     fields: dict[str, Any] = {name: getattr(one, name) for name in _STORED_BY_GITLAB}
     fields["description"] = one.name

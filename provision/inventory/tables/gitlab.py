@@ -1,15 +1,30 @@
 """[gitlab]: the server itself."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Table, local_file, plain_data, version
 from provision.inventory.tables.host import check_address
 from provision.url import Url, UrlField
 
 _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
+
+
+class Server(Table):
+    """Another GitLab server, which a runner names in its `url`."""
+
+    api_token: SecretSource | None = None
+    """A token for that server's API, with scope api, or create_runner (a secret)."""
+    ca: Path | None = None
+    """Local file: the certificates of a private CA that this server's certificate is from."""
+
+    @property
+    def ca_text(self) -> bytes:
+        """The CA certificate, read from its local file; b"" without one. Raises UsageError."""
+        return local_file(self.ca, "gitlab.servers") if self.ca else b""
 
 
 class Gitlab(Table):
@@ -27,6 +42,8 @@ class Gitlab(Table):
     """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret)."""
     api_address: str | None = None
     """The name or address that this program connects to for GitLab's API. Default: where the URL's name leads."""
+    servers: dict[str, Server] = Field(default_factory=dict)
+    """Other GitLab servers by URL. A server that is not here gets neither a token nor a CA of this inventory."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
 
@@ -41,6 +58,35 @@ class Gitlab(Table):
         if text is not None:
             check_address(text)
         return text
+
+    @field_validator("servers")
+    @classmethod
+    def _servers(cls, servers: dict[str, Server]) -> dict[str, Server]:
+        origins: dict[str, str] = {}
+        for name in servers:
+            try:
+                origin = Url.parse(name, example="https://gitlab.example.org", path=False).origin
+            except ValueError as error:
+                raise InvalidValue(str(error), name) from None
+            if origin in origins:
+                raise InvalidValue(f"{origins[origin]} is the same server: keep one", name)
+            origins[origin] = name
+        return servers
+
+    @model_validator(mode="after")
+    def _other_servers(self) -> "Gitlab":
+        for name in self.servers:
+            if Url.parse(name).origin == self.external_url.origin:
+                raise InvalidValue(
+                    "is the server of gitlab.external_url: give gitlab.api_token and registry.certificate.ca instead",
+                    "servers",
+                    name,
+                )
+        return self
+
+    def server(self, url: Url) -> Server | None:
+        """The settings of another server by scheme, host and port; None when it is not among them."""
+        return next((one for name, one in self.servers.items() if Url.parse(name).origin == url.origin), None)
 
     @field_validator("settings")
     @classmethod

@@ -151,7 +151,7 @@ def _notes(one: RunnerEntry, status: RunnerStatus) -> Iterator[Note]:
     if status.missing and one.creator is None and one.token is None:
         raise Refused(
             f"runner {one.name} has no token, and cannot be created",
-            hint="give it token = …, or gitlab.api_token so that it can be created",
+            hint="give it token = …, or a token for its server's API: gitlab.api_token, or that of gitlab.servers",
         )
     docker = one.settings.get("docker")
     volumes = [str(volume) for volume in docker.get("volumes", [])] if isinstance(docker, Mapping) else []

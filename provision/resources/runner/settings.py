@@ -115,6 +115,9 @@ class RunnerSettings(Resource):
         """The runner in GitLab; None where nothing is to be compared."""
         if not seen.due and seen.record == self._fingerprint:
             return None
+        if not self.api.token:
+            server = f'gitlab.servers."{self.api.url.origin}"'
+            return ApiFailed(f"{self.api.url} is not gitlab.external_url, and {server} has no api_token", status=401)
         try:
             number = self.recorded(seen.records).get(self.name, RunnerRecord()).id or self._number(seen.text.strip())
             found: Mapping[str, Any] | None = self.api.get(f"/runners/{number}") if number is not None else None
