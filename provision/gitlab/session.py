@@ -56,10 +56,10 @@ class _OneServer(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Makes connections that trust our certificates and check the name instead of the address."""
-        name: dict[str, Any] = (
-            {"server_hostname": self._url.host, "assert_hostname": self._url.host} if self._address else {}
-        )
-        super().init_poolmanager(*arguments, **options, **self._tls, **name)
+        options |= self._tls
+        if self._address:
+            options |= {"server_hostname": self._url.host, "assert_hostname": self._url.host}
+        super().init_poolmanager(*arguments, **options)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """Makes connections through a proxy that trust our certificates. The proxy sees the host's name, and no request."""
