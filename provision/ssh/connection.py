@@ -7,22 +7,22 @@ implemented here, since fabric alone accepts every host key, even a changed one.
 from __future__ import annotations
 
 import random
-import re
+import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fabric  # type: ignore[import-untyped]
 import paramiko
 from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
-from provision.errors import HostKeyError, Unreachable
+from provision.errors import HostKeyError, Unreachable, UsageError
+from provision.inventory.tables.host import jump_hosts
 from provision.ssh.authentication import Authenticator
 from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
-from provision.ssh.paramiko_internals import SessionTransport
+from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host
 from provision.ssh.session import Target
-from provision.ssh.ssh_config import load_ssh_config, proxy_command
+from provision.ssh.ssh_config import HostOptions, host_options
 from provision.ssh.wire import Wire, dial, run_proxy_command
 
 _MAX_ATTEMPTS = 3  # when a host drops connections before the login (MaxStartups); never after a login has started
@@ -30,6 +30,7 @@ _RETRY_PAUSE = (0.2, 0.8)  # seconds between attempts, times the number of the a
 _HANDSHAKE_ROUND_TRIPS = 2  # banners and offers, key exchange; the service request is sent with the login
 _LOGIN_TIMEOUT = 30.0  # seconds for the host to answer a login
 _CHANNEL_TIMEOUT = 30.0  # seconds for the host to open a channel
+_SSHD_OPTION = {"key exchange method": "KexAlgorithms", "cipher": "Ciphers", "MAC": "MACs"}
 _MAX_GATEWAYS = 8  # gateways that ~/.ssh/config names for gateways
 
 
@@ -37,7 +38,8 @@ class HostConnection:
     """A connection to a host or gateway: `resolve` creates it, `open` connects and logs in.
 
     label     names the host in messages: "runner-1 (203.0.113.7)"
-    gateway   the way to the host: another connection, a ProxyCommand, or None
+    name      the inventory's name, which begins the messages about its gateways
+    gateway   the way to the host: another connection, which other hosts may share, a ProxyCommand, or None
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class HostConnection:
         label: str,
         connection: fabric.Connection,
         rule: HostKeyRule,
+        options: HostOptions,
         *,
+        name: str,
         identity_file: str | Path | None,
         timeout: float,
     ) -> None:
@@ -53,9 +57,18 @@ class HostConnection:
         self.gateway: HostConnection | str | None = None
         self._connection = connection
         self._rule = rule
+        self._options = options
+        self._name = name
         self._identity_file = identity_file
         self._timeout = timeout
         self._wire: Wire | None = None
+        # As a gateway:
+        self._sharing = threading.Lock()
+        self._users = 0
+        self._failures: list[Unreachable] = []
+        # Towards its own gateway:
+        self._holding = threading.Lock()
+        self._holds_gateway = False
 
     @property
     def host(self) -> str:
@@ -71,12 +84,6 @@ class HostConnection:
     def user(self) -> str:
         """The login user."""
         return str(self._connection.user)
-
-    @property
-    def ssh_config(self) -> dict[str, Any]:
-        """What ~/.ssh/config holds for the host."""
-        found: dict[str, Any] = self._connection.ssh_config
-        return found
 
     @property
     def wire(self) -> Wire:
@@ -97,15 +104,22 @@ class HostConnection:
         return bool(self._connection.is_connected)
 
     def open(self) -> None:
-        """Connect and log in. Raises Unreachable, HostKeyError, LoginRefused."""
+        """Connect and log in. Raises Unreachable, HostKeyError, LoginRefused; then nothing is left open."""
         if self.is_open:
             return
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         tried_types: frozenset[str] = frozenset()
         pin_mismatch: OtherKeyPinned | None = None
         attempt = 0
         while True:
             attempt += 1
-            login = Authenticator(self.label, self.user, self._identity_file, self.ssh_config)
+            login = Authenticator(self.label, self._identity_file, self._options)
             try:
                 self._open_once(login, self._rule.algorithms(tried_types))
                 return
@@ -120,8 +134,9 @@ class HostConnection:
                 self._disconnect()
                 raise
             except IncompatiblePeer as error:
+                refusal = pin_mismatch or self._no_common_algorithm(error)
                 self._disconnect()
-                raise pin_mismatch or self._no_common_algorithm(error) from error
+                raise refusal from error
             except (SSHException, EOFError, OSError) as error:
                 self._disconnect()
                 if attempt >= _MAX_ATTEMPTS or login.started or isinstance(error, ChannelException):
@@ -129,10 +144,37 @@ class HostConnection:
                 time.sleep(random.uniform(*_RETRY_PAUSE) * attempt)
 
     def close(self) -> None:
-        """Close the connection and those of its gateways. May be called from any thread."""
+        """Close the connection, and stop using its gateway. May be called from any thread."""
         self._disconnect()
-        if isinstance(self.gateway, HostConnection):
-            self.gateway.close()
+        with self._holding:
+            held, self._holds_gateway = self._holds_gateway, False
+        if held and isinstance(self.gateway, HostConnection):
+            self.gateway.release()
+
+    def acquire(self) -> bool:
+        """Use this connection as a gateway: open it unless it is open. Returns whether it was opened.
+
+        Hosts that wait for an attempt which fails share its error, so that a dead gateway costs one time limit.
+        """
+        before = len(self._failures)
+        with self._sharing:
+            if opened := not self.is_open:
+                if len(self._failures) > before:
+                    raise self._failures[-1]
+                try:
+                    self.open()
+                except Unreachable as error:
+                    self._failures.append(error)
+                    raise
+            self._users += 1
+            return opened
+
+    def release(self) -> None:
+        """Stop using this connection as a gateway. The last of its users closes it."""
+        with self._sharing:
+            self._users -= 1
+            if self._users == 0:
+                self.close()
 
     def _open_once(self, login: Authenticator, algorithms: tuple[str, ...]) -> None:
         self._wire = self._open_wire()
@@ -150,16 +192,47 @@ class HostConnection:
         }
         self._connection.open()
         self._wire.count_round_trips(_HANDSHAKE_ROUND_TRIPS + login.attempts)
-        if isinstance(self.gateway, HostConnection):
-            self._wire.count_round_trips(self.gateway.wire.traffic.round_trips + 1)  # + 1 for the channel
 
     def _open_wire(self) -> Wire:
         if self.gateway is None:
-            return dial(self.host, self.port, timeout=self._timeout, label=self.label)
+            return dial(
+                self.host, self.port, timeout=self._timeout, label=self.label, family=self._options.address_family
+            )
         if isinstance(self.gateway, str):
             return run_proxy_command(self.gateway)
-        self.gateway.open()
-        return Wire(self.gateway.transport.open_channel("direct-tcpip", (self.host, self.port), ("", 0)))
+        opened = self._acquire_gateway(self.gateway)
+        try:
+            channel = self.gateway.transport.open_channel(
+                "direct-tcpip", (self.host, self.port), ("", 0), timeout=self._timeout
+            )
+        except SSHException as error:
+            if "Timeout opening channel" not in str(error):
+                raise
+            raise Unreachable(
+                f"{self.label}: the gateway {self.gateway.host} got no answer from {self.host} port {self.port}"
+                f" within {self._timeout:g} s",
+                hint="check that the host is up and that no firewall drops the gateway's packets;"
+                " connect_timeout in [ssh] sets the time limit",
+            ) from error
+        wire = Wire(channel)
+        wire.count_round_trips(1 + (self.gateway.wire.traffic.round_trips if opened else 0))
+        return wire
+
+    def _acquire_gateway(self, gateway: HostConnection) -> bool:
+        """Open the gateway, or use it together with other hosts. Returns whether it was opened."""
+        with self._holding:
+            if self._holds_gateway and gateway.is_open:
+                return False
+            held, self._holds_gateway = self._holds_gateway, False
+        if held:  # its connection was lost between two attempts
+            gateway.release()
+        try:
+            opened = gateway.acquire()
+        except Unreachable as error:
+            raise type(error)(f"{self._name}: {error.text}", hint=error.hint) from error
+        with self._holding:
+            self._holds_gateway = True
+        return opened
 
     def _presented_key_type(self) -> str | None:
         transport = self._connection.client.get_transport()
@@ -178,9 +251,16 @@ class HostConnection:
                 f" ({', '.join(self._rule.algorithms())})",
                 hint="list the keys that it has with `ssh-keyscan`, then record or pin one of them",
             )
+        kind, offered, supported = algorithms_of_host(self._connection.client.get_transport())
+        if not offered:
+            return Unreachable(
+                f"{self.label}: sshd on the host and paramiko have no algorithm in common: {error}",
+                hint="compare with `ssh -vv` to the host",
+            )
         return Unreachable(
-            f"{self.label}: sshd on the host and paramiko have no algorithm in common: {error}",
-            hint="update sshd on the host",
+            f"{self.label}: no {kind} in common: sshd on the host accepts only {', '.join(offered)};"
+            f" paramiko supports {', '.join(supported)}",
+            hint=f"add one of these to {_SSHD_OPTION[kind]} in the host's sshd_config",
         )
 
     def _unreachable(self, error: Exception, attempts: int) -> Unreachable:
@@ -212,71 +292,87 @@ class _RulePolicy(paramiko.MissingHostKeyPolicy):
         self._rule = rule
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        self._rule.check(key.get_name(), key.asbytes())
+        certificate = key.public_blob.key_blob if key.public_blob is not None else None
+        self._rule.check(key.get_name(), key.asbytes(), certificate)
 
 
 def resolve(target: Target) -> HostConnection:
-    """The connection to a host, not yet open. The inventory's settings override ~/.ssh/config."""
-    connection = _lookup(target, target.address, target.user, target.port, gateway=False)
-    jump = target.proxy_jump or connection.ssh_config.get("proxyjump")
+    """The connection to a host, not yet open. The inventory's settings override ~/.ssh/config.
+
+    Raises UsageError for ssh_config files that cannot be used.
+    """
+    options = host_options(target.address, user=target.user, port=target.port)
+    connection = _connection(target, options, gateway=False)
+    jump = target.proxy_jump or options.proxy_jump
     if jump and jump.lower() != "none":
         connection.gateway = _gateway(target, jump, depth=0)
-    elif not jump and "proxycommand" in connection.ssh_config:
-        connection.gateway = proxy_command(target.address, port=connection.port, user=connection.user)
+    elif not jump:
+        connection.gateway = options.proxy_command
     return connection
 
 
-def _lookup(target: Target, address: str, user: str | None, port: int | None, *, gateway: bool) -> HostConnection:
-    """The connection to `address` by ~/.ssh/config: to the target itself, or to one of its gateways."""
-    # A configuration for each connection: fabric writes into it, and hosts connect in parallel.
-    config = fabric.Config(lazy=True, ssh_config=load_ssh_config())
-    found = fabric.Connection(address, user=user, port=port, config=config, gateway=False)
-    where = found.host if found.port == 22 else f"{found.host} port {found.port}"
-    label = f"{target.name}: the gateway {where}" if gateway else f"{target.name} ({where})"
-    alias = found.ssh_config.get("hostkeyalias")
+def _connection(target: Target, options: HostOptions, *, gateway: bool) -> HostConnection:
+    """A connection with these options: to the target itself, or to one of its gateways."""
+    # A configuration for each connection: fabric writes into it, and hosts connect in parallel. It is given no
+    # ssh_config, which paramiko reads in another way than OpenSSH.
+    config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    connection = fabric.Connection(
+        options.hostname, user=options.user, port=options.port, config=config, gateway=False, connect_timeout=None
+    )
+    where = options.hostname if options.port == 22 else f"{options.hostname} port {options.port}"
+    label = f"the gateway {where}" if gateway else f"{target.name} ({where})"
+    files = (*options.user_known_hosts, *options.system_known_hosts)
     rule = HostKeyRule(
         label,
-        alias or found.host,
-        22 if alias else found.port,  # known_hosts contains an alias without a port
-        KnownHosts.of(target.known_hosts, found.ssh_config),
+        options.host_key_alias or options.hostname,
+        22 if options.host_key_alias else options.port,  # known_hosts contains an alias without a port
+        KnownHosts([Path(target.known_hosts).expanduser()] if target.known_hosts is not None else files),
         target.host_keys,
         None if gateway else target.host_key or None,
         "" if gateway else target.name,
+        options.revoked_host_keys,
     )
     return HostConnection(
         label,
-        found,
+        connection,
         rule,
+        options,
+        name=label if gateway else target.name,
         identity_file=None if gateway else target.identity_file,
         timeout=target.connect_timeout,
     )
 
 
+_gateways: dict[tuple[object, ...], HostConnection] = {}
+_finding_gateway = threading.Lock()
+
+
 def _gateway(target: Target, jump: str, depth: int) -> HostConnection:
     """The last of the gateways in `jump`, each connected through the one before it.
 
-    The first gateway may have a ProxyJump of its own in ~/.ssh/config.
+    The first gateway may have a ProxyJump or ProxyCommand of its own in ~/.ssh/config. Hosts behind the same gateway
+    share the connection to it.
     """
-    previous: HostConnection | None = None
-    for address in jump.split(","):
-        connection = _lookup(target, *_jump_parts(address), gateway=True)
-        inner = connection.ssh_config.get("proxyjump")
-        if previous is not None:
-            connection.gateway = previous
-        elif inner and inner.lower() != "none" and depth < _MAX_GATEWAYS and inner != jump:
-            connection.gateway = _gateway(target, inner, depth + 1)
+    try:
+        hops = jump_hosts(jump)
+    except ValueError as error:
+        raise UsageError(
+            f"{target.name}: ProxyJump {jump!r}: {error}", hint="see ProxyJump in ssh_config(5)"
+        ) from error
+    previous: HostConnection | str | None = None
+    for hop in hops:
+        options = host_options(hop.address, user=hop.user, port=hop.port)
+        inner = options.proxy_jump
+        if previous is None and inner and depth < _MAX_GATEWAYS and inner != jump:
+            previous = _gateway(target, inner, depth + 1)
+        elif previous is None and not inner:
+            previous = options.proxy_command
+        key = (options, target.known_hosts, target.host_keys, target.connect_timeout, previous)
+        with _finding_gateway:
+            connection = _gateways.get(key)
+            if connection is None:
+                connection = _gateways[key] = _connection(target, options, gateway=True)
+                connection.gateway = previous
         previous = connection
-    assert previous is not None
+    assert isinstance(previous, HostConnection)
     return previous
-
-
-def _jump_parts(text: str) -> tuple[str, str | None, int | None]:
-    """Address, user and port of one gateway: `[user@]host[:port]`, also as an ssh:// URL; IPv6 addresses in brackets.
-
-    fabric takes no brackets. What is no such text is passed on as it is. Source: ssh_config(5), ProxyJump.
-    """
-    text = text.strip().removeprefix("ssh://")
-    found = re.fullmatch(r"(?:(?P<user>.+)@)?\[(?P<address>[^]]+)\](?::(?P<port>\d+))?", text)
-    if found is None:
-        return text, None, None
-    return found["address"], found["user"], int(found["port"]) if found["port"] else None

@@ -14,18 +14,19 @@ import fcntl
 import fnmatch
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from provision.errors import HostKeyError, InventoryError
+from provision.ssh.host_certificates import CERTIFICATE_SUFFIX, HostCertificate, is_revoked
 from provision.ssh.session import HostKeys
 
 KeyMarker = Literal["", "@revoked", "@cert-authority"]
 _DEFAULT_PORT = 22
-_USER, _SYSTEM = "~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,6 @@ class KnownHosts:
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
 
-    @classmethod
-    def of(cls, file: str | Path | None, ssh_config: Mapping[str, str]) -> KnownHosts:
-        """The inventory's file alone, else the user's and the system's files, which ~/.ssh/config may name."""
-        if file is not None:
-            return cls([Path(file).expanduser()])
-        user = ssh_config.get("userknownhostsfile", _USER)
-        system = ssh_config.get("globalknownhostsfile", _SYSTEM)
-        return cls([Path(one).expanduser() for names in (user, system) for one in names.split() if one != "none"])
-
     def lookup(self, host: str, port: int) -> list[KnownKey]:
         """Every line that matches `host` at `port`, in order, @revoked and @cert-authority lines included."""
         name = known_hosts_name(host.lower(), port)
@@ -78,15 +70,15 @@ class KnownHosts:
         if not self.files:
             return []  # ~/.ssh/config names no file: the key is accepted for this connection only
         file = self.files[0]
+        if file.exists() and not file.is_file():
+            return []  # /dev/null, as users set it: nothing is recorded, and its mode stays
         name = known_hosts_name(host.lower(), port)
         if not file.parent.is_dir():
             file.parent.mkdir(mode=0o700, parents=True)
-        with file.open("a+b") as out:
+        with os.fdopen(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
             fcntl.flock(out, fcntl.LOCK_EX)
             if recorded := _keys_of(file, name):
                 return list(recorded)
-            if out.tell() == 0:
-                file.chmod(0o600)
             line = f"{name} {kind} {base64.b64encode(blob).decode()}\n"
             out.write((b"" if _ends_line(file) else b"\n") + line.encode())
         return []
@@ -103,7 +95,9 @@ def _ends_line(file: Path) -> bool:
 def _keys_of(file: Path, name: str) -> tuple[KnownKey, ...]:
     try:
         status = file.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    if not file.is_file():
         return ()
     return _scan(file, (status.st_mtime_ns, status.st_size), name)
 
@@ -186,6 +180,7 @@ class HostKeyRule:
     host, port       as known_hosts files name it
     pin              the only accepted key, from the inventory
     inventory_name   empty for a gateway, which has no entry to pin a key in
+    revoked          RevokedHostKeys: keys that are refused, whatever else is recorded
     """
 
     label: str
@@ -195,6 +190,7 @@ class HostKeyRule:
     policy: HostKeys = "strict"
     pin: str | None = None
     inventory_name: str = ""
+    revoked: Path | None = None
 
     def algorithms(self, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """Host key algorithms to offer, best first, without the key types that were tried already.
@@ -203,38 +199,100 @@ class HostKeyRule:
         """
         if pinned := self._pinned_type():
             return _ALGORITHMS.get(pinned, (pinned,))
-        known = {key.kind for key in self._keys() if not key.marker}
-        kinds = sorted((kind for kind in _ALGORITHMS if kind not in without), key=lambda kind: kind not in known)
-        return tuple(algorithm for kind in kinds for algorithm in _ALGORITHMS[kind])
+        known, by_name = (
+            {key.kind for key in keys if not key.marker} for keys in (self._keys(), self._keys_without_port())
+        )
+        kinds = sorted(
+            (kind for kind in _ALGORITHMS if kind not in without),
+            key=lambda kind: (kind not in known, kind not in by_name),
+        )
+        plain = tuple(algorithm for kind in kinds for algorithm in _ALGORITHMS[kind])
+        if self.pin is None and self._authorities():
+            return (*(f"{algorithm}{CERTIFICATE_SUFFIX}" for algorithm in plain), *plain)
+        return plain
 
     @property
     def pins_unknown_type(self) -> bool:
         """Whether the pin is a fingerprint, so that the pinned key may be of another type than the presented one."""
         return self.pin is not None and self.pin.startswith("SHA256:")
 
-    def check(self, kind: str, blob: bytes) -> None:
-        """Raise HostKeyError unless this key is accepted. Record a new key when the policy is accept-new."""
+    def check(self, kind: str, blob: bytes, certificate: bytes | None = None) -> None:
+        """Raise HostKeyError unless this key is accepted. Record a new key when the policy is accept-new.
+
+        `certificate` contains the key, signed by an authority, if the host presented one.
+        """
         keys = self._keys()
         presented = f"{kind} {fingerprint(blob)}"
-        for key in keys:
-            if key.marker == "@revoked" and key.blob == blob:
-                raise HostKeyError(
-                    f"{self.label}: the host key {presented} is revoked by {key.location}",
-                    hint="do not connect: generate a new key on the host, then record that one in known_hosts",
-                )
+        signed = self._read_certificate(certificate, presented) if certificate is not None else None
+        self._check_revoked(presented, (blob, *((certificate, signed.authority) if certificate and signed else ())))
         if self.pin is not None:
             self._check_pin(blob, presented)
+            return
+        if signed is not None and signed.authority in self._authorities():
+            if reason := signed.refusal(self.host.lower()):
+                raise HostKeyError(
+                    f"{self.label}: the certificate of the host key {presented} is refused: {reason}"
+                    f" (authority {fingerprint(signed.authority)}, {self._authorities()[signed.authority]})",
+                    hint="sign the host's key again with ssh-keygen -h, for its name and with a current validity",
+                )
             return
         plain = [key for key in keys if not key.marker]
         if any(key.blob == blob for key in plain):
             return
+        # OpenSSH asks for [host]:port and then for the bare name, which can accept a key but not refuse one.
+        if not plain and any(key.blob == blob and not key.marker for key in self._keys_without_port()):
+            return
         if not plain and self.policy == "accept-new":
-            plain = self.known.add(self.host, self.port, kind, blob)
+            plain = self._record(kind, blob)
             if not plain or any(key.blob == blob for key in plain):
                 return
         if plain:
             raise self._changed(kind, presented, plain)
-        raise self._unknown(kind, blob, presented, keys)
+        raise self._unknown(kind, blob, presented)
+
+    def _record(self, kind: str, blob: bytes) -> list[KnownKey]:
+        try:
+            return self.known.add(self.host, self.port, kind, blob)
+        except OSError as error:
+            raise HostKeyError(
+                f"{self.label}: the new host key cannot be recorded in {self.known.files[0]}: {error.strerror or error}",
+                hint="make the file writable, or set known_hosts in [ssh] to a file that is",
+            ) from error
+
+    def _read_certificate(self, certificate: bytes, presented: str) -> HostCertificate:
+        try:
+            return HostCertificate(certificate)
+        except ValueError as error:
+            raise HostKeyError(
+                f"{self.label}: the certificate of the host key {presented} cannot be read: {error}",
+                hint="sign the host's key again with ssh-keygen -h",
+            ) from error
+
+    def _check_revoked(self, presented: str, blobs: tuple[bytes, ...]) -> None:
+        """`blobs`: the key, its certificate, and the authority of that."""
+        location = next(
+            (
+                key.location
+                for key in (*self._keys(), *self._keys_without_port())
+                if key.marker == "@revoked" and key.blob in blobs
+            ),
+            "",
+        )
+        if not location and self.revoked is not None and is_revoked(self.revoked, blobs, self.label):
+            location = str(self.revoked)
+        if location:
+            raise HostKeyError(
+                f"{self.label}: the host key {presented} is revoked by {location}",
+                hint="do not connect: generate a new key on the host, then record that one in known_hosts",
+            )
+
+    def _authorities(self) -> dict[bytes, str]:
+        """The authorities that are trusted for the host, with their locations."""
+        keys = (*self._keys(), *self._keys_without_port())
+        return {key.blob: key.location for key in keys if key.marker == "@cert-authority"}
+
+    def _keys_without_port(self) -> list[KnownKey]:
+        return self.known.lookup(self.host, _DEFAULT_PORT) if self.port != _DEFAULT_PORT else []
 
     def _keys(self) -> list[KnownKey]:
         return self.known.lookup(self.host, self.port)
@@ -269,12 +327,11 @@ class HostKeyRule:
             " may be intercepted",
         )
 
-    def _unknown(self, kind: str, blob: bytes, presented: str, keys: list[KnownKey]) -> HostKeyError:
-        files = " or ".join(str(file) for file in self.known.files) or "any file (~/.ssh/config names none)"
-        authority = next((key.location for key in keys if key.marker == "@cert-authority"), "")
-        note = (
-            f" ({authority} trusts an authority for it, but host certificates are not supported)" if authority else ""
-        )
+    def _unknown(self, kind: str, blob: bytes, presented: str) -> HostKeyError:
+        searched = [file for number, file in enumerate(self.known.files) if number == 0 or file.exists()]
+        files = " or ".join(str(file) for file in searched) or "any file (~/.ssh/config names none)"
+        authority = next(iter(self._authorities().values()), "")
+        note = f" ({authority} trusts an authority, but the host presented no certificate of it)" if authority else ""
         scan = f"ssh-keyscan -t {kind.removeprefix('ssh-').partition('-')[0]} -p {self.port} {self.host}"
         ways = ['set host_keys = "accept-new" in [ssh]']
         if self.known.files:

@@ -6,10 +6,12 @@ each assumption of this file. If it fails after an upgrade, read the named funct
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 from paramiko.message import Message
@@ -49,6 +51,12 @@ class SessionTransport(paramiko.Transport):
         self._host_key_algorithms = host_key_algorithms
         self.handshake_timeout = handshake_timeout  # undocumented; paramiko's default is 15
 
+    def _parse_kex_init(self, m: Message) -> None:
+        """Keep what the host offers, before paramiko compares it. `m` begins after the message's type."""
+        self.offered_by_host: dict[str, list[str]] = self._really_parse_kex_init(m)  # type: ignore[attr-defined]
+        m.rewind()
+        super()._parse_kex_init(m)  # type: ignore[misc]
+
     @property
     def preferred_ciphers(self) -> tuple[str, ...]:
         """GCM first: one call into OpenSSL for each packet, instead of two and an HMAC in Python."""
@@ -57,7 +65,7 @@ class SessionTransport(paramiko.Transport):
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """Only the given algorithms. paramiko adds the certificate types, which host_keys.py does not support.
+        """Only the given algorithms. paramiko always adds the certificate types; host_keys.py names them when due.
 
         `_key_info` maps the algorithms that paramiko can verify to their key classes.
         """
@@ -102,6 +110,45 @@ class SessionTransport(paramiko.Transport):
         request.add_string(command)
         channel._event_pending()  # type: ignore[attr-defined]
         self._send_user_message(request)  # type: ignore[attr-defined]
+
+
+def algorithms_of_host(transport: paramiko.Transport | None) -> tuple[str, list[str], list[str]]:
+    """The first kind of algorithm that host and paramiko do not share: its name, the host's list, and paramiko's.
+
+    Empty lists when the host has sent none.
+    """
+    offered = getattr(transport, "offered_by_host", None)
+    if transport is None or offered is None:
+        return "", [], []
+    for kind, key, supported in (
+        ("key exchange method", "kex_algo_list", transport.preferred_kex),
+        ("cipher", "client_encrypt_algo_list", transport.preferred_ciphers),
+        ("MAC", "client_mac_algo_list", transport.preferred_macs),
+    ):
+        theirs = [one for one in offered[key] if not one.startswith(("ext-info-", "kex-strict-"))]
+        if not set(theirs) & set(supported):
+            return kind, theirs, list(supported)
+    return "", [], []
+
+
+class SocketAgent(AgentSSH):
+    """The ssh-agent that listens on a socket. paramiko's own class takes only the one that SSH_AUTH_SOCK names.
+
+    An agent that cannot be contacted has no keys. Relies on: `_connect` reads the list of keys, `_close` disconnects.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(path)
+            self._connect(connection)  # type: ignore[attr-defined]
+        except (OSError, SSHException):
+            connection.close()
+
+    def close(self) -> None:
+        """Disconnect from the agent."""
+        self._close()  # type: ignore[attr-defined]
 
 
 class SocketState:

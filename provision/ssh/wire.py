@@ -6,16 +6,28 @@ paramiko never sets TCP_NODELAY and retries a blocked write without end. Both ar
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import selectors
+import signal
 import socket
 import subprocess
+import threading
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import Any, Protocol
 
 from provision.errors import Unreachable
 from provision.ssh.paramiko_internals import SocketState
 from provision.ssh.session import Traffic
 
 SILENCE_LIMIT = 30.0  # seconds without a received byte, after a request for one, until a host counts as lost
+_NEXT_ADDRESS = (
+    0.25  # seconds until the next address is tried beside the one that does not answer (RFC 8305, section 5)
+)
+_HELPER_ENDS = 0.5  # seconds for a ProxyCommand to end after SIGHUP
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _POLL_INTERVAL = 0.5  # seconds; paramiko polls every 0.1 s, but `close` wakes its reader anyway
 
 
@@ -44,6 +56,7 @@ class Wire(SocketState):
         self.last_received = time.monotonic()
         self._stream = stream
         self._helper = helper
+        self._ending_helper = threading.Lock()
         self._discards = False
         self._blocked_since: float | None = None
 
@@ -90,59 +103,126 @@ class Wire(SocketState):
             with contextlib.suppress(OSError):  # already disconnected
                 self._stream.shutdown(socket.SHUT_RDWR)
         self._stream.close()
-        if self._helper is not None and self._helper.poll() is None:
-            self._helper.terminate()
+        if self._helper is not None:
+            with self._ending_helper:
+                _end(self._helper)
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    """End a ProxyCommand with the processes it started, and reap it. OpenSSH sends SIGHUP too."""
+    for number in (signal.SIGHUP, signal.SIGKILL):
+        if helper.returncode is not None:
+            return
+        # Not reaped yet, so the process group still has this number.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(helper.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            helper.wait(_HELPER_ENDS)
 
 
 def run_proxy_command(command: str) -> Wire:
-    """Start a ProxyCommand and use its standard input and output as one socket.
+    """Start a ProxyCommand with the user's shell, as OpenSSH does; its standard input and output are one socket.
 
+    It has a session of its own: Ctrl-C in the terminal must not end the connection while the run finishes its step.
     paramiko's own ProxyCommand waits for a timeout on each read.
     """
     own_end, helper_end = socket.socketpair()
     with helper_end:
         helper = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {command}"],
+            [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"],
             stdin=helper_end.fileno(),
             stdout=helper_end.fileno(),
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
     wire = Wire(own_end, helper)
     wire.count_round_trips()
     return wire
 
 
-def dial(host: str, port: int, *, timeout: float, label: str) -> Wire:
-    """Open a TCP connection, trying each address of the name within `timeout` seconds in all.
+def dial(host: str, port: int, *, timeout: float, label: str, family: str = "any") -> Wire:
+    """Open a TCP connection to one of the name's addresses within `timeout` seconds.
 
-    `label` names the host in messages ("runner-1 (203.0.113.7)"). Raises Unreachable.
+    label    names the host in messages ("runner-1 (203.0.113.7)")
+    family   "inet", "inet6" or "any", as AddressFamily in ssh_config(5)
+
+    The addresses are tried side by side, each begun _NEXT_ADDRESS after the one before it. Raises Unreachable.
     """
+    wanted = _FAMILIES.get(family, socket.AF_UNSPEC)
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+        addresses = socket.getaddrinfo(host, port, family=wanted, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: an empty label, or one of more than 63 characters
+        reason = error.strerror or str(error) if isinstance(error, OSError) else "it is not a host name"
         raise Unreachable(
-            f"{label}: the name {host} does not resolve ({error.strerror or error})",
+            f"{label}: the name {host} does not resolve ({reason})",
             hint=f"check `address` in the inventory or HostName in ~/.ssh/config; `getent hosts {host}` must answer",
         ) from error
-    deadline = time.monotonic() + timeout
     failures: list[OSError] = []
-    for family, kind, protocol, _, address in addresses:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
-        connection = socket.socket(family, kind, protocol)
+    connection = _connect_to_one(_interleaved(addresses), timeout, failures)
+    if connection is None:
+        raise _unreachable(label, host, port, timeout, failures) from (failures[-1] if failures else None)
+    _set_options(connection)
+    wire = Wire(connection)
+    wire.count_round_trips()
+    return wire
+
+
+def _interleaved(addresses: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Each address once, the families in turn, beginning with the preferred one (RFC 8305, section 4)."""
+    unique = list(dict.fromkeys(addresses))
+    first = [one for one in unique if one[0] == unique[0][0]]
+    others = [one for one in unique if one[0] != unique[0][0]]
+    return [one for one in chain.from_iterable(zip_longest(first, others)) if one is not None]
+
+
+def _connect_to_one(
+    addresses: Sequence[tuple[Any, ...]], timeout: float, failures: list[OSError]
+) -> socket.socket | None:
+    """The first connection that is accepted; None when there is none. Adds the errors of the others to `failures`.
+
+    The others are closed while they wait for an answer. Their hosts then see no connection at all: sshd would count one
+    that ends without a login against this machine (PerSourcePenalties).
+    """
+    waiting = list(addresses)
+    now = time.monotonic()
+    deadline, next_start = now + timeout, now
+    with selectors.DefaultSelector() as selector:
         try:
-            connection.settimeout(left)
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            failures.append(error)
-            continue
-        _set_options(connection)
-        wire = Wire(connection)
-        wire.count_round_trips()
-        return wire
-    raise _unreachable(label, host, port, timeout, failures) from (failures[-1] if failures else None)
+            while (now := time.monotonic()) < deadline and (waiting or selector.get_map()):
+                if waiting and (now >= next_start or not selector.get_map()):
+                    next_start = now + _NEXT_ADDRESS
+                    try:
+                        selector.register(_begin(waiting.pop(0)), selectors.EVENT_WRITE)
+                    except OSError as error:
+                        failures.append(error)
+                    continue
+                for ready, _ in selector.select((min(deadline, next_start) if waiting else deadline) - now):
+                    attempt = ready.fileobj
+                    assert isinstance(attempt, socket.socket)
+                    selector.unregister(attempt)
+                    code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if code == 0:
+                        return attempt
+                    attempt.close()
+                    failures.append(OSError(code, os.strerror(code)))
+                    next_start = now
+            return None
+        finally:
+            for left in list(selector.get_map().values()):
+                assert isinstance(left.fileobj, socket.socket)
+                left.fileobj.close()
+
+
+def _begin(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that is being connected. Raises OSError."""
+    family, kind, protocol, _, where = address
+    attempt = socket.socket(family, kind, protocol)
+    attempt.setblocking(False)
+    code = attempt.connect_ex(where)
+    if code not in (0, errno.EINPROGRESS):
+        attempt.close()
+        raise OSError(code, os.strerror(code))
+    return attempt
 
 
 def _set_options(connection: socket.socket) -> None:

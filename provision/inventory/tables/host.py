@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -27,6 +27,46 @@ def check_address(address: str) -> None:
     if not _ADDRESS.fullmatch(address):
         hint = " (give the user in ssh.user)" if "@" in address else ""
         raise ValueError(f"expected a host name or an IP address without brackets, got {address!r}{hint}")
+    labels = [] if ":" in address else address.removesuffix(".").split(".")
+    if "" in labels:
+        raise ValueError(f"expected a host name, got {address!r}, which has two dots in a row")
+    if long := next((label for label in labels if len(label) > 63), ""):  # RFC 1035, section 2.3.4
+        raise ValueError(f"expected a host name, got {address!r}: {long!r} is longer than 63 characters")
+
+
+class Hop(NamedTuple):
+    """One jump host. None: the value of ~/.ssh/config, or ssh's own default."""
+
+    address: str
+    user: str | None
+    port: int | None
+
+
+_HOP = re.compile(
+    r"(?:ssh://)?(?:(?P<user>[^,]+)@)?(?:\[(?P<ipv6>[^]@,]+)\]|(?P<name>[^@,\[\]:/]+))(?::(?P<port>\d{1,5}))?/?"
+)
+_BARE_IPV6 = re.compile(r"(?:(?P<user>[^,]+)@)?(?P<address>[0-9A-Fa-f.]*(?::[0-9A-Fa-f.]*){2,}(?:%\w+)?)")
+
+
+def jump_hosts(text: str) -> list[Hop]:
+    """The jump hosts in `user@host:port,…`, an IPv6 address in brackets, also as ssh:// URLs.
+
+    Raises ValueError for anything else. Source: ssh_config(5), ProxyJump.
+    """
+    hops = []
+    for part in text.split(","):
+        part = part.strip()
+        if (bare := _BARE_IPV6.fullmatch(part)) is not None:  # without brackets, and so without a port
+            hops.append(Hop(bare["address"], bare["user"], None))
+            continue
+        found = _HOP.fullmatch(part)
+        address = (found["ipv6"] or found["name"]) if found is not None else ""
+        port = int(found["port"]) if found is not None and found["port"] else None
+        if found is None or not (port is None or 0 < port < 65536):
+            raise ValueError(f"expected user@host:port, several separated by commas, got {part!r}")
+        check_address(address)
+        hops.append(Hop(address, found["user"], port))
+    return hops
 
 
 class HostTable(Table):
@@ -88,4 +128,11 @@ class Ssh(Table):
     def _one_word(cls, text: str | None) -> str | None:
         if text is not None and (not text or text.startswith("-") or any(letter.isspace() for letter in text)):
             raise ValueError(f"expected one word without spaces, got {text!r}")
+        return text
+
+    @field_validator("proxy_jump")
+    @classmethod
+    def _jump(cls, text: str | None) -> str | None:
+        if text is not None and text.lower() != "none":
+            jump_hosts(text)
         return text

@@ -1,0 +1,129 @@
+"""Host certificates, and the list of revoked host keys.
+
+A certificate is a host key that an authority has signed; `@cert-authority` lines of known_hosts name the authorities
+that are trusted for a host. Format: OpenSSH's PROTOCOL.certkeys. Revoked keys: RevokedHostKeys in ssh_config(5).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    SSHCertificate,
+    SSHCertificateType,
+    load_ssh_public_identity,
+)
+
+from provision.errors import HostKeyError
+
+CERTIFICATE_SUFFIX = "-cert-v01@openssh.com"
+_KRL_MAGIC = b"SSHKRL\n\0"
+_KEYGEN_TIMEOUT = 10.0  # seconds
+
+
+class HostCertificate:
+    """A certificate that a host presented. Raises ValueError for bytes that are none.
+
+    authority   the public key that signed it, in SSH's wire format
+    """
+
+    def __init__(self, blob: bytes) -> None:
+        kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
+        try:
+            found = load_ssh_public_identity(kind + b" " + base64.b64encode(blob))
+            if not isinstance(found, SSHCertificate):
+                raise ValueError("it is not a certificate")
+            signer = found.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        except UnsupportedAlgorithm as error:
+            raise ValueError(str(error) or "its algorithm is not supported") from error
+        self._found = found
+        self.authority = base64.b64decode(signer.split()[1])
+
+    def refusal(self, host: str) -> str:
+        """Why the certificate does not count for a host, by its name in known_hosts without the port; "" if it does."""
+        found, now = self._found, time.time()
+        if found.type is not SSHCertificateType.HOST:
+            return "it is a user certificate"
+        try:
+            found.verify_cert_signature()
+        except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+            return "its signature is not valid"
+        if now < found.valid_after:
+            return f"it is valid only from {_date(found.valid_after)} on"
+        if now >= found.valid_before:
+            return f"it expired on {_date(found.valid_before)}"
+        names = [name.decode("utf-8", "replace") for name in found.valid_principals]
+        if names and host not in names:
+            return f"it is for {', '.join(names[:5])}"
+        if found.critical_options:
+            return "it has critical options, which a host certificate must not have"
+        return ""
+
+
+def _date(seconds: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"second {seconds}"
+
+
+def is_revoked(file: Path, blobs: tuple[bytes, ...], label: str) -> bool:
+    """Whether RevokedHostKeys lists one of these public keys or certificates, or the authority of a certificate.
+
+    `file` is a text with one public key per line, or a KRL. Raises HostKeyError for a file that cannot be read: then no
+    key is accepted, as in OpenSSH.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _unusable(label, file, error.strerror or str(error)) from error
+    if content.startswith(_KRL_MAGIC):
+        return any(_in_krl(file, blob, label) for blob in blobs)
+    return any(key in blobs for key in _keys_in(content))
+
+
+def _keys_in(content: bytes) -> list[bytes]:
+    keys = []
+    for line in content.splitlines():
+        for field in () if line.lstrip().startswith(b"#") else line.split():
+            try:
+                blob = base64.b64decode(field, validate=True)
+            except (binascii.Error, ValueError):
+                continue
+            if len(blob) > 4:
+                keys.append(blob)
+                break
+    return keys
+
+
+def _in_krl(file: Path, blob: bytes, label: str) -> bool:
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise _unusable(label, file, "it is a KRL, and ssh-keygen is not installed")
+    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
+    with tempfile.NamedTemporaryFile(suffix=".pub") as key:
+        key.write(kind + b" " + base64.b64encode(blob) + b"\n")
+        key.flush()
+        command = [program, "-Q", "-f", str(file), key.name]
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_KEYGEN_TIMEOUT)
+    if answer.returncode == 0:
+        return False
+    if b"REVOKED" in answer.stdout:
+        return True
+    raise _unusable(label, file, answer.stderr.decode("utf-8", "replace").strip() or "ssh-keygen failed")
+
+
+def _unusable(label: str, file: Path, reason: str) -> HostKeyError:
+    return HostKeyError(
+        f"{label}: the list of revoked host keys {file} cannot be read ({reason})",
+        hint="RevokedHostKeys in ~/.ssh/config names it; without the list no host key is accepted",
+    )
