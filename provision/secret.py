@@ -1,23 +1,30 @@
-"""Secrets: a type that prints as `***`, names that indicate a secret, and masking of text.
+"""Secrets: a type that prints as `***`, and names that indicate a secret.
 
 `str()`, `repr()`, formatting and pickling of a `Secret` give `***`. `reveal()` returns the text. Only code that writes
-the text to a command's standard input, to a file that must contain it, or to an API calls it. `mask` replaces every
-secret of this process in text from elsewhere (a program's output, a diff). `is_secret_name` is the only list of key
+the text to a command's standard input, to a file that must contain it, or to an API calls it. `provision.masking` replaces
+every secret of this process in text from elsewhere (a program's output, a diff). `is_secret_name` is the only list of key
 names whose values are treated as secrets: the inventory, the diffs and the messages use it.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
-MASK: Final = "***"
-_SHORTEST_MASKED: Final = 4  # characters; masking shorter texts would hide unrelated letters everywhere
+from provision.masking import MASK, mask, register
+
+__all__ = [
+    "MASK",
+    "Secret",
+    "is_secret_name",
+    "mask",
+    "mask_secret_values",
+    "reveal",
+    "revealed",
+    "secret_texts",
+    "secret_values",
+]
 
 
 class Secret:
@@ -27,7 +34,7 @@ class Secret:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        _register(text)
+        register(text)
 
     def reveal(self) -> str:
         """Return the text: for standard input, for files that must contain it, and for APIs."""
@@ -77,31 +84,6 @@ def revealed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: revealed(item) for key, item in value.items()}
     return [revealed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-_known: set[str] = set()
-_known_lock = threading.Lock()
-
-
-def _register(text: str) -> None:
-    """Record the forms in which a secret may appear in a program's output."""
-    forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), base64.b64encode(text.encode()).decode()}
-    forms |= {line for line in text.splitlines() if len(line) >= 16}  # the single lines of a key
-    with _known_lock:
-        _known.update(form for form in forms if len(form) >= _SHORTEST_MASKED)
-
-
-def mask(text: str, *, keep_lines: bool = False) -> str:
-    """Return `text` with every secret of this process replaced by `***`.
-
-    With `keep_lines`, a secret of several lines becomes one `***` per line, so that the number of lines stays.
-    """
-    with _known_lock:
-        known = sorted(_known, key=len, reverse=True)
-    for form in known:
-        if form in text:
-            text = text.replace(form, "\n".join([MASK] * (form.count("\n") + 1)) if keep_lines else MASK)
-    return text
 
 
 _SECRET_WORD = (

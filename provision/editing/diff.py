@@ -1,18 +1,17 @@
 """The masked diff of a file: secrets are printed as `***`.
 
 The lines are compared as they are and masked when they are printed. Therefore a changed secret is visible as two equal
-lines. Every diff masks the secrets of this process, passwords in URLs, private keys in PEM, and GitLab's
-tokens by their prefix. A format adds what its own `find_secrets` finds.
+lines. Every diff masks what `provision.masking` finds: the secrets of this process, passwords in URLs, private keys in
+PEM, and GitLab's tokens by their prefix. A format adds what its own `find_secrets` finds.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import Final, TypeAlias
 
-from provision.secret import MASK, mask
+from provision.masking import MASK, mask
 
 Span: TypeAlias = tuple[int, int]
 """The offsets of a secret: of its first byte, and of the byte after its last one."""
@@ -22,13 +21,6 @@ FindSecrets: TypeAlias = Callable[[bytes], Iterable[Span]]
 _CONTEXT: Final = 3  # lines around a change, as `diff -u` prints
 _LONGEST: Final = 400  # lines of a printed diff
 _MANY_LINES: Final = 2000  # from here on difflib may ignore the most frequent lines
-_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@'\"]*:)[^@/\s'\"]+(?=@)")
-# Source: GitLab's documentation, "Token overview", token prefixes; GR1348941 is the registration token's.
-_GITLAB_TOKEN = re.compile(
-    r"\bgl(?:agent|cbt|dt|ffct|ft|imt|oas|pat|ptt|rtr?|soat|wt)-[\w.=-]{6,}|\bGR1348941[\w-]{6,}"
-)
-_PRIVATE_KEY = re.compile(r"(?P<begin>-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n)(?P<body>(?:(?!-----END ).+\n?)+)")
-_LINE = re.compile(r".+")
 
 
 def no_secrets(_: bytes) -> Iterable[Span]:
@@ -70,8 +62,6 @@ def masked_text(content: bytes, find_secrets: FindSecrets = no_secrets) -> str:
             pieces += [content[at:start], hidden]
             at = end
     text = b"".join([*pieces, content[at:]]).decode(errors="replace")
-    text = _PRIVATE_KEY.sub(lambda key: key["begin"] + _LINE.sub(MASK, key["body"]), text)
-    text = _GITLAB_TOKEN.sub(MASK, _PASSWORD_IN_URL.sub(rf"\1{MASK}", text))
     return mask(text, keep_lines=True)
 
 

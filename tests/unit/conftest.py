@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import secret
+from provision import masking
 from provision.testing import LocalSession
 from tests.support.local import SHELLS, Local
 from tests.support.web import Reply, Request, Web
@@ -18,9 +19,9 @@ from tests.support.web import Reply, Request, Web
 @pytest.fixture(autouse=True)
 def only_its_own_secrets() -> Iterator[None]:
     """Secrets of one test are not masked in the texts of the next."""
-    before = set(secret._known)
+    index, registered = copy.deepcopy(masking._index), set(masking._registered)
     yield
-    secret._known.intersection_update(before)
+    masking._index, masking._registered = index, registered
 
 
 @pytest.fixture

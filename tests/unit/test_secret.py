@@ -85,9 +85,9 @@ def test_the_forms_in_which_it_comes_back_are_masked(form: str) -> None:
 
 def test_the_lines_of_a_key_are_masked_one_by_one() -> None:
     """A diff shows them with a sign before each."""
-    lines = ["-----BEGIN X-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "short"]
+    lines = ["-----BEGIN X-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "Ag==", "-----END X-----"]
     Secret("\n".join(lines) + "\n")
-    assert mask("+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n short") == "+***\n short"
+    assert mask("+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n Ag==\n-----END X-----") == "+***\n ***\n-----END X-----"
 
 
 def test_one_inside_another() -> None:
