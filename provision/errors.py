@@ -90,7 +90,9 @@ class NotReady(HostFailed):
 
 
 class ChangeFailed(HostFailed):
-    """A change was tried and failed."""
+    """A change was tried and failed. `changed_nothing`: it is known that the host is as it was before."""
+
+    changed_nothing = False
 
 
 class DeadlineExceeded(ChangeFailed):
@@ -107,6 +109,8 @@ class ApiFailed(ChangeFailed):
 
 class ChangedMeanwhile(ChangeFailed):
     """Another program changed the same thing after it was observed."""
+
+    changed_nothing = True
 
 
 class NotConverged(HostFailed):

@@ -3,6 +3,9 @@
 A change is one script, in this order: its handlers are added to `pending`, its records are added to `state.json`, then
 the change itself runs. If a run is killed at any point, the next run finds the pending handlers and runs them. After the
 change, outdated records are removed, and the result of a verification is recorded.
+
+A command that fails before it changes anything ends with NOTHING_CHANGED or CHANGED_MEANWHILE: a file that its checker
+refuses, for instance. The script then undoes both additions, so that no handler runs for nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 from provision.engine.guard import armed, confirm
 from provision.engine.plan import Planned
-from provision.errors import ChangedMeanwhile, ChangeFailed
-from provision.host.files import CHANGED_MEANWHILE
-from provision.host.pending import Handler, add_pending, clear_pending, detach
+from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed
+from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED
+from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
 from provision.host.state import HostState, Json
 from provision.resources.base import ApiAction
 from provision.secret import mask
@@ -21,6 +24,8 @@ from provision.shell import Command, Result
 from provision.ssh.session import Session
 
 OnOutput = Callable[[str], None]
+
+_ADDED = "provision_added"  # a shell variable
 
 
 class Applier:
@@ -46,9 +51,8 @@ class Applier:
         after = self.state.updated(owner, entries) if entries else self.state
         during = self.state if change.verification else self.state.merged(after)
         steps = [add_pending(change.notify), during.write() if during != self.state else ""]
+        undo = [undo_pending(_ADDED) if change.notify else "", self.state.write() if during != self.state else ""]
         rolling_back = [one.name for one in change.notify if one.rolls_back]
-        for name in rolling_back:
-            self._after_handler.setdefault(name, []).append((owner, entries))
         if rolling_back:
             after = during
         follow_up = "\n".join(
@@ -56,9 +60,14 @@ class Applier:
         ).strip()
         if change.guard:
             command = armed(command, change.guard)
-        output = self._run(
-            _with_scripts(steps, command, "" if change.guard else follow_up), change.summary, change.deadline, on_output
-        )
+        command = _with_scripts(steps, command, "" if change.guard else follow_up, undo)
+        try:
+            output = self._run(command, change.summary, change.deadline, on_output)
+        except HostFailed as error:
+            if not changed_nothing(error):
+                self._record_after(rolling_back, owner, entries)
+            raise
+        self._record_after(rolling_back, owner, entries)
         if change.guard:
             confirm(change.summary, change.guard, self._session, self._login)
             if follow_up:
@@ -68,6 +77,10 @@ class Applier:
             self._run(Command(after.write()), change.summary, change.deadline, on_output)
         self.state.replace_with(after)
 
+    def _record_after(self, handlers: list[str], owner: str, entries: Mapping[str, Json]) -> None:
+        for name in handlers:
+            self._after_handler.setdefault(name, []).append((owner, entries))
+
     def run_handler(self, handler: Handler, on_output: OnOutput) -> None:
         """Runs a handler, then removes it from `pending`. One that fails stays pending, unless it rolled back."""
         command = detach(handler.name, handler.run) if handler.detached else handler.run
@@ -76,7 +89,7 @@ class Applier:
             after = after.updated(owner, entries)
         record = after.write() if after != self.state else ""
         script = "\n".join(filter(None, [clear_pending(handler.name), record]))
-        self._run(_with_scripts([], command, script), handler.summary, handler.deadline, on_output)
+        self._run(_with_scripts([], command, script, []), handler.summary, handler.deadline, on_output)
         self._after_handler.pop(handler.name, None)
         self.state.replace_with(after)
 
@@ -88,28 +101,46 @@ class Applier:
         if result.code == CHANGED_MEANWHILE:
             raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
         if result.code != 0:
-            raise ChangeFailed(f"{what}: {end_of_output(result)}")
+            error = ChangeFailed(f"{what}: {end_of_output(result)}")
+            error.changed_nothing = result.code == NOTHING_CHANGED
+            raise error
         return result.text
 
 
-def _with_scripts(before: list[str], command: Command, after: str) -> Command:
-    """The command with the given scripts before and after it. When one fails, the rest does not run."""
+def changed_nothing(error: HostFailed) -> bool:
+    """Whether it is known that a failed change left the host as it was."""
+    return isinstance(error, ChangeFailed) and error.changed_nothing
+
+
+def _with_scripts(before: list[str], command: Command, after: str, undo: list[str]) -> Command:
+    """The command with the given scripts before and after it. When one fails, the rest does not run.
+
+    undo  runs if the command changed nothing, provided that there is something `before` it
+    """
     script = command.script
     steps = [text for text in before if text]
-    if after:
-        script = f"{_subshell(script)}{after}"
     if steps:
-        first = "\n".join(["set -e", *steps])
-        script = f"{_subshell(first, '</dev/null')}{script}"
+        undone = "\n".join(text for text in undo if text)
+        script = f"{_subshell('', script)}{_unless_failed(undone)}{after}"
+        first = "\n".join(["exec </dev/null", "set -e", *steps])
+        script = f"{_subshell(f'{_ADDED}=$', first)}{_unless_failed()}{script}"
+    elif after:
+        script = f"{_subshell('', script)}{_unless_failed()}{after}"
     return Command(script, command.stdin)
 
 
-def _subshell(script: str, redirection: str = "") -> str:
-    """The script in a subshell. The text after it runs only if the script succeeds.
+def _subshell(word: str, script: str) -> str:
+    return f"{word}(\n{script}\n)\n"
+
+
+def _unless_failed(undo: str = "") -> str:
+    """What follows a subshell: the text after it runs only if the subshell succeeded. `undo` runs if it changed nothing.
 
     The exit code is tested on a separate line: after `||` the shell would ignore the script's own `set -e`.
     """
-    return f'(\n{script}\n) {redirection}\nprovision_code=$?\n[ "$provision_code" = 0 ] || exit "$provision_code"\n'
+    undone = f"case $provision_code in {CHANGED_MEANWHILE} | {NOTHING_CHANGED}) (\n{undo}\n) ;; esac\n" if undo else ""
+    test = '[ "$provision_code" = 0 ] || exit "$provision_code"\n'
+    return f"provision_code=$?\n{undone}{test}"
 
 
 def end_of_output(result: Result, lines: int = 12) -> str:

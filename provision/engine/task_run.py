@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from provision.engine.apply import Applier
+from provision.engine.apply import Applier, changed_nothing
 from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer, ResourceError
 from provision.engine.plan import Plan, Planned, declared_handlers, make_plan
@@ -142,10 +142,13 @@ class TaskRun:
         self._stop_point()
         self.recorder.start_step(change.summary, "checking" if change.verification else "applying")
         started = time.monotonic()
+        earlier = set(self.pending)
         self._notify(change)
         try:
             self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
+            if changed_nothing(error):
+                self.pending = earlier
             raise ResourceError(planned.label, _explained(error)) from error
         except ProvisionError:
             raise

@@ -18,7 +18,9 @@ from provision.shell import Command
 
 HOME: Final = "/var/lib/provision"
 BACKUP: Final = f"{HOME}/backup"
-CHANGED_MEANWHILE: Final = 79  # an exit code that programs do not use
+# Exit codes of our scripts, which programs do not use.
+CHANGED_MEANWHILE: Final = 79
+NOTHING_CHANGED: Final = 113
 
 
 def replace(
@@ -39,7 +41,8 @@ def replace(
     seen      what the file held when it was observed: if its content is different now, nothing is replaced, and the
               script ends with CHANGED_MEANWHILE; None replaces any content
     rollback  path of the copy made before the first change whose handler has not run yet; "" for no copy
-    A symlink is followed. The content travels on standard input.
+    A symlink is followed if it belongs to root. The content travels on standard input. A step that fails before the new
+    file is in place ends the script with NOTHING_CHANGED.
     """
     expected = hashlib.sha256(seen).hexdigest() if seen is not None else ""
     kept = "yes" if keep else "no"

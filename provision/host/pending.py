@@ -56,11 +56,19 @@ def handlers_of(notify: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
 
 
 def add_pending(handlers: tuple[Handler, ...]) -> str:
-    """Shell text that adds handlers to `pending`; "" for none. An earlier detached job is marked as stale."""
+    """Shell text that adds handlers to `pending`; "" for none. An earlier detached job is marked as stale.
+
+    It prints what was not so before, for `undo_pending`.
+    """
     if not handlers:
         return ""
     fields = [[one.name, one.summary, job_folder(one.name) if one.detached else ""] for one in handlers]
     return script("add_pending", PENDING, *(one for group in fields for one in group)).script
+
+
+def undo_pending(added: str) -> str:
+    """Shell text that undoes `add_pending`, whose output is in the shell variable `added`."""
+    return script("undo_pending", PENDING, "ADDED").script.replace(" ADDED\n", f' "${added}"\n', 1)
 
 
 def clear_pending(name: str) -> str:

@@ -50,7 +50,7 @@ def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None
     assert in_force(harness) == name
     assert before < reconfigures(harness) <= before + at_most
     unchanged(harness, "server", changes=zone(name))
-    left = "ls -d /etc/gitlab/.gitlab.rb.provision /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
+    left = "ls -d /etc/gitlab/.gitlab.rb.* /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
     assert fact(harness, "gitlab", left).split() == ["/var/lib/provision/backup", "/var/lib/provision/state.json"]
 
 

@@ -3,36 +3,31 @@
 # Arguments: URL PATH SHA256 MODE OWNER MEMBER PROTOCOLS
 #   SHA256: of what the URL serves. MEMBER: "" for a plain file.
 #   PROTOCOLS: as in curl's --proto; a redirect cannot leave them.
-# Prints the SHA-256 of the new file. When a step fails, the old file is unchanged.
-# Both temporary files are created anew, so that a planted symbolic link is not followed.
+# Prints the SHA-256 of the new file. When a step fails, the old file is unchanged, and the code is 113.
+. ./lib/files.sh
 download() (
-  url=$1 path=$2 sha256=$3 mode=$4 owner=$5 member=$6 protocols=$7
-  dir=$(dirname -- "$path") || exit
-  fetched=$dir/.$(basename -- "$path").download
-  new=$dir/.$(basename -- "$path").provision
-  mkdir -p -- "$dir" || exit
-  trap 'rm -f -- "$fetched" "$new"' EXIT
-  rm -f -- "$fetched" "$new" || exit
+  enter "$2" && make_private download && fetch "$1" "$3" "$4" "$5" "$6" "$7" || exit "$NOTHING_CHANGED"
+  mv -fT -- new "../$name" || exit "$NOTHING_CHANGED"
+  sync -- ..
+  echo "${found%% *}"
+)
+# fetch URL SHA256 MODE OWNER MEMBER PROTOCOLS: makes the file "new".
+fetch() {
+  url=$1 sha256=$2 mode=$3 owner=$4 member=$5 protocols=$6
   umask 077
-  set -C
-  curl -fsSL --proto "=$protocols" --retry 3 --connect-timeout 10 -- "$url" > "$fetched" || exit
-  found=$(sha256sum < "$fetched") || exit
+  curl -fsSL --proto "=$protocols" --retry 3 --connect-timeout 10 -o fetched -- "$url" || return
+  found=$(sha256sum < fetched) || return
   found=${found%% *}
   if [ "$found" != "$sha256" ]; then
     echo "$url has the SHA-256 $found, expected $sha256: nothing was replaced" >&2
-    exit 1
+    return 1
   fi
   if [ -n "$member" ]; then
-    tar -xOf "$fetched" -- "$member" > "$new" || exit
+    tar -xOf fetched -- "$member" > new || return
   else
-    mv -- "$fetched" "$new" || exit
+    mv -- fetched new || return
   fi
-  found=$(sha256sum < "$new") || exit
-  chown -- "$owner" "$new" || exit
-  chmod -- "$mode" "$new" || exit
-  sync -- "$new" || exit
-  mv -f -- "$new" "$path" || exit
-  sync -- "$dir"
-  echo "${found%% *}"
-)
+  found=$(sha256sum < new) || return
+  chown -h -- "$owner" new && chmod -- "$mode" new && sync -- new
+}
 download "$1" "$2" "$3" "$4" "$5" "$6" "$7"

@@ -9,6 +9,7 @@
 #   LIMIT        seconds for a reconfigure, waiting for another program's included
 #   UP, WATCH    seconds until all must be up; seconds for which the registry's storage is watched
 # Prints GitLab's output. On failure the cause and the outcome are on standard error.
+. ./lib/files.sh
 . ./lib/pending.sh
 . ./lib/rollback.sh
 url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 watch=$9

@@ -2,18 +2,15 @@
 # Replaces a certificate and its key, both or neither.
 # Arguments: FULLCHAIN KEY BACKUPS CERTIFICATE. CERTIFICATE: the new chain, in base64. Standard input: the new key.
 . ./lib/files.sh
-fullchain=$(readlink -m -- "$1") || exit
-# A hard link to the old certificate needs no space. Where the key cannot be written, the certificate is restored from it.
-before=$fullchain.before
-rm -f -- "$before"
-[ ! -e "$fullchain" ] || ln -- "$fullchain" "$before" || exit 1
-printf %s "$4" | base64 -d | replace_file "$1" 0644 root:root '' no '' "$3"
-code=$?
-if [ "$code" = 0 ]; then
-  replace_file "$2" 0600 root:root '' no '' "$3"
-  code=$?
-fi
-if [ "$code" = 0 ]; then rm -f -- "$before"
-elif [ -e "$before" ]; then mv -f -- "$before" "$fullchain"
-else rm -f -- "$fullchain"; fi
-exit "$code"
+replace_certificate() (
+  enter "$1" && make_private provision-old || exit "$NOTHING_CHANGED"
+  # A second link to the old certificate needs no space. Where the key cannot be written, the certificate is restored from it.
+  [ ! -e "../$name" ] || ln -P -- "../$name" old || exit "$NOTHING_CHANGED"
+  if printf %s "$4" | base64 -d | replace_file "$path" 0644 root:root '' no '' "$3" &&
+    replace_file "$2" 0600 root:root '' no '' "$3"; then
+    exit 0
+  fi
+  if [ -e old ]; then mv -fT -- old "../$name"; else rm -f -- "../$name"; fi || exit
+  exit "$NOTHING_CHANGED"
+)
+replace_certificate "$1" "$2" "$3" "$4"

@@ -2,6 +2,7 @@
 # Restarts Docker. When it does not start, the previous daemon.json is restored and Docker is restarted with that.
 # Arguments: PATH of daemon.json, its rollback COPY, the list of PENDING handlers.
 # Prints the cause and the outcome on standard error, and ends with 1.
+. ./lib/files.sh
 . ./lib/pending.sh
 . ./lib/rollback.sh
 path=$1 copy=$2 pending=$3

@@ -1,31 +1,27 @@
 #!/bin/sh
 # Replaces a configuration fragment and tests the program's whole configuration with it. When the test fails, the previous
-# content of PATH is restored, and the test's output is on standard error.
+# content of PATH is restored, the test's output is on standard error, and the code is 113.
 # Arguments: PATH MODE OWNER CHECK BACKUPS
 #   CHECK: shell text, code 0 accepts. BACKUPS: as in lib/files.sh.
 # Standard input: the new content.
 . ./lib/files.sh
 write_fragment() (
-  path=$(readlink -m -- "$1") || exit
+  start=$PWD
+  enter "$1" && make_private provision-old || exit "$NOTHING_CHANGED"
   # A second link to the old file preserves its content, owner, mode and time.
-  old=$(dirname -- "$path")/.$(basename -- "$path").provision-old
-  rm -f -- "$old" || exit
-  if [ -e "$path" ]; then ln -- "$path" "$old" || exit; fi
-  # shellcheck disable=SC2329 # the trap runs it
+  if [ -e "../$name" ]; then ln -P -- "../$name" old || exit "$NOTHING_CHANGED"; fi
   roll_back() {
-    if [ -e "$old" ]; then mv -f -- "$old" "$path"; else rm -f -- "$path"; fi
-    rm -f -- "$old"
+    trap '' HUP TERM
+    if [ -e old ]; then mv -fT -- old "../$name"; else rm -f -- "../$name"; fi
   }
-  trap roll_back EXIT
-  trap 'exit 143' HUP TERM
-  replace_file "$path" "$2" "$3" "" no "" "$5" || exit
-  output=$( (eval "$4") 2>&1 </dev/null)
+  trap 'roll_back; exit 143' HUP TERM
+  output=
+  replace_file "$path" "$2" "$3" "" no "" "$5" && output=$( (cd -- "$start" && eval "$4") 2>&1 </dev/null)
   code=$?
-  if [ "$code" != 0 ]; then
-    printf '%s\n' "$output" >&2
-    exit "$code"
-  fi
-  trap - EXIT
-  rm -f -- "$old"
+  trap - HUP TERM
+  [ "$code" != 0 ] || exit 0
+  [ -z "$output" ] || printf '%s\n' "$output" >&2
+  roll_back || exit
+  exit "$NOTHING_CHANGED"
 )
 write_fragment "$1" "$2" "$3" "$4" "$5"

@@ -105,7 +105,7 @@ class CertificatePair(Resource):
             yield Note(f"{self.fullchain}: {problem_text}")
         mode = head.partition(" ")[0]
         if mode and int(mode, 8) & 0o077:
-            yield Change(f"set {self.key} to 0600 (was {mode})", sh('chmod 0600 -- "$(readlink -f -- %s)"', self.key))
+            yield Change(f"set {self.key} to 0600 (was {mode})", script("set_access", self.key, "0600", ""))
 
 
 def _last_line(text: str) -> str:
@@ -166,7 +166,7 @@ class UploadedPair(Resource):
             if (found.mode, found.owner) != (mode, "root:root"):
                 yield Change(
                     f"set {path} to {mode} root:root (was {found.mode} {found.owner})",
-                    sh("chown -- root:root %s && chmod -- %s %s", path, mode, path),
+                    script("set_access", path, mode, "root:root"),
                 )
 
     @property

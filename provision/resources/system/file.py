@@ -144,7 +144,7 @@ def set_access(path: str, mode: str, owner: str, found_mode: str, found_owner: s
     if not same_owner or found_mode != mode.zfill(4):
         yield Change(
             f"set {path} to {mode} {owner} (was {found_mode} {found_owner})",
-            sh("chown -- %s %s && chmod -- %s %s", owner, path, mode, path),
+            script("set_access", path, mode, owner),
         )
 
 
@@ -209,7 +209,5 @@ class Directory(Resource):
         if mode:
             yield from set_access(self.path, self.mode, self.owner, mode, owner)
             return
-        user, _, group = self.owner.partition(":")
-        owners = ["-o", user, *(["-g", group] if group else [])]
-        create = sh("umask 022; install -d -m %s %s -- %s", self.mode, owners, self.path)
+        create = script("make_directory", self.path, self.mode, self.owner)
         yield Change(f"create the directory {self.path}", create, "create", notify=self.handlers)

@@ -13,6 +13,7 @@ from provision.engine.apply import Applier, end_of_output
 from provision.engine.desired_state import Owned
 from provision.engine.plan import Planned
 from provision.errors import ChangeFailed
+from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.host.state import HostState, union
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource
@@ -105,6 +106,83 @@ def test_a_change_reads_its_standard_input_after_our_steps(host: LocalSession, h
     change = Change("edit", sh("cat > /etc/file").reading("content\n"), notify=(RELOAD,), record=1)
     apply(applier_of(host), change)
     assert (home.parent / "etc" / "file").read_text() == "content\n"
+
+
+class TestNothingChanged:
+    """A change whose command fails before it changes anything: a file that its checker refuses."""
+
+    FILE = "/etc/file"
+
+    def refused(self, check: str = "false", notify: tuple[Handler, ...] = (RELOAD,), **more: Any) -> Change:
+        """A new file that is refused."""
+        rollback = "/var/lib/provision/rollback/file"
+        run = replace(self.FILE, "new", mode="0644", owner="", check=check, rollback=rollback, **more)
+        return Change("edit", run, notify=notify, record=["new"])
+
+    def fail(self, applier: Applier, change: Change) -> None:
+        """Applies it; it fails."""
+        with pytest.raises(ChangeFailed) as caught:
+            apply(applier, change)
+        assert caught.value.changed_nothing
+
+    @pytest.mark.parametrize("before", [None, "old"])
+    def test_leaves_nothing_pending_and_nothing_recorded(
+        self, host: LocalSession, home: Path, before: str | None
+    ) -> None:
+        """And no rollback copy, which a later change would take for the state before it."""
+        if before is not None:
+            (home.parent / "etc/file").write_text(before)
+        applier = applier_of(host, {"keys": ["old"]})
+        self.fail(applier, self.refused())
+        assert (pending(home), recorded(home)) == ("", {"keys": ["old"]})
+        assert applier.state.records("task") == {"keys": ["old"]}
+        assert sorted(one.name for one in home.iterdir()) == ["state.json"]
+        assert [one.name for one in (home.parent / "etc").iterdir()] == ([] if before is None else ["file"])
+
+    def test_also_when_another_program_changed_the_file(self, host: LocalSession, home: Path) -> None:
+        """It is planned again; then nothing may be left to change."""
+        (home.parent / "etc/file").write_text("theirs")
+        self.fail(applier_of(host), self.refused("", seen=b"old"))
+        assert pending(home) == ""
+
+    def test_what_was_pending_before_stays(self, host: LocalSession, home: Path) -> None:
+        """Another handler, and the same one for an earlier change, with the rollback copy of that change."""
+        home.mkdir()
+        (home / "pending").write_text("other\tx\nreload\treload it\n")
+        (home / "rollback").mkdir()
+        (home / "rollback/file").write_text("first")
+        self.fail(applier_of(host), self.refused())
+        assert pending(home) == "other\tx\nreload\treload it\n"
+        assert (home / "rollback/file").read_text() == "first"
+
+    def test_the_handler_is_pending_while_the_file_is_checked(self, host: LocalSession, home: Path) -> None:
+        """A run that is killed there loses nothing."""
+        self.fail(applier_of(host), self.refused("cp /var/lib/provision/pending /etc/seen; false"))
+        assert (home.parent / "etc/seen").read_text() == "reload\treload it\n"
+
+    def test_a_running_job_is_not_stale(self, host: LocalSession, home: Path) -> None:
+        """It began before the refused change, and its result still counts; one that was stale before stays so."""
+        slow = Handler("slow", "slow work", sh("true"), detached=True)
+        old = Handler("old", "old work", sh("true"), detached=True)
+        for name in ("slow", "old"):
+            (home / "job" / name).mkdir(parents=True)
+        (home / "job/old/stale").touch()
+        self.fail(applier_of(host), self.refused(notify=(slow, old)))
+        assert sorted(str(one.relative_to(home)) for one in home.glob("job/*/*")) == ["job/old/stale"]
+
+    def test_a_handler_that_rolls_back_does_not_record_it(self, host: LocalSession) -> None:
+        """When it runs for another change, only that one is recorded."""
+        undo = Handler("undo", "restart it", sh("true"), rolls_back=True)
+        applier = applier_of(host, {"keys": ["old"]})
+        self.fail(applier, self.refused(notify=(undo,)))
+        run_handler(applier, undo)
+        assert applier.state.records("task") == {"keys": ["old"]}
+
+    def test_an_undo_that_fails_hides_nothing(self, host: LocalSession) -> None:
+        """The error is that of the change."""
+        change = self.refused("rm /var/lib/provision/pending && mkdir /var/lib/provision/pending; echo why >&2; false")
+        with pytest.raises(ChangeFailed, match="why"):
+            apply(applier_of(host), change)
 
 
 class TestRecords:

@@ -6,7 +6,8 @@ from typing import Any
 
 from provision.errors import ChangedMeanwhile
 from provision.host.files import CHANGED_MEANWHILE
-from provision.shell import Result
+from provision.host.pending import Handler
+from provision.shell import Result, sh
 
 
 class TestRounds:
@@ -114,6 +115,19 @@ class TestRaces:
         assert report.statuses == ["web1 t changed"]
         assert report.changes == ["web1: set a to on"]
         assert report.messages == ["set a to on: toy broke: observing again"]
+
+    def test_a_handler_runs_only_if_something_was_changed(self, engine: Any, toys: Any) -> None:
+        """Another program made the same change: nothing is left to change."""
+
+        def meanwhile(_: str) -> int:
+            host.values["a"] = "on"
+            return CHANGED_MEANWHILE
+
+        host = toys.Host(on_set=meanwhile)
+        restart = Handler("restart", "restart it", sh("toy-set restart done"))
+        report = engine({"web1": host}, [toys.task("t", toys.Toy("a", notify=(restart,)))])
+        assert "restart" not in host.values
+        assert report.statuses == ["web1 t ok"]
 
     def test_it_fails_in_the_end(self, engine: Any, toys: Any) -> None:
         """After a few attempts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.host.files import CHANGED_MEANWHILE, replace
+from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED, replace
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
@@ -126,7 +126,7 @@ class TestReplace:
         target = tmp_path / "daemon.json"
         target.write_text("old\n")
         result = write(host, target, "new\n", check='grep -q good "$new" || { echo "not good" >&2; exit 1; }')
-        assert (result.code, result.errors) == (1, "not good\n")
+        assert (result.code, result.errors) == (NOTHING_CHANGED, "not good\n")
         assert target.read_text() == "old\n"
         assert sorted(one.name for one in tmp_path.iterdir()) == ["daemon.json"]
         assert not home.exists()
@@ -138,12 +138,12 @@ class TestReplace:
         assert target.read_text() == "good\n"
 
     def test_a_secret_is_never_readable_by_others(self, host: LocalSession, tmp_path: Path) -> None:
-        """Not even for the moment before its mode is set: the new file is born 0600."""
+        """Not even for the moment before its mode is set: the new file is born 0600, in a folder of mode 0700."""
         target = tmp_path / "key"
         command = replace(str(target), "secret", mode="0600", owner=ME)
-        born = command.script.replace('chown -- "$owner" "$new"', 'stat -c %a "$new"; chown -- "$owner" "$new"')
+        born = command.script.replace('chown -h -- "$owner" new', 'stat -c %a . new; chown -h -- "$owner" new')
         assert born != command.script
-        assert text_of(host, f"umask 000; {born}").stdout == b"600\n"
+        assert text_of(host, f"umask 000; {born}").stdout == b"700\n600\n"
 
     def test_a_symlink_is_followed(self, host: LocalSession, tmp_path: Path) -> None:
         """The link stays a link; what it points at is replaced in its own folder."""
@@ -187,9 +187,12 @@ class TestReplace:
         write(host, target, "newer\n")
         assert (target.stat().st_uid, target.stat().st_gid) == (0, 0)
 
-    def test_what_a_killed_run_left_is_written_over(self, host: LocalSession, tmp_path: Path) -> None:
-        """The new file's name is fixed, so at most one is ever left, and it does not survive the next run."""
+    def test_what_a_killed_run_left_is_deleted(self, host: LocalSession, tmp_path: Path) -> None:
+        """Also what version 0.1.0 left."""
         (tmp_path / ".file.provision").write_text("half a fi")
+        (tmp_path / ".file.provision.abcdef").mkdir()
+        (tmp_path / ".file.provision.abcdef/new").write_text("half a fi")
+        (tmp_path / ".file.provision.abcdef.new").write_text("whole")
         write(host, tmp_path / "file", "whole\n")
         assert [one.name for one in tmp_path.iterdir()] == ["file"]
         assert (tmp_path / "file").read_text() == "whole\n"
@@ -291,7 +294,7 @@ class TestShells:
         target.chmod(0o604)
         assert write(host, target, "second\n", check='grep -q second "$new"', keep=True).code == 0
         assert (target.read_text(), mode(target)) == ("second\n", 0o604)
-        assert write(host, target, "third\n", check="false; true").code == 1
+        assert write(host, target, "third\n", check="false; true").code == NOTHING_CHANGED
         changed = replace(str(target), "fourth\n", mode="0640", owner=ME, seen=b"other\n")
         assert host.run(changed, deadline=10).code == CHANGED_MEANWHILE
         assert target.read_text() == "second\n"

@@ -148,8 +148,7 @@ class TestApplied:
         web = serve(lambda asked: reply(200, CONTENT if asked.path == "/1" else b"newer"))
         tool = Download(f"{web.url}/1", "/opt/bin/tool", GOOD, owner=ME)
         (tmp_path / "opt/bin").mkdir(parents=True)
-        for name in (".tool.download", ".tool.provision"):
-            (tmp_path / "opt/bin" / name).symlink_to(tmp_path / "victim")
+        (tmp_path / "opt/bin/.tool.download").symlink_to(tmp_path / "victim")
         assert apply(tool, host) == [f"fetch /opt/bin/tool from {tool.url}"]
         file = tmp_path / "opt/bin/tool"
         assert (file.read_bytes(), file.stat().st_mode & 0o7777) == (CONTENT, 0o755)

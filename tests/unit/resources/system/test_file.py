@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import ProbeFailed
+from provision.host.scripts import script
 from provision.resources import Absent, File, Handler, Result
 from provision.secret import Secret
 from provision.shell import sh
@@ -45,7 +46,7 @@ def test_half_done_mode_or_owner(mode: str, owner: str) -> None:
     """The same content: only mode and owner are set, and no handler is notified."""
     (change,) = planned(MOTD, observe(MOTD, file_is("hello\n", mode, owner)))
     assert change.summary == f"set /etc/motd to 0644 root:root (was {mode} {owner})"
-    assert change.run == sh("chown -- root:root /etc/motd && chmod -- 0644 /etc/motd")
+    assert change.run == script("set_access", "/etc/motd", "0644", "root:root")
     assert change.notify == ()
 
 
