@@ -1,7 +1,8 @@
-"""When a package repository's public key expires. Source: RFC 9580, packets (4.2), signature subpackets (5.2.3).
+"""When a package repository's public key expires, and its fingerprint.
 
-Only the creation time of the first key and the lifetime in its latest self-signature are read. gpg is not needed, on
-the host or here.
+Of a file, only the creation time of the first key, the lifetime in its latest self-signature and the fingerprints are
+read. gpg is not needed, on the host or here. `fetch_key.sh` computes fingerprints on the host in the same way.
+Source: RFC 9580, packets (4.2), signature subpackets (5.2.3), fingerprints (5.5.4).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import hashlib
 import re
 from collections.abc import Iterator
 
@@ -43,6 +45,29 @@ def expires(text: bytes) -> datetime.datetime | None:
     return datetime.datetime.fromtimestamp(created + lifetime, datetime.UTC) if lifetime else None
 
 
+def fingerprints(text: bytes) -> list[str]:
+    """Return the fingerprints of all keys in an armoured or binary file, in capital letters. Raises NotAKey.
+
+    Subkeys are left out: a program that checks a signature accepts them only with a signature of their key. Raises NotAKey
+    also for text beside the armour, where another program may find what is not found here.
+    """
+    found = _ARMOUR.search(text)
+    if found is not None and found[0] != text.strip():
+        raise NotAKey("the file has text beside the armoured key")
+    try:
+        return [_fingerprint(body) for tag, body in _packets(_binary(text)) if tag == _PUBLIC_KEY]
+    except IndexError as error:
+        raise NotAKey("the key is cut short") from error
+
+
+def _fingerprint(body: bytes) -> str:
+    if body[0] == 4:
+        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
+    if body[0] == 6:
+        return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
+    raise NotAKey(f"the key has version {body[0]}, which has no known fingerprint")
+
+
 def _binary(text: bytes) -> bytes:
     """The packets of a key, without its armour."""
     found = _ARMOUR.search(text)
@@ -65,11 +90,14 @@ def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
         if not head & 0x80:
             raise NotAKey("the file is neither an armoured key nor an OpenPGP packet")
         if head & 0x40:
+            if 224 <= data[at + 1] < 255:
+                raise NotAKey("the key has a packet in parts")
             tag, (length, at) = head & 0x3F, _length(data, at + 1)
         else:
             tag, width = head >> 2 & 0x0F, 1 << (head & 3)
             if width == 8:
                 raise NotAKey("the key has a packet of unknown length")
+            data[at + width]  # IndexError: cut short
             length, at = int.from_bytes(data[at + 1 : at + 1 + width], "big"), at + 1 + width
         if at + length > len(data):
             raise NotAKey("the key is cut short")

@@ -15,6 +15,10 @@ ASK_PACKAGES: Final = sh(r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status
 ASK_SYSTEM: Final = sh(
     '. /etc/os-release && printf "%%s\\n" "$ID" "${VERSION_CODENAME:-$UBUNTU_CODENAME}" "$VERSION_ID" && dpkg --print-architecture'
 )
+# What a download over HTTPS needs, by package: curl may have come another way, and apt itself needs the CAs.
+ASK_DOWNLOAD_TOOLS: Final = sh(
+    "command -v curl >/dev/null || echo curl; [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates"
+)
 
 
 class Installed(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from provision.host.docker import wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import Apt, repository
+from provision.inventory.tables.apt import DOCKER_KEY, Apt, repository
 from provision.inventory.tables.base import local_file
 from provision.inventory.tables.docker import Docker, RegistryTrust
 from provision.inventory.tables.registry import Registry
@@ -46,7 +46,8 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             suite=source.suite,
             component="stable",
             key=source.key,
-            key_url=f"{_URL}/gpg",
+            key_url=DOCKER_KEY.url,
+            fingerprints=DOCKER_KEY.fingerprints,
         )
         yield Packages(
             _PACKAGES,

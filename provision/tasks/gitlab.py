@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
@@ -16,7 +16,6 @@ from provision.tasks.base import task
 from provision.url import Url
 
 _URL = "https://packages.gitlab.com/gitlab/gitlab-{edition}/{{id}}/{{codename}}"
-_KEY = "https://packages.gitlab.com/gpgkey/gpg.key"
 _LISTEN = "listen_addresses"
 
 
@@ -60,7 +59,8 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
             suite=source.suite,
             component="main",
             key=source.key,
-            key_url=_KEY,
+            key_url=GITLAB_KEY.url,
+            fingerprints=GITLAB_KEY.fingerprints,
             pin=(package,),
         )
         yield Packages(

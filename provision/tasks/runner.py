@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.inventory import Host
-from provision.inventory.tables.apt import Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.runners import RunnerProgram
 from provision.resources import AptSource, Packages, Resource, Service
 from provision.tasks.base import task
 
 _URL = "https://packages.gitlab.com/runner/gitlab-runner/{id}/"
-_KEY = "https://packages.gitlab.com/gpgkey/gpg.key"
 # Since 17.7.1 the runner depends on helper images of exactly its version: both change in one transaction.
 _PACKAGES = ("gitlab-runner", "gitlab-runner-helper-images")
 
@@ -27,7 +26,8 @@ def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         suite=source.suite,
         component="main",
         key=source.key,
-        key_url=_KEY,
+        key_url=GITLAB_KEY.url,
+        fingerprints=GITLAB_KEY.fingerprints,
         pin=_PACKAGES,
     )
     yield Packages(

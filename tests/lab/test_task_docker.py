@@ -17,7 +17,9 @@ from tests.support.runs import applied, provision, refused, twice, unchanged, un
 
 HALF, BARE, DISTRO = "half", "bare", "distro"
 DAEMON = "/etc/docker/daemon.json"
-OLD_LIST = "deb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian bookworm stable\n"
+OLD_LIST = (
+    "# kept by hand\ndeb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian bookworm stable\n"
+)
 FOREIGN = {"debug": False, "labels": ["rack=7"]}
 
 
@@ -70,13 +72,16 @@ def test_all_three_get_docker(harness: Harness) -> None:
 
 
 def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
-    """Debian's package is replaced, the old entry, which made apt fail, is moved away; all packages are Docker's."""
+    """Debian's package is replaced, the old entry, which made apt fail, is a comment now; all packages are Docker's."""
     there = harness.host(HALF)
     for name in ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
         assert there.package(name).is_installed
     assert not there.package("docker.io").is_installed
-    assert not there.file("/etc/apt/sources.list.d/docker.list").exists
-    assert there.file("/var/lib/provision/backup/docker.list").exists
+    comment, entry = there.file("/etc/apt/sources.list.d/docker.list").content_string.splitlines()
+    assert comment == "# kept by hand"
+    assert entry.startswith(f"# {(OLD_LIST % harness.lab.apt_url).splitlines()[1]} # disabled: ")
+    (backup,) = there.file("/var/lib/provision/backup").listdir()
+    assert "docker.list" in backup
     assert there.run("apt-get update").rc == 0
     policy = there.check_output("apt-cache policy docker-ce")
     assert f"{harness.lab.apt_url}/docker/linux/debian bookworm/stable" in policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import field_validator
 
@@ -19,7 +19,7 @@ class Mirror(Table):
     url: Annotated[Url, UrlField("https://mirror.example.com/docker")]
     """The repository's address: the value of `URIs:`."""
     key: Path | None = None
-    """The repository's public key, a local file. Default: the publisher's own, fetched by the host."""
+    """The repository's public key, a local file. Default: the publisher's own, fetched by the host and compared with its known fingerprint."""
     suite: str | None = None
     """The value of `Suites:`. Default: the host's release, such as noble."""
 
@@ -40,6 +40,25 @@ class Apt(Table):
     """Instead of packages.gitlab.com's repository of gitlab-ce or gitlab-ee."""
     runner: Mirror | None = None
     """Instead of packages.gitlab.com's repository of gitlab-runner."""
+
+
+@dataclass(frozen=True)
+class PublishedKey:
+    """Where a publisher's key is fetched, and the fingerprints that it may have."""
+
+    url: str
+    fingerprints: tuple[str, ...]
+
+
+# Source: docs.docker.com/engine/install, of older editions that ask to compare it; the key is from 2017.
+DOCKER_KEY: Final = PublishedKey(
+    "https://download.docker.com/linux/{id}/gpg", ("9DC858229FC7DD38854AE2D88D81803C0EBFCD88",)
+)
+# Source: docs.gitlab.com/omnibus/update/package_signatures, "Current repository signing key": since 2020, until 2028-02-06.
+# GitLab has extended the same key several times. The key before it expired in 2020.
+GITLAB_KEY: Final = PublishedKey(
+    "https://packages.gitlab.com/gpgkey/gpg.key", ("F6403F6544A38863DAA0B6E03F01618A51312F3F",)
+)
 
 
 @dataclass(frozen=True)

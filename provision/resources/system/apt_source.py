@@ -12,48 +12,22 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from provision.errors import Refused
-from provision.formats.openpgp import NotAKey, expires
-from provision.host.facts import ASK_SYSTEM, System, read_system
+from provision.editing.apt_sources import AptEntry, disable
+from provision.editing.diff import masked_diff
+from provision.errors import ProbeFailed, Refused, UsageError
+from provision.formats.openpgp import NotAKey, expires, fingerprints
+from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_SYSTEM, System, read_system
+from provision.host.files import replace
 from provision.host.scripts import script
-from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
+from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
-from provision.shell import Command, Result, sh
+from provision.resources.system.packages import install
+from provision.shell import Result
 from provision.templating import render
 
 _SOON = datetime.timedelta(days=60)
-_SOURCES = "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"
-
-
-@dataclass(frozen=True)
-class AskOtherSources(BatchQuery):
-    """Asks which other files name a repository; several repositories are looked for by one command.
-
-    pattern  for grep -E
-    own      the name of our own file
-    """
-
-    pattern: str = ""
-    own: str = ""
-
-    @classmethod
-    def join(cls, questions: Sequence[AskOtherSources]) -> Command:
-        """One command that prints all lines that name one of the repositories, each with its file."""
-        patterns = [word for one in questions for word in ("-e", one.pattern)]
-        return sh(f"grep --null -HsE %s -- {_SOURCES} || :", patterns)
-
-    @classmethod
-    def split(cls, questions: Sequence[AskOtherSources], result: Result) -> list[Result]:
-        """The files for each question, by the lines that name its repository."""
-        named = [line.partition("\0")[::2] for line in result.text.splitlines()]
-        answers = []
-        for one in questions:
-            pattern = re.compile(one.pattern.replace("[[:space:]]", r"\s"))
-            files = dict.fromkeys(
-                file for file, line in named if pattern.search(line) and not file.endswith(f"/{one.own}")
-            )
-            answers.append(Result("".join(f"{file}\n" for file in files).encode("utf-8", "surrogateescape")))
-        return answers
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
+_ASK_SOURCES = script("observe_apt_sources")
 
 
 @dataclass(frozen=True)
@@ -61,11 +35,13 @@ class AptSource(Resource):
     """apt knows a repository: /etc/apt/sources.list.d/NAME.sources, with its key in /etc/apt/keyrings/NAME.asc.
 
     uri, suite, key_url  may contain {id} (ubuntu, debian) and {codename}
-    key                  the key's text; "": the host fetches it from key_url, and again before it expires
+    key                  the key's text; "": the host fetches it from key_url (https), and again before it expires
+    fingerprints         40 digits each: a fetched key must have one of them. Required with key_url
     pin                  packages that must come from this repository, even if others offer newer versions
 
-    Other files that name the same repository are moved away: with another key for it apt fails. Raises Refused for a
-    given key that is expired or not a key.
+    Entries of other files for the same address and suite are disabled: with another key for it apt fails. All else in those
+    files stays. A host without curl or CAs gets them from its package sources. Raises Refused for a given key that is
+    expired or not a key, and UsageError for a key that would be trusted unseen.
     """
 
     name: str
@@ -75,6 +51,20 @@ class AptSource(Resource):
     key: str = ""
     key_url: str = ""
     pin: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        found = tuple(one.replace(" ", "").upper() for one in self.fingerprints)
+        object.__setattr__(self, "fingerprints", found)
+        if self.key or not self.key_url:
+            return
+        if not self.key_url.startswith("https://"):
+            raise UsageError(f"{self.label}: key_url {self.key_url!r} is not https", hint="give an https URL, or `key`")
+        if not found or not all(map(_FINGERPRINT.fullmatch, found)):
+            raise UsageError(
+                f"{self.label}: a key is fetched, and its fingerprint is not known",
+                hint="give `fingerprints`, 40 digits each as the publisher states them, or the key itself as `key`",
+            )
 
     @property
     def key_path(self) -> str:
@@ -87,7 +77,7 @@ class AptSource(Resource):
         return f"/etc/apt/sources.list.d/{self.name}.sources"
 
     def claims(self) -> Mapping[str, Hashable]:
-        return {self.path: (self.uri, self.suite, self.component, self.key, self.key_url, self.pin)}
+        return {self.path: (self.uri, self.suite, self.component, self.key, self.key_url, self.pin, self.fingerprints)}
 
     def probe(self) -> Probe:
         return Probe(
@@ -96,18 +86,18 @@ class AptSource(Resource):
                 "key": ask_file(self.key_path),
                 "source": ask_file(self.path),
                 "pin": ask_file(self._pin_path),
-                "others": self._ask_others(),
+                "sources": _ASK_SOURCES,
+                "missing": ASK_DOWNLOAD_TOOLS,
             }
         )
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         system = read_system(seen["system"])
-        for other in seen["others"].text.splitlines():
-            yield Change(
-                f"move {other} away: it names the same repository",
-                sh("mkdir -p -m 0700 /var/lib/provision/backup && mv -f -- %s /var/lib/provision/backup/", other),
-                "delete",
-            )
+        yield from self._disable_others(seen["sources"], system)
+        missing = [one for one in seen["missing"].text.split() if one != "curl" or not self.key]
+        # Before our own source: apt reaches it only with the CAs.
+        if missing and (not self.key or self.uri.startswith("https:")):
+            yield Change(f"install {', '.join(missing)}", install(missing), "create", deadline=900)
         yield from self._plan_key(seen, system)
         source = File(self.path, self._source_text(system))
         yield from source.plan(Observation({"": seen["source"]}))
@@ -133,8 +123,8 @@ class AptSource(Resource):
             return
         found = read_file(self.key_path, seen, "key")
         url, path = self.key_url.format(id=system.id, codename=system.codename), self.key_path
-        fetch = script("fetch_key", url, path)
-        problem, usable = _condition(found.content or b"")
+        fetch = script("fetch_key", url, path, list(self.fingerprints))
+        problem, usable = _condition(found.content or b"", self.fingerprints)
         if not found.content or found.mode != "0644":
             yield Change(f"fetch {url} to {path}", fetch, "create", deadline=90)
         elif not usable:
@@ -166,21 +156,44 @@ class AptSource(Resource):
     def _pin_text(self) -> str:
         return "".join(render("apt.pref.j2", package=package, host=self._host) for package in self.pin)
 
-    def _ask_others(self) -> Command:
-        # Two entries for one repository with different Signed-By make every call of apt fail.
-        start, brace, _ = self.uri.partition("{")
-        address = re.sub(r"([][.*+?(){}|^$\\])", r"\\\1", start.split("://")[-1].rstrip("/"))
-        pattern = f"//{address}/" if brace else f"//{address}/*([[:space:]]|$)"
-        alone = sh(f"grep -lsE -- %s {_SOURCES} | grep -vxF -- %s || :", pattern, self.path)
-        return AskOtherSources(alone.script, pattern=pattern, own=f"{self.name}.sources")
+    def _disable_others(self, result: Result, system: System) -> Iterator[Change]:
+        suite = self.suite.format(id=system.id, codename=system.codename)
+        ours = AptEntry(self.uri_on(system), suite, (self.component,), self.key_path)
+        for path, content in _sources(result):
+            wanted = disable(path, content, ours, f"disabled: {self.path} has this repository")
+            if path != self.path and wanted != content:
+                yield Change(
+                    f"disable the entry for {ours.uri} {suite} in {path}",
+                    replace(path, wanted, mode="0644", owner="root:root", keep=True, seen=content),
+                    diff=masked_diff(path, content, wanted),
+                )
 
 
-def _condition(key: bytes) -> tuple[str, bool]:
-    """The fault of a key ("" for none), and whether apt accepts it."""
+def _sources(result: Result) -> Iterator[tuple[str, bytes]]:
+    """The path and content of each file in the answer to _ASK_SOURCES. Raises ProbeFailed."""
+    heads, _, contents = result.stdout.partition(b"\n\n") if result.stdout[:1] != b"\n" else (b"", b"", b"")
+    files = [line.partition(" ")[::2] for line in heads.decode("utf-8", "replace").splitlines()]
+    if result.code != 0 or not all(size.isdecimal() for size, _ in files):
+        raise ProbeFailed(
+            f"apt's sources cannot be read: {result.errors.strip()}",
+            hint="check them on the host: ls -l /etc/apt/sources.list /etc/apt/sources.list.d/",
+        )
+    if sum(int(size) for size, _ in files) != len(contents):
+        raise ProbeFailed("apt's sources were changed while they were read", hint="run the command again")
+    for size, path in files:
+        yield path, contents[: int(size)]
+        contents = contents[int(size) :]
+
+
+def _condition(key: bytes, known: Sequence[str] = ()) -> tuple[str, bool]:
+    """The fault of a key ("" for none), and whether apt accepts it and we do; `known` are the fingerprints to expect."""
     try:
         end = expires(key)
+        unknown = [one for one in fingerprints(key) if one not in known] if known else []
     except NotAKey as error:
         return str(error), False
+    if unknown:
+        return f"it has the key {unknown[0]}, which is not expected", False
     left = end - datetime.datetime.now(datetime.UTC) if end else _SOON
     if left <= datetime.timedelta():
         return f"it expired on {end:%F}", False

@@ -48,6 +48,8 @@ class TestDocker:
         assert "docker.io" in packages.conflicting
         source = only(found, AptSource)
         assert (source.uri, source.suite, source.key) == ("https://download.docker.com/linux/{id}", "{codename}", "")
+        assert source.key_url == "https://download.docker.com/linux/{id}/gpg"
+        assert source.fingerprints == ("9DC858229FC7DD38854AE2D88D81803C0EBFCD88",)
         assert only(found, JsonSettings).wanted == {"debug": True}
         assert labels(found)[-2:] == ["Service docker", "GroupMember ubuntu in docker"]
 
@@ -95,7 +97,10 @@ class TestRunner:
         assert (packages.version, packages.hold) == ("19.3.0-*", True)
         assert packages.origin == "https://packages.gitlab.com/runner/gitlab-runner/"
         assert "NO_DOCKER_PRUNE=1" in packages.environment
-        assert only(found, AptSource).pin == packages.names
+        source = only(found, AptSource)
+        assert source.pin == packages.names
+        assert source.key_url == "https://packages.gitlab.com/gpgkey/gpg.key"
+        assert source.fingerprints == ("F6403F6544A38863DAA0B6E03F01618A51312F3F",)
         assert labels(found)[-1] == "Service gitlab-runner"
 
     @pytest.mark.parametrize(("version", "glob"), [("19.*", "19.*"), ("19.3.0-1", "19.3.0-1"), ("19.3.0", "19.3.0-*")])

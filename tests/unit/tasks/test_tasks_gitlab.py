@@ -41,6 +41,7 @@ class TestGitlab:
         package = [one for one in found if isinstance(one, Packages)][-1]
         assert (package.names, package.origin) == (("gitlab-ce",), "https://packages.gitlab.com/gitlab/gitlab-ce/")
         assert only(found, AptSource).pin == ("gitlab-ce",)
+        assert only(found, AptSource).fingerprints == ("F6403F6544A38863DAA0B6E03F01618A51312F3F",)
         assert only(found, RubySettings).settings == {
             ("external_url",): "https://gitlab.example.com",
             ("gitlab_rails", "time_zone"): "UTC",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.engine.observe import Observer
-from provision.errors import ProbeFailed, Refused
+from provision.errors import ProbeFailed, Refused, UsageError
 from provision.resources import AptSource, Result
 from provision.resources.base import Change
 from provision.resources.system import apt_source
 from provision.shell import Command
 from provision.testing import NO_FILE, Answer, LocalSession, file_is, observe, planned
-from tests.support.local import Local
+from tests.support.local import Local, one_shell
 
 # Made by `gpg --quick-gen-key NAME ed25519 sign`; the first never expires, the second did in January 2020.
 KEY = """\
@@ -46,6 +45,7 @@ DOCKER = AptSource(
     suite="{codename}",
     component="stable",
     key_url="https://download.docker.com/linux/{id}/gpg",
+    fingerprints=("91D5 8AD1 79BF 2B89 DDED  8563 5677 9BD2 FA3A 9A7F",),
 )
 RUNNER = AptSource(
     "gitlab-runner",
@@ -75,7 +75,7 @@ Pin-Priority: 1001
 
 def plan(resource: AptSource, **answers: Answer) -> list[Change]:
     """The changes on Ubuntu 24.04; files that are not given do not exist."""
-    nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "others": ""}
+    nothing: dict[str, Answer] = {"key": NO_FILE, "source": NO_FILE, "pin": NO_FILE, "sources": "\n", "missing": ""}
     return planned(resource, observe(resource, {"system": "ubuntu\nnoble\n24.04\namd64\n", **nothing, **answers}))
 
 
@@ -132,15 +132,67 @@ def test_a_given_key_stays_readable() -> None:
     assert change.summary == "set /etc/apt/keyrings/gitlab-runner.asc to 0644 root:root (was 0600 root:root)"
 
 
-def test_other_sources_are_moved_away() -> None:
-    """Two entries for one repository with different keys make every call of apt fail: the other one is moved to the backups."""
-    first, second, *_ = plan(
-        DOCKER, others="/etc/apt/sources.list.d/docker.list\n/etc/apt/sources.list.d/x y.sources\n"
-    )
-    assert first.summary == "move /etc/apt/sources.list.d/docker.list away: it names the same repository"
-    assert first.action == "delete"
-    assert isinstance(second.run, Command)
-    assert second.run.script.endswith("mv -f -- '/etc/apt/sources.list.d/x y.sources' /var/lib/provision/backup/")
+NAMED = "https://download.docker.com/linux/ubuntu noble stable"
+THIRD = "deb https://repo.example.com/apt stable main\n"
+
+
+def test_an_entry_of_another_file_is_disabled() -> None:
+    """Two entries for one repository with different keys make every call of apt fail. The other lines stay."""
+    text = f"{THIRD}deb {NAMED}\n"
+    other = "/etc/apt/sources.list.d/extra.list"
+    first, *_ = plan(DOCKER, sources=f"{len(text)} {other}\n\n{text}")
+    assert first.summary == f"disable the entry for https://download.docker.com/linux/ubuntu noble in {other}"
+    assert first.action == "update"
+    assert isinstance(first.run, Command)
+    why = "disabled: /etc/apt/sources.list.d/docker.sources has this repository"
+    assert first.run.stdin.decode() == f"{THIRD}# deb {NAMED} # {why}\n"
+    assert f"-deb {NAMED}\n+# deb {NAMED} # {why}" in first.diff
+
+
+def test_sources_that_cannot_be_read() -> None:
+    """Nothing is planned from half an answer."""
+    with pytest.raises(ProbeFailed, match="sources cannot be read: cat: x: Input/output error"):
+        plan(DOCKER, sources=Result(b"5 /etc/apt/sources.list\n\n", b"cat: x: Input/output error", 1))
+    with pytest.raises(ProbeFailed, match="changed while they were read"):
+        plan(DOCKER, sources="5 /etc/apt/sources.list\n\nabc")
+    with pytest.raises(ProbeFailed, match="cannot be read"):
+        plan(DOCKER, sources="x /etc/apt/sources.list\n\nabc")
+
+
+@pytest.mark.parametrize(
+    ("source", "missing", "installed"),
+    [
+        (DOCKER, "curl\nca-certificates\n", "install curl, ca-certificates"),
+        (RUNNER, "curl\nca-certificates\n", "install ca-certificates"),
+        (replace(RUNNER, uri="http://mirror.example.com/runner"), "curl\nca-certificates\n", ""),
+        (DOCKER, "", ""),
+    ],
+    ids=["bare", "a given key", "no TLS", "nothing missing"],
+)
+def test_what_a_download_needs_is_installed_first(source: AptSource, missing: str, installed: str) -> None:
+    """Before apt's own source is written, since apt could not reach it; minimal images have neither."""
+    changes = [one.summary for one in plan(source, missing=missing)]
+    assert changes[0] == installed if installed else not changes[0].startswith("install")
+    assert len([one for one in changes if one.startswith("install")]) == (1 if installed else 0)
+
+
+def test_a_key_that_would_be_trusted_unseen_is_refused() -> None:
+    """On the controller, before any host is contacted."""
+    with pytest.raises(UsageError, match="its fingerprint is not known"):
+        replace(DOCKER, fingerprints=())
+    with pytest.raises(UsageError, match="its fingerprint is not known"):
+        replace(DOCKER, fingerprints=("FA3A9A7F",))
+    with pytest.raises(UsageError, match="is not https"):
+        replace(DOCKER, key_url="http://download.docker.com/linux/{id}/gpg")
+
+
+def test_a_key_that_is_not_expected_is_fetched_again() -> None:
+    """One that an earlier version fetched without comparing it, or one with a second key beside it."""
+    other = replace(DOCKER, fingerprints=("0" * 40,))
+    (change,) = plan(other, key=file_is(KEY), source=file_is(SOURCE))
+    assert "it has the key 91D58AD179BF2B89DDED856356779BD2FA3A9A7F, which is not expected" in change.summary
+    (change,) = plan(DOCKER, key=file_is(KEY + EXPIRED), source=file_is(SOURCE))
+    assert "again: the file has text beside the armoured key" in change.summary
 
 
 def test_broken() -> None:
@@ -151,108 +203,98 @@ def test_broken() -> None:
         plan(DOCKER, key=file_is(KEY), source=Result(b"", b"cat: Is a directory", 1))
 
 
-def other_sources(resource: AptSource, folder: Path) -> list[str]:
-    """The other sources in a folder, found with a real grep."""
-    session = LocalSession({"/etc/apt/sources.list.d": folder})
-    question = resource.probe()["others"]
+class Apt:
+    """A folder as /etc/apt, that the resource is applied to with real programs."""
+
+    def __init__(self, local: Local, folder: Path, files: dict[str, str]) -> None:
+        self.folder = folder / "apt"
+        (self.folder / "sources.list.d").mkdir(parents=True)
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        self.backup = folder / "home/backup"
+        self.session = local({"/etc/apt": self.folder, "/var/lib/provision": folder / "home"})
+
+    def disable(self, source: AptSource) -> list[str]:
+        """Applies the changes of other files; their summaries."""
+        (result,) = self.session.ask([question_of(source)], deadline=10)
+        assert result.code == 0, result.errors
+        text = result.stdout.replace(str(self.folder).encode(), b"/etc/apt")
+        changes = [one for one in plan(source, sources=Result(text)) if one.summary.startswith("disable")]
+        for change in changes:
+            assert isinstance(change.run, Command)
+            done = self.session.run(change.run, deadline=10)
+            assert done.code == 0, done.errors
+        return [change.summary.rpartition("/")[2] for change in changes]
+
+    def files(self) -> dict[str, str]:
+        """What the folder holds, without our own file."""
+        paths = [self.folder / "sources.list", *(self.folder / "sources.list.d").iterdir()]
+        return {str(path.relative_to(self.folder)): path.read_text() for path in paths if path.exists()}
+
+
+def question_of(source: AptSource) -> Command:
+    """Its question about apt's sources."""
+    question = source.probe()["sources"]
     assert isinstance(question, Command)
-    (result,) = session.ask([question], deadline=10)
-    assert (result.code, result.errors) == (0, "")
-    return sorted(Path(line).name for line in result.text.splitlines())
+    return question
 
 
-def test_other_sources_are_found_by_their_repository(tmp_path: Path) -> None:
-    """In both formats, http or https; neither our own file nor other repositories count."""
-    files = {
-        "docker.list": "deb [signed-by=/usr/share/keyrings/d.gpg] https://download.docker.com/linux/ubuntu noble stable",
-        "old.sources": "Types: deb\nURIs: http://download.docker.com/linux/ubuntu\n",
-        "docker.sources": SOURCE,
-        "gitlab.list": "deb https://packages.gitlab.com/gitlab/gitlab-ce/ubuntu noble main",
-        "docker.list.save": "deb https://download.docker.com/linux/ubuntu noble stable",
+def test_only_the_entry_itself_is_disabled(local: Local, tmp_path: Path) -> None:
+    """In sources.list too. Comments, other entries and files that apt does not read stay; the old files are kept."""
+    why = "disabled: /etc/apt/sources.list.d/docker.sources has this repository"
+    before = {
+        "sources.list": f"deb http://archive.ubuntu.com/ubuntu noble main\ndeb [arch=amd64] {NAMED}\n",
+        "sources.list.d/comment.list": f"# deb {NAMED} # disabled on upgrade to noble\n{THIRD}",
+        "sources.list.d/docker.list.save": f"deb {NAMED}\n",
+        "sources.list.d/a b.list": f"deb {NAMED}\n",
+        "sources.list.d/docker.sources": SOURCE,
+        "sources.list.d/extra.sources": f"Types: deb\nURIs: https://repo.example.com/apt\nSuites: stable\n\n{SOURCE}",
     }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert other_sources(DOCKER, tmp_path) == ["docker.list", "old.sources"]
-    assert other_sources(RUNNER, tmp_path) == []
-
-
-def test_other_sources_of_several_repositories(tmp_path: Path) -> None:
-    """One grep for all repositories of a host; each gets the answer that it would get alone."""
-    names = {
-        "docker.sources": SOURCE,
-        "a b.list": f"deb {DOCKER.uri.split('{')[0]}ubuntu noble stable",
-        "other.list": "#",
+    apt = Apt(local, tmp_path, before)
+    assert apt.disable(DOCKER) == ["sources.list", "extra.sources"]
+    changed = {
+        "sources.list": before["sources.list"].replace(
+            f"deb [arch=amd64] {NAMED}", f"# deb [arch=amd64] {NAMED} # {why}"
+        ),
+        "sources.list.d/extra.sources": before["sources.list.d/extra.sources"].replace(
+            SOURCE, f"# {why}\nEnabled: no\n{SOURCE}"
+        ),
     }
-    for name, text in names.items():
-        (tmp_path / name).write_text(text)
-    session = LocalSession({"/etc/apt/sources.list.d": tmp_path})
-    observer = Observer(session)
-    questions = [one.probe()["others"] for one in (DOCKER, RUNNER)]
-    observer.ask(questions)
-    assert [Path(observer.answer(one).text.strip()).name for one in questions] == ["a b.list", ""]
-    assert [len(look) for look in session.batches] == [1]
+    assert apt.files() == {**before, **changed}
+    assert apt.disable(DOCKER) == []
+    assert sorted(one.read_text() for one in apt.backup.iterdir()) == sorted(before[name] for name in changed)
 
 
-def test_no_other_sources_in_an_empty_folder(tmp_path: Path) -> None:
-    """grep finds no file, which is no failure."""
-    assert other_sources(DOCKER, tmp_path) == []
+@one_shell
+def test_an_earlier_backup_is_kept(local: Local, tmp_path: Path) -> None:
+    """The file of another tool that came back twice is there twice."""
+    apt = Apt(local, tmp_path, {"sources.list.d/docker.list": f"deb {NAMED}\n"})
+    assert apt.disable(DOCKER) == ["docker.list"]
+    (apt.folder / "sources.list.d/docker.list").write_text(f"deb {NAMED} # mine\n")
+    assert apt.disable(DOCKER) == ["docker.list"]
+    assert sorted(one.read_text() for one in apt.backup.iterdir()) == [f"deb {NAMED}\n", f"deb {NAMED} # mine\n"]
 
 
-def test_another_mirror_with_the_same_beginning(tmp_path: Path) -> None:
-    """`…/docker` is not `…/docker-testing`."""
-    (tmp_path / "testing.list").write_text("deb https://mirror.example.com/docker-testing noble stable")
-    (tmp_path / "same.list").write_text("deb https://mirror.example.com/docker/ noble stable")
-    mirror = replace(DOCKER, uri="https://mirror.example.com/docker")
-    assert other_sources(mirror, tmp_path) == ["same.list"]
-
-
-def fetch(local: Local, tmp_path: Path, served: str) -> tuple[Result, Path]:
-    """Fetches a key from a file, with real curl."""
-    upstream = tmp_path / "upstream.gpg"
-    upstream.write_text(served)
-    source = replace(DOCKER, key_url=f"file://{upstream}")
-    key, *_ = plan(source)
-    assert isinstance(key.run, Command)
-    session = local({"/etc/apt": tmp_path / "apt"})
-    return session.run(Command(f"umask 077\n{key.run.script}"), deadline=10), tmp_path / "apt" / "keyrings"
-
-
-needs_curl = pytest.mark.skipif(
-    subprocess.run(["sh", "-c", "command -v curl"], capture_output=True, check=False).returncode != 0,
-    reason="needs curl",
-)
-
-
-@needs_curl
-def test_a_key_is_fetched_readable_for_apt(local: Local, tmp_path: Path) -> None:
-    """0644 even under a strict umask; nothing else is left."""
-    result, folder = fetch(local, tmp_path, KEY)
-    assert result.code == 0, result.errors
-    assert [one.name for one in folder.iterdir()] == ["docker.asc"]
-    assert (folder / "docker.asc").read_text() == KEY
-    assert (folder / "docker.asc").stat().st_mode & 0o777 == 0o644
-
-
-@needs_curl
-def test_a_page_that_is_no_key_is_refused(local: Local, tmp_path: Path) -> None:
-    """For example the page of a captive portal."""
-    result, folder = fetch(local, tmp_path, "<html>log in first</html>")
-    assert result.code == 1
-    assert result.errors == f"file://{tmp_path}/upstream.gpg is not an OpenPGP key\n"
-    assert list(folder.iterdir()) == []
-
-
-def test_another_source_is_moved_to_the_backups(tmp_path: Path) -> None:
-    """It is not deleted."""
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    (lists / "docker.list").write_text("deb https://download.docker.com/linux/ubuntu noble stable\n")
-    change, *_ = plan(DOCKER, others="/etc/apt/sources.list.d/docker.list\n")
+@one_shell
+def test_a_file_that_was_changed_meanwhile_stays(local: Local, tmp_path: Path) -> None:
+    """What was observed is not written over somebody's newer text."""
+    apt = Apt(local, tmp_path, {"sources.list": f"deb {NAMED}\n"})
+    text = apt.session.ask([question_of(DOCKER)], deadline=10)[0].stdout.replace(str(apt.folder).encode(), b"/etc/apt")
+    change, *_ = plan(DOCKER, sources=Result(text))
+    (apt.folder / "sources.list").write_text(f"{THIRD}deb {NAMED}\n")
     assert isinstance(change.run, Command)
-    session = LocalSession({"/etc/apt/sources.list.d": lists, "/var/lib/provision": tmp_path / "home"})
-    assert session.run(change.run, deadline=10).code == 0
-    assert list(lists.iterdir()) == []
-    assert [one.name for one in (tmp_path / "home" / "backup").iterdir()] == ["docker.list"]
+    assert apt.session.run(change.run, deadline=10).code == 79
+    assert (apt.folder / "sources.list").read_text() == f"{THIRD}deb {NAMED}\n"
+
+
+def test_the_sources_are_read_once(tmp_path: Path) -> None:
+    """However many repositories a host has; without any file too."""
+    session = LocalSession({"/etc/apt": tmp_path})
+    observer = Observer(session)
+    questions = [one.probe()["sources"] for one in (DOCKER, RUNNER)]
+    observer.ask(questions)
+    assert [observer.answer(one).text for one in questions] == ["\n", "\n"]
+    assert [len(look) for look in session.batches] == [1]
 
 
 def test_an_expired_given_key_is_refused() -> None:
@@ -270,14 +312,15 @@ def test_a_given_text_that_is_no_key_is_refused() -> None:
 
 def test_an_expired_key_on_the_host_is_fetched_again() -> None:
     """The publisher may have a newer one."""
-    (change,) = plan(DOCKER, key=file_is(EXPIRED), source=file_is(SOURCE))
+    source = replace(DOCKER, fingerprints=("624D186BA7322012987D08C9DDC506169E9E5570",))
+    (change,) = plan(source, key=file_is(EXPIRED), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expired on 2020-01-31")
     assert not change.verification
 
 
 def test_a_key_that_expires_soon_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every run until there is a newer one; that is not counted as a change."""
-    monkeypatch.setattr(apt_source, "_condition", lambda _: ("it expires on 2030-01-01", True))
+    monkeypatch.setattr(apt_source, "_condition", lambda *_: ("it expires on 2030-01-01", True))
     (change,) = plan(DOCKER, key=file_is(KEY), source=file_is(SOURCE))
     assert change.summary.endswith("docker.asc again: it expires on 2030-01-01")
     assert change.verification
