@@ -1,18 +1,19 @@
 #!/bin/sh
 # Reconfigures GitLab and checks that it comes up. Otherwise the previous gitlab.rb is restored, and GitLab reconfigured
 # with that if the reconfigure had begun: the host ends in the new state or in the old one.
-# Arguments: URL REALM RB COPY PENDING CONFIG LIMIT UP WATCH
+# Arguments: URL REALM RB COPY PENDING CONFIG LIMIT UP STORAGE
 #   URL, REALM   the registry and the address that it sends clients to for tokens; "" for an estate without a registry
 #   RB, COPY     gitlab.rb and its rollback copy. COPY.begun: a reconfigure with RB has begun
 #   PENDING      the list of pending handlers
 #   CONFIG       the registry's own configuration
 #   LIMIT        seconds for a reconfigure, waiting for another program's included
-#   UP, WATCH    seconds until all must be up; seconds for which the registry's storage is watched
+#   UP, STORAGE  seconds until all must be up; seconds for the check of the registry's storage
 # Prints GitLab's output. On failure the cause and the outcome are on standard error.
 . ./lib/files.sh
 . ./lib/pending.sh
 . ./lib/rollback.sh
-url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 watch=$9
+. ./lib/registry_storage.sh
+url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 storage_seconds=$9
 checksum() { cat "$config" 2>/dev/null | cksum; }
 log_size() { cat "/var/log/gitlab/$1/current" 2>/dev/null | wc -c; }
 logged_since() {
@@ -50,6 +51,12 @@ registry_answers() {
   [ "$status" = 401 ] && { [ -z "$realm" ] || grep -qiF "realm=\"$realm\"" "$log"; }
 }
 all_up() { [ -z "$(services_down)" ] || return 1; [ -z "$url" ] || registry_answers; }
+storage_unreachable() {
+  endpoint=$(sed -n 's/^storage:.*"regionendpoint":"\([^"]*\)".*/\1/p' "$config" 2>/dev/null)
+  [ -n "$endpoint" ] || return 0
+  output=$(curl -kSs -o /dev/null --max-time 5 -- "$endpoint" 2>&1) ||
+    echo "the storage $endpoint cannot be reached from the host: $output"
+}
 problems() {
   services=$(services_down)
   if [ -n "$services" ]; then
@@ -61,18 +68,16 @@ problems() {
       printf '%s\n' "$url/v2/ answers ${status:-nothing} instead of 401"
       [ -z "$status" ] || ask_registry | head -c 300 | grep .
     fi
-    endpoint=$(sed -n 's/^storage:.*"regionendpoint":"\([^"]*\)".*/\1/p' "$config" 2>/dev/null)
-    if [ -n "$endpoint" ]; then
-      output=$(curl -kSs -o /dev/null --max-time 5 -- "$endpoint" 2>&1) ||
-        echo "the storage $endpoint cannot be reached from the host: $output"
-    fi
+    storage_unreachable
   fi
+  logged
+}
+logged() {
   logged_since nginx "$nginx_logged" | grep -F emerg | tail -n 1
   logged_since registry "$registry_logged" |
     grep -E '(level=|"level":")(error|fatal|panic)|^panic' | cut -c -400 | tail -n 3
 }
-# With wrong S3 keys or a missing bucket the registry answers at first. Its storage check runs every 10 s and gives up
-# after 3. Images on the host's own disk need no watching: without it the registry does not start.
+# With wrong S3 keys or a missing bucket the registry answers /v2/ at first: only its use shows whether storage works.
 check_health() {
   waiting=
   until all_up; do
@@ -82,13 +87,16 @@ check_health() {
     sleep 0.5
   done
   [ -n "$url" ] && [ "$config_before" != "$(checksum)" ] || return 0
+  # On the host's own disk: without it the registry does not start.
   ! grep -qs '^storage:.*"filesystem":' "$config" || return 0
-  echo "the registry answers; watching it for $watch s, since wrong storage shows only then"
-  deadline=$(($(now) + watch))
-  while [ "$(now)" -lt "$deadline" ]; do
-    registry_answers || { cause="the registry came up and failed again, its storage cannot be used: $(problems)"; return 1; }
-    sleep 1
-  done
+  echo "the registry answers; checking its storage with an upload"
+  found=$(storage_problem "$config" /var/opt/gitlab/gitlab-rails/etc/gitlab.yml "$storage_seconds")
+  if [ $? = 2 ]; then
+    echo "its storage was not checked: $found; run provision verify"
+  elif [ -n "$found" ]; then
+    cause="the registry cannot use its storage: $found$(printf '\n'; storage_unreachable; logged)"
+    return 1
+  fi
 }
 reconfigure_error() {
   sed -n '/There was an error running gitlab-ctl reconfigure/,$p' "$log" | sed '/^[[:space:]]*$/d' | head -n 12
@@ -96,7 +104,7 @@ reconfigure_error() {
 begun=no other=no down_before='' config_before=$(checksum)
 nginx_logged=$(log_size nginx) registry_logged=$(log_size registry)
 # An attempt that a reboot interrupted has begun to use the new file, too.
-[ ! -e "$copy.begun" ] || begun=yes
+[ ! -e "$copy.begun" ] || begun=yes config_before=
 # Services that were down before are no fault of this reconfigure.
 [ "$begun" = yes ] || down_before=$(services_down | sed 's/^down: //; s/:.*//' | tr '\n' ' ')
 attempt() {

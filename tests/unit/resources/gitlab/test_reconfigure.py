@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from provision.resources.gitlab import gitlab_rb as module
 from provision.shell import Result
@@ -84,9 +93,8 @@ case $1 in reconfigure) n=$(($(ls $top/seen | wc -l) + 1)); cp $top/etc/gitlab.r
 
 @pytest.fixture
 def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Local) -> Gitlab:
-    """All is well with it; it does not wait for services, and watches the registry for 1 s."""
+    """All is well with it; it does not wait for services."""
     monkeypatch.setattr(module, "_UP_SECONDS", 0)
-    monkeypatch.setattr(module, "WATCH_SECONDS", 1)
     for name in ("bin", "does", "etc", "home/rollback", "log/registry", "log/nginx", "run", "seen", "var/registry"):
         (tmp_path / name).mkdir(parents=True)
     ctl = tmp_path / "bin/gitlab-ctl"
@@ -263,7 +271,7 @@ def test_there_was_none_before(gitlab: Gitlab) -> None:
 
 
 def test_the_registry_answers(registry: Gitlab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may take a moment; its configuration is as before, so that it is not watched."""
+    """It may take a moment; its configuration is as before, so that its storage is not checked."""
     monkeypatch.setattr(module, "_UP_SECONDS", 5)
     registry.answers = [(502, ""), (401, REALM)]
     done = registry.run()
@@ -307,42 +315,196 @@ def test_the_registry_does_not(registry: Gitlab, status: int, realm: str, words:
     assert registry.in_force == [registry.new, OLD]
 
 
-@one_shell
-def test_far_storage_is_watched(registry: Gitlab) -> None:
-    """With another configuration and storage elsewhere the registry is watched; it stays well."""
-    registry.program("reconfigure", f"echo '{S3}' > $top/var/registry/config.yml")
-    done = registry.run()
-    assert (done.code, done.text) == (
-        0,
-        "the registry answers; watching it for 1 s, since wrong storage shows only then\n",
-    )
+class Storage:
+    """A registry with storage elsewhere: its answers by method, the requests that it got, and its log.
+
+    It answers requests with a token that GitLab's key signed for a repository that no project has.
+    """
+
+    def __init__(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> None:
+        key, bundle = (gitlab.folder / name for name in ("registry.key", "registry.crt"))
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=gitlab-issuer"]
+        subprocess.run([*make, "-keyout", key, "-out", bundle], check=True, capture_output=True)
+        self._certificate = x509.load_pem_x509_certificate(bundle.read_bytes())
+        self._reply = reply
+        self.codes: dict[str, tuple[int, str]] = {}
+        self.requests: list[str] = []
+        self.kept = b""
+        self.altered = b""
+        self.web = serve(self._answer)
+        self.log = gitlab.folder / "log/registry/current"
+        gitlab.url = f"http://127.0.0.1:{self.web.port}"
+        (gitlab.folder / "etc/gitlab.rb").write_text(f"{NEW}registry_external_url '{gitlab.url}'\n")
+        rails = gitlab.folder / "var/gitlab-rails/etc/gitlab.yml"
+        rails.parent.mkdir(parents=True)
+        rails.write_text(f"production:\n  registry:\n    enabled: true\n    key: {key}\n  gitlab:\n    key: other\n")
+        self._config = f"""{S3}http:
+  addr: 0.0.0.0:{self.web.port}
+  debug:
+    addr: 127.0.0.1:1
+auth:
+  token:
+    realm: {REALM}
+    service: container_registry
+    issuer: omnibus-gitlab-issuer
+    rootcertbundle: {bundle}
+"""
+        gitlab.program("reconfigure", f"cat > $top/var/registry/config.yml <<'E'\n{self._config}E")
+
+    def _answer(self, request: Any) -> Any:
+        if request.path == "/v2/":
+            return self._reply(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'})
+        method, _, query = request.method, *request.path.partition("?")[1:]
+        if request.path.startswith("/storage/"):
+            self.requests.append(f"{method} storage")
+            assert "authorization" not in request.headers  # the token is for the registry alone
+            return self._reply(200, self.kept + self.altered)
+        self.requests.append(method)
+        self._check(request.headers["authorization"].removeprefix("Bearer "))
+        code, text = self.codes.get(method, ({"POST": 202, "PUT": 201, "GET": 200, "DELETE": 202}[method], ""))
+        assert request.path.startswith("/v2/provision-storage-check/blobs/")
+        if method == "PUT":
+            assert query.startswith("_state=abc&digest=sha256:" + hashlib.sha256(request.body).hexdigest())
+            self.kept = request.body
+        target = "/storage/x?signed" if code == 307 else "/v2/provision-storage-check/blobs/uploads/1?_state=abc"
+        headers = {"Location": f"http://127.0.0.1:{self.web.port}{target}"} if method in ("POST", "GET") else {}
+        return self._reply(
+            code, text.encode() or (self.kept + self.altered if method == "GET" else b""), headers=headers
+        )
+
+    def _check(self, token: str) -> None:
+        head, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in token.split("."))
+        (chain,) = json.loads(head)["x5c"]
+        assert x509.load_der_x509_certificate(base64.b64decode(chain)) == self._certificate
+        signed = token.rpartition(".")[0].encode()
+        public = self._certificate.public_key()
+        assert isinstance(public, RSAPublicKey)
+        public.verify(signature, signed, PKCS1v15(), SHA256())
+        said = json.loads(claims)
+        assert (said["iss"], said["aud"]) == ("omnibus-gitlab-issuer", "container_registry")
+        assert said["access"][0]["name"] == "provision-storage-check"
+        assert said["nbf"] <= time.time() < said["exp"]
+
+
+@pytest.fixture
+def storage(gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> Storage:
+    """The same with a registry whose storage works."""
+    return Storage(gitlab, serve, reply)
+
+
+CHECKED = "the registry answers; checking its storage with an upload\n"
+
+
+def test_far_storage_is_used(gitlab: Gitlab, storage: Storage) -> None:
+    """With another configuration and storage elsewhere, a blob is uploaded, read and deleted."""
+    done = gitlab.run()
+    assert (done.code, done.text, done.errors) == (0, CHECKED, "")
+    assert storage.requests == ["POST", "PUT", "GET", "DELETE"]
+    assert storage.kept.startswith(b"written by provision ")
 
 
 @one_shell
-def test_storage_on_the_hosts_disk_is_not_watched(registry: Gitlab) -> None:
+def test_a_redirect_to_the_storage_is_followed_without_the_token(gitlab: Gitlab, storage: Storage) -> None:
+    """The registry sends readers to the storage, as it does by default."""
+    storage.codes["GET"] = (307, "")
+    assert gitlab.run().code == 0
+    assert storage.requests == ["POST", "PUT", "GET", "GET storage", "DELETE"]
+
+
+@one_shell
+def test_a_registry_without_delete_is_accepted(gitlab: Gitlab, storage: Storage) -> None:
+    """registry['storage'] has delete disabled: 405."""
+    storage.codes["DELETE"] = (405, '{"errors":[{"code":"UNSUPPORTED"}]}')
+    assert gitlab.run().code == 0
+
+
+@one_shell
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("POST", "an upload cannot be started: HTTP 503 no role"),
+        ("PUT", "an upload cannot be written: HTTP 503 no role"),
+        ("GET", "what was written cannot be read: HTTP 503 no role"),
+        ("DELETE", "what was written cannot be deleted: HTTP 503 no role"),
+    ],
+)
+def test_storage_that_cannot_be_used(gitlab: Gitlab, storage: Storage, method: str, words: str) -> None:
+    """The message has the step, the answer, that the storage cannot be reached, and the registry's errors since."""
+    storage.log.write_text('level=error msg="of long ago"\n')
+    storage.codes[method] = (503, "no role")
+    lines = 'level=warning msg="authorization token required"\nlevel=error msg="s3: connection refused"\n'
+    does = gitlab.folder / "does/reconfigure"
+    does.write_text(f"{does.read_text()}\nprintf '%s' '{lines}' >> {storage.log}")
+    done = gitlab.run()
+    assert done.code == 1
+    assert done.errors.startswith(f"the registry cannot use its storage: {words}")
+    assert "the storage http://127.0.0.1:9 cannot be reached from the host: curl: (7)" in done.errors
+    assert "s3: connection refused" in done.errors
+    assert "of long ago" not in done.errors
+    assert "token required" not in done.errors
+    assert gitlab.now == OLD
+
+
+@one_shell
+def test_other_content_than_was_written(gitlab: Gitlab, storage: Storage) -> None:
+    """A cache or another bucket answers."""
+    storage.altered = b"!"
+    done = gitlab.run()
+    assert "the registry cannot use its storage: what was read is not what was written" in done.errors
+    assert gitlab.now == OLD
+
+
+@one_shell
+def test_storage_that_does_not_answer(gitlab: Gitlab, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole check has a time limit: a driver may look for an IAM role for minutes."""
+    monkeypatch.setattr(module, "_STORAGE_SECONDS", 1)
+    answered = threading.Event()
+    storage.codes["POST"] = (202, "")
+    plain = storage._reply
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        if arguments[0] == 202:
+            answered.wait(10)
+        return plain(*arguments, **named)
+
+    storage._reply = slow
+    try:
+        done = gitlab.run()
+    finally:
+        answered.set()
+    assert "an upload cannot be started: curl: (28)" in done.errors
+    assert gitlab.now == OLD
+
+
+@one_shell
+def test_without_the_key_it_is_not_checked(gitlab: Gitlab, storage: Storage) -> None:
+    """Rails runs on another host: the output says so, and which command checks it."""
+    (gitlab.folder / "registry.key").unlink()
+    done = gitlab.run()
+    assert (done.code, storage.requests) == (0, [])
+    assert done.text.startswith(f"{CHECKED}its storage was not checked: this host has no key to sign a token with")
+    assert "provision verify" in done.text
+
+
+@one_shell
+def test_an_attempt_that_was_cut_short_is_checked_again(gitlab: Gitlab, storage: Storage) -> None:
+    """The host went down during the check: the configuration is as before, and yet nobody knows whether storage works."""
+    gitlab.run()
+    gitlab.copy.parent.mkdir(exist_ok=True)
+    gitlab.copy.write_text(OLD)
+    gitlab.copy.with_name("gitlab.rb.begun").touch()
+    storage.codes["POST"] = (503, "no role")
+    assert gitlab.run().code == 1
+    assert gitlab.now == OLD
+
+
+@one_shell
+def test_storage_on_the_hosts_disk_is_not_checked(registry: Gitlab) -> None:
     """Without it the registry would not even start."""
     registry.program(
         "reconfigure", """echo 'storage: {"filesystem":{"rootdirectory":"/var"}}' > $top/var/registry/config.yml"""
     )
     assert (registry.run().text, registry.now) == ("", registry.new)
-
-
-def test_the_registry_breaks_down_while_it_is_watched(registry: Gitlab) -> None:
-    """The message has its answer, that its storage cannot be reached, and its errors since: no older lines, no warnings."""
-    log = registry.folder / "log/registry/current"
-    log.write_text('level=error msg="of long ago"\n')
-    lines = 'level=warning msg="authorization token required"\nlevel=error msg="s3: connection refused"\n'
-    registry.program("reconfigure", f"echo '{S3}' > $top/var/registry/config.yml; printf '%s' '{lines}' >> {log}")
-    registry.answers = [(401, REALM), (503, "")]
-    done = registry.run()
-    assert done.code == 1
-    assert done.errors.startswith("the registry came up and failed again, its storage cannot be used: ")
-    assert "health check failed" in done.errors
-    assert "the storage http://127.0.0.1:9 cannot be reached from the host: curl: (7)" in done.errors
-    assert "s3: connection refused" in done.errors
-    assert "of long ago" not in done.errors
-    assert "token required" not in done.errors
-    assert registry.in_force == [registry.new, OLD]
 
 
 @pytest.mark.parametrize(
