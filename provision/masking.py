@@ -122,6 +122,7 @@ def register(text: str) -> None:
 
 
 def _forms(text: str) -> set[str]:
+    text = text.strip("\r\n")  # the line break after a secret is none of it
     lines = [line.strip() for line in text.splitlines()]
     shortest = SHORTEST if any(line.startswith("-----BEGIN ") for line in lines) else SHORTEST_LINE
     lines = [line for line in lines if len(line) >= shortest and not line.startswith("-----")] if lines[1:] else []

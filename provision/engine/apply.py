@@ -18,8 +18,8 @@ from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed
 from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
 from provision.host.state import HostState, Json
+from provision.masking import OutputMasker, last_lines
 from provision.resources.base import ApiAction
-from provision.secret import mask
 from provision.shell import Command, Result
 from provision.ssh.session import Session
 
@@ -95,9 +95,13 @@ class Applier:
 
     def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> str:
         """Runs a command and returns its standard output."""
-        result = self._session.run(
-            command, deadline=deadline, on_output=lambda piece: on_output(mask(piece.decode("utf-8", "replace")))
-        )
+        masker = OutputMasker()
+        try:
+            result = self._session.run(
+                command, deadline=deadline, on_output=lambda piece: _pass_on(masker.add(piece), on_output)
+            )
+        finally:
+            _pass_on(masker.end(), on_output)
         if result.code == CHANGED_MEANWHILE:
             raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
         if result.code != 0:
@@ -105,6 +109,11 @@ class Applier:
             error.changed_nothing = result.code == NOTHING_CHANGED
             raise error
         return result.text
+
+
+def _pass_on(text: str, on_output: OnOutput) -> None:
+    if text:
+        on_output(text)
 
 
 def changed_nothing(error: HostFailed) -> bool:
@@ -145,8 +154,5 @@ def _unless_failed(undo: str = "") -> str:
 
 def end_of_output(result: Result, lines: int = 12) -> str:
     """The last lines of a failed command's stderr, or of its stdout if stderr is empty; the exit code if both are."""
-    all_lines = [line for line in (result.errors + "\n" + result.text).splitlines() if line.strip()]
-    printed = result.errors.strip().splitlines() or all_lines
-    if not printed:
-        return f"exit code {result.code}, no output"
-    return mask("\n".join(printed[-lines:]))
+    printed = result.errors.strip() or "\n".join(line for line in result.text.splitlines() if line.strip())
+    return last_lines(printed, lines) if printed else f"exit code {result.code}, no output"

@@ -67,8 +67,9 @@ class Session(Protocol):
         """
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Run one command with its standard input; `on_output` receives pieces of stdout and stderr as they arrive.
+        """Run one command with its standard input; `on_output` receives lines of stdout and stderr as they arrive.
 
+        A line of more than 64 KiB is passed on in parts, and one that is redrawn (`\\r`) in its versions.
         Raises DeadlineExceeded when it does not end within `deadline` seconds (it is then stopped on the host), and
         ConnectionLost when the connection breaks.
         """

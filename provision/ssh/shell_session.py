@@ -16,7 +16,7 @@ import paramiko
 from paramiko.ssh_exception import SSHException
 
 from provision.errors import BecomeError, ConnectionLost, DeadlineExceeded, ProbeFailed
-from provision.secret import mask
+from provision.masking import LineJoiner, mask
 from provision.shell import Command, Result
 from provision.ssh import frame
 from provision.ssh.bootstrap import GREETING, Handshake, command_line, first_line
@@ -94,6 +94,7 @@ class ShellSession:
         self._seconds = 0.0  # how long the last batch took
         self._answers: Answers | None = None
         self._on_output: Callable[[bytes], None] | None = None
+        self._joiners = (LineJoiner(), LineJoiner())  # pieces of the two streams arrive in turn
         nonce = handshake.nonce.encode()
         stdout, stderr = (
             Splitter(nonce, partial(self._receive_output, stream), partial(self._receive_marker, stream))
@@ -117,7 +118,7 @@ class ShellSession:
         return answers.results
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Run one command; `on_output` receives pieces of stdout and stderr as they arrive."""
+        """Run one command; `on_output` receives whole lines of stdout and stderr as they arrive."""
         answers = self._run_batch([command], deadline, on_output)
         if not answers.results:
             raise self._unfinished([command], answers, deadline)
@@ -188,6 +189,7 @@ class ShellSession:
         self._batch += 1
         answers = self._answers = Answers(self._batch, len(commands))
         self._on_output = on_output
+        self._joiners = (LineJoiner(), LineJoiner())
         gather = len(commands) > _GATHER_ABOVE
         data = frame.encode(self._batch, commands, self._handshake.nonce, deadline=deadline, gather=gather)
         started = time.monotonic()
@@ -208,6 +210,9 @@ class ShellSession:
             self._raise_cause(error)
         finally:
             self._seconds = time.monotonic() - started
+            for joiner in self._joiners:
+                if on_output is not None and (rest := joiner.end()):
+                    on_output(rest)
             self._answers = self._on_output = None
         self._handshake.check()
         return answers
@@ -217,8 +222,8 @@ class ShellSession:
             self._handshake.add_output(stream, piece)
         elif self._answers is not None:
             self._answers.add_output(stream, piece)
-            if self._on_output is not None:
-                self._on_output(piece)
+            if self._on_output is not None and (lines := self._joiners[stream].add(piece)):
+                self._on_output(lines)
 
     def _receive_marker(self, stream: int, marker: Marker) -> None:
         if marker.key == GREETING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from provision.host.pending import Handler
 from provision.host.state import HostState, union
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource
 from provision.secret import Secret
-from provision.shell import Result, sh
+from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
 
 RELOAD = Handler("reload", "reload it", sh("true"))
@@ -378,3 +379,37 @@ def test_the_first_failing_line_ends_a_handler(host: LocalSession, home: Path) -
         run_handler(applier_of(host), Handler("restart", "restart it", sh("set -e\nfalse\ntouch %s", home / "on")))
     assert not (home / "on").exists()
     assert pending(home) == "restart\trestart it\n"
+
+
+class Pieces(FakeSession):
+    """A session whose command prints these pieces, and then fails or ends."""
+
+    def __init__(self, *pieces: bytes, code: int = 0) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.code = code
+
+    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
+        del command, deadline
+        assert on_output is not None
+        for piece in self.pieces:
+            on_output(piece)
+        return Result(b"".join(self.pieces), b"", self.code)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_secret_that_is_cut_by_a_packet_is_masked(code: int) -> None:
+    """The output is masked line by line after joining; the last line as well, whether the command fails or not."""
+    Secret("canary-0f2b")
+    shown: list[str] = []
+    session = Pieces(b"one canary", b"-0f2b\ntwo cana", b"ry-0f2b three", code=code)
+    applier = Applier(session, HostState(), lambda: session)
+    with suppress(ChangeFailed):
+        applier.apply(Planned(OWNED, Change("change it", Command(":"))), shown.append)
+    assert shown == ["one ***\n", "two *** three"]
+
+
+def test_the_end_of_an_output_has_no_part_of_a_secret() -> None:
+    """It is masked before its earlier lines are cut off."""
+    Secret("canary first line\nzwei\n")
+    assert end_of_output(Result(stderr=b"canary first line\nzwei\nfailed\n", code=1), 2) == "***\nfailed"

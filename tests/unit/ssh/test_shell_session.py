@@ -105,6 +105,18 @@ def test_run_streams_output_and_returns_it(sshd: Sshd) -> None:
     assert sorted(b"".join(piece for _, piece in pieces)) == sorted(b"one\ntwo\nstdin")
 
 
+def test_output_is_passed_on_in_whole_lines(sshd: Sshd) -> None:
+    """A line that arrives in several packets, with a line on the other stream in between, is passed on as one."""
+    received: list[bytes] = []
+    with session(sshd) as opened:
+        opened.run(
+            Command("printf can; sleep 0.2; echo between >&2; sleep 0.2; echo ary; printf end"),
+            deadline=10,
+            on_output=received.append,
+        )
+    assert received == [b"between\n", b"canary\n", b"end"]
+
+
 def test_background_processes_do_not_delay_a_step(sshd: Sshd) -> None:
     """A step ends when its main process does, although a child keeps its outputs open; `close` does not wait either."""
     with session(sshd) as opened:
