@@ -27,8 +27,8 @@ class RunnerCreator:
     scope               "instance_type", "group_type" or "project_type"
     owner               the project or group, by number or path
     registration_token  the legacy way; without it `api.token` must have the scope create_runner or api
-    marker              a line of the maintenance note that identifies the host and the runner. It finds a runner that an
-                        earlier, killed run created and that never contacted GitLab
+    marker              a line of the maintenance note that identifies the host and the runner. It finds a runner of the
+                        same project or group that an earlier, killed run created and that never contacted GitLab
     """
 
     api: Api
@@ -71,22 +71,31 @@ class RunnerCreator:
         return {name: value for name, value in self.fields.items() if value is not None}
 
     def _find_unused(self) -> int | None:
-        """The number of a runner with our marker that never contacted GitLab.
+        """The number of a runner of the same project or group with our marker that never contacted GitLab.
 
-        None also for a token that may create runners but not list them.
+        None also for a token that may create runners but not list them. Another estate may have a host and a runner of
+        the same names in another project: its runner is not ours.
         """
         path = "/runners/all" if self.scope == "instance_type" else "/runners"
         try:
             for one in self.api.get_list(path, {"status": "never_contacted", "type": self.scope}):
                 if one.get("description") != self.fields.get("description"):
                     continue
-                note = str(self.api.get(f"/runners/{one['id']}").get("maintenance_note") or "")
-                if self.marker in note.splitlines():
+                found = self.api.get(f"/runners/{one['id']}")
+                note = str(found.get("maintenance_note") or "")
+                if self.marker in note.splitlines() and self._is_of_owner(found):
                     return int(one["id"])
         except ApiFailed as error:
             if error.status not in (401, 403):
                 raise
         return None
+
+    def _is_of_owner(self, found: Mapping[str, Any]) -> bool:
+        """Whether a runner belongs to our project or group and to no other one."""
+        if found.get("runner_type") != self.scope:
+            return False
+        kind = {"project_type": "projects", "group_type": "groups"}.get(self.scope)
+        return kind is None or [one.get("id") for one in found.get(kind) or ()] == list(self._owner().values())
 
     def _owner(self) -> dict[str, int]:
         if self.owner is None:

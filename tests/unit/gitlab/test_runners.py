@@ -106,7 +106,8 @@ class TestUnused:
                     200, [{"id": 9, "description": "other"}, *({"id": n, "description": "builder"} for n in notes)]
                 )
             if asked.method == "GET":
-                return reply(200, {"id": 1, "maintenance_note": notes[int(path.rpartition("/")[2])]})
+                note = notes[int(path.rpartition("/")[2])]
+                return reply(200, {"id": 1, "runner_type": "instance_type", "maintenance_note": note})
             return reply(201, {"token": "glrt-fresh", "token_expires_at": None})
 
         web = serve(answer)
@@ -114,6 +115,43 @@ class TestUnused:
         assert (runner.id, runner.token.reveal()) == (2, "glrt-fresh")
         assert web.asked[-1].path == "/api/v4/runners/2/reset_authentication_token"
         assert not any(one.path == "/api/v4/user/runners" for one in web.asked)
+
+    @pytest.mark.parametrize(
+        ("scope", "owner", "found", "adopted"),
+        [
+            ("project_type", 42, {"projects": [{"id": 42}]}, True),
+            ("project_type", "sammy/hello", {"projects": [{"id": 42}]}, True),
+            ("project_type", "sammy/hello", {"projects": [{"id": 43}]}, False),
+            ("project_type", 42, {"projects": [{"id": 43}, {"id": 42}]}, False),
+            ("project_type", 42, {"projects": []}, False),
+            ("project_type", 42, {}, False),
+            ("group_type", 42, {"groups": [{"id": 42}]}, True),
+            ("group_type", "sammy", {"groups": [{"id": 43}]}, False),
+            ("group_type", 42, {"projects": [{"id": 42}]}, False),
+            ("group_type", 42, {"runner_type": "instance_type", "groups": [{"id": 42}]}, False),
+            ("instance_type", None, {"runner_type": "project_type", "projects": [{"id": 42}]}, False),
+        ],
+    )
+    def test_only_one_of_the_same_owner(
+        self, serve: Serve, reply: Any, scope: str, owner: Any, found: dict[str, Any], adopted: bool
+    ) -> None:
+        """A runner of another project or group stays as it is, though host, name and note are the same."""
+        runner = {"id": 9, "description": "builder", "runner_type": scope, "maintenance_note": self.MARK, **found}
+
+        def answer(asked: Any) -> Any:
+            path = urlsplit(asked.path).path
+            if asked.method != "GET":
+                return reply(201, {"id": 7, "token": "glrt-new"})
+            if path.startswith(("/api/v4/projects/", "/api/v4/groups/")):
+                return reply(200, {"id": 42})
+            return reply(200, runner if path.endswith("/9") else [runner])
+
+        web = serve(answer)
+        fields = {"description": "builder"}
+        made = RunnerCreator(Api(Url.parse(web.url), TOKEN), fields, scope, owner, marker=self.MARK).create()
+        assert made.id == (9 if adopted else 7)
+        touched = [one.path for one in web.asked if one.method != "GET" and one.path.startswith("/api/v4/runners/9")]
+        assert bool(touched) == adopted
 
     def test_there_is_none(self, serve: Serve, reply: Any) -> None:
         """The runner is created, with the marker after the user's own note."""
