@@ -29,10 +29,11 @@ def fingerprint(token: str) -> str:
 class WantedRunner:
     """One `[[runners]]` entry as it should be.
 
-    token     plain text; None when it is not known (then `previous` or `id` must identify the entry)
-    settings  config.toml's own keys and nested tables, without name, url, id and token
-    id        the runner's number in GitLab, where it is known; it stays when the token is rotated
-    previous  fingerprints of tokens that we wrote for this runner earlier: an entry with one of them gets the new token
+    token       plain text; None when it is not known (then `previous` or `id` must identify the entry)
+    settings    config.toml's own keys and nested tables, without name, url, id and token
+    id          the runner's number in GitLab, where it is known; it stays when the token is rotated
+    previous    fingerprints of tokens that we wrote for this runner earlier: an entry with one of them gets the new token
+    former_url  the other URL of its server when we wrote it; "" if it is the same: that entry gets the new URL
     """
 
     name: str
@@ -41,6 +42,7 @@ class WantedRunner:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the cache's keys are secrets too
     id: int | None = None
     previous: tuple[str, ...] = ()
+    former_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,11 @@ def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Seque
                     result.of[position] = entry.index
                 else:
                     result.surplus[entry.index] = "registered twice"
+    for position, want in enumerate(wanted):
+        moved = next((entry for entry in free.values() if _moved(entry, want)), None)
+        if moved is not None and result.of[position] is None:
+            del free[moved.index]
+            result.of[position] = moved.index
     for gone in dropped:
         for entry in [entry for entry in free.values() if _is_runner(entry, gone)]:
             del free[entry.index]
@@ -156,16 +163,33 @@ def match(found: Sequence[Entry], wanted: Sequence[WantedRunner], dropped: Seque
 
 
 def same_url(one: str, other: str) -> bool:
-    """Return whether two URLs name one server: upper case in the host, the default port and a final slash make no difference."""
+    """Return whether two URLs name one server for gitlab-runner.
+
+    Upper case in the host, the default port, a final slash and a final /ci make no difference. Source: gitlab-runner's
+    network/client.go, fixCIURL.
+    """
     return one == other or _plain_url(one) == _plain_url(other)
+
+
+def has_tls_now(one: str, other: str) -> bool:
+    """Return whether `other` is the https URL of the server that `one` names by http."""
+    (scheme, *server), (other_scheme, *other_server) = _plain_url(one), _plain_url(other)
+    return (scheme, other_scheme) == ("http", "https") and server == other_server
+
+
+def server_url(url: str) -> str:
+    """Return the URL to which gitlab-runner appends /api/v4: without a final slash and a final /ci."""
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host}{f'{slash}{path}'.rstrip('/').removesuffix('/ci')}"
 
 
 def _plain_url(url: str) -> tuple[str, str, str]:
     scheme, mark, rest = url.lower().partition("://")
     host, _, _ = rest.partition("/")
     own_port = {"https": ":443", "http": ":80"}.get(scheme, "")
-    path = url[len(scheme) + len(mark) + len(host) :]  # the path's case does count
-    return scheme, host.removesuffix(own_port) if own_port else host, path.rstrip("/")
+    path = server_url(url)[len(scheme) + len(mark) + len(host) :]  # the path's case does count
+    return scheme, host.removesuffix(own_port) if own_port else host, path
 
 
 def _same_token(entry: Entry, want: WantedRunner) -> bool:
@@ -178,6 +202,15 @@ def _previous_token(entry: Entry, want: WantedRunner) -> bool:
 
 def _same_number(entry: Entry, want: WantedRunner) -> bool:
     return want.id is not None and entry.id == want.id and same_url(entry.url, want.url)
+
+
+def _moved(entry: Entry, want: WantedRunner) -> bool:
+    """Whether an entry is the runner's at an earlier URL: the one that we wrote, or the same token before TLS."""
+    same_token = want.token is not None and entry.token == want.token
+    if same_token and has_tls_now(entry.url, want.url):
+        return True
+    ours = bool(want.former_url) and same_url(entry.url, want.former_url)
+    return ours and (same_token or fingerprint(entry.token) in want.previous)
 
 
 def _is_runner(entry: Entry, gone: RunnerId) -> bool:

@@ -4,25 +4,46 @@
 # Prints a line STATUS CURLCODE URL TOKEN TYPE for each token of a server, of the inventory or of CONFIG; TOKEN is - for a
 # server without any, which is asked for its version: any answer shows that it can be reached.
 #
-# Only the servers that are named are asked, and each only about its own tokens. A server that limits requests is asked
-# again after the pause that it names, for a minute in all. Without the system id of this host a verification would add
-# an unnamed machine to GitLab's list.
+# Only the servers that are named are asked, and each only about its own tokens: an entry may spell the URL in another
+# way, or name the server by http as before it had TLS. A server that limits requests is asked again after the pause
+# that it names, for a minute in all. Without the system id of this host a verification would add an unnamed machine to
+# GitLab's list.
 . ./lib/runner.sh
 config=$1
 shift
 system=
 { read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null
 [ -e "$config" ] || config=/dev/null
-pairs=$(awk '
-  function add(url, token) {
-    if (url != "" && token != "" && url !~ /[ \t]/ && token !~ /[^A-Za-z0-9_.=-]/ && !seen[url, token]++) print url, token
+pairs=$(wanted="$*" awk '
+  BEGIN { count = split(ENVIRON["wanted"], urls, " ") }
+  # The URL as gitlab-runner uses it (network/client.go, fixCIURL), in lower case before the path, without a default port.
+  function plain(url, end, path) {
+    sub(/\/+$/, "", url)
+    end = match(url, /:\/\//) + 3
+    path = substr(url, end)
+    sub(/^[^\/]*/, "", path)
+    url = tolower(substr(url, 1, length(url) - length(path)))
+    if (url ~ /^http:/) sub(/:80$/, "", url)
+    if (url ~ /^https:/) sub(/:443$/, "", url)
+    sub(/\/ci$/, "", path)
+    return url path
+  }
+  function is_at(url, place) {
+    if (url == place) return 1
+    return sub(/^http:/, "https:", url) && url == place
+  }
+  function add(url, token, i) {
+    if (url == "" || token == "" || url ~ /[ \t]/ || token ~ /[^A-Za-z0-9_.=-]/) return
+    url = plain(url)
+    for (i = 1; i <= count; i++)
+      if (is_at(url, plain(urls[i])) && !seen[urls[i], token]++) print urls[i], token
   }
   function flush() { add(url, token); url = ""; token = "" }
   function value(line, parts) { split(line, parts, /["\047]/); return parts[2] }
   given { add($1, $2); next }
   /^[ \t]*\[\[runners\]\]/ { flush(); inside = 1; next }
   /^[ \t]*\[/ { inside = 0 }
-  inside && /^[ \t]*url[ \t]*=/ { url = value($0); sub(/\/+$/, "", url) }
+  inside && /^[ \t]*url[ \t]*=/ { url = value($0) }
   inside && /^[ \t]*token[ \t]*=/ { token = value($0) }
   END { flush() }' given=1 - given=0 "$config")
 ask() {

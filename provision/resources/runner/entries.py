@@ -83,7 +83,8 @@ class RunnerEntry:
     def wanted(self, status: RunnerStatus) -> WantedRunner:
         """Its entry as it should be."""
         token = self.token.reveal() if self.token else None
-        return WantedRunner(self.name, self.url, token, self.own_settings, status.id, status.previous)
+        url = status.url or self.url
+        return WantedRunner(self.name, url, token, self.own_settings, status.id, status.previous, status.former_url)
 
 
 @dataclass(frozen=True)

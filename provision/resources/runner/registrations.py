@@ -14,7 +14,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision.editing.toml.model import Entry, RunnerId, WantedRunner, fingerprint
+from provision.editing.toml.model import (
+    Entry,
+    RunnerId,
+    WantedRunner,
+    fingerprint,
+    has_tls_now,
+    same_url,
+    server_url,
+)
 from provision.host.curl import failure
 from provision.host.scripts import script
 from provision.resources.base import Change
@@ -69,7 +77,7 @@ class Candidate:
 
     def is_like(self, record: RunnerRecord) -> bool:
         """Whether it differs from a recorded runner only in its name."""
-        return (self.url, self.keys, self.scope) == (record.url, record.keys, record.scope)
+        return same_url(self.url, record.url) and (self.keys, self.scope) == (record.keys, record.scope)
 
 
 def under_new_names(
@@ -102,6 +110,8 @@ class RunnerStatus:
     note         a message for the user; "" for none
     id           its number in GitLab
     previous     fingerprints of tokens that its entry may have
+    url          the URL that its entry keeps for now; "" for that of the inventory
+    former_url   the URL that its entry has, when that of the inventory takes its place
     """
 
     missing: bool = False
@@ -111,6 +121,8 @@ class RunnerStatus:
     note: str = ""
     id: int | None = None
     previous: tuple[str, ...] = ()
+    url: str = ""
+    former_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,29 +137,34 @@ class Registrations:
         """The status of one runner of the inventory; `token` as the inventory gives it."""
         record = self.records.get(name, RunnerRecord())
         if token is not None:
-            previous = (record.fingerprint,) if record.fingerprint else ()
-            return self._status_of_given(name, url, token.reveal(), previous)
+            return self._status_of_given(name, url, token.reveal(), record)
         entry = self._entry(name, url, record)
         if entry is None:
             return RunnerStatus(missing=True, unreachable=self.answers.reasons.get(url, ""))
         previous = (fingerprint(entry.token),)
+        former = "" if same_url(entry.url, url) else entry.url
         answer = self.answers.status.get((url, entry.token), 0)
         if answer == 403:
             note = f"GitLab at {url} no longer knows runner {name}: it is created again"
-            return RunnerStatus(missing=True, note=note, previous=previous)
-        note = "" if answer == 200 else self._unknown(name, url, answer)
-        return RunnerStatus(unknown=bool(note), note=note, id=entry.id, previous=previous)
+            return RunnerStatus(missing=True, note=note, previous=previous, former_url=former)
+        if answer != 200:
+            note = self._unknown(name, url, answer)
+            return RunnerStatus(unknown=True, note=note, id=entry.id, previous=previous, url=former)
+        return RunnerStatus(id=entry.id, previous=previous, former_url=former)
 
-    def _status_of_given(self, name: str, url: str, token: str, previous: tuple[str, ...]) -> RunnerStatus:
+    def _status_of_given(self, name: str, url: str, token: str, record: RunnerRecord) -> RunnerStatus:
+        previous = (record.fingerprint,) if record.fingerprint else ()
+        former = "" if same_url(record.url, url) else record.url
         answer = self.answers.status.get((url, token), 0)
         if answer in (403, 422):
             return RunnerStatus(refused="it was deleted or reset there, or belongs to another GitLab: give a valid one")
-        exists = any(one.token == token and one.url.rstrip("/") == url for one in self.entries)
+        exists = any(one.token == token and same_url(one.url, url) for one in self.entries)
         if answer == 200:
-            return RunnerStatus(missing=not exists, previous=previous)
+            return RunnerStatus(missing=not exists, previous=previous, former_url=former)
         if exists:
             return RunnerStatus(unknown=True, note=self._unknown(name, url, answer), previous=previous)
-        return RunnerStatus(missing=True, unreachable=self.answers.reason(url, answer), previous=previous)
+        reason = self.answers.reason(url, answer)
+        return RunnerStatus(missing=True, unreachable=reason, previous=previous, former_url=former)
 
     @property
     def owned_keys(self) -> dict[str, list[str]]:
@@ -175,13 +192,15 @@ class Registrations:
             (entry, record.created)
             for record in gone
             for entry in self.entries
-            if fingerprint(entry.token) == record.fingerprint and entry.url.rstrip("/") == record.url
+            if fingerprint(entry.token) == record.fingerprint and same_url(entry.url, record.url)
             if entry.token not in tokens
         ]
 
     def _entry(self, name: str, url: str, record: RunnerRecord) -> Entry | None:
-        here = [one for one in self.entries if one.url.rstrip("/") == url]
-        for one in here:
+        here = [one for one in self.entries if same_url(one.url, url)]
+        # Its server may have had no TLS when we wrote the entry. On another host the token is not even asked about.
+        before = [one for one in self.entries if same_url(one.url, record.url) and has_tls_now(one.url, url)]
+        for one in (*here, *before):
             if fingerprint(one.token) == record.fingerprint or (one.id and one.id == record.id):
                 return one
         # Not recorded (state.json was lost, or it was registered by hand): it is used, so that none is created twice.
@@ -243,7 +262,7 @@ def unregister(runners: Sequence[tuple[Entry, bool]]) -> Iterator[Change]:
     if not runners:
         return
     lines = "".join(
-        f"{'-' if created else '/managers'} {entry.url.rstrip('/')} {entry.token}\n" for entry, created in runners
+        f"{'-' if created else '/managers'} {server_url(entry.url)} {entry.token}\n" for entry, created in runners
     )
     names = ", ".join(f"{entry.name} ({entry.url})" for entry, _ in runners)
     yield Change(f"unregister {names} from GitLab", script("unregister_runners").reading(lines), "delete", deadline=90)
