@@ -52,7 +52,15 @@ def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool
     paths = inventories or (INVENTORY,)
     called = name or ("lab" if not inventories else _called(inventories[0]))
     hosts, server = rehearsal.plan(paths, ubuntu=ubuntu)
-    there = Lab(called, hosts, server=server, image=Image(suite, mirror), internet=real)
+    there = Lab(
+        called,
+        hosts,
+        server=server,
+        image=Image(suite, mirror),
+        internet=real,
+        isolated=bool(inventories),
+        forbidden=rehearsal.production(paths) if real else (),
+    )
     fresh = there.up(lambda step: click.echo(f"  {step}", err=True))
     click.echo(f"lab {there.name} is {'up' if fresh else 'already up'}:")
     _show(there)

@@ -27,6 +27,7 @@ class Lab(LabInfo):
 
     throwaway   the lab is taken down when this process ends, also by kill -9
     internet    its hosts reach beyond this machine, and their packages come from their system's own archive
+    isolated    its hosts reach nothing but the lab; with `internet`: everything but the addresses in `forbidden`
     ipv6        its hosts and services have IPv6 addresses only; cannot be combined with `internet`
     """
 
@@ -41,6 +42,8 @@ class Lab(LabInfo):
         subnet: str = "",
         internet: bool = False,
         ipv6: bool = False,
+        isolated: bool = False,
+        forbidden: Iterable[str] = (),
     ) -> None:
         if not _NAME.fullmatch(name):
             raise LabError(f"{name!r} cannot be a lab's name: at most 20 small letters, digits and dashes")
@@ -48,7 +51,16 @@ class Lab(LabInfo):
             raise LabError("a lab with IPv6 only cannot have internet access: its addresses are not translated")
         owner = processes.identify(os.getpid()) if throwaway else None
         self._record = state.Record(
-            name, subnet, tuple(hosts), image or Image(), server or Server(), owner, internet=internet, ipv6=ipv6
+            name,
+            subnet,
+            tuple(hosts),
+            image or Image(),
+            server or Server(),
+            owner,
+            internet=internet,
+            ipv6=ipv6,
+            isolated=isolated,
+            forbidden=tuple(forbidden),
         )
 
     @classmethod
@@ -135,6 +147,9 @@ class Lab(LabInfo):
             self._record.save()
             kernel.apply(wanted, before)
             network.add_bridge(network.bridge_name(self.name), self.gateway)
+            if self._record.isolated:
+                forbidden = self._record.forbidden if self.internet else None
+                network.isolate(self.name, self.gateway, forbidden)
             if self.internet:
                 network.allow_out(self.name, subnet)
 
@@ -142,7 +157,7 @@ class Lab(LabInfo):
         processes.end(processes.of_lab(self.folder))
         kernel.remove_cgroup(f"provision-{self.name}")
         network.remove_bridge(network.bridge_name(self.name))
-        network.forget_out(self.name)
+        network.forget_rules(self.name)
         with locked(_subnets()):  # which also removes the lock file of a process that was killed
             kernel.restore(self._record.kernel, [other.kernel for other in _others(self.name)])
             (self.folder / "lab.json").unlink(
@@ -192,7 +207,7 @@ def _same(there: state.Record, asked: state.Record) -> bool:
 
 
 def _system(record: state.Record) -> tuple[object, ...]:
-    return record.image, record.server, record.internet, record.ipv6
+    return record.image, record.server, record.internet, record.ipv6, record.isolated
 
 
 def sweep() -> list[str]:

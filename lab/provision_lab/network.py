@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from provision_lab.run import LabError, run
@@ -98,10 +98,36 @@ def allow_out(lab: str, subnet: str) -> None:
     run("nft", "-f", "-", stdin=f"add table ip {table}\n{rules}")
 
 
-def forget_out(lab: str) -> None:
-    """Removes the lab's nft table; no error when there is none."""
-    if shutil.which("nft") and f"table ip provision-{lab}\n" in run("nft", "list", "tables").stdout:
-        run("nft", "delete", "table", "ip", f"provision-{lab}")
+def isolate(lab: str, gateway: str, forbidden: Sequence[str] | None) -> None:
+    """Refuses what the lab's hosts send beyond the lab, or to this machine's other addresses: see `isolation`."""
+    run("nft", "-f", "-", stdin=isolation(lab, gateway, forbidden))
+
+
+def isolation(lab: str, gateway: str, forbidden: Sequence[str] | None) -> str:
+    """The commands for nft. With `forbidden` only these addresses are refused."""
+    table, bridge = f"inet provision-{lab}", bridge_name(lab)
+    family = "ip6" if ":" in gateway else "ip"
+    if forbidden is None:
+        inward = [f"fib daddr type local {family} daddr != {gateway}"]
+        onward = [f'oifname != "{bridge}"']
+    else:
+        inward = onward = [f"ip daddr {{ {', '.join(forbidden)} }}"] if forbidden else []
+    rules = f"add table {table}\n"
+    for chain, hook, refused in (("inward", "input", inward), ("onward", "forward", onward)):
+        rules += f"add chain {table} {chain} {{ type filter hook {hook} priority filter; }}\n"
+        # Answers are allowed: this machine connects to the hosts. Neighbour discovery is too.
+        allowed = ("ct state established,related", "meta l4proto ipv6-icmp")
+        rules += "".join(f'add rule {table} {chain} iifname "{bridge}" {one} accept\n' for one in allowed)
+        rules += "".join(f'add rule {table} {chain} iifname "{bridge}" {one} reject\n' for one in refused)
+    return rules
+
+
+def forget_rules(lab: str) -> None:
+    """Removes the lab's nft tables; no error when there are none."""
+    there = run("nft", "list", "tables").stdout if shutil.which("nft") else ""
+    for family in ("ip", "inet"):
+        if f"table {family} provision-{lab}\n" in there:
+            run("nft", "delete", "table", family, f"provision-{lab}")
 
 
 def configure_host(leader: int, address: str, gateway: str) -> None:

@@ -1,25 +1,28 @@
 """Rehearses any inventory in the lab: the hosts that it needs, and an overlay that redirects it to the lab's hosts.
 
 `provision all -i X.toml -i overlay.toml` then does on the lab's hosts what it would do on the real ones, with the same
-names, settings and paths. The overlay replaces what leads out of the lab: addresses, logins, repositories, S3, tokens
-and passwords.
+names, settings and paths. The overlay replaces what leads out of the lab: see `redirect`.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.url import is_ip
 from provision_lab.hosts import LabHost, Server
 from provision_lab.run import LabError
 
 if TYPE_CHECKING:
-    from provision.inventory import Host, Settings
+    from provision.inventory import Host, Inventory, Settings
     from provision.inventory.tables.registry import Registry
     from provision_lab.lab import Lab
+    from provision_lab.redirect import Redirect
 
-_TOKENS = {"token", "registration_token"}
 _GITLAB = "gitlab"  # the group of hosts that the shipped playbooks install GitLab on
 
 
@@ -31,10 +34,40 @@ def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost],
     inventory = load_inventory(paths)
     servers = [host for host in inventory.hosts if _GITLAB in host.groups]
     hosts = [
-        LabHost(host.name, ubuntu=ubuntu, sshd_port=host.settings[Ssh].port or 22, gitlab=host in servers)
+        LabHost(
+            host.name,
+            ubuntu=ubuntu,
+            sshd_port=host.settings[Ssh].port or 22,
+            gitlab=host in servers,
+            names=() if host.address == host.name or is_ip(host.address) else (host.address,),
+        )
         for host in inventory.hosts
     ]
     return hosts, server_of(servers[0].settings) if servers else Server()
+
+
+def production(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The IPv4 addresses of production: of the hosts, and of all names that the settings contain, as far as they resolve.
+
+    Package mirrors and Docker Hub are left out. Hosts of a lab with internet access must not reach these addresses.
+    """
+    from provision.engine.catalogue import load_inventory
+    from provision_lab.redirect import hosts_named_in
+
+    inventory = load_inventory(paths)
+    names = {host.address for host in inventory.hosts}
+    for settings in {id(host.settings): host.settings for host in inventory.hosts}.values():
+        names |= hosts_named_in(settings)
+    with ThreadPoolExecutor(16) as pool:
+        found = {address for addresses in pool.map(_resolved, sorted(names)) for address in addresses}
+    return tuple(sorted(address for address in found if not ipaddress.ip_address(address).is_loopback))
+
+
+def _resolved(name: str) -> set[str]:
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except (OSError, UnicodeError):
+        return set()
 
 
 def server_of(settings: Settings) -> Server:
@@ -44,9 +77,10 @@ def server_of(settings: Settings) -> Server:
 
     gitlab, registry = settings.get(Gitlab), settings.get(Registry)
     plain = Server()
-    names = [table.external_url.host for table in (gitlab, registry) if table]
+    urls = [table.external_url for table in (gitlab, registry) if table]
+    names = [url.host for url in urls if not url.is_ip] or list(plain.names)
     if registry is None:
-        return Server(tuple(names) or plain.names, "", "")
+        return Server(tuple(names), "", "")
     certificate, login, s3 = registry.certificate, registry.login, registry.s3
     uploads = certificate is not None and certificate.local_fullchain is not None
     fullchain = (certificate and certificate.fullchain) or f"/etc/gitlab/ssl/{registry.external_url.bracketed_host}.crt"
@@ -68,12 +102,13 @@ def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
 
     from provision.engine.catalogue import load_inventory
     from provision.inventory.ranges import expand
-    from provision.inventory.tree import merge_all
+    from provision.inventory.tree import merge, merge_all
 
     inventory = load_inventory(paths)
     by_name = {host.name: host for host in inventory.hosts}
     machines = {host.name: host for host in lab.hosts}
     keys = lab.host_keys
+    redirect = _redirect(lab, inventory)
     hosts = {}
     tree = merge_all(tomllib.loads(path.read_text("utf-8")) for path in paths)
     for key in tree["hosts"]:
@@ -87,10 +122,26 @@ def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
                 f"{key}: cannot rehearse one host_key for {len(names)} hosts", hint="give each host a table of its own"
             )
         host = by_name[names[0]]
-        hosts[key] = own | _tables(lab, host, machines[host.name])
-        if runners := _runners(tree, key, host.groups, paths[-1].resolve().parent):
-            hosts[key]["runners"] = runners
+        tables = merge(redirect.changes(host.settings), _tables(lab, host, machines[host.name]))
+        hosts[key] = own | tables
     return {"hosts": hosts}
+
+
+def _redirect(lab: Lab, inventory: Inventory) -> Redirect:
+    from provision.inventory.tables.gitlab import Gitlab
+    from provision.inventory.tables.registry import Registry
+    from provision_lab.redirect import Redirect
+
+    machines = {host.name: host for host in lab.hosts}
+    addresses = {host.address: machines[host.name].address for host in inventory.hosts if is_ip(host.address)}
+    names = {name for host in lab.hosts for name in (host.name, *host.names)}
+    server = next((host for host in lab.hosts if host.is_gitlab), None)
+    if server is not None:
+        settings = next(host.settings for host in inventory.hosts if host.name == server.name)
+        urls = [table.external_url for table in (settings.get(Gitlab), settings.get(Registry)) if table]
+        addresses |= {url.host: server.address for url in urls if url.is_ip}
+        names |= {url.host for url in urls} | {server.address}
+    return Redirect(lab, addresses, frozenset(name.lower() for name in names), server is not None)
 
 
 def _range(addresses: list[str]) -> str:
@@ -104,6 +155,7 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
     from provision.inventory.tables.gitlab import Gitlab
     from provision.inventory.tables.registry import Registry
     from provision.inventory.tree import merge
+    from provision_lab.redirect import NOWHERE
 
     settings = host.settings
     tables: dict[str, Any] = {
@@ -117,7 +169,8 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
         },
     }
     if settings.get(Gitlab):
-        tables["gitlab"] = {"api_token": lab.secret_source("api_token")}
+        server = next((one.address for one in lab.hosts if one.is_gitlab), NOWHERE)
+        tables["gitlab"] = {"api_token": lab.secret_source("api_token"), "api_address": server}
     if not lab.internet:
         tables = merge(
             tables, _stand_ins(lab, settings, "ubuntu" if machine.ubuntu or lab.image.is_ubuntu else "debian")
@@ -148,6 +201,9 @@ def _registry(lab: Lab, registry: Registry) -> dict[str, Any]:
     if registry.certificate and registry.certificate.local_fullchain:
         pair = {"local_fullchain": "fullchain.pem", "local_key": "privkey.pem"}
         tables["certificate"] |= {key: str(lab.folder / name) for key, name in pair.items()}
+    elif registry.external_url.is_ip and not (registry.certificate and registry.certificate.fullchain):
+        # The default path contains the address, which is another one in the lab.
+        tables["certificate"] |= {"fullchain": lab.server.fullchain, "key": lab.server.key}
     if registry.s3:
         tables["s3"] = {"regionendpoint": lab.s3_url, "pathstyle": True}
         tables["s3"] |= {
@@ -157,21 +213,3 @@ def _registry(lab: Lab, registry: Registry) -> dict[str, Any]:
     if registry.login:
         tables["login"] = {"password": lab.secret_source("registry_password")}
     return tables
-
-
-def _runners(tree: dict[str, Any], key: str, groups: Sequence[str], base: Path) -> list[dict[str, Any]]:
-    """The host's runners without their tokens, when they have any: the lab's GitLab does not know these and creates others."""
-    layers = [tree, *(tree.get("groups", {}).get(group, {}) for group in groups), tree["hosts"][key]]
-    runners: list[dict[str, Any]] = next((layer["runners"] for layer in reversed(layers) if "runners" in layer), [])
-    if not any(_TOKENS & runner.keys() for runner in runners):
-        return []
-    return [{name: _anchored(runner[name], base) for name in runner if name not in _TOKENS} for runner in runners]
-
-
-def _anchored(value: Any, base: Path) -> Any:
-    """The value with absolute paths of secret files, because the overlay is in another folder."""
-    if isinstance(value, dict) and value.keys() == {"file"}:
-        return {"file": str(base / str(value["file"]))}
-    if isinstance(value, dict):
-        return {name: _anchored(one, base) for name, one in value.items()}
-    return [_anchored(one, base) for one in value] if isinstance(value, list) else value

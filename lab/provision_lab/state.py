@@ -35,6 +35,8 @@ class Record:
     complete   whether every part of it came up
     internet   whether its hosts reach beyond this machine
     ipv6       whether its hosts and services have IPv6 addresses only
+    isolated   whether nothing outside the lab can be reached from its hosts; with `internet`: nothing in `forbidden`
+    forbidden  addresses
     kernel     the settings that were raised for it, with their values before any lab
     """
 
@@ -47,6 +49,8 @@ class Record:
     complete: bool = False
     internet: bool = False
     ipv6: bool = False
+    isolated: bool = False
+    forbidden: tuple[str, ...] = ()
     kernel: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,6 +76,7 @@ def load(name: str) -> Record | None:
         hosts = tuple(LabHost(**{**host, "names": tuple(host["names"])}) for host in data.pop("hosts"))
         server = Server(**{**data["server"], "names": tuple(data.pop("server")["names"])})
         image, owner = Image(**data.pop("image")), data.pop("owner")
+        data["forbidden"] = tuple(data.get("forbidden", ()))
         return Record(**data, hosts=hosts, image=image, server=server, owner=owner and Identity(**owner))
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
@@ -125,7 +130,7 @@ class LabInfo:
         return self.folder / "ca.pem"
 
     def secret(self, name: str) -> str:
-        """The value of api_token, registry_password, s3_access_key, s3_secret_key or sudo_password."""
+        """The value of one of the secrets: api_token, registry_password, sudo_password, … (`bringup.SECRETS`)."""
         return (self.folder / name).read_text()
 
     def secret_source(self, name: str) -> dict[str, str]:

@@ -125,12 +125,12 @@ def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch:
 
 
 def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lab's GitLab creates their tokens; relative paths of other secrets name the same files."""
-    _, files = rehearsed(tmp_path, monkeypatch)
+    """The lab's GitLab creates their tokens; other secrets are the lab's."""
+    lab, files = rehearsed(tmp_path, monkeypatch)
     runner = load(files).hosts[1].settings.all(Runner)[0]
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
     assert runner.cache is not None
-    assert runner.cache["s3"]["SecretKey"].value == str(tmp_path / "secrets/cache")
+    assert runner.cache["s3"]["SecretKey"].value == str(lab.folder / "rehearsal_secret")
 
 
 def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
