@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import click
 
@@ -111,7 +111,10 @@ commands = Verbs("provision", context_settings={"help_option_names": ["-h", "--h
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
+    from provision.report.console import MaskingStream
+
     _reopen_closed_streams()
+    sys.stderr = cast("TextIO", MaskingStream(sys.stderr))
     sys.exit(exit_code_of(sys.argv[1:] if arguments is None else arguments))
 
 

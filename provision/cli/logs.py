@@ -28,24 +28,25 @@ def logs(
 ) -> int:
     """Print the logs of APP's containers.
 
-    Runs docker logs on each host. With several hosts, each line begins with the host's name.
+    Runs docker logs on each host. With several hosts, each line begins with the host's name. Secrets are masked, and
+    escape sequences are removed.
     """
     from provision.engine.assemble import opener
     from provision.engine.catalogue import load_inventory
     from provision.engine.each_host import EachHost
     from provision.errors import Unreachable
     from provision.host.scripts import script
-    from provision.secret import mask
+    from provision.report.text import printable, safe_text
     from provision.shell import Result
 
     hosts = _hosts_of(app, load_inventory(inventory, settings), limit)
 
-    def print_line(host: str, line: bytes) -> None:
+    def print_line(host: str, line: str) -> None:
         prefix = f"{host}: " if len(hosts) > 1 else ""
-        click.echo(prefix + mask(line.decode("utf-8", "replace")))
+        click.echo(prefix + printable(line))
 
     def print_error(host: str, error: Exception) -> None:
-        click.echo(f"{host}: {mask(str(error) or type(error).__name__)}", err=True)
+        click.echo(safe_text(f"{host}: {error or type(error).__name__}"), err=True)
 
     everywhere = EachHost(
         opener(hosts),

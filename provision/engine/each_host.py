@@ -11,10 +11,9 @@ from functools import partial
 from provision.engine.assemble import Opener
 from provision.engine.run import Interrupts, start_thread
 from provision.errors import as_provision_error
+from provision.masking import OutputMasker
 from provision.shell import Command, Result
 from provision.ssh.session import Session
-
-_LINE_LIMIT = 1 << 20  # bytes; a longer line is passed on in parts
 
 
 @dataclass
@@ -22,7 +21,7 @@ class EachHost:
     """Runs one command on several hosts: one thread and one session for each, without the host's lock.
 
     deadline   seconds for the command
-    on_line    receives a host's name and a line of its output, without the line break
+    on_line    receives a host's name and a line of its output, masked, without the line break; a very long line in parts
     on_error   receives a host's name and the error that ended its command
 
     The two callbacks are never called at the same time. An error that one of them raises ends the command on all hosts.
@@ -31,7 +30,7 @@ class EachHost:
     open_session: Opener
     command: Command
     deadline: float
-    on_line: Callable[[str, bytes], None]
+    on_line: Callable[[str, str], None]
     on_error: Callable[[str, Exception], None]
     interrupted: bool = False
     _sessions: dict[str, Session] = field(default_factory=dict)
@@ -54,21 +53,27 @@ class EachHost:
         return {name: _outcome(job) for name, job in jobs.items()}
 
     def _run_on(self, name: str) -> Result | Exception:
-        lines = _Lines(lambda line: self._report(lambda: self.on_line(name, line)))
+        masker = OutputMasker()
         try:
             session = self._sessions[name] = self.open_session(name, lock=False)
             try:
                 if self._stopping.is_set():  # while the session was being opened
                     session.abort()
-                return session.run(self.command, deadline=self.deadline, on_output=lines.add)
+                return session.run(
+                    self.command, deadline=self.deadline, on_output=lambda piece: self._pass_on(name, masker.add(piece))
+                )
             finally:
                 session.close()
-                lines.end()
+                self._pass_on(name, masker.end())
         except Exception as failure:
             error = as_provision_error(failure)
         if not self._stopping.is_set():
             self._report(lambda: self.on_error(name, error))
         return error
+
+    def _pass_on(self, name: str, text: str) -> None:
+        for line in text.removesuffix("\n").split("\n") if text else ():
+            self._report(partial(self.on_line, name, line.removesuffix("\r")))
 
     def _report(self, callback: Callable[[], None]) -> None:
         with self._reporting:
@@ -94,27 +99,3 @@ def _failure(job: Future[Result | Exception]) -> Exception:
     error = job.exception()
     assert error is not None
     return as_provision_error(error)
-
-
-class _Lines:
-    """Collects pieces of output into lines. Each byte is looked at once, however small the pieces are."""
-
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
-        self._on_line = on_line
-        self._rest = bytearray()
-
-    def add(self, piece: bytes) -> None:
-        """Pass on the lines that this piece completes."""
-        first, *others = piece.split(b"\n")
-        self._rest += first
-        for part in others:
-            self._on_line(bytes(self._rest))
-            self._rest = bytearray(part)
-        if len(self._rest) > _LINE_LIMIT:
-            self.end()
-
-    def end(self) -> None:
-        """Pass on a last line without a line break."""
-        if self._rest:
-            self._on_line(bytes(self._rest))
-        self._rest = bytearray()

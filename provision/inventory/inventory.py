@@ -11,7 +11,7 @@ from provision.inventory.secrets import SecretSource
 from provision.inventory.settings import Settings
 from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tree import dotted
-from provision.secret import MASK, is_secret_name, mask_secret_values
+from provision.secret import MASK, is_secret_name, mask, mask_secret_values
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ def _names(table: type[Table]) -> list[tuple[str, str]]:
 
 
 def _hidden(value: Any, secret: bool = False) -> Any:
-    """Replaces plain data under secret-looking keys by `***`, and the values of `NAME=value` with such a name."""
+    """Replaces secrets in plain data by `***`: under secret-looking names, passwords in URLs, known ones."""
     if isinstance(value, dict):
         return {key: _hidden(one, secret or is_secret_name(str(key))) for key, one in value.items()}
     if isinstance(value, list):
         return [_hidden(one, secret) for one in value]
     if isinstance(value, str):
-        return MASK if secret else mask_secret_values(value)
+        return MASK if secret else mask(mask_secret_values(value))
     return MASK if secret and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 

@@ -207,7 +207,7 @@ def _command(words: tuple[str, ...], origin: Origin) -> str:
     except OSError as error:
         _fail(origin, f"{words[0]} cannot be run: {error.strerror or error}", "install it, or name its full path")
     if done.returncode:
-        output = mask(done.stderr.decode("utf-8", "replace").strip()[-400:])
+        output = mask(done.stderr.decode("utf-8", "replace").strip())[-400:]
         _fail(origin, f"{words[0]} failed with exit code {done.returncode}" + (f": {output}" if output else ""), "")
     return _not_empty(done.stdout.decode("utf-8", "replace"), origin, f"the output of {words[0]}")
 

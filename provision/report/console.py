@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,6 +119,28 @@ class SafeStream:
             print(f"provision: {reason}; the run continues", file=sys.stderr, flush=True)
         except (OSError, ValueError):  # `2>&1 | head`: stderr was closed as well
             _discard(sys.stderr)
+
+
+class MaskingStream:
+    """A text stream on which every text is masked and printable, whoever writes it: for stderr.
+
+    Errors, warnings, logs of libraries and tracebacks of threads are written there from many places.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes the text. A secret in two calls is not recognised: writers of stderr pass on whole lines."""
+        from provision.report.text import safe_text  # most runs write nothing on stderr
+
+        self._stream.write(safe_text(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # nothing is written around `write`
+            raise AttributeError(name)
+        return getattr(self._stream, name)
 
 
 def _discard(stream: TextIO) -> None:

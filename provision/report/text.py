@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, TaskDone
-from provision.secret import mask
+from provision.masking import LONGEST_LINE, mask
 
 # The fields that may contain a secret. Names of hosts and tasks come from the inventory and are keys: masking them
 # because a password happens to be "docker" would break the programs that read the events.
@@ -49,6 +49,11 @@ def printable(line: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
 
 
+def safe_text(text: str) -> str:
+    """A text of any number of lines, with secrets masked and each line printable."""
+    return "\n".join(printable(line.removesuffix("\r")) for line in mask(text).split("\n"))
+
+
 def printable_lines(text: str) -> list[str]:
     """The lines of a text, each printable; of a line redrawn with carriage returns, only the last version."""
     lines = text.replace("\r\n", "\n").strip("\n").split("\n")
@@ -56,7 +61,7 @@ def printable_lines(text: str) -> list[str]:
 
 
 class LineAssembler:
-    """Joins each host's output, which arrives in arbitrary pieces, into printable lines."""
+    """Joins each host's output, which arrives in arbitrary pieces, into printable lines of at most about 64 Ki letters."""
 
     def __init__(self) -> None:
         self._unfinished: dict[str, str] = {}
@@ -64,6 +69,8 @@ class LineAssembler:
     def add(self, host: str, text: str) -> list[str]:
         """Adds output and returns the lines that it completes, without empty ones."""
         whole, newline, rest = (self._unfinished.get(host, "") + text).rpartition("\n")
+        if len(rest) > LONGEST_LINE:
+            whole, newline, rest = whole + newline + rest, "\n", ""
         self._unfinished[host] = rest
         return [line for line in printable_lines(whole) if line] if newline else []
 

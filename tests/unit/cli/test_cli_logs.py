@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Unreachable
+from provision.secret import Secret
 from provision.shell import Result
 from provision.testing import FakeSession
 
@@ -84,3 +85,15 @@ def test_exit_codes(estate: Any, provision: Any, inventory: str, second: Any, co
     assert "runner-1: ok\n" in ended.out
     if isinstance(second, Exception):
         assert f"runner-2: {second}" in ended.err
+
+
+def test_logs_cannot_write_to_the_terminal(estate: Any, provision: Any, inventory: str) -> None:
+    """Escape sequences in the lines of an app and in errors are removed, and secrets are masked in both."""
+    Secret("canary-0f2b")
+    estate.sessions["runner-1"] = FakeSession({"docker logs": "\x1b]0;title\x07\x1b[2Jready canary-0f2b\r\n\x07bell\n"})
+    estate.sessions["runner-2"] = Unreachable(
+        "\x1b[31mno canary-0f2b\x1b[0m", hint="see \x1b]8;;http://x\x07here\x1b]8;;\x07"
+    )
+    ended = provision("logs", "hello", "-i", inventory)
+    assert ended.out == "runner-1: ready ***\nrunner-1: \\x07bell\n"
+    assert ended.err == "runner-2: no ***\n  → see here\n"

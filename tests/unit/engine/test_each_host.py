@@ -12,6 +12,7 @@ import pytest
 
 from provision.engine.each_host import EachHost
 from provision.errors import ConnectionLost, Unexpected, Unreachable
+from provision.secret import Secret
 from provision.shell import Command, Result
 from provision.ssh.session import Session, Traffic
 from provision.testing import FakeSession
@@ -57,7 +58,7 @@ class Following(FakeSession):
 
 
 def each_host(
-    sessions: dict[str, Session | Exception], lines: list[tuple[str, bytes]], errors: list[tuple[str, str]]
+    sessions: dict[str, Session | Exception], lines: list[tuple[str, str]], errors: list[tuple[str, str]]
 ) -> EachHost:
     """The command on these sessions."""
 
@@ -80,16 +81,17 @@ def each_host(
 @pytest.mark.parametrize(
     ("pieces", "lines"),
     [
-        ((b"one\ntwo\n",), [b"one", b"two"]),
-        ((b"on", b"e\nt", b"wo"), [b"one", b"two"]),
-        ((b"\n\n",), [b"", b""]),
-        ((b"x" * 2_000_000, b"y\n"), [b"x" * 2_000_000, b"y"]),
+        ((b"one\ntwo\n",), ["one", "two"]),
+        ((b"on", b"e\r\nt", b"wo"), ["one", "two"]),
+        ((b"\n\n",), ["", ""]),
+        ((b"one cana", b"ry-0f2b\xc3", b"\xa4\n"), ["one ***ä"]),
         ((), []),
     ],
 )
-def test_pieces_of_output_become_lines(pieces: Sequence[bytes], lines: list[bytes]) -> None:
-    """Lines are passed on without their line break; a very long line is passed on in parts."""
-    received: list[tuple[str, bytes]] = []
+def test_pieces_of_output_become_lines(pieces: Sequence[bytes], lines: list[str]) -> None:
+    """Lines are joined, masked, and passed on without their line break."""
+    Secret("canary-0f2b")
+    received: list[tuple[str, str]] = []
     session = Pieces(*pieces)
     outcomes = each_host({"web1": session}, received, []).run(["web1"])
     assert [line for _, line in received] == lines
@@ -99,11 +101,11 @@ def test_pieces_of_output_become_lines(pieces: Sequence[bytes], lines: list[byte
 
 def test_a_failed_host_does_not_affect_the_others() -> None:
     """The error of one host, of whatever kind, is reported with its name; the other host has its output."""
-    lines: list[tuple[str, bytes]] = []
+    lines: list[tuple[str, str]] = []
     errors: list[tuple[str, str]] = []
     sessions = {"web1": Unreachable("no route"), "web2": ValueError("unexpected"), "web3": Pieces(b"ok\n")}
     outcomes = each_host(sessions, lines, errors).run(list(sessions))
-    assert lines == [("web3", b"ok")]
+    assert lines == [("web3", "ok")]
     (first, second) = sorted(errors)
     assert first == ("web1", "no route")
     assert second[1].startswith("ValueError: unexpected (")
@@ -139,11 +141,11 @@ def test_a_reader_that_is_gone_ends_the_command_everywhere() -> None:
 
 def test_output_in_small_pieces_is_read_once() -> None:
     """A line of a megabyte that arrives in pieces of 16 bytes takes a moment, not minutes."""
-    lines: list[tuple[str, bytes]] = []
+    lines: list[tuple[str, str]] = []
     pieces = [b"x" * 16] * 65_536
     started = time.monotonic()
     each_host({"web1": Pieces(*pieces, b"\n")}, lines, []).run(["web1"])
-    assert b"".join(line for _, line in lines) == b"x" * 1_048_576
+    assert "".join(line for _, line in lines) == "x" * 1_048_576
     assert time.monotonic() - started < 3
 
 
@@ -157,9 +159,9 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_its_host(monkeypatch: py
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    lines: list[tuple[str, bytes]] = []
+    lines: list[tuple[str, str]] = []
     errors: list[tuple[str, str]] = []
     found = each_host({"a": Pieces(b"one\n"), "b": Pieces(b"two\n")}, lines, errors).run(["a", "b"])
-    assert lines == [("a", b"one")]
+    assert lines == [("a", "one")]
     assert [host for host, _ in errors] == ["b"]
     assert "can't start new thread" in str(found["b"])

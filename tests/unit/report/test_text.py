@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.engine.events import Message, Output
-from provision.report.text import LineAssembler, diff_lines, mask_event, printable, printable_lines
+from provision.report.text import LineAssembler, diff_lines, mask_event, printable, printable_lines, safe_text
 from provision.secret import Secret
 
 
@@ -42,6 +42,20 @@ def test_output_is_joined_to_whole_lines_per_host() -> None:
     assert assembler.add("a", "1mdocker\nUnpack") == ["Get:1 docker"]
     assert assembler.flush() == [("a", "Unpack")]
     assert assembler.flush() == []
+
+
+def test_a_line_without_end_is_shown_in_parts() -> None:
+    """What is kept for each host is bounded."""
+    assembler = LineAssembler()
+    shown = [line for _ in range(100) for line in assembler.add("a", "x" * 10_000)]
+    assert 100_000 <= len("".join(shown)) < 1_000_000
+    assert "".join([*shown, *(line for _, line in assembler.flush())]) == "x" * 1_000_000
+
+
+def test_a_text_of_several_lines_is_safe() -> None:
+    """For errors and tracebacks: every line stays, without escapes and secrets."""
+    Secret("canary-5511")
+    assert safe_text("one\x1b[2J\r\n\n canary-5511\n") == "one\n\n ***\n"
 
 
 def test_secrets_in_output_are_masked() -> None:
