@@ -26,6 +26,10 @@ from cryptography.hazmat.primitives.serialization import (
 from provision.errors import HostKeyError
 
 CERTIFICATE_SUFFIX = "-cert-v01@openssh.com"
+# CASignatureAlgorithms of OpenSSH without those of hardware keys: no SHA-1.
+_CA_SIGNATURES = frozenset(
+    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-256", "rsa-sha2-512"]
+)
 _KRL_MAGIC = b"SSHKRL\n\0"
 _KEYGEN_TIMEOUT = 10.0  # seconds
 
@@ -46,6 +50,7 @@ class HostCertificate:
         except UnsupportedAlgorithm as error:
             raise ValueError(str(error) or "its algorithm is not supported") from error
         self._found = found
+        self._signed_with = _signature_type(blob)
         self.authority = base64.b64decode(signer.split()[1])
 
     def refusal(self, host: str) -> str:
@@ -57,6 +62,8 @@ class HostCertificate:
             found.verify_cert_signature()
         except (InvalidSignature, ValueError, UnsupportedAlgorithm):
             return "its signature is not valid"
+        if self._signed_with not in _CA_SIGNATURES:
+            return f"its signature of type {self._signed_with} is not secure"
         if now < found.valid_after:
             return f"it is valid only from {_date(found.valid_after)} on"
         if now >= found.valid_before:
@@ -67,6 +74,30 @@ class HostCertificate:
         if found.critical_options:
             return "it has critical options, which a host certificate must not have"
         return ""
+
+
+def _signature_type(blob: bytes) -> str:
+    """The algorithm of the signature at the end of a certificate."""
+    fields = {b"ssh-ed25519": 1, b"ssh-rsa": 2}
+    position = 0
+
+    def string() -> bytes:
+        nonlocal position
+        length = int.from_bytes(blob[position : position + 4], "big")
+        position += 4 + length
+        return blob[position - length : position]
+
+    kind = string().removesuffix(CERTIFICATE_SUFFIX.encode())
+    for _ in range(1 + fields.get(kind, 2)):  # nonce, public key
+        string()
+    position += 12  # serial, type
+    for _ in range(2):  # key id, names
+        string()
+    position += 16  # validity
+    for _ in range(4):  # critical options, extensions, reserved, authority
+        string()
+    signature = string()
+    return signature[4 : 4 + int.from_bytes(signature[:4], "big")].decode("ascii", "replace")
 
 
 def _date(seconds: int) -> str:

@@ -77,8 +77,8 @@ class KnownHosts:
             file.parent.mkdir(mode=0o700, parents=True)
         with os.fdopen(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
             fcntl.flock(out, fcntl.LOCK_EX)
-            if recorded := _keys_of(file, name):
-                return list(recorded)
+            if recorded := [key for key in _keys_of(file, name) if not key.marker]:
+                return recorded
             line = f"{name} {kind} {base64.b64encode(blob).decode()}\n"
             out.write((b"" if _ends_line(file) else b"\n") + line.encode())
         return []
@@ -207,7 +207,7 @@ class HostKeyRule:
             key=lambda kind: (kind not in known, kind not in by_name),
         )
         plain = tuple(algorithm for kind in kinds for algorithm in _ALGORITHMS[kind])
-        if self.pin is None and self._authorities():
+        if self._authorities() or self.revoked is not None:
             return (*(f"{algorithm}{CERTIFICATE_SUFFIX}" for algorithm in plain), *plain)
         return plain
 
@@ -223,19 +223,16 @@ class HostKeyRule:
         """
         keys = self._keys()
         presented = f"{kind} {fingerprint(blob)}"
-        signed = self._read_certificate(certificate, presented) if certificate is not None else None
-        self._check_revoked(presented, (blob, *((certificate, signed.authority) if certificate and signed else ())))
+        signed, refusal = _read_certificate(certificate)
+        self._check_revoked(presented, tuple(one for one in (blob, certificate, signed and signed.authority) if one))
         if self.pin is not None:
             self._check_pin(blob, presented)
             return
         if signed is not None and signed.authority in self._authorities():
-            if reason := signed.refusal(self.host.lower()):
-                raise HostKeyError(
-                    f"{self.label}: the certificate of the host key {presented} is refused: {reason}"
-                    f" (authority {fingerprint(signed.authority)}, {self._authorities()[signed.authority]})",
-                    hint="sign the host's key again with ssh-keygen -h, for its name and with a current validity",
-                )
-            return
+            refusal = signed.refusal(self.host.lower())
+            if not refusal:
+                return
+        # As in OpenSSH, a certificate that does not count leaves the plain key in it.
         plain = [key for key in keys if not key.marker]
         if any(key.blob == blob for key in plain):
             return
@@ -248,7 +245,7 @@ class HostKeyRule:
                 return
         if plain:
             raise self._changed(kind, presented, plain)
-        raise self._unknown(kind, blob, presented)
+        raise self._unknown(kind, blob, presented, refusal)
 
     def _record(self, kind: str, blob: bytes) -> list[KnownKey]:
         try:
@@ -257,15 +254,6 @@ class HostKeyRule:
             raise HostKeyError(
                 f"{self.label}: the new host key cannot be recorded in {self.known.files[0]}: {error.strerror or error}",
                 hint="make the file writable, or set known_hosts in [ssh] to a file that is",
-            ) from error
-
-    def _read_certificate(self, certificate: bytes, presented: str) -> HostCertificate:
-        try:
-            return HostCertificate(certificate)
-        except ValueError as error:
-            raise HostKeyError(
-                f"{self.label}: the certificate of the host key {presented} cannot be read: {error}",
-                hint="sign the host's key again with ssh-keygen -h",
             ) from error
 
     def _check_revoked(self, presented: str, blobs: tuple[bytes, ...]) -> None:
@@ -327,11 +315,12 @@ class HostKeyRule:
             " may be intercepted",
         )
 
-    def _unknown(self, kind: str, blob: bytes, presented: str) -> HostKeyError:
+    def _unknown(self, kind: str, blob: bytes, presented: str, refusal: str) -> HostKeyError:
         searched = [file for number, file in enumerate(self.known.files) if number == 0 or file.exists()]
         files = " or ".join(str(file) for file in searched) or "any file (~/.ssh/config names none)"
         authority = next(iter(self._authorities().values()), "")
         note = f" ({authority} trusts an authority, but the host presented no certificate of it)" if authority else ""
+        note = f"; its certificate does not count: {refusal}" if refusal else note
         scan = f"ssh-keyscan -t {kind.removeprefix('ssh-').partition('-')[0]} -p {self.port} {self.host}"
         ways = ['set host_keys = "accept-new" in [ssh]']
         if self.known.files:
@@ -343,6 +332,14 @@ class HostKeyRule:
             hint="compare the fingerprint with the host's own (run `ssh-keygen -lf /etc/ssh/ssh_host_…_key.pub` there),"
             f" then {', or '.join(ways)}",
         )
+
+
+def _read_certificate(blob: bytes | None) -> tuple[HostCertificate | None, str]:
+    """The certificate, and why it cannot be read."""
+    try:
+        return (HostCertificate(blob) if blob is not None else None), ""
+    except ValueError as error:
+        return None, f"it cannot be read ({error})"
 
 
 def _file_of(key: KnownKey) -> str:

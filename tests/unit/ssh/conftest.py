@@ -49,7 +49,7 @@ class Sshd:
             port=self.port,
             user="root",
             identity_file=self.key,
-            known_hosts=self.known(),
+            known_hosts=self.known() if (self.folder / "host_ed25519.pub").exists() else None,
             connect_timeout=5.0,
             become=False,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import stat
 import subprocess
 import threading
 from pathlib import Path
@@ -196,3 +198,55 @@ def test_a_malformed_pin_accepts_no_key(tmp_path: Path, pin: str) -> None:
     """A pin that is neither a fingerprint nor a public key matches nothing."""
     with pytest.raises((HostKeyError, InventoryError)):
         rule(known(tmp_path, line("web1.example.com")), pin=pin).check("ssh-ed25519", ED)
+
+
+def test_a_host_that_is_known_by_its_bare_name_is_accepted_at_another_port(tmp_path: Path) -> None:
+    """OpenSSH asks for [host]:port, then for host: the bare name can accept a key, but not refuse one."""
+    hosts = known(tmp_path, line("web1.example.com", RSA, "ssh-rsa"))
+    rule(hosts, port=2222).check("ssh-rsa", RSA)
+    assert rule(hosts, port=2222).algorithms()[0] == "rsa-sha2-512"
+    with pytest.raises(HostKeyError, match="is not known"):
+        rule(hosts, port=2222).check("ssh-ed25519", ED)
+    rule(hosts, "accept-new", port=2222).check("ssh-ed25519", ED)
+    assert hosts.files[0].read_text().count("[web1.example.com]:2222") == 1
+    with pytest.raises(HostKeyError, match="has changed"):
+        rule(hosts, port=2222).check("ssh-rsa", RSA)
+
+
+@pytest.mark.parametrize("kind", ["device", "link", "fifo"])
+def test_accept_new_leaves_what_is_not_a_file(tmp_path: Path, kind: str) -> None:
+    """UserKnownHostsFile /dev/null, which users set on purpose: nothing is recorded, and its mode stays."""
+    device = tmp_path / "null"
+    if kind == "fifo":
+        os.mkfifo(device, 0o666)
+    else:
+        try:
+            os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("needs root")
+    device.chmod(0o666)
+    file = device
+    if kind == "link":
+        file = tmp_path / "link"
+        file.symlink_to(device)
+    hosts = KnownHosts([file])
+    rule(hosts, "accept-new").check("ssh-ed25519", ED)
+    rule(hosts, "accept-new").check("ssh-ed25519", OTHER_ED)
+    assert device.stat().st_mode & 0o777 == 0o666
+
+
+def test_add_keeps_the_mode_of_an_empty_file(tmp_path: Path) -> None:
+    """The mode is set when the file is created, and never changed."""
+    file = tmp_path / "known_hosts"
+    file.touch()
+    file.chmod(0o644)
+    KnownHosts([file]).add("web1", 22, "ssh-ed25519", ED)
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_key_that_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    """The message names the file."""
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(HostKeyError, match=r"cannot be recorded in .*file/known_hosts"):
+        rule(KnownHosts([file / "known_hosts"]), "accept-new").check("ssh-ed25519", ED)
