@@ -122,7 +122,6 @@ def register(text: str) -> None:
 
 
 def _forms(text: str) -> set[str]:
-    text = text.strip("\r\n")  # the line break after a secret is none of it
     lines = [line.strip() for line in text.splitlines()]
     shortest = SHORTEST if any(line.startswith("-----BEGIN ") for line in lines) else SHORTEST_LINE
     lines = [line for line in lines if len(line) >= shortest and not line.startswith("-----")] if lines[1:] else []
@@ -337,6 +336,8 @@ def mask(text: str, *, keep_lines: bool = False) -> str:
 def _replaced(text: str, spans: Iterable[Span], *, keep_lines: bool = False) -> str:
     pieces, at = [], 0
     for start, end in spans:
+        if keep_lines and text[end - 1] == "\n":  # the line break after a secret
+            end -= 1
         lines = text.count("\n", start, end) + 1 if keep_lines else 1
         pieces += [text[at:start], "\n".join([MASK] * lines)]
         at = end
