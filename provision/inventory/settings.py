@@ -58,6 +58,10 @@ class Settings:
         """Tables with names, in the file's order."""
         return cast("Mapping[str, T]", self._of(table, "named", {}))
 
+    def __contains__(self, table: type[Table]) -> bool:
+        """Whether a task registers the table."""
+        return table in self._values
+
     def items(self) -> Iterator[tuple[str, Any]]:
         """The tables by name: a Table or None, a tuple of Tables, or a mapping of them."""
         return ((options_of(table).name, value) for table, value in self._values.items())

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from provision.errors import ApiFailed, UsageError
 from provision.host.pending import Handler, handlers_of
+from provision.inventory import Settings
 from provision.shell import Command, Result
 
 Action = Literal["create", "update", "delete", "run"]
@@ -286,6 +287,11 @@ class Resource(ABC):
         Two tasks of one host that claim a key with different values are refused before any host is contacted.
         """
         return {}
+
+    def with_settings(self, settings: Settings) -> Resource:
+        """The resource with those settings of its host that apply to every task, the user's own too: how to wait for apt."""
+        del settings
+        return self
 
     def merged(self, other: Any) -> Resource:
         """This resource and a further one of the same task, class and `record_key` as one. Raises UsageError."""

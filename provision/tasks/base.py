@@ -86,7 +86,7 @@ class Task:
             for one in found:
                 if not isinstance(one, Resource):
                     raise TypeError(f"expected resources, got {one!r}")
-        return found
+        return tuple(one.with_settings(host.settings) for one in found)
 
     @contextmanager
     def _errors_of(self, function: Callable[..., Any]) -> Iterator[None]:

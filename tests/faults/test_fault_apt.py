@@ -15,6 +15,7 @@ from tests.support.faults import Live, fact
 from tests.support.runs import Outcome, provision, unchanged
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
+LOCK_TIMEOUT = 80
 LOCK = "/var/lib/dpkg/lock-frontend"
 # Locks as dpkg does, under the name of who holds it on most hosts; until its standard input ends.
 _HOLD = """
@@ -33,6 +34,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Bare runner hosts, one with a mirror that does not exist, one with a wrong key for it."""
     harness = harness_factory(*map(LabHost, HOSTS))
     mirror = harness.inventory["apt"]["runner"]
+    harness.inventory["apt"]["lock_timeout"] = LOCK_TIMEOUT  # seconds; 15 minutes by default
     hosts = harness.inventory["hosts"]
     hosts[GONE]["apt"] = {"runner": {**mirror, "url": f"{harness.lab.apt_url}/gone"}}
     hosts[FORGED]["apt"] = {"runner": {**mirror, "key": str(harness.lab.folder / "docker.asc")}}
@@ -84,9 +86,9 @@ def failure(outcome: Outcome, host: str) -> str:
 
 
 def test_a_lock_that_stays(outcome: Outcome) -> None:
-    """After two minutes the host fails, naming lock, holder and process; nothing was installed, exit code 1."""
+    """After `lock_timeout` the host fails, naming lock, holder and process; nothing was installed, exit code 1."""
     message = failure(outcome, HELD)
-    assert f"{LOCK} has been held for 120 s by unattended-upgr (pid " in message
+    assert f"{LOCK} has been held for {LOCK_TIMEOUT} s by unattended-upgr (pid " in message
     assert "wait until it ends" in message
     assert outcome.code == 1
 

@@ -1,16 +1,18 @@
 #!/bin/sh
 # Installs packages in one transaction, all from the expected repository.
-# Arguments: SECONDS ORIGIN ENVIRONMENT DOWNGRADE, then the packages as apt takes them: NAME or NAME=VERSION.
+# Arguments: SECONDS STALL LIMIT ORIGIN ENVIRONMENT DOWNGRADE, then the packages as apt takes them: NAME or NAME=VERSION.
 #   SECONDS      how long to wait for other package managers
+#   STALL        a download ends when nothing arrives for so many seconds; the whole may take as long as it takes
+#   LIMIT        seconds for the installation, after everything was downloaded
 #   ORIGIN       how the address of each package must begin, "" for any
 #   ENVIRONMENT  NAME=value words for apt, quoted for the shell
 #   DOWNGRADE    yes allows an older version
 . ./lib/apt.sh
 set -e
-seconds=$1 origin=$2 environment=$3 downgrade=$4
-shift 4
+seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6
+shift 6
 wait_for_apt "$seconds"
-apt-get -q update
+fetch_with_apt "$stall" update
 wait_for_apt "$seconds"
 # apt prints no address for a package in its archive of downloads: therefore it must not use that archive.
 if ! uris=$(apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
@@ -30,5 +32,11 @@ fi
 done
 [ "$downgrade" != yes ] || set -- --allow-downgrades -- "$@"
 [ "$downgrade" = yes ] || set -- -- "$@"
+set -- -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"
+fetch_with_apt "$stall" install -y --download-only "$@"
+wait_for_apt "$seconds"
 [ -z "$environment" ] || eval "export $environment"
-apt-get -q install -y -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"
+code=0
+timeout -k 30 "$limit" apt-get -q install -y "$@" || code=$?
+[ "$code" != 124 ] || echo "the installation did not end within $limit s" >&2
+exit "$code"

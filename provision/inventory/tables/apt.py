@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from provision.errors import UsageError
 from provision.inventory.tables.base import Table, local_file
 from provision.url import Url, UrlField
+
+LOCK_SECONDS: Final = 900  # unattended-upgrades of a new Ubuntu host takes ten minutes
 
 
 class Mirror(Table):
@@ -32,7 +34,7 @@ class Mirror(Table):
 
 
 class Apt(Table):
-    """Mirrors, for sites without internet. Absent: the publishers' own repositories."""
+    """Mirrors, for sites without internet, and how to wait. Without a mirror: the publishers' own repositories."""
 
     docker: Mirror | None = None
     """Instead of download.docker.com."""
@@ -40,6 +42,8 @@ class Apt(Table):
     """Instead of packages.gitlab.com's repository of gitlab-ce or gitlab-ee."""
     runner: Mirror | None = None
     """Instead of packages.gitlab.com's repository of gitlab-runner."""
+    lock_timeout: Annotated[int, Field(ge=0)] = LOCK_SECONDS
+    """Seconds to wait for another package manager, such as unattended-upgrades; it is named meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ a package of the same name from another one.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -19,9 +20,11 @@ from provision.formats.openpgp import NotAKey, expires, fingerprints
 from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_SYSTEM, System, read_system
 from provision.host.files import replace
 from provision.host.scripts import script
+from provision.inventory import Settings
+from provision.inventory.tables.apt import LOCK_SECONDS, Apt
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
-from provision.resources.system.packages import install
+from provision.resources.system.packages import SLOW_DOWNLOAD, install
 from provision.shell import Result
 from provision.templating import render
 
@@ -38,6 +41,7 @@ class AptSource(Resource):
     key                  the key's text; "": the host fetches it from key_url (https), and again before it expires
     fingerprints         40 digits each: a fetched key must have one of them. Required with key_url
     pin                  packages that must come from this repository, even if others offer newer versions
+    lock_timeout         as for Packages
 
     Entries of other files for the same address and suite are disabled: with another key for it apt fails. All else in those
     files stays. A host without curl or CAs gets them from its package sources. Raises Refused for a given key that is
@@ -52,6 +56,7 @@ class AptSource(Resource):
     key_url: str = ""
     pin: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
+    lock_timeout: int = LOCK_SECONDS
 
     def __post_init__(self) -> None:
         found = tuple(one.replace(" ", "").upper() for one in self.fingerprints)
@@ -65,6 +70,9 @@ class AptSource(Resource):
                 f"{self.label}: a key is fetched, and its fingerprint is not known",
                 hint="give `fingerprints`, 40 digits each as the publisher states them, or the key itself as `key`",
             )
+
+    def with_settings(self, settings: Settings) -> AptSource:
+        return dataclasses.replace(self, lock_timeout=settings[Apt].lock_timeout) if Apt in settings else self
 
     @property
     def key_path(self) -> str:
@@ -97,7 +105,8 @@ class AptSource(Resource):
         missing = [one for one in seen["missing"].text.split() if one != "curl" or not self.key]
         # Before our own source: apt reaches it only with the CAs.
         if missing and (not self.key or self.uri.startswith("https:")):
-            yield Change(f"install {', '.join(missing)}", install(missing), "create", deadline=900)
+            command = install(missing, lock_timeout=self.lock_timeout)
+            yield Change(f"install {', '.join(missing)}", command, "create", deadline=SLOW_DOWNLOAD)
         yield from self._plan_key(seen, system)
         source = File(self.path, self._source_text(system))
         yield from source.plan(Observation({"": seen["source"]}))
@@ -126,12 +135,12 @@ class AptSource(Resource):
         fetch = script("fetch_key", url, path, list(self.fingerprints))
         problem, usable = _condition(found.content or b"", self.fingerprints)
         if not found.content or found.mode != "0644":
-            yield Change(f"fetch {url} to {path}", fetch, "create", deadline=90)
+            yield Change(f"fetch {url} to {path}", fetch, "create", deadline=300)
         elif not usable:
-            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=90)
+            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=300)
         elif problem:
             # The publisher may not have renewed it yet: it is fetched in every run, and that is not counted as a change.
-            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=90, verification=True)
+            yield Change(f"fetch {url} to {path} again: {problem}", fetch, "update", deadline=300, verification=True)
 
     def _check_given(self, key: bytes) -> Iterator[Note]:
         problem, usable = _condition(key)

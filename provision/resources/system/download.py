@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from provision.errors import ProbeFailed, Refused, UsageError
 from provision.host.pending import Handler
 from provision.host.scripts import script
+from provision.inventory import Settings
+from provision.inventory.tables.apt import LOCK_SECONDS, Apt
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import set_access
-from provision.resources.system.packages import install
+from provision.resources.system.packages import SLOW_DOWNLOAD, STALL_SECONDS, install
 
-_SECONDS: Final = 900.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -41,6 +42,7 @@ class Download(Resource):
     owner: str = "root:root"
     extract: str = ""
     notify: Handler | tuple[Handler, ...] = ()
+    lock_timeout: int = LOCK_SECONDS
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -55,6 +57,9 @@ class Download(Resource):
                 f"{self.label}: sha256 {self.sha256!r} is not a checksum",
                 hint="give the 64 hexadecimal digits, in small letters, that the publisher's list of checksums has",
             )
+
+    def with_settings(self, settings: Settings) -> Download:
+        return replace(self, lock_timeout=settings[Apt].lock_timeout) if Apt in settings else self
 
     @property
     def label(self) -> str:
@@ -89,15 +94,26 @@ class Download(Resource):
         missing = [line.removeprefix("missing ") for line in lines if line.startswith("missing ")]
         needed = [one for one in missing if one == "curl" or self._is_https]
         if needed:
-            yield Change(f"install {', '.join(needed)}", install(needed), "create", deadline=_SECONDS)
+            command = install(needed, lock_timeout=self.lock_timeout)
+            yield Change(f"install {', '.join(needed)}", command, "create", deadline=SLOW_DOWNLOAD)
         protocols = "https" if self._is_https else "http,https"
         yield Change(
             f"{'replace' if exists else 'fetch'} {self.path} {'by' if exists else 'from'} {self.url}",
-            script("download", self.url, self.path, self.sha256, self.mode, self.owner, self.extract, protocols),
+            script(
+                "download",
+                self.url,
+                self.path,
+                self.sha256,
+                self.mode,
+                self.owner,
+                self.extract,
+                protocols,
+                STALL_SECONDS,
+            ),
             "update" if exists else "create",
             notify=self.handlers,
             record_from=self._record if self.extract else None,
-            deadline=_SECONDS,
+            deadline=SLOW_DOWNLOAD,
         )
 
     def _record(self, output: str) -> dict[str, str]:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Final
 
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.scripts import script
+from provision.inventory import Settings
+from provision.inventory.tables.apt import LOCK_SECONDS, Apt
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
-LOCK_SECONDS = 120
+STALL_SECONDS: Final = 60
+"""A download ends when nothing arrives for so long."""
+SLOW_DOWNLOAD: Final = 24 * 3600.0
+"""Seconds for a change that downloads. Downloads that stall end by themselves, long before; slow ones may continue."""
+_INSTALLATION_SECONDS: Final = 1800  # without the download; a package's own scripts may take minutes
 
 
 def install(
-    packages: Sequence[str], *, origin: str = "", environment: Sequence[str] = (), downgrade: bool = False
+    packages: Sequence[str],
+    *,
+    lock_timeout: int,
+    origin: str = "",
+    environment: Sequence[str] = (),
+    downgrade: bool = False,
 ) -> Command:
     """A command that installs packages, `NAME` or `NAME=VERSION`, in one transaction; arguments as for `Packages`."""
-    options = (LOCK_SECONDS, origin, sh("%s", list(environment)).script, "yes" if downgrade else "no")
-    return script("install_packages", *options, list(packages))
+    limits = (lock_timeout, STALL_SECONDS, _INSTALLATION_SECONDS)
+    options = (origin, sh("%s", list(environment)).script, "yes" if downgrade else "no")
+    return script("install_packages", *limits, *options, list(packages))
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Packages(Resource):
     environment  for apt, `NAME=value`
     downgrade    allow an older version to replace a newer one
     first        shell text that runs before an installed package is replaced or removed
+    lock_timeout seconds to wait for other package managers; None: [apt] lock_timeout, 900 by default
     """
 
     names: Sequence[str]
@@ -47,9 +61,15 @@ class Packages(Resource):
     environment: tuple[str, ...] = ()
     downgrade: bool = False
     first: str = ""
+    lock_timeout: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", (self.names,) if isinstance(self.names, str) else tuple(self.names))
+
+    def with_settings(self, settings: Settings) -> Packages:
+        if self.lock_timeout is not None or Apt not in settings:
+            return self
+        return replace(self, lock_timeout=settings[Apt].lock_timeout)
 
     @property
     def label(self) -> str:
@@ -71,7 +91,7 @@ class Packages(Resource):
         if unwanted:
             yield Change(
                 f"remove {', '.join(unwanted)}: in conflict with {self.names[0]}",
-                self._after_first(script("remove_packages", LOCK_SECONDS, unwanted)),
+                self._after_first(script("remove_packages", self._lock_timeout, unwanted)),
                 "delete",
                 deadline=self._deadline,
             )
@@ -105,7 +125,13 @@ class Packages(Resource):
         arguments = [
             f"{name}={self.version}" if self.version and name in self._pinned() else name for name in to_install
         ]
-        command = install(arguments, origin=self.origin, environment=self.environment, downgrade=self.downgrade)
+        command = install(
+            arguments,
+            lock_timeout=self._lock_timeout,
+            origin=self.origin,
+            environment=self.environment,
+            downgrade=self.downgrade,
+        )
         if any(name in installed for name in to_install):
             command = self._after_first(command)
         now = [f"{name} {installed[name].version}" for name in wrong if name in installed]
@@ -116,8 +142,12 @@ class Packages(Resource):
         return Change(text, command, "update" if now else "create", deadline=self._deadline)
 
     @property
+    def _lock_timeout(self) -> int:
+        return LOCK_SECONDS if self.lock_timeout is None else self.lock_timeout
+
+    @property
     def _deadline(self) -> float:
-        return 1800.0 + (CI_JOBS_LIMIT_SECONDS if self.first else 0)
+        return SLOW_DOWNLOAD + 3 * self._lock_timeout + (CI_JOBS_LIMIT_SECONDS if self.first else 0)
 
     def _after_first(self, command: Command) -> Command:
         return Command(f"{self.first}{command.script}", command.stdin)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from provision.host.scripts import script
-from provision.shell import Result
+from provision.host.scripts import body, script
+from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
 from tests.support.programs import Programs
@@ -52,7 +56,7 @@ def host(programs: Programs, locks: Path, local: Local) -> LocalSession:
 
 def install(host: LocalSession, origin: str = "", environment: str = "", downgrade: str = "no") -> Result:
     """Installs a package at a version and one at any."""
-    return host.run(script("install_packages", 5, origin, environment, downgrade, ["x=1.*", "y"]), deadline=20)
+    return host.run(script("install_packages", 5, 60, 100, origin, environment, downgrade, ["x=1.*", "y"]), deadline=20)
 
 
 class TestInstall:
@@ -63,8 +67,9 @@ class TestInstall:
         result = install(host, environment="OF_APT='1 2'")
         assert (result.code, result.errors) == (0, "")
         calls = programs.calls()
-        assert calls[0] == "apt-get -q update"
-        assert calls[-2].endswith("--allow-change-held-packages -- x=1.* y")
+        assert re.fullmatch("apt-get -q .* update", calls[0])
+        assert re.fullmatch("apt-get -q .* --download-only .*--allow-change-held-packages -- x=1.* y", calls[-3])
+        assert re.fullmatch("apt-get -q install .*--allow-change-held-packages -- x=1.* y", calls[-2])
         assert calls[-1] == "environment: OF_APT=1 2"
 
     @one_shell
@@ -94,7 +99,7 @@ class TestInstall:
         assert result.errors.startswith(problem) if problem else result.errors == ""
         assert (result.code, "ran" in result.text) == ((100, True) if problem else (0, True))
         installed = [call for call in programs.calls("apt-get") if "--force-confold" in call]
-        assert len(installed) == (0 if problem else 1)
+        assert len(installed) == (0 if problem else 2)
 
     @one_shell
     def test_unknown_version(self, programs: Programs, host: LocalSession) -> None:
@@ -142,7 +147,72 @@ class TestLocks:
         holder.stdout.close()
         assert re.fullmatch(rf"waiting for .*lock-frontend, held by \S+ \(pid {holder.pid}\)\nran\n", result.text)
 
+    def test_the_holder_is_named_again(self, host: LocalSession, locks: Path) -> None:
+        """Every minute, with how long it has been; a minute is 60 rounds here, not seconds."""
+        command = script("remove_packages", 121, "x")
+        with (locks / "apt/lists/lock").open("w") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            result = host.run(Command(f"sleep() {{ :; }}\n{command.script}"), deadline=60)
+        first, *later = result.text.splitlines()
+        assert first.endswith(f"(pid {os.getpid()})")
+        assert later == [f"{first}, for {seconds} s of at most 121 s" for seconds in (60, 120)]
+        assert "has been held for 121 s" in result.errors
+
     def test_failure_of_apt(self, programs: Programs, host: LocalSession) -> None:
         """Its exit code is the script's."""
         programs.add("apt-get", "exit 7")
         assert self.remove(host, 5).code == 7
+
+
+class Repository:
+    """A package repository on loopback that sends its index piece by piece, with a pause after each."""
+
+    def __init__(self, folder: Path, pieces: int, pause: float) -> None:
+        self.pieces, self.pause = pieces, pause
+        self.server = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+        parts = folder / "parts"
+        parts.mkdir()
+        (folder / "lists").mkdir()
+        port = self.server.getsockname()[1]
+        (parts / "x.list").write_text(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
+        self.config = folder / "apt.conf"
+        self.config.write_text(
+            f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{parts}"; Dir::State::lists "{folder}/lists"; '
+            f'Dir::Cache "{folder}/cache"; APT::Sandbox::User "root"; Acquire::Retries "0"; Acquire::Languages "none";'
+        )
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed by the test
+            while True:
+                connection, _ = self.server.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            asked = connection.recv(65536).split(b" ")[1]
+            if not asked.endswith(b"/Packages"):
+                connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            size = 100 * self.pieces
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
+            for number in range(self.pieces):
+                head = b" " if number else b"Package: a\nVersion: 1\nArchitecture: all\nDescription: "
+                connection.sendall(head.ljust(99, b"x") + b"\n")
+                time.sleep(self.pause)
+
+
+@one_shell
+@pytest.mark.parametrize(("pieces", "pause", "code"), [(8, 0.5, 0), (3, 30.0, 100)], ids=["slow", "stalled"])
+def test_a_download_ends_when_nothing_arrives(
+    local: Local, tmp_path: Path, pieces: int, pause: float, code: int
+) -> None:
+    """A real apt-get with a limit of 2 s: four slow seconds are no failure, and a silent server does not hold it up."""
+    repository = Repository(tmp_path, pieces, pause)
+    session = local({}, {"APT_CONFIG": str(repository.config)})
+    fetch = body("lib/apt").replace("Acquire::Retries=3", "Acquire::Retries=0")
+    started = time.monotonic()
+    result = session.run(Command(f"{fetch}\nfetch_with_apt 2 -o APT::Update::Error-Mode=any update"), deadline=60)
+    repository.server.close()
+    assert result.code == code, result.errors
+    assert time.monotonic() - started < 20

@@ -305,7 +305,9 @@ class TestOtherScripts:
         web = serve(lambda _: reply(200, content))
         for name in self.NAMES:
             plant(theirs, name)
-        command = script("download", f"{web.url}/x", f"{theirs}/file", checksum, "0755", "nobody:nogroup", "", "http")
+        command = script(
+            "download", f"{web.url}/x", f"{theirs}/file", checksum, "0755", "nobody:nogroup", "", "http", 60
+        )
         result = run(host, command)
         assert result.code == 0, result.errors
         assert (theirs / "file").read_bytes() == content

@@ -86,6 +86,27 @@ class TestDocker:
             wants("docker", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n')
 
 
+class TestApt:
+    """What [apt] says of waiting."""
+
+    @pytest.mark.parametrize(("text", "seconds"), [("", 900), ("[apt]\nlock_timeout = 60\n", 60)])
+    def test_every_resource_waits_so_long(self, wants: Wants, text: str, seconds: int) -> None:
+        """Whoever yields it; a task of the user's own may wait otherwise."""
+        found = [
+            *wants("docker", text),
+            *wants("runner", text),
+            *wants("firewall", f"{text}[firewall]\nenable = true\n"),
+        ]
+        waits = [one.lock_timeout for one in found if isinstance(one, AptSource | Packages)]
+        assert len(waits) > 3
+        assert set(waits) == {seconds}
+
+    def test_no_time_is_a_number(self, wants: Wants) -> None:
+        """A negative one is refused."""
+        with pytest.raises(UsageError, match="lock_timeout"):
+            wants("docker", "[apt]\nlock_timeout = -1\n")
+
+
 class TestRunner:
     """The task `runner`."""
 

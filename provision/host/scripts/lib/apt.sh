@@ -1,12 +1,13 @@
 #!/bin/sh
-# Package management that waits for other programs.
+# Package management that waits for other programs, and for a slow network as long as something arrives.
 
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 
 # wait_for_apt SECONDS: waits until no other program holds a lock of apt or dpkg; ends the script with 100 after SECONDS.
+# It names the holder at once, when it changes, and every minute.
 # apt waits for dpkg's lock itself, but not for that of the lists, and names no holder. /proc/locks does.
 wait_for_apt() {
-  waited=0
+  waited=0 reported=
   while :; do
     holder=
     for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
@@ -16,7 +17,12 @@ wait_for_apt() {
     done
     [ -n "$holder" ] || return 0
     name=$(cat "/proc/$holder/comm" 2>/dev/null) || name='a process of another namespace'
-    [ "$waited" -gt 0 ] || echo "waiting for $lock, held by $name (pid $holder)"
+    if [ "$reported" != "$lock $holder" ] || [ $((waited % 60)) = 0 ]; then
+      reported="$lock $holder"
+      since=
+      [ "$waited" = 0 ] || since=", for $waited s of at most $1 s"
+      echo "waiting for $lock, held by $name (pid $holder)$since"
+    fi
     if [ "$waited" -ge "$1" ]; then
       echo "$lock has been held for $1 s by $name (pid $holder)" >&2
       exit 100
@@ -24,4 +30,13 @@ wait_for_apt() {
     sleep 1
     waited=$((waited + 1))
   done
+}
+
+# fetch_with_apt STALL WORD…: apt-get, which ends a download of which nothing arrives for STALL seconds. However long the
+# whole download takes, it is not ended. Source: apt.conf(5), apt-transport-http(1), Timeout.
+fetch_with_apt() {
+  stall=$1
+  shift
+  apt-get -q -o Acquire::http::Timeout="$stall" -o Acquire::https::Timeout="$stall" -o Acquire::ftp::Timeout="$stall" \
+    -o Acquire::Retries=3 "$@"
 }

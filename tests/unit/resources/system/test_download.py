@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import socket
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ def test_protocols(scheme: str, protocols: str) -> None:
     """A redirect cannot turn https into http."""
     one = Download(URL.replace("https", scheme), "/tool", GOOD)
     (change,) = planned(one, observe(one, "absent\n"))
-    assert change.run == script("download", one.url, "/tool", GOOD, "0755", "root:root", "", protocols)
+    assert change.run == script("download", one.url, "/tool", GOOD, "0755", "root:root", "", protocols, 60)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +191,26 @@ class TestApplied:
         missing = Download(f"{web.url}/x", "/opt/other", digest, owner=ME, extract="tool-1/other")
         assert "tool-1/other: Not found in archive" in refuse(missing, host)
         assert not (tmp_path / "opt/other").exists()
+
+    def test_it_ends_when_nothing_arrives(self, host: LocalSession, tmp_path: Path) -> None:
+        """A server that sends half the file and then nothing; the file that was there stays."""
+        (tmp_path / "opt").mkdir()
+        (tmp_path / "opt/tool").write_bytes(b"old")
+        server = socket.create_server(("127.0.0.1", 0))
+
+        def send_half() -> None:
+            connection, _ = server.accept()
+            server.close()  # curl tries again, and is refused
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 50)
+                connection.recv(65536)
+                connection.recv(65536)  # returns when curl ends
+
+        thread = threading.Thread(target=send_half)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        result = host.run(script("download", url, "/opt/tool", GOOD, "0755", ME, "", "http", 1), deadline=30)
+        thread.join()
+        assert result.code != 0
+        assert "Operation too slow" in result.errors or "refused" in result.errors or "connect" in result.errors
+        assert (tmp_path / "opt/tool").read_bytes() == b"old"

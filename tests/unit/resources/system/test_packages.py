@@ -38,9 +38,9 @@ def test_bare() -> None:
     """All in one transaction, pinned ones with their version; then those are held."""
     install, hold = plan(DOCKER, {})
     assert install.summary == "install docker-ce, docker-ce-cli, containerd.io (version 5:29.*)"
-    assert (install.action, install.deadline) == ("create", 1800)
+    assert (install.action, install.deadline) == ("create", 24 * 3600 + 3 * 900)
     assert install_line(install) == (
-        "install_packages.sh 120 '' '' yes 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*' containerd.io"
+        "install_packages.sh 900 60 1800 '' '' yes 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*' containerd.io"
     )
     assert hold.run == sh("apt-mark hold -- docker-ce docker-ce-cli")
 
@@ -92,7 +92,7 @@ def test_conflicting_packages_are_removed_first() -> None:
     remove, *rest = plan(DOCKER, {"runc": "1.0"})
     assert remove.summary == "remove runc: in conflict with docker-ce"
     assert remove.action == "delete"
-    assert install_line(remove) == "remove_packages.sh 120 runc"
+    assert install_line(remove) == "remove_packages.sh 900 runc"
     assert len(rest) == 2
 
 
@@ -119,7 +119,7 @@ def test_an_origin_is_asserted_before_installing() -> None:
     install, *_ = plan(runner, {})
     assert isinstance(install.run, Command)
     assert install_line(install) == (
-        "install_packages.sh 120 https://packages.gitlab.com/ NO_DOCKER_PRUNE=1 no "
+        "install_packages.sh 900 60 1800 https://packages.gitlab.com/ NO_DOCKER_PRUNE=1 no "
         "'gitlab-runner=19.3.0-*' 'gitlab-runner-helper-images=19.3.0-*'"
     )
 
