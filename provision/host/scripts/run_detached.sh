@@ -6,13 +6,22 @@
 # The command runs in a session of its own. When the connection breaks, it continues; the next run finds it running or
 # ended, and takes its output and result instead of starting it again.
 #   script, out, why   the command, its output, its standard error
-#   pid, boot          its process, and the id of the boot in which that number is valid
+#   pid, start, boot   its process, when that started, and the id of the boot in which both are valid
 #   done               its exit code; renamed into place, so that it is complete or absent
 #   room               space kept free for `done` and `why`, as the command may fill the disk
 #   stale              the job began before the last change: its result does not count
+. ./lib/process.sh
 job=$1
 boot=$(cat /proc/sys/kernel/random/boot_id)
-alive() { [ -s "$job/pid" ] && [ "$(cat "$job/boot")" = "$boot" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null; }
+alive() {
+  [ -s "$job/pid" ] && [ "$(cat "$job/boot")" = "$boot" ] && start=$(start_of "$(cat "$job/pid")") || return
+  if [ -e "$job/start" ]; then
+    [ "$start" = "$(cat "$job/start")" ]
+  else
+    # A job of version 0.1.0: its folder is one of its arguments.
+    tr '\0' '\n' < "/proc/$(cat "$job/pid")/cmdline" 2>/dev/null | grep -qxF -e "$job"
+  fi
+}
 if [ -e "$job/stale" ]; then
   if alive; then
     echo "waiting for an earlier run of this step, which began before the last change"
@@ -30,9 +39,10 @@ else
   mkdir -p -m 0700 -- "$job" && cat > "$job/script" && cat /proc/sys/kernel/random/boot_id > "$job/boot" &&
     head -c 65536 /dev/zero > "$job/room" || { rm -rf -- "$job"; exit 1; }
   # shellcheck disable=SC2016 # the inner shell expands this
-  setsid sh -c 'cd / && echo $$ > "$1/pid" && {
-    output=$({ sh "$1/script" 2>&1 > "$1/out" < /dev/null; printf "\n%s" "$?"; } | tee "$1/why"); code=${output##*[!0-9]}
-    rm -f "$1/room"; printf %s "${output%?"$code"}" > "$1/why"; echo "$code" > "$1/code"; mv "$1/code" "$1/done"; }' sh "$job" </dev/null >/dev/null 2>&1 &
+  setsid sh -c 'cd / && job=$1 && stat=$(cat /proc/$$/stat) && set -f && set -- ${stat##*) } && set +f &&
+    echo "${20}" > "$job/start" && echo $$ > "$job/pid" && {
+    output=$({ sh "$job/script" 2>&1 > "$job/out" < /dev/null; printf "\n%s" "$?"; } | tee "$job/why"); code=${output##*[!0-9]}
+    rm -f "$job/room"; printf %s "${output%?"$code"}" > "$job/why"; echo "$code" > "$job/code"; mv "$job/code" "$job/done"; }' sh "$job" </dev/null >/dev/null 2>&1 &
   until [ -s "$job/pid" ]; do
     kill -0 "$!" 2>/dev/null || [ -s "$job/pid" ] || { echo "the step could not be started" >&2; rm -rf -- "$job"; exit 1; }
     sleep 0.05

@@ -182,6 +182,27 @@ def test_a_step_of_before_a_reboot_is_run_again(host: LocalSession, home: Path) 
     assert follow(host, sh("echo again")).text == "again\n"
 
 
+def test_another_process_with_its_number_is_not_the_job(host: LocalSession, home: Path) -> None:
+    """The job ended, and its number was given away: the start time shows that, or the arguments for a job of 0.1.0."""
+    job = home / "job" / "slow-work"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    for start in ("1\n", None):
+        job.mkdir(parents=True)
+        (job / "pid").write_text(f"{os.getpid()}\n")
+        (job / "boot").write_text(boot)
+        (job / "out").write_text("half\n")
+        if start:
+            (job / "start").write_text(start)
+        assert follow(host, sh("echo again")).text == "again\n"
+
+
+def test_a_running_job_of_version_0_1_0_is_resumed(host: LocalSession, home: Path, interrupted: Job) -> None:
+    """It has no start time; its process has its folder as an argument."""
+    (interrupted.folder / "start").unlink()
+    go(home)
+    assert follow(host, sh("echo never")).text.endswith("one\ntwo\n")
+
+
 @one_shell
 def test_a_step_that_was_killed_is_a_failure(host: LocalSession, interrupted: Job, shell: tuple[str, ...]) -> None:
     """Killed while it is followed: reported, with code 143."""
