@@ -58,7 +58,7 @@ def another_reconfigure(harness: Harness) -> Iterator[None]:
 
 def waits(harness: Harness) -> bool:
     """Whether our reconfigure has started and waits."""
-    return succeeds(harness, "gitlab", f"grep -q 'will wait for it to finish' {JOB}/out")
+    return succeeds(harness, "gitlab", f"grep -q 'waiting until another reconfigure ends' {JOB}/out")
 
 
 def is_done(harness: Harness) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_
 
 JOB = "/var/lib/provision/job/reconfigure"
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
+WAITS = "waiting until another reconfigure ends"
 RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
 EDIT = f"""
 mkdir -p $(dirname {BACKUP}) && cp -p {RB} {BACKUP}
@@ -76,12 +78,12 @@ def test_it_is_waited_for(harness: Harness) -> None:
     before = reconfigures(harness)
     with another(harness) as end, ThreadPoolExecutor(1) as pool:
         run = pool.submit(harness.run, "server", "-v", changes=zone("Waited"))
-        wait_for(lambda: succeeds(harness, "gitlab", f"grep -q 'will wait for it' {JOB}/out"), "ours waits", 60)
+        wait_for(lambda: succeeds(harness, "gitlab", f"grep -q '{WAITS}' {JOB}/out"), "ours waits", 60)
         end()
         done = run.result()
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert "is running, will wait for it to finish" in output
+    assert WAITS in output
     assert reconfigures(harness) == before + 1
     unchanged(harness, "server", changes=zone("Waited"))
 
@@ -95,11 +97,10 @@ def test_one_that_does_not_end(harness: Harness) -> None:
             harness, reconfigure(Url.parse("https://gitlab.lab.test:5555"), "https://gitlab.lab.test/jwt/auth", limit=2)
         )
     assert done.returncode == 1
-    assert "will wait for it" in done.stdout
-    assert done.stderr.splitlines() == [
-        "another reconfigure is running, and did not end within 2 s",
-        f"rolled back to the previous {RB}; the next run reconfigures GitLab with it",
-    ]
+    assert WAITS in done.stdout
+    cause, outcome = done.stderr.splitlines()
+    assert re.fullmatch(r"another reconfigure is running, and did not end within 2 s: process \d+ \(flock\)", cause)
+    assert outcome == f"rolled back to the previous {RB}; the next run reconfigures GitLab with it"
     assert (fact(harness, "gitlab", f"cat {RB}"), reconfigures(harness)) == (old, before)
     assert pending(harness, "gitlab") == ["reconfigure"]
     assert applied(harness, "server", changes=zone("Waited")).changes() == ["reconfigure GitLab"]

@@ -276,16 +276,24 @@ def test_switched_to_be_slow(server):
 
 
 def test_a_second_run_waits_for_the_lock(server):
-    """It prints that another run holds the lock, and continues when that has ended."""
+    """Its log has that another run holds the lock; it continues when that has ended. show-config waits as well."""
     holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
     holder.start()
     while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
         time.sleep(0.05)
     started = time.monotonic()
-    printed = server.reconfigure()
-    holder.join()
-    assert "is running, will wait for it to finish and then run." in printed
+    server.run("gitlab-ctl show-config")
     assert time.monotonic() - started > 1
+    holder.join()
+    holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
+    holder.start()
+    while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
+        time.sleep(0.05)
+    words = "is running, will wait for it to finish and then run."
+    assert words not in server.reconfigure()
+    holder.join()
+    newest = sorted((server.root / "var/log/gitlab/reconfigure").glob("*.log"))[-1]
+    assert words in newest.read_text()
 
 
 def test_status_sums_up_what_is_down(server):

@@ -6,11 +6,12 @@
 #   RB, COPY     gitlab.rb and its rollback copy. COPY.begun: a reconfigure with RB has begun
 #   PENDING      the list of pending handlers
 #   CONFIG       the registry's own configuration
-#   LIMIT        seconds for a reconfigure, waiting for another program's included
+#   LIMIT        seconds for show-config and for a reconfigure, waiting for another program's included
 #   UP, STORAGE  seconds until all must be up; seconds for the check of the registry's storage
 # Prints GitLab's output. On failure the cause and the outcome are on standard error.
 . ./lib/files.sh
 . ./lib/pending.sh
+. ./lib/process.sh
 . ./lib/rollback.sh
 . ./lib/registry_storage.sh
 url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 storage_seconds=$9
@@ -26,14 +27,46 @@ log=/run/provision-reconfigure
 (umask 077; : > "$log") || exit 1
 trap 'rm -f -- "$log"' EXIT
 now() { date +%s; }
-reconfigure() {
-  timeout -k 60 "$limit" gitlab-ctl reconfigure > "$log" 2>&1 &
-  tail -n +1 -s 0.2 -f --pid=$! -- "$log" 2>/dev/null
-  wait $!
+# lock_holder: prints the process that holds the lock of a reconfigure, with its name; nothing when none does.
+# Chef prints that it waits into its log only. It locks a file with flock(2), and /proc/locks shows that. The inode alone
+# does not identify the file. Sources: chef/run_lock.rb; proc(5); gitlab.rb's file_cache_path.
+lock_holder() {
+  for lock in /opt/gitlab/embedded/cookbooks/cache/*-running.pid; do
+    inode=$(stat -c %i -- "$lock" 2>/dev/null) || continue
+    awk -v at=":$inode\$" '$2 == "FLOCK" && $6 ~ at { print $5 }' /proc/locks | while read -r pid; do
+      [ ! -d "/proc/$pid/fd" ] || [ -n "$(find -L "/proc/$pid/fd" -samefile "$lock" 2>/dev/null)" ] || continue
+      name=$(cat "/proc/$pid/comm" 2>/dev/null)  # one that has ended may have left the lock to another process
+      printf 'process %s%s\n' "$pid" "${name:+ ($name)}"
+      break
+    done
+  done | head -n 1
 }
-# Whether this reconfigure only waited for another one.
-only_waited() {
-  grep -q 'is running, will wait for it' "$log" && ! grep -qE '^(Converging|Recipe:|Starting .*Client)' "$log"
+# another_holds: whether a process that gitlab_ctl did not start holds the lock; "$holder" describes it.
+another_holds() {
+  holder=$(lock_holder)
+  [ -n "$holder" ] || return 1
+  pid=${holder#process }
+  [ -z "$group" ] || [ "$(group_of "${pid%% *}")" != "$group" ]
+}
+# gitlab_ctl COMMAND: starts it. Both commands that are used here take the lock, and wait for it without end.
+# timeout(1) makes the process group "$group".
+gitlab_ctl() {
+  group=
+  ! another_holds || echo "waiting until another reconfigure ends, at most $limit s: $holder runs it"
+  timeout -k 60 "$limit" gitlab-ctl "$1" > "$log" 2>&1 &
+  group=$!
+}
+reconfigure() {
+  gitlab_ctl reconfigure
+  tail -n +1 -s 0.2 -f --pid="$group" -- "$log" 2>/dev/null
+  wait "$group"
+}
+# too_late CODE COMMAND: whether the command ran into the limit; "$cause" and "$other" describe it then.
+too_late() {
+  case $1 in 124 | 137) ;; *) return 1 ;; esac
+  cause="gitlab-ctl $2 did not end within $limit s"
+  another_holds || return 0
+  other=yes cause="another reconfigure is running, and did not end within $limit s: $holder"
 }
 # The services that are down now and were not before.
 services_down() {
@@ -108,8 +141,11 @@ nginx_logged=$(log_size nginx) registry_logged=$(log_size registry)
 # Services that were down before are no fault of this reconfigure.
 [ "$begun" = yes ] || down_before=$(services_down | sed 's/^down: //; s/:.*//' | tr '\n' ' ')
 attempt() {
-  if ! gitlab-ctl show-config > "$log" 2>&1; then
-    cause="GitLab cannot read $rb: $(tail -n 4 "$log")"
+  gitlab_ctl show-config
+  wait "$group"
+  code=$?
+  if [ "$code" != 0 ]; then
+    too_late "$code" show-config || cause="GitLab cannot read $rb: $(tail -n 4 "$log")"
     return 1
   fi
   if [ -e "$copy" ] && ! cause=$(touch -- "$copy.begun" 2>&1); then return 1; fi
@@ -121,15 +157,11 @@ attempt() {
     check_health
     return
   fi
-  cause=$(reconfigure_error)
-  case $code in 124 | 137) late=yes ;; *) late=no ;; esac
-  if [ "$late" = yes ] && only_waited; then
-    begun=$begun_before other=yes
-    cause="another reconfigure is running, and did not end within $limit s"
-  elif [ "$late" = yes ]; then
-    cause="gitlab-ctl reconfigure did not end within $limit s"
-  elif [ -z "$cause" ]; then
-    cause="gitlab-ctl reconfigure failed with code $code: $(tail -n 5 "$log")"
+  if too_late "$code" reconfigure; then
+    [ "$other" = no ] || begun=$begun_before
+  else
+    cause=$(reconfigure_error)
+    [ -n "$cause" ] || cause="gitlab-ctl reconfigure failed with code $code: $(tail -n 5 "$log")"
   fi
   return 1
 }

@@ -206,9 +206,9 @@ def reconfigure(registry: Url | None = None, realm: str = "", *, limit: int = _L
     """Reconfigures GitLab, and rolls gitlab.rb back when GitLab does not come up.
 
     registry, realm  what must answer afterwards, and where it must send clients for tokens; None without a registry
-    limit            seconds for one `gitlab-ctl reconfigure`, waiting for another one included
+    limit            seconds for one `gitlab-ctl show-config` or `reconfigure`, waiting for another one included
     """
     files = (GITLAB_RB, ROLLBACK, PENDING, _REGISTRY_CONFIG)
     run = script("reconfigure_gitlab", str(registry or ""), realm, *files, limit, _UP_SECONDS, _STORAGE_SECONDS)
-    deadline = 2.0 * limit + 300
+    deadline = 3.0 * limit + 300  # show-config, the reconfigure, and the one of the rollback
     return Handler("reconfigure", "reconfigure GitLab", run, deadline, detached=True, rolls_back=True)

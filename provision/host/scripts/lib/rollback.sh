@@ -13,13 +13,12 @@ keep_copy() {
 # has_copy COPY
 has_copy() { [ -e "$1" ] || [ -e "$1.none" ]; }
 
-# restore_copy PATH COPY: restores PATH from the copy, with its owner and mode. When that fails, PATH is unchanged.
+# restore_copy PATH COPY: restores PATH from the copy, with its owner, mode and time. When that fails, PATH is unchanged.
 # It needs lib/files.sh.
-restore_copy() {
-  if [ ! -e "$2" ]; then rm -f -- "$1"; return; fi
-  # shellcheck disable=SC2094 # the copy is only read
-  replace_file "$1" "$(stat -c %a -- "$2")" "$(stat -c %u:%g -- "$2")" '' no '' '' < "$2"
-}
+restore_copy() (
+  if [ ! -e "$2" ]; then rm -f -- "$1"; exit; fi
+  enter "$1" && make_private provision && cp -p -- "$2" new && sync -- new && mv -fT -- new "../$name" && sync -- ..
+)
 
 # drop_copy COPY: the copy is no longer needed.
 drop_copy() {

@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +31,8 @@ from tests.support.local import Local, one_shell
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"
 CHEF = "echo >&2; echo 'There was an error running gitlab-ctl reconfigure:' >&2; echo >&2; echo 'no such database' >&2; exit 1"
-WAITS = "echo 'Cinc Client 77 is running, will wait for it to finish and then run.'; exec sleep 30"
+LOCK = "opt/embedded/cookbooks/cache/cinc-client-running.pid"
+WAITS = f"exec flock $top/{LOCK} true"  # as the real one: without a word, and without a limit
 S3 = 'storage: {"s3":{"bucket":"b","regionendpoint":"http://127.0.0.1:9"}}\n'
 
 
@@ -51,6 +54,7 @@ class Gitlab:
         """Runs the script to its end."""
         folder = self.folder
         names = {"/etc/gitlab": "etc", "/var/lib/provision": "home", "/var/opt/gitlab": "var", "/run": "run"}
+        names["/opt/gitlab"] = "opt"
         session = self.local(
             {old: folder / new for old, new in names.items()} | {"/var/log/gitlab": folder / "log"},
             {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
@@ -201,24 +205,73 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
     assert not gitlab.copy.parent.exists()
 
 
-@one_shell
-def test_another_one_is_waited_for(gitlab: Gitlab) -> None:
-    """Its output is shown, and then ours begins."""
-    gitlab.program("reconfigure", WAITS.replace("exec sleep 30", "sleep 0.3; echo 'Starting Cinc Client'; echo done"))
-    done = gitlab.run()
-    assert (done.code, done.text.splitlines()[-1], "will wait for it" in done.text) == (0, "done", True)
+@contextmanager
+def another(gitlab: Gitlab, seconds: float = 60) -> Iterator[int]:
+    """Somebody else's reconfigure, which holds the lock: its process."""
+    lock = gitlab.folder / LOCK
+    lock.parent.mkdir(parents=True)
+    script = (
+        "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
+        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", script, str(lock), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid
+        process.kill()
+
+
+@pytest.mark.parametrize("command", ["show-config", "reconfigure"])
+def test_another_one_is_waited_for(gitlab: Gitlab, command: str) -> None:
+    """Who runs it is printed, and then ours begins."""
+    gitlab.program(command, WAITS.replace("exec", "") + "; echo done")
+    with another(gitlab, 0.5) as process:
+        done = gitlab.run()
+    assert done.code == 0, done.errors
+    waiting = f"waiting until another reconfigure ends, at most 20 s: process {process} (python) runs it"
+    assert waiting in done.text.splitlines()
     assert gitlab.in_force == [NEW]
 
 
-@one_shell
-def test_another_one_that_does_not_end(gitlab: Gitlab) -> None:
+@pytest.mark.parametrize("command", ["show-config", "reconfigure"])
+def test_another_one_that_does_not_end(gitlab: Gitlab, command: str) -> None:
     """The file is restored, nothing is reconfigured again; the other one may have read either file, so the handler stays pending."""
-    gitlab.program("reconfigure", WAITS)
-    done = gitlab.run(limit=1)
+    gitlab.program(command, WAITS)
+    with another(gitlab) as process:
+        done = gitlab.run(limit=1)
     assert done.code == 1
-    assert "another reconfigure is running, and did not end within 1 s" in done.errors
+    text = f"another reconfigure is running, and did not end within 1 s: process {process} (python)"
+    assert done.errors.splitlines()[0] == text
     assert done.errors.endswith("; the next run reconfigures GitLab with it\n")
-    assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([NEW], OLD, ["reconfigure", "reload"])
+    assert gitlab.in_force == ([NEW] if command == "reconfigure" else [])
+    assert (gitlab.now, gitlab.pending) == (OLD, ["reconfigure", "reload"])
+
+
+@one_shell
+def test_our_own_that_holds_the_lock_is_not_another_one(gitlab: Gitlab) -> None:
+    """It did not end in time, and its process still has the lock: what it began is rolled back."""
+    (gitlab.folder / LOCK).parent.mkdir(parents=True)
+    stays = f"flock $top/{LOCK} sh -c 'trap \"\" TERM; sleep 4' & wait"
+    gitlab.program("reconfigure", once(stays))
+    done = gitlab.run(limit=1)
+    assert done.errors.splitlines() == [
+        "gitlab-ctl reconfigure did not end within 1 s",
+        f"rolled back to the previous {gitlab.folder}/etc/gitlab.rb",
+    ]
+    assert gitlab.in_force == [NEW, OLD]
+
+
+@one_shell
+def test_a_show_config_that_does_not_end(gitlab: Gitlab) -> None:
+    """Nobody holds the lock: nothing was reconfigured."""
+    gitlab.program("show-config", "exec sleep 30")
+    done = gitlab.run(limit=1)
+    assert done.errors.splitlines() == [
+        "gitlab-ctl show-config did not end within 1 s",
+        f"rolled back to the previous {gitlab.folder}/etc/gitlab.rb; nothing was reconfigured",
+    ]
+    assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([], OLD, ["reload"])
 
 
 @one_shell

@@ -42,6 +42,10 @@ class Output:
     def line(self, text: str) -> None:
         """Prints a line on standard output and in the log."""
         print(text, flush=True)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Writes a line into the log only."""
         self._log.write(f"{text}\n")
         self._log.flush()
 

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,8 +26,8 @@ class ReconfigureError(Exception):
 
 
 @contextmanager
-def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Holds the lock. Waits without a limit for another run, and prints that once."""
+def one_at_a_time(lock: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock. Waits without a limit for another run, and writes that into the log only, as the real one does."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         try:
@@ -35,7 +35,7 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another"
-            print(f"Cinc Client {holder} is running, will wait for it to finish and then run.", flush=True)
+            log(f"Cinc Client {holder} is running, will wait for it to finish and then run.")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -45,7 +45,7 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
 
 def reconfigure(paths: Paths) -> int:
     """Runs it; exit code 0, or 1 after printing the reason."""
-    with one_at_a_time(paths.lock), Output(paths.reconfigure_logs) as out:
+    with Output(paths.reconfigure_logs) as out, one_at_a_time(paths.lock, out.log):
         out.line(START.rstrip("\n"))
         linger(paths.switches)
         try:
@@ -130,7 +130,15 @@ def _compile_error(out: Output, path: Path, error: EvaluationError) -> None:
 
 
 def show_config(paths: Paths) -> int:
-    """`gitlab-ctl show-config`: evaluates and derives, changes nothing. It does not check for removed settings."""
+    """`gitlab-ctl show-config`: evaluates and derives, changes nothing. It does not check for removed settings.
+
+    It is a run of the engine as well: it takes the lock, and waits for it without a limit.
+    """
+    with one_at_a_time(paths.lock, lambda _: None):
+        return _show_config(paths)
+
+
+def _show_config(paths: Paths) -> int:
     print(START, end="", flush=True)
     try:
         settings = evaluate(paths.gitlab_rb)
