@@ -2,7 +2,8 @@
 
     ProvisionError
     ├── UsageError            exit 2   the command line: unknown name, no host matched; no host was contacted
-    │   └── InventoryError    exit 2   the inventory: file, line, key, what is expected
+    │   ├── InventoryError    exit 2   the inventory: file, line, key, what is expected
+    │   └── PlaybookError     exit 2   a playbook file of the user's own: file, line, task, error
     ├── Unreachable           exit 4   no session on the host: refused, timed out, unknown, access denied
     │   ├── HostKeyError               the host's key is unknown, pinned to another one, or has changed
     │   ├── LoginRefused               the host answered and refused the user, key or password
@@ -28,6 +29,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
+MOST_SHOWN = 50  # mistakes in one message
+
 
 class ProvisionError(Exception):
     """The base class: `text` is what failed and where, `hint` is what to do next."""
@@ -47,6 +50,14 @@ class UsageError(ProvisionError):
 
 class InventoryError(UsageError):
     """The inventory cannot be used; `text` names the file, line and key."""
+
+
+class PlaybookError(UsageError):
+    """A playbook file has a mistake; `text` names file, line, task and error, `details` is the traceback."""
+
+    def __init__(self, text: str, *, hint: str = "", details: str = "") -> None:
+        super().__init__(text, hint=hint)
+        self.details = details
 
 
 class Unreachable(ProvisionError):
@@ -164,6 +175,19 @@ def _place(error: BaseException) -> str:
     return f"{shown}, line {last.lineno}"
 
 
+def together(errors: Iterable[UsageError]) -> UsageError:
+    """All mistakes of a run as one error; equal ones once. The class is that of the first."""
+    found = list({str(one): one for one in errors}.values())
+    first = found[0]
+    if len(found) == 1:
+        return first
+    details = "\n".join(one.details for one in found if isinstance(one, PlaybookError))
+    lines = [f"{len(found)} mistakes:", *(str(one) for one in found[:MOST_SHOWN])]
+    lines += [f"… and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+    text = "\n".join(lines)
+    return PlaybookError(text, details=details) if details else type(first)(text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The word of `known` that is most similar to `word`; None when none is similar."""
     import difflib  # only for errors
@@ -171,6 +195,30 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     words = {one.lower(): one for one in known}
     found = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
     return words[found[0]] if found else None
+
+
+def misspelt(word: str, known: Iterable[str]) -> str | None:
+    """The word of `known` that `word` is a misspelling of: one wrong, missing, extra or swapped letter in four.
+
+    Stricter than `nearest`, for what the user may run next: "run" is not a misspelling of "prune".
+    """
+    distances = {one: _distance(word.lower(), one.lower()) for one in known}
+    best = min(distances, key=lambda one: distances[one], default=None)
+    return best if best is not None and distances[best] <= max(1, min(len(word), len(best)) // 4) else None
+
+
+def _distance(a: str, b: str) -> int:
+    """The number of letters to insert, remove, replace, or swap with the next one, to get from one word to the other."""
+    before, above = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, one in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(above[j] + 1, row[-1] + 1, above[j - 1] + (one != other))
+            if i > 1 and j > 1 and one == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, above = above, row
+    return above[-1]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ _VERBS: Final = {
     "explain": "provision.cli.inventory",
     "init": "provision.cli.inventory",
     "logs": "provision.cli.logs",
+    "help": "provision.cli.help",
 }  # verb: the module with a command of this name, or of this name and `_`
 
 _OUTPUT_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that hung up
@@ -47,6 +49,7 @@ def inventory_option(*, required: bool) -> Decorator:
     )
 
 
+verbose_option: Decorator = click.option("-v", "--verbose", count=True, help="Print tracebacks of broken playbooks.")
 set_option: Decorator = click.option(
     "-e", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; VALUE is TOML or a word."
 )
@@ -88,12 +91,20 @@ class Verbs(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """The context of the named verb, or of `run` if the first argument is not a verb."""
-        if args and not args[0].startswith("-") and self.get_command(click.Context(self), args[0]) is not None:
-            return super().make_context(info_name, args, parent, **extra)
+        """The context of the named verb, or of `run` if the first argument that is no option is not a verb."""
         from provision.cli.run import run
 
+        place = _first_name(args, run)
+        if place is not None and self.get_command(click.Context(self), args[place]) is not None:
+            return super().make_context(info_name, self._verb_first(args, place), parent, **extra)
         return run.make_context(info_name, args, parent, **extra)
+
+    def _verb_first(self, args: list[str], place: int) -> list[str]:
+        """`-i FILE list` becomes `list -i FILE`, and `-i FILE lab up` becomes `lab up -i FILE`."""
+        before, verb, after = args[:place], args[place], args[place + 1 :]
+        inner = isinstance(self.get_command(click.Context(self), verb), click.Group) and before
+        names = 1 if inner and after and not after[0].startswith("-") else 0
+        return [verb, *after[:names], *before, *after[names:]]
 
     def describe(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the verbs and their help, for the end of `provision --help`."""
@@ -104,6 +115,28 @@ class Verbs(click.Group):
             rows.append((name, command.get_short_help_str(100) if command else f"See provision {name} --help."))
         with formatter.section("Other commands"):
             formatter.write_dl(rows)
+
+
+def _first_name(args: Sequence[str], command: click.Command) -> int | None:
+    """The place of the first argument that is neither an option of the command nor an option's value."""
+    with_value = {
+        name
+        for one in command.params
+        if isinstance(one, click.Option) and not one.is_flag and not one.count
+        for name in one.opts
+    }
+    place = 0
+    while place < len(args):
+        word = args[place]
+        if not word.startswith("-") or word == "-":
+            return place
+        if word.startswith("--"):
+            takes_next = word in with_value
+        else:  # `-Cl web1`: the value of the first option that has one is the rest of the word, or the next word
+            letter = next((at for at in range(1, len(word)) if f"-{word[at]}" in with_value), None)
+            takes_next = letter == len(word) - 1
+        place += 2 if takes_next else 1
+    return None
 
 
 commands = Verbs("provision", context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code_of(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code. Errors are printed to stderr, secrets masked."""
-    from provision.errors import ProvisionError, UsageError
+    from provision.errors import PlaybookError, ProvisionError, UsageError
     from provision.secret import mask
 
     try:
@@ -130,11 +163,15 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        _suggest_carefully(error)
         with suppress(OSError):
             error.show()
         return 2
     except UsageError as error:
-        print_error(f"error: {mask(str(error))}")
+        if isinstance(error, PlaybookError) and is_verbose(arguments):
+            print_error(mask(error.details))
+        more = " (-v prints the traceback)" if getattr(error, "details", "") and not is_verbose(arguments) else ""
+        print_error(f"error: {mask(str(error))}{more}")
         return 2
     except ProvisionError as error:
         print_error(f"error: {mask(str(error))}")
@@ -161,6 +198,45 @@ def print_error(text: str) -> None:
     """Prints a line on stderr. If that cannot be written (a full disk, a closed terminal), the exit code must suffice."""
     with suppress(OSError):
         click.echo(text, err=True)
+
+
+def is_verbose(arguments: Sequence[str]) -> bool:
+    """Whether the arguments have -v: it is also read where the command line cannot be parsed."""
+    return any(re.fullmatch(r"--verbose|-[CDKv]*v[CDKv]*", one) for one in arguments)
+
+
+# What users of similar tools type, and what it is called here.
+_ELSEWHERE: Final = {
+    "--tags": "name the tasks instead: provision docker runner -i …",
+    "-t": "name the tasks instead: provision docker runner -i …",
+    "--skip-tags": "name the tasks that should run: provision docker runner -i …",
+    "--dry-run": "--check plans and changes nothing",
+    "--extra-vars": "--set KEY=VALUE overrides a setting",
+    "--hosts": "--limit selects hosts",
+    "--become": "sudo is used by default; see [ssh] become in the inventory",
+    "-b": "sudo is used by default; see [ssh] become in the inventory",
+    "--user": "--set ssh.user=NAME",
+    "-u": "--set ssh.user=NAME",
+    "--private-key": "--set ssh.identity_file=PATH",
+    "--list-hosts": "provision inventory -i … prints hosts, groups and settings",
+    "--list-tasks": "provision list prints playbooks and tasks",
+    "--syntax-check": "provision inventory -i … checks the inventory",
+}
+_NEVER_SUGGESTED: Final = frozenset({"down"})  # `lab down` removes hosts
+
+
+def _suggest_carefully(error: click.ClickException) -> None:
+    """Keeps only suggestions that are certainly meant: click suggests --stats for --tags, too."""
+    from provision.errors import misspelt
+
+    if not isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand):
+        return
+    word = error.option_name if isinstance(error, click.NoSuchOption) else error.command_name
+    meant = misspelt(word, set(error.possibilities or ()) - _NEVER_SUGGESTED)
+    hint = _ELSEWHERE.get(word)
+    error.possibilities = [meant] if meant and not hint else None  # type: ignore[misc]  # click declares it final
+    if hint:
+        error.message = f"{error.message.rstrip('.')}: {hint}"  # type: ignore[misc]
 
 
 def _reopen_closed_streams() -> None:

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import click
 
-from provision.cli import inventory_option, set_option
+from provision.cli import inventory_option, set_option, verbose_option
+from provision.cli.catalogue import catalogue_of, report_unused
 
 
 @click.command("list")
 @inventory_option(required=False)
-def list_(inventory: tuple[Path, ...]) -> None:
+@verbose_option
+def list_(inventory: tuple[Path, ...], verbose: int) -> None:
     """Print the playbooks, tasks and tables, the shipped ones and yours."""
-    from provision.engine.catalogue import Catalogue
     from provision.inventory.explain import table_list
 
-    catalogue = Catalogue.beside(inventory)
+    catalogue = catalogue_of(inventory)
+    report_unused(catalogue, verbose=bool(verbose))
     width = max(len(name) for name in [*catalogue.playbooks, *catalogue.tasks]) + 2
     click.echo("playbooks")
     for name, book in sorted(catalogue.playbooks.items()):
@@ -34,40 +36,44 @@ def list_(inventory: tuple[Path, ...]) -> None:
 @inventory_option(required=True)
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def inventory(inventory: tuple[Path, ...], settings: tuple[str, ...], as_json: bool) -> None:
+@verbose_option
+def inventory(inventory: tuple[Path, ...], settings: tuple[str, ...], as_json: bool, verbose: int) -> None:
     """Print the resolved hosts, groups and settings. Secrets are masked and not fetched."""
-    from provision.engine.catalogue import load_inventory
-
-    loaded = load_inventory(inventory, settings)
+    catalogue = catalogue_of(inventory)
+    loaded = catalogue.load(inventory, settings)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
+    report_unused(catalogue, verbose=bool(verbose), warnings=False)
     click.echo(json.dumps(loaded.as_dict(), indent=2, ensure_ascii=False) if as_json else loaded.as_text())
 
 
 @click.command("schema")
 @inventory_option(required=False)
-def schema(inventory: tuple[Path, ...]) -> None:
+@verbose_option
+def schema(inventory: tuple[Path, ...], verbose: int) -> None:
     """Print the inventory's JSON Schema, for editors."""
-    from provision.engine.catalogue import Catalogue
     from provision.inventory import schema as schema_of
 
-    click.echo(json.dumps(schema_of(Catalogue.beside(inventory).tables), indent=2, ensure_ascii=False))
+    catalogue = catalogue_of(inventory)
+    report_unused(catalogue, verbose=bool(verbose))
+    click.echo(json.dumps(schema_of(catalogue.tables), indent=2, ensure_ascii=False))
 
 
 @click.command("explain")
 @click.argument("name", required=False)
 @inventory_option(required=False)
-def explain(name: str | None, inventory: tuple[Path, ...]) -> None:
+@verbose_option
+def explain(name: str | None, inventory: tuple[Path, ...], verbose: int = 0) -> None:
     """Print the documentation of a task or a table, or list them.
 
     NAME is a task, a table such as docker, or a table in one, such as registry.certificate.
     """
-    from provision.engine.catalogue import Catalogue
-    from provision.errors import UsageError, did_you_mean
+    from provision.errors import UsageError, misspelt
     from provision.inventory.explain import explain_table, find_table, table_list
     from provision.inventory.tables.base import options_of
 
-    catalogue = Catalogue.beside(inventory)
+    catalogue = catalogue_of(inventory)
+    report_unused(catalogue, verbose=bool(verbose))
     tables = catalogue.tables
     if name is None:
         click.echo("tasks")
@@ -77,8 +83,9 @@ def explain(name: str | None, inventory: tuple[Path, ...]) -> None:
         return
     task, table = catalogue.tasks.get(name), find_table(tables, name)
     if task is None and table is None:
-        near = did_you_mean(name, {*catalogue.tasks, *tables.names})
-        raise UsageError(f"no task or table has the name {name!r}{near}", hint="`provision explain` lists them")
+        near = misspelt(name, {*catalogue.tasks, *tables.names})  # explaining a task is harmless, whatever it does
+        hint = f'did you mean "{near}"?' if near else "`provision explain` lists them"
+        raise UsageError(f"no task or table has the name {name!r}", hint=hint)
     if task is not None:
         click.echo(f"task {task.name}, on {task.on}\n")
         click.echo("\n".join(f"  {line}".rstrip() for line in task.doc.splitlines()))

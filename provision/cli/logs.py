@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provision.cli import inventory_option, set_option
+from provision.cli import inventory_option, set_option, verbose_option
+from provision.cli.catalogue import catalogue_of, report_unused
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Inventory
@@ -22,9 +23,16 @@ _FOLLOW_TIMEOUT = 30 * 86400.0  # seconds, with --follow
 @set_option
 @click.option("-l", "--limit", metavar="PATTERN", help="Hosts and groups, as for a run.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines from each host.")
+@verbose_option
 @click.option("-f", "--follow", is_flag=True, help="Print new lines as they arrive, until Ctrl-C.")
 def logs(
-    app: str, inventory: tuple[Path, ...], settings: tuple[str, ...], limit: str | None, lines: int, follow: bool
+    app: str,
+    inventory: tuple[Path, ...],
+    settings: tuple[str, ...],
+    limit: str | None,
+    lines: int,
+    follow: bool,
+    verbose: int,
 ) -> int:
     """Print the logs of APP's containers.
 
@@ -32,14 +40,15 @@ def logs(
     escape sequences are removed.
     """
     from provision.engine.assemble import opener
-    from provision.engine.catalogue import load_inventory
     from provision.engine.each_host import EachHost
     from provision.errors import Unreachable
     from provision.host.scripts import script
     from provision.report.text import printable, safe_text
     from provision.shell import Result
 
-    hosts = _hosts_of(app, load_inventory(inventory, settings), limit)
+    catalogue = catalogue_of(inventory)
+    report_unused(catalogue, verbose=bool(verbose))
+    hosts = _hosts_of(app, catalogue.load(inventory, settings), limit)
 
     def print_line(host: str, line: str) -> None:
         prefix = f"{host}: " if len(hosts) > 1 else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +15,9 @@ from provision.cli import commands, inventory_option, print_error, set_option
 _EXIT_CODES = """\
 Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
 3 --fail-on-change found changes · 4 hosts unreachable · 130 interrupted"""
+
+
+DEFAULT_FORKS = 32
 
 
 class _Run(click.Command):
@@ -36,7 +41,7 @@ class _Run(click.Command):
 @click.option("-C", "--check", is_flag=True, help="Plan only: nothing is changed on any host.")
 @click.option("-D", "--diff", is_flag=True, help="Print each change's diff, secrets masked.")
 @click.option("--fail-on-change", is_flag=True, help="With --check: exit 3 when changes are pending.")
-@click.option("-f", "--forks", type=click.IntRange(1), default=32, show_default=True, help="Hosts at once.")
+@click.option("-f", "--forks", type=click.IntRange(1), default=DEFAULT_FORKS, show_default=True, help="Hosts at once.")
 @click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for the sudo password.")
 @set_option
 @click.option("--json", is_flag=True, help="Events as JSON lines on stdout.")
@@ -67,15 +72,32 @@ def run(
     """
     if fail_on_change and not check:
         raise click.UsageError("--fail-on-change needs --check")
+    from provision.cli.catalogue import catalogue_of, report_unused
     from provision.engine.assemble import Options, assemble
     from provision.report import listeners
+    from provision.secret import mask
 
     options = Options(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
-    chosen, warnings = assemble(options)
+    catalogue = catalogue_of(inventory)
+    chosen, warnings = assemble(options, catalogue)
     for warning in warnings:
-        print_error(f"warning: {warning}")
+        print_error(f"warning: {mask(warning)}")
+    report_unused(catalogue, verbose=bool(verbose), warnings=False)
+    flags = {"--check": check, "--diff": diff, "--fail-on-change": fail_on_change, "--stats": stats}
+    flags |= {"--ask-become-pass": ask_become_pass, "--json": json}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    given += ["--forks", str(forks)] if forks != DEFAULT_FORKS else []
+    given += ["--report", str(report)] if report is not None else []
+    given += [f"-{'v' * verbose}"] if verbose else []
     chosen.listeners = listeners(
-        json=json, diff=diff, verbose=verbose, stats=stats, report=report, stdout=sys.stdout, stderr=sys.stderr
+        json=json,
+        diff=diff,
+        verbose=verbose,
+        stats=stats,
+        report=report,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        command=_command(names, inventory, settings, given),
     )
     summary = chosen.execute()
     if summary.interrupted:
@@ -85,6 +107,23 @@ def run(
     if summary.unreachable:
         return 4
     return 3 if fail_on_change and summary.changed else 0
+
+
+def _command(names: Sequence[str], inventory: Sequence[Path], settings: Sequence[str], given: Sequence[str]) -> str:
+    """The command line of this run without --limit, for the hint after a failure; "" if it contains a secret."""
+    from provision.secret import is_secret_name, mask, mask_secret_values
+
+    for one in settings:
+        key, _, value = one.partition("=")
+        secret = any(is_secret_name(part.strip("\"' ")) for part in key.split(".")) and not value.lstrip().startswith(
+            "{"
+        )
+        if secret or mask(one) != one or mask_secret_values(one) != one:
+            return ""
+    words = ["provision", *names]
+    words += [word for one in inventory for word in ("-i", str(one))]
+    words += [word for one in settings for word in ("--set", one)]
+    return shlex.join([*words, *given])
 
 
 def _password() -> str:

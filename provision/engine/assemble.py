@@ -11,9 +11,12 @@ from typing import Protocol
 
 from provision.engine.catalogue import Catalogue
 from provision.engine.desired_state import HostPlay
+from provision.engine.own_files import trusted_folders
 from provision.engine.run import Run
-from provision.errors import UsageError
+from provision.errors import UsageError, nearest, together
 from provision.inventory import Host, Inventory
+from provision.inventory.secrets import missing_secrets
+from provision.inventory.tables.base import options_of
 from provision.inventory.tables.host import Ssh
 from provision.secret import Secret
 from provision.ssh.session import Session, Target
@@ -27,9 +30,17 @@ class Opener(Protocol):
     def __call__(self, name: str, /, *, lock: bool) -> Session: ...
 
 
-def opener(hosts: Iterable[Host], password: Secret | None = None) -> Opener:
-    """A function that opens sessions on these hosts. `password` is the sudo password of -K. Raises InventoryError."""
-    targets = {one.name: _target(one, password) for one in hosts}
+def opener(hosts: Iterable[Host], password: Secret | None = None, missing: list[UsageError] | None = None) -> Opener:
+    """A function that opens sessions on these hosts. `password` is the sudo password of -K.
+
+    Secrets that cannot be fetched are added to `missing`; without it they are raised as one InventoryError.
+    """
+    with missing_secrets() as found:
+        targets = {one.name: _target(one, password) for one in hosts}
+    if missing is not None:
+        missing += found
+    elif found:
+        raise together(found)
 
     def open_to(name: str, /, *, lock: bool) -> Session:
         from provision.ssh import connect
@@ -79,20 +90,22 @@ class Options:
     become_password: str | None = None
 
 
-def assemble(options: Options) -> tuple[Run, Sequence[str]]:
+def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run, Sequence[str]]:
     """The run, and warnings to print first. Raises UsageError and InventoryError; no host is contacted."""
-    catalogue = Catalogue.beside(options.inventories)
-    inventory = catalogue.load(options.inventories, options.settings)
-    use_templates_of(_template_folders(options.inventories))
+    catalogue = catalogue or Catalogue.beside(options.inventories)
     plays = catalogue.plays(options.names)
+    inventory = catalogue.load(options.inventories, options.settings)
+    templates, unused = trusted_folders(_template_folders(options.inventories))
+    use_templates_of(templates)
     selected = inventory.select(options.limit)
     steps = [step for one in plays for step in _steps(one, selected)]
     with_tasks = {name for one in steps for name in one.tasks}
     if not with_tasks:
-        raise _nothing_to_do(options.names, plays, selected)
+        raise _nothing_to_do(options.names, plays, selected, inventory)
     hosts = [one for one in selected if one.name in with_tasks]
     password = Secret(options.become_password) if options.become_password is not None else None
-    open_to = opener(hosts, password)
+    missing: list[UsageError] = []
+    open_to = opener(hosts, password, missing)
     run = Run(
         options.names,
         hosts,
@@ -102,8 +115,10 @@ def assemble(options: Options) -> tuple[Run, Sequence[str]]:
         check=options.check,
         forks=options.forks,
         login=lambda host: open_to(host.name, lock=False),
+        mistakes=missing,
     )
-    return run, [*inventory.warnings, *_unmatched(plays, inventory)]
+    warnings = [*inventory.warnings, *(one.warning for one in unused)]
+    return run, [*warnings, *_unmatched(plays, inventory)]
 
 
 def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
@@ -119,26 +134,45 @@ def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:
     return [host for host in hosts if one.on == "all" or one.on in host.groups or one.on == host.name]
 
 
-def _nothing_to_do(names: Sequence[str], plays: Sequence[Play], hosts: Sequence[Host]) -> UsageError:
-    if any(_matching(one, hosts) for one in plays):
+def _nothing_to_do(
+    names: Sequence[str], plays: Sequence[Play], hosts: Sequence[Host], inventory: Inventory
+) -> UsageError:
+    what, matched = " ".join(names), any(_matching(one, hosts) for one in plays)
+    if missing := _unmatched(plays, inventory):
+        exists = ", ".join(inventory.groups) or "none"
+        wanted = _wanted(plays, inventory)[0]
         return UsageError(
-            f"nothing to do for {' '.join(names)}: no settings for these tasks on the selected hosts",
-            hint=f"`provision explain {names[0]}` names the tables that it reads; also check --limit",
+            "\n".join([f"nothing to do for {what}" if matched else f"no host to run {what} on", *missing]),
+            hint=f'the groups of the inventory are: {exists}; write groups = ["{wanted}"] in [hosts.NAME]',
+        )
+    if matched:
+        tables = dict.fromkeys(
+            options_of(table).brackets for one in plays for task in one.tasks for table in task.tables
+        )
+        return UsageError(
+            f"nothing to do for {what}: no settings for these tasks on the selected hosts",
+            hint=f"the tasks read {', '.join(tables)}: see `provision explain`; also check --limit",
         )
     groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
-    return UsageError(
-        f"no host to run {' '.join(names)} on: none of the selected hosts is in {groups}",
-        hint="check the groups in the inventory (provision inventory -i …), and --limit",
-    )
+    return UsageError(f"no host to run {what} on: none of the selected hosts is in {groups}", hint="check --limit")
+
+
+def _wanted(plays: Sequence[Play], inventory: Inventory) -> list[str]:
+    """The groups that the plays name and that no host is in."""
+    known = {"all", *inventory.groups, *(host.name for host in inventory.hosts)}
+    return [group for group in dict.fromkeys(one.on for one in plays) if group not in known]
 
 
 def _unmatched(plays: Sequence[Play], inventory: Inventory) -> list[str]:
-    known = {"all", *inventory.groups, *(host.name for host in inventory.hosts)}
-    return [
-        f"no host of the inventory is in group {group!r}: its tasks are not run"
-        for group in dict.fromkeys(one.on for one in plays)
-        if group not in known
-    ]
+    """One line for each group that plays name and no host is in, with a group of a similar name."""
+    used = {one.on for one in plays}
+    lines = []
+    for group in _wanted(plays, inventory):
+        tasks = ", ".join(dict.fromkeys(task.name for one in plays if one.on == group for task in one.tasks))
+        near = nearest(group, [one for one in inventory.groups if one not in used])
+        typo = f"; there is a group {near!r}: did you mean {group!r}?" if near else ""
+        lines.append(f"no host of the inventory is in group {group!r}: its tasks are not run ({tasks}){typo}")
+    return lines
 
 
 def _template_folders(inventories: Sequence[Path]) -> list[Path]:

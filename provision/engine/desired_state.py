@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from provision.errors import UsageError
+from provision.errors import UsageError, together
 from provision.inventory import Host
+from provision.inventory.secrets import missing_count, missing_secrets
 from provision.resources.base import Resource
 from provision.tasks.base import Task
 
@@ -54,11 +55,13 @@ class HostDesiredState:
         """Calls the task function unless it was called before. Raises UsageError for bad settings, conflicting claims."""
         if task in self.tasks:
             return ()
-        owned = tuple(Owned(task.name, one) for one in _merged(task.resources(host)))
+        resources = task.resources(host)
+        with task.errors_of():
+            owned = tuple(Owned(task.name, one) for one in _merged(resources, f"{host.name}: task {task.name}"))
+            claims = [item for one in owned for item in one.resource.claims().items()]
         self.tasks[task] = owned
-        for one in owned:
-            for key, value in one.resource.claims().items():
-                self._claim(host.name, key, task.name, value)
+        for key, value in claims:
+            self._claim(host.name, key, task.name, value)
         return owned
 
     def claimed(self, owner: str) -> frozenset[str]:
@@ -80,31 +83,58 @@ class HostDesiredState:
         owners[owner] = value
 
 
-def _merged(resources: Iterable[Resource]) -> list[Resource]:
+def _merged(resources: Iterable[Resource], whose: str) -> list[Resource]:
     """Merges resources with the same class and record key: otherwise they would overwrite each other's record."""
     merged: dict[object, Resource] = {}
     for one in resources:
         key = (type(one), one.record_key) if one.record_key else object()
-        merged[key] = merged[key].merged(one) if key in merged else one
+        try:
+            merged[key] = merged[key].merged(one) if key in merged else one
+        except UsageError as error:
+            raise UsageError(f"{whose}: {error.text}", hint=error.hint) from error
     return list(merged.values())
 
 
 class DesiredState:
     """The desired state of all hosts of a run."""
 
-    def __init__(self, hosts: Iterable[Host], plays: Sequence[HostPlay], names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        hosts: Iterable[Host],
+        plays: Sequence[HostPlay],
+        names: Sequence[str] = (),
+        mistakes: Sequence[UsageError] = (),
+    ) -> None:
         """Evaluates every task on every host that it concerns. `names`: what the user named on the command line.
 
-        No host is contacted. Raises UsageError for bad input and missing secrets.
+        No host is contacted. Raises one UsageError for all bad input, missing secrets, and `mistakes`.
         """
         self._hosts = {host.name: HostDesiredState() for host in hosts}
         by_name = {host.name: host for host in hosts}
-        for play in plays:
-            for name, tasks in play.tasks.items():
-                for task in tasks:
-                    for one in self._hosts[name].add(by_name[name], task):
-                        if task.name in names:
-                            one.resource.validate()
+        found: list[UsageError] = []
+        with missing_secrets() as missing:
+            for play in plays:
+                for name, tasks in play.tasks.items():
+                    for task in tasks:
+                        found += self._mistakes(by_name[name], task, task.name in names)
+        if wrong := [*mistakes, *missing, *found]:
+            raise together(wrong)
+
+    def _mistakes(self, host: Host, task: Task, named: bool) -> list[UsageError]:
+        """Evaluates a task on a host, and returns what is wrong."""
+        missing = missing_count()
+        try:
+            for one in self._hosts[host.name].add(host, task):
+                if named:
+                    with task.errors_of():
+                        one.resource.validate()
+        except UsageError as error:
+            # An empty secret in the place of a missing one may be wrong in another way, too: that is no mistake.
+            return [] if missing_count() > missing else [error]
+        except Exception:
+            if missing_count() == missing:
+                raise
+        return []
 
     def __getitem__(self, host: str) -> HostDesiredState:
         return self._hosts[host]

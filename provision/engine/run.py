@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
+from provision.errors import UsageError
 from provision.inventory import Host
 from provision.ssh.session import Session
 
@@ -95,6 +96,7 @@ class Run:
     names    what the user named on the command line: playbooks and tasks
     connect  opens a session on a host, with the host's lock unless in check mode
     login    opens a second session, without the lock; by default `connect`
+    mistakes what is known to be wrong already: it is reported together with the tasks' mistakes
     """
 
     names: tuple[str, ...]
@@ -105,13 +107,14 @@ class Run:
     check: bool = False
     forks: int = 32
     login: Connect | None = None
+    mistakes: Sequence[UsageError] = ()
     _stopping: threading.Event = field(default_factory=threading.Event)
     _runs: dict[str, HostRun] = field(default_factory=dict)
 
     def execute(self) -> Summary:
         """Runs to the end and returns the counts. Ctrl-C stops after the running steps; a second Ctrl-C abandons them."""
         started = time.monotonic()
-        desired = DesiredState(self.hosts, self.plays, self.names)
+        desired = DesiredState(self.hosts, self.plays, self.names, self.mistakes)
         bus = Bus(self.listeners)
         bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check))
         barrier = Barrier(self.plays)

@@ -15,11 +15,14 @@ from __future__ import annotations
 import os
 import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
-from provision.errors import InventoryError
+from provision.errors import InventoryError, UsageError
 from provision.inventory.tree import KeyPath, dotted
 from provision.secret import MASK, Secret, mask
 
@@ -84,7 +87,12 @@ class SecretSource:
         """
         with self._lock:
             if self._secret is None:
-                self._secret = fetch(self)
+                missing = _missing.get()
+                if missing is None:
+                    self._secret = fetch(self)
+                else:
+                    self._secret = missing.fetch(self)
+                    return self._secret or Secret("")
             return self._secret
 
     def __repr__(self) -> str:
@@ -153,6 +161,49 @@ def resolve(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(resolve(value) for value in tree)
     return tree
+
+
+@dataclass
+class _Missing:
+    """Secrets that cannot be fetched. `count`: how often one of them was needed."""
+
+    errors: dict[SecretSource, InventoryError] = field(default_factory=dict)
+    count: int = 0
+
+    def fetch(self, source: SecretSource) -> Secret | None:
+        """The secret, or None if it cannot be fetched. After a first error nobody is prompted: the run cannot start."""
+        if source not in self.errors and not (self.errors and source.kind == "prompt"):
+            try:
+                return fetch(source)
+            except InventoryError as error:
+                self.errors[source] = error
+        self.count += 1
+        return None
+
+
+_missing: ContextVar[_Missing | None] = ContextVar("missing", default=None)
+
+
+@contextmanager
+def missing_secrets() -> Iterator[list[UsageError]]:
+    """Collects secrets that cannot be fetched, so that all of them are reported at once.
+
+    Inside, `resolve` returns an empty secret for them. The list is filled at the end.
+    """
+    errors: list[UsageError] = []
+    found = _Missing()
+    token = _missing.set(found)
+    try:
+        yield errors
+    finally:
+        _missing.reset(token)
+        errors += found.errors.values()
+
+
+def missing_count() -> int:
+    """How often a secret was needed, so far in this `missing_secrets`, that cannot be fetched."""
+    found = _missing.get()
+    return found.count if found else 0
 
 
 COMMAND_SECONDS = 300  # a password manager may wait for the user

@@ -79,8 +79,12 @@ class Settings:
 class Tables:
     """The tables that an inventory may have, by their names."""
 
-    def __init__(self, tables: Iterable[type[Table]] = ()) -> None:
-        """Raises UsageError for two tables with one name, and for a name that means something else."""
+    def __init__(self, tables: Iterable[type[Table]] = (), unchecked: Iterable[str] = ()) -> None:
+        """`unchecked` are names of tables that belong to broken playbooks: they are accepted and not read.
+
+        Raises UsageError for two tables with one name, and for a name that means something else.
+        """
+        self._unchecked = frozenset(unchecked)
         self._by_name: dict[str, type[Table]] = {}
         for table in tables:
             name = options_of(table).name
@@ -118,7 +122,9 @@ class Tables:
         `places(path)`: the key paths that may have brought a value into the tree, the strongest first.
         """
         at = places or (lambda path: (path,))
-        problems = [Problem(at((key,)), self._unknown(key)) for key in tree.keys() - self._by_name.keys()]
+        problems = [
+            Problem(at((key,)), self._unknown(key)) for key in tree.keys() - self._by_name.keys() - self._unchecked
+        ]
         values = {table: _read(table, tree, at, problems) for table in self}
         return Settings(values), problems
 

@@ -9,10 +9,19 @@ from provision.engine.events import Listener
 
 
 def listeners(
-    *, json: bool, diff: bool, verbose: int, stats: bool, report: Path | None, stdout: TextIO, stderr: TextIO
+    *,
+    json: bool,
+    diff: bool,
+    verbose: int,
+    stats: bool,
+    report: Path | None,
+    stdout: TextIO,
+    stderr: TextIO,
+    command: str = "",
 ) -> list[Listener]:
     """Returns a listener that writes text or JSON lines to stdout, and one that writes the HTML page if requested.
 
+    `command` is the command line without --limit, for the hint after a failure.
     Raises UsageError if the page cannot be written to `report`, before any host is contacted.
     """
     # Each listener is imported only if it is used: JSON lines need no rich, and only the page needs Jinja.
@@ -25,9 +34,9 @@ def listeners(
         from provision.report.console import open_console
         from provision.report.terminal import ReportOptions, Terminal
 
-        chosen.append(Terminal(open_console(stdout), ReportOptions(diff=diff, verbose=verbose, stats=stats)))
+        chosen.append(Terminal(open_console(stdout), ReportOptions(diff, verbose, stats, command)))
     if report is not None:
         from provision.report.html import HtmlReport
 
-        chosen.append(HtmlReport(report, stderr))
+        chosen.append(HtmlReport(report, stderr, command))
     return chosen

@@ -41,7 +41,8 @@ def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | N
     return Console(
         file=cast("TextIO", SafeStream(stream)),
         force_terminal=terminal,
-        width=width,
+        # COLUMNS=0 is a width that nothing fits in: rich would print nothing at all.
+        width=80 if width is None and not os.environ.get("COLUMNS", "1").strip("0") else width,
         theme=Theme(STYLES),
         highlight=False,
         markup=False,

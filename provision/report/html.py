@@ -15,7 +15,16 @@ from provision.engine.events import Event, HostSummary, TaskDone
 from provision.errors import ProvisionError, UsageError
 from provision.report.folding import ChangeGroup, RunLog, fold_changes, fold_errors, fold_messages, fold_names
 from provision.report.text import diff_lines, mask_event, printable, printable_lines
-from provision.report.wording import count, describe_change, describe_result, duration, failure_label, place, size
+from provision.report.wording import (
+    count,
+    describe_change,
+    describe_result,
+    duration,
+    failure_label,
+    place,
+    rerun_hint,
+    size,
+)
 from provision.templating import render
 
 TEMPLATE: Final = "report.html.j2"
@@ -37,6 +46,7 @@ class HtmlReport:
         self,
         path: Path,
         stderr: TextIO,
+        command: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
@@ -47,6 +57,7 @@ class HtmlReport:
             raise UsageError(f"--report {path}: {reason}", hint="give a file in a folder that exists")
         self._path = path
         self._stderr = stderr
+        self._command = command
         self._clock = clock
         self._log = RunLog()
         self._bars: list[TaskBar] = []
@@ -67,7 +78,7 @@ class HtmlReport:
     def close(self) -> None:
         """Writes the page. If that fails, an existing file is unchanged."""
         try:
-            values = page(self._log, self._bars, self._started, self._clock() - self._began)
+            values = page(self._log, self._bars, self._started, self._clock() - self._began, self._command)
             _write(self._path, render(TEMPLATE, **values))
         except (OSError, ProvisionError) as error:
             print(f"provision: the report {self._path} was not written: {error}", file=self._stderr)
@@ -96,7 +107,7 @@ class TaskBar:
     end: float
 
 
-def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float) -> Values:
+def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float, command: str = "") -> Values:
     """The values for the template. Texts are printable but not escaped for HTML: the template does that."""
     result, tone = describe_result(log)
     total = max([elapsed, 0.1, *(bar.end for bar in bars)])
@@ -110,7 +121,7 @@ def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float
         "started": started.strftime("%Y-%m-%d %H:%M:%S %Z").strip(),
         "hosts_count": count(len(log.hosts), "host"),
         "errors": _errors(log),
-        "rerun": ",".join(log.hosts_to_rerun),
+        "rerun": rerun_hint(log, command),
         "messages": [
             {"hosts": fold_names(hosts), "task": message.task, "lines": printable_lines(message.text)}
             for hosts, message in fold_messages(log)

@@ -29,7 +29,7 @@ from provision.report.folding import (
 )
 from provision.report.progress import MAX_NAMES, PlainProgress
 from provision.report.text import diff_lines, mask_event, printable, printable_lines
-from provision.report.wording import describe_change, describe_result, duration, failure_label, place, size
+from provision.report.wording import describe_change, describe_result, duration, failure_label, place, rerun_hint, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,11 +45,12 @@ MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": (
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The user's options: `--diff`, the number of `-v`, `--stats`."""
+    """The user's options: `--diff`, the number of `-v`, `--stats`; and the command line without --limit."""
 
     diff: bool = False
     verbose: int = 0
     stats: bool = False
+    command: str = ""
 
 
 class Terminal:
@@ -221,14 +222,15 @@ class FinalReport:
         return table
 
     def _failures(self) -> list[Text]:
-        """Each error with its place, text and next step; then the option that reruns only the failed hosts."""
+        """Each error with its place, text and next step; then the command that reruns only the failed hosts."""
         lines: list[Text] = []
         for group in fold_errors(self.log, each=bool(self.options.verbose)):
             lines += [Text()] if lines else []
             lines += self._failure(group)
-        if hosts := self.log.hosts_to_rerun:
-            limit = (f"--limit {','.join(hosts)}", "heading")
-            lines += [Text(), Text.assemble("After the fix, rerun only these hosts with: ", limit)]
+        if hint := rerun_hint(self.log, self.options.command):
+            text, command = hint
+            # The command has a line of its own and is never wrapped, so that it can be copied.
+            lines += [Text(), Text(text), Text.assemble("  ", (command, "heading"))]
         return lines
 
     def _failure(self, group: ErrorGroup) -> Iterable[Text]:

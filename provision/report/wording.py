@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final, Literal
 
 from provision import errors
@@ -58,6 +59,20 @@ def is_unreachable(error: ErrorEvent) -> bool:
 def failure_label(error: ErrorEvent) -> str:
     """`UNREACHABLE` or `FAILED`."""
     return "UNREACHABLE" if is_unreachable(error) else "FAILED"
+
+
+def rerun_hint(log: RunLog, command: str) -> tuple[str, str] | None:
+    """How to rerun the hosts with errors: a sentence and the command; None without errors.
+
+    `command` is the run's own, without --limit; "" if it contains a secret.
+    """
+    limit = f"--limit {shlex.quote(','.join(hosts))}" if (hosts := log.hosts_to_rerun) else ""
+    if not log.errors or not (command or limit):
+        return None
+    if not command:
+        return "After the fix, rerun only these hosts: the same command with", limit
+    which = "rerun only these hosts:" if limit else "rerun:"
+    return f"After the fix, {which}", f"{command} {limit}".rstrip()
 
 
 def describe_result(log: RunLog) -> tuple[str, Tone]:

@@ -19,12 +19,14 @@ A playbook is a list of plays: which tasks, on which group, in which order.
 from __future__ import annotations
 
 import inspect
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from provision.errors import ProvisionError, UsageError
+from provision.errors import PlaybookError, ProvisionError
 from provision.inventory import Host, Table
 from provision.inventory.tables.base import is_optional, options_of
 from provision.resources.base import Resource
@@ -42,6 +44,7 @@ class Task:
     uses      other tables that the function reads from `host.settings`
     where     selects the hosts of `on` on which it has something to do. Default: all of them
     serial    if named on the command line, it runs on one host after the other and stops at the first failure
+    removes   it removes something for good: its name is never suggested for a misspelt one
     """
 
     name: str
@@ -51,6 +54,7 @@ class Task:
     uses: tuple[type[Table], ...] = ()
     where: Callable[[Host], bool] | None = None
     serial: bool = False
+    removes: bool = False
 
     @property
     def doc(self) -> str:
@@ -73,7 +77,7 @@ class Task:
             return False
         if self.where is None:
             return True
-        with self._errors_of(self.where):
+        with self.errors_of(self.where):
             return self.where(host)
 
     def resources(self, host: Host) -> tuple[Resource, ...]:
@@ -81,27 +85,33 @@ class Task:
         if not self.concerns(host):
             return ()
         arguments = (host.settings[self.settings],) if self.settings else ()
-        with self._errors_of(self.function):
-            found = tuple(self.function(host, *arguments))
+        with self.errors_of(self.function):
+            yielded = self.function(host, *arguments)
+            if yielded is None:
+                raise TypeError("the function returns nothing: write `yield` before each resource")
+            found = tuple(yielded)
             for one in found:
                 if not isinstance(one, Resource):
                     raise TypeError(f"expected resources, got {one!r}")
         return tuple(one.with_settings(host.settings) for one in found)
 
     @contextmanager
-    def _errors_of(self, function: Callable[..., Any]) -> Iterator[None]:
-        """Reports an error in a function of the user's own as UsageError, with the file and the line."""
+    def errors_of(self, function: Callable[..., Any] | None = None) -> Iterator[None]:
+        """Reports an error in a function of the user's own as PlaybookError, with file, line and task."""
+        function = function or self.function
         try:
-            yield
-        except ProvisionError:
+            with redirect_stdout(sys.stderr):  # stdout may carry events as JSON
+                yield
+        except (ProvisionError, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a playbook must not end the program
             if function.__module__.startswith("provision."):
                 raise
             path = function.__code__.co_filename
             line = line_of(error, path) or function.__code__.co_firstlineno
-            text = f"{path}:{line}: task {self.name}: {type(error).__name__}: {error}"
-            raise UsageError(text, hint="fix the playbook file") from error
+            text = f"{path}:{line}: task {self.name}: {type(error).__name__}: {error}".removesuffix(": ")
+            details = "".join(traceback.format_exception(error))
+            raise PlaybookError(text, hint="fix the playbook file", details=details) from error
 
 
 def line_of(error: BaseException, path: str) -> int:
@@ -121,6 +131,7 @@ def task(
     uses: tuple[type[Table], ...] = (),
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
+    removes: bool = False,
 ) -> Callable[[Callable[[Host], Resources]], Task]: ...
 
 
@@ -132,6 +143,7 @@ def task(
     uses: tuple[type[Table], ...] = (),
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
+    removes: bool = False,
 ) -> Callable[[Callable[[Host, T], Resources]], Task]: ...
 
 
@@ -142,6 +154,7 @@ def task(
     uses: tuple[type[Table], ...] = (),
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
+    removes: bool = False,
 ) -> Callable[[Callable[..., Any]], Task]:
     """Turns a function into a task of the same name. See `Task` for the arguments.
 
@@ -161,7 +174,7 @@ def task(
             f"settings={settings.__name__}: {options_of(settings).brackets} may occur several times; name it in uses=, "
             "and read it with host.settings.all(…) or host.settings.named(…)"
         )
-    return lambda function: Task(function.__name__, on, function, settings, uses, where, serial)
+    return lambda function: Task(function.__name__, on, function, settings, uses, where, serial, removes)
 
 
 @dataclass(frozen=True)

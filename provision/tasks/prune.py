@@ -27,7 +27,7 @@ def _has_docker_work(host: Host) -> bool:
     return may_have_apps(host) or builds_images(host)
 
 
-@task(on="all", settings=Prune, uses=(App, Image, Registry), where=_has_docker_work)
+@task(on="all", settings=Prune, uses=(App, Image, Registry), where=_has_docker_work, removes=True)
 def prune(host: Host, wanted: Prune) -> Iterator[Resource]:
     """Remove old stopped containers and unused images, except those of apps."""
     keep = _keep(host)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.engine.catalogue import Catalogue, folders_beside
-from provision.errors import UsageError
+from provision.errors import PlaybookError, UsageError
 
 MOTD = '''"""{doc}"""
 
@@ -128,11 +128,13 @@ def test_a_broken_file_is_reported_with_its_line(tmp_path: Path, text: str, mess
     """For every kind of error, each time that it is loaded."""
     path = write(tmp_path, "broken.py", text)
     for _ in range(2):
-        with pytest.raises(UsageError) as caught:
-            Catalogue.of([tmp_path])
+        catalogue = Catalogue.of([tmp_path])
+        with pytest.raises(PlaybookError) as caught:
+            catalogue.plays(["broken"])
         assert caught.value.text.startswith(str(path))
         assert message in caught.value.text
         assert caught.value.hint
+        assert catalogue.plays(["docker"])  # other names go on
 
 
 def test_a_syntax_error_in_an_imported_file_is_reported_at_the_import(
@@ -142,8 +144,8 @@ def test_a_syntax_error_in_an_imported_file_is_reported_at_the_import(
     write(tmp_path / "lib", "halfway_module.py", "\n\n\n\ndef f(:\n")
     path = write(tmp_path / "playbooks", "p.py", "x = 1\nimport halfway_module\n")
     monkeypatch.syspath_prepend(tmp_path / "lib")
-    with pytest.raises(UsageError) as caught:
-        Catalogue.of([tmp_path / "playbooks"])
+    with pytest.raises(PlaybookError) as caught:
+        Catalogue.of([tmp_path / "playbooks"]).plays(["p"])
     assert caught.value.text.startswith(f"{path}:2: SyntaxError: ")
 
 
@@ -152,6 +154,8 @@ def test_a_syntax_error_in_an_imported_file_is_reported_at_the_import(
     [
         ("registy", "did you mean 'registry'?"),
         ("runer", "did you mean 'runner'?"),
+        ("run", "`provision list` prints all names"),
+        ("prunee", "`provision list` prints all names"),
         ("xyzzy", "`provision list` prints all names"),
         ("", "`provision list` prints all names"),
     ],

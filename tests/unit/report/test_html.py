@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 def page(events: Sequence[Event], folder: Path) -> Page:
     """The page written for these events."""
-    listener = HtmlReport(folder / "report.html", io.StringIO())
+    listener = HtmlReport(folder / "report.html", io.StringIO(), "provision runners -i i.toml")
     for event in events:
         listener.on(event)
     listener.close()
@@ -77,7 +77,7 @@ def test_errors_come_first_and_each_host_has_a_cell_per_task(events_of: EventsOf
     parsed = page(events_of("failed"), tmp_path)
     assert parsed.text.index("What failed") < parsed.text.index("Hosts and tasks") < parsed.text.index("What changed")
     assert "run `apt-cache madison docker-ce` on the host" in parsed.text
-    assert "After the fix, rerun only these hosts with: --limit runner-1,runner-2" in parsed.text
+    assert "After the fix, rerun only these hosts: provision runners -i i.toml --limit runner-1,runner-2" in parsed.text
     assert sum("data-bad" in attrs for tag, attrs in parsed.tags if tag == "tr") == 2
     cells = {status: parsed.count("span", class_=status) for status in ("failed", "unreachable", "skipped")}
     # a cell each, one more in the legend; what ran has a bar too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,7 @@ def report(events: Sequence[Event], options: ReportOptions | None = None, *, wid
     """What is printed for these events, without a live view: plain, or as for a terminal of this `width`."""
     stream = io.StringIO()
     console = open_console(stream, terminal=bool(width), width=width or None)
+    options = replace(options or ReportOptions(), command="provision runners -i i.toml")
     terminal = Terminal(console, options, animated=False, ticking=False, clock=lambda: 0.0)
     for event in events:
         terminal.on(event)

@@ -11,6 +11,7 @@ import pytest
 
 from provision import File, Host, Resource, Table, UsageError, task
 from provision.engine.catalogue import Catalogue
+from provision.errors import PlaybookError
 from provision.inventory import Settings
 from tests.support.playbooks import NODE_EXPORTER, write_estate
 
@@ -83,12 +84,15 @@ def test_a_playbook_of_ones_own_registers_its_table(tmp_path: Path) -> None:
 
 
 def test_two_playbooks_with_one_table_are_refused(tmp_path: Path) -> None:
-    """Both files are named."""
+    """The second file is not used; the message names both. Commands that need only the first one work."""
     path = write_estate(tmp_path, another=NODE_EXPORTER.replace("def node_exporter", "def other"))
-    with pytest.raises(UsageError, match=r"two tables have the name \[node_exporter\]") as caught:
-        Catalogue.beside([path]).load([path])
+    catalogue = Catalogue.beside([path])
+    catalogue.load([path])
+    with pytest.raises(PlaybookError, match=r"two tables have the name \[node_exporter\]") as caught:
+        catalogue.plays(["node_exporter"])
     assert f"{path.parent}/playbooks/another.py:9" in caught.value.text
     assert f"{path.parent}/playbooks/node_exporter.py:9" in caught.value.text
+    assert catalogue.plays(["other"])[0].tasks[0].name == "other"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_two_playbooks_with_one_table_are_refused(tmp_path: Path) -> None:
         ("@task()\ndef own(host):", "yield Nothing()", ":5: task own: NameError: name 'Nothing' is not defined"),
         ("@task()\ndef own(host, wanted):", "yield", ":2: task own: TypeError: own() missing 1 required positional"),
         ("@task()\ndef own(host):", "yield 'x'", ":2: task own: TypeError: expected resources, got 'x'"),
-        ("@task()\ndef own(host):", "return None", ":2: task own: TypeError: 'NoneType' object is not iterable"),
+        ("@task()\ndef own(host):", "return None", ":2: task own: TypeError: the function returns nothing: write"),
         ("@task(where=lambda host: host.nope)\ndef own(host):", "yield", ":2: task own: AttributeError: "),
     ],
 )
@@ -154,9 +158,11 @@ def test_tasks_of_other_distributions(monkeypatch: pytest.MonkeyPatch, value: st
     points = [Point("banner", value, "provision.tasks")]
     monkeypatch.setattr("provision.engine.catalogue.entry_points", lambda **_: points)
     if message:
+        catalogue = Catalogue.of()
         with pytest.raises(UsageError) as caught:
-            Catalogue.of()
+            catalogue.plays(["banner"])
         assert caught.value.text == message
+        assert catalogue.plays(["docker"])
     else:
         catalogue = Catalogue.of()
         assert catalogue.tasks["banner"] is banner
