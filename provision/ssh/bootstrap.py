@@ -26,6 +26,7 @@ from provision.secret import mask
 STATE_DIR = "/var/lib/provision"
 GREETING = "greeting"
 _STARTED = b"provision-ready "
+_OUTPUT_LIMIT = 1 << 20  # bytes before the greeting; a shell that prints more never starts
 _OUTPUT_KEPT = 4000  # bytes for each stream of what is printed before the greeting: login banners, sudo's messages
 
 _PROLOGUE = (
@@ -93,14 +94,30 @@ class Handshake:
     _uid: str = ""
     _holder: str = ""
     _output: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    _sizes: list[int] = field(default_factory=lambda: [0, 0])
+    shell_started: bool = False
+    """Whether the root shell has started: sudo has read its password."""
 
     def add_output(self, stream: int, piece: bytes) -> None:
-        """Bytes before the greeting: kept for an error message, never read as a result."""
-        self._output[stream].extend(piece)
-        del self._output[stream][:-_OUTPUT_KEPT]
+        """Bytes before the greeting: their end is kept for an error message, and they are never read as a result.
+
+        Raises BecomeError when there is no end of them.
+        """
+        output = self._output[stream]
+        output.extend(piece)
+        self.shell_started = self.shell_started or (stream == 0 and _STARTED in output)
+        del output[:-_OUTPUT_KEPT]
+        self._sizes[stream] += len(piece)
+        if self._sizes[stream] > _OUTPUT_LIMIT:
+            raise BecomeError(
+                f"{self.host}: no root shell, but more than {_OUTPUT_LIMIT >> 20} MiB of output: {self._last_lines()[-200:]}",
+                hint=f"check what the login shell of {self.user} prints: ssh USER@HOST true",
+            )
 
     def add_greeting(self, stream: int, rest: str) -> None:
-        """The greeting has arrived on a stream; `rest` is the rest of the line."""
+        """The greeting has arrived on a stream; `rest` is the rest of the line. Only the first one counts."""
+        if stream in self._greeted:
+            return
         self._greeted.add(stream)
         if stream == 0:
             self._uid, _, rest = rest.partition(" ")
@@ -111,14 +128,9 @@ class Handshake:
         return stream in self._greeted
 
     @property
-    def shell_started(self) -> bool:
-        """Whether the root shell has started: sudo has read its password."""
-        return _STARTED in self._output[0]
-
-    @property
     def stderr_size(self) -> int:
-        """How many bytes of stderr are kept; it grows while sudo prints messages."""
-        return len(self._output[1])
+        """How many bytes of stderr have arrived; it grows while sudo prints messages."""
+        return self._sizes[1]
 
     @property
     def complete(self) -> bool:

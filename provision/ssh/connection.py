@@ -16,11 +16,11 @@ import fabric  # type: ignore[import-untyped]
 import paramiko
 from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
-from provision.errors import HostKeyError, Unreachable, UsageError
+from provision.errors import HostKeyError, ProvisionError, Unreachable, UsageError
 from provision.inventory.tables.host import jump_hosts
 from provision.ssh.authentication import Authenticator
 from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
-from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host
+from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host, limit_buffers
 from provision.ssh.session import Target
 from provision.ssh.ssh_config import HostOptions, host_options
 from provision.ssh.wire import Wire, dial, run_proxy_command
@@ -142,6 +142,16 @@ class HostConnection:
                 if attempt >= _MAX_ATTEMPTS or login.started or isinstance(error, ChannelException):
                     raise self._unreachable(error, attempt) from error
                 time.sleep(random.uniform(*_RETRY_PAUSE) * attempt)
+            except ProvisionError:
+                self._disconnect()
+                raise
+            except Exception as error:  # paramiko raises whatever its parsing of a message raised
+                self._disconnect()
+                raise Unreachable(
+                    f"{self.label}: no SSH session: the host sent what paramiko cannot read"
+                    f" ({type(error).__name__}: {error})",
+                    hint="run `ssh -v` to the host, and check that this address is an SSH server",
+                ) from error
 
     def close(self) -> None:
         """Close the connection, and stop using its gateway. May be called from any thread."""
@@ -179,7 +189,8 @@ class HostConnection:
     def _open_once(self, login: Authenticator, algorithms: tuple[str, ...]) -> None:
         self._wire = self._open_wire()
         self._connection.client.set_missing_host_key_policy(_RulePolicy(self._rule))
-        self._connection.connect_timeout = None  # of the TCP connection, which is open already
+        # For banner and key exchange: the TCP connection is open already.
+        self._connection.connect_timeout = 2 * self._timeout + 10
         self._connection.connect_kwargs = {
             "sock": self._wire,
             "transport_factory": partial(
@@ -191,6 +202,7 @@ class HostConnection:
             "channel_timeout": _CHANNEL_TIMEOUT,
         }
         self._connection.open()
+        self._wire.login_complete()
         self._wire.count_round_trips(_HANDSHAKE_ROUND_TRIPS + login.attempts)
 
     def _open_wire(self) -> Wire:
@@ -214,6 +226,7 @@ class HostConnection:
                 hint="check that the host is up and that no firewall drops the gateway's packets;"
                 " connect_timeout in [ssh] sets the time limit",
             ) from error
+        limit_buffers(channel)
         wire = Wire(channel)
         wire.count_round_trips(1 + (self.gateway.wire.traffic.round_trips if opened else 0))
         return wire

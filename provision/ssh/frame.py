@@ -13,7 +13,8 @@ Out, on standard output and on standard error, after the bytes of each command:
     NONCE BATCH.INDEX CODE\\n    and at the end of the batch    NONCE BATCH.end CODE\\n
 
 The nonce is 128 random bits that travel on standard input only. Therefore no output contains it, neither by chance nor
-on purpose. The bytes between two markers are the unchanged output of one command. A command's standard input is a quoted
+on purpose. The bytes between two markers are the unchanged output of one command. (A host's own root can read the nonce
+and answer anything: markers in another order or form than promised end the session.) A command's standard input is a quoted
 word in the script, and the shell's builtin printf writes it to the command: it is never in an argv, in the environment
 or in a file.
 """
@@ -25,12 +26,17 @@ import re
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from provision.errors import ProbeFailed
 from provision.shell import Command, Result
 
 END = "end"
+OUTPUT_LIMIT = 64 << 20  # bytes that the commands of one batch may print together
+STREAMED_KEPT = 1 << 20  # bytes that are kept of each output of a step whose output is passed on as it arrives
+_MARKER_LIMIT = 4096  # bytes of a marker line; the longest one describes the holder of the lock
+_CODE = re.compile(r"-?[0-9]{1,5}")
 _PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh accepts in a quoted word
 
 
@@ -84,6 +90,10 @@ def _quoted(word: bytes) -> bytes:
     return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
+class BrokenAnswer(ProbeFailed):
+    """What arrived is not an answer of this protocol, or is too long. The session cannot be used any more."""
+
+
 class Marker(NamedTuple):
     """A marker line: its key (`BATCH.INDEX`, `BATCH.end`, or GREETING of bootstrap.py) and the rest of the line."""
 
@@ -96,7 +106,7 @@ class Splitter:
     """Splits one stream into markers and the bytes between them, in time linear in the stream's length.
 
     `feed` calls `on_bytes` with bytes as they arrive, and `on_marker` at each marker. Bytes that may be the beginning
-    of a nonce are held back until the next piece arrives.
+    of a nonce are held back until the next piece arrives. Raises BrokenAnswer for a marker line without an end.
     """
 
     nonce: bytes
@@ -112,7 +122,9 @@ class Splitter:
         start = 0
         while True:
             if self._in_marker:
-                newline = data.find(b"\n", start)
+                newline = data.find(b"\n", start, start + _MARKER_LIMIT)
+                if newline < 0 and len(data) - start >= _MARKER_LIMIT:
+                    raise BrokenAnswer(f"the host sent a marker of more than {_MARKER_LIMIT} bytes")
                 if newline < 0:
                     self._held = data[start:]
                     return
@@ -141,36 +153,73 @@ class Splitter:
         return len(data)
 
 
-@dataclass
+class _Output:
+    """What a command has printed on one stream so far; with `kept`, only that many last bytes."""
+
+    def __init__(self, kept: int | None) -> None:
+        self._kept = kept
+        self._bytes = bytearray()  # one object, however small the pieces are
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece."""
+        self._bytes += piece
+        if self._kept is not None and len(self._bytes) > 2 * self._kept:  # not at each piece: that would be slow
+            del self._bytes[: -self._kept]
+
+    def get(self) -> bytes:
+        """All that is kept."""
+        return bytes(self._bytes[-self._kept :] if self._kept is not None else self._bytes)
+
+    def take(self) -> bytes:
+        """All that is kept; the next command begins."""
+        taken = self.get()
+        self._bytes = bytearray()
+        return taken
+
+
 class Answers:
     """The results of one batch as they arrive: add output and markers of both streams until `done`.
 
     `stream` is 0 for stdout and 1 for stderr. `end_code` is the exit code of the shell that ran the batch.
+    `streamed`: the output is passed on as it arrives, and results contain only its end (STREAMED_KEPT).
     """
 
-    batch: int
-    count: int
-    results: list[Result] = field(default_factory=list)
-    end_code: int | None = None
-    _parts: tuple[list[bytes], list[bytes]] = field(default_factory=lambda: ([], []))
-    _finished: tuple[list[tuple[bytes, int]], list[tuple[bytes, int]]] = field(default_factory=lambda: ([], []))
-    _ended: set[int] = field(default_factory=set)
+    def __init__(self, batch: int, count: int, *, streamed: bool = False) -> None:
+        self.results: list[Result] = []
+        self.end_code: int | None = None
+        self._batch = batch
+        self._count = count
+        self._streamed = streamed
+        self._size = 0
+        kept = STREAMED_KEPT if streamed else None
+        self._outputs = (_Output(kept), _Output(kept))
+        self._finished: tuple[list[tuple[bytes, int]], list[tuple[bytes, int]]] = ([], [])
+        self._ended: set[int] = set()
 
     def add_output(self, stream: int, piece: bytes) -> None:
-        """Add output of the running command."""
-        self._parts[stream].append(piece)
+        """Add output of the running command. Raises BrokenAnswer when the batch has printed too much."""
+        self._size += len(piece)
+        if self._size > OUTPUT_LIMIT and not self._streamed:
+            raise BrokenAnswer(f"the host sent more than {OUTPUT_LIMIT >> 20} MiB")
+        self._outputs[stream].add(piece)
 
     def add_marker(self, stream: int, marker: Marker) -> None:
-        """Record that a command of this batch, or the batch, has ended on this stream. Ignore other batches."""
+        """Record that a command of this batch, or the batch, has ended on this stream. Ignore other batches.
+
+        Raises BrokenAnswer for a marker that no shell prints at this point.
+        """
         batch, _, index = marker.key.partition(".")
-        if batch != str(self.batch):
+        if batch != str(self._batch):
             return
+        finished = self._finished[stream]
+        expected = index == END or (index == str(len(finished)) and len(finished) < self._count)
+        if not expected or stream in self._ended or not _CODE.fullmatch(marker.rest):
+            raise BrokenAnswer(f"the host sent an unexpected marker: {f'{marker.key} {marker.rest}'[:80]!r}")
         if index == END:
             self._ended.add(stream)
             self.end_code = int(marker.rest)
             return
-        self._finished[stream].append((b"".join(self._parts[stream]), int(marker.rest)))
-        self._parts[stream].clear()
+        finished.append((self._outputs[stream].take(), int(marker.rest)))
         while len(self.results) < min(len(self._finished[0]), len(self._finished[1])):
             (stdout, code), (stderr, _) = (side[len(self.results)] for side in self._finished)
             self.results.append(Result(stdout, stderr, code))
@@ -183,7 +232,7 @@ class Answers:
     @property
     def partial(self) -> Result:
         """The output so far of the command that did not end."""
-        return Result(b"".join(self._parts[0]), b"".join(self._parts[1]), self.end_code or 0)
+        return Result(self._outputs[0].get(), self._outputs[1].get(), self.end_code or 0)
 
 
 def describe(command: Command, limit: int = 80) -> str:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import Any
 
 import paramiko
 from paramiko.agent import AgentSSH
 from paramiko.auth_handler import AuthHandler
+from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 from paramiko.message import Message
+from paramiko.packet import Packetizer
 from paramiko.ssh_exception import SSHException
+
+_PACKET_LIMIT = 256 << 10  # bytes; OpenSSH's own limit. Source: packet.h, PACKET_MAX_SIZE
+_BUFFER_LIMIT = 4 << 20  # bytes; paramiko's window is 2 MiB for both outputs together
 
 
 class EagerAuthHandler(AuthHandler):
@@ -50,6 +56,7 @@ class SessionTransport(paramiko.Transport):
         super().__init__(sock, **options)
         self._host_key_algorithms = host_key_algorithms
         self.handshake_timeout = handshake_timeout  # undocumented; paramiko's default is 15
+        limit_packets(self.packetizer)
 
     def _parse_kex_init(self, m: Message) -> None:
         """Keep what the host offers, before paramiko compares it. `m` begins after the message's type."""
@@ -151,6 +158,34 @@ class SocketAgent(AgentSSH):
         self._close()  # type: ignore[attr-defined]
 
 
+def limit_packets(packetizer: Packetizer) -> None:
+    """Refuse a packet, or a banner line, that no server sends: paramiko would collect it in memory, whatever its length.
+
+    A banner must also be complete in the time that paramiko gives to its first line; paramiko gives that time to each
+    byte. Relies on: `read_message` reads each packet through `read_all`, and `_check_banner` through `readline`.
+    """
+    read_all, read_some = packetizer.read_all, packetizer._read_timeout  # type: ignore[attr-defined]
+    deadline: list[float] = []
+
+    def bounded(n: int, check_rekey: bool = False) -> bytes:
+        if n > _PACKET_LIMIT:
+            raise SSHException(f"the host announced a packet of {n} bytes")
+        data: bytes = read_all(n, check_rekey)
+        return data
+
+    def timely(timeout: float) -> bytes:
+        if not deadline:
+            deadline.append(time.monotonic() + timeout)
+        left = deadline[0] - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it takes too long")
+        data: bytes = read_some(min(timeout, left))
+        return data
+
+    packetizer.read_all = bounded  # type: ignore[method-assign]
+    packetizer._read_timeout = timely  # type: ignore[attr-defined]
+
+
 class SocketState:
     """The private attribute that paramiko reads from the socket under a transport.
 
@@ -181,9 +216,28 @@ class DataEvent(threading.Event):
 
 
 def notify_on_data(channel: paramiko.Channel, event: DataEvent) -> None:
-    """Set `event` whenever stdout or stderr of the channel receives data or ends."""
+    """Set `event` whenever stdout or stderr of the channel receives data or ends. What waits in them is bounded."""
     channel.in_buffer.set_event(event)
     channel.in_stderr_buffer.set_event(event)
+    limit_buffers(channel)
+
+
+def limit_buffers(channel: paramiko.Channel) -> None:
+    """End the connection when more data waits in a channel than its window allows: paramiko does not check this."""
+    for buffer in (channel.in_buffer, channel.in_stderr_buffer):
+        _limit_buffer(buffer)
+
+
+def _limit_buffer(buffer: BufferedPipe[Any]) -> None:
+    """Relies on: `Channel._feed` and `_feed_extended` pass received data to `feed`, in the transport's thread."""
+    feed = buffer.feed
+
+    def bounded(data: bytes) -> None:
+        if len(buffer) > _BUFFER_LIMIT:
+            raise SSHException("the host sends more than the channel's window allows")
+        feed(data)
+
+    buffer.feed = bounded  # type: ignore[method-assign]
 
 
 def output_ended(channel: paramiko.Channel) -> bool:

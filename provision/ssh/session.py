@@ -63,13 +63,15 @@ class Session(Protocol):
     def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
         """Run all commands in one round trip, in order, each in its own subshell, regardless of their exit codes.
 
-        `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost.
+        `deadline`: seconds for all of them. Raises DeadlineExceeded naming the command that did not end, ConnectionLost,
+        and ProbeFailed when they print more than 64 MiB.
         """
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
         """Run one command with its standard input; `on_output` receives lines of stdout and stderr as they arrive.
 
         A line of more than 64 KiB is passed on in parts, and one that is redrawn (`\\r`) in its versions.
+        With `on_output` the result contains only the last MiB of each output.
         Raises DeadlineExceeded when it does not end within `deadline` seconds (it is then stopped on the host), and
         ConnectionLost when the connection breaks.
         """

@@ -21,7 +21,7 @@ from provision.shell import Command, Result
 from provision.ssh import frame
 from provision.ssh.bootstrap import GREETING, Handshake, command_line, first_line
 from provision.ssh.connection import HostConnection, resolve
-from provision.ssh.frame import Answers, Marker, Splitter
+from provision.ssh.frame import Answers, BrokenAnswer, Marker, Splitter
 from provision.ssh.paramiko_internals import request_refused, wait_for_exit
 from provision.ssh.session import Target
 from provision.ssh.streams import ChannelEnded, Pump, TransferTimeout
@@ -118,7 +118,10 @@ class ShellSession:
         return answers.results
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        """Run one command; `on_output` receives whole lines of stdout and stderr as they arrive."""
+        """Run one command; `on_output` receives whole lines of stdout and stderr as they arrive.
+
+        With `on_output` the result contains only the end of each output: see frame.STREAMED_KEPT.
+        """
         answers = self._run_batch([command], deadline, on_output)
         if not answers.results:
             raise self._unfinished([command], answers, deadline)
@@ -187,7 +190,7 @@ class ShellSession:
         self, commands: Sequence[Command], deadline: float, on_output: Callable[[bytes], None] | None
     ) -> Answers:
         self._batch += 1
-        answers = self._answers = Answers(self._batch, len(commands))
+        answers = self._answers = Answers(self._batch, len(commands), streamed=on_output is not None)
         self._on_output = on_output
         self._joiners = (LineJoiner(), LineJoiner())
         gather = len(commands) > _GATHER_ABOVE
@@ -208,6 +211,16 @@ class ShellSession:
             ) from None
         except ConnectionLost as error:
             self._raise_cause(error)
+        except BrokenAnswer as error:
+            self._connection.close()
+            command = frame.describe(commands[min(len(answers.results), len(commands) - 1)])
+            raise ProbeFailed(
+                f"{self._name}: {error.text}, during {command}; the connection was closed",
+                hint="check what the command prints on the host, and whether the host can be trusted",
+            ) from error
+        except BaseException:  # an answer that is not complete: nothing after it can be understood
+            self._connection.close()
+            raise
         finally:
             self._seconds = time.monotonic() - started
             for joiner in self._joiners:

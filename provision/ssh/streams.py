@@ -17,6 +17,7 @@ from provision.ssh.wire import SILENCE_LIMIT, Wire
 
 _WRITE_SIZE = 32_000  # bytes per write: one SSH packet, so that paramiko does not slice it again
 _READ_SIZE = 1 << 20
+_READ_LIMIT = 4 << 20  # bytes of one output that are read before the deadline and the other output are looked at again
 _PING_AFTER = 10.0  # seconds of silence before the host is pinged
 _WINDOW_WAIT = 0.05  # seconds to wait for room to write before reading the outputs again
 
@@ -55,8 +56,8 @@ class Pump:
     def run(self, data: bytes, until: Callable[[], bool] | None, *, seconds: float) -> None:
         """Write `data` and read until `until()` is true; without a condition, until all is written.
 
-        Raises TransferTimeout after `seconds`, ChannelEnded when the channel ends first, and ConnectionLost when the
-        host does not answer a ping.
+        Raises TransferTimeout after `seconds`, also while the host sends without pause; ChannelEnded when the channel
+        ends first; ConnectionLost when the host does not answer a ping; and what a receiver raises.
         """
         deadline = time.monotonic() + seconds
         started = time.monotonic()
@@ -85,15 +86,20 @@ class Pump:
                 self._data_arrived.wait(min(1.0, max(0.0, deadline - time.monotonic())))
 
     def _drain(self) -> bool:
-        """Pass on all received data. Returns whether there was any."""
-        channel, received = self._channel, False
+        """Pass on received data, up to _READ_LIMIT: a host may send faster than this reads. Returns whether there was any."""
+        channel = self._channel
         on_stdout, on_stderr = self._receivers
-        while channel.recv_ready() and (piece := channel.recv(_READ_SIZE)):
-            received = True
-            on_stdout(piece)
-        while channel.recv_stderr_ready() and (piece := channel.recv_stderr(_READ_SIZE)):
-            received = True
-            on_stderr(piece)
+        outputs = (
+            (channel.recv_ready, channel.recv, on_stdout),
+            (channel.recv_stderr_ready, channel.recv_stderr, on_stderr),
+        )
+        received = False
+        for ready, receive, pass_on in outputs:
+            size = 0
+            while size < _READ_LIMIT and ready() and (piece := receive(_READ_SIZE)):
+                size += len(piece)
+                received = True
+                pass_on(piece)
         return received
 
     def _write(self, piece: bytes) -> int:

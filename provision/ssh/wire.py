@@ -22,6 +22,7 @@ from provision.errors import Unreachable
 from provision.ssh.paramiko_internals import SocketState
 from provision.ssh.session import Traffic
 
+_LOGIN_LIMIT = 256 << 10  # bytes that a host may send before the login is complete; usual are 3 to 8 KiB
 SILENCE_LIMIT = 30.0  # seconds without a received byte, after a request for one, until a host counts as lost
 _NEXT_ADDRESS = (
     0.25  # seconds until the next address is tried beside the one that does not answer (RFC 8305, section 5)
@@ -58,10 +59,15 @@ class Wire(SocketState):
         self._helper = helper
         self._ending_helper = threading.Lock()
         self._discards = False
+        self._logged_in = False
         self._blocked_since: float | None = None
 
     def send(self, data: bytes) -> int:
-        """Send some of `data`. Raises OSError when the host has accepted and sent nothing for SILENCE_LIMIT seconds."""
+        """Send some of `data`.
+
+        Raises OSError when the host has accepted and sent nothing for SILENCE_LIMIT seconds, or has accepted nothing for
+        twice that time although it sends.
+        """
         if self._discards:
             return len(data)
         try:
@@ -71,18 +77,27 @@ class Wire(SocketState):
             self._blocked_since = self._blocked_since or now
             if now - max(self._blocked_since, self.last_received) > SILENCE_LIMIT:
                 raise OSError("the host accepts no more data and sends none") from None
+            if now - self._blocked_since > 2 * SILENCE_LIMIT:
+                raise OSError("the host accepts no more data") from None
             raise
         self._blocked_since = None
         self.traffic.bytes_sent += count
         return count
 
     def recv(self, size: int) -> bytes:
-        """Receive up to `size` bytes."""
+        """Receive up to `size` bytes. Raises OSError when the host sends too much before the login is complete."""
         data = self._stream.recv(size)
         if data:
             self.last_received = time.monotonic()
             self.traffic.bytes_received += len(data)
+            if not self._logged_in and self.traffic.bytes_received > _LOGIN_LIMIT:
+                # With a number, since paramiko's thread reads it in every OSError.
+                raise OSError(errno.EMSGSIZE, f"the host sent more than {_LOGIN_LIMIT >> 10} KiB before the login")
         return data
+
+    def login_complete(self) -> None:
+        """The host has accepted the login: it may send more now."""
+        self._logged_in = True
 
     def discard_output(self) -> None:
         """Send nothing from now on: closing must not wait for paramiko's last messages."""
