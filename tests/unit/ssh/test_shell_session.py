@@ -406,7 +406,7 @@ def test_a_frozen_host_is_detected_before_the_deadline(
             command = Command("cat", b"x" * 30_000_000) if uploading else sh("sleep 1")
             with pytest.raises(ConnectionLost):
                 opened.run(command, deadline=60)
-            assert 0.5 < time.monotonic() - started < 5
+            assert 0.5 < time.monotonic() - started < 20  # a busy machine is slow to encrypt
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
