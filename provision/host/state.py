@@ -15,6 +15,8 @@ no unrecorded settings.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 from collections.abc import Mapping
@@ -143,6 +145,15 @@ class HostState:
     def write(self) -> str:
         """Shell text that replaces the file."""
         return script("write_state", STATE, self.text()).script
+
+
+def fingerprint(key: str, value: Json) -> str:
+    """32 hex digits that identify plain data, such as settings with secrets, and reveal nothing without the host's key.
+
+    key  `HostState.fingerprint_key`: without it, a short secret could be guessed from an ordinary hash
+    """
+    text = json.dumps(value, sort_keys=True)
+    return hmac.new(bytes.fromhex(key), text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def union(old: Json, new: Json) -> Json:

@@ -1,8 +1,8 @@
 """Apps: a container of an image, with settings of the inventory, on each host of the app.  Source: docker-run(1).
 
-A container's labels show whether it is the wanted one: they hold a fingerprint of its settings (no secret) and the digest of
-the image that was pulled. When a verification is due, the registry is asked which image the tag names now; otherwise the
-labels count.
+A container's labels show whether it is the wanted one: they hold a fingerprint of its settings under a random key of
+the host, and the digest of the image that was pulled. When a verification is due, the registry is asked which image the
+tag names now; otherwise the labels count.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from provision.errors import Refused
 from provision.host.docker import ASK_CONTAINERS, Registry, read_containers
 from provision.host.pending import ASK_PENDING, PENDING, read_pending
 from provision.host.scripts import script
-from provision.host.state import if_recorded
+from provision.host.state import fingerprint, if_recorded
 from provision.image_name import Reference
 from provision.inventory.tables.apps import PublishedPort
 from provision.resources.base import Change, Note, Observation, Probe, Resource
@@ -125,7 +125,7 @@ class Deployment(Resource):
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         containers = read_containers(seen["containers"])
         if containers is None:
-            yield self._change(f"deploy {self.name}: {self.image}", "docker")
+            yield self._change(f"deploy {self.name}: {self.image}", seen, "docker")
             return
         found = containers.get(self.name)
         if found is not None and found.app != self.name:
@@ -135,43 +135,57 @@ class Deployment(Resource):
             )
         answer = seen["image"].text.strip() if "image" in seen else ""
         if not self.pull and not answer:
-            yield self._change(f"deploy {self.name}: {self.image}", "image")
+            yield self._change(f"deploy {self.name}: {self.image}", seen, "image")
         elif self.name + OLD in containers or self.name + NEW in containers:
-            yield self._change(f"deploy {self.name}: {self.image}, after an interrupted deployment")
+            yield self._change(f"deploy {self.name}: {self.image}, after an interrupted deployment", seen)
         elif found is None:
-            yield self._change(f"deploy {self.name}: {self.image}")
-        elif found.settings != self.fingerprint:
-            yield self._change(f"replace {self.name}: its settings differ")
+            yield self._change(f"deploy {self.name}: {self.image}", seen)
+        elif found.settings == self._hash_of_version_1 and self._has_secrets:
+            yield self._change(f"replace {self.name}: its label has a hash of secrets, made without a key", seen)
+        elif found.settings not in (self.fingerprint(seen.fingerprint_key), self._hash_of_version_1):
+            yield self._change(f"replace {self.name}: its settings differ", seen)
         elif answer.startswith("sha256:") and answer != found.digest:
-            yield self._change(f"replace {self.name}: {self.image} names another image now")
+            yield self._change(f"replace {self.name}: {self.image} names another image now", seen)
         elif f"deploy-{self.name}" in read_pending(seen["pending"].text):
-            yield self._change(f"deploy {self.name}: {self.image}, after a failed deployment")
+            yield self._change(f"deploy {self.name}: {self.image}, after a failed deployment", seen)
         elif found.state != "running":
-            yield self._change(f"start {self.name}: it is {found.state}")
+            yield self._change(f"start {self.name}: it is {found.state}", seen)
         elif answer == "absent":
             yield Note(f"{self.name} runs, but its registry no longer has {self.image}")
         elif answer.startswith("? "):
             fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {answer[2:]}")
             yield Change(f"ask the registry for {self.image}", fail, "run", verification=True)
 
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the settings. Users who can read this label can also read the container's variables."""
-        environment = [(name, reveal(value)) for name, value in self.environment.items()]
-        parts = [str(self.image), self.options, self.command, environment]
-        return hashlib.sha256(b"app settings\0" + json.dumps(parts).encode()).hexdigest()[:32]
+    def fingerprint(self, key: str) -> str:
+        """The fingerprint of the settings under a key. From a hash without a key, short secrets could be guessed."""
+        return fingerprint(key, self._settings)
 
-    def _change(self, summary: str, requires: str = "") -> Change:
+    @property
+    def _has_secrets(self) -> bool:
+        return any(isinstance(value, Secret) for value in self.environment.values())
+
+    @property
+    def _settings(self) -> list[Any]:
+        environment = [[name, reveal(value)] for name, value in self.environment.items()]
+        return [str(self.image), self.options, self.command, environment]
+
+    @property
+    def _hash_of_version_1(self) -> str:
+        """The label of version 0.1.0. A label cannot be changed: containers without secrets keep it."""
+        return hashlib.sha256(b"app settings\0" + json.dumps(self._settings).encode()).hexdigest()[:32]
+
+    def _change(self, summary: str, seen: Observation, requires: str = "") -> Change:
+        settings = self.fingerprint(seen.fingerprint_key)
         return Change(
             summary,
-            self._deploy(),
+            self._deploy(settings),
             "create" if summary.startswith("deploy") else "update",
-            record={"image": str(self.image)},
+            record={"image": str(self.image), "settings": settings},  # so that the key is written with it
             deadline=1800 + self.check.seconds,
             requires=requires,
         )
 
-    def _deploy(self) -> Command:
+    def _deploy(self, settings: str) -> Command:
         command = script(
             "deploy_app",
             self.name,
@@ -179,7 +193,7 @@ class Deployment(Resource):
             "yes" if self.pull else "no",
             self.image.domain,
             self.registry.user,
-            self.fingerprint,
+            settings,
             " ".join(f"{one.address}|{one.host}|{one.protocol}" for one in self.ports),
             self.check.url,
             self.check.status,

@@ -145,8 +145,9 @@ class BuiltImage(Resource):
         return Change(summary, NOTHING, "run", record=record, verification=True, final=True, id="record")
 
     def _diff(self, known: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        before = [f"made of: {known.get('made', 'nothing yet')}", *(f"{tag}: {what}" for tag, what in tags.items())]
-        after = [f"made of: {self.fingerprint}"]
+        made = "(another)" if "made" in known else "nothing yet"  # no hash: build arguments are part of it
+        before = [f"content and arguments: {made}", *(f"{tag}: {what}" for tag, what in tags.items())]
+        after = ["content and arguments: (those of the inventory)"]
         lines = [f"--- {self.image.name} (now)", f"+++ {self.image.name} (wanted)"]
         return "\n".join([*lines, *(f"-{line}" for line in before), *(f"+{line}" for line in after)]) + "\n"
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from provision.errors import ApiFailed, Refused, did_you_mean
 from provision.gitlab.api import Api
+from provision.host.state import fingerprint
 from provision.resources.base import (
     NOTHING,
     ApiAction,
@@ -24,7 +25,7 @@ from provision.resources.base import (
     Resource,
     unverified,
 )
-from provision.resources.delivery.variables import ProjectVariables, WantedVariable, fingerprint
+from provision.resources.delivery.variables import ProjectVariables, WantedVariable
 
 
 def project_address(path: str) -> str:

@@ -7,15 +7,13 @@ random key of the host.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.errors import ApiFailed, ChangedMeanwhile
 from provision.gitlab.api import Api
+from provision.host.state import fingerprint
 from provision.resources.base import ApiAction, Change, Json, Observation
 from provision.secret import Secret, reveal
 
@@ -166,12 +164,6 @@ class ProjectVariables:
             records={self._record_key(key, scope): None},
             id=f"delete variable {name}",
         )
-
-
-def fingerprint(key: str, value: Any) -> str:
-    """The fingerprint of plain data under a key in hex."""
-    text = json.dumps(value, sort_keys=True)
-    return hmac.new(bytes.fromhex(key), text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _fingerprint(one: WantedVariable, seen: Observation) -> str:

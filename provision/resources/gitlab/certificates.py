@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +22,7 @@ from provision.host.files import BACKUP
 from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource
-from provision.resources.system.file import FileSeen, ask_file, read_file
+from provision.resources.system.file import FileSeen, ask_file, read_file, secret_diff
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.url import bracketed, is_ip, loopback
@@ -179,8 +178,7 @@ class UploadedPair(Resource):
 
     def _diff(self, chain: FileSeen) -> str:
         before, after = (one.decode("utf-8", "backslashreplace") for one in (chain.content or b"", self.certificate))
-        digest = hashlib.sha256(self._private).hexdigest()[:8]
-        key = f"--- {self.key} (now)\n+++ {self.key} (wanted)\n(a secret, sha256 {digest}…: not shown)"
+        key = secret_diff(self.key)
         certificate = masked_diff(self.fullchain, before, after) if before != after else ""
         return f"{certificate}\n{key}".lstrip()
 

@@ -7,7 +7,6 @@ it. The observation lists one object; the verification puts, gets and deletes on
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +15,7 @@ from provision.errors import NotReady, Refused
 from provision.formats.sigv4 import Signer, curl_config
 from provision.host.curl import FAILURES
 from provision.host.scripts import script
+from provision.host.state import fingerprint
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result
@@ -63,7 +63,8 @@ class S3Bucket(Resource):
         problem = listing_problem(seen["list"], self)
         if problem is not None:
             raise problem
-        if seen.record == self._fingerprint():
+        record = self._fingerprint(seen)
+        if seen.record == record:
             return
         target = f"{self.url}/{_OBJECT}"
         requests = [
@@ -75,7 +76,7 @@ class S3Bucket(Resource):
             f"verify bucket {self.bucket}: put, get and delete an object",
             script("check_bucket").reading("".join(f"{one}--\n" for one in requests)),
             "run",
-            record=self._fingerprint(),
+            record=record,
             deadline=90,
             verification=True,
         )
@@ -85,10 +86,9 @@ class S3Bucket(Resource):
         now = datetime.datetime.now(datetime.UTC)
         return curl_config(method, url, signer.headers(method, url, body.encode(), now), body)
 
-    def _fingerprint(self) -> str:
-        # The secret key is long and random: its digest does not reveal it.
-        text = "\0".join([str(self.url), self.region, reveal(self.access_key), reveal(self.secret_key)])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def _fingerprint(self, seen: Observation) -> str:
+        settings = [str(self.url), self.region, reveal(self.access_key), reveal(self.secret_key)]
+        return fingerprint(seen.fingerprint_key, settings)
 
 
 _CAUSES: Final = {

@@ -124,13 +124,16 @@ class File(Resource):
 
     def _diff(self, before: bytes, after: bytes) -> str:
         if isinstance(self.content, Secret):
-            return (
-                f"--- {self.path} (now)\n+++ {self.path} (wanted)\n(a secret, sha256 {digest(after)[:8]}…: not shown)"
-            )
+            return secret_diff(self.path)
         # Bytes that are no text are shown by number: two that differ must not look alike.
         return masked_diff(
             self.path, before.decode("utf-8", "backslashreplace"), after.decode("utf-8", "backslashreplace")
         )
+
+
+def secret_diff(path: str) -> str:
+    """The diff of a file that is a secret: not even a hash is shown, from which a short secret could be guessed."""
+    return f"--- {path} (now)\n+++ {path} (wanted)\n(a secret: not shown)"
 
 
 def digest(content: str | bytes) -> str:

@@ -147,3 +147,13 @@ def test_fingerprint_is_that_of_version_0_1_0(folder: Path) -> None:
     image = parse("r.example.com/a")
     wanted = BuiltImage(image, ("1", "l"), Context(folder), "digest", Registry(), True, {"V": "1"}, "t")
     assert wanted.fingerprint == "5a31bd324ef21f32dbf259c4609616d9"
+
+
+def test_the_diff_shows_no_hash(folder: Path) -> None:
+    """Build arguments are part of the fingerprint."""
+    one = image(folder)
+    for record in (None, {"made": "a0" * 16, "digest": OTHER}):
+        change = planned(one, observe(one, {"image": "tag 1.0 absent\ntag latest absent\n"}, record=record))[0]
+        assert one.fingerprint not in change.diff
+        assert "a0a0" not in change.diff
+        assert "-content and arguments: " in change.diff

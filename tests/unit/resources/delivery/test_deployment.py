@@ -32,7 +32,7 @@ def app(**more: Any) -> Deployment:
 
 def settings(wanted: Deployment) -> str:
     """The fingerprint that its container bears."""
-    return wanted.fingerprint
+    return wanted.fingerprint("00" * 32)
 
 
 def script(wanted: Deployment) -> Command:
@@ -124,12 +124,31 @@ def test_what_is_a_setting() -> None:
     assert len({settings(one) for one in OTHERS}) == len(OTHERS)
 
 
-def test_fingerprint_is_that_of_version_0_1_0() -> None:
-    """Another one would replace every container of the estate."""
-    environment = {"A": "b", "T": Secret("s")}
+OLD_LABELS = [
+    ({"A": "b", "T": Secret("s")}, "256576e25d6bea2b1f6160714468eb35", True),
+    ({"A": "b"}, "cfd0a660aa06d7ef56691abe717f3704", False),
+]
+
+
+@pytest.mark.parametrize(("environment", "label", "replaced"), OLD_LABELS)
+def test_a_label_of_version_0_1_0(environment: dict[str, str | Secret], label: str, replaced: bool) -> None:
+    """It is a hash without a key. A container with secrets is replaced; others would be replaced for nothing."""
     image = parse("r.example.com/a:1")
     wanted = Deployment("hello", image, Registry(), ("--restart", "no"), ("serve",), environment)
-    assert wanted.fingerprint == "256576e25d6bea2b1f6160714468eb35"
+    changes = planned(wanted, observe(wanted, {"containers": RUNS.replace("PRINT", label)}))
+    assert [one.summary for one in changes] == (
+        ["replace hello: its label has a hash of secrets, made without a key"] if replaced else []
+    )
+
+
+def test_the_label_has_a_key() -> None:
+    """Another host's label differs, and the script contains no hash that could be computed without the key."""
+    one = app()
+    assert one.fingerprint("00" * 32) != one.fingerprint("01" * 32)
+    found = [observe(one, {"containers": ""}, fingerprint_key=key * 32) for key in ("00", "01")]
+    first, second = (planned(one, seen)[0] for seen in found)
+    assert first.run != second.run
+    assert first.record == {"image": IMAGE, "settings": one.fingerprint("00" * 32)}  # written with the key, once
 
 
 def test_secrets_travel_on_standard_input() -> None:

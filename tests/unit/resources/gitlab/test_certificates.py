@@ -89,6 +89,7 @@ class TestUploadedPair:
         assert isinstance(change.run, Command)
         secret = NEW.key.splitlines()[1]
         assert secret not in change.diff
+        assert change.diff.endswith("\n(a secret: not shown)")  # no hash either
         assert secret not in change.run.script
         assert change.run.stdin == NEW.key.encode()
 

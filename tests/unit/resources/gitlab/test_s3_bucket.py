@@ -65,6 +65,13 @@ def test_other_settings_are_verified_again(settings: dict[str, Any]) -> None:
     assert len(plan(dataclasses.replace(BUCKET, **settings), LISTED, change.record)) == 1
 
 
+def test_the_record_has_a_key() -> None:
+    """Another host's record differs: the keys of the bucket cannot be guessed from it."""
+    seen = [observe(BUCKET, {"list": LISTED}, fingerprint_key=key * 32) for key in ("00", "01")]
+    one, other = (planned(BUCKET, one)[0].record for one in seen)
+    assert one != other
+
+
 def test_a_bucket_that_broke_after_its_verification() -> None:
     """The listing is asked on every look."""
     (change,) = plan(BUCKET, LISTED)
