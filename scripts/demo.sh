@@ -19,7 +19,7 @@ for runner in runner-1 runner-2; do
   echo "$runner: $($sudo "$bin/provision" lab ssh $runner 'sudo gitlab-runner list 2>&1 | grep -o "^[^ ]* *Executor=[a-z]*"')"
 done
 echo "gitlab: $($sudo "$bin/provision" lab ssh gitlab 'sudo ufw status | grep -c "ALLOW"') ufw rules, $(
-  $sudo "$bin/provision" lab ssh gitlab 'curl -sk -o /dev/null -w "%{http_code}" https://gitlab.lab.test:5555/v2/') from the registry's /v2/"
+  $sudo "$bin/provision" lab ssh gitlab 'curl -sk --noproxy \* -o /dev/null -w "%{http_code}" https://gitlab.lab.test:5555/v2/') from the registry's /v2/"
 cat <<'EOF'
 
 What to try next

@@ -65,11 +65,23 @@ def read_containers(answer: Result) -> Mapping[str, Container] | None:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry with the login for it. `url` is its origin, "" for an image that names no registry."""
+    """A registry with the login for it.
+
+    url          its origin; "" for an image that names no registry
+    token_hosts  the hosts besides its own that it may send clients to for tokens
+    direct       whether it is asked without a proxy: the own one
+    """
 
     url: str = ""
     user: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
+    token_hosts: tuple[str, ...] = ()
+    direct: bool = False
+
+    @property
+    def access(self) -> tuple[str, str]:
+        """The arguments HOSTS and DIRECT of scripts, see host/scripts/lib/registry.sh."""
+        return " ".join(self.token_hosts), "yes" if self.direct else "no"
 
 
 def api_url(reference: Reference, own: Url | None) -> str:

@@ -9,6 +9,7 @@ from provision.host.image_registry import access_to, full_reference
 from provision.image_name import parse
 from provision.inventory import Host
 from provision.inventory.tables.apps import App
+from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
 from provision.resources import AppCheck, Deployment, DroppedApps, Resource
 from provision.secret import Secret, reveal
@@ -29,7 +30,7 @@ def may_have_apps(host: Host) -> bool:
     return bool(apps_of(host)) or "runners" in host.groups
 
 
-@task(on="all", uses=(App, Registry), where=may_have_apps, serial=True)
+@task(on="all", uses=(App, Registry, Gitlab), where=may_have_apps, serial=True)
 def deploy(host: Host) -> Iterator[Resource]:
     """Run each app in its container, from the image that its tag refers to."""
     apps = apps_of(host)
@@ -44,7 +45,7 @@ def deploy(host: Host) -> Iterator[Resource]:
         yield Deployment(
             one.name,
             image,
-            access_to(host, image, one.login, what, writes=False),
+            access_to(host, image, one.login, what, writes=False, token_server=one.token_server),
             _options(one),
             one.command,
             _environment(one),

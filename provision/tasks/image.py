@@ -9,6 +9,7 @@ from provision.formats.build_context import Context
 from provision.host.image_registry import access_to, full_reference
 from provision.image_name import parse_name
 from provision.inventory import Host
+from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.images import Image
 from provision.inventory.tables.registry import Registry
 from provision.resources import BuiltImage, Resource
@@ -23,7 +24,7 @@ def builds_images(host: Host) -> bool:
     return any(_builder(host, one) == host.name for one in host.settings.all(Image))
 
 
-@task(on="all", uses=(Image, Registry), where=builds_images)
+@task(on="all", uses=(Image, Registry, Gitlab), where=builds_images)
 def image(host: Host) -> Iterator[Resource]:
     """Build each image from its folder and push it under its tags."""
     for one in host.settings.all(Image):
@@ -37,7 +38,7 @@ def image(host: Host) -> Iterator[Resource]:
             one.tags,
             context,
             context.digest(),
-            access_to(host, name, one.login, what, writes=one.push),
+            access_to(host, name, one.login, what, writes=one.push, token_server=one.token_server),
             one.push,
             one.build_args,
             one.target or "",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from provision.host.image_registry import own_token_hosts
 from provision.inventory import Host
+from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
 from provision.resources import ImageCheck, Resource
 from provision.tasks.base import task
 
 
-@task(on="runners", settings=Registry)
+@task(on="runners", settings=Registry, uses=(Gitlab,))
 def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Verify that this host can push an image to the registry, pull it and delete it."""
-    del host  # the check is the same on every host
     if wanted.login is None:
         return
     storage = wanted.s3.parameters if wanted.s3 else {}
@@ -26,4 +27,5 @@ def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
         wanted.login.image,
         f"{wanted.certs_folder}/ca.crt",
         context=f"{storage.get('bucket')} {storage.get('regionendpoint')} {authority}",
+        token_hosts=own_token_hosts(host),
     )

@@ -9,6 +9,7 @@
 # that it names, for a minute in all. Without the system id of this host a verification would add an unnamed machine to
 # GitLab's list.
 . ./lib/runner.sh
+use_runner_proxy
 config=$1
 shift
 system=
@@ -51,7 +52,7 @@ ask() {
     [ ! -e "$ca" ] || printf 'cacert = "%s"\n' "$ca"
     if [ "$token" = - ]; then printf 'url = "%s/api/v4/version"\n' "$url"
     else printf 'url = "%s/api/v4/runners/verify"\ndata = "token=%s&system_id=%s"\n' "$url" "$token" "$system"; fi
-  } | curl -sS -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 -K - 2>/dev/null
+  } | runner_curl -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 2>/dev/null
 }
 seconds_left=60
 set -f

@@ -1,10 +1,13 @@
 #!/bin/sh
 # Checks that an image can be pushed to the registry and pulled from it, from this host.
-# Arguments: HOST PORT URL REGISTRY USER IMAGE CA. REGISTRY: as in image names. CA: a file, or a path where none is.
+# Arguments: HOST PORT URL REGISTRY USER IMAGE CA HOSTS. REGISTRY: as in image names. CA: a file, or a path where none is.
+# HOSTS: those that may give tokens, see lib/registry.sh. Docker has proxies of its own: no other proxy is used.
 # Standard input: the password, one line. Prints the name of each step; the first that fails is on standard error, with
 # its cause and a remedy.
 . ./lib/docker.sh
-host=$1 port=$2 base=$3 registry=$4 user=$5 image=$6 ca=$7
+. ./lib/registry.sh
+host=$1 port=$2 registry=$4 user=$5 image=$6
+use_registry "$3" "$7" "$8" yes
 IFS= read -r password
 use_temporary_login
 tag="provision-$(hostname)-$(od -An -N6 -tx1 /dev/urandom | tr -d ' \n')"
@@ -13,9 +16,7 @@ trap 'docker image rm -f "$ref" >/dev/null 2>&1; docker logout "$registry" >/dev
 echo 'name'
 address=$(getent ahosts "$host") || fail name "$host does not resolve on this host" 'give it an address in DNS or /etc/hosts'
 address=${address%%[[:space:]]*}
-set --
-[ ! -e "$ca" ] || set -- --cacert "$ca"
-output=$(curl -sS -o /dev/null -D "$work/headers" --max-time 20 "$@" -- "$base/v2/" 2>&1)
+output=$(ask_registry -o /dev/null -D "$work/headers" -- "$base/v2/" 2>&1 </dev/null)
 code=$?
 echo 'connection'
 refused='check that the registry runs (gitlab-ctl status) and that its port is open (provision firewall)'
@@ -31,8 +32,10 @@ case $code in
 esac
 echo '/v2/'
 grep -q '^HTTP/[0-9.]* 401' "$work/headers" || fail /v2/ "answers $(head -n 1 "$work/headers")" 'see gitlab-ctl tail registry on the GitLab host'
-realm=$(tr -d '\r' < "$work/headers" | sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate:.*realm="\([^"]*\)".*service="\([^"]*\)".*/\1?service=\2/p')
+headers=$(cat "$work/headers")
+realm=$(realm_of "$headers")
 [ -n "$realm" ] || fail /v2/ 'its answer contains no address for tokens' 'run provision registry'
+reason=$(require_realm "$realm") || fail /v2/ "$reason" 'check gitlab.external_url, and run provision registry'
 require_reference "$ref"
 echo 'docker login'
 output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) || fail login "$output" 'check registry.login, and that this host reaches external_url'
@@ -46,8 +49,7 @@ echo 'docker pull'
 output=$(docker pull "$ref" 2>&1) || fail pull "$(printf '%s' "$output" | tail -n 3)" 'the push succeeded: check that clients reach the storage, or disable redirects in registry.storage'
 docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | grep -qF "$digest" || fail pull "the pulled image is not $digest" 'check for a caching proxy between this host and the registry'
 echo 'delete'
-quote() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
-token=$(printf 'user = "%s:%s"\n' "$(quote "$user")" "$(quote "$password")" | curl -sS -K - --max-time 20 "$@" -G --data-urlencode "scope=repository:$image:pull,push,delete,*" -- "$realm" 2>&1 | sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p')
+token=$(token_from "$realm" "$(service_of "$headers")" "repository:$image:pull,push,delete,*" "$user" "$password")
 [ -n "$token" ] || fail delete 'GitLab gave no token for it' 'check that this user may delete in this project'
-code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -sS -K - -o "$work/body" -w '%{http_code}' --max-time 20 "$@" -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
+code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | ask_registry -o "$work/body" -w '%{http_code}' -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
 [ "$code" = 202 ] || fail delete "HTTP $code $(head -c 300 "$work/body" 2>/dev/null)" 'enable delete in registry.storage, or delete the tag manually'

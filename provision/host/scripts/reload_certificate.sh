@@ -8,7 +8,8 @@ fullchain=$1 name=$2 port=$3 url=$4 limit=$5 nginx=$6
 case $url in *://\[*) loopback='[::1]' ;; *) loopback=127.0.0.1 ;; esac
 now() { date +%s; }
 served() { timeout 5 openssl s_client -connect "$loopback:$port" ${name:+-servername "$name"} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
-status() { curl -sk -o /dev/null -w '%{http_code}' --max-time 5 --connect-to "::$loopback:" -- "$url"; }
+# A proxy of the host's environment must not answer in the registry's place.
+status() { curl -sk --noproxy '*' -o /dev/null -w '%{http_code}' --max-time 5 --connect-to "::$loopback:" -- "$url"; }
 process() { gitlab-ctl status registry 2>/dev/null | sed -n 's/^run: registry: (pid \([0-9]*\)).*/\1/p'; }
 wanted=$(openssl x509 -noout -fingerprint -sha256 -in "$fullchain") || exit 1
 if [ -z "$(served)" ] || ! grep -rqsF -e "$fullchain" -- "$nginx"; then

@@ -120,6 +120,8 @@ class App(Table, name="apps", occurs="array"):
     """The test after the start. Default: the container runs, and is healthy if it has a health check."""
     login: RegistryLogin | None = None
     """The login to pull with. Default for your registry: registry.login."""
+    token_server: Annotated[Url, UrlField("https://gitlab.example.org")] | None = None
+    """The server to which the image's registry sends clients for tokens. Default: a known one, or the registry's own host."""
     pull: bool = True
     """false: the image is already on the host, built there with push = false."""
 

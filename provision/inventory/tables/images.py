@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from provision.image_name import check_hub_push, check_tag, parse_name
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import InvalidValue, Table, plain_data
+from provision.url import Url, UrlField
 
 
 class RegistryLogin(Table):
@@ -44,6 +45,8 @@ class Image(Table, name="images", occurs="array"):
     """The host that builds it. Default: the first of the group runners."""
     login: RegistryLogin | None = None
     """The login to push with. Default for your registry: registry.login."""
+    token_server: Annotated[Url, UrlField("https://gitlab.example.org")] | None = None
+    """The server to which the image's registry sends clients for tokens. Default: a known one, or the registry's own host."""
     push: bool = True
     """false: the image stays on the host that builds it."""
 

@@ -119,7 +119,7 @@ class Deployment(Resource):
         if self.image.digest:
             return Probe(questions)
         tag = self.image.tag or "latest"
-        ask = script("find_digest", self.registry.url, self.image.path, tag, self.registry.user)
+        ask = script("find_digest", self.registry.url, self.image.path, tag, self.registry.user, *self.registry.access)
         return Probe(questions, when_due={"image": ask.reading(self.registry.password.reveal() + "\n")})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:

@@ -117,6 +117,7 @@ class BuiltImage(Resource):
             self.image.path,
             self.registry.user,
             " ".join(self.tags),
+            *self.registry.access,
             self._references,
         )
         return ask.reading(self.registry.password.reveal() + "\n")
@@ -174,9 +175,10 @@ class ImageCheck(Resource):
 
     It does so when a verification is due, when the port does not open, or when no check with these settings is recorded.
 
-    image    the repository to push to
-    ca       the path of the CA file on the host, which may not exist
-    context  further settings that the check depends on: when they change, it is repeated
+    image        the repository to push to
+    ca           the path of the CA file on the host, which may not exist
+    context      further settings that the check depends on: when they change, it is repeated
+    token_hosts  the hosts besides its own that the registry may send clients to for tokens
     """
 
     url: Url
@@ -185,6 +187,7 @@ class ImageCheck(Resource):
     image: str
     ca: str
     context: str = ""
+    token_hosts: tuple[str, ...] = ()
 
     @property
     def record_key(self) -> str:
@@ -197,7 +200,8 @@ class ImageCheck(Resource):
         if seen.code == 0 and not seen.due and seen.record == self._fingerprint():
             return
         url, registry = self.url, self.url.authority
-        command = script("check_registry", url.host, url.port, str(url), registry, self.user, self.image, self.ca)
+        access = (registry, self.user, self.image, self.ca, " ".join(self.token_hosts))
+        command = script("check_registry", url.host, url.port, str(url), *access)
         yield Change(
             f"verify push and pull of {registry}/{self.image}",
             command.reading(reveal(self.password) + "\n"),

@@ -53,7 +53,9 @@ class RegistryEndpoint(Resource):
     def probe(self) -> Probe:
         # --connect-to takes an IPv6 address, --resolve does not.
         connect = f"::{self.url.loopback}:"
-        ask = sh("curl -sk -o /dev/null -D - --max-time 10 --connect-to %s -- %s", connect, f"{self.url}/v2/")
+        # A proxy of the host's environment must not answer in the registry's place.
+        options = "-sk --noproxy '*' -o /dev/null -D - --max-time 10"
+        ask = sh(f"curl {options} --connect-to %s -- %s", connect, f"{self.url}/v2/")
         return Probe({"answer": ask, "packages": ASK_PACKAGES})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:

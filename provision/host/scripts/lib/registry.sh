@@ -1,31 +1,95 @@
 #!/bin/sh
-# The image that a tag names in a registry, found with the requests that Docker sends.
+# Requests to a container registry, as Docker sends them. Credentials reach curl on standard input.
+# Sources: the distribution API, "Token authentication" and "HEAD manifest".
+#
+# The registry's answer names the address for tokens (the realm), and root asks there with the login. So the address must
+# be at a host that is expected, and have TLS if the registry has it. No redirect is followed.
 
-# digest_of BASE REPOSITORY TAG USER PASSWORD: prints the digest, `absent`, or `? REASON`.
+# use_registry BASE CA HOSTS DIRECT: what the other functions use.
+#   BASE    the registry's URL
+#   CA      a file that may not exist. As in Docker, it is trusted besides the system's certificates, for the registry and
+#           for its address for tokens (moby, registry/auth.go and dockerversion: the endpoint's TLS configuration)
+#   HOSTS   hosts that may give tokens besides the registry's own, separated by spaces, in lower case
+#   DIRECT  yes: without a proxy, as for a service of the same network
+use_registry() {
+  base=$1 ca=$2 token_hosts="$(host_of "$1") $3" direct=$4
+  [ -e "$ca" ] || ca=
+  [ "$direct" = yes ] || direct=
+  case $base in https://*) protocols='=https' ;; *) protocols='=http,https' ;; esac
+}
+
+# ask_registry ARGUMENT…: a request by curl, which reads a configuration on standard input.
+ask_registry() {
+  curl -sS -g -K - --proto "$protocols" --proto-redir "$protocols" --max-time 15 \
+    ${ca:+--cacert "$ca" --capath /etc/ssl/certs} ${direct:+--noproxy '*'} "$@"
+}
+
+# host_of URL: its host in lower case. Nothing for an authority with a user, or with anything else that is no host.
+host_of() {
+  case $1 in http://* | https://*) ;; *) return ;; esac
+  authority=${1#*://}
+  authority=${authority%%[/?#]*}
+  case $authority in
+    *[!]A-Za-z0-9.:[_-]*) ;;
+    \[*) printf '%s]' "${authority%%\]*}" ;;
+    *) printf '%s' "${authority%%:*}" ;;
+  esac | tr '[:upper:]' '[:lower:]'
+}
+
+# field_of HEADERS PATTERN: what the group in PATTERN matches in the header WWW-Authenticate.
+field_of() {
+  printf '%s\n' "$1" | tr -d '\r' | sed -n "s/^[Ww][Ww][Ww]-[Aa]uthenticate: *$2.*/\1/p" | head -n 1
+}
+realm_of() { field_of "$1" '[Bb]earer .*realm="\([^"]*\)"'; }
+service_of() { field_of "$1" '.*service="\([^"]*\)"'; }
+
+# require_realm REALM: fails, and prints the reason, if tokens may not be asked there.
+require_realm() {
+  case $1$protocols in
+    https://* | http://*=http,https) ;;
+    *) echo "the registry sends clients to $1 for a token, which is no address with TLS: it was not asked"; return 1 ;;
+  esac
+  host=$(host_of "$1")
+  case " $token_hosts " in *" ${host:-?} "*) return ;; esac
+  echo "the registry sends clients to $1 for a token, which is another server than expected: it was not asked"
+  return 1
+}
+
+# login_line USER PASSWORD: a line of curl's configuration; nothing without a USER.
+login_line() { [ -z "$1" ] || printf 'user = "%s"\n' "$(printf '%s' "$1:$2" | sed 's/[\\"]/\\&/g')"; }
+
+# token_from REALM SERVICE SCOPE USER PASSWORD: prints the token, if there is one. Other characters than a token has could
+# become further lines of curl's configuration. Source: RFC 6750, b68token.
+token_from() {
+  token=$(login_line "$4" "$5" |
+    ask_registry -G --data-urlencode "service=$2" --data-urlencode "scope=$3" -- "$1" 2>/dev/null |
+    head -c 100000 | tr -d '\r\n' |
+    sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p;t;s/.*"access_token" *: *"\([^"]*\)".*/\1/p')
+  case $token in *[!A-Za-z0-9._~+/=-]*) ;; *) printf '%s' "$token" ;; esac
+}
+
+# digest_of BASE REPOSITORY TAG USER PASSWORD HOSTS DIRECT: prints the digest, `absent`, or `? REASON`.
 #
 # One HEAD request for the manifest with the token that the registry requires: about 50 ms, and Docker Hub does not count
-# it as a pull. A CA in Docker's certs.d is used. Credentials reach curl on standard input.
-# Sources: the distribution API, "Token authentication" and "HEAD manifest".
+# it as a pull. A CA in Docker's certs.d is used.
 digest_of() (
-  folder="/etc/docker/certs.d/${1#*://}" url="$1/v2/$2/manifests/$3"
-  ask() { curl -sS -K - --max-time 15 ${ca:+--cacert "$ca"} "$@" 2>&1; }
-  quoted() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
-  ca=; [ ! -e "$folder/ca.crt" ] || ca="$folder/ca.crt"
+  use_registry "$1" "/etc/docker/certs.d/${1#*://}/ca.crt" "$6" "$7"
+  url="$1/v2/$2/manifests/$3"
   kinds='application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json'
   kinds="$kinds, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-  credentials=; [ -z "$4" ] || credentials="user = \"$(quoted "$4:$5")\""
-  answer=$(printf 'header = "Accept: %s"\n' "$kinds" | ask -I -- "$url") || { echo "? $answer"; exit; }
-  field() { printf '%s\n' "$answer" | tr -d '\r' | sed -n "s/^[Ww][Ww][Ww]-[Aa]uthenticate: *$1.*/\1/p" | head -n 1; }
+  credentials=$(login_line "$4" "$5")
+  answer=$(printf 'header = "Accept: %s"\n' "$kinds" | ask_registry -I -- "$url" 2>&1) || { echo "? $answer"; exit; }
   case $answer in
     HTTP/*' 401'*)
-      realm=$(field '[Bb]earer .*realm="\([^"]*\)"') service=$(field '.*service="\([^"]*\)"')
+      realm=$(realm_of "$answer")
       if [ -n "$realm" ]; then
-        token=$(printf '%s\n' "$credentials" | ask -G --data-urlencode "service=$service" --data-urlencode "scope=repository:$2:pull" -- "$realm")
-        token=$(printf '%s' "$token" | sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p;t;s/.*"access_token" *: *"\([^"]*\)".*/\1/p')
+        reason=$(require_realm "$realm") || { echo "? $reason"; exit; }
+        token=$(token_from "$realm" "$(service_of "$answer")" "repository:$2:pull" "$4" "$5")
         [ -n "$token" ] || { echo "? the login is refused"; exit; }
         credentials="header = \"Authorization: Bearer $token\""
       fi
-      answer=$(printf 'header = "Accept: %s"\n%s\n' "$kinds" "$credentials" | ask -I -- "$url") || { echo "? $answer"; exit; } ;;
+      answer=$(printf 'header = "Accept: %s"\n%s\n' "$kinds" "$credentials" | ask_registry -I -- "$url" 2>&1) ||
+        { echo "? $answer"; exit; } ;;
   esac
   case $answer in
     HTTP/*' 200'*) printf '%s\n' "$answer" | tr -d '\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: *//p' | tail -n 1 ;;

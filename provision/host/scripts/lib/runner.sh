@@ -1,5 +1,5 @@
 #!/bin/sh
-# The files that gitlab-runner keeps for a GitLab server.
+# Requests to a GitLab server as gitlab-runner sends them: its CA file, and its proxy.
 
 # runner_ca URL: prints the path of the CA file for a server.
 #
@@ -8,3 +8,26 @@ runner_ca() (
   host=${1#*://}
   printf '%s\n' "/etc/gitlab-runner/certs/${host%%[:/]*}.crt"
 )
+
+# use_runner_proxy: curl then uses the proxy of gitlab-runner's service, or none. This shell's own environment may name
+# another one: pam_env reads /etc/environment for sudo, and systemd does not.
+use_runner_proxy() {
+  unset http_proxy https_proxy all_proxy no_proxy HTTPS_PROXY ALL_PROXY NO_PROXY
+  service=$(systemctl show -p MainPID -p Environment gitlab-runner.service 2>/dev/null) || return 0
+  pid=$(printf '%s\n' "$service" | sed -n 's/^MainPID=//p')
+  configured=$(printf '%s\n' "$service" | sed -n 's/^Environment=//p')
+  active=$({ tr '\0' '\n' < "/proc/${pid:-0}/environ" | grep -i '^[a-z]*_proxy='; } 2>/dev/null)
+  set -f
+  for setting in $configured $active; do
+    value=${setting#*=}
+    case $setting in
+      HTTP_PROXY=* | http_proxy=*) export http_proxy="${http_proxy:-$value}" ;;
+      HTTPS_PROXY=* | https_proxy=*) export https_proxy="${https_proxy:-$value}" ;;
+      NO_PROXY=* | no_proxy=*) export no_proxy="${no_proxy:-$value}" ;;
+    esac
+  done
+  set +f
+}
+
+# runner_curl ARGUMENT…: curl for a server of gitlab-runner's, with a configuration on standard input.
+runner_curl() { curl -sS -g --proto '=http,https' -K - "$@"; }
