@@ -88,7 +88,7 @@ all_up() { [ -z "$(services_down)" ] || return 1; [ -z "$url" ] || registry_answ
 storage_unreachable() {
   endpoint=$(sed -n 's/^storage:.*"regionendpoint":"\([^"]*\)".*/\1/p' "$config" 2>/dev/null)
   [ -n "$endpoint" ] || return 0
-  output=$(curl -kSs -o /dev/null --max-time 5 -- "$endpoint" 2>&1) ||
+  output=$(curl -kSs -g --noproxy '*' --proto '=http,https' -o /dev/null --max-time 5 -- "$endpoint" 2>&1) ||
     echo "the storage $endpoint cannot be reached from the host: $output"
 }
 problems() {

@@ -242,7 +242,7 @@ def read_tokens(result: Result) -> TokenAnswers:
     for line in result.text.splitlines():
         code, curl_code, url, token, *kind = line.split(" ")
         status[url, token] = int(code)
-        if int(code) == 403 and kind and kind[0] and not kind[0].startswith("application/json"):
+        if int(code) == 403 and kind and not kind[0].startswith("application/json"):
             # From a proxy, or from a GitLab that has banned the host's address: the token may be valid.
             status[url, token] = 0
             reasons[url] = "it answers every request of the host with 403: the host is banned, or a proxy is in between"

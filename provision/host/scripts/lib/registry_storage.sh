@@ -56,7 +56,7 @@ storage_problem() (
   location() { tr -d '\r' < "$work/headers" | sed -n 's/^[Ll]ocation: *//p' | tail -n 1; }
   (umask 077; printf 'header = "Authorization: Bearer %s"\n' "$head.$claims.$signature" > "$work/curl")
   ask 'an upload cannot be started' 202 "http://$address/v2/$name/blobs/uploads/" -X POST
-  path=$(location | sed 's|^[a-z]*://[^/]*||')
+  path=/$(location | sed 's|^[a-z]*://[^/]*||; s|^/*||')
   case $path in *\?*) path="$path&digest=$digest" ;; *) path="$path?digest=$digest" ;; esac
   ask 'an upload cannot be written' 201 "http://$address$path" -X PUT -H 'Content-Type: application/octet-stream' --data-binary "$content"
   blob="http://$address/v2/$name/blobs/$digest"

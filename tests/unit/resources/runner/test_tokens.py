@@ -70,7 +70,7 @@ def test_tokens_of_the_file_and_of_the_inventory_are_asked_once(
     serve: Serve, reply: Any, host: LocalSession, tmp_path: Path
 ) -> None:
     """Only those of a named server; with the system's id, in the body of a POST."""
-    web = serve(lambda asked: reply(403 if b"glrt-two" in asked.body else 200))
+    web = serve(lambda asked: reply(403, {"message": "403 Forbidden"}) if b"glrt-two" in asked.body else reply(200))
     result = ask(host, tmp_path, CONFIG.format(url=web.url), [web.url], (web.url, "glrt-one"), (web.url, "glrt-new"))
     answers = read_tokens(result)
     assert answers.status == {(web.url, "glrt-one"): 200, (web.url, "glrt-new"): 200, (web.url, "glrt-two"): 403}
