@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
-import itertools
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from provision.errors import Refused
 from provision.secret import Secret
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, Name
 
 EXPIRES_SOON: Final = datetime.timedelta(days=21)
+_BEGIN: Final = re.compile(rb"BEGIN (?:X509 |TRUSTED )?CERTIFICATE-")
+_LINES: Final = "each -----BEGIN … and -----END … is a line of its own, without spaces before it; `cat` joins files without a line break at their end"
 NO_PASSPHRASE: Final = "nginx cannot ask for a passphrase: openssl pkey -in OLD -out NEW removes it"
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
@@ -41,19 +44,61 @@ def check_pair(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
     return check_chain(fullchain, public, host, datetime.datetime.now(datetime.UTC))
 
 
+def read_chain(pem: bytes) -> list[Certificate]:
+    """The certificates in a PEM text, all of them readable for OpenSSL and so for nginx, curl and Docker. Raises Refused.
+
+    OpenSSL finds a certificate only where its first and last line are lines of their own, and stops without an error
+    at text that it does not know. So a chain whose parts were joined without a line break is cut off.
+    """
+    import ssl  # slow to import
+
+    from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificates
+
+    hint = "give the chain as PEM, the host's own certificate first"
+    if pem[:1] == b"0":  # an ASN.1 sequence
+        with contextlib.suppress(ValueError):
+            load_der_x509_certificate(pem)
+            text = "holds no PEM certificate, but one in DER"
+            raise Refused(text, hint="convert it: openssl x509 -inform der -in OLD -out NEW.pem")
+    pem = pem.removeprefix(b"\xef\xbb\xbf")  # OpenSSL 3 skips it too
+    try:
+        chain = load_pem_x509_certificates(pem)
+    except ValueError as error:
+        reason = str(error).partition(". See ")[0]
+        raise Refused(f"holds no PEM certificate: {reason}", hint=hint) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=pem.decode("ascii", "replace").replace("\ufffd", "?"))
+        readable = context.cert_store_stats()["x509"]
+    except ssl.SSLError as error:
+        # Python has no reason where OpenSSL found no certificate: it read past the first one.
+        reason = f" ({error.reason.lower().replace('_', ' ')})" if error.reason else ""
+        raise Refused(f"OpenSSL cannot read it{reason}, and so nginx cannot", hint=_LINES) from error
+    twice = len(chain) - len(set(chain))
+    if readable + twice != (count := len(_BEGIN.findall(pem))):
+        raise Refused(f"OpenSSL reads {readable + twice} of its {count} certificates, and so does nginx", hint=_LINES)
+    return chain
+
+
+@lru_cache(maxsize=16)  # each host of the inventory has the same CA
+def check_authorities(pem: bytes) -> None:
+    """Raises Refused for a file that programs cannot read the certificates of a CA from."""
+    try:
+        read_chain(pem)
+    except Refused as error:
+        own = "give the CA's certificates as PEM" if "first" in error.hint else error.hint
+        raise Refused(error.text, hint=own) from error
+
+
 def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.datetime) -> datetime.timedelta:
     """The time until the first certificate of a chain expires. Raises Refused with the first fault.
 
+    A certificate may occur twice, and the signer's in several versions, each signed by another authority: clients take
+    the one that they can use.
+
     public_key  the public half of the pair's key, in PEM
     """
-    from cryptography.x509 import load_pem_x509_certificates
-
-    try:
-        chain = load_pem_x509_certificates(fullchain)
-    except ValueError as error:
-        raise Refused(
-            f"holds no PEM certificate: {error}", hint="give the chain as PEM, the host's own certificate first"
-        ) from error
+    chain = read_chain(fullchain)
     leaf = chain[0]
     if _public(leaf).split() != public_key.split():
         others = [position for position, one in enumerate(chain, 1) if _public(one).split() == public_key.split()]
@@ -65,35 +110,80 @@ def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.da
         raise Refused(
             "the key does not belong to the certificate", hint="give the key that this certificate was issued for"
         )
-    for lower, upper in itertools.pairwise(chain):
-        if not _is_signed(lower, upper):
+    for place, upper in enumerate(chain):
+        if upper not in chain[:place] and place and not any(_is_signed(lower, upper) for lower in chain[:place]):
+            lower = chain[place - 1]
             raise Refused(
                 f"the chain is out of order: {lower.subject.rfc4514_string()} is signed by {lower.issuer.rfc4514_string()}, "
                 f"and {upper.subject.rfc4514_string()} follows",
                 hint="put the host's own certificate first, then the one that signed it, and so on",
             )
     if not _names_host(leaf, host):
-        raise Refused(
-            f"is not for {host}: it names {', '.join(_names(leaf)) or 'no host'}", hint=f"get one that names {host}"
-        )
+        raise Refused(f"is not for {host}: {_named(leaf)}", hint=f"get one that names {host}")
     if leaf.not_valid_before_utc > now:
         raise Refused(f"is not valid before {leaf.not_valid_before_utc:%F %T} UTC", hint="check the clocks, or wait")
-    for one in chain:
-        if one.not_valid_after_utc <= now:
+    ends = []
+    for versions in _versions(chain):
+        usable = [one for one in versions if _serves(one)]
+        if not usable:
+            subject = versions[0].subject.rfc4514_string()
             raise Refused(
-                f"expired on {one.not_valid_after_utc:%F} ({one.subject.rfc4514_string()})",
+                f"is not for servers: the extended key usage of {subject} is {', '.join(_usages(versions[0]) or ())}, "
+                "and clients refuse it (Docker: incompatible key usage)",
+                hint="get one with the extended key usage serverAuth",
+            )
+        last = max(usable, key=lambda one: one.not_valid_after_utc)
+        if last.not_valid_after_utc <= now:
+            raise Refused(
+                f"expired on {last.not_valid_after_utc:%F} ({last.subject.rfc4514_string()})",
                 hint="renew it, then rerun the command",
             )
-    return min(one.not_valid_after_utc for one in chain) - now
+        ends.append(last.not_valid_after_utc)
+    return min(ends) - now
+
+
+def _versions(chain: list[Certificate]) -> list[list[Certificate]]:
+    """The certificates by subject and key: those of one authority, signed by several others, are together."""
+    found: dict[tuple[Name, bytes], list[Certificate]] = {}
+    for one in chain:
+        found.setdefault((one.subject, _public(one)), []).append(one)
+    return list(found.values())
+
+
+def _usages(certificate: Certificate) -> list[str] | None:
+    """The names of the extended key usages; None for a certificate that may be used for everything."""
+    from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
+
+    try:
+        usages = certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value
+    except ExtensionNotFound:
+        return None
+    return [one._name if one._name != "Unknown OID" else one.dotted_string for one in usages]
+
+
+def _serves(certificate: Certificate) -> bool:
+    """Whether a TLS server may use a certificate, or one that it signed.  Source: RFC 5280, section 4.2.1.12."""
+    usages = _usages(certificate)
+    return usages is None or not {"serverAuth", "anyExtendedKeyUsage"}.isdisjoint(usages)
+
+
+def _named(leaf: Certificate) -> str:
+    """What a certificate names, for a message."""
+    from cryptography.x509.oid import NameOID
+
+    if names := _names(leaf):
+        return f"it names {', '.join(names)}"
+    common = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if not common:
+        return "it names no host"
+    return f"only its common name (CN) names {common[0]}, and clients look at the subjectAltName alone"
 
 
 def signer_missing(fullchain: bytes, ca: bytes) -> str:
     """A warning if no certificate in `ca` signed the chain or is part of it; "" otherwise, and without `ca`."""
-    from cryptography.x509 import load_pem_x509_certificates
-
     if not ca:
         return ""
-    chain, authorities = load_pem_x509_certificates(fullchain), load_pem_x509_certificates(ca)
+    chain, authorities = read_chain(fullchain), read_chain(ca)
     if any(one == authority or _is_signed(one, authority) for one in chain for authority in authorities):
         return ""
     issuer = chain[-1].issuer.rfc4514_string()

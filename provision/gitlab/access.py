@@ -44,9 +44,9 @@ def api_at(host: Host, url: Url) -> Api:
     token = source.resolve() if source else Secret("")
     if not is_own(host, url):
         other = gitlab.server(url) if gitlab else None
-        return Api(url, token, other.ca if other else None)
+        return Api(url, token, other.ca if other and other.ca_text else None)
     registry, first = host.settings.get(Registry), host.estate.first("gitlab")
-    ca = registry.certificate.ca if registry and registry.certificate else None
+    ca = registry.certificate.ca if registry and registry.certificate and registry.ca else None
     address = gitlab.api_address if gitlab else None
     return Api(url, token, ca, first.address if first else "", address or "")
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
-from provision.errors import UsageError
+from provision.errors import Refused, UsageError
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tree import KeyPath
 
@@ -154,6 +154,21 @@ def local_file(path: Path, key: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{key}: {error}", hint="name a file on this machine that you may read") from error
+
+
+def local_authorities(path: Path, key: str) -> bytes:
+    """The certificates of a CA, in PEM, in a local file that the inventory names at `key`. Raises UsageError.
+
+    A file that holds none would be installed without an error, and nothing would be trusted.
+    """
+    from provision.formats.x509 import check_authorities  # few inventories have a CA
+
+    content = local_file(path, key)
+    try:
+        check_authorities(content)
+    except Refused as error:
+        raise UsageError(f"{key}: {path}: {error.text}", hint=error.hint) from error
+    return content
 
 
 def host_path(text: str) -> str:

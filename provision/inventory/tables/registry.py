@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, host_path, local_file
+from provision.inventory.tables.base import InvalidValue, Table, host_path, local_authorities
 from provision.url import Url, UrlField
 
 
@@ -205,8 +205,8 @@ class Registry(Table):
     def ca(self) -> bytes:
         """The CA certificate, read from its local file; b"" without one.
 
-        Raises UsageError when the file cannot be read.
+        Raises UsageError when the file cannot be read, or has no certificate in PEM.
         """
         if self.certificate is None or self.certificate.ca is None:
             return b""
-        return local_file(self.certificate.ca, "registry.certificate.ca")
+        return local_authorities(self.certificate.ca, "registry.certificate.ca")

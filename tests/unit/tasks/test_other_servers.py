@@ -18,6 +18,7 @@ from provision_lab.certificates import Authority
 Serve = Callable[..., Any]
 Wants = Callable[..., Any]
 CANARY = "glpat-canary-of-the-estate"
+OWN_CA, OTHER_CA = (Authority(name).certificate for name in ("own authority", "other authority"))
 OWN = f'api_token = "{CANARY}"\n[registry]\nexternal_url = "https://gitlab.example.com:5555"\n[registry.certificate]\nca = "ca.pem"\n'
 RUNNER = '[[runners]]\nname = "builder"\nexecutor = "shell"\ntags = ["a"]\n'
 OTHERS = [
@@ -40,8 +41,8 @@ def server(url: str, more: str) -> str:
 @pytest.fixture(autouse=True)
 def authorities(tmp_path: Path) -> None:
     """The CA files that the inventories name."""
-    (tmp_path / "ca.pem").write_text("own authority\n")
-    (tmp_path / "other.pem").write_text("other authority\n")
+    (tmp_path / "ca.pem").write_text(OWN_CA)
+    (tmp_path / "other.pem").write_text(OTHER_CA)
 
 
 def creator(resources: Any) -> Any:
@@ -130,15 +131,15 @@ class TestCertificates:
         """The own CA for the own server, the other's for the other."""
         text = OWN + server(OTHERS[2], 'ca = "other.pem"\n') + RUNNER + runner(OTHERS[2]).replace("builder", "second")
         assert certificates(wants("register", text)) == {
-            "/etc/gitlab-runner/certs/gitlab.example.com.crt": b"own authority\n",
-            "/etc/gitlab-runner/certs/gitlab.example.org.crt": b"other authority\n",
+            "/etc/gitlab-runner/certs/gitlab.example.com.crt": OWN_CA.encode(),
+            "/etc/gitlab-runner/certs/gitlab.example.org.crt": OTHER_CA.encode(),
         }
 
     def test_two_ports_of_a_host(self, wants: Wants) -> None:
         """The file's name has no port: both CAs are in it."""
         text = OWN + server(OTHERS[1], 'ca = "other.pem"\n') + RUNNER + runner(OTHERS[1]).replace("builder", "second")
         assert certificates(wants("register", text)) == {
-            "/etc/gitlab-runner/certs/gitlab.example.com.crt": b"own authority\nother authority\n"
+            "/etc/gitlab-runner/certs/gitlab.example.com.crt": (OWN_CA + OTHER_CA).encode()
         }
 
     def test_an_inventory_without_gitlab(self, wants: Wants) -> None:

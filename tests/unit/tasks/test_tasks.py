@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from provision.errors import UsageError
 from provision.resources import AptSource, File, ImageCheck, JsonSettings, Packages, Resource, RunnerEntries
 from provision.secret import Secret
 from provision.tasks import SHIPPED, Host, play, task
+from provision_lab.certificates import Authority
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
 S3 = """
@@ -23,6 +25,7 @@ accesskey = "the-access-key"
 secretkey = "the-secret-key"
 """
 LOGIN = '[registry.login]\nusername = "sammy"\npassword = "the-login-password"\nimage = "sammy/hello"\n'
+CA = Authority("a CA").certificate.encode()
 Wants = Callable[..., Any]
 
 
@@ -75,10 +78,29 @@ class TestDocker:
 
     def test_it_trusts_the_registrys_authority(self, wants: Wants, tmp_path: Path) -> None:
         """In certs.d, under host and port."""
-        (tmp_path / "ca.pem").write_bytes(b"authority")
+        (tmp_path / "ca.pem").write_bytes(CA)
         found = wants("docker", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n')
         files = {one.path: one.content for one in found if isinstance(one, File)}
-        assert files["/etc/docker/certs.d/gitlab.example.com:5555/ca.crt"] == b"authority"
+        assert files["/etc/docker/certs.d/gitlab.example.com:5555/ca.crt"] == CA
+
+    @pytest.mark.parametrize("task", ["docker", "certificates", "register", "verify"])
+    @pytest.mark.parametrize(("name", "hint"), [("ca.cer", "openssl x509 -inform der"), ("ca.txt", "as PEM")])
+    def test_an_authority_that_no_program_can_read(
+        self, wants: Wants, tmp_path: Path, task: str, name: str, hint: str
+    ) -> None:
+        """Docker and update-ca-certificates would install it without an error, and trust nothing."""
+        (tmp_path / "ca.cer").write_bytes(ssl.PEM_cert_to_DER_cert(CA.decode()))
+        (tmp_path / "ca.txt").write_text("our CA")
+        table = f'[registry.certificate]\nca = "{name}"\n'
+        with pytest.raises(UsageError, match=f"registry.certificate.ca: .*{name}: holds no PEM certificate") as caught:
+            wants(task, REGISTRY + LOGIN + table + TestRegister.RUNNERS)
+        assert hint in caught.value.hint
+
+    def test_an_authority_of_another_registry_that_no_program_can_read(self, wants: Wants, tmp_path: Path) -> None:
+        """docker.registries has such files too."""
+        (tmp_path / "ca.cer").write_bytes(ssl.PEM_cert_to_DER_cert(CA.decode()))
+        with pytest.raises(UsageError, match=r'docker.registries."r.example.com".ca: .*one in DER'):
+            wants("docker", '[docker.registries."r.example.com"]\nca = "ca.cer"\n')
 
     def test_an_authority_that_is_not_there(self, wants: Wants) -> None:
         """It is reported before a host is contacted."""
@@ -175,7 +197,7 @@ class TestRegister:
 
     def test_the_authority_is_given_to_the_runner(self, wants: Wants, tmp_path: Path) -> None:
         """The file is named after the server, without the port."""
-        (tmp_path / "ca.pem").write_bytes(b"authority")
+        (tmp_path / "ca.pem").write_bytes(CA)
         found = wants("register", REGISTRY + '[registry.certificate]\nca = "ca.pem"\n' + self.RUNNERS)
         assert only(found, File).path == "/etc/gitlab-runner/certs/gitlab.example.com.crt"
 
