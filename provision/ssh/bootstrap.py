@@ -17,6 +17,7 @@ It does the following, in this order:
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 
@@ -70,6 +71,24 @@ def first_line(nonce: str, *, lock: bool, holder: str) -> bytes:
     """The line that the script waits for. `holder` describes this run to others that find the lock taken."""
     clean = "".join(letter if letter.isprintable() else " " for letter in holder)
     return f"provision-nonce {nonce} {'lock' if lock else 'nolock'} {clean}\n".encode("utf-8", "replace")
+
+
+# What sudo and sudo-rs print when no password helps (LC_ALL is not set yet, so other languages get the general hint).
+# Sources: sudo 1.9 (parse.c, logging.c, sudo.c), sudo-rs 0.2 (common/error.rs).
+_REFUSALS = (
+    (
+        r"must have a tty|sorry, you must have",
+        "requiretty is set in sudoers: add `Defaults:{user} !requiretty` there (with visudo), or log in as root",
+    ),
+    (
+        r"not in the sudoers file|may not run sudo|is not allowed to (?:execute|run)|i'm sorry \S+\. i'm afraid",
+        "allow {user} in sudoers (with visudo: `{user} ALL=(ALL) ALL`) or in the group sudo, or log in as root",
+    ),
+    (
+        r"no new privileges|must be owned by uid 0|effective uid is not 0|setuid",
+        "sudo itself cannot become root there: check its mode (4755, owner root), nosuid and NoNewPrivileges",
+    ),
+)
 
 
 @dataclass
@@ -165,10 +184,10 @@ class Handshake:
     def exited(self, code: int | None) -> ProvisionError:
         """The error for a shell that ended before its greeting: sudo refused, or the user has no usable shell."""
         output = f": {self._last_lines()}" if self._last_lines() else ""
+        if self.sudo and (refusal := self._sudo_refusal(code)) is not None:
+            return refusal
         if self.sudo and self.password:
-            return self.password_refused()
-        if self.sudo and code == 127:
-            return BecomeError(f"{self.host}: sudo is not installed{output}", hint="install sudo, or log in as root")
+            return self.password_refused(code)
         if self.sudo:
             return BecomeError(
                 f"{self.host}: sudo does not give {self.user} a root shell without a password{output}",
@@ -179,13 +198,30 @@ class Handshake:
             hint="check that this user can run a command: ssh USER@HOST true",
         )
 
-    def password_refused(self) -> BecomeError:
-        """The error for a sudo that read the password and started no shell."""
+    def password_refused(self, code: int | None = None) -> BecomeError:
+        """The error for a sudo that was given the password and started no shell; `code` is its exit code, if known."""
+        if (refusal := self._sudo_refusal(code)) is not None:
+            return refusal
         output = f" (output: {self._last_lines()})" if self._last_lines() else ""
         return BecomeError(
             f"{self.host}: sudo refused the password for {self.user}{output}",
             hint="give the correct password with -K or become_password, or allow NOPASSWD in sudoers",
         )
+
+    def _sudo_refusal(self, code: int | None) -> BecomeError | None:
+        """The error when no password helps: sudo is missing, wants a terminal, or does not allow this user root."""
+        printed = self._output[1].decode("utf-8", "replace").lower()
+        output = f": {self._last_lines()}" if self._last_lines() else ""
+        if code == 127 or re.search(
+            r"\bsudo: (?:command )?not found|command not found: sudo|unknown command: sudo", printed
+        ):
+            return BecomeError(f"{self.host}: sudo is not installed{output}", hint="install sudo, or log in as root")
+        for pattern, hint in _REFUSALS:
+            if re.search(pattern, printed):
+                return BecomeError(
+                    f"{self.host}: sudo refuses {self.user}{output}", hint=hint.format(user=self.user, host=self.host)
+                )
+        return None
 
     def timed_out(self, seconds: float) -> BecomeError:
         """The error for a greeting that did not arrive in time."""

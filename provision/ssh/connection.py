@@ -284,7 +284,7 @@ class HostConnection:
             )
         if isinstance(self.gateway, str):
             return Unreachable(
-                f"{self.label}: no SSH session through the ProxyCommand {self.gateway!r}: {error or 'it ended'}",
+                f"{self.label}: no SSH session through the ProxyCommand {self.gateway!r}: {str(error) or 'it ended'}",
                 hint="run the ProxyCommand of ~/.ssh/config in a terminal to see its error",
             )
         text = str(error) or type(error).__name__

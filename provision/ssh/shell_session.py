@@ -159,8 +159,7 @@ class ShellSession:
                 f"{password}\n".encode(), lambda: handshake.shell_started or refused(), seconds=_PASSWORD_TIMEOUT
             )
         if not handshake.shell_started:
-            self._end_shell()
-            raise handshake.password_refused()
+            raise handshake.password_refused(self._end_shell())
 
     def start(self, line: bytes) -> None:
         """Send the line that the bootstrap script waits for. Its greeting is awaited with the first results."""

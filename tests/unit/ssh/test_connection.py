@@ -412,3 +412,25 @@ def test_a_changed_known_hosts_file_is_read_again(sshd: Sshd) -> None:
     assert len(hosts.lookup("127.0.0.1", sshd.port)) == 1
     file.write_text("# gone\n")
     assert hosts.lookup("127.0.0.1", sshd.port) == []
+
+
+# -- algorithms --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "only", "kind"),
+    [
+        ("Ciphers", "chacha20-poly1305@openssh.com", "cipher"),
+        ("KexAlgorithms", "sntrup761x25519-sha512@openssh.com", "key exchange method"),
+        ("MACs", "umac-128-etm@openssh.com", "MAC"),
+    ],
+)
+def test_a_host_without_a_common_algorithm(
+    sshd_factory: Callable[..., Sshd], option: str, only: str, kind: str
+) -> None:
+    """The message names what the host has and what is supported, and does not call a hardened sshd old."""
+    hardened = sshd_factory(f"{option} {only}", *(["Ciphers aes256-ctr"] if option == "MACs" else []))
+    message = refusal(hardened.target())
+    assert f"no {kind} in common: sshd on the host accepts only {only}; paramiko supports" in message
+    assert f"{option} in the host's sshd_config" in message
+    assert "update sshd" not in message
