@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, Literal
 from provision.errors import ApiFailed, UsageError
 from provision.host.pending import Handler, handlers_of
 from provision.inventory import Settings
-from provision.shell import Command, Result
+from provision.shell import Command, Result, sh
 
 Action = Literal["create", "update", "delete", "run"]
 Json = Any
@@ -329,6 +329,15 @@ class BatchQuery(Command):
 def record_only(what: str, record: Json) -> Change:
     """Records something and changes nothing else: `record_only("the rules of this task", [...])`."""
     return Change(f"record {what}", NOTHING, "run", record=record, verification=True, id="record")
+
+
+def without_program(what: str, program: str) -> Change:
+    """A check that needs a program which a resource before it installs: the engine plans again after that.
+
+    It fails if the program is still missing then. In check mode nothing else is known.
+    """
+    fail = sh("echo %s >&2; exit 1", f"{program} is not installed on the host: apt-get install {program}")
+    return Change(what, fail, "run", verification=True, final=True, id=f"without {program}")
 
 
 def unverified(what: str, why: str) -> Change:

@@ -76,9 +76,12 @@ def certificates(host: Host) -> Iterator[Resource]:
     """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
     registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
+    if ca:
+        yield Packages(("ca-certificates",))
     yield TrustedCa("registry", ca)
     if registry is None or not registry.external_url.tls:
         return
+    yield Packages(("curl", "openssl"))
     url, certificate = registry.external_url, registry.certificate
     acme = certificate.acme if certificate else None
     fullchain, key = paths(host)

@@ -11,7 +11,7 @@ from provision.inventory import Host
 from provision.inventory.tables.apps import App
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
-from provision.resources import AppCheck, Deployment, DroppedApps, Resource
+from provision.resources import AppCheck, Deployment, DroppedApps, Packages, Resource
 from provision.secret import Secret, reveal
 from provision.tasks.base import task
 
@@ -35,6 +35,8 @@ def deploy(host: Host) -> Iterator[Resource]:
     """Run each app in its container, from the image that its tag refers to."""
     apps = apps_of(host)
     _check_ports(host, apps)
+    if apps:
+        yield Packages(("curl", "ca-certificates"))
     # Before the others, to release ports and names.
     yield DroppedApps(tuple(one.name for one in apps))
     for one in apps:

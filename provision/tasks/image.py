@@ -12,7 +12,7 @@ from provision.inventory import Host
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.images import Image
 from provision.inventory.tables.registry import Registry
-from provision.resources import BuiltImage, Resource
+from provision.resources import BuiltImage, Packages, Resource
 from provision.tasks.base import task
 from provision.templating import names, names_in, render
 
@@ -27,6 +27,7 @@ def builds_images(host: Host) -> bool:
 @task(on="all", uses=(Image, Registry, Gitlab), where=builds_images)
 def image(host: Host) -> Iterator[Resource]:
     """Build each image from its folder and push it under its tags."""
+    yield Packages(("curl", "ca-certificates"))
     for one in host.settings.all(Image):
         if _builder(host, one) != host.name:
             continue

@@ -12,7 +12,7 @@ from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
-from provision.resources import File, Resource, RunnerEntries, RunnerEntry, RunnerSettings
+from provision.resources import File, Packages, Resource, RunnerEntries, RunnerEntry, RunnerSettings
 from provision.resources.runner.settings import settings_fingerprint
 from provision.tasks.base import task
 from provision.url import Url
@@ -39,6 +39,8 @@ def register(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         entries.append(
             RunnerEntry(one.name, str(url), resolve(one.config), token, _creator(host, one, url), fingerprint)
         )
+    if runners:
+        yield Packages(("curl", "ca-certificates"))
     for name, ca in _authorities(host, urls).items():
         yield File(f"/etc/gitlab-runner/certs/{name}.crt", ca)
     written = RunnerEntries(tuple(entries), resolve(wanted.config))

@@ -8,7 +8,7 @@ from typing import Any
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
-from provision.resources import RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
+from provision.resources import Packages, RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
 from provision.tasks.base import task
 from provision.tasks.certificates import certificate_settings
 from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
@@ -17,6 +17,7 @@ from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
 @task(on="gitlab", settings=Registry, uses=(Gitlab,))
 def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Set up the container registry at its URL, with its certificate and storage."""
+    yield Packages(("curl", "ca-certificates"))
     settings: dict[tuple[str, ...], Any] = {("registry_external_url",): str(wanted.external_url)}
     settings |= certificate_settings(host)
     settings |= listen_settings(host, wanted.external_url, "registry_nginx", ("registry", "nginx"))

@@ -9,7 +9,7 @@ from provision.host.image_registry import own_token_hosts
 from provision.inventory import Host
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.registry import Registry
-from provision.resources import ImageCheck, Resource
+from provision.resources import ImageCheck, Packages, Resource
 from provision.tasks.base import task
 
 
@@ -18,6 +18,7 @@ def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Verify that this host can push an image to the registry, pull it and delete it."""
     if wanted.login is None:
         return
+    yield Packages(("curl", "ca-certificates"))
     storage = wanted.s3.parameters if wanted.s3 else {}
     authority = hashlib.sha256(wanted.ca).hexdigest()
     yield ImageCheck(

@@ -71,6 +71,7 @@ for url; do
       [ "$seconds_left" -ge 0 ] || break
       sleep "$pause"
     done
-    printf '%s %s %s %s %s\n' "${answer%% *}" "$code" "$url" "$token" "${answer#* }"
+    type=${answer#* } answer=${answer%% *}
+    printf '%s %s %s %s %s\n' "${answer:-000}" "$code" "$url" "$token" "$type"
   done
 done

@@ -154,7 +154,7 @@ class Deployment(Resource):
             yield Note(f"{self.name} runs, but its registry no longer has {self.image}")
         elif answer.startswith("? "):
             fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {answer[2:]}")
-            yield Change(f"ask the registry for {self.image}", fail, "run", verification=True)
+            yield Change(f"ask the registry for {self.image}", fail, "run", verification=True, final=True)
 
     def fingerprint(self, key: str) -> str:
         """The fingerprint of the settings under a key. From a hash without a key, short secrets could be guessed."""

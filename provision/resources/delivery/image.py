@@ -83,7 +83,7 @@ class BuiltImage(Resource):
                 return
         if is_recorded and (reason := next((one for one in tags.values() if one[:1] == "?"), "")):
             fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason[2:]}")
-            yield Change(f"ask the registry for {self.image.name}", fail, "run", verification=True)
+            yield Change(f"ask the registry for {self.image.name}", fail, "run", verification=True, final=True)
             return
         yield Change(
             f"build {'and push ' if self.push else ''}{self.image.name}:{', '.join(self.tags)}",

@@ -18,10 +18,11 @@ from typing import Final
 from provision.editing.diff import masked_diff
 from provision.errors import Refused
 from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
+from provision.host.curl import NO_PROGRAM
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
 from provision.host.scripts import script
-from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource
+from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource, without_program
 from provision.resources.system.file import FileSeen, ask_file, read_file, secret_diff
 from provision.secret import Secret
 from provision.shell import Command, sh
@@ -79,6 +80,9 @@ class CertificatePair(Resource):
         return Probe({"fullchain": ask_file(self.fullchain), "key": sh(_ASK_KEY, self.key, self.key, self.key)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen["key"].code == NO_PROGRAM:
+            yield without_program(f"check {self.fullchain} and {self.key}", "openssl")
+            return
         found = read_file(self.fullchain, seen, "fullchain")
         head, _, public = seen["key"].text.partition("\n")
         for path, absent in ((self.fullchain, found.content is None), (self.key, head == "absent")):

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.errors import Refused
+from provision.host.curl import NO_PROGRAM
 from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.pending import Handler
-from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Resource
+from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, gitlab_version, read_gitlab_rb
 from provision.secret import reveal
 from provision.shell import sh
@@ -59,6 +60,9 @@ class RegistryEndpoint(Resource):
         return Probe({"answer": ask, "packages": ASK_PACKAGES})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen["answer"].code == NO_PROGRAM:
+            yield without_program(f"check the registry endpoint {self.url}/v2/", "curl")
+            return
         problem = endpoint_problem(seen["answer"].text, self.realm)
         if problem:
             installed = bool(gitlab_version(read_packages(seen["packages"])))

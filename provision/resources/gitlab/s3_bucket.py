@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from provision.errors import NotReady, Refused
+from provision.errors import Refused
 from provision.formats.sigv4 import Signer, curl_config
-from provision.host.curl import FAILURES
+from provision.host.curl import FAILURES, NO_PROGRAM
 from provision.host.scripts import script
 from provision.host.state import fingerprint
-from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.base import Change, Note, Observation, Probe, Resource, without_program
 from provision.secret import Secret, reveal
 from provision.shell import Command, Result
 from provision.url import Url
@@ -60,6 +60,9 @@ class S3Bucket(Resource):
         return Probe({"list": ask})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen["list"].code == NO_PROGRAM:
+            yield without_program(f"verify bucket {self.bucket}: list it", "curl")
+            return
         problem = listing_problem(seen["list"], self)
         if problem is not None:
             raise problem
@@ -108,15 +111,13 @@ _CAUSES: Final = {
 }
 
 
-def listing_problem(result: Result, wanted: S3Bucket) -> Refused | NotReady | None:
+def listing_problem(result: Result, wanted: S3Bucket) -> Refused | None:
     """The error that an answer to the listing means; None when the bucket can be listed."""
     body, _, code = result.text.rstrip("\n").rpartition("\n")
     where = f"S3 {wanted.url}"
     if result.code in FAILURES:
         cause, remedy = FAILURES[result.code]
         return Refused(f"{where}: {cause}", hint=remedy)
-    if result.code == 127:
-        return NotReady(f"{where}: curl is not installed on the host", hint="apt-get install curl")
     if result.code != 0:
         return Refused(f"{where}: {result.errors.strip()}", hint="try it on the host: curl -v")
     skew = clock_skew(result.errors)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.engine.catalogue import load_inventory as load
-from provision.resources import Resource
+from provision.resources import Packages, Resource
 from provision.tasks import SHIPPED
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.estate import SEED, Estate
@@ -23,22 +23,27 @@ groups = ["runners"]
 [gitlab]
 external_url = "https://gitlab.example.com"
 """
+_TOOLS = (("curl", "ca-certificates"), ("curl", "openssl"), ("ca-certificates",))
 Wants = Callable[..., Any]
 
 
 @pytest.fixture
 def wants(tmp_path: Path) -> Wants:
-    """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns."""
+    """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns.
+
+    The programs that a task installs for itself are left out, unless `tools` is set.
+    """
     tasks = {one.name: one for one in SHIPPED}
 
-    def resources(name: str, text: str = "", base: str = ESTATE) -> tuple[Resource, ...]:
+    def resources(name: str, text: str = "", base: str = ESTATE, tools: bool = False) -> tuple[Resource, ...]:
         file = tmp_path / "inventory.toml"
         file.write_text(base + text)
         file.chmod(0o600)
         inventory = load((file,), ())
         task = tasks[name]
         hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all")]
-        return task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
+        found = task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
+        return tuple(one for one in found if tools or not (isinstance(one, Packages) and one.names in _TOOLS))
 
     return resources
 

@@ -10,7 +10,15 @@ import pytest
 from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host
-from provision.resources import AcmeCertificate, CertificatePair, ServedCertificate, TrustedCa, UploadedPair
+from provision.resources import (
+    AcmeCertificate,
+    CertificatePair,
+    Packages,
+    Resource,
+    ServedCertificate,
+    TrustedCa,
+    UploadedPair,
+)
 from provision.tasks import certificates
 from provision.tasks.certificates import certificate_settings
 from provision_lab.certificates import Authority
@@ -45,14 +53,20 @@ def host(tmp_path: Path) -> Make:
     return make
 
 
+def resources(host: Host) -> list[Resource]:
+    """The resources, without the programs that the task installs for itself."""
+    found = certificates.resources(host)
+    return [one for one in found if not isinstance(one, Packages) or one.names == ("certbot",)]
+
+
 def kinds(host: Host) -> list[str]:
     """The resources by kind, in order."""
-    return [type(one).__name__ for one in certificates.resources(host)]
+    return [type(one).__name__ for one in resources(host)]
 
 
 def test_without_a_word_files_are_where_gitlab_looks(host: Make) -> None:
     """The default files are checked and compared with the served certificate; a CA of earlier runs is removed."""
-    trust, pair, served = certificates.resources(host())
+    trust, pair, served = resources(host())
     assert trust == TrustedCa("registry", b"")
     assert pair == CertificatePair(f"/etc/gitlab/ssl/{NAME}.crt", f"/etc/gitlab/ssl/{NAME}.key", NAME)
     assert served == ServedCertificate(f"/etc/gitlab/ssl/{NAME}.crt", NAME, 5555)
@@ -80,9 +94,7 @@ def test_files_from_here(host: Make, tmp_path: Path) -> None:
     pair = CA.issue([NAME], [])
     for name, text in {"chain.pem": pair.fullchain, "key.pem": pair.key, "ca.pem": CA.certificate}.items():
         (tmp_path / name).write_text(text)
-    trust, uploaded, _ = certificates.resources(
-        host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"\nca = "ca.pem"')
-    )
+    trust, uploaded, _ = resources(host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"\nca = "ca.pem"'))
     assert trust == TrustedCa("registry", CA.certificate.encode())
     assert isinstance(uploaded, UploadedPair)
     assert (uploaded.certificate, uploaded.private.reveal()) == (pair.fullchain.encode(), pair.key)
@@ -106,7 +118,7 @@ def test_unfit_files_end_the_run_before_it_begins(
     (tmp_path / "chain.pem").write_text(pair.fullchain)
     (tmp_path / "key.pem").write_text(pair.key)
     with pytest.raises(UsageError, match=r"registry\.certificate: .*chain\.pem with .*key\.pem: ") as caught:
-        certificates.resources(host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"'))
+        resources(host('local_fullchain = "chain.pem"\nlocal_key = "key.pem"'))
     assert reason in caught.value.text
     assert caught.value.hint
 
@@ -114,7 +126,7 @@ def test_unfit_files_end_the_run_before_it_begins(
 def test_a_file_that_is_missing_here(host: Make) -> None:
     """The message has the path."""
     with pytest.raises(UsageError, match=r"nowhere\.pem"):
-        certificates.resources(host('local_fullchain = "nowhere.pem"\nlocal_key = "nowhere.pem"'))
+        resources(host('local_fullchain = "nowhere.pem"\nlocal_key = "nowhere.pem"'))
 
 
 def test_certbot(host: Make) -> None:
@@ -124,7 +136,7 @@ def test_certbot(host: Make) -> None:
         *("TrustedCa", "Packages", "File", "File", "File"),
         *("AcmeCertificate", "Service", "ServedCertificate"),
     ]
-    (acme,) = (one for one in certificates.resources(certbot) if isinstance(one, AcmeCertificate))
+    (acme,) = (one for one in resources(certbot) if isinstance(one, AcmeCertificate))
     assert acme.directory == "https://acme-v02.api.letsencrypt.org/directory"
     assert acme.pair.fullchain == f"/etc/letsencrypt/live/{NAME}/fullchain.pem"
     assert certificate_settings(certbot) == {
@@ -135,7 +147,7 @@ def test_certbot(host: Make) -> None:
 
 def test_another_directory(host: Make) -> None:
     """Another ACME authority can be given."""
-    acme = certificates.resources(
+    acme = resources(
         host('acme = { client = "certbot", email = "a@b.c", directory = "https://acme.example.com/dir" }')
     )[5]
     assert isinstance(acme, AcmeCertificate)
@@ -146,7 +158,7 @@ def test_omnibus_asks_by_itself(host: Make) -> None:
     """One certificate for both names, in files named after GitLab's; nothing is uploaded."""
     omnibus = host('acme = { client = "omnibus", email = "ops@example.com" }')
     assert kinds(omnibus) == ["TrustedCa", "CertificatePair", "ServedCertificate"]
-    pair = certificates.resources(omnibus)[1]
+    pair = resources(omnibus)[1]
     assert isinstance(pair, CertificatePair)
     assert (pair.fullchain, pair.coming) == ("/etc/gitlab/ssl/gitlab.example.com.crt", True)
     assert certificate_settings(omnibus) == {

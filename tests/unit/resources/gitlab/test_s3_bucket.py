@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provision.errors import NotReady, Refused
+from provision.errors import Refused
 from provision.resources import Result, S3Bucket
 from provision.resources.base import Change
 from provision.resources.gitlab.s3_bucket import clock_skew, listing_problem
@@ -101,19 +101,13 @@ def xml(code: str, status: int) -> Result:
         (Result(b"\n000\n", b"", 35), Refused, "the TLS handshake fails", "https"),
         (Result(b"\n000\n", b"", 60), Refused, "not trusted on the host", "CA"),
         (Result(b"", b"curl: (3) URL malformed\n", 3), Refused, "curl: (3) URL malformed", "curl -v"),
-        (
-            Result(b"", b"sh: 1: curl: not found\n", 127),
-            NotReady,
-            "curl is not installed on the host",
-            "apt-get install curl",
-        ),
     ],
 )
 def test_broken(result: Result, kind: type[Exception], text: str, hint: str) -> None:
     """Each cause in words, with where it was asked and what to do."""
     problem = listing_problem(result, BUCKET)
     assert isinstance(problem, kind)
-    assert isinstance(problem, Refused | NotReady)
+    assert isinstance(problem, Refused)
     assert problem.text.startswith("S3 https://nyc3.example.com/registry: ")
     assert text in problem.text
     assert hint in problem.hint
