@@ -33,7 +33,7 @@ SHIPPED = Catalogue.of().tables
 LEFT = {"/production/context", "/production/key"}  # of Image.context and Mirror.key
 URL_FIELDS = {
     *("Acme.directory", "Check.url", "Gitlab.external_url", "Mirror.url", "Registry.external_url"),
-    *("Runner.clone_url", "Runner.url", "S3.regionendpoint"),
+    *("Runner.clone_url", "Runner.url", "S3.regionendpoint", "Image.token_server", "App.token_server"),
 }
 
 
@@ -210,6 +210,8 @@ proxies = { http-proxy = "http://me:canary-proxy@proxy.example.com:3128" }
 [gitlab]
 external_url = "https://git.example.com"
 api_token = { env = "CANARY" }
+[gitlab.servers."https://other.example.com"]
+api_token = "canary-other-server"
 [gitlab.settings]
 gitlab_rails.smtp_password = "canary-smtp"
 prometheus.listen_address = "203.0.113.10:9090"
@@ -226,6 +228,7 @@ login = { username = "robot", password = { command = ["touch", "HUB"] } }
 [[apps]]
 name = "web"
 image = "registry.example.org/a/b:1"
+token_server = "https://tokens.example.org"
 login = { username = "robot", password = "canary-app" }
 environment = { PORT = "8080", DB = "postgres://u:canary-db@db.example.com/x", KEY = { env = "CANARY" }, MODE = "production" }
 [projects."sammy/own"]
@@ -278,7 +281,15 @@ def test_nothing_of_production_is_left(tmp_path: Path, monkeypatch: pytest.Monke
         (lab.folder / name).write_text(f"lab-{name}")
     inventory = load(files)
     texts = [text for host in inventory.hosts for _, value in host.settings.items() for text in resolved(value)]
-    for gone in ("canary", "203.0.113.10", "203.0.113.18,", "bastion", "production_key", "other.example.com"):
+    for gone in (
+        "canary",
+        "203.0.113.10",
+        "203.0.113.18,",
+        "bastion",
+        "production_key",
+        "other.example.com",
+        "tokens.example",
+    ):
         assert not [text for text in texts if gone in text]
     assert not [path.name for path in tmp_path.iterdir() if path.name.isupper()]  # a command creates such a file
     git, ci, _ = inventory.hosts
