@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, fields_of
+from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, fields_of
 from provision.inventory.tree import KeyPath, dotted
 from provision.secret import is_secret_name
 
@@ -145,6 +145,9 @@ def problems_in(
     for found in error.errors(include_url=False):
         path: KeyPath = tuple(found["loc"])
         cause = found.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidValues):
+            yield from (Problem(paths((*path, *one.at)), str(one)) for one in cause.problems)
+            continue
         if isinstance(cause, InvalidValue):
             path += cause.at
         if _names_a_branch(path, table):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -117,6 +117,14 @@ class InvalidValue(ValueError):
     def __init__(self, text: str, *at: str | int) -> None:
         super().__init__(text)
         self.at: KeyPath = at
+
+
+class InvalidValues(ValueError):
+    """Several refused values of one table."""
+
+    def __init__(self, problems: Sequence[InvalidValue]) -> None:
+        super().__init__("; ".join(str(one) for one in problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)

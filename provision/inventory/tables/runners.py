@@ -11,8 +11,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, check_different_names, plain_data, version
+from provision.inventory.tables.base import (
+    InvalidValue,
+    InvalidValues,
+    Table,
+    check_different_names,
+    fields_of,
+    plain_data,
+    version,
+)
+from provision.inventory.tables.runner_keys import EXTRA, KeysOf, with_extra
 from provision.url import Url, UrlField
+
+Free = dict[str, Any]
 
 
 class RunnerProgram(Table, name="runner"):
@@ -36,34 +47,39 @@ class RunnerProgram(Table, name="runner"):
     """The maximum age of a connection to GitLab: "15m0s"."""
     shutdown_timeout: int | None = Field(default=None, ge=0)
     """Seconds after which a shutdown is forced."""
-    session_server: dict[str, Any] | None = None
+    session_server: Annotated[Free, KeysOf("session_server")] | None = None
     """Interactive web terminals: listen_address, advertise_address, session_timeout."""
-    experimental: dict[str, Any] | None = None
+    experimental: Annotated[Free, KeysOf("program_experimental")] | None = None
     """Experimental settings of the program."""
+    extra: Free | None = None
+    """Further top-level keys, written unchecked: for a gitlab-runner that is newer than this program."""
 
     @property
     def config(self) -> dict[str, Any]:
         """The top-level keys for config.toml, as given; secrets are SecretSource: see `resolve`."""
-        given = self.model_fields_set - {"version"}
-        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
+        given = self.model_fields_set - {"version", EXTRA}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given} | (self.extra or {})
 
     @field_validator("version")
     @classmethod
     def _version(cls, text: str | None) -> str | None:
         return version(text)
 
-    @field_validator("session_server", "experimental")
+    @field_validator("extra")
     @classmethod
-    def _plain(cls, table: dict[str, Any] | None) -> dict[str, Any] | None:
-        plain_data(table or {})
-        return table
+    def _extra(cls, extra: Free | None) -> Free | None:
+        return _checked_extra(cls, extra)
 
 
-Free = dict[str, Any]
+def _checked_extra(table: type[Table], extra: Free | None) -> Free | None:
+    if problems := list(with_extra(fields_of(table), extra or {})):
+        raise InvalidValues([InvalidValue(str(one), *one.at[1:]) for one in problems])
+    plain_data(extra or {})
+    return extra
 
 
 class RunnerConfig(Table):
-    """The keys of config.toml for one runner. Tables below it are written unchanged."""
+    """The keys of config.toml for one runner. The tables below it have gitlab-runner's own keys."""
 
     name: str = Field(min_length=1)
     """The runner's description; unique in the inventory."""
@@ -139,33 +155,41 @@ class RunnerConfig(Table):
     """The name of that cgroup."""
     step_runner_image: str | None = None
     """The image that steps run in."""
-    feature_flags: Free | None = None
+    feature_flags: dict[str, bool] | None = None
     """FF_… = true or false."""
-    monitoring: Free | None = None
+    labels: dict[str, str] | None = None
+    """Labels of the runner in its metrics and logs."""
+    artifact: Annotated[Free, KeysOf("artifact")] | None = None
+    """Time limits for uploads of artifacts."""
+    experimental: Annotated[Free, KeysOf("experimental")] | None = None
+    """Experimental settings of the runner."""
+    extra: Free | None = None
+    """Further keys, written unchecked: for a gitlab-runner that is newer than this program. Every table has such a key."""
+    monitoring: Annotated[Free, KeysOf("monitoring")] | None = None
     """Settings of the job monitoring."""
-    custom_build_dir: Free | None = None
+    custom_build_dir: Annotated[Free, KeysOf("custom_build_dir")] | None = None
     """`enabled = true`: jobs may choose their build folder."""
-    referees: Free | None = None
+    referees: Annotated[Free, KeysOf("referees")] | None = None
     """Additional monitoring of jobs."""
-    cache: Free | None = None
+    cache: Annotated[Free, KeysOf("cache")] | None = None
     """Type, Path, Shared and [runners.cache.s3] with AccessKey and SecretKey (secrets)."""
-    docker: Free | None = None
+    docker: Annotated[Free, KeysOf("docker")] | None = None
     """image, privileged, volumes, …: the docker executors need it."""
-    ssh: Free | None = None
+    ssh: Annotated[Free, KeysOf("ssh")] | None = None
     """For the ssh executor."""
-    kubernetes: Free | None = None
+    kubernetes: Annotated[Free, KeysOf("kubernetes")] | None = None
     """For the kubernetes executor."""
-    instance: Free | None = None
+    instance: Annotated[Free, KeysOf("instance")] | None = None
     """For the instance executor."""
-    autoscaler: Free | None = None
+    autoscaler: Annotated[Free, KeysOf("autoscaler")] | None = None
     """For docker-autoscaler and instance."""
-    machine: Free | None = None
+    machine: Annotated[Free, KeysOf("machine")] | None = None
     """For docker+machine."""
-    custom: Free | None = None
+    custom: Annotated[Free, KeysOf("custom")] | None = None
     """For the custom executor."""
-    parallels: Free | None = None
+    parallels: Annotated[Free, KeysOf("parallels")] | None = None
     """For the parallels executor."""
-    virtualbox: Free | None = None
+    virtualbox: Annotated[Free, KeysOf("virtualbox")] | None = None
     """For the virtualbox executor."""
 
     @property
@@ -176,20 +200,16 @@ class RunnerConfig(Table):
         """
         found: dict[str, Any] = {}
         for name, field in RunnerConfig.model_fields.items():
-            if name in self.model_fields_set:
+            if name in self.model_fields_set - {EXTRA}:
                 value = getattr(self, name)
                 value = str(value) if isinstance(value, Url) else value
                 found[field.alias or name] = list(value) if isinstance(value, tuple) else value
-        return found
+        return found | (self.extra or {})
 
-    @field_validator(
-        *("feature_flags", "monitoring", "custom_build_dir", "referees", "cache", "docker", "ssh", "kubernetes"),
-        *("instance", "autoscaler", "machine", "custom", "parallels", "virtualbox"),
-    )
+    @field_validator("extra")
     @classmethod
-    def _plain(cls, table: Free | None) -> Free | None:
-        plain_data(table or {})
-        return table
+    def _extra(cls, extra: Free | None) -> Free | None:
+        return _checked_extra(cls, extra)
 
 
 class Runner(RunnerConfig, name="runners", occurs="array"):

@@ -53,7 +53,7 @@ def inventory(names: list[str], folder: Path) -> str:
     path.write_text(
         f'[hosts.gitlab]\ngroups = ["gitlab"]\n[gitlab]\nexternal_url = "https://gitlab.example.com"\n'
         f"[gitlab.settings.gitlab_rails]\n{lines}[docker.daemon]\n{lines}[docker.daemon.log-opts]\n{lines}"
-        f'[[runners]]\nname = "r"\nexecutor = "shell"\n[runners.cache]\n{lines}'
+        f'[[runners]]\nname = "r"\nexecutor = "shell"\n[runners.cache.extra]\n{lines}'
     )
     path.chmod(0o600)
     # Another process: here the value may be masked as a secret that a test registered.
