@@ -31,7 +31,7 @@ _OUTPUT_LIMIT = 1 << 20  # bytes before the greeting; a shell that prints more n
 _OUTPUT_KEPT = 4000  # bytes for each stream of what is printed before the greeting: login banners, sudo's messages
 
 _PROLOGUE = (
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; SSH_CONNECTION=$1; "
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C.UTF-8; SSH_CONNECTION=$1; "
     "export PATH LC_ALL SSH_CONNECTION; unset ENV CDPATH LANGUAGE; umask 022; cd /; "
     "u=$(id -u); echo provision-ready $u; "
     "while read -r k m l w; do case $k in provision-nonce) break;; esac; done; "

@@ -82,7 +82,7 @@ holders() {
     done
   done
   [ "$protocol" = udp ] && kind=u || kind=t
-  ss -Hlnp"$kind" "sport = :$port" | grep -v docker-proxy | while read -r _ _ _ local _ process; do
+  ss -Hlnp"$kind" "sport = :$port" | grep -av docker-proxy | while read -r _ _ _ local _ process; do
     overlaps "${local%:*}" &&
       printf '%s\n' "$process" | sed -n 's/.*(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p;t;s/.*/another process/p'
   done
@@ -106,7 +106,7 @@ else
   if [ -n "$had" ]; then docker stop "$app" >/dev/null && docker rename "$app" "$old" || exit 1; fi
   docker rename "$new" "$app" && created= || exit 1
   output=$(docker start "$app" 2>&1) ||
-    problem="it cannot be started: $(printf '%s\n' "$output" | grep -v 'failed to start containers' | tail -n 1 | cut -c1-600)"
+    problem="it cannot be started: $(printf '%s\n' "$output" | grep -av 'failed to start containers' | tail -n 1 | cut -c1-600)"
 fi
 
 since=$(now)

@@ -27,7 +27,7 @@ containers=$(
     done
 )
 leaving=$(printf '%s\n' "$containers" | cut -d '|' -f 1)
-staying=$(docker ps -aq --no-trunc | grep -vxF -e "$leaving")
+staying=$(docker ps -aq --no-trunc | grep -avxF -e "$leaving")
 used=$(
   # shellcheck disable=SC2086 # one argument for each line
   [ -z "$staying" ] || docker container inspect -f '{{.Image}}' $staying

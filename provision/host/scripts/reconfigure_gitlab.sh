@@ -22,7 +22,7 @@ logged_since() {
   tail -c "+$((from + 1))" "/var/log/gitlab/$1/current" 2>/dev/null
 }
 # A registry that gitlab.rb does not configure yet cannot answer after this reconfigure.
-grep -s '^[[:space:]]*registry_external_url' "$rb" | grep -qF -- "$url" || url=
+grep -as '^[[:space:]]*registry_external_url' "$rb" | grep -qF -- "$url" || url=
 log=/run/provision-reconfigure
 (umask 077; : > "$log") || exit 1
 trap 'rm -f -- "$log"' EXIT
@@ -97,19 +97,19 @@ problems() {
     printf '%s\n' "$services"
   else
     if [ "$status" = 401 ]; then
-      echo "$url/v2/ does not send clients to $realm, but: $(grep -i '^www-authenticate:' "$log")"
+      echo "$url/v2/ does not send clients to $realm, but: $(grep -ai '^www-authenticate:' "$log")"
     else
       printf '%s\n' "$url/v2/ answers ${status:-nothing} instead of 401"
-      [ -z "$status" ] || ask_registry | head -c 300 | grep .
+      [ -z "$status" ] || ask_registry | head -c 300 | grep -a .
     fi
     storage_unreachable
   fi
   logged
 }
 logged() {
-  logged_since nginx "$nginx_logged" | grep -F emerg | tail -n 1
+  logged_since nginx "$nginx_logged" | grep -aF emerg | tail -n 1
   logged_since registry "$registry_logged" |
-    grep -E '(level=|"level":")(error|fatal|panic)|^panic' | cut -c -400 | tail -n 3
+    grep -aE '(level=|"level":")(error|fatal|panic)|^panic' | cut -c -400 | tail -n 3
 }
 # With wrong S3 keys or a missing bucket the registry answers /v2/ at first: only its use shows whether storage works.
 check_health() {

@@ -30,7 +30,7 @@ if [ "$(served)" != "$wanted" ]; then
   until [ "$(served)" = "$wanted" ]; do
     if late; then
       echo "GitLab still serves another certificate than $fullchain, $limit s after gitlab-ctl hup nginx" >&2
-      cat /var/log/gitlab/nginx/current /var/log/gitlab/nginx/error.log 2>/dev/null | grep -F emerg | tail -n 2 >&2
+      cat /var/log/gitlab/nginx/current /var/log/gitlab/nginx/error.log 2>/dev/null | grep -aF emerg | tail -n 2 >&2
       exit 1
     fi
     sleep 0.2

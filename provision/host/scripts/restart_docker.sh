@@ -13,7 +13,7 @@ restart() {
 since=$(date '+%F %T')
 if restart; then drop_copy "$copy"; exit 0; fi
 # Docker writes the cause to its journal, not to our output.
-journalctl -u docker --since "$since" --no-pager -o cat | grep -v '^docker.service: \|^Start' | tail -n 5 >&2
+journalctl -u docker --since "$since" --no-pager -o cat | grep -av '^docker.service: \|^Start' | tail -n 5 >&2
 if ! has_copy "$copy"; then
   echo "there is no earlier version of $path to restore: it keeps the new settings" >&2
 elif ! restore_copy "$path" "$copy"; then

@@ -182,3 +182,12 @@ def test_gitlab_runner_cuts_the_host_at_the_first_colon(shell: tuple[str, ...], 
     asked = f'{library}\nrunner_ca "$1"'
     done = subprocess.run([*shell, "-c", asked, "sh", url], capture_output=True, text=True, check=True)
     assert done.stdout == f"/etc/gitlab-runner/certs/{file}\n"
+
+
+@pytest.mark.parametrize("path", sorted([*FOLDER.glob("*.sh"), *FOLDER.glob("lib/*.sh")]), ids=lambda path: path.name)
+def test_grep_reads_text_that_is_not_utf_8(path: Path) -> None:
+    """Under C.UTF-8 grep prints "binary file matches" instead of lines of another encoding, without -a."""
+    calls = re.findall(
+        r"\bgrep (-\w+|\S+)", "\n".join(line for line in path.read_text().splitlines() if line[:1] != "#")
+    )
+    assert [flags for flags in calls if not (flags[0] == "-" and set("aq") & set(flags))] == []

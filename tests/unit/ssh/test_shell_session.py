@@ -65,7 +65,7 @@ def test_results_are_in_the_order_of_the_commands(sshd: Sshd) -> None:
 
 
 def test_the_environment_of_commands(sshd: Sshd) -> None:
-    """Root, a fixed PATH, umask 022, LC_ALL=C, folder /, no terminal, empty stdin, and SSH_CONNECTION."""
+    """Root, a fixed PATH, umask 022, LC_ALL=C.UTF-8, folder /, no terminal, empty stdin, and SSH_CONNECTION."""
     with session(sshd) as opened:
         output = text(opened, 'id -u; echo "$PATH"; umask; echo "$LC_ALL"; pwd; tty; cat; echo "$SSH_CONNECTION"; env')
     lines = output.splitlines()
@@ -73,7 +73,7 @@ def test_the_environment_of_commands(sshd: Sshd) -> None:
         "0",
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "0022",
-        "C",
+        "C.UTF-8",
         "/",
         "not a tty",
     ]

@@ -16,7 +16,7 @@ use_runner_proxy() {
   service=$(systemctl show -p MainPID -p Environment gitlab-runner.service 2>/dev/null) || return 0
   pid=$(printf '%s\n' "$service" | sed -n 's/^MainPID=//p')
   configured=$(printf '%s\n' "$service" | sed -n 's/^Environment=//p')
-  active=$({ tr '\0' '\n' < "/proc/${pid:-0}/environ" | grep -i '^[a-z]*_proxy='; } 2>/dev/null)
+  active=$({ tr '\0' '\n' < "/proc/${pid:-0}/environ" | grep -ai '^[a-z]*_proxy='; } 2>/dev/null)
   set -f
   for setting in $configured $active; do
     value=${setting#*=}
