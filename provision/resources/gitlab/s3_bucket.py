@@ -18,12 +18,10 @@ from provision.host.scripts import script
 from provision.host.state import fingerprint
 from provision.resources.base import Change, Note, Observation, Probe, Resource, without_program
 from provision.secret import Secret, reveal
-from provision.shell import Command, Result
+from provision.shell import Result
 from provision.url import Url
 
 _OBJECT: Final = "provision-probe"
-# The host's time and the answer's headers go to stderr: the registry signs with the host's clock.
-_LIST: Final = "date +%s >&2; curl -D /dev/stderr -K - -w '\\n%{http_code}\\n'"
 _SKEW_SECONDS: Final = 300  # S3 refuses requests that are 15 minutes off; a clock that is 5 minutes off will get worse
 
 
@@ -56,7 +54,7 @@ class S3Bucket(Resource):
         return (self.endpoint or Url.parse(f"https://s3.{self.region}.amazonaws.com")) / self.bucket
 
     def probe(self) -> Probe:
-        ask = Command(_LIST).reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
+        ask = script("list_bucket").reading(self._request("GET", f"{self.url}?list-type=2&max-keys=1"))
         return Probe({"list": ask})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:

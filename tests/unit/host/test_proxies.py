@@ -12,13 +12,14 @@ import pytest
 
 from provision.editing.toml.model import Entry
 from provision.host.scripts import FOLDER, script
-from provision.resources import RegistryEndpoint
+from provision.resources import RegistryEndpoint, S3Bucket
 from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.resources.gitlab.registry import endpoint_problem
+from provision.resources.gitlab.s3_bucket import listing_problem
 from provision.resources.runner.registrations import ask_tokens, read_tokens, unregister
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import LocalSession, observe_on
+from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url
 from provision_lab.certificates import Authority
 from tests.support.http_proxy import HttpProxy
@@ -111,6 +112,43 @@ def test_a_new_certificate(
     assert (done.code, done.errors) == (0, "")
     assert len([one for one in web.asked if one.path == "/v2/"]) >= 1
     assert proxy.asked == []
+
+
+class TestStorage:
+    """S3 is asked directly, as the registry does, and through the proxy only where it cannot be reached otherwise."""
+
+    def bucket(self, url: str) -> S3Bucket:
+        """A bucket."""
+        return S3Bucket("b", "r", Url.parse(url), "the-access-key", "the-secret-key")
+
+    def test_directly(self, serve: Serve, reply: Any, proxy: HttpProxy, local: Local) -> None:
+        """Listing, and the verification."""
+        web = serve(lambda _: reply(200, b"<ListBucketResult/>"))
+        host = local({}, {"PATH": "/usr/bin:/bin", **proxy.environment})
+        seen = observe_on(host, self.bucket(web.url))
+        assert listing_problem(seen["list"], self.bucket(web.url)) is None
+        (change,) = planned(self.bucket(web.url), seen)
+        assert isinstance(change.run, Command)
+        assert host.run(change.run, deadline=30).code == 0
+        assert [one.method for one in web.asked] == ["GET", "PUT", "GET", "DELETE"]
+        assert proxy.asked == []
+
+    def test_through_the_proxy(self, proxy: HttpProxy, local: Local) -> None:
+        """Nothing listens at the storage's address as it is known here."""
+        bucket = self.bucket("http://127.0.0.1:9")
+        problem = listing_problem(
+            observe_on(local({}, {"PATH": "/usr/bin:/bin", **proxy.environment}), bucket)["list"], bucket
+        )
+        assert problem is not None
+        assert "HTTP 403" in problem.text  # the proxy's answer
+        assert [one.partition("?")[0] for one in proxy.asked] == ["GET http://127.0.0.1:9/b"]
+
+    def test_without_a_proxy(self, local: Local) -> None:
+        """It is asked once, and the reason is reported."""
+        bucket = self.bucket("http://127.0.0.1:9")
+        problem = listing_problem(observe_on(local({}, {"PATH": "/usr/bin:/bin"}), bucket)["list"], bucket)
+        assert problem is not None
+        assert "the connection is refused" in problem.text
 
 
 class TestRunner:
