@@ -252,6 +252,11 @@ def _options(
     if identities and len(identities) > 3 and all(_DEFAULT_IDENTITY.fullmatch(name) for name in identities):
         identities = []  # what `ssh -G` prints when none is set
     command = one("proxycommand")
+    if command and one("proxyusefdpass").lower() in ("yes", "true"):
+        raise UsageError(
+            f"ProxyUseFdpass for {host} in ~/.ssh/config is not supported",
+            hint="use a ProxyCommand that passes data through its standard input and output",
+        )
     revoked = one("revokedhostkeys")
     written = [line.words for file in lines for line in every_line(file) if line.keyword.endswith("knownhostsfile")]
     written += [list(_USER_KNOWN_HOSTS), list(_SYSTEM_KNOWN_HOSTS)]

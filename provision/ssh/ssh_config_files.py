@@ -32,7 +32,17 @@ _PATHS = frozenset(
 _CUMULATIVE = frozenset(("identityfile", "certificatefile"))
 # What `options_of` reads. The first value of each counts, except for cumulative ones.
 RELEVANT = _PATHS | frozenset(
-    ("hostname", "user", "port", "proxyjump", "proxycommand", "identitiesonly", "hostkeyalias", "addressfamily")
+    (
+        "hostname",
+        "user",
+        "port",
+        "proxyjump",
+        "proxycommand",
+        "identitiesonly",
+        "hostkeyalias",
+        "addressfamily",
+        "proxyusefdpass",
+    )
 )
 # Lines with these keywords do not change where and how we connect.
 _HARMLESS = frozenset(

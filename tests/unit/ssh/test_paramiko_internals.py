@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ from provision.ssh.paramiko_internals import (
     DataEvent,
     EagerAuthHandler,
     SessionTransport,
+    SocketAgent,
+    algorithms_of_host,
     notify_on_data,
     output_ended,
     request_refused,
@@ -267,3 +270,35 @@ def test_a_ping_asks_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.get_byte()[0] == MSG_GLOBAL_REQUEST
     assert message.get_text() == "keepalive@openssh.com"
     assert message.get_boolean()
+
+
+def test_the_hosts_offers_are_kept_before_they_are_compared() -> None:
+    """`_parse_kex_init` reads the message through `_really_parse_kex_init`, from its beginning."""
+    source = inspect.getsource(paramiko.Transport._parse_kex_init)  # type: ignore[attr-defined]
+    assert "parsed = self._really_parse_kex_init(m)" in source
+    assert algorithms_of_host(None) == ("", [], [])
+
+
+def test_an_agent_is_contacted_by_its_socket(tmp_path: Path) -> None:
+    """`_connect` asks for the list of keys; an agent that is not there, or is none, has no keys."""
+    path = str(tmp_path / "agent")
+    assert SocketAgent(path).get_keys() == ()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        requests: list[bytes] = []
+
+        def serve() -> None:
+            for answer in (b"\0\0\0\5\x0c\0\0\0\0", b""):
+                with server.accept()[0] as caller:
+                    requests.append(caller.recv(100))
+                    caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for _ in range(2):  # an empty list of keys, then a connection that ends
+            agent = SocketAgent(path)
+            assert agent.get_keys() == ()
+            agent.close()
+        thread.join(10)
+    assert requests == [b"\0\0\0\1\x0b"] * 2  # SSH_AGENTC_REQUEST_IDENTITIES

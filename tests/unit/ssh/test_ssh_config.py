@@ -234,6 +234,14 @@ def test_variables_tokens_and_quotes_in_paths(empty_home: Path, monkeypatch: pyt
 
 
 @both_readers
+def test_a_proxy_command_that_passes_a_descriptor_is_refused(empty_home: Path) -> None:
+    """ProxyUseFdpass changes what a ProxyCommand does: it is refused, not ignored."""
+    write(empty_home, config="Host web1\n ProxyCommand connect %h\n ProxyUseFdpass yes\n")
+    with pytest.raises(UsageError, match="ProxyUseFdpass for web1"):
+        host_options("web1")
+
+
+@both_readers
 def test_a_variable_that_is_not_set_is_named(empty_home: Path) -> None:
     """OpenSSH refuses it too."""
     write(empty_home, config="IdentityFile ${NO_SUCH_VARIABLE}/k\n")
