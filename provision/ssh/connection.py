@@ -171,6 +171,7 @@ class HostConnection:
             if opened := not self.is_open:
                 if len(self._failures) > before:
                     raise self._failures[-1]
+                self._disconnect()  # what is left of a connection that was lost
                 try:
                     self.open()
                 except Unreachable as error:

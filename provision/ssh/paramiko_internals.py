@@ -6,6 +6,7 @@ each assumption of this file. If it fails after an upgrade, read the named funct
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -122,7 +123,7 @@ class SessionTransport(paramiko.Transport):
 def algorithms_of_host(transport: paramiko.Transport | None) -> tuple[str, list[str], list[str]]:
     """The first kind of algorithm that host and paramiko do not share: its name, the host's list, and paramiko's.
 
-    Empty lists when the host has sent none.
+    Empty lists when the host has sent none. At most 20 of its names, without those that RFC 4251 (section 6) forbids.
     """
     offered = getattr(transport, "offered_by_host", None)
     if transport is None or offered is None:
@@ -134,7 +135,7 @@ def algorithms_of_host(transport: paramiko.Transport | None) -> tuple[str, list[
     ):
         theirs = [one for one in offered[key] if not one.startswith(("ext-info-", "kex-strict-"))]
         if not set(theirs) & set(supported):
-            return kind, theirs, list(supported)
+            return kind, [one for one in theirs if re.fullmatch(r"[!-~]{1,64}", one)][:20], list(supported)
     return "", [], []
 
 
