@@ -151,3 +151,31 @@ def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
     harness.inventory["firewall"]["enable"] = False
     unchanged(harness, "firewall")
     assert is_on(harness, OWN)
+
+
+def test_from_everywhere_in_one_family(harness: Harness) -> None:
+    """ufw writes 0.0.0.0/0 and ::/0 as "any": the second run finds the rules, and each is removed alone."""
+    every = [{"port": "9100/tcp", "from": ["0.0.0.0/0"]}, {"port": "9101/tcp", "from": ["::/0"]}]
+    harness.inventory["firewall"]["allow"] = ["443/tcp", *every, {"port": "9102/tcp", "from": ["0.0.0.0/0", "::/0"]}]
+    twice(harness, "firewall", "--limit", OTHER)
+    tuples = "grep -h 'tuple.* 91' /etc/ufw/user.rules; echo; grep -h 'tuple.* 91' /etc/ufw/user6.rules"
+    four, six = harness.lab.inside(OTHER, tuples).split("\n\n")
+    assert [line.split()[5] for line in four.splitlines()] == ["9100", "9102"]
+    assert [line.split()[5] for line in six.splitlines()] == ["9101", "9102"]
+    harness.inventory["firewall"]["allow"] = ["443/tcp", {"port": "9102/tcp", "from": ["::/0"]}]
+    twice(harness, "firewall", "--limit", OTHER)
+    four, _, six = harness.lab.inside(OTHER, tuples).partition("\n")
+    assert (four, [line.split()[5] for line in six.splitlines()]) == ("", ["9102"])
+
+
+def test_ssh_from_one_network(harness: Harness) -> None:
+    """The administrators' network, this machine included, may connect, and nobody else: port 2222 is not opened."""
+    network = f"{harness.lab.gateway.rpartition('.')[0]}.0/24"
+    rules = [f"ufw allow from {network} to any port 2222 proto tcp", "ufw deny 2222/tcp"]
+    harness.lab.inside(OTHER, "; ".join(["ufw --force reset", *rules]))
+    harness.inventory["firewall"] = {"enable": True, "allow": []}
+    outcome = twice(harness, "firewall", "--limit", OTHER)
+    assert outcome.changes() == ["allow 5555/tcp", "switch ufw on"]
+    assert added(harness, OTHER)[:2] == rules
+    assert is_on(harness, OTHER)
+    assert harness.lab.ssh(OTHER, "true").returncode == 0

@@ -12,7 +12,8 @@ import pytest
 from provision.errors import ProbeFailed, UsageError
 from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
-from provision.resources.system.firewall import published, read_rules
+from provision.resources.system.firewall import published
+from provision.resources.system.ufw import read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
 from tests.support.data import DATA
@@ -422,3 +423,157 @@ class TestScripts:
 def test_ports_that_docker_publishes(text: str, ports: list[str]) -> None:
     """Sorted by port; those on loopback do not count."""
     assert published(text) == ports
+
+
+class TestWhoConnects:
+    """The rule for SSH: needed only where no rule lets this connection in. It comes from 198.51.100.7."""
+
+    WALL = Firewall([])
+
+    @pytest.mark.parametrize(
+        "allowing",
+        [
+            ["allow tcp 22 198.51.100.0/24", "deny tcp 22"],
+            ["allow any 22 198.51.100.7"],
+            ["limit tcp 22 198.51.100.0/24"],
+            ["allow any any 198.51.0.0/16", "deny tcp 22"],
+            ["deny tcp 22 198.51.100.8", "allow tcp 20:25 198.51.100.0/24"],
+            ["allow tcp 22,80"],
+            ["allow_log tcp 22 198.51.100.0/24"],
+            ["deny udp 22", "allow tcp 22 198.51.100.0/24"],
+        ],
+        ids=["a network", "an address", "a limit", "all ports", "a range", "a list", "logged", "denied for udp"],
+    )
+    @pytest.mark.parametrize("enable", [False, True])
+    def test_a_rule_that_lets_it_in_is_enough(self, allowing: list[str], enable: bool) -> None:
+        """Port 22 is not opened to the world; `deny 22/tcp` stays."""
+        wall = Firewall([], enable=enable)
+        seen = rules(*allowing, enabled=False)
+        assert summaries(plan(wall, seen)) == (["switch ufw on"] if enable else [])
+        assert not [one for one in notes(wall, seen_of(wall, seen)) if "denies" in one]
+
+    def test_an_applications_rule(self) -> None:
+        """`ufw allow OpenSSH` is written with the name of the application."""
+        lines = "/etc/ufw/user.rules ### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 OpenSSH - in comment=78\n"
+        assert plan(self.WALL, lines + rules()) == []
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            [],
+            ["allow tcp 22 192.0.2.0/24"],
+            ["allow udp 22 198.51.100.0/24"],
+            ["allow tcp 2222 198.51.100.0/24"],
+            ["deny any any 198.51.100.7", "allow tcp 22 198.51.100.0/24"],
+            ["allow tcp http 198.51.100.0/24"],
+        ],
+        ids=["none", "another network", "udp", "another port", "denied before", "no number"],
+    )
+    def test_otherwise_it_is_added(self, others: list[str]) -> None:
+        """The guard rolls back where that does not help."""
+        assert summaries(plan(self.WALL, rules(*others))) == ["allow 22/tcp"]
+
+    def test_a_rule_for_one_interface_does_not_count(self) -> None:
+        """Which one this connection uses is not known."""
+        line = "/etc/ufw/user.rules ### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in_eth0\n"
+        assert summaries(plan(self.WALL, line + rules())) == ["allow 22/tcp"]
+
+    @pytest.mark.parametrize(("own", "changes"), [("203.0.113.10", []), ("203.0.113.11", ["allow 22/tcp"])])
+    def test_a_rule_for_the_hosts_own_address(self, own: str, changes: list[str]) -> None:
+        """It counts where it is the address that this connection uses."""
+        line = f"/etc/ufw/user.rules ### tuple ### allow tcp 22 {own} any 0.0.0.0/0 in\n"
+        assert summaries(plan(self.WALL, line + rules())) == changes
+
+    @pytest.mark.parametrize("action", ["deny", "reject"])
+    def test_a_rule_that_denies_it_is_not_replaced(self, action: str) -> None:
+        """`ufw allow 22/tcp` would replace it. A note says so, and ufw is enabled only if a rule allows the port."""
+        wall = Firewall([], enable=True)
+        seen = rules(f"{action} tcp 22", enabled=False)
+        (change,) = plan(wall, seen)
+        assert change.summary == "switch ufw on"
+        assert isinstance(change.run, Command)
+        assert "22(/tcp)?( |$)" in change.run.script
+        assert notes(wall, seen_of(wall, seen)) == [
+            "a rule of ufw denies port 22 for 198.51.100.7, where this connection comes from: it stays"
+        ]
+
+    @pytest.mark.parametrize(
+        ("client", "changes"),
+        [("2001:db8::7", []), ("2001:db9::7", ["allow 22/tcp"]), ("::ffff:198.51.100.7", ["allow 22/tcp"])],
+    )
+    def test_ipv6(self, client: str, changes: list[str]) -> None:
+        """The rules of the client's family count."""
+        text = rules(six=("allow tcp 22 2001:db8::/32",)).replace(
+            "198.51.100.7 50022 203.0.113.10", f"{client} 1 2001:db8::1"
+        )
+        assert summaries(plan(self.WALL, text)) == changes
+
+    def test_a_link_local_client(self) -> None:
+        """$SSH_CONNECTION has the interface in the address."""
+        text = rules(six=("allow tcp 22 fe80::/10",)).replace(
+            "198.51.100.7 50022 203.0.113.10", "fe80::7%eth0 1 fe80::1%eth0"
+        )
+        assert plan(self.WALL, text) == []
+
+    def test_our_own_rule_stays(self) -> None:
+        """One that an earlier run added is not removed because another one covers this connection, nor is half of it."""
+        network = "allow tcp 22 198.51.100.0/24"
+        assert plan(self.WALL, rules("allow tcp 22", network), ["22/tcp"]) == []
+        half = plan(self.WALL, rules("allow tcp 22", network, six=()), ["22/tcp"])
+        assert summaries(half) == ["allow 22/tcp"]
+
+    def test_our_own_rule_that_was_removed_by_hand(self) -> None:
+        """An administrator allowed a network instead: it is not opened again, and the record goes."""
+        (change,) = plan(self.WALL, rules("allow tcp 22 198.51.100.0/24"), ["22/tcp"])
+        assert (change.summary, change.record) == ("record the firewall rules of this task", None)
+
+
+class TestFromAnywhereInOneFamily:
+    """ufw writes a rule from 0.0.0.0/0 as one from anywhere, in its file for IPv4; ::/0 in the one for IPv6."""
+
+    FOUR, SIX, ANY = (Rule(9100, source=source) for source in ("0.0.0.0/0", "::/0", "any"))
+    LINE = "allow tcp 9100"
+
+    def changes(self, wanted: list[Rule], four: bool, six: bool, ours: list[str] | None = None) -> list[Change]:
+        """What is planned for these rules; `four`, `six`: whether ufw's files have them."""
+        files = rules("allow tcp 22", *[self.LINE] * four, six=("allow tcp 22", *[self.LINE] * six))
+        return plan(Firewall(wanted), files, ours)
+
+    @pytest.mark.parametrize(
+        ("rule", "four", "six"),
+        [(FOUR, True, False), (FOUR, True, True), (SIX, False, True), (SIX, True, True), (ANY, True, True)],
+    )
+    def test_converged(self, rule: Rule, four: bool, six: bool) -> None:
+        """As ufw wrote it."""
+        assert self.changes([rule], four, six, [str(rule)]) == []
+
+    @pytest.mark.parametrize(
+        ("rule", "four", "six"),
+        [(FOUR, False, True), (FOUR, False, False), (SIX, True, False), (ANY, True, False), (ANY, False, True)],
+    )
+    def test_missing(self, rule: Rule, four: bool, six: bool) -> None:
+        """The other family's rule does not count."""
+        (change,) = self.changes([rule], four, six)
+        assert change.summary == f"allow {rule}"
+        assert isinstance(change.run, Command)
+        if rule.source != "any":
+            assert f"from {rule.source} to any port 9100 proto tcp" in change.run.script
+
+    @pytest.mark.parametrize(
+        ("wanted", "ours", "deleted"),
+        [
+            ([], FOUR, "from 0.0.0.0/0 to any port 9100 proto tcp"),
+            ([], ANY, "9100/tcp"),
+            ([FOUR], ANY, "from ::/0 to any port 9100 proto tcp"),
+            ([SIX], ANY, "from 0.0.0.0/0 to any port 9100 proto tcp"),
+            ([ANY], FOUR, ""),
+            ([FOUR, SIX], ANY, ""),
+        ],
+    )
+    def test_removed(self, wanted: list[Rule], ours: Rule, deleted: str) -> None:
+        """What is still wanted stays: ufw has one rule for both."""
+        changes = self.changes(wanted, True, True, [str(ours)])
+        removals = [one.run.script for one in changes if isinstance(one.run, Command) and one.action == "delete"]
+        assert len(removals) == bool(deleted)
+        assert all(f" {deleted}\nbackups=" in one for one in removals)
+        assert (changes[-1].record or []) == sorted(map(str, wanted))
