@@ -87,9 +87,10 @@ def revealed(value: Any) -> Any:
 
 
 _SECRET_WORD = (
-    r"(?:tokens?|passw(?:or)?ds?|passphrases?|secrets?|credentials?|authorization|auth_?config|key_?base|sentry_?dsn"
+    r"(?:tokens?|passw(?:or)?ds?|passphrases?|(?:require|auth)_?pass|masterauth|secrets?|credentials?|authorization"
+    r"|auth_?config|key_?base|(?:(?<=[_-])|(?<![^\W\d_]))dsn|json_?key"
     r"|(?:(?<=[_-])|(?<![^\W\d_]))salt"
-    r"|(?:access|secret|api|private|account|shared|signing|encryption|internal)_?keys?(?:_?id)?)"
+    r"|(?:access|secret|api|private|account|shared|signing|encryption|internal|deterministic|encryption_?primary)_?keys?(?:_?id)?)"
 )
 _SECRET_NAME = re.compile(rf"{_SECRET_WORD}(?:_?(?:value|text|string|json|pem|hash|base64|\d+))?\Z", re.IGNORECASE)
 _NOT_SECRET: Final = frozenset({"server_tokens"})  # NGINX: whether it shows its version
@@ -112,7 +113,7 @@ _WORD_IN_TEXT = re.compile(_SECRET_WORD.replace("_?", "[_-]?"), re.IGNORECASE)
 _NAME_LETTER = re.compile(r"[\w-]")
 _VALUE_BEHIND = re.compile(
     r"""\\?["']?\]?(?:[ \t]*+(?:=>|[=:])[ \t]++|=>|(?P<tight>[=:])|[ \t]++(?=\\?["']))"""
-    r"""(?:\\"(?P<escaped>[^"\n]*?)(?=\\"|\n|\Z)|"(?P<double>(?:\\.|[^"\\\n])*)|'(?P<single>[^'\n]*)"""
+    r"""(?:\[(?P<list>[ \t]*["'][^\]\n]*)|\\"(?P<escaped>[^"\n]*?)(?=\\"|\n|\Z)|"(?P<double>(?:\\.|[^"\\\n])*)|'(?P<single>[^'\n]*)"""
     r"""|(?!(?:true|false|nil|null)\b|[{\[])(?P<plain>(?(tight)[^\s"']|[^\n"])+))"""
 )
 

@@ -63,13 +63,19 @@ _TOKEN = re.compile(
 
 
 def find_secrets(content: bytes) -> Iterator[Span]:
-    """Find the values of secret-looking keys, also in JSON that is not valid, and `NAME=value` inside strings."""
+    """Find the values of secret-looking keys, also in JSON that is not valid, and secrets inside strings.
+
+    These are the values of `NAME=value`, and users and passwords in URLs that are written with escapes, and in proxies
+    that are written without a scheme. `masked_diff` finds those in other URLs.
+    """
     text = content.decode("latin-1")  # one letter for each byte, so that offsets are those of the content
     inherited = secret = False  # whether the key of the enclosing value, and the key of this value, names a secret
     outer: list[bool] = []
+    name = ""  # the last key
     for token in _TOKEN.finditer(text):
         if token["colon"]:
-            secret = inherited or is_secret_name(_key(token["string"]))
+            name = _key(token["string"])
+            secret = inherited or is_secret_name(name)
         elif token["sign"] in ("{", "["):
             outer.append(inherited)
             inherited = secret
@@ -79,12 +85,19 @@ def find_secrets(content: bytes) -> Iterator[Span]:
             secret = inherited
         elif token["string"]:
             start, end = token.start() + 1, token.end() - token["string"][1:].endswith('"')
-            if secret:
+            if secret or _is_url_with_escapes(token["string"]):
                 yield start, end
+            elif name.lower().endswith("proxy") and "://" not in text[start:end] and "@" in text[start:end]:
+                yield start, text.rindex("@", start, end)
             else:
                 yield from ((start + first, start + last) for first, last in secret_values(text[start:end]))
         elif secret and token.group() not in ("true", "false", "null"):
             yield token.span()
+
+
+def _is_url_with_escapes(source: str) -> bool:
+    """Whether a string has a user or a password in a URL, and a backslash, so that they end elsewhere than they seem to."""
+    return "\\" in source and "@" in source and "://" in _key(source)
 
 
 def _key(source: str) -> str:

@@ -39,7 +39,7 @@ def read_file(path: Path, tables: Tables) -> tuple[Source, list[str]]:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode("utf-8")
+            text = file.read().decode("utf-8-sig")  # editors on Windows write a byte order mark
     except OSError as error:
         hint = "`provision init` writes one to start from" if isinstance(error, FileNotFoundError) else ""
         raise InventoryError(f"{name}: cannot be read: {error.strerror or error}", hint=hint) from None

@@ -41,7 +41,8 @@ def listen_settings(host: Host, url: Url, table: str, newer: tuple[str, str]) ->
     gitlab = host.settings.get(Gitlab)
     own = dict(_by_path(gitlab.settings)) if gitlab else {}
     nested = own.get(newer)
-    if not url.is_ipv6 or (table, _LISTEN) in own or (isinstance(nested, Mapping) and _LISTEN in nested):
+    given = (table, _LISTEN) in own or (*newer, _LISTEN) in own or (isinstance(nested, Mapping) and _LISTEN in nested)
+    if not url.is_ipv6 or given:
         return {}
     return {(table, _LISTEN): ["*", "[::]"]}
 
@@ -73,9 +74,13 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
 
 
 def _by_path(settings: Mapping[str, Any], top: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    # `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone']; a deeper table is that key's value, a hash.
+    """The settings by path: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'].
+
+    A table without further tables is the value of its key, a hash. The keys of other tables are settings of their own:
+    `gitlab_rails.object_store.connection` does not touch the other keys of object_store.
+    """
     for key, value in settings.items():
-        if isinstance(value, Mapping) and not top:
-            yield from _by_path(value, (key,))
+        if isinstance(value, Mapping) and (not top or any(isinstance(one, Mapping) for one in value.values())):
+            yield from _by_path(value, (*top, key))
         else:
             yield (*top, key), value

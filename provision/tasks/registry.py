@@ -13,11 +13,16 @@ from provision.tasks.base import task
 from provision.tasks.certificates import certificate_settings
 from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
 
+_STORAGE = ("registry", "storage")
+# The registry refuses two drivers. Source: the distribution registry's configuration, "storage", and GitLab's s3_v2, azure_v2.
+_OTHER_DRIVERS = ("filesystem", "s3_v2", "s3aws", "azure", "azure_v2", "gcs", "swift", "oss", "inmemory")
+
 
 @task(on="gitlab", settings=Registry, uses=(Gitlab,))
 def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Set up the container registry at its URL, with its certificate and storage."""
     yield Packages(("curl", "ca-certificates"))
+    absent: tuple[tuple[str, ...], ...] = ()
     settings: dict[tuple[str, ...], Any] = {("registry_external_url",): str(wanted.external_url)}
     settings |= certificate_settings(host)
     settings |= listen_settings(host, wanted.external_url, "registry_nginx", ("registry", "nginx"))
@@ -33,10 +38,11 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
                 driver["secretkey"],
                 driver.get("sessiontoken") or "",
             )
-        storage: dict[str, Any] = {"s3": driver}
+        # The driver is ours; what stands beside it (maintenance, cache, delete, redirect) is not.
+        settings[(*_STORAGE, "s3")] = driver
         if not wanted.redirect:
-            storage["redirect"] = {"disable": True}
-        settings[("registry", "storage")] = storage
+            settings[(*_STORAGE, "redirect", "disable")] = True
+        absent = tuple((*_STORAGE, other) for other in _OTHER_DRIVERS)
     handler = reconfigure_handler(host)
-    yield RubySettings(settings, notify=(handler,))
+    yield RubySettings(settings, notify=(handler,), absent=absent)
     yield RegistryEndpoint(wanted.external_url, realm(host), handler)

@@ -97,7 +97,7 @@ def test_another_place_in_s3(harness: Harness, place: Mapping[str, str]) -> None
     if "rootdirectory" in place:
         outcome = applied(harness, "registry", "--check", *ACKNOWLEDGED, changes=s3(harness, **place))
         assert "the registry's storage changes, as acknowledged: images in bucket registry" in outcome.messages()
-        assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
+        assert outcome.changes() == ["set registry['storage']['s3'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
 
 
 def test_other_settings_of_the_same_place(harness: Harness) -> None:
@@ -108,4 +108,4 @@ def test_other_settings_of_the_same_place(harness: Harness) -> None:
         "--check",
         changes={"registry": {"s3": {**s3(harness)["registry"]["s3"], "chunksize": 6000000}}},
     )
-    assert outcome.changes() == ["set registry['storage'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
+    assert outcome.changes() == ["set registry['storage']['s3'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]

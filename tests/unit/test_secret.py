@@ -129,6 +129,7 @@ def test_secrets_in_nested_data() -> None:
         ("{ 'credentials' => 'x', 'bucket' => 'b' }", "{ 'credentials' => '***', 'bucket' => 'b' }"),
         ("smtp_password 'open", "smtp_password '***"),
         ("token_file=x secret: true api_key: {", "token_file=x secret: true api_key: {"),
+        ("# keys: api_keys = ['a', 'b'], x = ['c']", "# keys: api_keys = [***], x = ['c']"),
         ("the token is secret", "the token is secret"),
     ],
 )

@@ -76,6 +76,7 @@ _MUTATING_METHODS = {
     *("delete_if", "keep_if", "fill", "pop", "shift", "default="),
 }
 _INCLUDES = {b"from_file", b"load", b"eval", b"instance_eval"}
+_READS_RUBY = {b"self", b"Kernel", b"::Kernel"}
 _ASSIGNMENT_NODES = ("assignment", "operator_assignment")
 
 
@@ -166,8 +167,11 @@ def find_includes(document: RubyDocument) -> list[int]:
 
 def _includes(document: RubyDocument, node: Node) -> bool:
     method = node.child_by_field_name("method") if node.type == "call" else None
-    if method is not None and document.source(method) in _INCLUDES:
-        return True
+    if method is not None and (name := document.source(method)) in _INCLUDES:
+        receiver = node.child_by_field_name("receiver")
+        # `YAML.load` reads data, not Ruby; the arguments of both may contain an include.
+        if name != b"load" or receiver is None or document.source(receiver) in _READS_RUBY:
+            return True
     return any(_includes(document, child) for child in node.named_children)
 
 

@@ -16,7 +16,7 @@ from provision.editing.ruby.assignments import (
 from provision.editing.ruby.draft import Draft
 from provision.editing.ruby.literals import pairs
 from provision.editing.ruby.placement import insertion_point
-from provision.editing.ruby.source import Path, covers, setting_name
+from provision.editing.ruby.source import Path, covers, related, setting_name
 from provision.editing.ruby.values import MISSING, NotLiteral, Plain, lookup
 from provision.errors import Refused
 
@@ -69,7 +69,7 @@ def remove_setting(draft: Draft, path: Path, found: Assignments, wanted: Collect
     for one in found.affecting(path):
         if one.kind in ("opaque", "local"):
             continue
-        if any(covers(one.path, goal) or covers(goal, one.path) for goal in wanted):
+        if any(covers(goal, one.path) or (covers(one.path, goal) and related(path, goal)) for goal in wanted):
             continue
         if covers(path, one.path):
             if one.how == "plain" and one.kind == "set":

@@ -45,7 +45,10 @@ class Gitlab(Table):
     servers: dict[str, Server] = Field(default_factory=dict)
     """Other GitLab servers by URL. A server that is not here gets neither a token nor a CA of this inventory."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC"."""
+    """Any gitlab.rb setting: `gitlab_rails.time_zone = "UTC"` is gitlab_rails['time_zone'] = "UTC".
+
+    A table without further tables is the value of its key, a hash; the keys of other tables are settings of their own.
+    """
 
     @field_validator("version")
     @classmethod

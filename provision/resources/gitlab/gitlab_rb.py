@@ -83,10 +83,12 @@ class RubySettings(Resource):
 
     settings  by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
               begins with "registry_nginx" is written as the installed version requires
+    absent    settings that are removed, whoever set them, since they cannot be beside ours
     """
 
     settings: Mapping[Path, Any] = field(hash=False)
     notify: tuple[Handler, ...] = ()
+    absent: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -114,7 +116,9 @@ class RubySettings(Resource):
         before = _paths(seen.record)
         others = {path for paths in seen.others.values() for path in _paths(paths)}
         dropped = {path for path in before - wanted.keys() - others if not _claims_of(path) & seen.claimed}
-        edited = edit(text or b"", wanted, remove=sorted(dropped))
+        # A hash that was set as a whole earlier, and of which only parts are wanted now, keeps its other parts.
+        dropped = {path for path in dropped if not any(one[: len(path)] == path for one in wanted)}
+        edited = edit(text or b"", wanted, remove=sorted({*dropped, *self.absent}))
         record = sorted(list(path) for path in _ours(wanted, before | others, edited)) or None
         if text is not None:
             yield from (Note(f"{GITLAB_RB}: {note}") for note in edited.notes)
@@ -167,7 +171,9 @@ def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> 
     """The wanted settings that one of our tasks set, now or earlier; others were there before us."""
     touched = [one.path for one in edited.changes]
     for path in wanted:
-        if path in before or any(one[: len(path)] == path[: len(one)] for one in touched):
+        if any(path[: len(one)] == one for one in before) or any(
+            one[: len(path)] == path[: len(one)] for one in touched
+        ):
             yield path
 
 

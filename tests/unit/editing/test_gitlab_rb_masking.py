@@ -104,3 +104,26 @@ gitlab_rails['password_authentication_enabled'] = 'true'
 nginx['listen_addresses'] = ['0.0.0.0']
 """
     assert secret_strings(innocent) == []
+
+
+LISTED_IN_THE_DOCS = [
+    "registry['storage'] = {'azure' => {'accountname' => 'x', 'accountkey' => 'canary'}}",
+    "gitlab_rails['sentry_dsn'] = 'https://canary@sentry.example.com/1'",
+    "gitlab_rails['sentry_clientside_dsn'] = 'https://canary@sentry.example.com/1'",
+    "gitlab_rails['openid_connect_signing_key'] = <<~KEY\n  -----BEGIN RSA PRIVATE KEY-----\n  canary\n  -----END RSA PRIVATE KEY-----\nKEY",
+    "gitlab_rails['x'] = { 'google_json_key_string' => '{\"private_key\": \"-----BEGIN PRIVATE KEY-----\\\\ncanary\\\\n-----END PRIVATE KEY-----\"}' }",
+    'gitlab_rails[\'y\'] = "{\\"private_key\\": \\"-----BEGIN PRIVATE KEY-----\\\\ncanary\\"}"',
+    "redis['requirepass'] = 'canary'",
+    "redis['masterauth'] = 'canary'",
+    "gitlab_rails['active_record_encryption_primary_key'] = ['canary']",
+    "gitlab_rails['redis_url'] = 'redis://:canary@redis.example.com:6379'",
+    "gitlab_rails['smtp'] = %w[canary@example.com]\ngitlab_rails['smtp_password'] = %q(canary)",
+]
+
+
+@pytest.mark.parametrize("text", LISTED_IN_THE_DOCS)
+@pytest.mark.parametrize("sign", ["", "# "])
+def test_secrets_of_gitlabs_documentation_are_masked(text: str, sign: str) -> None:
+    """Under their names, and private keys wherever they are; in comments as well."""
+    lines = "".join(f"{sign}{line}\n" for line in text.splitlines()).replace("canary@example.com", "")
+    assert "canary" not in ruby_diff(b"", lines.encode())

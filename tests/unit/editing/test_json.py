@@ -128,3 +128,24 @@ def test_any_object(
     assert json.dumps(json.loads(done.content)) == json.dumps(expected)
     assert edit(done.content, wanted, remove, name=NAME).content == done.content
     assert bool(diff(content, done.content, NAME)) == (content != done.content)
+
+
+URLS = [
+    ("http-proxy", "http://user:canary@proxy:3128"),
+    ("http-proxy", "http://user:can/ary@canary@proxy:3128"),
+    ("http-proxy", 'http://user:can"canary@proxy:3128'),
+    ("http-proxy", "user:canary@proxy:3128"),
+    ("https-proxy", "http://canary@proxy:3128"),
+    ("registry-mirrors", "https://user:canary\\@mirror.example.com"),
+]
+
+
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+@pytest.mark.parametrize(("key", "url"), URLS)
+def test_passwords_in_urls_are_masked_in_diffs(key: str, url: str, slash: str) -> None:
+    """As people write them: with `/`, `@` and quotes in the password, without a scheme, with escaped slashes."""
+    content = json.dumps({"proxies": {key: url}, "hosts": ["unix:///run/x"]}, indent=1).replace("/", slash).encode()
+    shown = diff(b"{}", content, "/etc/docker/daemon.json")
+    assert "canary" not in shown
+    assert key in shown
+    assert "/run" in shown

@@ -446,3 +446,9 @@ def test_no_change_imports_no_other_parser() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "False\n"
+
+
+def test_a_byte_order_mark_stays() -> None:
+    """gitlab-runner takes it."""
+    done = reconcile("\ufeffconcurrent = 1 # by hand\n", top={"concurrent": 5}, runners=[])
+    assert done.text == "\ufeffconcurrent = 5 # by hand\n"

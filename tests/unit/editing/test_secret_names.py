@@ -29,6 +29,8 @@ NAMES = [
     *("secret", "client_secret", "secret_key", "SecretKey", "secretkey", "access_key", "AccessKey", "access_key_id"),
     *("aws_secret_access_key", "api_key", "private_key", "PrivateKey", "account_key", "AzureAccountKey", "signing_key"),
     *("sharedkey", "encryption_key", "db_key_base", "sentry_dsn", "credential", "credentials", "authorization"),
+    *("requirepass", "masterauth", "auth_pass", "sentry_clientside_dsn", "google_json_key_string", "json_key"),
+    *("active_record_encryption_primary_key", "active_record_encryption_deterministic_key"),
     *("auth_config", "DOCKER_AUTH_CONFIG", "derivation_salt", "private_token"),
 ]
 PLAIN_NAMES = [
@@ -36,6 +38,8 @@ PLAIN_NAMES = [
     *(
         "keyid",
         "host_key",
+        "primary_key",
+        "google_json_key_location",
         "local_key",
         "secret_file",
         "password_min_length",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.engine.catalogue import load_inventory as load
+from provision.errors import InventoryError
 from provision.inventory import Inventory, Settings, Tables, settings_dict
 from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.docker import Docker
@@ -245,3 +246,13 @@ def test_start_up_is_quick(tmp_path: Path) -> None:
     """The command line alone does not import pydantic, so that `--help` is quick."""
     code = "import sys, provision.cli.run; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    """Editors on Windows write one. Lines in messages are counted as they look."""
+    path = tmp_path / "inventory.toml"
+    path.write_bytes(b"\xef\xbb\xbf[hosts.web1]\n")
+    assert [host.name for host in load((path,), ()).hosts] == ["web1"]
+    path.write_bytes(b"\xef\xbb\xbf[hosts.web1]\nwrong = 1\n")
+    with pytest.raises(InventoryError, match=r"inventory.toml:2: hosts.web1.wrong: unknown key"):
+        load((path,), ())
