@@ -108,7 +108,7 @@ def _version(file: Path) -> tuple[Path, int, int]:
 @lru_cache(maxsize=16)
 def _lines(files: _Files) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
     user, system = files.user[0], files.system[0]
-    return read(user, user.parent), read(system, system.parent)
+    return read(user, user.parent, own=True), read(system, system.parent)
 
 
 def _look_up(files: _Files, host: str, user: str | None, port: int | None) -> HostOptions:

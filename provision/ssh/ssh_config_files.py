@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,11 +93,20 @@ class Line:
         return words(self.rest, self.location)
 
 
-def read(file: Path, folder: Path, *, above: tuple[Path, ...] = ()) -> tuple[Line, ...]:
-    """The lines of a file and of what it includes; relative includes are in `folder`. No lines for a missing file."""
+def read(file: Path, folder: Path, *, own: bool = False, above: tuple[Path, ...] = ()) -> tuple[Line, ...]:
+    """The lines of a file and of what it includes; relative includes are in `folder`. No lines for a missing file.
+
+    own   refuse a file that belongs to another user or that others can write to: it names programs to run
+    """
     if file in above or len(above) > _MAX_DEPTH:
         raise UsageError(f"{above[0]} cannot be parsed: {file} includes itself", hint="remove that Include")
     try:
+        status = file.stat()
+        if own and (status.st_uid not in (0, os.getuid()) or status.st_mode & 0o022):
+            raise UsageError(
+                f"{file} cannot be used: bad owner or permissions",
+                hint="as for OpenSSH, it must be yours or root's, and others must not be able to write to it: chmod go-w",
+            )
         texts = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
         return ()
@@ -112,7 +122,7 @@ def read(file: Path, folder: Path, *, above: tuple[Path, ...] = ()) -> tuple[Lin
         if keyword == "include":
             for pattern in words(rest, location):
                 for name in sorted(glob.glob(_absolute(pattern, folder))):  # noqa: PTH207  absolute
-                    included.append(read(Path(name), folder, above=(*above, file)))
+                    included.append(read(Path(name), folder, own=own, above=(*above, file)))
                     if len(included) > _MAX_FILES:
                         raise UsageError(f"{location}: more than {_MAX_FILES} files are included", hint="narrow it")
         lines.append(Line(text, location, keyword, rest, tuple(included)))

@@ -242,6 +242,18 @@ def test_a_proxy_command_that_passes_a_descriptor_is_refused(empty_home: Path) -
 
 
 @both_readers
+@pytest.mark.parametrize("name", ["config", "more"])
+def test_a_file_that_others_can_write_to_is_refused(empty_home: Path, name: str) -> None:
+    """It names programs that we run: OpenSSH refuses such a file of the user, and what it includes, too."""
+    write(empty_home, config="Include more\n", more="Port 2200\n")
+    assert host_options("web1").port == 2200
+    (empty_home / ".ssh" / name).chmod(0o664)
+    write(empty_home, config="Include more\n\n")
+    with pytest.raises(UsageError, match=rf"\.ssh/{name} cannot be used: bad owner or permissions"):
+        host_options("web1")
+
+
+@both_readers
 def test_a_variable_that_is_not_set_is_named(empty_home: Path) -> None:
     """OpenSSH refuses it too."""
     write(empty_home, config="IdentityFile ${NO_SUCH_VARIABLE}/k\n")
