@@ -188,6 +188,8 @@ class Redirect:
     def _login(self, found: dict[str, Any], image: str, login: RegistryLogin | None) -> None:
         """The login of the lab's registry; none for another one."""
         found.pop("login", None)
+        if self._own_image(image):
+            found.pop("token_server", None)  # the lab's GitLab
         if login and self._own_image(image):
             found["login"] = {
                 "username": self.lab.server.username,

@@ -72,7 +72,8 @@ def filled(annotation: Any, name: str) -> Any:
         one = filled(arguments[0], name)
         return None if one is None else (one, one)
     if origin is dict:
-        return {"key": filled(arguments[1], name)}
+        one = filled(arguments[1], name)
+        return None if one is None else {"key": one}
     if annotation is Any:
         urls = [f"https://user:{CANARY}@proxy.example.com:3128", f"--env=API_TOKEN={CANARY}"]
         return {"password": source(), "nested": [{"token": source(), "urls": urls}], "secret_key": 12345}
