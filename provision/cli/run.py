@@ -74,6 +74,7 @@ def run(
         raise click.UsageError("--fail-on-change needs --check")
     from provision.cli.catalogue import catalogue_of, report_unused
     from provision.engine.assemble import Options, assemble
+    from provision.inventory.secrets import too_short
     from provision.report import listeners
     from provision.secret import mask
 
@@ -100,6 +101,8 @@ def run(
         command=_command(names, inventory, settings, given),
     )
     summary = chosen.execute()
+    for warning in too_short():
+        print_error(f"warning: {mask(warning)}")
     if summary.interrupted:
         return 130
     if summary.failed:

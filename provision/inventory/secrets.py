@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory.tree import KeyPath, dotted
+from provision.masking import SHORTEST
 from provision.secret import MASK, Secret, mask
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class SecretSource:
                 else:
                     self._secret = missing.fetch(self)
                     return self._secret or Secret("")
+            if 0 < len(self._secret.reveal()) < SHORTEST:
+                _too_short.add(self.origin)
             return self._secret
 
     def __repr__(self) -> str:
@@ -206,6 +209,24 @@ def missing_count() -> int:
     return found.count if found else 0
 
 
+_too_short: set[Origin] = set()
+
+
+def too_short() -> list[str]:
+    """Messages about the secrets that were needed and are too short to be masked in output."""
+    return [
+        f"{_place(one)}: a secret of fewer than {SHORTEST} characters is not masked in output; use a longer one"
+        for one in sorted(_too_short, key=lambda one: (one.file, dotted(one.key)))
+    ]
+
+
+def _place(origin: Origin) -> str:
+    from provision.inventory.positions import line_in  # only messages need lines
+
+    line = line_in(origin.file, origin.key)
+    return ": ".join(part for part in (f"{origin.file}:{line}" if line else origin.file, dotted(origin.key)) if part)
+
+
 COMMAND_SECONDS = 300  # a password manager may wait for the user
 _answers: dict[str, Secret] = {}  # by prompt
 _prompting = threading.Lock()
@@ -301,9 +322,6 @@ def _not_empty(text: str, origin: Origin, what: str) -> str:
 
 
 def _fail(origin: Origin, text: str, hint: str) -> NoReturn:
-    from provision.inventory.positions import line_in  # only messages need lines
-
-    line = line_in(origin.file, origin.key)
-    place = ": ".join(part for part in (f"{origin.file}:{line}" if line else origin.file, dotted(origin.key)) if part)
+    place = _place(origin)
     # `from None`: the cause may contain a program's output
     raise InventoryError(f"{place}: {text}" if place else text, hint=hint or "run it by hand to see why") from None

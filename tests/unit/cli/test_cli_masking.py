@@ -101,3 +101,15 @@ def test_errors_of_the_command_line_are_masked(folder: Path) -> None:
     assert "\x1b" not in ended.stderr
     assert CANARY not in ended.stderr
     assert "***" in ended.stderr
+
+
+@pytest.mark.parametrize(("secret", "warned"), [("abc", True), ("abcd", False)])
+def test_a_secret_that_is_too_short_is_named(folder: Path, secret: str, warned: bool) -> None:
+    """With its place, since it is not masked."""
+    file = folder / "inventory.toml"
+    file.write_text(file.read_text().replace(f'become_password = "{CANARY}"', f'become_password = "{secret}"'))
+    ended = provision(folder, "noisy", "-i", "inventory.toml", "--check")
+    text = (
+        "warning: inventory.toml:6: hosts.web1.ssh.become_password: a secret of fewer than 4 characters is not masked"
+    )
+    assert (text in ended.stderr) == warned, ended.stderr
