@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from provision.inventory.tables.base import options_of
 from provision.inventory.tables.host import Ssh
 from provision.secret import Secret
 from provision.ssh.session import Session, Target
-from provision.tasks.base import Play
+from provision.tasks.base import Play, Task
 from provision.templating import use_templates_of
 
 
@@ -98,7 +98,8 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     templates, unused = trusted_folders(_template_folders(options.inventories))
     use_templates_of(templates)
     selected = inventory.select(options.limit)
-    steps = [step for one in plays for step in _steps(one, selected)]
+    contacted = {host.name for one in plays for host in _matching(one, selected) if _concerned(one.tasks, host)}
+    steps = [step for one in plays for step in _steps(one, selected, contacted)]
     with_tasks = {name for one in steps for name in one.tasks}
     if not with_tasks:
         raise _nothing_to_do(options.names, plays, selected, inventory)
@@ -121,8 +122,17 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     return run, [*warnings, *_unmatched(plays, inventory)]
 
 
-def _steps(one: Play, hosts: Sequence[Host]) -> list[HostPlay]:
-    tasks = {host.name: tuple(task for task in one.tasks if task.concerns(host)) for host in _matching(one, hosts)}
+def _concerned(tasks: Sequence[Task], host: Host) -> list[Task]:
+    return [task for task in tasks if task.concerns(host)]
+
+
+def _steps(one: Play, hosts: Sequence[Host], contacted: Set[str]) -> list[HostPlay]:
+    tasks = {
+        host.name: tuple(
+            task for task in one.tasks if task.concerns(host) or (task.leftovers and host.name in contacted)
+        )
+        for host in _matching(one, hosts)
+    }
     concerned = {name: host_tasks for name, host_tasks in tasks.items() if host_tasks}
     if one.serial:
         chain = object()

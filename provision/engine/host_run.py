@@ -10,9 +10,10 @@ from provision.engine.apply import Applier
 from provision.engine.desired_state import HostDesiredState, Owned
 from provision.engine.events import Bus, HostSummary, Status
 from provision.engine.observe import Observer, ResourceError
+from provision.engine.plan import PlanErrors
 from provision.engine.recorder import Recorder
 from provision.engine.task_run import Stopped, TaskRun
-from provision.errors import Unexpected, as_provision_error
+from provision.errors import ApiFailed, Unexpected, Unreachable, as_provision_error
 from provision.ssh.session import Session
 from provision.tasks.base import Task
 
@@ -37,6 +38,7 @@ class HostRun:
         named: Collection[str],
         check: bool,
         stopping: Callable[[], bool],
+        failed_tasks: set[str] | None = None,
     ) -> None:
         self.recorder = Recorder(name, bus)
         self.failed = False
@@ -47,6 +49,9 @@ class HostRun:
         self._named = named
         self._check = check
         self._stopping = stopping
+        self._failed_here: set[str] = set()
+        self._failed_anywhere = failed_tasks if failed_tasks is not None else set()
+        self._apart = False  # each task is observed alone, since the observation of all of them failed
         self._changed_elsewhere = False
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
 
@@ -57,15 +62,30 @@ class HostRun:
             self._session = self._connect()
             observer = Observer(self._session, self._desired.claimed, self._is_due)
             self.recorder.start_step("observing", "observing")
-            observer.observe([one for owned in self._desired.tasks.values() for one in owned])
+            self._observe_all(observer)
             applier = Applier(self._session, observer.state, self._login)
-            self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping)
+            self._work = TaskRun(
+                observer, applier, self.recorder, self._check, self._stopping, failed_before=self._failed_before
+            )
         except BaseException as error:  # also SystemExit of an own resource, and panics of libraries written in Rust
-            self._fail(error)
+            self._fail(error, fatal=True)
+
+    def _observe_all(self, observer: Observer) -> None:
+        try:
+            observer.observe([one for owned in self._desired.tasks.values() for one in owned])
+        except (ResourceError, ApiFailed):
+            if not self._check:
+                raise
+            self._apart = True  # check mode goes on with the tasks whose own observation succeeds
+
+    def _failed_before(self, task: str) -> bool:
+        """Whether a task has failed: on this host, or on another one if it does not run on this host."""
+        own = {one.name for one in self._desired.tasks}
+        return task in (self._failed_here if task in own else self._failed_anywhere)
 
     def crashed(self, error: BaseException) -> None:
         """Called when the run of this host ended by an exception outside of its tasks: the host has failed."""
-        self._fail(error)
+        self._fail(error, fatal=True)
         if not self.recorder.unreachable:
             self.recorder.failed = max(self.recorder.failed, 1)
 
@@ -79,7 +99,8 @@ class HostRun:
         """Runs the tasks of a play. Returns whether something was changed."""
         before = self.recorder.changed
         for index, task in enumerate(tasks):
-            later = [one for other in tasks[index + 1 :] for one in self._desired.tasks[other]]
+            following = () if self._apart else tasks[index + 1 :]
+            later = [one for other in following for one in self._desired.tasks[other]]
             self._task(task, later)
         return self.recorder.changed > before
 
@@ -139,27 +160,41 @@ class HostRun:
         self.recorder.task = task.name
         self._current = "", False
         self._current = task.name, self._is_due(task.name)
+        failed, not_planned = False, self._work.not_planned
         try:
             self._work.work(self._desired.tasks[task], later)
         except Stopped:
             self._report_stop()
             self.recorder.task_done(task, "skipped", started, changes)
             return
+        except PlanErrors as problems:
+            failed = True
+            for one in problems.errors:
+                self._fail(one)
         except BaseException as error:
+            failed = True
             self._fail(error)
         status = "changed" if self.recorder.changed > changes else "ok"
-        if self.failed:
+        if self._work.not_planned > not_planned:
+            status = "skipped" if status == "ok" else status
+        if failed:
             status = "unreachable" if self.recorder.unreachable else "failed"
+        if failed or self._work.not_planned > not_planned:
+            self._failed_here.add(task.name)
+            self._failed_anywhere.add(task.name)
         self.recorder.task_done(task, status, started, changes)
 
-    def _fail(self, error: BaseException) -> None:
-        """Every exception is this host's failure: the others continue. -v prints the traceback of an unexpected one."""
-        self.failed = True
+    def _fail(self, error: BaseException, *, fatal: bool = False) -> None:
+        """Every exception is this host's failure: the others continue. -v prints the traceback of an unexpected one.
+
+        In check mode the host's other tasks are planned, too, unless the failure is `fatal` or the host is unreachable.
+        """
         resource, problem = "", as_provision_error(error)
         if isinstance(error, ResourceError):
             resource, problem = error.resource, error.error
         if isinstance(problem, Unexpected):
             self.recorder.output("".join(traceback.format_exception(error)))
+        self.failed = self.failed or fatal or not self._check or isinstance(problem, Unreachable)
         self.recorder.error(resource, problem)
 
     def _report_stop(self) -> None:

@@ -39,10 +39,11 @@ class Planned:
 
 @dataclass
 class Plan:
-    """The changes and notes of a task."""
+    """The changes and notes of a task. `errors`: the resources that refused, if they did not end the planning."""
 
     changes: list[Planned] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    errors: list[ResourceError] = field(default_factory=list)
 
     @property
     def lasting(self) -> list[Planned]:
@@ -50,27 +51,44 @@ class Plan:
         return [one for one in self.changes if not one.change.verification]
 
 
-def make_plan(items: Sequence[Owned], observer: Observer) -> Plan:
-    """Plans each resource. Raises ResourceError for a resource that refuses."""
+class PlanErrors(Exception):
+    """Several resources of a task refused; the others were planned. Check mode only."""
+
+    def __init__(self, errors: Sequence[ResourceError]) -> None:
+        super().__init__("; ".join(str(one) for one in errors))
+        self.errors = errors
+
+
+def make_plan(items: Sequence[Owned], observer: Observer, *, go_on: bool = False) -> Plan:
+    """Plans each resource. Raises ResourceError for the first resource that refuses; `go_on`: collects these errors."""
     plan = Plan()
     watched = {(item.owner, path): handler for item in items for path, handler in item.resource.watches.items()}
     for item in items:
         watcher = watched.get((item.owner, getattr(item.resource, "path", "")))
         try:
-            for one in item.resource.plan(observer.observation(item)):
-                if isinstance(one, Note):
-                    plan.notes.append(one.text)
-                elif watcher is None or watcher in one.notify:
-                    plan.changes.append(Planned(item, one))
-                else:
-                    plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
-        except HostFailed as error:
-            raise ResourceError(item.label, error) from error
-        except (ProvisionError, ResourceError):
-            raise
-        except Exception as error:
-            raise ResourceError(item.label, as_provision_error(error)) from error
+            _plan_one(item, observer, watcher, plan)
+        except ResourceError as error:
+            if not go_on or not isinstance(error.error, HostFailed):
+                raise
+            plan.errors.append(error)
     return plan
+
+
+def _plan_one(item: Owned, observer: Observer, watcher: Handler | None, plan: Plan) -> None:
+    try:
+        for one in item.resource.plan(observer.observation(item)):
+            if isinstance(one, Note):
+                plan.notes.append(one.text)
+            elif watcher is None or watcher in one.notify:
+                plan.changes.append(Planned(item, one))
+            else:
+                plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
+    except HostFailed as error:
+        raise ResourceError(item.label, error) from error
+    except (ProvisionError, ResourceError):
+        raise
+    except Exception as error:
+        raise ResourceError(item.label, as_provision_error(error)) from error
 
 
 def declared_handlers(items: Sequence[Owned]) -> list[Handler]:

@@ -119,6 +119,7 @@ class Run:
         bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check))
         barrier = Barrier(self.plays)
         slots = threading.Semaphore(self.forks)
+        failed_tasks: set[str] = set()  # of all hosts, in check mode
         for host in self.hosts:
             self._runs[host.name] = HostRun(
                 host.name,
@@ -129,6 +130,7 @@ class Run:
                 named=self.names,
                 check=self.check,
                 stopping=self._stopping.is_set,
+                failed_tasks=failed_tasks,
             )
         try:
             with Interrupts() as interrupts:

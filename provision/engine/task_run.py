@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from provision.engine.apply import Applier, changed_nothing
 from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer, ResourceError
-from provision.engine.plan import Plan, Planned, declared_handlers, make_plan
+from provision.engine.plan import Plan, PlanErrors, Planned, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
 from provision.errors import (
     ChangedMeanwhile,
@@ -36,6 +36,8 @@ class TaskRun:
 
     pending   the handlers that changes of this run require and that did not run
     replaced  the handlers that a later change made unnecessary
+    failed_before  whether a task that a change requires failed earlier in this run (check mode)
+    not_planned    the number of changes that were not planned for this reason
     """
 
     observer: Observer
@@ -46,12 +48,14 @@ class TaskRun:
     pending: set[str] = field(default_factory=set)
     replaced: set[str] = field(default_factory=set)
     races: int = 0
+    failed_before: Callable[[str], bool] = lambda _: False
+    not_planned: int = 0
 
     def work(self, items: Sequence[Owned], later: Sequence[Owned]) -> None:
         """Applies one task, or predicts it in check mode.
 
         later  the resources of this play's further tasks, which are observed in the same batch
-        Raises ResourceError, NotConverged, Stopped.
+        Raises ResourceError, NotConverged, Stopped, and in check mode PlanErrors.
         """
         plan = self._plan(items, later)
         for text in plan.notes:
@@ -65,6 +69,8 @@ class TaskRun:
             if pending and handler not in later_handlers:
                 self._run_handler(handler)
                 changed = True
+        if plan.errors:  # check mode only: the other resources of the task have been planned
+            raise PlanErrors(plan.errors)
         if changed and not self.check:
             self.observer.forget()
             left = self._plan(items, later, "observing again").lasting
@@ -75,10 +81,15 @@ class TaskRun:
         self._stop_point()
         self.recorder.start_step(step, "observing")
         self.observer.observe([*items, *later])
-        return make_plan(items, self.observer)
+        return make_plan(items, self.observer, go_on=self.check)
 
     def _predict(self, plan: Plan) -> bool:
         for one in plan.changes:
+            if one.change.requires and self.failed_before(one.change.requires):
+                text = f"not planned, depends on {one.change.requires}, which failed: {one.change.summary}"
+                self.recorder.message(text, "skipped")
+                self.not_planned += 1
+                continue
             if one.change.verification:
                 self.recorder.message(f"would {one.change.summary}", "check")
             else:

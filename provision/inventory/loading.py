@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from provision.errors import UsageError, did_you_mean
+from provision.errors import InventoryError, UsageError, did_you_mean, together
 from provision.inventory.inventory import Estate, Host, Inventory, Member
-from provision.inventory.problems import Problem, describe, problems_in, refuse
+from provision.inventory.problems import Problem, Source, describe, problems_in, refuse
 from provision.inventory.ranges import expand, expand_pair
 from provision.inventory.reading import read_file, read_overrides
 from provision.inventory.settings import HOST_KEYS, STRUCTURE, Settings, Tables
@@ -28,15 +28,23 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = (), tables: Tables | 
 
     `tables` are the tables that it may have, see `Catalogue.tables`.
 
-    Raises InventoryError, which names file, line, key and what is expected (up to ten problems at once, in file
-    order), and UsageError for a malformed override.
+    Raises InventoryError, which names file, line, key and what is expected (up to fifty problems at once, in
+    file order), and UsageError for a malformed override.
     """
     if not paths:
         raise UsageError("no inventory is given", hint="give one: -i inventory.toml; `provision init` writes one")
     tables = tables or Tables()
-    read = [read_file(path, tables) for path in paths]
+    read: list[tuple[Source, list[str]]] = []
+    unreadable: list[UsageError] = []
+    for path in paths:
+        try:
+            read.append(read_file(path, tables))
+        except InventoryError as error:
+            unreadable.append(error)
     files = [source for source, _ in read]
     given, warnings = read_overrides(overrides, tables)
+    if unreadable and not files:
+        raise together(unreadable)
 
     problems: list[Problem] = []
     below = _layers(merge_all(source.tree for source in files), problems)
@@ -44,10 +52,11 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = (), tables: Tables | 
     declared = _declared_hosts(below, above, problems)
     settings = _all_settings(declared, below, above, tables, problems)
     for layers in (below, above):
-        _check_groups(layers, declared, problems)
-    if not below.hosts and not problems:
+        _check_groups(layers, declared, problems, known=not unreadable)
+    _check_settings_of_nobody(below, declared, tables, problems)
+    if not below.hosts and not problems and not unreadable:
         problems.append(Problem((), 'has no host: write a table such as [hosts.web1] with address = "203.0.113.10"'))
-    refuse(problems, [*files, given] if overrides else files)
+    refuse(problems, [*files, given] if overrides else files, [str(one) for one in unreadable])
 
     hosts = _with_estate(declared, settings)
     groups: dict[str, list[Host]] = {}
@@ -86,6 +95,7 @@ class _DeclaredHost:
     address: str
     groups: tuple[str, ...]
     host_key: str | None
+    groups_unknown: bool = False  # `groups` is wrong
 
     def paths(self, path: KeyPath) -> tuple[KeyPath, ...]:
         """The key paths that may set this setting, the strongest first."""
@@ -150,8 +160,22 @@ def _declared_hosts(files: _Layers, overrides: _Layers, problems: list[Problem])
     return list(found.values())
 
 
-def _check_groups(layers: _Layers, hosts: list[_DeclaredHost], problems: list[Problem]) -> None:
-    """Refuses settings of a group that no host lists: they would have no effect."""
+def _check_settings_of_nobody(
+    below: _Layers, hosts: list[_DeclaredHost], tables: Tables, problems: list[Problem]
+) -> None:
+    """Checks the settings of groups that no host lists, and the top level if there is no host."""
+    listed = {group for host in hosts for group in host.groups}
+    for group in [one for one in below.groups if one not in listed]:
+        layers = below.of("", [group])
+        problems += tables.settings(merge_all(layers), lambda path, group=group: (("groups", group, *path), path))[1]  # type: ignore[misc]
+    if not hosts and not below.groups:
+        problems += tables.settings(below.top)[1]
+
+
+def _check_groups(layers: _Layers, hosts: list[_DeclaredHost], problems: list[Problem], *, known: bool) -> None:
+    """Refuses settings of a group that no host lists: they would have no effect. `known`: all hosts are known."""
+    if not known or any(host.groups_unknown for host in hosts):
+        return
     listed = {group for host in hosts for group in host.groups}
     for group in layers.groups.keys() - listed:
         text = f"no host lists the group {group!r}{did_you_mean(group, listed)}"
@@ -161,20 +185,32 @@ def _check_groups(layers: _Layers, hosts: list[_DeclaredHost], problems: list[Pr
 def _expanded(key: str, table: Tree, overrides: _Layers, problems: list[Problem]) -> Iterator[_DeclaredHost]:
     at: KeyPath = ("hosts", key)
     own = _host_table(table, at, problems)
+    # The settings of a host are checked even if its own keys are wrong: all mistakes are reported at once.
+    groups = own.groups if own else _readable_groups(table)
+    pairs: list[tuple[str, str]] = []
     try:
         for name in expand(key):
             check_name(name, "host name")
+            pairs.append((name, name))
         at = ("hosts", key, "address")
-        pairs = expand_pair(key, own.address) if own else []
+        pairs = expand_pair(key, own.address) if own else pairs
     except ValueError as error:
         problems.append(Problem((at,), str(error)))
-        return
+        pairs = pairs or [(key, "unknown")]
     for name, address in pairs:
-        host = _DeclaredHost(name, key, address, own.groups if own else (), own.host_key if own else None)
+        host = _DeclaredHost(name, key, address, groups, own.host_key if own else None, own is None)
         if name in overrides.hosts:
             host = _overridden(host, overrides.hosts[name], problems)
-        _check_address(host, problems)
+        if address != "unknown":
+            _check_address(host, problems)
         yield host
+
+
+def _readable_groups(table: Tree) -> tuple[str, ...]:
+    """The groups of a host whose keys are wrong: `groups = "web"` stands for ["web"]."""
+    groups = table.get("groups", ())
+    groups = [groups] if isinstance(groups, str) else groups
+    return tuple(one for one in groups if isinstance(one, str)) if isinstance(groups, list) else ()
 
 
 def _overridden(host: _DeclaredHost, table: Tree, problems: list[Problem]) -> _DeclaredHost:

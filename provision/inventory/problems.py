@@ -36,7 +36,7 @@ def describe(value: Any, path: KeyPath = ()) -> str:
     return f'{kind} "{text}"' if isinstance(value, str) else f"{kind} {text}".strip()
 
 
-MOST_SHOWN = 10
+MOST_SHOWN = 50
 SET = "--set"
 
 
@@ -60,17 +60,18 @@ class Source:
     text: str = ""  # a file's text, to find lines in
 
 
-def refuse(problems: Iterable[Problem], sources: Sequence[Source]) -> None:
-    """Raises one InventoryError with all problems (the first ten), if there is any. `sources`: the weakest first."""
+def refuse(problems: Iterable[Problem], sources: Sequence[Source], unreadable: Sequence[str] = ()) -> None:
+    """Raises one InventoryError with all problems (the first fifty), if there is any. `sources`: the weakest first."""
     found = list(problems)
-    if not found:
+    if not found and not unreadable:
         return
     finder = _Finder(sources)
     placed = sorted({(*finder.place(problem), problem.text) for problem in found})
-    lines = [_line(sources[rank].name, line, path, text) for rank, line, path, text in placed]
+    # Problems of a file that could not be read come first: others may follow from them.
+    lines = [*unreadable, *(_line(sources[rank].name, line, path, text) for rank, line, path, text in placed)]
     if len(lines) > MOST_SHOWN:
         lines[MOST_SHOWN:] = [f"… and {len(lines) - MOST_SHOWN} more"]
-    hint = "correct it and rerun the command" if len(placed) == 1 else "correct these and rerun the command"
+    hint = "correct it and rerun the command" if len(lines) == 1 else "correct these and rerun the command"
     raise InventoryError("\n".join(lines), hint=f"{hint}; `provision init` writes an example with every key")
 
 

@@ -45,6 +45,8 @@ class Task:
     where     selects the hosts of `on` on which it has something to do. Default: all of them
     serial    if named on the command line, it runs on one host after the other and stops at the first failure
     removes   it removes something for good: its name is never suggested for a misspelt one
+    leftovers it also runs where `where` is false, on hosts that other tasks of the run contact: to remove what it set
+              up earlier
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task:
     where: Callable[[Host], bool] | None = None
     serial: bool = False
     removes: bool = False
+    leftovers: bool = False
 
     @property
     def doc(self) -> str:
@@ -82,7 +85,7 @@ class Task:
 
     def resources(self, host: Host) -> tuple[Resource, ...]:
         """The resources of the host, in the order in which they are applied. () if the task does not concern the host."""
-        if not self.concerns(host):
+        if not (self.leftovers or self.concerns(host)):
             return ()
         arguments = (host.settings[self.settings],) if self.settings else ()
         with self.errors_of(self.function):
@@ -132,6 +135,7 @@ def task(
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
     removes: bool = False,
+    leftovers: bool = False,
 ) -> Callable[[Callable[[Host], Resources]], Task]: ...
 
 
@@ -144,6 +148,7 @@ def task(
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
     removes: bool = False,
+    leftovers: bool = False,
 ) -> Callable[[Callable[[Host, T], Resources]], Task]: ...
 
 
@@ -155,6 +160,7 @@ def task(
     where: Callable[[Host], bool] | None = None,
     serial: bool = False,
     removes: bool = False,
+    leftovers: bool = False,
 ) -> Callable[[Callable[..., Any]], Task]:
     """Turns a function into a task of the same name. See `Task` for the arguments.
 
@@ -174,7 +180,7 @@ def task(
             f"settings={settings.__name__}: {options_of(settings).brackets} may occur several times; name it in uses=, "
             "and read it with host.settings.all(…) or host.settings.named(…)"
         )
-    return lambda function: Task(function.__name__, on, function, settings, uses, where, serial, removes)
+    return lambda function: Task(function.__name__, on, function, settings, uses, where, serial, removes, leftovers)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,12 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
     return wanted
 
 
-@task(on="gitlab", uses=(Registry, Gitlab))
+def _has_registry(host: Host) -> bool:
+    return host.settings.get(Registry) is not None
+
+
+# Without a registry it still removes the CA of earlier runs, on hosts that are contacted anyway.
+@task(on="gitlab", uses=(Registry, Gitlab), where=_has_registry, leftovers=True)
 def certificates(host: Host) -> Iterator[Resource]:
     """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
     registry = host.settings.get(Registry)

@@ -20,7 +20,12 @@ from provision.url import Url
 _STORED_BY_GITLAB = ("run_untagged", "locked", "paused", "access_level", "maximum_timeout")
 
 
-@task(on="runners", settings=RunnerProgram, uses=(Runner, Gitlab, Registry))
+def _is_configured(host: Host) -> bool:
+    return bool(host.settings.all(Runner) or host.settings[RunnerProgram].model_fields_set)
+
+
+# Without settings it still removes the entries of earlier runs, on hosts that are contacted anyway.
+@task(on="runners", settings=RunnerProgram, uses=(Runner, Gitlab, Registry), where=_is_configured, leftovers=True)
 def register(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
     """Register each runner in GitLab and configure it in config.toml, without a restart."""
     gitlab, runners = host.settings.get(Gitlab), host.settings.all(Runner)

@@ -13,7 +13,12 @@ from provision.resources import ImageCheck, Packages, Resource
 from provision.tasks.base import task
 
 
-@task(on="runners", settings=Registry, uses=(Gitlab,))
+def _has_login(host: Host) -> bool:
+    wanted = host.settings.get(Registry)
+    return wanted is not None and wanted.login is not None
+
+
+@task(on="runners", settings=Registry, uses=(Gitlab,), where=_has_login)
 def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Verify that this host can push an image to the registry, pull it and delete it."""
     if wanted.login is None:

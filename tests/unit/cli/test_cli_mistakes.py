@@ -352,3 +352,38 @@ def test_a_width_of_zero_prints_everything() -> None:
     environment = os.environ | {"COLUMNS": "0"}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout == "visible\n"
+
+
+class TestNothingConfigured:
+    """Tasks without settings contact no host."""
+
+    @pytest.mark.parametrize(
+        ("name", "table"), [("register", "[[runners]]"), ("verify", "[registry]"), ("certificates", "[registry]")]
+    )
+    def test_nothing_to_do(self, estate: Any, provision: Any, name: str, table: str) -> None:
+        """The message names the tables."""
+        Path(estate.inventory).write_text('[hosts.web1]\ngroups = ["runners", "gitlab"]\n')
+        ended = provision(name, "-i", estate.inventory)
+        assert (ended.code, estate.targets) == (2, {})
+        assert f"nothing to do for {name}" in ended.err
+        assert table in ended.err
+
+    def test_verify_without_a_login(self, estate: Any, provision: Any) -> None:
+        """There is nothing to push with."""
+        Path(estate.inventory).write_text(
+            '[hosts.web1]\ngroups = ["runners"]\n[registry]\nexternal_url = "https://r.example.com"\n'
+        )
+        assert provision("verify", "-i", estate.inventory).code == 2
+        assert estate.targets == {}
+
+    def test_entries_of_earlier_runs_are_still_removed(self, estate: Any) -> None:
+        """`register` runs on hosts that another task contacts, and on those with [runner] settings."""
+        from provision.engine.assemble import Options, assemble
+
+        file = Path(estate.inventory)
+        file.write_text('[hosts.web1]\ngroups = ["runners"]\n')
+        run, _ = assemble(Options(("runner", "register"), (file,)))
+        assert [task.name for play in run.plays for task in play.tasks.get("web1", ())] == ["runner", "register"]
+        file.write_text('[hosts.web1]\ngroups = ["runners"]\n[runner]\nconcurrent = 2\n')
+        run, _ = assemble(Options(("register",), (file,)))
+        assert [task.name for play in run.plays for task in play.tasks.get("web1", ())] == ["register"]

@@ -164,13 +164,13 @@ def test_no_utf8(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_at_once_in_file_order(write_estate: Callable[..., Path]) -> None:
-    """Up to ten are reported at once, sorted by line; the rest is counted."""
-    path = write_estate("[docker]\n" + "".join(f"wrong{n} = 1\n" for n in range(12)))
+    """Up to fifty are reported at once, sorted by line; the rest is counted."""
+    path = write_estate("[docker]\n" + "".join(f"wrong{n} = 1\n" for n in range(52)))
     with pytest.raises(InventoryError) as caught:
         load([path])
     lines = caught.value.text.splitlines()
-    assert [line.split(":")[1] for line in lines[:10]] == [str(n) for n in range(9, 19)]
-    assert lines[10:] == ["… and 2 more"]
+    assert [line.split(":")[1] for line in lines[:50]] == [str(n) for n in range(9, 59)]
+    assert lines[50:] == ["… and 2 more"]
 
 
 def test_a_mistake_of_many_hosts_is_told_once(write_estate: Callable[..., Path]) -> None:
@@ -227,3 +227,53 @@ def test_secret_values_are_not_told(write_estate: Callable[..., Path]) -> None:
         load([path])
     assert "4711" not in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+def test_a_wrong_groups_hides_nothing(tmp_path: Path) -> None:
+    """The settings of that host and of its groups are checked, too; nothing that follows from it is reported."""
+    file = tmp_path / "i.toml"
+    file.write_text(
+        '[hosts.web1]\ngroups = "web"\n[hosts.web1.docker]\nuserz = []\n[groups.web.docker]\nsorce = "x"\n'
+        '[firewall]\nenabel = true\n[hosts."web[2:1]"]\naddress = \'x\'\n[hosts."web[2:1]".ssh]\nprot = 1\n'
+    )
+    with pytest.raises(InventoryError) as caught:
+        load([file])
+    found = [line.split(": ")[1] for line in caught.value.text.splitlines()]
+    assert found == [
+        "hosts.web1.groups",
+        "hosts.web1.docker.userz",
+        "groups.web.docker.sorce",
+        "firewall.enabel",
+        'hosts."web[2:1]"',
+        'hosts."web[2:1]".ssh.prot',
+    ]
+
+
+def test_a_group_that_no_host_lists_is_checked(tmp_path: Path) -> None:
+    """Its misspelt keys are reported with its name."""
+    file = tmp_path / "i.toml"
+    file.write_text('[hosts.a]\ngroups = ["web"]\n[groups.wbe.docker]\nsorce = "x"\n')
+    with pytest.raises(InventoryError) as caught:
+        load([file])
+    assert "groups.wbe: no host lists the group" in caught.value.text
+    assert 'groups.wbe.docker.sorce: unknown key; did you mean "source"?' in caught.value.text
+
+
+def test_an_inventory_without_hosts_is_checked(tmp_path: Path) -> None:
+    """The top level is read."""
+    file = tmp_path / "i.toml"
+    file.write_text('[docker]\nsorce = "x"\n')
+    with pytest.raises(InventoryError, match=r'docker.sorce: unknown key; did you mean "source"'):
+        load([file])
+
+
+def test_the_mistakes_of_all_files_are_reported(tmp_path: Path) -> None:
+    """One file that is missing and one that is not TOML do not hide those of the others."""
+    good, broken = tmp_path / "good.toml", tmp_path / "broken.toml"
+    good.write_text("[hosts.a]\nadress = 'x'\n[groups.web.docker]\nusers = []\n")
+    broken.write_text("[hosts.b\n")
+    with pytest.raises(InventoryError) as caught:
+        load([broken, good])
+    assert "broken.toml:1:9: not valid TOML" in caught.value.text
+    assert 'hosts.a.adress: unknown key; did you mean "address"?' in caught.value.text
+    assert "no host lists" not in caught.value.text  # the hosts of the broken file may
