@@ -9,7 +9,7 @@ from typing import Final
 from provision.errors import ProbeFailed
 from provision.host.scripts import script
 from provision.image_name import HUB, Reference
-from provision.secret import Secret
+from provision.secret import Secret, mask
 from provision.shell import Result
 from provision.url import Url
 
@@ -56,7 +56,7 @@ def read_containers(answer: Result) -> Mapping[str, Container] | None:
     for line in lines:
         fields = line.split("|")
         if len(fields) < 6:
-            raise ProbeFailed(f"docker ps printed: {line[:200]}", hint="try docker ps -a on the host")
+            raise ProbeFailed(f"docker ps printed: {mask(line)[:200]}", hint="try docker ps -a on the host")
         # Links between containers (an old feature) give a container further names, with a slash.
         name = next((one for one in fields[0].split(",") if "/" not in one), fields[0])
         found[name] = Container(name, *fields[1:6])

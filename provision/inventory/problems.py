@@ -13,7 +13,7 @@ from provision.errors import InventoryError, did_you_mean
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, fields_of
 from provision.inventory.tree import KeyPath, dotted
-from provision.secret import is_secret_name
+from provision.secret import is_secret_name, mask
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -32,6 +32,7 @@ def describe(value: Any, path: KeyPath = ()) -> str:
     if any(isinstance(part, str) and is_secret_name(part) for part in path):
         return f"{kind or 'a value'} ***"
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    text = mask(text)  # before it is cut: a password in a URL ends at an `@`
     text = text if len(text) <= 60 else text[:57] + "…"
     return f'{kind} "{text}"' if isinstance(value, str) else f"{kind} {text}".strip()
 

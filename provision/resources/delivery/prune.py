@@ -14,6 +14,7 @@ from typing import Final
 from provision.errors import ProbeFailed
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.secret import mask
 from provision.shell import Command
 
 _UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -37,7 +38,7 @@ class UnusedImages(Resource):
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if seen.code != 0:
             raise ProbeFailed(
-                f"Docker cannot list its containers and images: {seen.only.errors.strip()[-300:]}",
+                f"Docker cannot list its containers and images: {mask(seen.only.errors.strip())[-300:]}",
                 hint="run provision docker",
             )
         lines = [line.split("|") for line in seen.text.splitlines() if line.count("|") == 3]

@@ -17,7 +17,7 @@ from provision.host.curl import FAILURES, NO_PROGRAM
 from provision.host.scripts import script
 from provision.host.state import fingerprint
 from provision.resources.base import Change, Note, Observation, Probe, Resource, without_program
-from provision.secret import Secret, reveal
+from provision.secret import Secret, mask, reveal
 from provision.shell import Result
 from provision.url import Url
 
@@ -130,7 +130,7 @@ def listing_problem(result: Result, wanted: S3Bucket) -> Refused | None:
     for name, (cause, remedy) in _CAUSES.items():
         if f"<Code>{name}</Code>" in body:
             return Refused(f"{where}: {cause.format(bucket=wanted.bucket)} ({name})", hint=remedy)
-    return Refused(f"{where}: HTTP {code} {body[:200]}", hint="check that the endpoint is S3")
+    return Refused(f"{where}: HTTP {code} {mask(body)[:200]}", hint="check that the endpoint is S3")
 
 
 def clock_skew(errors: str) -> float:

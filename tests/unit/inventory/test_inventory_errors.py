@@ -9,6 +9,7 @@ import pytest
 
 from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError, UsageError
+from provision.inventory.problems import describe
 
 RUNNER = '[[runners]]\nname = "a"\nexecutor = "shell"\n'
 
@@ -277,3 +278,9 @@ def test_the_mistakes_of_all_files_are_reported(tmp_path: Path) -> None:
     assert "broken.toml:1:9: not valid TOML" in caught.value.text
     assert 'hosts.a.adress: unknown key; did you mean "address"?' in caught.value.text
     assert "no host lists" not in caught.value.text  # the hosts of the broken file may
+
+
+def test_a_password_in_a_url_is_masked_before_a_value_is_cut() -> None:
+    """Values of more than 60 characters are cut: the password must not lose the `@` that shows where it ends."""
+    text = describe(f"http://user:canary{'x' * 80}@proxy.example.com:3128")
+    assert text == 'the string "http://user:***@proxy.example.com:3128"'

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from provision.errors import ProbeFailed
+from provision.host.docker import read_containers
 from provision.resources import Result, UnusedImages
 from provision.resources.delivery.prune import bytes_of, human
+from provision.secret import Secret
 from provision.testing import observe, planned
 
 IDENTITY = "sha256:" + "1" * 64
@@ -60,3 +62,15 @@ def test_sizes(text: str, number: float, shown: str) -> None:
     """As Docker writes them."""
     assert bytes_of(text) == pytest.approx(number)
     assert human(bytes_of(text)) == shown
+
+
+def test_no_part_of_a_secret_is_left_where_an_error_is_cut() -> None:
+    """Docker's error and its unexpected output are masked before they are cut."""
+    Secret("canary-0f2b-11-22")
+    error = Result(b"", f"canary-0f2b-11-22{'x' * 290}".encode(), 1)
+    with pytest.raises(ProbeFailed) as failed:
+        planned(UnusedImages(14), observe(UnusedImages(14), error))
+    assert "11-22" not in str(failed.value)
+    with pytest.raises(ProbeFailed) as failed:
+        read_containers(Result(f"{'x' * 190}canary-0f2b-11-22".encode()))
+    assert "canary" not in str(failed.value)
