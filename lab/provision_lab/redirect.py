@@ -68,6 +68,8 @@ FILES: Final[Mapping[tuple[type[Table], str], str | None]] = {
     (Mirror, "key"): None,
     (Image, "context"): None,
 }
+_PROXIES: Final = (("proxy", "http"), ("proxy", "https"))
+_LEADS_TO_PACKAGES: Final = ("apt", "proxy")  # tables
 _PRIVATE = re.compile(r"(?:.*_)?key(?:_file)?")  # a local file of a table that is not known here
 _USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"']+@")
 _ADDRESS = re.compile(r"(?<![\w.])\d+(?:\.\d+){3}(?!\w|\.\d)|(?<![\w.:])[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}(?![\w:])")
@@ -98,6 +100,8 @@ class Redirect:
         return found
 
     def _value(self, value: Any, path: tuple[str, ...]) -> Any:
+        if path in _PROXIES:  # hosts that install real packages may need it, and others must not be led there
+            return self._text(value, path) if self.lab.internet and isinstance(value, str) else ""
         if isinstance(value, Table):
             return self._table(value, path)
         if isinstance(value, Mapping):
@@ -274,10 +278,10 @@ _NAME = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.(?:[A-Za-z]{2,}|\d+))
 
 
 def hosts_named_in(settings: Settings) -> set[str]:
-    """The host names and addresses in a host's settings, where they lead out of the lab. Package mirrors are left out."""
+    """The host names and addresses in a host's settings, where they lead out of the lab. Mirrors and proxies are left out."""
     found: set[str] = set()
     for name, value in settings.items():
-        if name != "apt":
+        if name not in _LEADS_TO_PACKAGES:
             for text in _texts(plain(value)):
                 found.update(match[1].strip("[]") for match in _URL.finditer(text))
                 if match := _NAME.fullmatch(text):

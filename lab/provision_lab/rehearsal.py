@@ -49,7 +49,7 @@ def plan(paths: Sequence[Path], *, ubuntu: bool = False) -> tuple[list[LabHost],
 def production(paths: Sequence[Path]) -> tuple[str, ...]:
     """The IPv4 addresses of production: of the hosts, and of all names that the settings contain, as far as they resolve.
 
-    Package mirrors and Docker Hub are left out. Hosts of a lab with internet access must not reach these addresses.
+    Package mirrors, proxies and Docker Hub are left out. Hosts of a lab with internet access must not reach these addresses.
     """
     from provision.engine.catalogue import load_inventory
     from provision_lab.redirect import hosts_named_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -174,6 +175,28 @@ def test_tables_of_ones_own(lab: Lab) -> None:
     assert found["at"] == f"https://{NOWHERE}:8443/x"
     settings, _ = Tables([Backup]).settings({"backup_job": {"password": "hunter2"}})
     assert Redirect(lab, {}, frozenset(), gitlab=True).changes(settings) == {"backup_job": {"password": "rehearsal"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "internet", "kept"),
+    [
+        ("http://me:canary@proxy.example.com:3128", False, ""),
+        ("http://me:canary@proxy.example.com:3128", True, "http://proxy.example.com:3128"),
+        (source(), False, ""),
+        (source(), True, ""),
+    ],
+)
+def test_proxies(lab: Lab, given: object, internet: bool, kept: str) -> None:
+    """None, or one without credentials that leads to the publishers' packages."""
+
+    class Proxy(Table, name="proxy"):
+        """[proxy]: the proxy."""
+
+        http: str | SecretSource = ""
+
+    lab._record = dataclasses.replace(lab._record, internet=internet)
+    settings = Settings({Proxy: Proxy.model_construct(http=given)})
+    assert Redirect(lab, {}, frozenset(), gitlab=True).changes(settings) == {"proxy": {"http": kept}}
 
 
 def test_another_type_is_refused(lab: Lab) -> None:
