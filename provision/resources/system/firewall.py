@@ -146,13 +146,14 @@ class Firewall(Resource):
         """The rule for SSH's port, unless a rule of somebody else lets this connection in, or ours would replace theirs."""
         ssh = Rule(found.ssh_port, comment="provision: ssh")
         ours = found.allows(ssh) or (ssh in before and found.has(ssh))
-        return [ssh] if ours or not (found.lets_in or ssh in found.denied) else []
+        removed = {rule.written for rule in before} - {rule.written for rule in self.rules}
+        return [ssh] if ours or not (found.lets_in(removed) or ssh in found.denied) else []
 
     def _plan_enabling(self, found: Found) -> Iterator[Change]:
         if not self.enable or (found.enabled and not found.armed):
             return
         pattern = rf"^ufw (allow|limit) {found.ssh_port}(/tcp)?( |$)"
-        if found.lets_in and not found.allows(Rule(found.ssh_port)):  # a rule in another form, which was just read
+        if found.lets_in() and not found.allows(Rule(found.ssh_port)):  # a rule in another form, which was just read
             pattern = "^ufw (allow|limit) "
         yield Change(
             "keep ufw on, as an interrupted run left it" if found.enabled else "switch ufw on",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -105,12 +106,11 @@ def _source(text: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A rule of any kind in ufw's files: what it decides on, and how.
+    """What a rule of any kind in ufw's files decides on.
 
     ports  as ufw writes them: "22", "20:25", "22,80", "any"
     """
 
-    action: str
     protocol: str
     ports: str
     destination: str
@@ -141,7 +141,7 @@ class Found:
     enabled, ipv6  whether ufw is on, and whether it filters IPv6
     ssh_port       the port that this connection uses; "" when it is unknown
     client         where this connection comes from
-    decision       what the first rule that matches this connection does: allow, limit, deny, reject; "" without one
+    deciding       the actions of the rules that match this connection, in order, with the rule where it is one of our kind
     armed          an earlier run ended before it confirmed a change, which is still going to be rolled back
     """
 
@@ -152,14 +152,19 @@ class Found:
     ipv6: bool
     ssh_port: str
     client: str = ""
-    decision: str = ""
+    deciding: tuple[tuple[str, Rule | None], ...] = ()
     armed: bool = False
     denied: frozenset[Rule] = frozenset()
 
     @property
-    def lets_in(self) -> bool:
-        """Whether the rules let this connection in."""
-        return self.decision in ("allow", "limit")
+    def decision(self) -> str:
+        """What ufw does with this connection: allow, limit, deny, reject; "" when no rule matches."""
+        return self.deciding[0][0] if self.deciding else ""
+
+    def lets_in(self, without: Collection[Rule] = ()) -> bool:
+        """Whether the rules let this connection in, also when some of them are gone."""
+        left = [action for action, rule in self.deciding if rule is None or rule not in without]
+        return bool(left) and left[0] in ("allow", "limit")
 
     def allows(self, rule: Rule) -> bool:
         """Whether a rule, or a wider one for all protocols, exists in each address family that it concerns."""
@@ -190,18 +195,13 @@ def read_rules(text: str) -> Found:
             continue
         tuples.append((6 if file.endswith("user6.rules") else 4, rest.split()))
     for family, fields in tuples:
-        if len(fields) < 7 or fields[6] != "in" or fields[3] != EVERYONE[family] or fields[4] != "any":
+        if (rule := _rule(family, fields)) is None:
             continue
-        action, protocol, port, _, _, source = fields[:6]
-        try:
-            rule = Rule(port, protocol, "any" if source == EVERYONE[family] else source)
-        except UsageError:  # a list of ports, written by hand: none of ours is one
-            continue
-        if action == "allow":
+        if fields[0] == "allow":
             rules[family].add(rule)
-        elif action == "limit":
+        elif fields[0] == "limit":
             limited.add(rule)
-        elif action in ("deny", "reject"):
+        elif fields[0] in ("deny", "reject"):
             denied.add(rule)
     ssh = values.get("SSH", "").split()
     known = len(ssh) == 4
@@ -213,14 +213,24 @@ def read_rules(text: str) -> Found:
         values.get("IPV6", "yes") == "yes",
         ssh[3] if known else "",
         ssh[0] if known else "",
-        _decision(tuples, ssh) if known else "",
+        tuple(_deciding(tuples, ssh)) if known else (),
         values.get("GUARD") == "armed",
         frozenset(denied),
     )
 
 
-def _decision(tuples: list[tuple[int, list[str]]], ssh: list[str]) -> str:
-    """What the first rule that matches this connection does; "" without one.
+def _rule(family: int, fields: list[str]) -> Rule | None:
+    """The rule in a tuple of ufw's files, whatever its action; None for one that the inventory cannot describe."""
+    if len(fields) < 7 or fields[6] != "in" or fields[3] != EVERYONE[family] or fields[4] != "any":
+        return None
+    try:
+        return Rule(fields[2], fields[1], "any" if fields[5] == EVERYONE[family] else fields[5])
+    except UsageError:  # a list of ports, written by hand: none of ours is one
+        return None
+
+
+def _deciding(tuples: list[tuple[int, list[str]]], ssh: list[str]) -> Iterator[tuple[str, Rule | None]]:
+    """The rules that match this connection, in order: what each does, and the rule itself.
 
     ssh  $SSH_CONNECTION: the client's address and port, and the host's
 
@@ -229,7 +239,7 @@ def _decision(tuples: list[tuple[int, list[str]]], ssh: list[str]) -> str:
     try:
         client, server = _address(ssh[0]), _address(ssh[2])
     except ValueError:
-        return ""
+        return
     for family, fields in tuples:
         # An application's rule has two more fields before the direction.
         direction = fields[6:7] if fields[6:7] and fields[6].startswith(("in", "out")) else fields[8:9]
@@ -237,11 +247,10 @@ def _decision(tuples: list[tuple[int, list[str]]], ssh: list[str]) -> str:
             continue
         action, protocol, ports, destination, _, source = fields[:6]
         try:
-            if Entry(action, protocol, ports, destination, source).matches(int(ssh[3]), client, server):
-                return action.partition("_")[0]  # allow_log, allow_log-all
+            if Entry(protocol, ports, destination, source).matches(int(ssh[3]), client, server):
+                yield action.partition("_")[0], _rule(family, fields)  # allow_log, allow_log-all
         except ValueError:  # no address, no port: not a rule that ufw writes
             continue
-    return ""
 
 
 def _address(text: str) -> Address:

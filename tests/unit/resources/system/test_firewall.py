@@ -522,6 +522,11 @@ class TestWhoConnects:
         half = plan(self.WALL, rules("allow tcp 22", network, six=()), ["22/tcp"])
         assert summaries(half) == ["allow 22/tcp"]
 
+    def test_a_rule_that_is_about_to_be_removed_does_not_count(self) -> None:
+        """The inventory no longer has it: another one is added before it goes."""
+        changes = plan(self.WALL, rules("allow tcp 22 198.51.100.0/24"), ["22/tcp from 198.51.100.0/24"])
+        assert summaries(changes) == ["allow 22/tcp", "remove the rule for 22/tcp from 198.51.100.0/24"]
+
     def test_our_own_rule_that_was_removed_by_hand(self) -> None:
         """An administrator allowed a network instead: it is not opened again, and the record goes."""
         (change,) = plan(self.WALL, rules("allow tcp 22 198.51.100.0/24"), ["22/tcp"])
