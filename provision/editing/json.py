@@ -103,7 +103,7 @@ def _is_url_with_escapes(source: str) -> bool:
 def _key(source: str) -> str:
     try:
         return str(json.loads(source))
-    except ValueError:
+    except (ValueError, RecursionError):
         return source.strip('"')
 
 
@@ -119,6 +119,8 @@ def _object(document: Document, name: str) -> dict[str, Any]:
         raise ProbeFailed(f"{name} is not UTF-8: {error}", hint=hint) from error
     except json.JSONDecodeError as error:
         raise Refused(f"{name} line {error.lineno}: not JSON: {error.msg}", hint=hint) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, values nested too deeply
+        raise Refused(f"{name} cannot be read: {error}", hint=hint) from error
     if not isinstance(value, dict):
         raise Refused(f"{name} holds no JSON object", hint=hint)
     return value

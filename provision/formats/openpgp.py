@@ -61,6 +61,8 @@ def fingerprints(text: bytes) -> list[str]:
 
 
 def _fingerprint(body: bytes) -> str:
+    if len(body) > 0xFFFF:
+        raise NotAKey("the key is too long")
     if body[0] == 4:
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
     if body[0] == 6:

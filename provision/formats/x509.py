@@ -98,7 +98,23 @@ def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.da
 
     public_key  the public half of the pair's key, in PEM
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     chain = read_chain(fullchain)
+    try:
+        return _check_chain(chain, public_key, host, now)
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+    ) as error:  # parts of a certificate are read when they are needed
+        raise Refused(
+            f"has a certificate that cannot be read: {error}",
+            hint="check it with openssl x509 -text, and get another one",
+        ) from error
+
+
+def _check_chain(chain: list[Certificate], public_key: bytes, host: str, now: datetime.datetime) -> datetime.timedelta:
     leaf = chain[0]
     if _public(leaf).split() != public_key.split():
         others = [position for position, one in enumerate(chain, 1) if _public(one).split() == public_key.split()]
@@ -196,10 +212,11 @@ def overdue_days(fullchain: bytes) -> int | None:
 
     try:
         leaf = load_pem_x509_certificate(fullchain)
+        begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     except ValueError:
         return None
-    left = leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    overdue = left < (leaf.not_valid_after_utc - leaf.not_valid_before_utc) / 5
+    left = ends - datetime.datetime.now(datetime.UTC)
+    overdue = left < (ends - begins) / 5
     return max(left.days, 0) if overdue else None
 
 

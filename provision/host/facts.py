@@ -47,7 +47,9 @@ def read_packages(result: Result) -> Mapping[str, Installed]:
         )
     packages = {}
     for line in result.text.splitlines():
-        name, version, status = line.split("\t")
+        name, version, status, *rest = [*line.split("\t"), "", ""]
+        if not name or not status or len(rest) != 2:
+            raise ProbeFailed(f"dpkg-query printed: {line[:200]!r}", hint="try dpkg-query -W on the host")
         if status[1:2] == "i":
             packages[name] = Installed(version, status[0] == "h")
     return packages

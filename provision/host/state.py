@@ -19,9 +19,11 @@ import hashlib
 import hmac
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from provision.errors import ProbeFailed
 from provision.host.files import HOME
 from provision.host.scripts import script
 from provision.shell import Command, sh
@@ -35,6 +37,7 @@ Records = Mapping[str, Json]
 
 _PARTS: Final = ("owners", "shared", "unowned")
 _KEY: Final = "fingerprint key"
+_HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 # Version 1 had one flat table. For each key: the task of version 0.1.0 that wrote it, and the record key that the task uses now.
 _OWNERS_OF_VERSION_1: Final = {
@@ -74,9 +77,15 @@ class HostState:
         """Reads the file; an empty text is an empty state. Raises ValueError for a broken file."""
         if not text.strip():
             return cls()
-        found = json.loads(text)
+        try:
+            found = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("its values are nested too deeply") from error
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
+        key = found.get(_KEY) if "version" not in found else (_part(found, "shared")).get(_KEY)
+        if key is not None and not (isinstance(key, str) and _HEX_KEY.fullmatch(key)):
+            raise ValueError(f"the {_KEY} is not 64 hexadecimal digits")
         if "version" not in found:
             return cls(_from_version_1(found))
         if found["version"] != VERSION:
@@ -108,7 +117,10 @@ class HostState:
     @property
     def fingerprint_key(self) -> str:
         """The host's random key for fingerprints, in hex. A new key is written with the next record."""
-        return str(self.tree["shared"].setdefault(_KEY, os.urandom(32).hex()))
+        shared = self.tree["shared"]
+        if shared.get(_KEY) is None:
+            shared[_KEY] = os.urandom(32).hex()
+        return str(shared[_KEY])
 
     def updated(self, owner: str, entries: Records) -> HostState:
         """The state with a task's new records; None removes a record."""
@@ -154,6 +166,35 @@ def fingerprint(key: str, value: Json) -> str:
     """
     text = json.dumps(value, sort_keys=True)
     return hmac.new(bytes.fromhex(key), text.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _part(found: Mapping[str, Json], name: str) -> Records:
+    part = found.get(name, {})
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{name} is not a JSON object")
+    return part
+
+
+def strings(record: Json) -> list[str]:
+    """A record that is a list of strings; [] without one. Raises ProbeFailed for another type."""
+    if record is None or (isinstance(record, list) and all(isinstance(one, str) for one in record)):
+        return record or []
+    raise _wrong_type(record, "a list of strings")
+
+
+def mapping(record: Json) -> Records:
+    """A record that is an object; {} without one. Raises ProbeFailed for another type."""
+    if record is None or isinstance(record, dict):
+        return record or {}
+    raise _wrong_type(record, "an object")
+
+
+def _wrong_type(record: Json, expected: str) -> ProbeFailed:
+    return ProbeFailed(
+        f"{STATE}: a record is not {expected}, but: {json.dumps(record)[:80]}",
+        hint="correct the record, or remove it: then what it recorded is not removed from the host when it leaves the "
+        "inventory",
+    )
 
 
 def union(old: Json, new: Json) -> Json:

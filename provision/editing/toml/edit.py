@@ -391,4 +391,8 @@ def _load(content: bytes) -> Data:
             f"config.toml is not valid TOML: line {line}, column {column}: {what}",
             hint="fix that line on the host; the running gitlab-runner keeps the configuration that it loaded before",
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, values nested too deeply
+        raise Refused(
+            f"config.toml cannot be read: {error}", hint="correct it on the host; it was not changed"
+        ) from error
     return {key: value for key, value in data.items() if key != "runners" or value != []}

@@ -103,6 +103,8 @@ def undotted(key: str) -> tuple[str, ...]:
     path: tuple[str, ...] = ()
     node: Any = tomllib.loads(f"{key} = 0")
     while isinstance(node, dict):
+        if len(node) != 1:
+            raise tomllib.TOMLDecodeError(f"{key!r} is not one key")
         ((one, node),) = node.items()
         path += (one,)
     return path

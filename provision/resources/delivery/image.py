@@ -19,7 +19,7 @@ from provision.errors import Refused
 from provision.formats.build_context import Context
 from provision.host.docker import Registry
 from provision.host.scripts import script
-from provision.host.state import unless_recorded
+from provision.host.state import mapping, unless_recorded
 from provision.image_name import Reference
 from provision.resources.base import KEEP, NOTHING, ApiAction, Change, Note, Observation, Outcome, Probe, Resource
 from provision.secret import Secret, reveal
@@ -63,7 +63,7 @@ class BuiltImage(Resource):
         return Probe({"image": unless}, when_due={"image": ask_when_due})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        known: Mapping[str, Any] = next((one for one in (seen.record, *seen.others.values()) if one), {})
+        known = next((one for one in map(mapping, (seen.record, *seen.others.values())) if one), {})
         is_recorded = known.get("made") == self.fingerprint
         lines = seen["image"].text.splitlines()
         if self.push and not lines and not seen.due and is_recorded:

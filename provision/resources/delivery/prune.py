@@ -60,7 +60,7 @@ class UnusedImages(Resource):
 
 def bytes_of(size: str) -> float:
     """The bytes that Docker prints as `41.06MB`; 0 for other text."""
-    parts = re.match(r"([0-9.]+)([kMGT]?B)", size)
+    parts = re.match(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)([kMGT]?B)", size)
     return float(parts[1]) * _UNITS[parts[2]] if parts else 0
 
 

@@ -19,6 +19,7 @@ from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
+from provision.host.state import strings
 from provision.resources.base import Action, Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import revealed
@@ -74,8 +75,8 @@ class JsonSettings(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         found = read_file(self.path, seen, "file")
-        ours = set(seen.record or ())
-        others = {key for keys in seen.others.values() for key in keys}
+        ours = set(strings(seen.record))
+        others = {key for keys in seen.others.values() for key in strings(keys)}
         if not self.wanted and not ours:
             return
         before = found.content or b""

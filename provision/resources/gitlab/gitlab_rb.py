@@ -27,6 +27,7 @@ from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
+from provision.host.state import strings
 from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
 from provision.secret import Secret, revealed, secret_texts
 from provision.shell import sh
@@ -39,6 +40,7 @@ GITLAB_RB: Final = "/etc/gitlab/gitlab.rb"
 ROLLBACK: Final = f"{HOME}/rollback/gitlab.rb"
 # The package's template is 170 KB, mostly comments: compressed it takes a fifth.
 ASK_GITLAB_RB: Final = sh("if [ -e %s ]; then gzip -1c -- %s; fi", GITLAB_RB, GITLAB_RB)
+CONTENT_LIMIT: Final = 8 << 20  # bytes; a thousandth of that in gzip may become any size
 NEWEST: Final = "19.3.0"  # its rules apply where GitLab is not installed yet
 _STORAGE_SECONDS: Final = 12  # for the whole check; the driver may look for an IAM role for longer
 _UP_SECONDS: Final = 90
@@ -74,7 +76,20 @@ def read_gitlab_rb(observation: Observation, name: str = "file") -> bytes | None
         raise ProbeFailed(
             f"{GITLAB_RB} cannot be read: {result.errors.strip()}", hint=f"check it on the host: ls -l {GITLAB_RB}"
         )
-    return zlib.decompress(result.stdout, wbits=31) if result.stdout else None
+    if not result.stdout:
+        return None
+    try:
+        unpacker = zlib.decompressobj(wbits=31)
+        content = unpacker.decompress(result.stdout, CONTENT_LIMIT)
+    except zlib.error as error:
+        raise ProbeFailed(
+            f"{GITLAB_RB}: what gzip printed on the host cannot be unpacked: {error}",
+            hint=f"check gzip on the host: gzip -1c {GITLAB_RB} | gunzip | wc -c",
+        ) from error
+    if not unpacker.eof:
+        problem = f"is larger than {CONTENT_LIMIT >> 20} MiB" if len(content) == CONTENT_LIMIT else "arrived incomplete"
+        raise ProbeFailed(f"{GITLAB_RB} {problem}", hint=f"check it on the host: ls -l {GITLAB_RB}")
+    return content
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,9 @@ class RubySettings(Resource):
 
 
 def _paths(record: Any) -> set[Path]:
-    return {tuple(path) for path in record or ()}
+    if record is not None and not isinstance(record, list):
+        return {tuple(strings(record))}  # raises
+    return {tuple(strings(path)) for path in record or () if path}
 
 
 def _claim(path: Path) -> str:

@@ -142,6 +142,6 @@ def clock_skew(errors: str) -> float:
     from email.utils import parsedate_to_datetime  # slow to import, and needed for S3 only
 
     try:
-        return float(lines[0]) - parsedate_to_datetime(date).timestamp()
-    except ValueError:
+        return float(lines[0][:20]) - parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
         return 0.0

@@ -23,6 +23,7 @@ from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.host.scripts import body
+from provision.host.state import mapping
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
 from provision.resources.runner.registrations import (
     Candidate,
@@ -30,6 +31,7 @@ from provision.resources.runner.registrations import (
     RunnerRecord,
     RunnerStatus,
     ask_tokens,
+    dotted_record,
     read_tokens,
     under_new_names,
     unregister,
@@ -116,7 +118,7 @@ class RunnerEntries(Resource):
 
     def recorded(self, records: Mapping[str, Any]) -> dict[str, RunnerRecord]:
         """What the task recorded about each runner, by the name that it has now; `records` as in `Observation`."""
-        found = (records.get(_RECORD_KEY) or {}).get("runners", {})
+        found = mapping(mapping(records.get(_RECORD_KEY)).get("runners"))
         return under_new_names(
             {name: RunnerRecord.parse(one) for name, one in found.items()},
             [one.name for one in self.runners],
@@ -134,7 +136,7 @@ class RunnerEntries(Resource):
         for one in self.runners:
             yield from _notes(one, statuses[one.name])
         yield from unregister(registrations.to_unregister(self._wanted(statuses)))
-        owned_top = tuple((seen.record or {}).get("top", ()))
+        owned_top = dotted_record(mapping(seen.record).get("top"))
         yield from _Rewrite(self, file.content, text, statuses, registrations, owned_top).plan()
         if unknown := [name for name, status in statuses.items() if status.unknown]:
             yield unverified(f"verify with GitLab the tokens of {', '.join(unknown)}", "it gave no answer: see above")

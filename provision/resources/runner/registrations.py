@@ -22,9 +22,12 @@ from provision.editing.toml.model import (
     has_tls_now,
     same_url,
     server_url,
+    undotted,
 )
+from provision.errors import ProbeFailed
 from provision.host.curl import failure
 from provision.host.scripts import script
+from provision.host.state import mapping, strings
 from provision.resources.base import Change
 from provision.secret import Secret
 from provision.shell import Command, Result
@@ -50,20 +53,36 @@ class RunnerRecord:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> RunnerRecord:
-        """From state.json."""
+        """From state.json. Raises ProbeFailed for a record of another form."""
+        found = mapping(data)
+        number = found.get("id")
         return cls(
-            str(data.get("url", "")),
-            str(data.get("fingerprint", "")),
-            data.get("id"),
-            bool(data.get("made")),
-            tuple(data.get("keys", ())),
-            str(data.get("scope", "")),
+            str(found.get("url", "")),
+            str(found.get("fingerprint", "")),
+            number if isinstance(number, int) else None,
+            bool(found.get("made")),
+            dotted_record(found.get("keys")),
+            str(found.get("scope", "")),
         )
 
     def data(self) -> dict[str, Any]:
         """For state.json."""
         data = {"url": self.url, "fingerprint": self.fingerprint, "id": self.id, "made": self.created}
         return {**data, "keys": list(self.keys), **({"scope": self.scope} if self.scope else {})}
+
+
+def dotted_record(record: Any) -> tuple[str, ...]:
+    """A record that is a list of dotted keys. Raises ProbeFailed for another one."""
+    keys = tuple(strings(record))
+    for key in keys:
+        try:
+            undotted(key)
+        except ValueError as error:
+            raise ProbeFailed(
+                f"state.json of the host records {key[:80]!r}, which is no key of config.toml",
+                hint="correct or remove the record of the task in /var/lib/provision/state.json",
+            ) from error
+    return keys
 
 
 @dataclass(frozen=True)
@@ -240,7 +259,12 @@ def read_tokens(result: Result) -> TokenAnswers:
     """Reads the answer to `ask_tokens`: lines `STATUS CURL_CODE URL TOKEN CONTENT_TYPE`."""
     status, reasons = {}, {}
     for line in result.text.splitlines():
-        code, curl_code, url, token, *kind = line.split(" ")
+        code, curl_code, url, token, *kind = [*line.split(" "), "", "", ""]
+        if not all(one.isascii() and one.isdigit() and len(one) < 6 for one in (code, curl_code)) or not token:
+            raise ProbeFailed(
+                f"the answer about the runners' tokens cannot be read: {line.partition(' ')[0][:40]!r}",
+                hint="check that curl works on the host: curl -V",
+            )
         status[url, token] = int(code)
         if int(code) == 403 and kind and not kind[0].startswith("application/json"):
             # From a proxy, or from a GitLab that has banned the host's address: the token may be valid.

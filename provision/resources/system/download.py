@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from provision.errors import ProbeFailed, Refused, UsageError
 from provision.host.pending import Handler
 from provision.host.scripts import script
+from provision.host.state import mapping
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Apt
 from provision.resources.base import Change, Note, Observation, Probe, Resource
@@ -85,6 +86,8 @@ class Download(Resource):
         if lines[0] == "other":
             raise Refused(f"{self.path} is not a regular file", hint="move it away on the host, or use another path")
         exists = lines[0] == "file"
+        if exists and len(lines) < 3:
+            raise ProbeFailed(f"{self.path}: its checksum is missing", hint=f"try on the host: sha256sum {self.path}")
         access, digest = (lines[1], lines[2].partition(" ")[0]) if exists else ("", "")
         wanted = self._extracted(seen.record) if self.extract else self.sha256
         if digest and digest == wanted:
@@ -118,11 +121,18 @@ class Download(Resource):
 
     def _record(self, output: str) -> dict[str, str]:
         """What is recorded of an archive: its checksum, and that of the extracted file, which the script prints."""
-        return {"archive": self.sha256, "file": output.split()[-1]}
+        found = output.split()[-1:]
+        if not found or not _SHA256.fullmatch(found[0]):
+            raise ProbeFailed(
+                f"{self.path}: the host printed no checksum of the extracted file",
+                hint=f"try on the host: sha256sum {self.path}",
+            )
+        return {"archive": self.sha256, "file": found[0]}
 
     def _extracted(self, record: Mapping[str, str] | None) -> str:
         """The checksum that the extracted file has as long as it is the archive's; "" when this is not known."""
-        return record["file"] if record and record["archive"] == self.sha256 else ""
+        known = mapping(record)
+        return str(known.get("file", "")) if known.get("archive") == self.sha256 else ""
 
     @property
     def _is_https(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from provision.host.scripts import script
 from provision.resources.base import BatchQuery, Change, Note, Observation, Probe, Resource
 from provision.secret import Secret
 from provision.shell import Command, Result, sh
+
+_MODE = re.compile(r"[0-7]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class AskFile(BatchQuery):
             return None
         there = words.count(b"present")
         *heads, contents = rest.split(b"\n", there)
-        sizes = [int(head.rpartition(b" ")[2]) for head in heads]
+        numbers = [head.rpartition(b" ")[2] for head in heads]
+        if len(heads) != there or not all(one.isdigit() and len(one) < 20 for one in numbers):
+            return None
+        sizes = [int(one) for one in numbers]
         if sum(sizes) != len(contents):
             return None
         answers = []
@@ -74,7 +80,9 @@ def read_file(path: str, observation: Observation, name: str = Probe.ONLY) -> Fi
     head, _, content = result.stdout.partition(b"\n")
     if head == b"absent":
         return FileSeen(None)
-    mode, _, owner = head.decode().partition(" ")
+    mode, _, owner = head.decode("utf-8", "replace").partition(" ")
+    if not _MODE.fullmatch(mode):
+        raise ProbeFailed(f"{path}: stat printed {mode[:40]!r}", hint=f"check it on the host: stat {path}")
     return FileSeen(content, mode, owner)
 
 

@@ -19,6 +19,7 @@ from provision.errors import ProbeFailed
 from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.files import BACKUP
 from provision.host.scripts import script
+from provision.host.state import strings
 from provision.resources.base import Change, Guard, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.ufw import Found, Rule, read_rules
 from provision.shell import sh
@@ -42,7 +43,9 @@ _ASK_RULES: Final = sh(
 # A rule that is added again comes after the others, where it may have no effect: the files are restored instead.
 _RESTORE_RULES: Final = sh("cp -p -- %s/user.rules %s/user6.rules /etc/ufw && ufw reload", BACKUP, BACKUP)
 # 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp (:::8080 before Docker 28), 127.0.0.1:9000-9001->9000-9001/udp
-_PUBLISHED: Final = re.compile(r"(?P<address>\S+):(?P<port>[\d-]+)->[\d-]+/(?P<protocol>\w+)")
+_PUBLISHED: Final = re.compile(
+    r"(?P<address>\S{1,64}):(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?)->[0-9-]{1,11}/(?P<protocol>\w+)"
+)
 _LOOPBACK: Final = ("127.", "[::1]", "::1")
 
 
@@ -194,7 +197,7 @@ def published(text: str) -> list[str]:
 
 
 def _parsed(record: Sequence[str] | None) -> set[Rule]:
-    return {Rule.parse(text) for text in record or ()}
+    return {Rule.parse(text) for text in strings(record)}
 
 
 def _claim(rule: Rule) -> str:

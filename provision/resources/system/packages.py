@@ -10,6 +10,7 @@ from typing import Final
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.scripts import script
+from provision.host.state import strings
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Apt
 from provision.resources.base import Change, Note, Observation, Probe, Resource
@@ -106,7 +107,7 @@ class Packages(Resource):
                 f"hold {', '.join(to_hold)}", sh("apt-mark hold -- %s", to_hold), record=sorted(self._pinned())
             )
         # Only our own hold is removed: others hold a package for reasons of their own.
-        ours = set(seen.record or ()) - {name for names in seen.others.values() for name in names}
+        ours = set(strings(seen.record)) - {name for names in seen.others.values() for name in strings(names)}
         to_unhold = [name for name in held if name in ours] if not self.hold else []
         if to_unhold:
             yield Change(f"unhold {', '.join(to_unhold)}", sh("apt-mark unhold -- %s", to_unhold), record=None)

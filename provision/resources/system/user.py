@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.errors import Refused
+from provision.errors import ProbeFailed, Refused
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
@@ -49,7 +49,10 @@ class User(Resource):
         if not lines or ":" not in lines[0]:
             yield Change(f"create user {self.name}", self._create(has_group), "create")
             return
-        _, _, uid, _, _, home, shell = lines[0].split(":")
+        fields = lines[0].split(":")
+        if len(fields) != 7 or not (fields[2].isascii() and fields[2].isdigit() and len(fields[2]) < 12):
+            raise ProbeFailed(f"getent passwd printed: {lines[0][:200]!r}", hint=f"try getent passwd {self.name}")
+        _, _, uid, _, _, home, shell = fields
         if self.system and int(uid) >= _FIRST_ORDINARY_UID:
             yield Note(f"user {self.name} exists as an ordinary user (uid {uid}), not as a system user: uid unchanged")
         if self.home is not None and home != self.home:
