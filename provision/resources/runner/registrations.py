@@ -259,12 +259,13 @@ def read_tokens(result: Result) -> TokenAnswers:
     """Reads the answer to `ask_tokens`: lines `STATUS CURL_CODE URL TOKEN CONTENT_TYPE`."""
     status, reasons = {}, {}
     for line in result.text.splitlines():
-        code, curl_code, url, token, *kind = [*line.split(" "), "", "", ""]
-        if not all(one.isascii() and one.isdigit() and len(one) < 6 for one in (code, curl_code)) or not token:
+        words = line.split(" ")
+        if len(words) < 4 or not all(one.isascii() and one.isdigit() and len(one) < 6 for one in words[:2]):
             raise ProbeFailed(
                 f"the answer about the runners' tokens cannot be read: {line.partition(' ')[0][:40]!r}",
                 hint="check that curl works on the host: curl -V",
             )
+        code, curl_code, url, token, *kind = words
         status[url, token] = int(code)
         if int(code) == 403 and kind and not kind[0].startswith("application/json"):
             # From a proxy, or from a GitLab that has banned the host's address: the token may be valid.
