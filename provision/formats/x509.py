@@ -81,12 +81,12 @@ def read_chain(pem: bytes) -> list[Certificate]:
 
 
 @lru_cache(maxsize=16)  # each host of the inventory has the same CA
-def check_authorities(pem: bytes) -> None:
-    """Raises Refused for a file that programs cannot read the certificates of a CA from."""
+def check_certificates(pem: bytes) -> None:
+    """Raises Refused for a file that programs cannot read certificates from, such as those of a CA."""
     try:
         read_chain(pem)
     except Refused as error:
-        own = "give the CA's certificates as PEM" if "first" in error.hint else error.hint
+        own = "give the certificates as PEM" if "first" in error.hint else error.hint
         raise Refused(error.text, hint=own) from error
 
 

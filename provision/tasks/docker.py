@@ -9,7 +9,7 @@ from provision.host.docker import wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
 from provision.inventory.tables.apt import DOCKER_KEY, Apt, repository
-from provision.inventory.tables.base import local_authorities, local_file
+from provision.inventory.tables.base import local_certificates, local_file
 from provision.inventory.tables.docker import Docker, RegistryTrust
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
@@ -94,9 +94,9 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
 def _trusted(name: str, trust: RegistryTrust) -> Iterator[Resource]:
     folder, key = f"/etc/docker/certs.d/{name}", f'docker.registries."{name}"'
     if trust.ca:
-        yield File(f"{folder}/ca.crt", local_authorities(trust.ca, f"{key}.ca"))
+        yield File(f"{folder}/ca.crt", local_certificates(trust.ca, f"{key}.ca"))
     if trust.cert and trust.key:
-        yield File(f"{folder}/client.cert", local_file(trust.cert, f"{key}.cert"))
+        yield File(f"{folder}/client.cert", local_certificates(trust.cert, f"{key}.cert"))
         private = Secret(local_file(trust.key, f"{key}.key").decode())
         yield File(f"{folder}/client.key", private, mode="0600")
 

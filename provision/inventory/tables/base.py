@@ -164,16 +164,16 @@ def local_file(path: Path, key: str) -> bytes:
         raise UsageError(f"{key}: {error}", hint="name a file on this machine that you may read") from error
 
 
-def local_authorities(path: Path, key: str) -> bytes:
-    """The certificates of a CA, in PEM, in a local file that the inventory names at `key`. Raises UsageError.
+def local_certificates(path: Path, key: str) -> bytes:
+    """The certificates, in PEM, in a local file that the inventory names at `key`. Raises UsageError.
 
     A file that holds none would be installed without an error, and nothing would be trusted.
     """
-    from provision.formats.x509 import check_authorities  # few inventories have a CA
+    from provision.formats.x509 import check_certificates  # few inventories have a CA
 
     content = local_file(path, key)
     try:
-        check_authorities(content)
+        check_certificates(content)
     except Refused as error:
         raise UsageError(f"{key}: {path}: {error.text}", hint=error.hint) from error
     return content

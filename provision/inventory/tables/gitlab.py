@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, local_authorities, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Table, local_certificates, plain_data, version
 from provision.inventory.tables.host import check_address
 from provision.url import Url, UrlField
 
@@ -24,7 +24,7 @@ class Server(Table):
     @property
     def ca_text(self) -> bytes:
         """The CA certificate, read from its local file; b"" without one. Raises UsageError."""
-        return local_authorities(self.ca, "gitlab.servers") if self.ca else b""
+        return local_certificates(self.ca, "gitlab.servers") if self.ca else b""
 
 
 class Gitlab(Table):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, host_path, local_authorities
+from provision.inventory.tables.base import InvalidValue, Table, host_path, local_certificates
 from provision.url import Url, UrlField
 
 
@@ -209,4 +209,4 @@ class Registry(Table):
         """
         if self.certificate is None or self.certificate.ca is None:
             return b""
-        return local_authorities(self.certificate.ca, "registry.certificate.ca")
+        return local_certificates(self.certificate.ca, "registry.certificate.ca")

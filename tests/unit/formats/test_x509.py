@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from provision.errors import Refused
-from provision.formats.x509 import check_authorities, check_pair, read_chain
+from provision.formats.x509 import check_certificates, check_pair, read_chain
 from provision.secret import Secret
 
 HOST = "gitlab.example.com"
@@ -176,18 +176,18 @@ class TestAuthorities:
     def test_der(self) -> None:
         """Windows' .cer: how to convert it."""
         with pytest.raises(Refused, match="holds no PEM certificate, but one in DER") as caught:
-            check_authorities(ssl.PEM_cert_to_DER_cert(ROOTS["A"]))
+            check_certificates(ssl.PEM_cert_to_DER_cert(ROOTS["A"]))
         assert "openssl x509 -inform der" in caught.value.hint
 
     @pytest.mark.parametrize("content", ["", "a CA", LEAF.secret.reveal(), ROOTS["A"].rstrip() + ROOTS["B"]])
     def test_no_certificate_or_no_readable_one(self, content: str) -> None:
         """Nothing would be trusted, without an error."""
         with pytest.raises(Refused):
-            check_authorities(content.encode())
+            check_certificates(content.encode())
 
     def test_several(self) -> None:
         """With text between them."""
-        check_authorities(f"# A\n{ROOTS['A']}# B\n{ROOTS['B']}".encode())
+        check_certificates(f"# A\n{ROOTS['A']}# B\n{ROOTS['B']}".encode())
         assert len(read_chain(f"{ROOTS['A']}{ROOTS['B']}".encode())) == 2
 
 

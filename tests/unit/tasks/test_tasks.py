@@ -96,11 +96,15 @@ class TestDocker:
             wants(task, REGISTRY + LOGIN + table + TestRegister.RUNNERS)
         assert hint in caught.value.hint
 
-    def test_an_authority_of_another_registry_that_no_program_can_read(self, wants: Wants, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("keys", ['ca = "ca.cer"', 'cert = "ca.cer"\nkey = "client.key"'])
+    def test_a_certificate_for_another_registry_that_no_program_can_read(
+        self, wants: Wants, tmp_path: Path, keys: str
+    ) -> None:
         """docker.registries has such files too."""
         (tmp_path / "ca.cer").write_bytes(ssl.PEM_cert_to_DER_cert(CA.decode()))
-        with pytest.raises(UsageError, match=r'docker.registries."r.example.com".ca: .*one in DER'):
-            wants("docker", '[docker.registries."r.example.com"]\nca = "ca.cer"\n')
+        (tmp_path / "client.key").write_text("a key")
+        with pytest.raises(UsageError, match=r'docker.registries."r.example.com".(ca|cert): .*one in DER'):
+            wants("docker", f'[docker.registries."r.example.com"]\n{keys}\n')
 
     def test_an_authority_that_is_not_there(self, wants: Wants) -> None:
         """It is reported before a host is contacted."""
