@@ -69,7 +69,7 @@ def explain(name: str | None, inventory: tuple[Path, ...], verbose: int = 0) -> 
     NAME is a task, a table such as docker, or a table in one, such as registry.certificate.
     """
     from provision.errors import UsageError, misspelt
-    from provision.inventory.explain import explain_table, find_table, table_list
+    from provision.inventory.explain import explain_keys, explain_table, find_table, table_list
     from provision.inventory.tables.base import options_of
 
     catalogue = catalogue_of(inventory)
@@ -82,6 +82,9 @@ def explain(name: str | None, inventory: tuple[Path, ...], verbose: int = 0) -> 
         click.echo(f"tables\n{table_list(tables)}")
         return
     task, table = catalogue.tasks.get(name), find_table(tables, name)
+    if task is None and table is None and (keys := explain_keys(tables, name)):
+        click.echo(keys)
+        return
     if task is None and table is None:
         near = misspelt(name, {*catalogue.tasks, *tables.names})  # explaining a task is harmless, whatever it does
         hint = f'did you mean "{near}"?' if near else "`provision explain` lists them"

@@ -64,6 +64,7 @@ class Catalogue:
     playbooks: dict[str, Playbook] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     unused: list[Unused] = field(default_factory=list)
+    verbs: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, folders: Iterable[Path] = ()) -> Catalogue:
@@ -94,7 +95,8 @@ class Catalogue:
 
     def leave_out(self, verbs: Iterable[str]) -> None:
         """Leaves out tasks and playbooks with the names of verbs, which cannot be run, and reports them."""
-        for name in {*verbs} & {*self.tasks, *self.playbooks}:
+        self.verbs = frozenset(verbs)
+        for name in self.verbs & {*self.tasks, *self.playbooks}:
             task, book = self.tasks.pop(name, None), self.playbooks.pop(name, None)
             place = str(book.source) if book else place_of_task(task) if task else ""
             self.unused.append(
@@ -145,6 +147,8 @@ class Catalogue:
         )
 
     def _hint(self, name: str, names: Sequence[str]) -> str:
+        if name in self.verbs:
+            return f"{name} is a verb and stands first: provision {name}"
         if name in _WORDS_FOR_RUN and len(names) > 1:
             return f"leave the word out: provision {' '.join(one for one in names if one != name)} -i …"
         near = misspelt(name, self.suggestions)

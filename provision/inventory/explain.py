@@ -14,6 +14,7 @@ from provision.inventory.problems import tables_in
 from provision.inventory.secrets import SecretSource
 from provision.inventory.settings import Tables
 from provision.inventory.tables.base import Table, fields_of, options_of
+from provision.inventory.tables.runner_keys import TABLES, KeysOf, describe_kind, keys_of
 from provision.url import Url
 
 _TYPES = {
@@ -48,6 +49,22 @@ def find_table(tables: Tables, name: str) -> tuple[str, type[Table]] | None:
             return None
         written = _below(written, key)
     return written, table
+
+
+def explain_keys(tables: Tables, name: str) -> str | None:
+    """The keys of one of gitlab-runner's tables, such as `runners.docker` or `runners.cache.s3`; None for other names."""
+    first, *rest = name.split(".")
+    table = tables.get(first)
+    field = fields_of(table).get(rest[0]) if table and rest else None
+    marks = [mark for one in (field.annotation, *get_args(field.annotation)) for mark in get_args(one)] if field else []
+    found = next((one.table for one in marks if isinstance(one, KeysOf)), None)
+    for key in rest[1:]:
+        kind = keys_of(found).get(key, "").strip("[]") if found else ""
+        found = kind if kind in TABLES else None
+    if found is None:
+        return None
+    rows = [f"  {key}  ({describe_kind(kind)})" for key, kind in keys_of(found).items()]
+    return "\n".join([f"table [{name}], with gitlab-runner's own keys", "", *rows])
 
 
 def explain_table(written: str, table: type[Table]) -> str:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from provision.errors import InventoryError, UsageError, did_you_mean, together
 from provision.inventory.inventory import Estate, Host, Inventory, Member
-from provision.inventory.problems import Problem, Source, describe, problems_in, refuse
+from provision.inventory.problems import Problem, Source, problems_in, refuse
 from provision.inventory.ranges import expand, expand_pair
 from provision.inventory.reading import read_file, read_overrides
 from provision.inventory.settings import HOST_KEYS, STRUCTURE, Settings, Tables
+from provision.inventory.tables.base import describe
 from provision.inventory.tables.host import HostTable, check_address, check_name
 from provision.inventory.tree import KeyPath, Tree, dotted, merge, merge_all
 

@@ -10,31 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
-from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, fields_of
+from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, describe, fields_of
 from provision.inventory.tree import KeyPath, dotted
-from provision.secret import is_secret_name, mask
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
-
-
-def describe(value: Any, path: KeyPath = ()) -> str:
-    """A value for a message: its type and, unless it may be secret, its text."""
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return "an array"
-    if isinstance(value, SecretSource):
-        return "a secret"
-    kind = {str: "the string", bool: "the boolean", int: "the number", float: "the number"}.get(type(value), "")
-    if any(isinstance(part, str) and is_secret_name(part) for part in path):
-        return f"{kind or 'a value'} ***"
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
-    text = mask(text)  # before it is cut: a password in a URL ends at an `@`
-    text = text if len(text) <= 60 else text[:57] + "…"
-    return f'{kind} "{text}"' if isinstance(value, str) else f"{kind} {text}".strip()
 
 
 MOST_SHOWN = 50

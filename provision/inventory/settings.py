@@ -17,8 +17,8 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from provision.errors import InventoryError, UsageError, did_you_mean
-from provision.inventory.problems import Problem, describe, problems_in
-from provision.inventory.tables.base import InvalidValue, Table, is_optional, options_of
+from provision.inventory.problems import Problem, problems_in
+from provision.inventory.tables.base import InvalidValue, Table, describe, is_optional, options_of
 from provision.inventory.tree import KeyPath, Tree
 
 T = TypeVar("T", bound=Table)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from provision.errors import Refused, UsageError
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tree import KeyPath
+from provision.secret import is_secret_name, mask
 
 Occurs = Literal["once", "array", "named"]
 
@@ -117,6 +118,23 @@ class InvalidValue(ValueError):
     def __init__(self, text: str, *at: str | int) -> None:
         super().__init__(text)
         self.at: KeyPath = at
+
+
+def describe(value: Any, path: KeyPath = ()) -> str:
+    """A value for a message: its type and, unless it may be secret, its text."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "an array"
+    if isinstance(value, SecretSource):
+        return "a secret"
+    kind = {str: "the string", bool: "the boolean", int: "the number", float: "the number"}.get(type(value), "")
+    if any(isinstance(part, str) and is_secret_name(part) for part in path):
+        return f"{kind or 'a value'} ***"
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    text = mask(text)  # before it is cut: a password in a URL ends at an `@`
+    text = text if len(text) <= 60 else text[:57] + "…"
+    return f'{kind} "{text}"' if isinstance(value, str) else f"{kind} {text}".strip()
 
 
 class InvalidValues(ValueError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from provision.errors import did_you_mean
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, InvalidValues, plain_data
+from provision.inventory.tables.base import InvalidValue, InvalidValues, describe, plain_data
 from provision.inventory.tree import KeyPath
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ _KEYS: Final = {
     "NodeSelectorRequirement": ("key:s operator:s values:[s]"),
 }
 
+TABLES: Final = frozenset(_KEYS)
+
 _DURATION = re.compile(r"0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+")  # source: Go's time.ParseDuration
 _WORDS: Final = {
     "s": "a string",
@@ -247,6 +249,16 @@ def keys_of(table: str) -> Mapping[str, str]:
     """The keys of one of gitlab-runner's tables, with their types."""
     pairs = (one.partition(":") for one in _KEYS[table].split())
     return {key: kind for key, _, kind in pairs}
+
+
+def describe_kind(kind: str) -> str:
+    """A type in words, for documentation."""
+    if "|" in kind:
+        return " or ".join(describe_kind(one) for one in kind.split("|"))
+    if kind.startswith(("[", "{")):
+        return f"{'array' if kind.startswith('[') else 'table'} of {describe_kind(kind[1:-1])}"
+    names = {"s": "string", "b": "boolean", "i": "number", "f": "number", "d": "duration", "*": "any value"}
+    return names.get(kind, "table")
 
 
 def checked(table: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -286,14 +298,14 @@ def _value(kind: str, value: Any, at: KeyPath, problems: list[InvalidValue]) -> 
     if kind.startswith("["):
         if isinstance(value, list):
             return [_value(kind[1:-1], one, (*at, place), problems) for place, one in enumerate(value)]
-        problems.append(InvalidValue(f"expected an array, got {_shown(value, at)}", *at))
+        problems.append(InvalidValue(f"expected an array, got {describe(value, at)}", *at))
         return value
     if kind.startswith("{") or len(kind) > 1:
         # `exec = { command = ["x"] }` and `container_labels = { env = "x" }` were read as secrets: here they are tables.
         if isinstance(value, SecretSource) and value.kind != "plain":
             value = {value.kind: list(value.value) if isinstance(value.value, tuple) else value.value}
         if not isinstance(value, dict):
-            problems.append(InvalidValue(f"expected a table, got {_shown(value, at)}", *at))
+            problems.append(InvalidValue(f"expected a table, got {describe(value, at)}", *at))
             return value
         if kind.startswith("{"):
             return {key: _value(kind[1:-1], one, (*at, key), problems) for key, one in value.items()}
@@ -301,7 +313,7 @@ def _value(kind: str, value: Any, at: KeyPath, problems: list[InvalidValue]) -> 
     if kind == "*":
         return _plain(value, at, problems)
     if not _has_type(kind, value):
-        problems.append(InvalidValue(f"expected {_WORDS[kind]}, got {_shown(value, at)}", *at))
+        problems.append(InvalidValue(f"expected {_WORDS[kind]}, got {describe(value, at)}", *at))
     return value
 
 
@@ -322,12 +334,6 @@ def _plain(value: Any, at: KeyPath, problems: list[InvalidValue]) -> Any:
     except InvalidValue as error:
         problems.append(error)
         return value
-
-
-def _shown(value: Any, at: KeyPath) -> str:
-    from provision.inventory.problems import describe  # problems imports tables
-
-    return describe(value, at)
 
 
 def _json_schema(table: str) -> dict[str, Any]:

@@ -245,6 +245,11 @@ class TestOrderOfWords:
         assert provision("-i", "list", "staff", "-C").code == 0
         assert provision("-Ci", "list", "staff").code == 0
 
+    def test_a_verb_after_a_name(self, estate: Any, provision: Any) -> None:
+        """The message says where it stands."""
+        ended = provision("staff", "list", "-i", estate.inventory)
+        assert (ended.code, "list is a verb and stands first: provision list" in ended.err) == (2, True)
+
     @pytest.mark.parametrize("verb", ["list", "schema", "explain", "inventory"])
     def test_an_inventory_that_does_not_exist(self, provision: Any, verb: str) -> None:
         """Exit code 2, for verbs that do not read it, too."""

@@ -13,6 +13,7 @@ import pytest
 from provision.engine.catalogue import Catalogue
 from provision.errors import InventoryError
 from provision.inventory import schema
+from provision.inventory.explain import explain_keys
 from provision.inventory.tables.runner_keys import _KEYS, checked, keys_of
 from provision.inventory.tables.runners import Runner, RunnerProgram
 
@@ -141,3 +142,24 @@ def test_the_schema_has_the_keys() -> None:
     text = json.dumps(schema(Catalogue.of().tables))
     assert '"privileged": {"type": "boolean"}' in text
     assert '"BucketName"' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("runners.docker", "  privileged  (boolean)"),
+        ("runners.docker", "  pull_policy  (string or array of string)"),
+        ("runners.docker.services", "  alias  (string)"),
+        ("runners.cache.s3", "  BucketName  (string)"),
+        ("runner.session_server", "  session_timeout  (number)"),
+    ],
+)
+def test_explained(name: str, line: str) -> None:
+    """`provision explain` prints the keys."""
+    assert line in (explain_keys(Catalogue.of().tables, name) or "").splitlines()
+
+
+@pytest.mark.parametrize("name", ["runners.dokcer", "runners.docker.image", "docker", "nope.x"])
+def test_no_such_table(name: str) -> None:
+    """Other names are not explained here."""
+    assert explain_keys(Catalogue.of().tables, name) is None
