@@ -8,8 +8,10 @@ from typing import Any
 from provision.errors import Refused, UsageError
 from provision.formats.x509 import check_pair
 from provision.inventory import Host
+from provision.inventory.tables.apt import Apt, package_servers
 from provision.inventory.tables.base import local_file
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Certificate, Registry
 from provision.resources import (
     AcmeCertificate,
@@ -23,6 +25,7 @@ from provision.resources import (
     UploadedPair,
 )
 from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
+from provision.resources.system.proxy import apt_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
 from provision.url import Url
@@ -76,11 +79,12 @@ def _has_registry(host: Host) -> bool:
 
 
 # Without a registry it still removes the CA of earlier runs, on hosts that are contacted anyway.
-@task(on="gitlab", uses=(Registry, Gitlab), where=_has_registry, leftovers=True)
+@task(on="gitlab", uses=(Registry, Gitlab, Apt, Proxy), where=_has_registry, leftovers=True)
 def certificates(host: Host) -> Iterator[Resource]:
     """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
     registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
+    yield apt_proxy(host.settings.get(Proxy), package_servers(host.settings[Apt]))
     if ca:
         yield Packages(("ca-certificates",))
     yield TrustedCa("registry", ca)

@@ -8,12 +8,14 @@ from typing import Any
 from provision.host.docker import wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import DOCKER_KEY, Apt, repository
+from provision.inventory.tables.apt import DOCKER_KEY, Apt, package_servers, repository
 from provision.inventory.tables.base import local_certificates, local_file
 from provision.inventory.tables.docker import Docker, RegistryTrust
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
+from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
 
@@ -32,12 +34,14 @@ _CONFLICTING = (
 )
 
 
-@task(on="runners", settings=Docker, uses=(Apt, Registry))
+@task(on="runners", settings=Docker, uses=(Apt, Proxy, Registry))
 def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
     """Install Docker Engine and start it; configure its daemon, users and trusted registries."""
     at_once = wanted.restart == "now"
     # Replacing Docker restarts it, and a restart ends running jobs.
     first = "" if at_once else wait_for_ci_jobs()
+    proxy = host.settings.get(Proxy)
+    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
     if wanted.source == "docker.com":
         source = repository(host.settings[Apt].docker, _URL)
         yield AptSource(
@@ -67,6 +71,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             downgrade=True,
             first=first,
         )
+    yield from service_proxy("docker", proxy, restart(now=at_once))
     yield JsonSettings(
         DAEMON_JSON,
         resolve(wanted.daemon or {}),

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 from provision.inventory import Host
 from provision.inventory.tables import firewall as tables
+from provision.inventory.tables.apt import Apt, package_servers
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import Firewall, Packages, Resource, Rule
+from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
 
 
-@task(on="gitlab", settings=tables.Firewall, uses=(Registry,))
+@task(on="gitlab", settings=tables.Firewall, uses=(Apt, Proxy, Registry))
 def firewall(host: Host, wanted: tables.Firewall) -> Iterator[Resource]:
     """Allow the ports of SSH, the registry and the inventory in ufw."""
     registry = host.settings.get(Registry)
@@ -24,5 +27,6 @@ def firewall(host: Host, wanted: tables.Firewall) -> Iterator[Resource]:
         for source in allowed.sources or ("any",)
     ]
     if wanted.enable:
+        yield apt_proxy(host.settings.get(Proxy), package_servers(host.settings[Apt]))
         yield Packages(("ufw",))
     yield Firewall(rules, enable=wanted.enable)

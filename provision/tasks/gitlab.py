@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, package_servers, repository
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
 from provision.resources.gitlab.gitlab_rb import reconfigure
+from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
 from provision.url import Url
 
@@ -47,9 +49,11 @@ def listen_settings(host: Host, url: Url, table: str, newer: tuple[str, str]) ->
     return {(table, _LISTEN): ["*", "[::]"]}
 
 
-@task(on="gitlab", settings=Gitlab, uses=(Apt, Registry))
+@task(on="gitlab", settings=Gitlab, uses=(Apt, Proxy, Registry))
 def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     """Install GitLab, and apply its external URL and gitlab.rb settings."""
+    proxy = host.settings.get(Proxy)
+    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
     yield Packages(("curl", "ca-certificates", "openssl"))
     if wanted.install:
         package = f"gitlab-{wanted.edition}"
@@ -69,8 +73,20 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
         )
     settings: dict[tuple[str, ...], Any] = dict(_by_path(resolve(wanted.settings)))
     settings[("external_url",)] = str(wanted.external_url)
+    settings |= _proxy_settings(proxy, settings)
     settings |= listen_settings(host, wanted.external_url, "nginx", ("gitlab_rails", "nginx"))
     yield RubySettings(settings, notify=(reconfigure_handler(host),))
+
+
+def _proxy_settings(proxy: Proxy | None, own: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
+    """The variables of GitLab's programs that fetch from the internet; those of [gitlab.settings] win.
+
+    Source: docs.gitlab.com/omnibus/settings/environment-variables.
+    """
+    if proxy is None or not proxy.is_set:
+        return {}
+    paths = [(name, "env") for name in ("gitlab_rails", "gitlab_workhorse", "gitaly", "registry")]
+    return {path: {**proxy.variables(), **(own.get(path) or {})} for path in paths}
 
 
 def _by_path(settings: Mapping[str, Any], top: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

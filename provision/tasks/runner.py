@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.inventory import Host
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, package_servers, repository
 from provision.inventory.tables.base import package_glob
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.runners import RunnerProgram
 from provision.resources import AptSource, Packages, Resource, Service
+from provision.resources.runner.entries import RESTART
+from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.tasks.base import task
 
 _URL = "https://packages.gitlab.com/runner/gitlab-runner/{id}/"
@@ -16,9 +19,11 @@ _URL = "https://packages.gitlab.com/runner/gitlab-runner/{id}/"
 _PACKAGES = ("gitlab-runner", "gitlab-runner-helper-images")
 
 
-@task(on="runners", settings=RunnerProgram, uses=(Apt,))
+@task(on="runners", settings=RunnerProgram, uses=(Apt, Proxy))
 def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
     """Install gitlab-runner with its helper images from GitLab's repository, and start it."""
+    proxy = host.settings.get(Proxy)
+    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
     source = repository(host.settings[Apt].runner, _URL)
     yield AptSource(
         "gitlab-runner",
@@ -38,4 +43,5 @@ def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         environment=("NO_DOCKER_PRUNE=1",),
         downgrade=True,
     )
+    yield from service_proxy("gitlab-runner", proxy, RESTART)
     yield Service("gitlab-runner")

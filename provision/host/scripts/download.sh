@@ -4,6 +4,7 @@
 #   SHA256: of what the URL serves. MEMBER: "" for a plain file.
 #   PROTOCOLS: as in curl's --proto; a redirect cannot leave them.
 #   STALL: the download ends when nothing arrives for so many seconds; the whole may take as long as it takes.
+# Standard input: a configuration for curl.
 # Prints the SHA-256 of the new file. When a step fails, the old file is unchanged, and the code is 113.
 . ./lib/files.sh
 download() (
@@ -16,7 +17,7 @@ download() (
 fetch() {
   url=$1 sha256=$2 mode=$3 owner=$4 member=$5 protocols=$6 stall=$7
   umask 077
-  curl -fsSL --proto "=$protocols" --retry 3 --connect-timeout 10 \
+  curl -fsSL -K - --proto "=$protocols" --retry 3 --connect-timeout 10 \
     --speed-limit 1 --speed-time "$stall" -o fetched -- "$url" || return
   found=$(sha256sum < fetched) || return
   found=${found%% *}

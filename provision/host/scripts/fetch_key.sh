@@ -1,5 +1,5 @@
 #!/bin/sh
-# Downloads a repository's OpenPGP key. Arguments: URL PATH FINGERPRINT…
+# Downloads a repository's OpenPGP key. Arguments: URL PATH FINGERPRINT…. Standard input: a configuration for curl.
 # Of the keys that the URL serves, only those with an expected fingerprint are put into the file. apt would trust every
 # key in it. The file is armoured anew: apt reads exactly the packets that were checked. Without an expected key the old
 # file is unchanged. Only programs of coreutils and awk are needed.
@@ -12,7 +12,7 @@ mkdir -p -- "$folder"
 work=$(mktemp -d)
 new=
 trap 'rm -rf -- "$work"; [ -z "$new" ] || rm -f -- "$new"' EXIT
-curl -fsSL --proto =https --proto-redir =https --retry 3 --connect-timeout 10 --speed-limit 1 --speed-time 30 \
+curl -fsSL -K - --proto =https --proto-redir =https --retry 3 --connect-timeout 10 --speed-limit 1 --speed-time 30 \
   --max-filesize 262144 -o "$work/served" -- "$url"
 tr -d '\r' < "$work/served" | awk '
   /^-----BEGIN PGP PUBLIC KEY BLOCK-----$/ { inside = 1; next }

@@ -82,6 +82,11 @@ class Repository:
         return self.uri.partition("{")[0]
 
 
+def package_servers(apt: Apt) -> list[str]:
+    """The hosts of the mirrors in [apt]."""
+    return [one.url.host for one in (apt.docker, apt.gitlab, apt.runner) if one is not None]
+
+
 def repository(mirror: Mirror | None, publisher: str) -> Repository:
     """The mirror's repository, or the one at the publisher's address. Raises UsageError for an unreadable key."""
     if mirror is None:

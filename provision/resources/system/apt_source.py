@@ -22,9 +22,11 @@ from provision.host.files import replace
 from provision.host.scripts import script
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Apt
+from provision.inventory.tables.proxy import Proxy
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
 from provision.resources.system.packages import SLOW_DOWNLOAD, install
+from provision.secret import Secret, reveal
 from provision.shell import Result
 from provision.templating import render
 
@@ -42,6 +44,7 @@ class AptSource(Resource):
     fingerprints         40 digits each: a fetched key must have one of them. Required with key_url
     pin                  packages that must come from this repository, even if others offer newer versions
     lock_timeout         as for Packages
+    proxy                a configuration for curl; both come from the inventory unless they are given
 
     Entries of other files for the same address and suite are disabled: with another key for it apt fails. All else in those
     files stays. A host without curl or CAs gets them from its package sources. Raises Refused for a given key that is
@@ -57,6 +60,7 @@ class AptSource(Resource):
     pin: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
     lock_timeout: int = LOCK_SECONDS
+    proxy: str | Secret = ""
 
     def __post_init__(self) -> None:
         found = tuple(one.replace(" ", "").upper() for one in self.fingerprints)
@@ -72,7 +76,12 @@ class AptSource(Resource):
             )
 
     def with_settings(self, settings: Settings) -> AptSource:
-        return dataclasses.replace(self, lock_timeout=settings[Apt].lock_timeout) if Apt in settings else self
+        proxy = settings.get(Proxy) if Proxy in settings else None
+        return dataclasses.replace(
+            self,
+            lock_timeout=settings[Apt].lock_timeout if Apt in settings else self.lock_timeout,
+            proxy=proxy.for_curl("https") if proxy else self.proxy,
+        )
 
     @property
     def key_path(self) -> str:
@@ -132,7 +141,7 @@ class AptSource(Resource):
             return
         found = read_file(self.key_path, seen, "key")
         url, path = self.key_url.format(id=system.id, codename=system.codename), self.key_path
-        fetch = script("fetch_key", url, path, list(self.fingerprints))
+        fetch = script("fetch_key", url, path, list(self.fingerprints)).reading(reveal(self.proxy))
         problem, usable = _condition(found.content or b"", self.fingerprints)
         if not found.content or found.mode != "0644":
             yield Change(f"fetch {url} to {path}", fetch, "create", deadline=300)

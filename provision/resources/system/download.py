@@ -14,9 +14,11 @@ from provision.host.scripts import script
 from provision.host.state import mapping
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Apt
+from provision.inventory.tables.proxy import Proxy
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import set_access
 from provision.resources.system.packages import SLOW_DOWNLOAD, STALL_SECONDS, install
+from provision.secret import Secret, reveal
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -44,6 +46,7 @@ class Download(Resource):
     extract: str = ""
     notify: Handler | tuple[Handler, ...] = ()
     lock_timeout: int = LOCK_SECONDS
+    proxy: str | Secret = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -60,7 +63,12 @@ class Download(Resource):
             )
 
     def with_settings(self, settings: Settings) -> Download:
-        return replace(self, lock_timeout=settings[Apt].lock_timeout) if Apt in settings else self
+        proxy = settings.get(Proxy) if Proxy in settings else None
+        return replace(
+            self,
+            lock_timeout=settings[Apt].lock_timeout if Apt in settings else self.lock_timeout,
+            proxy=proxy.for_curl(urlsplit(self.url).scheme) if proxy else self.proxy,
+        )
 
     @property
     def label(self) -> str:
@@ -112,7 +120,7 @@ class Download(Resource):
                 self.extract,
                 protocols,
                 STALL_SECONDS,
-            ),
+            ).reading(reveal(self.proxy)),
             "update" if exists else "create",
             notify=self.handlers,
             record_from=self._record if self.extract else None,

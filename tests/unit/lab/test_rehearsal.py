@@ -35,6 +35,8 @@ external_url = "https://git.example.com"
 edition = "ee"
 version = "19.3.0"
 api_token = { env = "PRODUCTION_TOKEN" }
+[proxy]
+http = "http://203.0.113.99:3128"
 [registry]
 external_url = "https://registry.example.com"
 [registry.s3]

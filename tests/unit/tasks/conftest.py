@@ -10,6 +10,7 @@ import pytest
 
 from provision.engine.catalogue import load_inventory as load
 from provision.resources import Packages, Resource
+from provision.resources.system.proxy import ProxyFile
 from provision.tasks import SHIPPED
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.estate import SEED, Estate
@@ -27,11 +28,17 @@ _TOOLS = (("curl", "ca-certificates"), ("curl", "openssl"), ("ca-certificates",)
 Wants = Callable[..., Any]
 
 
+def _is_tool(one: Resource) -> bool:
+    if isinstance(one, ProxyFile):
+        return one.content is None
+    return isinstance(one, Packages) and one.names in _TOOLS
+
+
 @pytest.fixture
 def wants(tmp_path: Path) -> Wants:
     """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns.
 
-    The programs that a task installs for itself are left out, unless `tools` is set.
+    The programs that a task installs for itself are left out, and what removes a proxy, unless `tools` is set.
     """
     tasks = {one.name: one for one in SHIPPED}
 
@@ -43,7 +50,7 @@ def wants(tmp_path: Path) -> Wants:
         task = tasks[name]
         hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all")]
         found = task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
-        return tuple(one for one in found if tools or not (isinstance(one, Packages) and one.names in _TOOLS))
+        return tuple(one for one in found if tools or not _is_tool(one))
 
     return resources
 

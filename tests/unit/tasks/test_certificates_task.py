@@ -19,6 +19,7 @@ from provision.resources import (
     TrustedCa,
     UploadedPair,
 )
+from provision.resources.system.proxy import ProxyFile
 from provision.tasks import certificates
 from provision.tasks.certificates import certificate_settings
 from provision_lab.certificates import Authority
@@ -56,7 +57,8 @@ def host(tmp_path: Path) -> Make:
 def resources(host: Host) -> list[Resource]:
     """The resources, without the programs that the task installs for itself."""
     found = certificates.resources(host)
-    return [one for one in found if not isinstance(one, Packages) or one.names == ("certbot",)]
+    tools = [one for one in found if isinstance(one, Packages) and one.names != ("certbot",)]
+    return [one for one in found if one not in tools and not isinstance(one, ProxyFile)]
 
 
 def kinds(host: Host) -> list[str]:
