@@ -8,7 +8,7 @@
 # use_registry BASE CA HOSTS DIRECT: what the other functions use.
 #   BASE    the registry's URL
 #   CA      a file that may not exist. As in Docker, it is trusted besides the system's certificates, for the registry and
-#           for its address for tokens (moby, registry/auth.go and dockerversion: the endpoint's TLS configuration)
+#           for its address for tokens (moby's registry/auth.go uses one TLS configuration for both)
 #   HOSTS   hosts that may give tokens besides the registry's own, separated by spaces, in lower case
 #   DIRECT  yes: without a proxy, as for a service of the same network
 use_registry() {
