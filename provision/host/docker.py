@@ -10,7 +10,7 @@ from provision.errors import ProbeFailed
 from provision.host.scripts import script
 from provision.image_name import HUB, Reference
 from provision.secret import Secret, mask
-from provision.shell import Result
+from provision.shell import Command, Result
 from provision.url import Url
 
 APP_LABEL: Final = "provision.app"
@@ -100,5 +100,20 @@ def api_url(reference: Reference, own: Url | None) -> str:
 
 
 def wait_for_ci_jobs(limit: int = CI_JOBS_LIMIT_SECONDS) -> str:
-    """Shell text that waits until no CI job runs on the host. It ends the script with code 1 after `limit` seconds."""
+    """Shell text that ends gitlab-runner after its jobs, and waits until no CI job runs on the host.
+
+    It ends the script with code 1 after `limit` seconds. systemd starts the runner again within two minutes;
+    `start_runner` does so at once.
+    """
     return script("wait_for_ci_jobs", limit).script
+
+
+def start_runner() -> str:
+    """Shell text that starts the gitlab-runner that `wait_for_ci_jobs` has ended."""
+    return script("start_runner").script
+
+
+def between_ci_jobs(command: Command) -> Command:
+    """The command, run while no CI job runs on the host."""
+    script = f'(\n{command.script}\n)\nprovision_code=$?\n{start_runner()}exit "$provision_code"\n'
+    return Command(f"{wait_for_ci_jobs()}{script}", command.stdin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from provision.host.docker import wait_for_ci_jobs
+from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
 from provision.inventory.tables.apt import DOCKER_KEY, Apt, package_servers, repository
@@ -39,7 +39,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
     """Install Docker Engine and start it; configure its daemon, users and trusted registries."""
     at_once = wanted.restart == "now"
     # Replacing Docker restarts it, and a restart ends running jobs.
-    first = "" if at_once else wait_for_ci_jobs()
+    first, last = ("", "") if at_once else (wait_for_ci_jobs(), start_runner())
     proxy = host.settings.get(Proxy)
     yield apt_proxy(proxy, package_servers(host.settings[Apt]))
     if wanted.source == "docker.com":
@@ -61,6 +61,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             conflicting=_CONFLICTING,
             downgrade=True,
             first=first,
+            last=last,
         )
     else:
         yield Packages(
@@ -70,6 +71,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             conflicting=_PACKAGES,
             downgrade=True,
             first=first,
+            last=last,
         )
     yield from service_proxy("docker", proxy, restart(now=at_once))
     yield JsonSettings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.inventory import Host
 from provision.inventory.tables.apt import GITLAB_KEY, Apt, package_servers, repository
 from provision.inventory.tables.base import package_glob
@@ -42,6 +43,9 @@ def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         origin=source.origin,
         environment=("NO_DOCKER_PRUNE=1",),
         downgrade=True,
+        # Replacing gitlab-runner restarts it, and a restart cancels its jobs.
+        first=wait_for_ci_jobs(),
+        last=start_runner(),
     )
     yield from service_proxy("gitlab-runner", proxy, RESTART)
     yield Service("gitlab-runner")

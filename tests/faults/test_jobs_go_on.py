@@ -183,6 +183,26 @@ def test_another_docker_waits_for_the_job(harness: Harness) -> None:
     assert process(harness, HOST, "docker") != before
 
 
+def test_another_runner_waits_for_a_job_that_pulls_its_image(harness: Harness) -> None:
+    """Neither a process nor a container shows it: the runner ends after it, then the packages are replaced."""
+    version = "dpkg-query -W -f '${Version}' gitlab-runner"
+    installed, before = fact(harness, HOST, version), process(harness, HOST)
+    other = "19.2.0" if installed.startswith("19.3.0") else "19.3.0"
+    harness.lab.inside(HOST, f"touch {JOBS}/preparing")
+    with job(harness) as end:
+        run = Spoken(harness, "runner", changes={"runner": {"version": other}})
+        assert "a job that is being prepared" in run.until(WAITING)
+        assert (fact(harness, HOST, version), process(harness, HOST)) == (installed, before)
+        assert run.goes_on
+        harness.lab.inside(HOST, f"rm {JOBS}/preparing")
+        assert end() == "success"
+        assert run.end() == 0
+    assert fact(harness, HOST, version).startswith(other)
+    assert succeeds(harness, HOST, "systemctl is-active gitlab-runner")
+    harness.inventory["runner"] = {**harness.inventory.get("runner", {}), "version": other}
+    unchanged(harness, "runner")
+
+
 def test_a_restart_at_once_on_demand(harness: Harness) -> None:
     """docker.restart = "now": no waiting, and the runner's process is not affected."""
     before, runner = process(harness, HOST, "docker"), process(harness, HOST)

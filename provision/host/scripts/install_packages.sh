@@ -1,16 +1,18 @@
 #!/bin/sh
 # Installs packages in one transaction, all from the expected repository.
-# Arguments: SECONDS STALL LIMIT ORIGIN ENVIRONMENT DOWNGRADE, then the packages as apt takes them: NAME or NAME=VERSION.
+# Arguments: SECONDS STALL LIMIT ORIGIN ENVIRONMENT DOWNGRADE FIRST LAST, then the packages as apt takes them: NAME or
+# NAME=VERSION.
 #   SECONDS      how long to wait for other package managers
 #   STALL        a download ends when nothing arrives for so many seconds; the whole may take as long as it takes
 #   LIMIT        seconds for the installation, after everything was downloaded
 #   ORIGIN       how the address of each package must begin, "" for any
 #   ENVIRONMENT  NAME=value words for apt, quoted for the shell
 #   DOWNGRADE    yes allows an older version
+#   FIRST, LAST  shell text to run before and after the installation, or ""; a code of FIRST other than 0 ends the script
 . ./lib/apt.sh
 set -e
-seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6
-shift 6
+seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6 first=$7 last=$8
+shift 8
 wait_for_apt "$seconds"
 fetch_with_apt "$stall" update
 wait_for_apt "$seconds"
@@ -34,9 +36,11 @@ done
 [ "$downgrade" = yes ] || set -- -- "$@"
 set -- -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"
 fetch_with_apt "$stall" install -y --download-only "$@"
+(eval "$first") || exit
 wait_for_apt "$seconds"
 [ -z "$environment" ] || eval "export $environment"
 code=0
 timeout -k 30 "$limit" apt-get -q install -y "$@" || code=$?
 [ "$code" != 124 ] || echo "the installation did not end within $limit s" >&2
+(eval "$last") || [ "$code" != 0 ] || code=1
 exit "$code"

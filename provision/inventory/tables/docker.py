@@ -40,7 +40,8 @@ class Docker(Table):
     daemon: Annotated[dict[str, Any], Subtable("log-opts")] | None = None
     """/etc/docker/daemon.json, with its own keys. Absent: keys that we set earlier are removed, others are unchanged."""
     restart: Literal["when-idle", "now"] = "when-idle"
-    """when-idle: a restart waits until no CI job runs on the host, at most half an hour. now: it does not wait."""
+    """when-idle: gitlab-runner takes no new jobs, and the restart waits until none runs, at most half an hour. now: it
+    does not wait."""
     buildkit: dict[str, Any] | None = None
     """/etc/buildkit/buildkitd.toml, with its own keys. Absent: the file is unchanged."""
     registries: dict[str, RegistryTrust] = Field(default_factory=dict)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.editing.json import diff, edit
-from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
+from provision.host.docker import CI_JOBS_LIMIT_SECONDS, between_ci_jobs
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
@@ -23,7 +23,7 @@ from provision.host.state import strings
 from provision.resources.base import Action, Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import revealed
-from provision.shell import Command, sh
+from provision.shell import sh
 
 DAEMON_JSON: Final = "/etc/docker/daemon.json"
 ROLLBACK: Final = f"{HOME}/rollback/daemon.json"
@@ -103,12 +103,11 @@ class JsonSettings(Resource):
 
 def restart(*, now: bool = False) -> Handler:
     """Restarts Docker, which ends all containers. Unless `now`, the handler first waits until no CI job runs."""
-    wait = "" if now else wait_for_ci_jobs()
     run = script("restart_docker", DAEMON_JSON, ROLLBACK, PENDING)
     return Handler(
         "restart-docker",
         "restart docker",
-        Command(f"{wait}{run.script}"),
+        run if now else between_ci_jobs(run),
         deadline=300.0 + (0 if now else CI_JOBS_LIMIT_SECONDS),
         rolls_back=True,
     )

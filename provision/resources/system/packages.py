@@ -30,10 +30,12 @@ def install(
     origin: str = "",
     environment: Sequence[str] = (),
     downgrade: bool = False,
+    first: str = "",
+    last: str = "",
 ) -> Command:
     """A command that installs packages, `NAME` or `NAME=VERSION`, in one transaction; arguments as for `Packages`."""
     limits = (lock_timeout, STALL_SECONDS, _INSTALLATION_SECONDS)
-    options = (origin, sh("%s", list(environment)).script, "yes" if downgrade else "no")
+    options = (origin, sh("%s", list(environment)).script, "yes" if downgrade else "no", first, last)
     return script("install_packages", *limits, *options, list(packages))
 
 
@@ -49,7 +51,8 @@ class Packages(Resource):
     origin       the beginning of the address that each package must come from; "" for any
     environment  for apt, `NAME=value`
     downgrade    allow an older version to replace a newer one
-    first        shell text that runs before an installed package is replaced or removed
+    first        shell text that runs before an installed package is replaced or removed: after the download
+    last         shell text that runs after it was replaced, also if that failed
     lock_timeout seconds to wait for other package managers; None: [apt] lock_timeout, 900 by default
     """
 
@@ -63,6 +66,7 @@ class Packages(Resource):
     downgrade: bool = False
     first: str = ""
     lock_timeout: int | None = None
+    last: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", (self.names,) if isinstance(self.names, str) else tuple(self.names))
@@ -92,7 +96,7 @@ class Packages(Resource):
         if unwanted:
             yield Change(
                 f"remove {', '.join(unwanted)}: in conflict with {self.names[0]}",
-                self._after_first(script("remove_packages", self._lock_timeout, unwanted)),
+                Command(self.first + script("remove_packages", self._lock_timeout, unwanted).script),
                 "delete",
                 deadline=self._deadline,
             )
@@ -126,15 +130,16 @@ class Packages(Resource):
         arguments = [
             f"{name}={self.version}" if self.version and name in self._pinned() else name for name in to_install
         ]
+        replaces = any(name in installed for name in to_install)
         command = install(
             arguments,
             lock_timeout=self._lock_timeout,
             origin=self.origin,
             environment=self.environment,
             downgrade=self.downgrade,
+            first=self.first if replaces else "",
+            last=self.last if replaces else "",
         )
-        if any(name in installed for name in to_install):
-            command = self._after_first(command)
         now = [f"{name} {installed[name].version}" for name in wrong if name in installed]
         verb = "replace" if now else "install"
         text = f"{verb} {', '.join(now or wrong)}" + (f" by version {self.version}" if now else "")
@@ -149,6 +154,3 @@ class Packages(Resource):
     @property
     def _deadline(self) -> float:
         return SLOW_DOWNLOAD + 3 * self._lock_timeout + (CI_JOBS_LIMIT_SECONDS if self.first else 0)
-
-    def _after_first(self, command: Command) -> Command:
-        return Command(f"{self.first}{command.script}", command.stdin)

@@ -54,9 +54,17 @@ def host(programs: Programs, locks: Path, local: Local) -> LocalSession:
     return local({"/var/lib/dpkg": locks / "dpkg", "/var/lib/apt": locks / "apt"}, {"PATH": programs.path})
 
 
-def install(host: LocalSession, origin: str = "", environment: str = "", downgrade: str = "no") -> Result:
+def install(
+    host: LocalSession,
+    origin: str = "",
+    environment: str = "",
+    downgrade: str = "no",
+    first: str = "",
+    last: str = "",
+) -> Result:
     """Installs a package at a version and one at any."""
-    return host.run(script("install_packages", 5, 60, 100, origin, environment, downgrade, ["x=1.*", "y"]), deadline=20)
+    options = (origin, environment, downgrade, first, last)
+    return host.run(script("install_packages", 5, 60, 100, *options, ["x=1.*", "y"]), deadline=20)
 
 
 class TestInstall:
@@ -71,6 +79,18 @@ class TestInstall:
         assert re.fullmatch("apt-get -q .* --download-only .*--allow-change-held-packages -- x=1.* y", calls[-3])
         assert re.fullmatch("apt-get -q install .*--allow-change-held-packages -- x=1.* y", calls[-2])
         assert calls[-1] == "environment: OF_APT=1 2"
+
+    def test_first_and_last(self, programs: Programs, host: LocalSession) -> None:
+        """Around the installation, after the download; both are shell text of any kind."""
+        calls = programs.folder / "calls"
+        assert (
+            install(host, first=f"set -- a; echo first $1 >> {calls}", last=f"echo last >> {calls}; exit 0").code == 0
+        )
+        shown = [re.sub(r".*(--download-only|install).*", r"\1", call) for call in programs.calls()]
+        assert shown[-4:] == ["--download-only", "first a", "install", "last"]
+        assert install(host, first="exit 7", last=f"echo last >> {calls}").code == 7
+        assert "--download-only" in programs.calls()[-1]
+        assert install(host, last="exit 1").code == 1
 
     @one_shell
     def test_downgrade(self, programs: Programs, host: LocalSession) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from provision.host.docker import wait_for_ci_jobs
+from provision.host.docker import between_ci_jobs, wait_for_ci_jobs
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
@@ -157,6 +160,99 @@ class TestJobs:
         assert result.code == 1
         assert result.errors == "CI jobs still run on this host after 0 s: container a,container b\n"
         assert "done" not in result.text
+
+    RUNNER: Final = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGQUIT, lambda *_: (folder / "got-quit").touch())
+print("ready", flush=True)
+while not ((folder / "got-quit").exists() and (folder / "may-end").exists()):
+    time.sleep(0.05)
+"""
+
+    @pytest.fixture
+    def runner(self, docker: Docker) -> Iterator[subprocess.Popen[bytes]]:
+        """gitlab-runner with a job that is visible nowhere: it pulls its image. It ends when the file `may-end` exists."""
+        command = [sys.executable, "-c", self.RUNNER, str(docker.folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            docker.program(
+                "systemctl",
+                f"cd {docker.folder}; case $* in *=MainPID*) echo {process.pid} ;; *=Restart*) cat restart ;; "
+                "*=SubState*) cat state ;; start*) touch started ;; esac",
+            )
+            (docker.folder / "restart").write_text("always\n")
+            (docker.folder / "state").write_text("running\n")
+            reaper = threading.Thread(target=process.wait)
+            reaper.start()
+            yield process
+            process.kill()
+            reaper.join()
+
+    def test_a_job_that_pulls_its_image(self, docker: Docker, runner: subprocess.Popen[bytes]) -> None:
+        """The runner is asked to end after its jobs, and its end is waited for."""
+        result = docker.run(wait_for_ci_jobs(4) + "echo done")
+        assert (docker.folder / "got-quit").exists()
+        assert result.code == 1
+        assert result.text == "waiting for the CI jobs on this host to end: a job that is being prepared\n"
+        assert result.errors == (
+            "CI jobs still run on this host after 4 s: a job that is being prepared\n"
+            "gitlab-runner takes no new jobs until they have ended; then systemd starts it again\n"
+        )
+        (docker.folder / "may-end").touch()
+        assert docker.run(wait_for_ci_jobs(5) + "echo done").text.endswith("done\n")
+        assert runner.wait() == 0
+
+    @one_shell
+    def test_an_idle_runner_ends_without_a_word(self, docker: Docker, runner: subprocess.Popen[bytes]) -> None:
+        """Nothing is waited for."""
+        (docker.folder / "may-end").touch()
+        assert docker.run(wait_for_ci_jobs(5) + "echo done").text == "done\n"
+        assert runner.wait() == 0
+
+    CONNECTED: Final = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+    @one_shell
+    def test_a_runner_that_would_not_come_back_is_not_ended(
+        self, docker: Docker, runner: subprocess.Popen[bytes]
+    ) -> None:
+        """Its unit has no Restart=; its connection to Docker shows that a job uses Docker."""
+        del runner
+        (docker.folder / "restart").write_text("no\n")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(docker.folder / "sock"))
+            listening.listen()
+            assert docker.run(wait_for_ci_jobs(0) + "echo done").text == "done\n"
+            command = [sys.executable, "-c", self.CONNECTED, str(docker.folder / "sock")]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+                accepted, _ = listening.accept()
+                docker.program("systemctl", f"case $* in *=MainPID*) echo {process.pid} ;; *) echo no ;; esac")
+                result = docker.run(wait_for_ci_jobs(0) + "echo done")
+                process.communicate()
+                accepted.close()
+        assert result.errors == "CI jobs still run on this host after 0 s: a job that uses Docker\n"
+        assert not (docker.folder / "got-quit").exists()
+
+    @one_shell
+    @pytest.mark.parametrize(("state", "starts"), [("auto-restart", True), ("dead", False), ("running", False)])
+    def test_it_is_started_again(
+        self, docker: Docker, runner: subprocess.Popen[bytes], state: str, starts: bool
+    ) -> None:
+        """At once, whatever the code of the command; a runner that somebody stopped stays stopped."""
+        del runner
+        (docker.folder / "may-end").touch()
+        (docker.folder / "state").write_text(f"{state}\n")
+        assert docker.run(between_ci_jobs(Command("set -e; false; echo no")).script).code == 1
+        assert (docker.folder / "started").exists() == starts
 
     def test_a_child_of_the_runner(self, docker: Docker) -> None:
         """A job of the shell executor; this test's own shell is the runner here."""

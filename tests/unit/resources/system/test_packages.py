@@ -40,7 +40,7 @@ def test_bare() -> None:
     assert install.summary == "install docker-ce, docker-ce-cli, containerd.io (version 5:29.*)"
     assert (install.action, install.deadline) == ("create", 24 * 3600 + 3 * 900)
     assert install_line(install) == (
-        "install_packages.sh 900 60 1800 '' '' yes 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*' containerd.io"
+        "install_packages.sh 900 60 1800 '' '' yes '' '' 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*' containerd.io"
     )
     assert hold.run == sh("apt-mark hold -- docker-ce docker-ce-cli")
 
@@ -50,7 +50,7 @@ def test_partly_applied() -> None:
     install, hold = plan(DOCKER, {**CONVERGED, "docker-ce": "5:28.0-1"}, ("docker-ce", "docker-ce-cli"))
     assert install.summary == "replace docker-ce 5:28.0-1 by version 5:29.*"
     assert install.action == "update"
-    assert install_line(install).endswith(" yes 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*'")
+    assert install_line(install).endswith(" yes '' '' 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*'")
     assert hold.run == sh("apt-mark hold -- docker-ce docker-ce-cli")
 
 
@@ -119,7 +119,7 @@ def test_an_origin_is_asserted_before_installing() -> None:
     install, *_ = plan(runner, {})
     assert isinstance(install.run, Command)
     assert install_line(install) == (
-        "install_packages.sh 900 60 1800 https://packages.gitlab.com/ NO_DOCKER_PRUNE=1 no "
+        "install_packages.sh 900 60 1800 https://packages.gitlab.com/ NO_DOCKER_PRUNE=1 no '' '' "
         "'gitlab-runner=19.3.0-*' 'gitlab-runner-helper-images=19.3.0-*'"
     )
 

@@ -4,7 +4,8 @@ Like the real program, it reloads config.toml when the file's time changes or on
 the file is invalid; it ends at `concurrent = 0`, reads listen_address only at the start, renews expiring tokens and
 rewrites the file then, and cancels its jobs when it is stopped. It has no executors. The file `job` in the folder of
 switches holds a shell command and takes the place of a job from GitLab: it becomes `job-N.running`, runs in a process
-group of its own, and ends as `job-N.done` with `success`, `failed` or `canceled` (the service was stopped).
+group of its own, and ends as `job-N.done` with `success`, `failed` or `canceled` (the service was stopped). While the
+file `preparing` is there, a job that was taken waits without a process, as one does whose image is pulled.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ SWITCHES = Path(os.environ.get("GITLAB_RUNNER_STANDIN", "/etc/gitlab-runner-stan
 class Jobs:
     """The running jobs."""
 
-    running: dict[int, tuple[subprocess.Popen[bytes], float]] = field(default_factory=dict)
+    running: dict[int, tuple[subprocess.Popen[bytes] | None, float]] = field(default_factory=dict)
 
     def take(self, room: int, runner: str) -> None:
         """Starts the waiting job, if there is one and fewer than `room` jobs run."""
@@ -176,16 +177,17 @@ class Jobs:
         number = 1 + len(list(SWITCHES.glob("job-*")))
         claimed = SWITCHES / f"job-{number}.running"
         waiting.rename(claimed)
-        child = subprocess.Popen(
-            ["/bin/sh", "-c", claimed.read_text()], stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        self.running[number] = child, time.monotonic()
+        self.running[number] = None, time.monotonic()
         logs.info("Checking for jobs... received", job=number, runner=runner)
         logs.info("Added job to processing list", builds=len(self.running), job=number)
 
     def reap(self) -> None:
-        """Logs and records the jobs that have ended."""
+        """Starts the jobs that are prepared; logs and records those that have ended."""
         for number, (child, since) in list(self.running.items()):
+            if child is None:
+                if not (SWITCHES / "preparing").exists():
+                    self.running[number] = _start(number), since
+                continue
             code = child.poll()
             if code is None:
                 continue
@@ -199,8 +201,9 @@ class Jobs:
     def cancel(self) -> None:
         """Kills all jobs."""
         for number, (child, _) in list(self.running.items()):
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            if child is not None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
             logs.warning("Job failed: aborted: terminated", job=number)
             self._ended(number, "canceled")
 
@@ -208,6 +211,11 @@ class Jobs:
         del self.running[number]
         (SWITCHES / f"job-{number}.done").write_text(f"{how}\n")
         (SWITCHES / f"job-{number}.running").unlink(missing_ok=True)
+
+
+def _start(number: int) -> subprocess.Popen[bytes]:
+    text = (SWITCHES / f"job-{number}.running").read_text()
+    return subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 _ROUND = 10.0  # seconds; the real program asks every 3, and holds its requests open
