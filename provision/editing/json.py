@@ -1,7 +1,8 @@
 """A JSON file whose top-level keys have several owners: `/etc/docker/daemon.json`. Source: dockerd(8), RFC 8259.
 
 Values are replaced, added and removed member by member. The order of keys, the indentation and all other members stay.
-An empty file counts as an empty object, as in dockerd. Of a repeated key, the last value counts.
+An empty file counts as an empty object, as in dockerd. Of a repeated key, the last value counts; a repeated key with an
+object is refused, since dockerd may combine the objects, member by member. Source: Go's encoding/json, Unmarshal.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def edit(content: bytes, wanted: Mapping[str, Any], remove: Collection[str] = ()
     wanted   top-level keys and their values; `Secret` values are revealed
     name     the path, for messages
 
-    Raises ProbeFailed for a file that is not UTF-8, and Refused for one that holds no JSON object.
+    Raises ProbeFailed for a file that is not UTF-8, and Refused for one that holds no JSON object or repeats a key with one.
     """
     document = Document(content)
     now = _object(document, name)
@@ -113,8 +114,16 @@ def _object(document: Document, name: str) -> dict[str, Any]:
     content = document.content[document.start :]
     if not content.strip():
         return {}
+    repeated: list[str] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        objects = {key for key, value in pairs if isinstance(value, dict)}
+        names = [key for key, _ in pairs]
+        repeated.extend(key for key in dict.fromkeys(names) if key in objects and names.count(key) > 1)
+        return dict(pairs)
+
     try:
-        value = json.loads(content.decode())
+        value = json.loads(content.decode(), object_pairs_hook=members)
     except UnicodeDecodeError as error:
         raise ProbeFailed(f"{name} is not UTF-8: {error}", hint=hint) from error
     except json.JSONDecodeError as error:
@@ -123,6 +132,11 @@ def _object(document: Document, name: str) -> dict[str, Any]:
         raise Refused(f"{name} cannot be read: {error}", hint=hint) from error
     if not isinstance(value, dict):
         raise Refused(f"{name} holds no JSON object", hint=hint)
+    if repeated:
+        raise Refused(
+            f"{name} has the key {json.dumps(repeated[0])} twice, with an object: dockerd combines both",
+            hint=f"join the two by hand first; {hint.partition('; ')[2]}",
+        )
     return value
 
 

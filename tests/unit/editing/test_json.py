@@ -54,6 +54,24 @@ def test_row(name: str) -> None:
     assert not again.changed
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"log-opts": {"max-size":"10m"}, "debug": true, "log-opts": {"max-file":"3"}}',
+        '{"builder": {"gc": {"enabled": true}, "gc": {"defaultKeepStorage": "1GB"}}, "log-opts": {}}',
+        '{"log-opts": {"max-size": "10m"}, "log-opts": null}',
+    ],
+)
+@pytest.mark.parametrize("wanted", [{"debug": False}, {"log-opts": {"max-size": "1m"}}, {"debug": True}])
+def test_a_key_that_stands_twice_with_an_object_is_refused(content: str, wanted: dict[str, Any]) -> None:
+    """dockerd combines the two objects: with one of them replaced or left out, settings would go without a word."""
+    with pytest.raises(Refused) as caught:
+        edit(content.encode(), wanted, name=NAME)
+    key = "gc" if "gc" in content else "log-opts"
+    assert caught.value.text == f'{NAME} has the key "{key}" twice, with an object: dockerd combines both'
+    assert caught.value.hint == "join the two by hand first; it is not overwritten"
+
+
 @pytest.mark.parametrize("content", ["", "\n", "{}", '{"a": 1}', '{ "a":1,\n\n"b" : true }'])
 def test_nothing_to_change(content: str) -> None:
     """The very bytes come back."""
