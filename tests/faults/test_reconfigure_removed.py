@@ -32,16 +32,16 @@ def settings(**changes: Any) -> Mapping[str, Any]:
 def test_somebodys_removed_setting(harness: Harness) -> None:
     """A setting of an older version in gitlab.rb: line, name and version are named; once removed, the run succeeds."""
     before, changes = reconfigures(harness), settings(gitlab_rails={"time_zone": "Rome"})
-    line = "mattermost_external_url 'https://chat.example.com'"
+    line = "spamcheck['enable'] = false"
     with (
-        on_host(harness, "gitlab", f'echo "{line}" >> {RB}', f"sed -i '/^mattermost/d' {RB}"),
+        on_host(harness, "gitlab", f'echo "{line}" >> {RB}', f"sed -i '/^spamcheck/d' {RB}"),
         untouched(harness, "gitlab", *KEPT),
     ):
         outcome = refused(harness, "server", changes=changes)
         (error,) = outcome.of("error")
         assert (error["error"], error["task"]) == ("Refused", "gitlab")
         assert "GitLab 19.3.0 cannot be reconfigured: line " in error["text"]
-        assert ": mattermost_external_url (removed in 19.0" in error["text"]
+        assert ": spamcheck (removed in 19.0" in error["text"]
         assert "release notes" in error["hint"]
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])
     applied(harness, "server", changes=changes)
@@ -52,7 +52,7 @@ def test_one_that_the_inventory_asks_for(harness: Harness) -> None:
     """The same for a setting of the inventory: nothing is written."""
     with untouched(harness, "gitlab", *KEPT):
         outcome = refused(harness, "server", changes=settings(mattermost={"enable": True}))
-    assert ": mattermost (removed in 19.0" in outcome.errors
+    assert ": mattermost['enable'] (removed in 19.0" in outcome.errors
     assert "[gitlab.settings]" in outcome.errors
 
 

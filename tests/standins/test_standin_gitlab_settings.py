@@ -167,7 +167,10 @@ def test_auth_points_to_the_external_url():
         ({"mattermost": {"enable": True}}, OLD, []),
         ({"git_data_dirs": {"default": {"path": "/x"}}}, OLD, ["git_data_dirs['default']"]),
         ({"unicorn": {"a": 1, "b": 2}}, OLD, ["unicorn['a']", "unicorn['b']"]),
-        ({"mattermost_external_url": "https://m"}, TODAY, ["mattermost_external_url"]),
+        ({"mattermost": {"enable": False, "home": "/m"}}, TODAY, []),
+        ({"mattermost_external_url": "https://m"}, TODAY, []),
+        ({"spamcheck": {"enable": False}}, TODAY, ["spamcheck['enable']"]),
+        ({"gitlab_shell": {"migration": {}, "log_level": "INFO"}}, TODAY, ["gitlab_shell['migration']"]),
         (WITH_REGISTRY, TODAY, []),
     ],
 )

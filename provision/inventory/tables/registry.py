@@ -192,7 +192,7 @@ class Registry(Table):
     redirect: bool = True
     """false: image data passes through the registry, for clients that cannot reach S3."""
     migrate: Literal["acknowledged"] | None = None
-    """"acknowledged": allow a change of storage while images exist; meant for one run, with `--set`."""
+    """"acknowledged": the images were copied, allow a change of storage; meant for one run, with `--set`."""
     login: Login | None = None
     """The login of `verify`."""
 

@@ -20,7 +20,7 @@ import re
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from provision.errors import ProbeFailed, Refused
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
@@ -48,17 +48,32 @@ _LIMIT_SECONDS: Final = 1500
 _REGISTRY_CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
 _CHECK_SYNTAX: Final = 'ruby=/opt/gitlab/embedded/bin/ruby; [ ! -x "$ruby" ] || "$ruby" -c "$new" >/dev/null'
 
-# top-level name: the version that removed it, and what to do
-REMOVED: Final = {
-    "unicorn": (14, "removed in 14.0, see puma"),
-    "sidekiq_cluster": (14, "removed in 14.0, see sidekiq"),
-    "repmgr": (14, "removed in 14.0, see patroni"),
-    "git_data_dirs": (18, "removed in 18.0, see gitaly['configuration'][:storage]"),
-    "mattermost": (19, "removed in 19.0, it has a package of its own"),
-    "mattermost_external_url": (19, "removed in 19.0, it has a package of its own"),
-}
-
 Path = tuple[str, ...]
+
+
+class Removed(NamedTuple):
+    """A setting that makes `gitlab-ctl reconfigure` abort from a version on.
+
+    only_true  with the value true alone; otherwise with any value but nil
+    """
+
+    path: Path
+    version: tuple[int, int]
+    instead: str
+    only_true: bool = False
+
+
+# Source: omnibus-gitlab 19.3.0, files/gitlab-cookbooks/package/libraries/deprecations.rb.
+REMOVED: Final = (
+    Removed(("unicorn",), (14, 0), "see puma"),
+    Removed(("sidekiq_cluster",), (14, 0), "see sidekiq"),
+    Removed(("repmgr",), (14, 0), "see patroni"),
+    Removed(("git_data_dirs",), (18, 0), "see gitaly['configuration'][:storage]"),
+    Removed(("gitlab_shell", "migration"), (18, 0), "it has no effect any more"),
+    Removed(("spamcheck",), (19, 0), "it is no longer part of the package"),
+    Removed(("mattermost", "enable"), (19, 0), "it has a package of its own", only_true=True),
+    Removed(("mattermost_external_url",), (20, 0), "it has a package of its own"),
+)
 
 
 def gitlab_version(packages: Mapping[str, Installed]) -> str:
@@ -144,11 +159,17 @@ class RubySettings(Resource):
             return
         if text is None and not version:
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
-        elif removed := removed_settings(edited.content, version):
-            raise Refused(
-                f"{GITLAB_RB} would have settings with which GitLab {version} cannot be reconfigured: {'; '.join(removed)}",
-                hint="remove them from [gitlab.settings] or by hand, as the release notes of that version explain, then rerun",
-            )
+        else:
+            removed, possible = removed_settings(edited.content, version)
+            if removed:
+                raise Refused(
+                    f"{GITLAB_RB} would have settings with which GitLab {version} cannot be reconfigured: {'; '.join(removed)}",
+                    hint="remove them from [gitlab.settings] or by hand, as the release notes of that version explain, then rerun",
+                )
+            for one in possible:
+                yield Note(
+                    f"{GITLAB_RB}: only Ruby can tell whether this is set, which the reconfigure would refuse: {one}"
+                )
         yield Change(
             f"set {', '.join(dict.fromkeys(_written(one.path) for one in edited.changes))} in {GITLAB_RB}",
             replace(
@@ -194,20 +215,39 @@ def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> 
             yield path
 
 
-def removed_settings(text: bytes, version: str) -> list[str]:
-    """The lines with top-level names that make this version's reconfigure fail, each with the version that removed it.
+def removed_settings(text: bytes, version: str) -> tuple[list[str], list[str]]:
+    """The lines that make this version's reconfigure abort, and those that may do so, depending on what Ruby computes.
 
-    Source: omnibus-gitlab's deprecations and the release notes of 14.0, 18.0 and 19.0. A line in a heredoc may look like
-    a setting: the message then names that line.
+    The values count that the settings have at the end of the file. What an included file sets is not seen; GitLab's own
+    check follows.
     """
-    major = int(version.partition(".")[0]) if version[:1].isdigit() else 0
-    found = []
-    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
-        word = re.match(r"\s*([a-z_]+)", line)
-        name = word[1] if word else ""
-        if name in REMOVED and major >= REMOVED[name][0]:
-            found.append(f"line {number}: {name} ({REMOVED[name][1]})")
-    return found
+    from provision.editing.ruby.assignments import find_assignments, value_after
+    from provision.editing.ruby.source import parse_valid, setting_name
+    from provision.editing.ruby.values import MISSING, NotLiteral
+
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    installed = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    rules = [one for one in REMOVED if one.version <= installed]
+    assignments = find_assignments(parse_valid(text), {one.path[0] for one in rules})
+    certain: list[str] = []
+    possible: list[str] = []
+    for rule in rules:
+        setting = assignments.affecting(rule.path)
+        value = value_after(setting, rule.path)
+        if isinstance(value, Mapping) and value and not rule.only_true:
+            given = [one for one in value.values() if one is not None]
+            value = next((one for one in given if not isinstance(one, NotLiteral)), given[0] if given else None)
+        removed = ".".join(map(str, rule.version))
+        line = (
+            f"line {setting[-1].line}: {setting_name(rule.path)} (removed in {removed}, {rule.instead})"
+            if setting
+            else ""
+        )
+        if isinstance(value, NotLiteral):
+            possible.append(line)
+        elif value is not MISSING and value is not None and (value is True or not rule.only_true):
+            certain.append(line)
+    return certain, possible
 
 
 def path_in(path: Path, version: str) -> Path:

@@ -21,18 +21,29 @@ from provision.url import Url
 
 _DEFAULT_FOLDER: Final = "/var/opt/gitlab/gitlab-rails/shared/registry"
 _CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
-# Prints the folder of the images, then one repository in it, if there is any.
+_BLOBS: Final = "blobs"
+# Prints the folder of the images; then one repository in it, or `blobs` where only the data of images is there, since the
+# registry's metadata database has their names; then `ran` if the registry was ever configured.
 _ASK_FOLDER: Final = sh(
     'dir=$(sed -n \'s/^storage:.*"filesystem":{"rootdirectory":"\\([^"]*\\)".*/\\1/p\' %s 2>/dev/null); '
-    'dir=${dir:-%s}; echo "$dir"; ls -A "$dir/docker/registry/v2/repositories" 2>/dev/null | head -n 1',
+    'dir=${dir:-%s}; echo "$dir"; cd "$dir/docker/registry/v2" 2>/dev/null && '
+    '{ ls -A repositories; [ -z "$(ls -A blobs/sha256)" ] || echo %s; } 2>/dev/null | head -n 1 | grep . || echo; '
+    "[ ! -e %s ] || echo ran",
     _CONFIG,
     _DEFAULT_FOLDER,
+    _BLOBS,
+    _CONFIG,
 )
 _S3: Final = {"s3", "s3_v2", "s3aws"}  # three names of one driver
 _LOCATION: Final = ("bucket", "regionendpoint", "rootdirectory")
 _HOW_TO_MIGRATE: Final = (
-    "stop the registry, copy all objects below docker/ from there (aws s3 sync, rclone), then run with "
-    "--set registry.migrate=acknowledged; to start empty, run with it right away"
+    "stop the registry, copy all objects below docker/ from there to the new place (aws s3 sync, rclone), then run with "
+    "--set registry.migrate=acknowledged; copy them in any case: the registry's metadata database (GitLab 19 and later) "
+    "still lists every image, so that pushes skip what it lists and pulls fail"
+)
+_NOT_SEEN: Final = (
+    "no images were found in {folder}, so the registry's storage is changed; what only its metadata database lists cannot "
+    "be seen from here: if there are images, copy them"
 )
 
 
@@ -94,8 +105,9 @@ def endpoint_problem(headers: str, realm: str) -> str:
 class RegistryStorage(Resource):
     """The images stay reachable when the registry's storage changes, or the user acknowledged that they do not.
 
-    A registry that is switched to another driver or bucket starts empty: what was pushed before stays in the old place.
-    Such a switch is refused until it is acknowledged.
+    What was pushed before a switch to another driver or bucket stays in the old place. From GitLab 19 on the registry's
+    metadata database still lists it, so an empty place is no option: the images must be copied. Such a switch is refused
+    until it is acknowledged. Images are seen in gitlab.rb's storage and in folders of the host, not in the database.
 
     wanted        the parameters of the S3 driver
     acknowledged  registry.migrate = "acknowledged"
@@ -115,12 +127,14 @@ class RegistryStorage(Resource):
         text = read_gitlab_rb(seen)
         if text is None:
             return
-        folder, _, repository = seen["folder"].text.strip().partition("\n")
+        folder, repository, ran = (*seen["folder"].text.splitlines(), "", "", "")[:3]
         loss = _unreachable_images(text, self.wanted, folder, repository)
         if loss and not self.acknowledged:
             raise Refused(f"the registry's storage would change: {loss}", hint=_HOW_TO_MIGRATE)
         if loss:
-            yield Note(f"the registry's storage changes, as acknowledged: {loss}")
+            yield Note(f"the registry's storage changes, as acknowledged: {loss}; images that were not copied are lost")
+        elif ran and _is_on_disk(text):
+            yield Note(_NOT_SEEN.format(folder=folder))
 
 
 def _unreachable_images(text: bytes, wanted: Mapping[str, Any], folder: str, repository: str) -> str:
@@ -139,7 +153,17 @@ def _unreachable_images(text: bytes, wanted: Mapping[str, Any], folder: str, rep
         return f"images in bucket {old.get('bucket')} would no longer be found"
     if now is not MISSING and isinstance(now, Mapping) and now and "filesystem" not in now:
         return f"images in its {next(iter(now))} storage would no longer be found"
-    return f"images in {folder} would no longer be found ({repository} is one)" if repository else ""
+    one = "their names are in the metadata database" if repository == _BLOBS else f"{repository} is one"
+    return f"images in {folder} would no longer be found ({one})" if repository else ""
+
+
+def _is_on_disk(text: bytes) -> bool:
+    """Whether gitlab.rb has the images on the host's own disk, as GitLab does by default."""
+    from provision.editing.ruby.assignments import effective
+    from provision.editing.ruby.values import MISSING
+
+    now = effective(text, ("registry", "storage"))
+    return now is MISSING or (isinstance(now, Mapping) and (not now or "filesystem" in now))
 
 
 def _plain(value: Any) -> str:

@@ -18,6 +18,7 @@ from provision.resources.gitlab.gitlab_rb import gitlab_version, path_in, remove
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import Answer, LocalSession, notes, observe, observe_on, packages_are, planned
+from tests.support.data import DATA
 
 RECONFIGURE = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
 INSTALLED = {"gitlab-ce": "19.3.0-ce.0"}
@@ -143,14 +144,58 @@ def test_removed_settings_are_refused_before_the_edit() -> None:
     [
         ("unicorn['x'] = 1\n", "13.9.0", []),
         ("unicorn['x'] = 1\n", "14.0.0", ["unicorn"]),
-        ("  mattermost_external_url 'x'\nmattermost['x'] = 1\n", "19.0.0", ["mattermost_external_url", "mattermost"]),
-        ("# unicorn['x'] = 1\nunicorns['x'] = 1\n", "19.0.0", []),
+        ("git_data_dirs({ 'default' => { 'path' => '/data' } })\n", "18.0.0", ["git_data_dirs"]),
+        ("gitlab_shell['migration'] = { enabled: true }\n", "18.0.0", ["gitlab_shell['migration']"]),
+        ("gitlab_shell['migration'] = { enabled: true }\n", "17.11.2", []),
+        ("gitlab_shell['log_level'] = 'INFO'\n", "19.3.0", []),
+        ("spamcheck['enable'] = false\n", "19.0.0", ["spamcheck"]),
+        ("spamcheck['enable'] = false\n", "18.11.0", []),
+        ("spamcheck['env'] = nil\n", "19.3.0", []),
+        ("mattermost['enable'] = true\n", "19.0.0", ["mattermost['enable']"]),
+        ("mattermost['enable'] = true\n", "18.11.0", []),
+        ("mattermost['enable'] = false\nmattermost['home'] = '/m'\n", "19.3.0", []),
+        ("mattermost['enable'] = true\nmattermost['enable'] = false\n", "19.3.0", []),
+        ("mattermost_external_url 'https://m.example.com'\n", "19.3.0", []),
+        ("mattermost_external_url 'https://m.example.com'\n", "20.0.0", ["mattermost_external_url"]),
+        ("# unicorn['x'] = 1\n", "19.0.0", []),
+        ("gitlab_rails['note'] = <<~END\n  unicorn['x'] = 1\nEND\n", "19.0.0", []),
         ("unicorn['x'] = 1\n", "", []),
     ],
 )
-def test_names_that_a_version_removed(text: str, version: str, names: list[str]) -> None:
-    """By whole names, from the version on."""
-    assert [one.split()[2] for one in removed_settings(text.encode(), version)] == names
+def test_settings_that_a_version_removed(text: str, version: str, names: list[str]) -> None:
+    """From the version on, by the values that count in the end."""
+    certain, possible = removed_settings(text.encode(), version)
+    assert [one.split()[2] for one in certain] == names
+    assert possible == []
+
+
+@pytest.mark.parametrize("text", ["spamcheck['port'] = 1 if use_it?\n", "mattermost['enable'] = use_it?\n"])
+def test_what_only_ruby_can_tell_is_not_refused(text: str) -> None:
+    """It is reported; GitLab's own check decides."""
+    certain, (line,) = removed_settings(text.encode(), "19.3.0")
+    assert certain == []
+    assert line.startswith("line 1: ")
+    resource = settings({ZONE: "CET"})
+    (note,) = notes(resource, observe(resource, answers(FILE + text)))
+    assert "only Ruby can tell whether this is set" in note
+
+
+@pytest.mark.parametrize(
+    ("template", "line", "removed", "before"),
+    [
+        ("12.10.0", "gitlab_shell['migration'] = { enabled: true, features: [] }", "18.0.0", "17.11.0"),
+        ("18.0.0", "spamcheck['enable'] = false", "19.0.0", "18.11.0"),
+        ("18.0.0", "mattermost_external_url 'http://mattermost.example.com'", "20.0.0", "19.3.0"),
+    ],
+)
+def test_in_the_packages_own_template(template: str, line: str, removed: str, before: str) -> None:
+    """As it is laid it has nothing that a later version refuses; with one line uncommented it has."""
+    text = (DATA / f"gitlab.rb.template.{template}+ce.0").read_bytes()
+    assert removed_settings(text, "20.0.0") == ([], [])
+    changed = text.replace(f"# {line}".encode(), line.encode())
+    assert changed != text
+    assert len(removed_settings(changed, removed)[0]) == 1
+    assert removed_settings(changed, before) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,31 @@ def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
     ids=["own disk, with images", "another bucket", "another endpoint", "another driver", "computed"],
 )
 def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str) -> None:
-    """With a hint how to migrate the images; when acknowledged, a note."""
+    """With a hint how to migrate the images, never to begin without them; when acknowledged, a note."""
     with pytest.raises(Refused) as caught:
         notes_of(text, folder)
     assert left in caught.value.text
     assert "registry.migrate=acknowledged" in caught.value.hint
+    assert "copy them in any case" in caught.value.hint
+    assert "start empty" not in caught.value.hint
     (note,) = notes_of(text, folder, acknowledged=True)
     assert note.startswith("the registry's storage changes, as acknowledged: ")
     assert left in note
+
+
+def test_images_whose_names_only_the_metadata_database_has() -> None:
+    """Their data is in the folder, without a repository."""
+    with pytest.raises(Refused, match=r"would no longer be found \(their names are in the metadata database\)"):
+        notes_of("", f"{EMPTY}blobs\nran\n")
+
+
+def test_what_cannot_be_seen_is_reported() -> None:
+    """A registry that ran may have images that only its database lists; one that never ran has none."""
+    (note,) = notes_of("", f"{EMPTY}\nran\n")
+    assert note.startswith("no images were found in /var/opt/gitlab/gitlab-rails/shared/registry, so ")
+    assert "only its metadata database lists cannot be seen" in note
+    assert notes_of("", f"{EMPTY}\n") == []
+    assert notes_of(SAME, f"{EMPTY}\nran\n") == []
 
 
 def test_another_folder_in_the_bucket_is_another_place() -> None:
@@ -102,11 +119,11 @@ def test_broken() -> None:
 @pytest.mark.parametrize(
     ("config", "answer"),
     [
-        (None, "{default}\n"),
-        ('storage: {"s3":{"bucket":"b"}}\n', "{default}\n"),
+        (None, "{default}\n\n"),
+        ('storage: {"s3":{"bucket":"b"}}\n', "{default}\n\nran\n"),
         (
             'version: 0.1\nstorage: {"filesystem":{"rootdirectory":"FOLDER"},"delete":{"enabled":true}}\n',
-            "{folder}\nsammy\n",
+            "{folder}\nsammy\nran\n",
         ),
     ],
 )
@@ -123,3 +140,11 @@ def test_the_hosts_own_disk_is_asked_where_it_is(tmp_path: Path, config: str | N
     assert isinstance(question, Command)
     (result,) = session.ask([question], deadline=10)
     assert result.text == answer.format(default=default, folder=folder)
+    if "sammy" in answer:
+        (folder / "docker/registry/v2/repositories/sammy").rmdir()
+        (folder / "docker/registry/v2/blobs/sha256/ab").mkdir(parents=True)
+        (result,) = session.ask([question], deadline=10)
+        assert result.text == f"{folder}\nblobs\nran\n"
+        (folder / "docker/registry/v2/blobs/sha256/ab").rmdir()
+        (result,) = session.ask([question], deadline=10)
+        assert result.text == f"{folder}\n\nran\n"

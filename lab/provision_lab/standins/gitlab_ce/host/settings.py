@@ -52,12 +52,17 @@ def evaluate(path: Path, *, ruby: str = RUBY, evaluator: Path = EVALUATOR) -> Se
 
 @dataclass(frozen=True)
 class Gone:
-    """A removed top-level name: deprecated since, removed in, and what to use."""
+    """A removed setting: deprecated since, removed in, and what to use.
+
+    key, only  the key of the setting that is gone, "" for all; the value that is refused, None for any
+    """
 
     name: str
     deprecated: str
     removed: tuple[int, int]
     note: str
+    key: str = ""
+    only: object = None
 
 
 REMOVED = (
@@ -65,8 +70,10 @@ REMOVED = (
     Gone("repmgr", "13.3", (14, 0), "Repmgr is no longer supported: use Patroni."),
     Gone("grafana", "16.0", (16, 3), "The bundled Grafana is gone: run your own."),
     Gone("git_data_dirs", "17.8", (18, 0), "Use gitaly['configuration'][:storage] instead."),
-    Gone("mattermost", "18.11", (19, 0), "The bundled Mattermost is gone: migrate to your own."),
-    Gone("mattermost_external_url", "18.11", (19, 0), "The bundled Mattermost is gone: migrate to your own."),
+    Gone("gitlab_shell", "17.0", (18, 0), "The migration to the Go shell is complete.", "migration"),
+    Gone("spamcheck", "18.0", (19, 0), "Spamcheck is no longer bundled."),
+    Gone("mattermost", "18.11", (19, 0), "The bundled Mattermost is gone: migrate to your own.", "enable", True),
+    Gone("mattermost_external_url", "18.11", (20, 0), "The bundled Mattermost is gone: migrate to your own."),
 )
 
 # From 19.2 on, the settings of the front end are below the service that they belong to.
@@ -83,6 +90,11 @@ def removals(settings: Settings, version: Version) -> Iterator[str]:
         if gone.name not in settings or version[:2] < gone.removed:
             continue
         value = settings[gone.name]
+        if gone.key:
+            found = (value or {}).get(gone.key)
+            value = {gone.key: found} if found is not None and gone.only in (None, found) else {}
+            if not value:
+                continue
         for key in _keys(gone.name, value):
             removed = ".".join(str(part) for part in gone.removed)
             yield f"* {key} has been deprecated since {gone.deprecated} and was removed in {removed}. {gone.note}"
