@@ -55,6 +55,7 @@ from provision.resources.system.file import Absent, AskFile, Directory, File, as
 from provision.resources.system.firewall import Firewall
 from provision.resources.system.fragment import ConfigFragment
 from provision.resources.system.packages import Packages
+from provision.resources.system.proxy import ProxyFile
 from provision.resources.system.systemd import AbsentUnit, AskUnit, Service, Unit, ask_unit
 from provision.resources.system.trusted_ca import TrustedCa
 from provision.resources.system.ufw import Rule
@@ -115,6 +116,8 @@ SAMPLES: list[Resource] = [
     Unit("x", content="[Service]\nExecStart=/usr/bin/x\n"),
     TrustedCa("x", b"-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n"),
     GroupMember("bob", "staff"),
+    ProxyFile("/etc/apt/apt.conf.d/95proxy", Secret("Acquire::http::Proxy x\n")),
+    ProxyFile("/etc/apt/apt.conf.d/95proxy", None),
     User("bob", system=True, home="/home/bob", shell="/bin/sh", groups=("staff",)),
 ]
 # What these read comes from GitLab's API or from this machine; no command's output is read.
