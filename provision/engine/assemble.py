@@ -164,7 +164,10 @@ def _nothing_to_do(
             hint=f"the tasks read {', '.join(tables)}: see `provision explain`; also check --limit",
         )
     groups = ", ".join(dict.fromkeys(repr(one.on) for one in plays))
-    return UsageError(f"no host to run {what} on: none of the selected hosts is in {groups}", hint="check --limit")
+    return UsageError(
+        f"no host to run {what} on: none of the selected hosts is in {groups}",
+        hint="check --limit, and the groups in the inventory",
+    )
 
 
 def _wanted(plays: Sequence[Play], inventory: Inventory) -> list[str]:
