@@ -180,7 +180,7 @@ while not ((folder / "got-quit").exists() and (folder / "may-end").exists()):
             docker.program(
                 "systemctl",
                 f"cd {docker.folder}; case $* in *=MainPID*) echo {process.pid} ;; *=Restart*) cat restart ;; "
-                "*=SubState*) cat state ;; start*) touch started ;; esac",
+                "*=SubState*) cat state ;; restart*) touch started ;; esac",
             )
             (docker.folder / "restart").write_text("always\n")
             (docker.folder / "state").write_text("running\n")
