@@ -122,17 +122,18 @@ def test_a_service(local: Local, tmp_path: Path) -> None:
 
 
 def test_a_login_is_not_shown(local: Local, tmp_path: Path) -> None:
-    """Neither in a diff nor in a command line, and other users cannot read the files."""
+    """Neither in a diff nor in a command line, and other users cannot read the files that have it."""
     table = SecretProxy.model_validate({"http": "http://proxy.example.com:3128"})
     files: list[ProxyFile] = [apt_proxy(table), *service_proxy("docker", table, RESTART)]
     for one in files:
         (change,) = planned(one, observe(one, NO_FILE))
         assert isinstance(change.run, Command)
         assert "canary-password" not in change.diff + change.summary + change.run.script + repr(one)
-    run(planned(files[0], observe(files[0], NO_FILE))[0], local({"/etc/apt": tmp_path}))
-    path = tmp_path / "apt.conf.d/95provision-proxy"
-    assert "canary-password" in path.read_text()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    host = local({"/etc/apt": tmp_path / "apt", "/etc/default": tmp_path / "default"})
+    for one, path in zip(files, ("apt/apt.conf.d/95provision-proxy", "default/provision-proxy-docker"), strict=False):
+        run(planned(one, observe(one, NO_FILE))[0], host)
+        assert "canary-password" in (tmp_path / path).read_text()
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
