@@ -46,14 +46,19 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
+def old_source(harness: Harness) -> str:
+    """The line of an old-style list file."""
+    url = harness.inventory["apt"]["gitlab"]["url"]
+    return f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {url} bookworm main\n"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def half_done(harness: Harness) -> None:
     """GitLab from an old-style list file, and a gitlab.rb that was edited by hand."""
-    inside, mirror = harness.lab.inside, harness.inventory["apt"]["gitlab"]
+    inside = harness.lab.inside
     key = (harness.lab.folder / "gitlab.asc").read_text()
     inside("byhand", "cat > /usr/share/keyrings/gitlab.asc", stdin=key)
-    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} bookworm main\n"
-    inside("byhand", "cat > /etc/apt/sources.list.d/gitlab_gitlab-ce.list", stdin=source)
+    inside("byhand", "cat > /etc/apt/sources.list.d/gitlab_gitlab-ce.list", stdin=old_source(harness))
     inside("byhand", "apt-get -q update && apt-get install -qy gitlab-ce=18.0.0-ce.0")
     inside("byhand", f"cat > {RB} && gitlab-ctl reconfigure", stdin=BY_HAND)
 
@@ -84,12 +89,13 @@ def test_a_bare_host(harness: Harness) -> None:
 
 
 def test_a_host_set_up_by_hand_is_taken_over(harness: Harness) -> None:
-    """Its own repository entry is replaced; the pinned version stays; every line of others stays."""
+    """Its own repository entry is a comment now; the pinned version stays; every line of others stays."""
     twice(harness, "gitlab", "--limit", "byhand")
     there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "18.0.0-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"
-    assert not there.file("/etc/apt/sources.list.d/gitlab_gitlab-ce.list").exists
+    (entry,) = there.file("/etc/apt/sources.list.d/gitlab_gitlab-ce.list").content_string.splitlines()
+    assert entry.startswith(f"# {old_source(harness).rstrip()} # disabled: ")
     assert rb(harness, "byhand").splitlines()[:7] == [
         "# Ask Anna before you touch this.",
         "external_url 'https://gitlab.lab.test'   # was the old name",

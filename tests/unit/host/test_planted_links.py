@@ -192,12 +192,13 @@ class TestNeverWider:
 
     @one_shell
     def test_while_it_is_rolled_back(self, watched: tuple[LocalSession, Path], tmp_path: Path) -> None:
-        """The rollback copy has its mode."""
+        """The rollback copy has its mode; the file gets mode and time of before."""
         host, found = watched
         file, copy = found.parent / "docker" / "daemon.json", tmp_path / "home" / "rollback" / "daemon.json"
         copy.parent.mkdir(parents=True)
         copy.write_text("old")
         copy.chmod(0o600)
+        os.utime(copy, ns=(1, 1_500_000_000_123_456_789))
         file.write_text("new")
         file.chmod(0o600)
         body = script(
@@ -206,6 +207,7 @@ class TestNeverWider:
         Programs(tmp_path / "programs").add("systemctl", "exit 1")
         assert run(host, body).code == 1
         assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("old", 0o600)
+        assert file.stat().st_mtime_ns == 1_500_000_000_123_456_789
         assert found.read_text() == ""
 
 
