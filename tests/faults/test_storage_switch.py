@@ -87,13 +87,19 @@ def test_pushed_and_pulled_through_s3(harness: Harness) -> None:
     assert "pulled" in docker(harness, PULL, "s3")
 
 
-@pytest.mark.parametrize("place", [{"bucket": "other"}, {"rootdirectory": "/deeper"}])
-def test_another_place_in_s3(harness: Harness, place: Mapping[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("place", "besides"),
+    [({"bucket": "other"}, {"S3Bucket other": "there is no bucket other"}), ({"rootdirectory": "/deeper"}, {})],
+    ids=["bucket", "folder"],
+)
+def test_another_place_in_s3(harness: Harness, place: Mapping[str, str], besides: Mapping[str, str]) -> None:
     """Another bucket or folder is refused too, with the images; acknowledged, it is planned."""
     outcome = provision(harness, "registry", "--check", changes=s3(harness, **place))
-    (error,) = outcome.of("error")
-    assert (outcome.code, error["resource"]) == (1, "RegistryStorage")
-    assert "images in bucket registry would no longer be found" in error["text"]
+    errors = {one["resource"]: one["text"] for one in outcome.of("error")}
+    assert (outcome.code, len(outcome.of("error"))) == (1, 1 + len(besides))
+    assert "images in bucket registry would no longer be found" in errors.pop("RegistryStorage")
+    assert errors.keys() == besides.keys()
+    assert [one for one, words in besides.items() if words not in errors[one]] == [], errors
     if "rootdirectory" in place:
         outcome = applied(harness, "registry", "--check", *ACKNOWLEDGED, changes=s3(harness, **place))
         assert "the registry's storage changes, as acknowledged: images in bucket registry" in outcome.messages()
