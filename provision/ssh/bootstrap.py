@@ -54,7 +54,7 @@ _LOOP = (
     "while read -r b d n; do "
     "s=$(dd bs=65536 iflag=fullblock,count_bytes count=$n status=none 9>&-); "
     'case $s in *"#$m") ;; *) break;; esac; '
-    'printf %s "$s" 2>/dev/null 9>&- | timeout -k 5 $d /bin/sh 9>&-; r=$?; s=; '
+    'printf %s "$s" 2>/dev/null 9>&- | timeout -k 30 $d /bin/sh 9>&-; r=$?; s=; '
     'echo "$m $b.end $r"; echo "$m $b.end $r" >&2; done; '
     "case $x in held) rm -f /var/lib/provision/lock;; esac; exit 0"
 )

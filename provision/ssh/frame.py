@@ -5,7 +5,7 @@ In, on the shell's standard input:
     BATCH DEADLINE LENGTH\\n     then LENGTH bytes of script, which end in `#NONCE`
 
 The shell reads the whole script before it starts anything: when the connection breaks in the middle, no part of
-the script runs. Then it pipes the script into `timeout -k 5 DEADLINE /bin/sh`: a constant argv, and a
+the script runs. Then it pipes the script into `timeout -k 30 DEADLINE /bin/sh`: a constant argv, and a
 process group of its own that ends with the deadline.
 
 Out, on standard output and on standard error, after the bytes of each command:

@@ -29,7 +29,7 @@ from provision.ssh.streams import ChannelEnded, Pump, TransferTimeout
 _EXEC_TIMEOUT = 30.0  # seconds for sshd to start a program
 _PASSWORD_TIMEOUT = 15.0  # seconds for sudo to read the password and start the shell
 _REFUSAL_SILENCE = 4.0  # seconds of silence after sudo has printed something: it waits for another password
-_KILL_AFTER = 5.0  # seconds between TERM and KILL; see `timeout -k` in bootstrap.py
+_KILL_AFTER = 30.0  # seconds between TERM and KILL, as `timeout -k` in bootstrap.py: a rollback may wait for Docker
 _ANSWER_TIMEOUT = 10.0  # seconds for the results to arrive after that
 _CLOSE_TIMEOUT = 2.0  # seconds for the remote shell to end and release its lock
 _TIMED_OUT, _KILLED = 124, 137  # exit codes of `timeout`

@@ -220,8 +220,8 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container")
-        harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 5 1900')")
-        assert run.wait(30) == 1
+        harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 30 1900')")
+        assert run.wait(45) == 1
     assert container(harness, "runner-1").split()[0] == before
     wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer")
     assert names(harness, "runner-1") == ["hello"]

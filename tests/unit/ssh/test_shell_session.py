@@ -19,7 +19,7 @@ from provision.shell import Command, Result, sh
 from provision.ssh import connect
 from provision.ssh.bootstrap import SCRIPT
 from provision.ssh.host_keys import known_hosts_name
-from provision.ssh.shell_session import ShellSession
+from provision.ssh.shell_session import _KILL_AFTER, ShellSession
 from provision_lab.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -227,12 +227,21 @@ def test_a_command_that_exceeds_the_deadline_is_stopped_and_named(sshd: Sshd, co
 
 
 def test_a_step_that_ignores_sigterm_is_killed(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL follows (here after 0.3 s instead of 5 s) and reaches the whole process group."""
-    monkeypatch.setattr("provision.ssh.bootstrap.SCRIPT", SCRIPT.replace("timeout -k 5 ", "timeout -k 0.3 "))
+    """SIGKILL follows (here after 0.3 s instead of 30 s) and reaches the whole process group."""
+    monkeypatch.setattr("provision.ssh.bootstrap.SCRIPT", SCRIPT.replace("timeout -k 30 ", "timeout -k 0.3 "))
     with session(sshd) as opened:
         with pytest.raises(DeadlineExceeded):
             opened.run(sh("trap '' TERM; sleep %s", f"4343.{os.getpid()}"), deadline=0.1)
         assert text(opened, "ps -eo args | grep '[s]leep 4343.%s'; echo none left", os.getpid()) == "none left\n"
+
+
+def test_a_stopped_step_has_time_to_roll_back(sshd: Sshd) -> None:
+    """A rollback that waits for Docker takes longer than five seconds on a busy host. The session waits as long."""
+    assert f"timeout -k {_KILL_AFTER:g} " in SCRIPT
+    with session(sshd) as opened:
+        with pytest.raises(DeadlineExceeded, match="last output: rolled back"):
+            opened.run(sh("trap 'sleep 6; echo rolled back' EXIT; trap 'exit 143' TERM; sleep 60"), deadline=0.1)
+        assert text(opened, "echo next") == "next\n"
 
 
 def test_a_steps_own_exit_code_124_or_137_is_no_deadline(sshd: Sshd) -> None:
