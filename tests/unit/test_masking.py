@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from provision import masking
 from provision.masking import LONGEST_LINE, LineJoiner, OutputMasker, last_lines
 from provision.secret import MASK, Secret, mask
 
@@ -87,6 +88,13 @@ PROGRAMS = {
         " | sed 's/.*x=//'"
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_other_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short secret of another test may stand by chance in a base64 text, which is then masked."""
+    monkeypatch.setattr(masking, "_index", masking._Index())
+    monkeypatch.setattr(masking, "_registered", set())
 
 
 @pytest.mark.parametrize("secret", [SPECIAL, TOKEN], ids=["special", "token"])
