@@ -10,4 +10,4 @@ standins=lab/provision_lab/standins
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
 # More workers than cores: many of these tests wait for a process.
-"$bin/pytest" -q -n 4 -m "not shells" tests/unit
+"$bin/pytest" -q -n 4 -m "not shells and not slow" tests/unit

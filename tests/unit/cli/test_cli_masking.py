@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CANARY = "canary-0f2b-51"
 SECRET_TABLE = f"""
 [hosts.web1]

@@ -69,16 +69,18 @@ def test_the_version(provision: Any) -> None:
 
 
 def test_help_is_quick() -> None:
-    """It imports no heavy library and takes less than 0.2 s."""
+    """It imports no heavy library and takes less than 0.2 s of processor time, in the best of several tries."""
     script = f"{RUN.replace('main(sys.argv[1:])', '')}\ntry: main(['--help'])\nfinally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     spent = []
-    for _ in range(3):
+    for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert ended.stderr.strip() == "[]"
-    assert min(spent) < 0.2
+        if spent[-1] < 0.2:
+            return
+    pytest.fail(f"seconds of processor time: {spent}")
 
 
 def test_a_reader_that_has_gone_is_no_fault() -> None:

@@ -21,6 +21,8 @@ from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
 from tests.support.programs import Programs
 
+pytestmark = pytest.mark.slow
+
 APT = """
 case "$*" in
   *--print-uris*) [ ! -e {top}/unknown ] || exit 100; cat {top}/uris ;;

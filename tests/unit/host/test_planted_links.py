@@ -24,7 +24,10 @@ from tests.support.programs import Programs
 NOBODY: Final = 65534
 ME: Final = "root:root"
 BACKUP: Final = "/var/lib/provision/backup"
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes in another user's folder")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes in another user's folder"),
+]
 
 
 @pytest.fixture

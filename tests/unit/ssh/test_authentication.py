@@ -17,6 +17,8 @@ from provision.shell import sh
 from provision.ssh import Target, connect
 from provision.ssh.authentication import load_key
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

@@ -18,6 +18,8 @@ from provision.ssh import Target, connect
 from provision.ssh.connection import HostConnection, resolve
 from tests.unit.ssh.test_wire import silent
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

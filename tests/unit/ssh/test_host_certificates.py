@@ -15,6 +15,8 @@ from provision.ssh import Target, connect
 from provision.ssh.host_certificates import HostCertificate
 from tests.unit.ssh.conftest import start_sshd
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

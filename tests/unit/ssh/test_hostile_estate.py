@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support import hostile_shell
+
+pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd

@@ -25,6 +25,8 @@ from provision.ssh import connect
 from provision.ssh.frame import OUTPUT_LIMIT, STREAMED_KEPT
 from tests.support import hostile_shell
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

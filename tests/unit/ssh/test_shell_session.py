@@ -22,6 +22,8 @@ from provision.ssh.host_keys import known_hosts_name
 from provision.ssh.shell_session import _KILL_AFTER, ShellSession
 from provision_lab.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

@@ -22,6 +22,8 @@ from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
 from tests.support.local import Local, one_shell
 
+pytestmark = pytest.mark.slow
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 
 

@@ -28,6 +28,8 @@ from provision.shell import Result
 from provision.url import Url
 from tests.support.local import Local, one_shell
 
+pytestmark = pytest.mark.slow
+
 NEW, OLD = "external_url 'http://new'\n", "external_url 'http://old'\n"
 REALM = "http://gitlab.example.com/jwt/auth"
 CHEF = "echo >&2; echo 'There was an error running gitlab-ctl reconfigure:' >&2; echo >&2; echo 'no such database' >&2; exit 1"

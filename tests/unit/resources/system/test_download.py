@@ -21,6 +21,8 @@ from provision.testing import LocalSession, observe, planned
 from tests.support.local import Local
 from tests.support.resources import ME, apply, refuse
 
+pytestmark = pytest.mark.slow
+
 CONTENT = b"#!/bin/sh\necho 1.9.1\n"
 GOOD, OTHER = hashlib.sha256(CONTENT).hexdigest(), "0" * 64
 URL = "https://dl.example.com/tool-1.9.1"
