@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
+from provision_lab.certificates import Authority
 from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import fact, pending
 from tests.support.gitlab import CONFIG, config, process
@@ -230,8 +231,9 @@ def test_a_signal_where_that_suffices(harness: Harness) -> None:
 def test_registries_and_buildkit_need_no_restart(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> None:
     """certs.d of several registries, with and without a port, and buildkitd.toml are read on use."""
     folder = tmp_path_factory.mktemp("pairs")
-    for name in ("client.crt", "client.key"):
-        folder.joinpath(name).write_text(f"the {name}\n")
+    certificate = Authority("a registry's").issue(["client.example.com"], []).fullchain
+    folder.joinpath("client.crt").write_text(certificate)
+    folder.joinpath("client.key").write_text("the client.key\n")
     trusted = {
         "mirror.example.com:5000": {"ca": str(harness.lab.ca)},
         "images.example.com": {"cert": str(folder / "client.crt"), "key": str(folder / "client.key")},
@@ -245,7 +247,7 @@ def test_registries_and_buildkit_need_no_restart(harness: Harness, tmp_path_fact
     there = harness.host(HOST)
     certs = "/etc/docker/certs.d"
     assert there.file(f"{certs}/mirror.example.com:5000/ca.crt").content == harness.lab.ca.read_bytes()
-    assert there.file(f"{certs}/images.example.com/client.cert").content_string == "the client.crt\n"
+    assert there.file(f"{certs}/images.example.com/client.cert").content_string == certificate
     key = there.file(f"{certs}/images.example.com/client.key")
     assert (key.content_string, key.mode) == ("the client.key\n", 0o600)
     assert 'mirrors = ["mirror.example.com:5000"]' in there.file("/etc/buildkit/buildkitd.toml").content_string
