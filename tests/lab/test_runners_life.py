@@ -82,10 +82,10 @@ def sections(harness: Harness) -> dict[str, str]:
     return {tomllib.loads(one)["name"]: one.rstrip() for one in texts}
 
 
-def unchanged_after(harness: Harness) -> None:
-    """`register` changes nothing and sends no write request to GitLab."""
+def unchanged_after(harness: Harness, *names: str) -> None:
+    """`register`, or the named tasks, change nothing and send no write request to GitLab."""
     with Server(harness).counted() as seen:
-        unchanged(harness, "register")
+        unchanged(harness, *(names or ("register",)))
     assert writes(seen) == {}
 
 
@@ -282,12 +282,13 @@ def test_dropped_ones_leave_gitlab_and_the_file(harness: Harness, server: Server
 
 
 def test_no_runner_at_all(harness: Harness, server: Server) -> None:
-    """Our last runner is removed: the other team's file is unchanged."""
+    """Our last runner is removed by a run that contacts the host for another task: the other team's file is unchanged."""
     harness.inventory["runners"] = []
-    applied(harness, "register")
+    assert provision(harness, "register").code == 2, "register alone has nothing to do, and contacts no host"
+    applied(harness, "docker", "register")
     assert config(harness, HOST).rstrip("\n") == FOREIGN.rstrip("\n")
     assert [one["description"] for one in server.runners] == ["renamed"]
-    unchanged_after(harness)
+    unchanged_after(harness, "docker", "register")
 
 
 def test_an_entry_that_was_written_by_hand_is_adopted(harness: Harness, server: Server) -> None:
