@@ -15,6 +15,8 @@ from provision import masking
 from provision.masking import LONGEST_LINE, LineJoiner, OutputMasker, last_lines
 from provision.secret import MASK, Secret, mask
 
+pytestmark = pytest.mark.slow
+
 # Every sign that some notation escapes, and a letter outside ASCII.
 SPECIAL = "can\"ary'0f2b/ä&<$x>+ =`t%#{y}\\n;|?!~@q"
 TOKEN = "canary0f2bVK31kd8Qm"

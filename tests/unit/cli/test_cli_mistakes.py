@@ -15,6 +15,8 @@ import pytest
 from provision.errors import Unreachable
 from provision.testing import FakeSession
 
+pytestmark = pytest.mark.slow
+
 RUN = "import sys; from provision.cli import main; main(sys.argv[1:])"
 MISTAKES = '''
 from provision import File, Resource, task

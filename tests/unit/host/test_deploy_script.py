@@ -13,6 +13,8 @@ from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
 from tests.support.programs import Docker
 
+pytestmark = pytest.mark.slow
+
 PASSWORD, TOKEN = "the-pull-password", "the-app-token"
 Deploy = Callable[..., Result]
 

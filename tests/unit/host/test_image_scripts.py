@@ -18,6 +18,8 @@ from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
 from tests.support.programs import Docker
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = 'the "push" pass\\word'
 DIGEST = "sha256:" + "1" * 64
 Run = Callable[[Command], Result]

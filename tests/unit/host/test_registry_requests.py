@@ -18,6 +18,8 @@ from tests.support.http_proxy import HttpProxy
 from tests.support.local import Local, one_shell
 from tests.support.programs import Docker
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., Any]
 PASSWORD = "the-registry-password"
 LOGIN = "Basic " + base64.b64encode(f"sammy:{PASSWORD}".encode()).decode()

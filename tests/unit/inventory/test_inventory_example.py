@@ -20,6 +20,8 @@ from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tables.host import HostTable, Ssh
 from provision.inventory.tables.runners import Runner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "inventories/example.toml"
 OPTION = re.compile(r"^#(?=[\w\[])(?!or: )", re.MULTILINE)

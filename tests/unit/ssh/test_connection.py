@@ -21,6 +21,8 @@ from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.host_keys import KnownHosts, fingerprint, known_hosts_name
 from provision.ssh.shell_session import ShellSession
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

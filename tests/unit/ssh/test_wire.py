@@ -21,6 +21,8 @@ from provision.ssh import connect
 from provision.ssh.host_keys import known_hosts_name
 from provision.ssh.wire import dial, run_proxy_command
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
 

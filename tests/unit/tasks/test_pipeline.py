@@ -14,7 +14,10 @@ from provision.resources.delivery import pipeline as recipe
 from provision.templating import environment
 from tests.support.estate import PROJECT, Estate
 
-pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby"),
+]
 TEXT = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'
 MERGE = f"{TEXT}merge_request = true\n"
 FILE = "root%2Fhello/repository/files/.gitlab-ci.yml"
