@@ -249,8 +249,8 @@ def test_gitlab_refuses_to_delete(harness: Harness, server: Server) -> None:
 
 @pytest.mark.parametrize("known_by", ["given", "made"])
 def test_lint_refuses_before_anything_is_replaced(harness: Harness, server: Server, known_by: str) -> None:
-    """An unknown key: gitlab-runner's error; the file is unchanged, and no second runner is created."""
-    runner = docker_runner("typo", docker={"image": "docker:28", "privelegd": True})
+    """A key in `extra` that gitlab-runner does not know: its error; the file is unchanged, no second runner is created."""
+    runner = docker_runner("typo", docker={"image": "docker:28", "extra": {"privelegd": True}})
     if known_by == "given":
         runner["token"] = server.make("typo")
     with untouched(harness, HOST, CONFIG):
