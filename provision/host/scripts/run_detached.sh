@@ -8,7 +8,8 @@
 #   script, out, why   the command, its output, its standard error
 #   pid, start, boot   its process, when that started, and the id of the boot in which both are valid
 #   done               its exit code; renamed into place, so that it is complete or absent
-#   room               space kept free for `done` and `why`, as the command may fill the disk
+#   room               space kept free for `done` and `why`, as the command may fill the disk; a part of it is freed for
+#                      `start` and `pid`, so that a full disk is found, and named, before the command is started
 #   stale              the job began before the last change: its result does not count
 . ./lib/process.sh
 job=$1
@@ -37,7 +38,7 @@ else
   # Files of an earlier boot or of a full disk are not a result of this step.
   rm -rf -- "$job"
   mkdir -p -m 0700 -- "$job" && cat > "$job/script" && cat /proc/sys/kernel/random/boot_id > "$job/boot" &&
-    head -c 65536 /dev/zero > "$job/room" || { rm -rf -- "$job"; exit 1; }
+    head -c 81920 /dev/zero > "$job/room" && truncate -s 65536 "$job/room" || { rm -rf -- "$job"; exit 1; }
   # shellcheck disable=SC2016 # the inner shell expands this
   setsid sh -c 'cd / && job=$1 && stat=$(cat /proc/$$/stat) && set -f && set -- ${stat##*) } && set +f &&
     echo "${20}" > "$job/start" && echo $$ > "$job/pid" && {
