@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 import click
+
+from provision.distributions import added
 
 ENTRY_POINTS: Final = "provision.commands"
 LAB: Final = "lab"  # the verb of the distribution provision-lab
@@ -61,7 +62,7 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all verbs."""
         del ctx
-        return [*_VERBS, *sorted({one.name for one in entry_points(group=ENTRY_POINTS)} - _VERBS.keys())]
+        return [*_VERBS, *sorted({one.name for one in added(ENTRY_POINTS)} - _VERBS.keys())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A verb's command, or None. Raises ClickException when its distribution is missing or cannot be loaded."""
@@ -70,7 +71,7 @@ class Verbs(click.Group):
             module = import_module(_VERBS[cmd_name])
             command: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
             return command
-        points = entry_points(group=ENTRY_POINTS, name=cmd_name)
+        points = [one for one in added(ENTRY_POINTS) if one.name == cmd_name]
         if cmd_name == LAB and not points:
             raise click.ClickException(
                 "the verb lab is in the distribution provision-lab, which is not installed\n"

@@ -16,11 +16,12 @@ import inspect
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from provision.distributions import added
 from provision.engine.own_files import Unused, defined, load_playbook, not_trusted, others_can_change
 from provision.errors import InventoryError, PlaybookError, UsageError, misspelt
 from provision.inventory import Inventory, Tables, load
@@ -70,7 +71,7 @@ class Catalogue:
     def of(cls, folders: Iterable[Path] = ()) -> Catalogue:
         """The shipped ones, those of other distributions, then those of each folder; later ones win."""
         catalogue = cls(tasks={one.name: one for one in SHIPPED})
-        for point in entry_points(group=ENTRY_POINTS):
+        for point in added(ENTRY_POINTS):
             catalogue._add_distribution(point)
         for path in sorted(shipped("playbooks").glob("*.py")):
             catalogue._add(path, shipped=True)

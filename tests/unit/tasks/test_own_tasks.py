@@ -156,7 +156,7 @@ BROKEN = ImportError("no module named x")
 def test_tasks_of_other_distributions(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
     """They are found by an entry point, with their tables. The message names a broken one."""
     points = [Point("banner", value, "provision.tasks")]
-    monkeypatch.setattr("provision.engine.catalogue.entry_points", lambda **_: points)
+    monkeypatch.setattr("provision.engine.catalogue.added", lambda _: points)
     if message:
         catalogue = Catalogue.of()
         with pytest.raises(UsageError) as caught:

@@ -1,0 +1,18 @@
+"""What other distributions add to the command line: verbs and tasks, by entry points.
+
+Source: https://packaging.python.org/en/latest/specifications/entry-points/
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+
+@cache
+def added(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group, such as `provision.tasks`, in the order of the distributions.
+
+    They are read once per process: that reads a file of every installed distribution, about 10 ms for a hundred.
+    """
+    return tuple(entry_points(group=group))
