@@ -14,6 +14,8 @@ import pytest
 
 from provision.templating import shipped
 
+pytestmark = pytest.mark.slow
+
 HEAVY = (
     "rich",
     "pydantic",

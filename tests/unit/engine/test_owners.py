@@ -14,7 +14,7 @@ from provision.errors import UsageError
 from provision.resources import Absent, Directory, File, Firewall, JsonSettings, Packages, RubySettings
 from provision.testing import LocalSession
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")]
 
 # ufw's command line on its files, as far as the resource uses it.
 UFW = """#!/bin/sh

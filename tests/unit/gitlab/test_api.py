@@ -17,6 +17,8 @@ from provision.gitlab.api import Api
 from provision.secret import Secret
 from provision.url import Url
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
 NAME = "gitlab.internal.invalid"  # resolved nowhere

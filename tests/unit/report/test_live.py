@@ -19,6 +19,8 @@ from provision.report.console import open_console
 from provision.report.live import LiveView, frame
 from provision.report.progress import Activity
 
+pytestmark = pytest.mark.slow
+
 
 def busy(hosts: int) -> Activity:
     """This number of hosts, all busy."""

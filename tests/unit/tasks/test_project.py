@@ -16,6 +16,8 @@ from provision.tasks import project
 from provision.testing import LocalSession
 from tests.support.estate import BASE, PROJECT, Estate
 
+pytestmark = pytest.mark.slow
+
 RUNNER = (
     '[[runners]]\nname = "docker-builder"\nexecutor = "docker"\nrunners_extra\n[runners.docker]\nimage = "docker:28"\n'
 )
