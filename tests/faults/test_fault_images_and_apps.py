@@ -11,7 +11,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.images import HELLO, IMAGE, REGISTRY, answer, base_image, container, names, write_app
-from tests.support.runs import applied, provision, refused, strays, unchanged, wait_for, without_s3
+from tests.support.runs import applied, provision, refused, strays, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"

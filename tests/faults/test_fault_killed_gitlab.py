@@ -11,7 +11,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
-from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, wait_for, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"
 JOB = "/var/lib/provision/job/reconfigure"

@@ -20,7 +20,8 @@ from provision_lab.certificates import Authority
 from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import fact, pending
 from tests.support.gitlab import CONFIG, config, process
-from tests.support.runs import applied, succeeds, twice, unchanged, wait_for
+from tests.support.runs import applied, succeeds, twice, unchanged
+from tests.support.waiting import wait_for
 
 HOST = "worker"
 JOBS = "/etc/gitlab-runner-standin"

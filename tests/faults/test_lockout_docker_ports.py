@@ -9,7 +9,8 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied, unchanged, wait_for
+from tests.support.runs import applied, unchanged
+from tests.support.waiting import wait_for
 
 NOTE = "Docker publishes ports that ufw does not filter: "
 IMAGE = "tar -C / -c bin/busybox | docker import --change 'ENTRYPOINT [\"/bin/busybox\"]' - lab/busybox >/dev/null"

@@ -9,7 +9,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Live, fact, wait_until_free
-from tests.support.runs import applied, succeeds, twice, unchanged, wait_for
+from tests.support.runs import applied, succeeds, twice, unchanged
+from tests.support.waiting import wait_for
 
 ON = "ufw status | grep -q '^Status: active'"
 HOSTS = ("gitlab", "other")

@@ -12,7 +12,8 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import Live, fact, pending, wait_until_free
 from tests.support.holding import POINTS, can_be_held, hold, kill_all
-from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_for, without_s3
+from tests.support.runs import applied, reconfigures, succeeds, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 JOB = "/var/lib/provision/job/reconfigure"
 _numbers = itertools.count(1)

@@ -18,7 +18,8 @@ from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.faults import fact, pending
-from tests.support.runs import applied, reconfigures, succeeds, unchanged, wait_for, without_s3
+from tests.support.runs import applied, reconfigures, succeeds, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 JOB = "/var/lib/provision/job/reconfigure"
 LOCK = "/opt/gitlab/embedded/cookbooks/cache/cinc-client-running.pid"

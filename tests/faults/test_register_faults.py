@@ -14,7 +14,8 @@ import pytest
 from provision_lab.harness import Harness
 from tests.support.faults import Live, on_host, wait_until_free
 from tests.support.gitlab import CONFIG, URL, Server, config, docker_runner, entries, estate, process, writes
-from tests.support.runs import applied, provision, refused, unchanged, untouched, wait_for
+from tests.support.runs import applied, provision, refused, unchanged, untouched
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 MAKING = "/api/v4/user/runners"

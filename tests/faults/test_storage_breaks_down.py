@@ -20,9 +20,9 @@ from tests.support.runs import (
     succeeds,
     unchanged,
     untouched,
-    wait_for,
     without_s3,
 )
+from tests.support.waiting import wait_for
 
 Tables = Mapping[str, Any]
 ASK = "curl -sk -o /dev/null -w '%{http_code}' https://gitlab.lab.test:5555/v2/"

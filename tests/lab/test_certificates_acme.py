@@ -16,7 +16,8 @@ from provision_lab.harness import Harness
 from provision_lab.hosts import Server
 from tests.support.acme import Pebble, pebble
 from tests.support.certificates import HOST, handlers_run, served
-from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, wait_for, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
 

@@ -15,7 +15,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
-from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, wait_for, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 RUNNERS = ("runner-1", "runner-2")
 BUILD = f"build and push {REGISTRY}/root/hello_hapi:1.0, latest"

@@ -20,7 +20,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.pages import block
-from tests.support.runs import provision, twice, unchanged, wait_for, without_s3
+from tests.support.runs import provision, twice, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 FIRST, LAST = "first", "last"  # on this host the task runs before `firewall`, on that one after it
 EXPORTER = """#!/usr/bin/python3

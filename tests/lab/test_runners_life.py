@@ -16,7 +16,8 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, URL, Server, config, entries, estate, listed, process, writes
-from tests.support.runs import Outcome, applied, provision, refused, succeeds, unchanged, untouched, wait_for
+from tests.support.runs import Outcome, applied, provision, refused, succeeds, unchanged, untouched
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 FOREIGN = f"""# This host belongs to two teams. Ask before you touch anything.

@@ -13,7 +13,8 @@ import pytest
 
 from provision_lab.harness import Harness
 from tests.support.gitlab import CONFIG, Server, estate
-from tests.support.runs import Outcome, applied, provision, refused, succeeds, twice, unchanged, untouched, wait_for
+from tests.support.runs import Outcome, applied, provision, refused, succeeds, twice, unchanged, untouched
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 BY_HAND = """\

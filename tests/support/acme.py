@@ -17,7 +17,7 @@ import pytest
 
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness
-from tests.support.runs import wait_for
+from tests.support.waiting import wait_for
 
 _NAME = "acme.lab.test"
 _API, _MANAGEMENT, _DNS = 14000, 15000, 14053

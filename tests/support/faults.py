@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from provision_lab.harness import PROVISION, Harness
-from tests.support.runs import Outcome, provision, succeeds, wait_for
+from tests.support.runs import Outcome, provision, succeeds
+from tests.support.waiting import wait_for
 
 PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
 GATE = "/run/gate"

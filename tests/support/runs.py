@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -114,14 +113,6 @@ def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
     assert before
     yield
     assert sorted(set(harness.lab.inside(host, script).splitlines()) ^ before) == []
-
-
-def wait_for(look: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Waits until the condition holds; fails after `seconds`."""
-    ends = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
 
 
 def succeeds(harness: Harness, host: str, script: str) -> bool:

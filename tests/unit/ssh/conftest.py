@@ -9,12 +9,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from provision.ssh import Target
 from provision.ssh.host_keys import known_hosts_name
+from tests.support.waiting import wait_for
 
 
 @dataclasses.dataclass
@@ -131,6 +133,27 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     yield running
     running.process.terminate()
     running.process.wait(10)
+
+
+@contextmanager
+def ssh_agent(folder: Path, *keys: Path) -> Iterator[Path]:
+    """The socket of an ssh-agent that holds these keys."""
+    path = folder / "agent.socket"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+
+    def answers() -> bool:
+        listing = subprocess.run(["ssh-add", "-l"], capture_output=True, env=environment)
+        return listing.returncode == 1  # no keys yet
+
+    try:
+        wait_for(answers, "the agent answers")
+        for key in keys:
+            subprocess.run(["ssh-add", "-q", key], check=True, capture_output=True, env=environment)
+        yield path
+    finally:
+        process.terminate()
+        process.wait(5)
 
 
 @pytest.fixture(autouse=True)

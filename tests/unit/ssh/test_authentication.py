@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from provision.errors import LoginRefused
 from provision.shell import sh
 from provision.ssh import Target, connect
 from provision.ssh.authentication import load_key
+from tests.unit.ssh.conftest import ssh_agent
 
 pytestmark = pytest.mark.slow
 
@@ -49,25 +48,6 @@ def openssh_logs_in(sshd: Sshd, home: Path, **environment: str) -> bool:
     return done.returncode == 0
 
 
-@contextmanager
-def agent(folder: Path, *keys: Path) -> Iterator[Path]:
-    """The socket of an ssh-agent that holds these keys."""
-    path = folder / "agent.socket"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
-    environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
-    try:
-        deadline = time.monotonic() + 10
-        while subprocess.run(["ssh-add", "-l"], capture_output=True, env=environment).returncode != 1:  # 1: no keys yet
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        for key in keys:
-            subprocess.run(["ssh-add", "-q", key], check=True, capture_output=True, env=environment)
-        yield path
-    finally:
-        process.terminate()
-        process.wait(5)
-
-
 @pytest.mark.parametrize("named", ["hw.pub", "hw"])
 def test_the_private_half_of_a_public_key_is_in_the_agent(
     sshd: Sshd, empty_home: Path, tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
@@ -76,12 +56,12 @@ def test_the_private_half_of_a_public_key_is_in_the_agent(
     (empty_home / ".ssh" / "hw.pub").write_bytes(sshd.key.with_suffix(".pub").read_bytes())
     file = empty_home / ".ssh" / named
     (empty_home / ".ssh" / "config").write_text(f"IdentityFile {file}\nIdentitiesOnly yes\n")
-    with agent(tmp_path, sshd.folder / "host_rsa", sshd.key) as socket:
+    with ssh_agent(tmp_path, sshd.folder / "host_rsa", sshd.key) as socket:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
         assert openssh_logs_in(sshd, empty_home)
         assert refusal(sshd.target(identity_file=None)) == ""
         assert refusal(sshd.target(identity_file=file)) == "", "the inventory may name it too"
-    with agent(tmp_path, sshd.folder / "host_rsa"):
+    with ssh_agent(tmp_path, sshd.folder / "host_rsa"):
         assert not openssh_logs_in(sshd, empty_home)
         message = refusal(sshd.target(identity_file=None))
         assert "no key to try" in message
@@ -93,7 +73,7 @@ def test_identityagent_names_the_agent(
 ) -> None:
     """IdentityAgent counts without SSH_AUTH_SOCK; `none` asks no agent, although SSH_AUTH_SOCK is set."""
     config = empty_home / ".ssh" / "config"
-    with agent(tmp_path, sshd.key) as socket:
+    with ssh_agent(tmp_path, sshd.key) as socket:
         config.write_text(f"IdentityAgent {socket}\n")
         assert openssh_logs_in(sshd, empty_home)
         assert refusal(sshd.target(identity_file=None)) == ""
@@ -156,7 +136,7 @@ def test_a_login_certificate_is_offered(
         key.chmod(0o600)
     Path(f"{key}.pub").write_bytes(sshd.key.with_suffix(".pub").read_bytes())
     config.write_text(f"IdentityFile {key}\n")
-    with agent(tmp_path, *([sshd.key] if source == "agent" else [])) as socket:
+    with ssh_agent(tmp_path, *([sshd.key] if source == "agent" else [])) as socket:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
         assert not openssh_logs_in(sshd, empty_home)
         assert "refused the login of root" in refusal(sshd.target(identity_file=None))

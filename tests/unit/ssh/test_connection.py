@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,9 @@ from provision.ssh import Target, connect
 from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.host_keys import KnownHosts, fingerprint, known_hosts_name
 from provision.ssh.shell_session import ShellSession
+from tests.support.waiting import wait_for
+from tests.unit.ssh.conftest import ssh_agent
+from tests.unit.ssh.test_wire import silent
 
 pytestmark = pytest.mark.slow
 
@@ -160,21 +162,10 @@ def test_default_key_files_are_tried(sshd: Sshd, empty_home: Path) -> None:
 
 @contextmanager
 def agent(monkeypatch: pytest.MonkeyPatch, folder: Path, *keys: Path) -> Iterator[None]:
-    """An ssh-agent that holds these keys."""
-    path = folder / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
-    try:
+    """An ssh-agent that holds these keys, named by SSH_AUTH_SOCK."""
+    with ssh_agent(folder, *keys) as path:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-        for _ in range(500):
-            if subprocess.run(["ssh-add", "-l"], capture_output=True).returncode == 1:  # it answers: no keys yet
-                break
-            time.sleep(0.02)
-        for key in keys:
-            subprocess.run(["ssh-add", "-q", key], check=True, capture_output=True)
         yield
-    finally:
-        process.terminate()
-        process.wait(5)
 
 
 def test_keys_of_the_agent_are_tried(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,16 +307,9 @@ def test_a_refused_port_is_reported(sshd: Sshd) -> None:
 
 
 def test_a_host_that_drops_packets_times_out(sshd: Sshd) -> None:
-    """The attempt ends after connect_timeout. (A full backlog drops packets, like a firewall.)"""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
-        port = silent.getsockname()[1]
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
+    """The attempt ends after connect_timeout."""
+    with silent() as port:
         message = refusal(sshd.target(port=port, connect_timeout=0.4))
-        for filler in fillers:
-            filler.close()
     assert f"no answer from 127.0.0.1 port {port} within 0.4 s" in message
 
 
@@ -390,14 +374,14 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 def test_no_retry_after_a_refused_login(sshd: Sshd) -> None:
     """A refused key is offered once: repeating it could lock the account."""
-    log = sshd.folder / "sshd.log"
-    before = log.read_text().count("Connection closed by authenticating user root")
+
+    def refused_logins() -> int:
+        return (sshd.folder / "sshd.log").read_text().count("Connection closed by authenticating user root")
+
+    before = refused_logins()
     refusal(sshd.target(identity_file=sshd.folder / "host_rsa"), LoginRefused)
-    for _ in range(100):
-        if log.read_text().count("Connection closed by authenticating user root") > before:
-            break
-        time.sleep(0.02)
-    assert log.read_text().count("Connection closed by authenticating user root") == before + 1
+    wait_for(lambda: refused_logins() > before, "sshd logs the refused login")
+    assert refused_logins() == before + 1
 
 
 def test_the_output_of_an_account_without_a_shell_is_reported(sshd_factory: Callable[..., Sshd]) -> None:

@@ -16,6 +16,7 @@ from provision.errors import HostKeyError, LoginRefused, Unreachable
 from provision.shell import sh
 from provision.ssh import Target, connect
 from provision.ssh.connection import HostConnection, resolve
+from tests.support.waiting import wait_for
 from tests.unit.ssh.test_wire import silent
 
 pytestmark = pytest.mark.slow
@@ -51,14 +52,6 @@ def connections(bastion: Sshd) -> int:
     return sum(line.split()[1].endswith(f":{bastion.port:04X}") and line.split()[3] == "01" for line in lines)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that sshd does."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_twenty_hosts_behind_a_bastion_share_one_connection(bastion: Sshd, sshd: Sshd) -> None:
     """One login on the bastion, twenty sessions through it (more than MaxSessions, which does not count them)."""
     together = threading.Barrier(20)
@@ -75,7 +68,7 @@ def test_twenty_hosts_behind_a_bastion_share_one_connection(bastion: Sshd, sshd:
     with ThreadPoolExecutor(20) as pool:
         assert list(pool.map(work, range(20))) == [f"{number}\n" for number in range(20)]
     assert logins(bastion) == 1
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
 
 
 def test_the_last_host_closes_the_gateway(bastion: Sshd, sshd: Sshd) -> None:
@@ -88,11 +81,11 @@ def test_the_last_host_closes_the_gateway(bastion: Sshd, sshd: Sshd) -> None:
     assert connections(bastion) == 1
     second.close()
     second.close()
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
     third = connect(target, lock=False, who="test")
     assert third.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     third.close()
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
     assert logins(bastion) == 2
 
 
@@ -109,7 +102,7 @@ def test_a_failed_host_leaves_no_connection_to_its_gateway(bastion: Sshd, sshd: 
         connection.open()
     assert "gateway" in str(raised.value) or isinstance(raised.value, HostKeyError | LoginRefused)
     assert logins(bastion) == 1
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
 
 
 def test_a_failed_host_does_not_close_the_gateway_of_others(bastion: Sshd, sshd: Sshd) -> None:
@@ -120,7 +113,7 @@ def test_a_failed_host_does_not_close_the_gateway_of_others(bastion: Sshd, sshd:
         connect(Target(**{**vars(target), "port": 1}), lock=False, who="test")
     assert good.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     good.close()
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
 
 
 def test_a_dead_gateway_costs_one_time_limit(sshd: Sshd, empty_home: Path) -> None:
@@ -149,7 +142,7 @@ def test_a_silent_host_behind_a_gateway_times_out(bastion: Sshd, sshd: Sshd) -> 
         with pytest.raises(Unreachable, match=f"the gateway 127.0.0.1 got no answer from 127.0.0.1 port {port}"):
             connect(behind(bastion, sshd, port=port, connect_timeout=1.0), lock=False, who="test")
         assert time.monotonic() - started < 4
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
 
 
 def test_a_lost_gateway_is_opened_again(bastion: Sshd, sshd: Sshd) -> None:
@@ -160,13 +153,13 @@ def test_a_lost_gateway_is_opened_again(bastion: Sshd, sshd: Sshd) -> None:
     assert isinstance(gateway, HostConnection)
     assert gateway.is_open
     gateway.wire.close()
-    wait_until(lambda: not gateway.is_open)
+    wait_for(lambda: not gateway.is_open, "the connection is lost")
     second = connect(target, lock=False, who="test")
     assert second.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     first.abort()
     assert second.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     second.close()
-    wait_until(lambda: connections(bastion) == 0)
+    wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
     assert logins(bastion) == 2
 
 

@@ -21,6 +21,7 @@ from provision.ssh.bootstrap import SCRIPT
 from provision.ssh.host_keys import known_hosts_name
 from provision.ssh.shell_session import _KILL_AFTER, ShellSession
 from provision_lab.proxy import Proxy
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -36,16 +37,6 @@ def session(sshd: Sshd, *, lock: bool = False, who: str = "test") -> Iterator[Sh
         yield opened
     finally:
         opened.close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def text(opened: ShellSession, script: str, *arguments: str | int) -> str:
@@ -300,7 +291,7 @@ def test_a_broken_connection_releases_the_lock(sshd: Sshd) -> None:
                 return False
             return True
 
-    assert eventually(free)
+    wait_for(free, "the lock is free", 5)
 
 
 def test_a_running_step_keeps_the_lock(sshd: Sshd) -> None:
@@ -310,14 +301,14 @@ def test_a_running_step_keeps_the_lock(sshd: Sshd) -> None:
     nap = f"sleep 25.000{os.getpid()}"
     worker = threading.Thread(target=lambda: _expect_loss(lambda: broken.run(sh(nap + "; echo x"), deadline=30)))
     worker.start()
-    assert eventually(lambda: _running(nap))
+    wait_for(lambda: bool(_running(nap)), "the step runs", 5)
     broken.abort()
     worker.join(5)
     with session(sshd, lock=True) as second, pytest.raises(Locked, match="by gone"):
         second.ready()
     for process in _running(nap):
         os.kill(process, signal.SIGTERM)
-    assert eventually(lambda: _is_free(sshd))
+    wait_for(lambda: _is_free(sshd), "the lock is free", 5)
 
 
 def _is_free(sshd: Sshd) -> bool:

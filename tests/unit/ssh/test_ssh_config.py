@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ from provision.errors import ProvisionError, Unreachable, UsageError
 from provision.ssh import Target, connect, ssh_config
 from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.ssh_config import HostOptions, host_options
+from tests.support.waiting import wait_for
+from tests.unit.ssh.test_wire import running
 
 
 @pytest.fixture(params=["openssh", "evaluated"])
@@ -331,10 +332,7 @@ def test_a_command_of_match_exec_that_hangs_is_ended(empty_home: Path, monkeypat
     with pytest.raises(UsageError, match="did not answer within"):
         host_options("web1")
     number = int((empty_home / "pid").read_text())
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{number}").exists() and "Z" not in Path(f"/proc/{number}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: not running(number), "the command has ended", 5)
 
 
 def test_a_program_ssh_that_is_not_openssh_is_not_asked(

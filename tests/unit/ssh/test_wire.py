@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from provision.shell import sh
 from provision.ssh import connect
 from provision.ssh.host_keys import known_hosts_name
 from provision.ssh.wire import dial, run_proxy_command
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 @contextmanager
 def silent(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port that drops packets, like a firewall: its backlog is full."""
+
+    def full() -> bool:
+        # Of a listening socket these two fields are the connections that wait to be accepted, and the backlog.
+        waiting, backlog = struct.unpack_from("=II", server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
+        return bool(waiting > backlog)
+
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family, backlog=0) as server:
         port = server.getsockname()[1]
@@ -40,7 +48,7 @@ def silent(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex((address, port))
-        time.sleep(0.05)
+        wait_for(full, "the backlog is full")
         yield port
         for filler in fillers:
             filler.close()
@@ -153,14 +161,6 @@ def test_a_name_that_cannot_be_encoded_is_unreachable(name: str) -> None:
 # -- ProxyCommand ------------------------------------------------------------------------------------
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that other processes do."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def running(number: int) -> bool:
     """Whether a process is there, and is no zombie."""
     try:
@@ -181,14 +181,15 @@ def test_a_proxy_command_is_ended_and_reaped(tmp_path: Path, command: str, monke
     monkeypatch.setenv("SHELL", "/bin/sh")
     before = children()
     wire = run_proxy_command(f"sh -c 'echo $$ >{tmp_path}/pid; {command.replace(chr(39), chr(34))}'")
-    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
-    group = int((tmp_path / "pid").read_text())
+    pid = tmp_path / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"), "the command has started")
+    group = int(pid.read_text())
     started = time.monotonic()
     wire.close()
     wire.close()
     assert time.monotonic() - started < 2
     assert children() == before
-    wait_until(lambda: not any(running(number) for number in members(group)))
+    wait_for(lambda: not any(running(number) for number in members(group)), "its processes have ended")
 
 
 def members(group: int) -> list[int]:
