@@ -17,7 +17,6 @@ import re
 import string
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from html import escape
 from itertools import product
 from typing import Final, TypeAlias
 from urllib.parse import quote, quote_plus
@@ -175,6 +174,8 @@ def _shell(text: str) -> Iterator[str]:
 
 
 def _html(text: str) -> Iterator[str]:
+    from html import escape  # few secrets have a notation of their own in HTML
+
     plain = escape(text, quote=False)
     if '"' not in text and "'" not in text:
         yield plain

@@ -27,9 +27,9 @@ from typing import Final
 from provision.errors import PlaybookError, ProvisionError, UsageError
 from provision.tasks.base import line_of
 
-_DEFINITION: Final = re.compile(r"^[ \t]*def\s+(\w+)", re.MULTILINE)
-_TABLE: Final = re.compile(r"^class\s+(\w+)\s*\(([^)]*)\)", re.MULTILINE)
-_TABLE_NAME: Final = re.compile(r"""\bname\s*=\s*["'](\w+)["']""")
+_DEFINITION: Final = r"(?m)^[ \t]*def\s+(\w+)"
+_TABLE: Final = r"(?m)^class\s+(\w+)\s*\(([^)]*)\)"
+_TABLE_NAME: Final = r"""\bname\s*=\s*["'](\w+)["']"""
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ def defined(path: Path, text: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """What a playbook file defines by its text, which may be invalid: names of tasks and the playbook; tables."""
     source = text.decode("utf-8", "replace")
     tables = set()
-    for name, bases in _TABLE.findall(source):
-        given = _TABLE_NAME.search(bases)
+    for name, bases in re.findall(_TABLE, source):
+        given = re.search(_TABLE_NAME, bases)
         tables.add(given[1] if given else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    return frozenset({path.stem, *_DEFINITION.findall(source)}), frozenset(tables)
+    return frozenset({path.stem, *re.findall(_DEFINITION, source)}), frozenset(tables)
 
 
 def _playbook_error(error: BaseException, path: Path) -> UsageError:

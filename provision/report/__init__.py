@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from provision.engine.events import Listener
+if TYPE_CHECKING:  # each command imports this package, for its stderr; only a run has events
+    from provision.engine.events import Listener
 
 
 def listeners(
