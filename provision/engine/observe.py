@@ -103,14 +103,14 @@ class Observer:
         key = (query, item.owner, self._is_due(item.owner))
         if key not in self._answers:
             needed = {Probe.ONLY: self.answer(query.needs)} if query.needs else {}
-            with _named(item):
+            with named(item):
                 self._answers[key] = query.call(Observation(needed, self._known(item)))
         return self._answers[key]
 
     def _questions(self, item: Owned) -> Mapping[str, Question]:
         kept = self._probes.get(id(item))
         if kept is None:
-            with _named(item):
+            with named(item):
                 kept = self._probes[id(item)] = (item, item.resource.probe())
         return kept[1].questions(self._is_due(item.owner))
 
@@ -142,8 +142,8 @@ class Observer:
 
 
 @contextmanager
-def _named(item: Owned) -> Iterator[None]:
-    """Names the resource in an exception that its code does not handle."""
+def named(item: Owned) -> Iterator[None]:
+    """Names the resource in an exception that its code does not handle. ProvisionErrors are raised as they are."""
     try:
         yield
     except (ProvisionError, ResourceError):

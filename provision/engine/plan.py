@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from provision.engine.desired_state import Owned
-from provision.engine.observe import Observer, ResourceError
-from provision.errors import HostFailed, ProvisionError, as_provision_error
+from provision.engine.observe import Observer, ResourceError, named
+from provision.errors import HostFailed
 from provision.host.pending import Handler
 from provision.resources.base import KEEP, Change, Json, Note, Outcome
 
@@ -76,19 +76,16 @@ def make_plan(items: Sequence[Owned], observer: Observer, *, go_on: bool = False
 
 def _plan_one(item: Owned, observer: Observer, watcher: Handler | None, plan: Plan) -> None:
     try:
-        for one in item.resource.plan(observer.observation(item)):
-            if isinstance(one, Note):
-                plan.notes.append(one.text)
-            elif watcher is None or watcher in one.notify:
-                plan.changes.append(Planned(item, one))
-            else:
-                plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
+        with named(item):
+            for one in item.resource.plan(observer.observation(item)):
+                if isinstance(one, Note):
+                    plan.notes.append(one.text)
+                elif watcher is None or watcher in one.notify:
+                    plan.changes.append(Planned(item, one))
+                else:
+                    plan.changes.append(Planned(item, replace(one, notify=(*one.notify, watcher))))
     except HostFailed as error:
         raise ResourceError(item.label, error) from error
-    except (ProvisionError, ResourceError):
-        raise
-    except Exception as error:
-        raise ResourceError(item.label, as_provision_error(error)) from error
 
 
 def declared_handlers(items: Sequence[Owned]) -> list[Handler]:

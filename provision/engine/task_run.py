@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 
 from provision.engine.apply import Applier, changed_nothing
 from provision.engine.desired_state import Owned
-from provision.engine.observe import Observer, ResourceError
+from provision.engine.observe import Observer, ResourceError, named
 from provision.engine.plan import Plan, PlanErrors, Planned, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
-from provision.errors import (
-    ChangedMeanwhile,
-    DeadlineExceeded,
-    HostFailed,
-    NotConverged,
-    NotReady,
-    ProvisionError,
-    as_provision_error,
-)
+from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
 from provision.host.pending import ASK_PENDING, Handler, read_pending
 from provision.resources.base import Change
 
@@ -156,15 +148,12 @@ class TaskRun:
         earlier = set(self.pending)
         self._notify(change)
         try:
-            self.applier.apply(planned, self.recorder.output)
+            with named(planned.item):
+                self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
             if changed_nothing(error):
                 self.pending = earlier
             raise ResourceError(planned.label, _explained(error)) from error
-        except ProvisionError:
-            raise
-        except Exception as error:
-            raise ResourceError(planned.label, as_provision_error(error)) from error
         self._replace(change)
         if change.verification:
             self.recorder.message(f"done: {change.summary}")
