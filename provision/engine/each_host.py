@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -45,12 +44,16 @@ class EachHost:
             for _ in interrupts.during(list(jobs.values())):
                 self.interrupted = True
                 self._stop()
+        outcomes: dict[str, Result | Exception] = {}
         for name, job in jobs.items():
-            if job.exception() is not None:  # no thread could be started for it
-                self._report(partial(self.on_error, name, _failure(job)))
+            if (error := job.exception()) is None:
+                outcomes[name] = job.result()
+            else:  # no thread could be started for it
+                outcomes[name] = failure = as_provision_error(error)
+                self._report(partial(self.on_error, name, failure))
         if self._callback_error is not None:
             raise self._callback_error
-        return {name: _outcome(job) for name, job in jobs.items()}
+        return outcomes
 
     def _run_on(self, name: str) -> Result | Exception:
         masker = OutputMasker()
@@ -89,13 +92,3 @@ class EachHost:
         self._stopping.set()
         for session in list(self._sessions.values()):
             session.abort()
-
-
-def _outcome(job: Future[Result | Exception]) -> Result | Exception:
-    return job.result() if job.exception() is None else _failure(job)
-
-
-def _failure(job: Future[Result | Exception]) -> Exception:
-    error = job.exception()
-    assert error is not None
-    return as_provision_error(error)
