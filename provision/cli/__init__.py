@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import click
 
 from provision.distributions import added
+
+if TYPE_CHECKING:
+    from provision.engine.catalogue import Catalogue
 
 ENTRY_POINTS: Final = "provision.commands"
 LAB: Final = "lab"  # the verb of the distribution provision-lab
@@ -29,7 +32,7 @@ _VERBS: Final = {
     "explain": "provision.cli.inventory",
     "init": "provision.cli.inventory",
     "logs": "provision.cli.logs",
-    "help": "provision.cli.help",
+    "help": "provision.cli.inventory",
 }  # verb: the module with a command of this name, or of this name and `_`
 
 _OUTPUT_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that hung up
@@ -143,6 +146,27 @@ def _first_name(args: Sequence[str], command: click.Command) -> int | None:
 commands = Verbs("provision", context_settings={"help_option_names": ["-h", "--help"]})
 
 
+def catalogue_of(inventories: Sequence[Path]) -> Catalogue:
+    """The catalogue of these inventories, without names of verbs. Raises InventoryError for one that does not exist."""
+    from provision.engine.catalogue import Catalogue
+
+    catalogue = Catalogue.beside(inventories)
+    catalogue.leave_out(commands.list_commands(click.Context(commands)))
+    return catalogue
+
+
+def report_unused(catalogue: Catalogue, *, verbose: bool = False, warnings: bool = True) -> None:
+    """Prints on stderr what could not be used, with tracebacks if `verbose`."""
+    from provision.secret import mask
+
+    for one in catalogue.unused:
+        if warnings:
+            print_error(f"warning: {mask(one.warning)}")
+        details = getattr(one.error, "details", "")
+        if verbose and details:
+            print_error(mask(details))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     from provision.report.console import MaskingStream
@@ -154,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code_of(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code. Errors are printed to stderr, secrets masked."""
-    from provision.errors import PlaybookError, ProvisionError, UsageError
+    from provision.errors import ProvisionError, UsageError
     from provision.secret import mask
 
     try:
@@ -169,9 +193,10 @@ def exit_code_of(arguments: Sequence[str]) -> int:
             error.show()
         return 2
     except UsageError as error:
-        if isinstance(error, PlaybookError) and is_verbose(arguments):
-            print_error(mask(error.details))
-        more = " (-v prints the traceback)" if getattr(error, "details", "") and not is_verbose(arguments) else ""
+        details, verbose = getattr(error, "details", ""), is_verbose(arguments)
+        if details and verbose:
+            print_error(mask(details))
+        more = " (-v prints the traceback)" if details and not verbose else ""
         print_error(f"error: {mask(str(error))}{more}")
         return 2
     except ProvisionError as error:
@@ -196,7 +221,7 @@ def exit_code_of(arguments: Sequence[str]) -> int:
 
 
 def print_error(text: str) -> None:
-    """Prints a line on stderr. If that cannot be written (a full disk, a closed terminal), the exit code must suffice."""
+    """Prints a line on stderr. If it cannot be written (a full disk, a closed terminal), only the exit code tells of the error."""
     with suppress(OSError):
         click.echo(text, err=True)
 

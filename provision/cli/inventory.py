@@ -1,4 +1,4 @@
-"""The verbs that contact no host: list, inventory, schema, explain, init."""
+"""The verbs that contact no host: list, inventory, schema, explain, help, init."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from provision.cli import inventory_option, set_option, verbose_option
-from provision.cli.catalogue import catalogue_of, report_unused
+from provision.cli import catalogue_of, commands, inventory_option, report_unused, set_option, verbose_option
 
 
 @click.command("list")
@@ -96,6 +95,23 @@ def explain(name: str | None, inventory: tuple[Path, ...], verbose: int = 0) -> 
             click.echo(f"\n  tables: {', '.join(options_of(one).brackets for one in task.tables)}")
     if table is not None:
         click.echo(("\n" if task is not None else "") + explain_table(*table))
+
+
+@click.command("help")
+@click.argument("name", required=False)
+@inventory_option(required=False)
+@click.pass_context
+def help_(context: click.Context, name: str | None, inventory: tuple[Path, ...]) -> None:
+    """Print the help of NAME: a verb, a task or a table. Without NAME: the program's help."""
+    from provision.cli.run import run
+
+    program = click.Context(commands, info_name="provision")
+    if name is None:
+        click.echo(run.make_context("provision", [], resilient_parsing=True).get_help())
+    elif (verb := commands.get_command(program, name)) is not None:
+        click.echo(click.Context(verb, info_name=name, parent=program).get_help())
+    else:
+        context.invoke(explain, name=name, inventory=inventory)
 
 
 @click.command("init")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provision.cli import inventory_option, set_option, verbose_option
-from provision.cli.catalogue import catalogue_of, report_unused
+from provision.cli import catalogue_of, inventory_option, report_unused, set_option, verbose_option
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Inventory

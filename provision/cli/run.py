@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from provision import __version__
-from provision.cli import commands, inventory_option, print_error, set_option
+from provision.cli import catalogue_of, commands, inventory_option, print_error, report_unused, set_option
 
 _EXIT_CODES = """\
 Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
@@ -72,7 +72,6 @@ def run(
     """
     if fail_on_change and not check:
         raise click.UsageError("--fail-on-change needs --check")
-    from provision.cli.catalogue import catalogue_of, report_unused
     from provision.engine.assemble import Options, assemble
     from provision.inventory.secrets import too_short
     from provision.report import listeners
