@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,22 @@ class ToyHost(FakeSession):
         return [one[1] for one in found if one]
 
 
+class Pieces(FakeSession):
+    """A session whose command prints these pieces and then ends with this exit code."""
+
+    def __init__(self, *pieces: bytes, code: int = 0) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.code = code
+
+    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
+        del command, deadline
+        assert on_output is not None
+        for piece in self.pieces:
+            on_output(piece)
+        return Result(code=self.code)
+
+
 def toy_task(name: str, *resources: Resource, on: str = "all") -> Task:
     """A task of these resources."""
 
@@ -179,6 +196,19 @@ class Engine:
 def engine() -> Engine:
     """`engine({"web1": ToyHost()}, [task, …])` → the report."""
     return Engine()
+
+
+@pytest.fixture
+def no_thread_for_b(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no thread for the host b."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "host b":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from provision.resources.base import ApiAction, Change, Note, Observation, Outco
 from provision.secret import Secret
 from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
+from tests.unit.engine.conftest import Pieces
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 
@@ -379,22 +380,6 @@ def test_the_first_failing_line_ends_a_handler(host: LocalSession, home: Path) -
         run_handler(applier_of(host), Handler("restart", "restart it", sh("set -e\nfalse\ntouch %s", home / "on")))
     assert not (home / "on").exists()
     assert pending(home) == "restart\trestart it\n"
-
-
-class Pieces(FakeSession):
-    """A session whose command prints these pieces, and then fails or ends."""
-
-    def __init__(self, *pieces: bytes, code: int = 0) -> None:
-        super().__init__()
-        self.pieces = pieces
-        self.code = code
-
-    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        del command, deadline
-        assert on_output is not None
-        for piece in self.pieces:
-            on_output(piece)
-        return Result(b"".join(self.pieces), b"", self.code)
 
 
 @pytest.mark.parametrize("code", [0, 1])

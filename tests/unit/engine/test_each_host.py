@@ -16,23 +16,9 @@ from provision.secret import Secret
 from provision.shell import Command, Result
 from provision.ssh.session import Session, Traffic
 from provision.testing import FakeSession
+from tests.unit.engine.conftest import Pieces
 
 COMMAND = Command("docker logs")
-
-
-class Pieces(FakeSession):
-    """A session whose command prints these pieces and then ends."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        super().__init__()
-        self.pieces = pieces
-
-    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
-        del command, deadline
-        assert on_output is not None
-        for piece in self.pieces:
-            on_output(piece)
-        return Result()
 
 
 class Following(FakeSession):
@@ -149,16 +135,9 @@ def test_output_in_small_pieces_is_read_once() -> None:
     assert time.monotonic() - started < 3
 
 
-def test_a_thread_that_cannot_be_started_is_an_error_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_thread_for_b")
+def test_a_thread_that_cannot_be_started_is_an_error_of_its_host() -> None:
     """The other hosts print their lines."""
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "host b":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     lines: list[tuple[str, str]] = []
     errors: list[tuple[str, str]] = []
     found = each_host({"a": Pieces(b"one\n"), "b": Pieces(b"two\n")}, lines, errors).run(["a", "b"])

@@ -250,18 +250,9 @@ def test_a_bug_in_the_engine_is_the_failure_of_its_host(
     assert "engine bug" in report.errors[0].text
 
 
-def test_a_thread_that_cannot_be_started_is_the_failure_of_its_host(
-    engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_thread_for_b")
+def test_a_thread_that_cannot_be_started_is_the_failure_of_its_host(engine: Any, toys: Any) -> None:
     """The other hosts do not wait for it at a barrier."""
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "host b":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     report = engine({"a": toys.Host(), "b": toys.Host()}, [toys.task("1")], [toys.task("2", toys.Toy("2"))])
     assert [one for one in report.statuses if one.startswith("a")] == ["a 1 ok", "a 2 changed"]
     assert (report.summary.failed, report.summary.hosts["b"].failed) == (1, 1)
