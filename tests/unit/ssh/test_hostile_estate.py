@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import hostile_shell
+from tests.support.hostile_server import relay, tcp_server
 
 pytestmark = pytest.mark.slow
 
@@ -56,37 +56,6 @@ sys.exit(code)
 """
 
 
-@contextlib.contextmanager
-def closing_after(size: int, port: int) -> Iterator[int]:
-    """A proxy in front of an sshd that closes each connection after so many bytes of the host; its port."""
-
-    def serve(connection: socket.socket) -> None:
-        with connection, socket.create_connection(("127.0.0.1", port)) as real, contextlib.suppress(OSError):
-
-            def upward() -> None:
-                with contextlib.suppress(OSError):
-                    while data := connection.recv(65536):
-                        real.sendall(data)
-
-            threading.Thread(target=upward, daemon=True).start()
-            sent = 0
-            while sent < size and (data := real.recv(size - sent)):
-                connection.sendall(data)
-                sent += len(data)
-            for one in (connection, real):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield int(listener.getsockname()[1])
-
-
 def test_hostile_hosts_do_not_affect_the_others(sshd_factory: Callable[..., Sshd], tmp_path: Path) -> None:
     """One floods, one stalls in the middle of a frame, one sends 2 GiB of gzip zeros, some close during the handshake.
 
@@ -98,7 +67,9 @@ def test_hostile_hosts_do_not_affect_the_others(sshd_factory: Callable[..., Sshd
     with contextlib.ExitStack() as stack:
         ports = {f"good{number}": (one.port, one) for number, one in enumerate(good)}
         ports |= {mode: (one.port, one) for mode, one in hostile.items()}
-        ports |= {f"closes{size}": (stack.enter_context(closing_after(size, good[0].port)), good[0]) for size in CUTS}
+        for size in CUTS:
+            closing = partial(relay, port=good[0].port, size=size)
+            ports[f"closes{size}"] = (stack.enter_context(tcp_server(closing)), good[0])
         text = "".join(
             f'[hosts."{name}"]\naddress = "127.0.0.1"\nhost_key = "{one.public()}"\n'
             f'[hosts."{name}".ssh]\nport = {port}\nidentity_file = "{one.key}"\n'

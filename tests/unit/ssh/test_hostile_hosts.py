@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import resource
 import socket
 import struct
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from provision.shell import Command, sh
 from provision.ssh import connect
 from provision.ssh.frame import OUTPUT_LIMIT, STREAMED_KEPT
 from tests.support import hostile_shell
+from tests.support.hostile_server import relay, tcp_server
 
 pytestmark = pytest.mark.slow
 
@@ -147,23 +148,10 @@ def test_a_host_that_sends_and_reads_nothing(
 # -- SSH itself ------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server on loopback that calls `serve` for each connection; its port."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    connection, _ = listener.accept()
-                    threading.Thread(target=run, args=(connection,), daemon=True).start()
-
-        def run(connection: socket.socket) -> None:
-            with connection, contextlib.suppress(OSError):  # the client is gone
-                serve(connection)
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield int(listener.getsockname()[1])
+def read_to_the_end(connection: socket.socket) -> None:
+    """Send nothing more until the client is gone."""
+    while connection.recv(4096):
+        pass
 
 
 def banner_without_end(connection: socket.socket) -> None:
@@ -179,7 +167,7 @@ def banner_lines_without_end(connection: socket.socket) -> None:
 def banner_drop_by_drop(connection: socket.socket) -> None:
     while True:
         connection.sendall(b"x")
-        time.sleep(0.05)
+        time.sleep(0.05)  # the pause is the subject: each byte arrives in time
 
 
 def huge_packet(connection: socket.socket) -> None:
@@ -189,13 +177,11 @@ def huge_packet(connection: socket.socket) -> None:
 
 
 def random_packets(connection: socket.socket) -> None:
-    import os
-
     connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
     for _ in range(100):
         body = os.urandom(43)
         connection.sendall(struct.pack(">IB", 44, 4) + body)
-    time.sleep(1)
+    read_to_the_end(connection)
 
 
 def ignored_packets_without_end(connection: socket.socket) -> None:
@@ -208,8 +194,7 @@ def ignored_packets_without_end(connection: socket.socket) -> None:
 def silence(connection: socket.socket) -> None:
     connection.recv(4096)
     connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
-    while connection.recv(4096):
-        pass
+    read_to_the_end(connection)
 
 
 def without_penalties() -> list[str]:
@@ -255,20 +240,7 @@ def test_a_connection_that_ends_at_any_byte_of_the_handshake(
     limit = 0
 
     def serve(connection: socket.socket) -> None:
-        with socket.create_connection(("127.0.0.1", sshd.port)) as real:
-
-            def upward() -> None:
-                with contextlib.suppress(OSError):
-                    while data := connection.recv(65536):
-                        real.sendall(data)
-
-            threading.Thread(target=upward, daemon=True).start()
-            sent = 0
-            while sent < limit and (data := real.recv(min(65536, limit - sent))):
-                connection.sendall(data)
-                sent += len(data)
-            for one in (connection, real):  # `close` alone does not end what the other thread reads
-                one.shutdown(socket.SHUT_RDWR)
+        relay(connection, sshd.port, limit)
 
     def error_of(port: int) -> ProvisionError | None:
         try:
