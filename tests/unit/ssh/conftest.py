@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.ssh import Target
+from provision.errors import Unreachable
+from provision.shell import sh
+from provision.ssh import Target, connect
 from provision.ssh.host_keys import known_hosts_name
 from tests.support.waiting import wait_for
 
@@ -111,13 +114,14 @@ def start_sshd(
 
 @pytest.fixture
 def sshd_factory(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    """Starts an sshd for one test: `sshd_factory("ForceCommand …", var_lib="ro")`."""
+    """Starts an sshd for one test: `sshd_factory("ForceCommand …", var_lib="ro")`, with the keys of `folder`, if given."""
     started: list[Sshd] = []
 
-    def start(*options: str, var_lib: str = "size=64m") -> Sshd:
-        folder = tmp_path / f"sshd{len(started)}"
-        folder.mkdir()
-        started.append(start_sshd(folder, *options, kinds=("ed25519",), var_lib=var_lib))
+    def start(*options: str, kind: str = "ed25519", folder: Path | None = None, var_lib: str = "size=64m") -> Sshd:
+        if folder is None:
+            folder = tmp_path / f"sshd{len(started)}"
+            folder.mkdir()
+        started.append(start_sshd(folder, *options, kinds=(kind,), var_lib=var_lib))
         return started[-1]
 
     yield start
@@ -133,6 +137,35 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     yield running
     running.process.terminate()
     running.process.wait(10)
+
+
+def refusal_of(kind: type[Unreachable], target: Target) -> str:
+    """The message of this refusal; "" when the target is accepted and runs a command."""
+    try:
+        session = connect(target, lock=False, who="test")
+    except kind as error:
+        return str(error)
+    try:
+        assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
+    finally:
+        session.close()
+    return ""
+
+
+def proxy_command(folder: Path) -> str:
+    """A ProxyCommand that connects to %h and %p, and creates the file `used` in `folder`."""
+    script = folder / "relay.py"
+    script.write_text(
+        "import os, socket, sys, threading\n"
+        "open(sys.argv[3], 'w').close()\n"
+        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "def up():\n"
+        "    while d := os.read(0, 65536): s.sendall(d)\n"
+        "    s.shutdown(1)\n"
+        "threading.Thread(target=up, daemon=True).start()\n"
+        "while d := s.recv(65536): os.write(1, d)\n"
+    )
+    return f"{sys.executable} {script} %h %p {folder / 'used'}"
 
 
 @contextmanager

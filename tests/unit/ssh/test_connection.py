@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.host_keys import KnownHosts, fingerprint, known_hosts_name
 from provision.ssh.shell_session import ShellSession
 from tests.support.waiting import wait_for
-from tests.unit.ssh.conftest import ssh_agent
+from tests.unit.ssh.conftest import proxy_command, ssh_agent
 from tests.unit.ssh.test_wire import silent
 
 pytestmark = pytest.mark.slow
@@ -269,18 +268,9 @@ def test_a_gateway_that_cannot_reach_the_host_is_named(sshd: Sshd, empty_home: P
 
 def test_a_proxy_command_is_used(sshd: Sshd, empty_home: Path) -> None:
     """The ProxyCommand of ~/.ssh/config opens the connection."""
-    relay = empty_home / "relay.py"
-    relay.write_text(
-        "import os, socket, sys, threading\n"
-        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
-        "def up():\n"
-        "    while d := os.read(0, 65536): s.sendall(d)\n"
-        "    s.shutdown(1)\n"
-        "threading.Thread(target=up, daemon=True).start()\n"
-        "while d := s.recv(65536): os.write(1, d)\n"
-    )
-    (empty_home / ".ssh" / "config").write_text(f"Host 127.0.0.1\n ProxyCommand {sys.executable} {relay} %h %p\n")
+    (empty_home / ".ssh" / "config").write_text(f"Host 127.0.0.1\n ProxyCommand {proxy_command(empty_home)}\n")
     assert connects(sshd.target())
+    assert (empty_home / "used").exists()
 
 
 def test_a_proxy_command_that_fails_is_named(sshd: Sshd, empty_home: Path) -> None:

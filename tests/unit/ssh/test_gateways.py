@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from provision.shell import sh
 from provision.ssh import Target, connect
 from provision.ssh.connection import HostConnection, resolve
 from tests.support.waiting import wait_for
+from tests.unit.ssh.conftest import proxy_command
 from tests.unit.ssh.test_wire import silent
 
 pytestmark = pytest.mark.slow
@@ -166,20 +166,8 @@ def test_a_lost_gateway_is_opened_again(bastion: Sshd, sshd: Sshd) -> None:
 def test_the_first_gateway_may_have_a_proxy_command(bastion: Sshd, sshd: Sshd, empty_home: Path) -> None:
     """ProxyCommand of the gateway's own entry in ~/.ssh/config, as ssh uses it."""
     config = empty_home / ".ssh" / "config"
-    marker = empty_home / "used"
-    relay = empty_home / "relay.py"
-    config.write_text(config.read_text() + f" ProxyCommand {sys.executable} {relay} %h %p {marker}\n")
-    relay.write_text(
-        "import os, socket, sys, threading\n"
-        "open(sys.argv[3], 'w').close()\n"
-        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
-        "def up():\n"
-        "    while d := os.read(0, 65536): s.sendall(d)\n"
-        "    s.shutdown(1)\n"
-        "threading.Thread(target=up, daemon=True).start()\n"
-        "while d := s.recv(65536): os.write(1, d)\n"
-    )
+    config.write_text(config.read_text() + f" ProxyCommand {proxy_command(empty_home)}\n")
     session = connect(behind(bastion, sshd), lock=False, who="test")
     assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     session.close()
-    assert marker.exists()
+    assert (empty_home / "used").exists()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from provision.errors import HostKeyError
-from provision.shell import sh
-from provision.ssh import Target, connect
 from provision.ssh.host_certificates import HostCertificate
-from tests.unit.ssh.conftest import start_sshd
+from tests.unit.ssh.conftest import refusal_of
 
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from tests.unit.ssh.conftest import Sshd
+
+refusal = partial(refusal_of, HostKeyError)
 
 HOUR = ("-V", "-1h:+1h")
 
@@ -38,21 +40,16 @@ Certified = Callable[..., "Sshd"]
 
 
 @pytest.fixture
-def certified(tmp_path: Path) -> Iterator[Certified]:
+def certified(tmp_path: Path, sshd_factory: Callable[..., Sshd]) -> Certified:
     """Starts an sshd whose host key is signed: `certified("-n", "127.0.0.1", authority="rsa", kind="ecdsa")`."""
-    started: list[Sshd] = []
 
     def start(*signing: str, authority: str = "ed25519", kind: str = "ed25519") -> Sshd:
         new_key(tmp_path / "ca", kind=authority)
         new_key(tmp_path / f"host_{kind}", kind=kind)
         keygen("-s", tmp_path / "ca", "-h", "-I", "web1", *signing, tmp_path / f"host_{kind}.pub")
-        started.append(start_sshd(tmp_path, f"HostCertificate {tmp_path}/host_{kind}-cert.pub", kinds=(kind,)))
-        return started[-1]
+        return sshd_factory(f"HostCertificate {tmp_path}/host_{kind}-cert.pub", kind=kind, folder=tmp_path)
 
-    yield start
-    for one in started:
-        one.process.terminate()
-        one.process.wait(10)
+    return start
 
 
 def known(sshd: Sshd, line: str) -> Path:
@@ -70,19 +67,6 @@ def openssh_accepts(sshd: Sshd, file: Path, *options: str) -> bool:
     command = ["ssh", "-F", "none", *(f"-o{one}" for one in settings), "-i", sshd.key, "-p", str(sshd.port)]
     done = subprocess.run([*command, "root@127.0.0.1", "true"], capture_output=True, stdin=subprocess.DEVNULL)
     return done.returncode == 0
-
-
-def refusal(target: Target) -> str:
-    """The message of the refusal; "" when the host is accepted and runs a command."""
-    try:
-        session = connect(target, lock=False, who="test")
-    except HostKeyError as error:
-        return str(error)
-    try:
-        assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
-    finally:
-        session.close()
-    return ""
 
 
 TRUSTED = "@cert-authority * {ca}"
@@ -156,8 +140,6 @@ def test_a_forged_certificate_is_refused(certified: Certified) -> None:
 
 def bytes_of(file: Path) -> bytes:
     """The key or certificate in a public key file."""
-    import base64
-
     return base64.b64decode(file.read_text().split()[1])
 
 
