@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from types import TracebackType
+from typing import Self
 
 
 class HttpProxy:
@@ -28,12 +28,11 @@ class HttpProxy:
         names = ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY")
         return dict.fromkeys(names, self.url)
 
-    def __enter__(self) -> HttpProxy:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() does not
         self._listener.close()
 
     def _accept(self) -> None:

@@ -191,6 +191,7 @@ class Repository:
 
     def __init__(self, folder: Path, pieces: int, pause: float) -> None:
         self.pieces, self.pause = pieces, pause
+        self.closed = threading.Event()
         self.server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
         parts = folder / "parts"
@@ -203,6 +204,12 @@ class Repository:
             f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{parts}"; Dir::State::lists "{folder}/lists"; '
             f'Dir::Cache "{folder}/cache"; APT::Sandbox::User "root"; Acquire::Retries "0"; Acquire::Languages "none";'
         )
+
+    def close(self) -> None:
+        """Ends the server and its pauses."""
+        self.closed.set()
+        self.server.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() does not
+        self.server.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed by the test
@@ -221,7 +228,7 @@ class Repository:
             for number in range(self.pieces):
                 head = b" " if number else b"Package: a\nVersion: 1\nArchitecture: all\nDescription: "
                 connection.sendall(head.ljust(99, b"x") + b"\n")
-                time.sleep(self.pause)
+                self.closed.wait(self.pause)  # the pause is what the test is about
 
 
 @one_shell
@@ -230,11 +237,10 @@ def test_a_download_ends_when_nothing_arrives(
     local: Local, tmp_path: Path, pieces: int, pause: float, code: int
 ) -> None:
     """A real apt-get with a limit of 2 s: four slow seconds are no failure, and a silent server does not hold it up."""
-    repository = Repository(tmp_path, pieces, pause)
-    session = local({}, {"APT_CONFIG": str(repository.config)})
-    fetch = body("lib/apt").replace("Acquire::Retries=3", "Acquire::Retries=0")
-    started = time.monotonic()
-    result = session.run(Command(f"{fetch}\nfetch_with_apt 2 -o APT::Update::Error-Mode=any update"), deadline=60)
-    repository.server.close()
+    with contextlib.closing(Repository(tmp_path, pieces, pause)) as repository:
+        session = local({}, {"APT_CONFIG": str(repository.config)})
+        fetch = body("lib/apt").replace("Acquire::Retries=3", "Acquire::Retries=0")
+        started = time.monotonic()
+        result = session.run(Command(f"{fetch}\nfetch_with_apt 2 -o APT::Update::Error-Mode=any update"), deadline=60)
     assert result.code == code, result.errors
     assert time.monotonic() - started < 20

@@ -126,6 +126,12 @@ class TestRestart:
         assert restart().rolls_back
 
 
+def end_job(runner: subprocess.Popen[bytes]) -> None:
+    """Ends the job of the fixture `runner`."""
+    assert runner.stdin is not None
+    runner.stdin.close()
+
+
 class TestJobs:
     """`wait_for_ci_jobs`."""
 
@@ -164,20 +170,23 @@ class TestJobs:
         assert "done" not in result.text
 
     RUNNER: Final = """
-import os, pathlib, signal, sys, time
-folder = pathlib.Path(sys.argv[1])
-signal.signal(signal.SIGQUIT, lambda *_: (folder / "got-quit").touch())
+import os, pathlib, signal, sys
+reader, writer = os.pipe()
+def on_quit(*_):
+    pathlib.Path(sys.argv[1], "got-quit").touch()
+    os.write(writer, b"x")
+signal.signal(signal.SIGQUIT, on_quit)
 print("ready", flush=True)
-while not ((folder / "got-quit").exists() and (folder / "may-end").exists()):
-    time.sleep(0.05)
+sys.stdin.read()  # the job runs until standard input is closed
+os.read(reader, 1)
 os._exit(0)  # at once: an interpreter that is ending has no handler for another SIGQUIT
 """
 
     @pytest.fixture
     def runner(self, docker: Docker) -> Iterator[subprocess.Popen[bytes]]:
-        """gitlab-runner with a job that is visible nowhere: it pulls its image. It ends when the file `may-end` exists."""
+        """gitlab-runner with a job that is visible nowhere: it pulls its image. Its job ends with its standard input."""
         command = [sys.executable, "-c", self.RUNNER, str(docker.folder)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             docker.program(
@@ -203,14 +212,14 @@ os._exit(0)  # at once: an interpreter that is ending has no handler for another
             "CI jobs still run on this host after 4 s: a job that is being prepared\n"
             "gitlab-runner takes no new jobs until they have ended; then systemd starts it again\n"
         )
-        (docker.folder / "may-end").touch()
+        end_job(runner)
         assert docker.run(wait_for_ci_jobs(5) + "echo done").text.endswith("done\n")
         assert runner.wait() == 0
 
     @one_shell
     def test_an_idle_runner_ends_without_a_word(self, docker: Docker, runner: subprocess.Popen[bytes]) -> None:
         """Nothing is waited for."""
-        (docker.folder / "may-end").touch()
+        end_job(runner)
         assert docker.run(wait_for_ci_jobs(5) + "echo done").text == "done\n"
         assert runner.wait() == 0
 
@@ -251,8 +260,7 @@ sys.stdin.read()
         self, docker: Docker, runner: subprocess.Popen[bytes], state: str, starts: bool
     ) -> None:
         """At once, whatever the code of the command; a runner that somebody stopped stays stopped."""
-        del runner
-        (docker.folder / "may-end").touch()
+        end_job(runner)
         (docker.folder / "state").write_text(f"{state}\n")
         assert docker.run(between_ci_jobs(Command("set -e; false; echo no")).script).code == 1
         assert (docker.folder / "started").exists() == starts

@@ -208,15 +208,16 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
 
 
 @contextmanager
-def another(gitlab: Gitlab, seconds: float = 60) -> Iterator[int]:
-    """Somebody else's reconfigure, which holds the lock: its process."""
-    lock = gitlab.folder / LOCK
+def another(gitlab: Gitlab) -> Iterator[int]:
+    """Somebody else's reconfigure, which holds the lock until something opens the pipe `release`: its process."""
+    lock, release = gitlab.folder / LOCK, gitlab.folder / "release"
     lock.parent.mkdir(parents=True)
+    os.mkfifo(release)
     script = (
-        "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
-        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
+        "print('held', flush=True); open(sys.argv[2]).read()"
     )
-    command = [sys.executable, "-c", script, str(lock), str(seconds)]
+    command = [sys.executable, "-c", script, str(lock), str(release)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
@@ -227,8 +228,8 @@ def another(gitlab: Gitlab, seconds: float = 60) -> Iterator[int]:
 @pytest.mark.parametrize("command", ["show-config", "reconfigure"])
 def test_another_one_is_waited_for(gitlab: Gitlab, command: str) -> None:
     """Who runs it is printed, and then ours begins."""
-    gitlab.program(command, WAITS.replace("exec", "") + "; echo done")
-    with another(gitlab, 0.5) as process:
+    gitlab.program(command, f": > $top/release; {WAITS.removeprefix('exec ')}; echo done")
+    with another(gitlab) as process:
         done = gitlab.run()
     assert done.code == 0, done.errors
     waiting = f"waiting until another reconfigure ends, at most 20 s: process {process} (python) runs it"
@@ -254,6 +255,7 @@ def test_another_one_that_does_not_end(gitlab: Gitlab, command: str) -> None:
 def test_our_own_that_holds_the_lock_is_not_another_one(gitlab: Gitlab) -> None:
     """It did not end in time, and its process still has the lock: what it began is rolled back."""
     (gitlab.folder / LOCK).parent.mkdir(parents=True)
+    # It outlives the limit, and holds the lock while the script looks for the holder.
     stays = f"flock $top/{LOCK} sh -c 'trap \"\" TERM; sleep 4' & wait"
     gitlab.program("reconfigure", once(stays))
     done = gitlab.run(limit=1)
