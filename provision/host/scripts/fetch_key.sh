@@ -4,14 +4,12 @@
 # key in it. The file is armoured anew: apt reads exactly the packets that were checked. Without an expected key the old
 # file is unchanged. Only programs of coreutils and awk are needed.
 # Source: RFC 9580, packets (4.2), fingerprints of version 4 keys (5.5.4.2), armour (6.2).
+. ./lib/files.sh
 set -e
-url=$1 path=$2
+url=$1 file=$2
 shift 2
-folder=$(dirname -- "$path")
-mkdir -p -- "$folder"
 work=$(mktemp -d)
-new=
-trap 'rm -rf -- "$work"; [ -z "$new" ] || rm -f -- "$new"' EXIT
+trap 'rm -rf -- "$work"' EXIT
 curl -fsSL -K - --proto =https --proto-redir =https --retry 3 --connect-timeout 10 --speed-limit 1 --speed-time 30 \
   --max-filesize 262144 -o "$work/served" -- "$url"
 tr -d '\r' < "$work/served" | awk '
@@ -77,16 +75,10 @@ for byte in $(od -An -v -tu1 < "$work/kept"); do
   for _ in 1 2 3 4 5 6 7 8; do crc=$((crc << 1 ^ (crc >> 23 & 1) * 0x1864CFB)); done
 done
 crc="\\$(printf %03o $((crc >> 16)))\\$(printf %03o $((crc >> 8 & 255)))\\$(printf %03o $((crc & 255)))"
-new=$(mktemp "$folder/.provision.XXXXXX")
 {
   printf '%s\n\n' '-----BEGIN PGP PUBLIC KEY BLOCK-----'
   base64 -w 64 < "$work/kept"
   # shellcheck disable=SC2059 # three octal escapes
   printf '=%s\n' "$(printf "$crc" | base64)"
   echo '-----END PGP PUBLIC KEY BLOCK-----'
-} > "$new"
-chmod 0644 "$new"
-sync "$new"
-mv -f -- "$new" "$path"
-new=
-sync "$folder"
+} | replace_file "$file" 0644 '' '' no '' ''

@@ -92,6 +92,7 @@ def publisher(serve: Callable[..., Web], tmp_path: Path) -> Publisher:
 @pytest.fixture
 def fetch(publisher: Publisher, local: Local, tmp_path: Path) -> Callable[..., Result]:
     """Fetches the key to tmp_path/keyrings/x.asc, with the expected fingerprints."""
+    (tmp_path / "keyrings").mkdir()
 
     def run(*expected: str, url: str = "") -> Result:
         session = local({"/etc/apt/keyrings": tmp_path / "keyrings"}, {"CURL_CA_BUNDLE": publisher.ca})
