@@ -48,16 +48,13 @@ pairs=$(wanted="$*" awk '
   inside && /^[ \t]*token[ \t]*=/ { token = value($0) }
   END { flush() }' given=1 - given=0 "$config")
 ask() {
-  {
-    [ ! -e "$ca" ] || printf 'cacert = "%s"\n' "$ca"
-    if [ "$token" = - ]; then printf 'url = "%s/api/v4/version"\n' "$url"
-    else printf 'url = "%s/api/v4/runners/verify"\ndata = "token=%s&system_id=%s"\n' "$url" "$token" "$system"; fi
-  } | runner_curl -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 2>/dev/null
+  if [ "$token" = - ]; then printf 'url = "%s/api/v4/version"\n' "$url"
+  else printf 'url = "%s/api/v4/runners/verify"\ndata = "token=%s&system_id=%s"\n' "$url" "$token" "$system"; fi |
+    runner_curl "$url" -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 2>/dev/null
 }
 seconds_left=60
 set -f
 for url; do
-  ca=$(runner_ca "$url")
   tokens="" where=""
   for word in $pairs; do
     if [ -z "$where" ]; then where=$word; continue; fi

@@ -8,11 +8,8 @@ system=$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)
 while read -r what url token; do
   machine="&system_id=$system"
   [ "$what" != - ] || what='' machine=''
-  ca=$(runner_ca "$url")
-  answer=$({
-    [ ! -e "$ca" ] || printf 'cacert = "%s"\n' "$ca"
-    printf 'request = "DELETE"\nurl = "%s/api/v4/runners%s"\ndata = "token=%s%s"\n' "$url" "$what" "$token" "$machine"
-  } | runner_curl -o /dev/null -w '%{http_code} %{content_type}' --max-time 20 2>&1)
+  answer=$(printf 'request = "DELETE"\nurl = "%s/api/v4/runners%s"\ndata = "token=%s%s"\n' "$url" "$what" "$token" "$machine" |
+    runner_curl "$url" -o /dev/null -w '%{http_code} %{content_type}' --max-time 20 2>&1)
   case $answer in
     204* | '403 application/json'* | '404 application/json'*) ;;
     *) printf 'GitLab at %s did not delete the runner: %s\n' "$url" "$answer" >&2; exit 1 ;;

@@ -29,5 +29,10 @@ use_runner_proxy() {
   set +f
 }
 
-# runner_curl ARGUMENT…: curl for a server of gitlab-runner's, with a configuration on standard input.
-runner_curl() { curl -sS -g --proto '=http,https' -K - "$@"; }
+# runner_curl URL ARGUMENT…: curl for a server of gitlab-runner's, with a configuration on standard input.
+runner_curl() {
+  ca=$(runner_ca "$1")
+  shift
+  [ -e "$ca" ] || ca=
+  curl -sS -g --proto '=http,https' -K - ${ca:+--cacert "$ca"} "$@"
+}
