@@ -38,8 +38,10 @@ waited=0 printed=
 while running=$(ci_jobs | head -n 3 | paste -sd, -); [ -n "$running" ] || { [ -n "$ends" ] && alive; }; do
   # A runner without a job needs a moment to end.
   if [ -z "$running" ] && [ "$waited" -ge 3 ]; then running='a job that is being prepared'; fi
-  [ -z "$running" ] || [ -n "$printed" ] || echo "waiting for the CI jobs on this host to end: $running"
-  printed=$printed$running
+  if [ -n "$running" ] && [ -z "$printed" ]; then
+    echo "waiting for the CI jobs on this host to end: $running"
+    printed=yes
+  fi
   if [ "$waited" -ge "$1" ]; then
     echo "CI jobs still run on this host after $1 s: ${running:-a job that is being prepared}" >&2
     [ -z "$ends" ] || echo 'gitlab-runner takes no new jobs until they have ended; then systemd starts it again' >&2
