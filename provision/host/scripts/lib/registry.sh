@@ -36,12 +36,12 @@ host_of() {
   esac | tr '[:upper:]' '[:lower:]'
 }
 
-# field_of HEADERS PATTERN: what the group in PATTERN matches in the header WWW-Authenticate.
-field_of() {
+# challenge_of HEADERS PATTERN: what the group in PATTERN matches in the header WWW-Authenticate.
+challenge_of() {
   printf '%s\n' "$1" | tr -d '\r' | sed -n "s/^[Ww][Ww][Ww]-[Aa]uthenticate: *$2.*/\1/p" | head -n 1
 }
-realm_of() { field_of "$1" '[Bb]earer .*realm="\([^"]*\)"'; }
-service_of() { field_of "$1" '.*service="\([^"]*\)"'; }
+realm_of() { challenge_of "$1" '[Bb]earer .*realm="\([^"]*\)"'; }
+service_of() { challenge_of "$1" '.*service="\([^"]*\)"'; }
 
 # require_realm REALM: fails, and prints the reason, if tokens may not be asked there.
 require_realm() {
