@@ -16,6 +16,7 @@
 # under the other name is the one that served.
 . ./lib/docker.sh
 . ./lib/pending.sh
+. ./lib/services.sh
 trap '' PIPE HUP
 app=$1 image=$2 pull=$3 domain=$4 user=$5 fingerprint=$6 ports=$7
 url=$8 status=$9 contains=${10} seconds=${11} check=${12} pending=${13}
@@ -27,7 +28,6 @@ IFS= read -r password
 (umask 077; cat > "$work/env") || fail "$app" 'its variables cannot be kept in memory' 'check its free space: df -h /dev/shm'
 exists() { docker container inspect "$1" >/dev/null 2>&1; }
 last() { printf '%s\n' "$1" | tail -n 3; }
-now() { date +%s; }
 
 roll_back() {
   [ -z "$created" ] || docker rm -f "$new" >/dev/null 2>&1

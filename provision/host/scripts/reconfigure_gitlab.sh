@@ -14,6 +14,7 @@
 . ./lib/process.sh
 . ./lib/rollback.sh
 . ./lib/registry_storage.sh
+. ./lib/services.sh
 url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 storage_seconds=$9
 checksum() { cat "$config" 2>/dev/null | cksum; }
 log_size() { cat "/var/log/gitlab/$1/current" 2>/dev/null | wc -c; }
@@ -26,7 +27,6 @@ grep -as '^[[:space:]]*registry_external_url' "$rb" | grep -qF -- "$url" || url=
 log=/run/provision-reconfigure
 (umask 077; : > "$log") || exit 1
 trap 'rm -f -- "$log"' EXIT
-now() { date +%s; }
 # lock_holder: prints the process that holds the lock of a reconfigure, with its name; nothing when none does.
 # Chef prints that it waits into its log only. It locks a file with flock(2), and /proc/locks shows that. The inode alone
 # does not identify the file. Sources: chef/run_lock.rb; proc(5); gitlab.rb's file_cache_path.
@@ -48,7 +48,7 @@ another_holds() {
   pid=${holder#process }
   [ -z "$group" ] || [ "$(group_of "${pid%% *}")" != "$group" ]
 }
-# gitlab_ctl COMMAND: starts it. Both commands that are used here take the lock, and wait for it without end.
+# gitlab_ctl COMMAND: starts show-config or reconfigure. Both take the lock, and wait for it without a limit.
 # timeout(1) makes the process group "$group".
 gitlab_ctl() {
   group=
@@ -75,12 +75,8 @@ services_down() {
     case " $down_before " in *" ${service%%:*} "*) ;; *) printf '%s\n' "$line" ;; esac
   done
 }
-# An IPv6 address in the URL is served on IPv6 only.
-case $url in *://\[*) loopback='[::1]' ;; *) loopback=127.0.0.1 ;; esac
-# A proxy of the host's environment must not answer in the registry's place.
-ask_registry() { curl -sk --noproxy '*' --max-time 5 --connect-to "::$loopback:" "$@" -- "$url/v2/"; }
 registry_answers() {
-  ask_registry -o /dev/null -D - | tr -d '\r' > "$log"
+  ask_service "$url/v2/" -o /dev/null -D - | tr -d '\r' > "$log"
   status=$(sed -n '1s/^[^ ]* \([0-9]*\).*/\1/p' "$log")
   [ "$status" = 401 ] && { [ -z "$realm" ] || grep -qiF "realm=\"$realm\"" "$log"; }
 }
@@ -100,7 +96,7 @@ problems() {
       echo "$url/v2/ does not send clients to $realm, but: $(grep -ai '^www-authenticate:' "$log")"
     else
       printf '%s\n' "$url/v2/ answers ${status:-nothing} instead of 401"
-      [ -z "$status" ] || ask_registry | head -c 300 | grep -a .
+      [ -z "$status" ] || ask_service "$url/v2/" | head -c 300 | grep -a .
     fi
     storage_unreachable
   fi

@@ -3,13 +3,11 @@
 # Arguments: FULLCHAIN NAME PORT URL SECONDS NGINX
 #   NAME: for the TLS handshake, or "". URL: the registry's /v2/. NGINX: its configuration's folder.
 # A HUP ends the registry, and its supervisor starts it again. Until then its answers do not count.
+. ./lib/services.sh
 fullchain=$1 name=$2 port=$3 url=$4 limit=$5 nginx=$6
-# An IPv6 address in the URL is served on IPv6 only.
-case $url in *://\[*) loopback='[::1]' ;; *) loopback=127.0.0.1 ;; esac
-now() { date +%s; }
+loopback=$(loopback_of "$url")
 served() { timeout 5 openssl s_client -connect "$loopback:$port" ${name:+-servername "$name"} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
-# A proxy of the host's environment must not answer in the registry's place.
-status() { curl -sk --noproxy '*' -o /dev/null -w '%{http_code}' --max-time 5 --connect-to "::$loopback:" -- "$url"; }
+status() { ask_service "$url" -o /dev/null -w '%{http_code}'; }
 process() { gitlab-ctl status registry 2>/dev/null | sed -n 's/^run: registry: (pid \([0-9]*\)).*/\1/p'; }
 wanted=$(openssl x509 -noout -fingerprint -sha256 -in "$fullchain") || exit 1
 if [ -z "$(served)" ] || ! grep -rqsF -e "$fullchain" -- "$nginx"; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The check of a registry's storage by use, on the GitLab host. Needs `now`.
+# The check of a registry's storage by use, on the GitLab host. It needs lib/services.sh.
 
 # storage_problem CONFIG RAILS SECONDS: uploads a small blob through the registry, reads it back and deletes it. Prints the
 # step that failed and the registry's answer; nothing if all succeed. Returns 2 if it cannot be checked, and prints why.
@@ -36,14 +36,15 @@ storage_problem() (
   claims=$(printf '{"iss":"%s","aud":"%s","sub":"","jti":"%s","nbf":%s,"iat":%s,"exp":%s,"access":[{"type":"repository","name":"%s","actions":["pull","push","delete","*"]}]}' \
     "$(value "$config" auth issuer)" "$(value "$config" auth service)" "$nonce" $(($(now) - 30)) "$(now)" $(($(now) + 300)) "$name" | base64url)
   signature=$(printf %s "$head.$claims" | "$openssl" dgst -sha256 -sign "$key" -binary | base64url)
-  # ask STEP EXPECTED URL [options of curl]: sends the request; prints what fails and ends.
+  authorization="header = \"Authorization: Bearer $head.$claims.$signature\""
+  # ask STEP EXPECTED URL [options of curl]: sends the request with "$authorization"; prints what fails and ends.
   ask() {
     step=$1 expected=$2 target=$3
     shift 3
     left=$((last - $(now)))
     [ "$left" -gt 0 ] || left=1
-    status=$(curl -sS -K "$work/curl" --noproxy '*' --proto '=http,https' --max-time "$left" -D "$work/headers" -o "$work/body" \
-      -w '%{http_code}' "$@" -- "$target" 2> "$work/error")
+    status=$(printf '%s\n' "$authorization" | curl -sS -K - --noproxy '*' --proto '=http,https' --max-time "$left" \
+      -D "$work/headers" -o "$work/body" -w '%{http_code}' "$@" -- "$target" 2> "$work/error")
     case " $expected " in *" $status "*) return 0 ;; esac
     if [ "$status" = 000 ]; then
       echo "$step: $(cat "$work/error")"
@@ -54,7 +55,6 @@ storage_problem() (
   }
   # Locations name the host as clients see it; only the path is used.
   location() { tr -d '\r' < "$work/headers" | sed -n 's/^[Ll]ocation: *//p' | tail -n 1; }
-  (umask 077; printf 'header = "Authorization: Bearer %s"\n' "$head.$claims.$signature" > "$work/curl")
   ask 'an upload cannot be started' 202 "http://$address/v2/$name/blobs/uploads/" -X POST
   path=/$(location | sed 's|^[a-z]*://[^/]*||; s|^/*||')
   case $path in *\?*) path="$path&digest=$digest" ;; *) path="$path?digest=$digest" ;; esac
@@ -63,9 +63,9 @@ storage_problem() (
   ask 'what was written cannot be read' '200 307' "$blob"
   if [ "$status" = 307 ]; then
     # The address of the object in the storage, signed by the registry. Its token is not for the storage.
-    : > "$work/curl"
+    own=$authorization authorization=
     ask 'what was written cannot be read from the storage' 200 "$(location)"
-    (umask 077; printf 'header = "Authorization: Bearer %s"\n' "$head.$claims.$signature" > "$work/curl")
+    authorization=$own
   fi
   [ "$(cat "$work/body")" = "$content" ] || { echo 'what was read is not what was written'; exit 0; }
   # 405: deleting is disabled in the registry's settings.

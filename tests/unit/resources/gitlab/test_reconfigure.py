@@ -577,7 +577,8 @@ def test_the_registry_is_asked_on_the_host_itself(url: str, shown: str) -> None:
     """By its URL, connecting to loopback: an IPv6 address as well as a name."""
     script = module.reconfigure(Url.parse(url) if url else None).run.script
     assert f"set -- {shown}" in script
-    assert '--connect-to "::$loopback:" "$@" -- "$url/v2/"' in script
+    assert '--connect-to "::$(loopback_of "$service"):" "$@" -- "$service"' in script
+    assert 'ask_service "$url/v2/" -o' in script
 
 
 @pytest.mark.parametrize(("listens", "code"), [("::1", 0), ("127.0.0.1", 1)])
