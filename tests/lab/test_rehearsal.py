@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,14 @@ class Listener:
 @pytest.fixture(scope="module")
 def listener() -> Iterator[Listener]:
     """A listener on an address that this machine has meanwhile."""
-    subprocess.run(("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"), check=True)
-    found = Listener()
-    yield found
-    found.close()
-    subprocess.run(("ip", "address", "del", f"{ADDRESS}/32", "dev", "lo"), check=True)
+    place = (f"{ADDRESS}/32", "dev", "lo")
+    # A run that is killed leaves the address. The next one takes it over, or the kernel removes it after an hour.
+    subprocess.run(("ip", "address", "replace", *place, "valid_lft", "3600", "preferred_lft", "3600"), check=True)
+    try:
+        with closing(Listener()) as found:
+            yield found
+    finally:
+        subprocess.run(("ip", "address", "del", *place), check=True)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +182,9 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 unshare -n sleep 60 & host=$!
 unshare -n sleep 60 & outside=$!
 trap 'kill $host $outside' EXIT
-sleep 0.2
+for one in $host $outside; do  # until each has its own network
+    until [ "$(readlink /proc/$one/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+done
 ip link add pv-x type bridge
 ip address add 198.18.9.1/24 dev pv-x
 ip link set pv-x up
