@@ -12,7 +12,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.faults import Live, fact
-from tests.support.runs import Outcome, provision, unchanged
+from tests.support.runs import Outcome, provision, running, unchanged
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
 LOCK_TIMEOUT = 80
@@ -66,7 +66,7 @@ def waited(harness: Harness) -> str:
     path = harness.write(name="freed.toml")
     argv = [*PROVISION, "runner", "--limit", FREED, "-v", "-i", str(path)]
     message = []
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    with running(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         assert run.stdout is not None
         with dpkg_held(harness, FREED):
             for line in run.stdout:

@@ -15,7 +15,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
 from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
-from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, without_s3
+from tests.support.runs import Outcome, applied, provision, refused, running, strays, twice, unchanged, without_s3
 from tests.support.waiting import wait_for
 
 RUNNERS = ("runner-1", "runner-2")
@@ -202,7 +202,7 @@ def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
     write_app(harness, "hello after all")
     applied(harness, "image")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(harness.write())]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    with running(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: set(names(harness, "runner-1")) > {"hello"}, "a second container")
         run.send_signal(signal.SIGKILL)
     wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container")
@@ -219,7 +219,7 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     before = container(harness, "runner-1").split()[0]
     path = harness.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+    with running(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container")
         harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 30 1900')")
         assert run.wait(45) == 1
@@ -266,7 +266,7 @@ def test_logs(harness: Harness) -> None:
 def test_logs_that_are_followed(harness: Harness) -> None:
     """New lines are shown at once; Ctrl-C ends the command here and on the host."""
     argv = [*PROVISION, "logs", "hello", "-f", "-n", "0", "-l", "runner-1", "-i", str(harness.write())]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as run:
+    with running(argv, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         wait_for(lambda: "docker logs" in harness.lab.inside("runner-1", "ps -eo args"), "docker logs on the host")
         answer(harness, "runner-1", "/followed")

@@ -7,12 +7,14 @@ import json
 import re
 import threading
 import time
+from contextlib import contextmanager
 
 import boto3
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.run import LabError
+from tests.support.waiting import wait_for
 
 LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
 URL = "https://gitlab.lab.test"
@@ -93,10 +95,7 @@ class Server:
 
     def wait_for(self, wanted, url=f"{URL}:5555/v2/", seconds=20):
         """Waits until a URL answers with this status."""
-        deadline = time.monotonic() + seconds
-        while (seen := self.code(url)) != wanted:
-            assert time.monotonic() < deadline, f"{url} still answers {seen}, not {wanted}"
-            time.sleep(0.2)
+        wait_for(lambda: self.code(url) == wanted, f"{url} answers {wanted}", seconds)
 
     def pids(self):
         """The process of each running service."""
@@ -275,23 +274,27 @@ def test_switched_to_be_slow(server):
     assert time.monotonic() - started > 1.5
 
 
+@contextmanager
+def held_lock(server):
+    """Another run holds the lock, for three seconds."""
+    holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
+    holder.start()
+    wait_for(lambda: not server.run(f"flock -n {LOCK} echo free; true"), "the lock is held")
+    try:
+        yield
+    finally:
+        holder.join()
+
+
 def test_a_second_run_waits_for_the_lock(server):
     """Its log has that another run holds the lock; it continues when that has ended. show-config waits as well."""
-    holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
-    holder.start()
-    while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
-        time.sleep(0.05)
-    started = time.monotonic()
-    server.run("gitlab-ctl show-config")
-    assert time.monotonic() - started > 1
-    holder.join()
-    holder = threading.Thread(target=server.run, args=("/opt/gitlab/bin/standin-hold-lock 3",))
-    holder.start()
-    while server.run(f"flock -n {LOCK} echo free; true") and holder.is_alive():
-        time.sleep(0.05)
+    with held_lock(server):
+        started = time.monotonic()
+        server.run("gitlab-ctl show-config")
+        assert time.monotonic() - started > 1
     words = "is running, will wait for it to finish and then run."
-    assert words not in server.reconfigure()
-    holder.join()
+    with held_lock(server):
+        assert words not in server.reconfigure()
     newest = sorted((server.root / "var/log/gitlab/reconfigure").glob("*.log"))[-1]
     assert words in newest.read_text()
 
@@ -317,10 +320,7 @@ def test_a_new_certificate_is_served_after_hup_only(server):
     server.reconfigure()
     assert server.run(served) == before
     server.run("gitlab-ctl hup nginx")
-    deadline = time.monotonic() + 10
-    while server.run(served) != "serial=1267\n":
-        assert time.monotonic() < deadline, fullchain
-        time.sleep(0.1)
+    wait_for(lambda: server.run(served) == "serial=1267\n", f"{fullchain} is served", 10)
     server.run(f"cp -p /root/kept.pem {LIVE}/fullchain.pem && gitlab-ctl hup nginx && gitlab-ctl hup registry")
     server.wait_for("401")
 

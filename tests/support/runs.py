@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,17 @@ def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
     assert before
     yield
     assert sorted(set(harness.lab.inside(host, script).splitlines()) ^ before) == []
+
+
+@contextmanager
+def running(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that reads nothing and prints text. If the block fails, it is killed: `Popen` alone waits for its end."""
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, text=True, **options) as run:
+        try:
+            yield run
+        except BaseException:
+            run.kill()
+            raise
 
 
 def succeeds(harness: Harness, host: str, script: str) -> bool:
