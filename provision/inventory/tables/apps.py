@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from provision.image_name import parse
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, check_different_names
+from provision.inventory.tables.base import InvalidValue, Table, check_different_names, check_each
 from provision.inventory.tables.images import RegistryLogin
 from provision.url import Url, UrlField
 
@@ -168,11 +168,8 @@ class App(Table, name="apps", occurs="array"):
     @field_validator("volumes")
     @classmethod
     def _volumes(cls, volumes: tuple[str, ...]) -> tuple[str, ...]:
-        for place, text in enumerate(volumes):
-            if not re.fullmatch(r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]+):/[^:]*(?::[A-Za-z,]+)?", text):
-                raise InvalidValue(
-                    f'expected "NAME:/path" or "/host/path:/path", optionally with ":ro", got {text!r}', place
-                )
+        pattern = r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]+):/[^:]*(?::[A-Za-z,]+)?"
+        check_each(volumes, pattern, '"NAME:/path" or "/host/path:/path", optionally with ":ro"')
         return volumes
 
     @field_validator("restart")

@@ -160,6 +160,13 @@ def check_different_names(table: str, names: Mapping[str | int, str]) -> None:
             raise InvalidValue(f"{table}[{first[name]}] has the name {name!r}, too: names must differ", place, "name")
 
 
+def check_each(values: Sequence[str], pattern: str, expected: str) -> None:
+    """Refuses the first string of an array that the pattern does not match. Raises InvalidValue."""
+    for place, text in enumerate(values):
+        if not re.fullmatch(pattern, text):
+            raise InvalidValue(f"expected {expected}, got {text!r}", place)
+
+
 def version(text: str | None) -> str | None:
     """A package version, `*` allowed. Raises ValueError."""
     if text is not None and (text.startswith("-") or not re.fullmatch(r"[A-Za-z0-9.+:~*-]+", text)):

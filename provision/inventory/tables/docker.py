@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Subtable, Table, plain_data, version
+from provision.inventory.tables.base import InvalidValue, Subtable, Table, check_each, plain_data, version
 
 
 class RegistryTrust(Table):
@@ -55,9 +55,7 @@ class Docker(Table):
     @field_validator("users")
     @classmethod
     def _users(cls, users: tuple[str, ...]) -> tuple[str, ...]:
-        for place, user in enumerate(users):
-            if not re.fullmatch(r"[a-z_][a-z0-9_.-]*\$?", user):
-                raise InvalidValue(f"expected a user name, got {user!r}", place)
+        check_each(users, r"[a-z_][a-z0-9_.-]*\$?", "a user name")
         return users
 
     @field_validator("registries")

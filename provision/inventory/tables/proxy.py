@@ -8,7 +8,7 @@ import re
 from pydantic import field_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table
+from provision.inventory.tables.base import Table, check_each
 from provision.secret import Secret, reveal
 from provision.url import Url
 
@@ -36,9 +36,7 @@ class Proxy(Table, optional=True):
     @field_validator("no_proxy")
     @classmethod
     def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for place, name in enumerate(names):
-            if not re.fullmatch(r"[\w.:*/\[\]-]+", name, re.ASCII):
-                raise InvalidValue(f"expected a name, a domain, an address or a network, got {name!r}", place)
+        check_each(names, r"[A-Za-z0-9_.:*/\[\]-]+", "a name, a domain, an address or a network")
         return names
 
     @property
