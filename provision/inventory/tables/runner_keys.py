@@ -15,7 +15,7 @@ referees/metrics.go, common/config/runner/monitoring.go.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,7 @@ EXTRA: Final = "extra"
 """The key of every table whose keys are written to config.toml unchecked: for what is newer than this list."""
 
 _KEYS: Final = {
-    "cache": ("Type:s Path:s Shared:b MaxUploadedArchiveSize:i s3:CacheS3 gcs:CacheGCS azure:CacheAzure"),
+    "cache": "Type:s Path:s Shared:b MaxUploadedArchiveSize:i s3:CacheS3 gcs:CacheGCS azure:CacheAzure",
     "docker": (
         "host:s tls_cert_path:s tls_verify:b hostname:s image:s runtime:s memory:s memory_swap:s "
         "memory_reservation:s cgroup_parent:s cpuset_cpus:s cpuset_mems:s cpus:s cpu_shares:i dns:[s] "
@@ -49,7 +49,7 @@ _KEYS: Final = {
         "isolation:s shm_size:i tmpfs:{s} services_tmpfs:{s} sysctls:{s} helper_image:s helper_image_flavor:s "
         "container_labels:{s} enable_ipv6:b ulimit:{s} network_mtu:i log_options:{s}"
     ),
-    "ssh": ("user:s password:s host:s port:s identity_file:s disable_strict_host_key_checking:b known_hosts_file:s"),
+    "ssh": "user:s password:s host:s port:s identity_file:s disable_strict_host_key_checking:b known_hosts_file:s",
     "kubernetes": (
         "host:s context:s cert_file:s key_file:s ca_file:s bearer_token_overwrite_allowed:b bearer_token:s "
         "image:s namespace:s namespace_overwrite_allowed:s namespace_per_job:b privileged:b "
@@ -91,7 +91,7 @@ _KEYS: Final = {
         "priority_class_name:s pod_spec:[PodSpec] logs_base_dir:s scripts_base_dir:s "
         "print_pod_warning_events:b pod_disruption_budget:b autoscaler:Autoscaler"
     ),
-    "instance": ("allowed_images:[s] use_common_build_dir:b"),
+    "instance": "allowed_images:[s] use_common_build_dir:b",
     "autoscaler": (
         "capacity_per_instance:i max_use_count:i max_instances:i plugin:s plugin_config:* "
         "connector_config:Connector policy:[AutoscalerPolicy] instance_ready_command:s "
@@ -114,26 +114,26 @@ _KEYS: Final = {
         "prepare_exec_timeout:i run_exec:s run_args:[s] cleanup_exec:s cleanup_args:[s] "
         "cleanup_exec_timeout:i graceful_kill_timeout:i force_kill_timeout:i"
     ),
-    "parallels": ("base_name:s template_name:s disable_snapshots:b time_server:s allowed_images:[s]"),
-    "virtualbox": ("base_name:s base_snapshot:s base_folder:s disable_snapshots:b allowed_images:[s] start_type:s"),
-    "monitoring": ("job_queuing_durations:[JobQueuingDuration]"),
-    "custom_build_dir": ("enabled:b"),
-    "artifact": ("upload_timeout:d response_header_timeout:d"),
-    "experimental": ("boot_verify:BootVerify"),
-    "session_server": ("listen_address:s advertise_address:s session_timeout:i"),
-    "referees": ("metrics:MetricsReferee"),
-    "program_experimental": ("usage_logger:UsageLogger"),
-    "MachineAutoscaling": ("Periods:[s] Timezone:s IdleCount:i IdleScaleFactor:f IdleCountMin:i IdleTime:i"),
+    "parallels": "base_name:s template_name:s disable_snapshots:b time_server:s allowed_images:[s]",
+    "virtualbox": "base_name:s base_snapshot:s base_folder:s disable_snapshots:b allowed_images:[s] start_type:s",
+    "monitoring": "job_queuing_durations:[JobQueuingDuration]",
+    "custom_build_dir": "enabled:b",
+    "artifact": "upload_timeout:d response_header_timeout:d",
+    "experimental": "boot_verify:BootVerify",
+    "session_server": "listen_address:s advertise_address:s session_timeout:i",
+    "referees": "metrics:MetricsReferee",
+    "program_experimental": "usage_logger:UsageLogger",
+    "MachineAutoscaling": "Periods:[s] Timezone:s IdleCount:i IdleScaleFactor:f IdleCountMin:i IdleTime:i",
     "CacheS3": (
         "ServerAddress:s AccessKey:s SecretKey:s SessionToken:s BucketName:s BucketLocation:s Insecure:b "
         "AuthenticationType:s ServerSideEncryption:s ServerSideEncryptionKeyID:s DualStack:b PathStyle:b "
         "Accelerate:b RoleARN:s UploadRoleARN:s AssumeRoleMaxConcurrency:i "
         "DisableAssumeRoleCredentialsCaching:b"
     ),
-    "CacheGCS": ("AccessID:s PrivateKey:s CredentialsFile:s BucketName:s UniverseDomain:s"),
-    "CacheAzure": ("AccountName:s AccountKey:s ContainerName:s StorageDomain:s"),
-    "Service": ("name:s alias:s command:[s] entrypoint:[s] environment:[s] suspend_data_path:s"),
-    "Affinity": ("node_affinity:NodeAffinity pod_affinity:PodAffinity pod_anti_affinity:PodAntiAffinity"),
+    "CacheGCS": "AccessID:s PrivateKey:s CredentialsFile:s BucketName:s UniverseDomain:s",
+    "CacheAzure": "AccountName:s AccountKey:s ContainerName:s StorageDomain:s",
+    "Service": "name:s alias:s command:[s] entrypoint:[s] environment:[s] suspend_data_path:s",
+    "Affinity": "node_affinity:NodeAffinity pod_affinity:PodAffinity pod_anti_affinity:PodAntiAffinity",
     "PodSecurityContext": (
         "fs_group:i run_as_group:i run_as_non_root:b run_as_user:i supplemental_groups:[i] selinux_type:s "
         "seccomp_profile:SeccompProfile app_armor_profile:AppArmorProfile"
@@ -146,10 +146,10 @@ _KEYS: Final = {
     "Volumes": (
         "host_path:[HostPath] pvc:[PVC] config_map:[ConfigMap] secret:[Secret] empty_dir:[EmptyDir] csi:[CSI] nfs:[NFS]"
     ),
-    "HostAliases": ("ip:s hostnames:[s]"),
-    "DNS": ("nameservers:[s] options:[DNSConfigOption] searches:[s]"),
-    "ContainerLifecyle": ("post_start:LifecycleHandler pre_stop:LifecycleHandler"),
-    "PodSpec": ("name:s patch_path:s patch:s patch_type:s"),
+    "HostAliases": "ip:s hostnames:[s]",
+    "DNS": "nameservers:[s] options:[DNSConfigOption] searches:[s]",
+    "ContainerLifecyle": "post_start:LifecycleHandler pre_stop:LifecycleHandler",
+    "PodSpec": "name:s patch_path:s patch:s patch_type:s",
     "Autoscaler": (
         "max_pause_pods:i pause_pod_image:s pause_pod_priority_class_name:s policy:[AutoscalerPolicy] "
         "pause_pod_image_pull_secrets:[s]"
@@ -161,12 +161,12 @@ _KEYS: Final = {
     "AutoscalerPolicy": (
         "periods:[s] timezone:s idle_count:i idle_time:d scale_factor:f scale_factor_limit:i preemptive_mode:b"
     ),
-    "AutoscalerScaleThrottle": ("limit:i burst:i"),
-    "VMIsolation": ("enabled:b nesting_host:s nesting_config:* image:s connector_config:Connector"),
-    "AutoscalerStateStorage": ("enabled:b dir:s keep_instance_with_acquisitions:b"),
-    "JobQueuingDuration": ("periods:[s] timezone:s threshold:d jobs_running_for_project:s"),
-    "BootVerify": ("enabled:b timeout:d acquire_min_backoff:d acquire_max_backoff:d"),
-    "MetricsReferee": ("prometheus_address:s query_interval:i queries:[s]"),
+    "AutoscalerScaleThrottle": "limit:i burst:i",
+    "VMIsolation": "enabled:b nesting_host:s nesting_config:* image:s connector_config:Connector",
+    "AutoscalerStateStorage": "enabled:b dir:s keep_instance_with_acquisitions:b",
+    "JobQueuingDuration": "periods:[s] timezone:s threshold:d jobs_running_for_project:s",
+    "BootVerify": "enabled:b timeout:d acquire_min_backoff:d acquire_max_backoff:d",
+    "MetricsReferee": "prometheus_address:s query_interval:i queries:[s]",
     "UsageLogger": (
         "enabled:b writers:[s] logrotate:Logrotate snowplow_billing:Snowplow log_dir:s max_backup_files:i "
         "max_rotation_age:d labels:{s}"
@@ -183,37 +183,37 @@ _KEYS: Final = {
         "required_during_scheduling_ignored_during_execution:[PodAffinityTerm] "
         "preferred_during_scheduling_ignored_during_execution:[WeightedPodAffinityTerm]"
     ),
-    "SeccompProfile": ("type:s localhost_profile:s"),
-    "AppArmorProfile": ("type:s localhost_profile:s"),
-    "ContainerCapabilities": ("add:[s] drop:[s]"),
-    "HostPath": ("name:s mount_path:s sub_path:s read_only:b host_path:s mount_propagation:s"),
-    "PVC": ("name:s mount_path:s sub_path:s read_only:b mount_propagation:s"),
-    "ConfigMap": ("name:s mount_path:s sub_path:s read_only:b items:{s}"),
-    "Secret": ("name:s mount_path:s sub_path:s read_only:b items:{s}"),
-    "EmptyDir": ("name:s mount_path:s sub_path:s medium:s size_limit:s mount_propagation:s"),
-    "CSI": ("name:s mount_path:s sub_path:s driver:s fs_type:s read_only:b volume_attributes:{s}"),
-    "NFS": ("name:s mount_path:s sub_path:s server:s path:s read_only:b"),
-    "DNSConfigOption": ("name:s value:s"),
-    "LifecycleHandler": ("exec:LifecycleExecAction http_get:LifecycleHTTPGet tcp_socket:LifecycleTCPSocket"),
-    "Logrotate": ("log_dir:s max_backup_files:i max_rotation_age:d labels:{s}"),
+    "SeccompProfile": "type:s localhost_profile:s",
+    "AppArmorProfile": "type:s localhost_profile:s",
+    "ContainerCapabilities": "add:[s] drop:[s]",
+    "HostPath": "name:s mount_path:s sub_path:s read_only:b host_path:s mount_propagation:s",
+    "PVC": "name:s mount_path:s sub_path:s read_only:b mount_propagation:s",
+    "ConfigMap": "name:s mount_path:s sub_path:s read_only:b items:{s}",
+    "Secret": "name:s mount_path:s sub_path:s read_only:b items:{s}",
+    "EmptyDir": "name:s mount_path:s sub_path:s medium:s size_limit:s mount_propagation:s",
+    "CSI": "name:s mount_path:s sub_path:s driver:s fs_type:s read_only:b volume_attributes:{s}",
+    "NFS": "name:s mount_path:s sub_path:s server:s path:s read_only:b",
+    "DNSConfigOption": "name:s value:s",
+    "LifecycleHandler": "exec:LifecycleExecAction http_get:LifecycleHTTPGet tcp_socket:LifecycleTCPSocket",
+    "Logrotate": "log_dir:s max_backup_files:i max_rotation_age:d labels:{s}",
     "Snowplow": (
         "collector_uri:s app_id:s category:s realm:s deployment_type:s metadata:{s} enable_oidc:b "
         "batch_delivery_duration_buckets:[f] skip_oidc_if_unsupported_cloud:b skip_runner_system_failure:b"
     ),
-    "NodeSelector": ("node_selector_terms:[NodeSelectorTerm]"),
-    "PreferredSchedulingTerm": ("weight:i preference:NodeSelectorTerm"),
+    "NodeSelector": "node_selector_terms:[NodeSelectorTerm]",
+    "PreferredSchedulingTerm": "weight:i preference:NodeSelectorTerm",
     "PodAffinityTerm": (
         "label_selector:LabelSelector namespaces:[s] topology_key:s namespace_selector:LabelSelector "
         "match_label_keys:[s] mismatch_label_keys:[s]"
     ),
-    "WeightedPodAffinityTerm": ("weight:i pod_affinity_term:PodAffinityTerm"),
-    "LifecycleExecAction": ("command:[s]"),
-    "LifecycleHTTPGet": ("host:s http_headers:[LifecycleHTTPGetHeader] path:s port:i scheme:s"),
-    "LifecycleTCPSocket": ("host:s port:i"),
-    "NodeSelectorTerm": ("match_expressions:[NodeSelectorRequirement] match_fields:[NodeSelectorRequirement]"),
-    "LabelSelector": ("match_labels:{s} match_expressions:[NodeSelectorRequirement]"),
-    "LifecycleHTTPGetHeader": ("name:s value:s"),
-    "NodeSelectorRequirement": ("key:s operator:s values:[s]"),
+    "WeightedPodAffinityTerm": "weight:i pod_affinity_term:PodAffinityTerm",
+    "LifecycleExecAction": "command:[s]",
+    "LifecycleHTTPGet": "host:s http_headers:[LifecycleHTTPGetHeader] path:s port:i scheme:s",
+    "LifecycleTCPSocket": "host:s port:i",
+    "NodeSelectorTerm": "match_expressions:[NodeSelectorRequirement] match_fields:[NodeSelectorRequirement]",
+    "LabelSelector": "match_labels:{s} match_expressions:[NodeSelectorRequirement]",
+    "LifecycleHTTPGetHeader": "name:s value:s",
+    "NodeSelectorRequirement": "key:s operator:s values:[s]",
 }
 
 TABLES: Final = frozenset(_KEYS)
@@ -270,10 +270,11 @@ def checked(table: str, value: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def with_extra(known: Mapping[str, Any], extra: Mapping[str, Any], at: KeyPath = ()) -> Iterator[InvalidValue]:
-    """What is wrong with the keys in `extra`: known ones stand outside of it."""
-    for key in known.keys() & extra.keys():
-        yield InvalidValue("this key is known: write it outside of extra", *at, EXTRA, key)
+def known_in_extra(known: Mapping[str, Any], extra: Mapping[str, Any], at: KeyPath = ()) -> list[InvalidValue]:
+    """The keys of the table `extra`, at the path `at`, that must stand outside of it because they are known."""
+    return [
+        InvalidValue("this key is known: write it outside of extra", *at, key) for key in known.keys() & extra.keys()
+    ]
 
 
 def _table(table: str, value: dict[str, Any], at: KeyPath, problems: list[InvalidValue]) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def _table(table: str, value: dict[str, Any], at: KeyPath, problems: list[Invali
     found: dict[str, Any] = {}
     for key, one in value.items():
         if key == EXTRA and isinstance(one, dict):
-            problems += with_extra(kinds, one, at)
+            problems += known_in_extra(kinds, one, (*at, key))
             found |= _plain(one, (*at, key), problems)
         elif key in kinds:
             found[key] = _value(kinds[key], one, (*at, key), problems)

@@ -5,7 +5,7 @@ Source: gitlab-runner 19.3.0, the flags of `register` and common/config.go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -20,13 +20,35 @@ from provision.inventory.tables.base import (
     plain_data,
     version,
 )
-from provision.inventory.tables.runner_keys import EXTRA, KeysOf, with_extra
+from provision.inventory.tables.runner_keys import EXTRA, KeysOf, known_in_extra
 from provision.url import Url, UrlField
 
 Free = dict[str, Any]
 
 
-class RunnerProgram(Table, name="runner"):
+class _Written(Table):
+    """A table that is written to config.toml. It has a field `extra`, for further keys."""
+
+    def _given(self, names: Iterable[str]) -> dict[str, Any]:
+        """The values of these fields as config.toml has them, where they are given. Tuples are lists again."""
+        found: dict[str, Any] = {}
+        for name in names:
+            if name in self.model_fields_set - {EXTRA}:
+                value = getattr(self, name)
+                value = str(value) if isinstance(value, Url) else value
+                found[type(self).model_fields[name].alias or name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    @field_validator(EXTRA, check_fields=False)
+    @classmethod
+    def _extra(cls, extra: Free | None) -> Free | None:
+        if problems := known_in_extra(fields_of(cls), extra or {}):
+            raise InvalidValues(problems)
+        plain_data(extra or {})
+        return extra
+
+
+class RunnerProgram(_Written, name="runner"):
     """The gitlab-runner program: its version, and config.toml's top-level keys. Absent keys are unchanged."""
 
     version: str | None = None
@@ -57,28 +79,15 @@ class RunnerProgram(Table, name="runner"):
     @property
     def config(self) -> dict[str, Any]:
         """The top-level keys for config.toml, as given; secrets are SecretSource: see `resolve`."""
-        given = self.model_fields_set - {"version", EXTRA}
-        return {name: getattr(self, name) for name in type(self).model_fields if name in given} | (self.extra or {})
+        return self._given(name for name in type(self).model_fields if name != "version") | (self.extra or {})
 
     @field_validator("version")
     @classmethod
     def _version(cls, text: str | None) -> str | None:
         return version(text)
 
-    @field_validator("extra")
-    @classmethod
-    def _extra(cls, extra: Free | None) -> Free | None:
-        return _checked_extra(cls, extra)
 
-
-def _checked_extra(table: type[Table], extra: Free | None) -> Free | None:
-    if problems := list(with_extra(fields_of(table), extra or {})):
-        raise InvalidValues([InvalidValue(str(one), *one.at[1:]) for one in problems])
-    plain_data(extra or {})
-    return extra
-
-
-class RunnerConfig(Table):
+class RunnerConfig(_Written):
     """The keys of config.toml for one runner. The tables below it have gitlab-runner's own keys."""
 
     name: str = Field(min_length=1)
@@ -198,18 +207,7 @@ class RunnerConfig(Table):
 
         Tuples are lists again; secrets are SecretSource: see `resolve`.
         """
-        found: dict[str, Any] = {}
-        for name, field in RunnerConfig.model_fields.items():
-            if name in self.model_fields_set - {EXTRA}:
-                value = getattr(self, name)
-                value = str(value) if isinstance(value, Url) else value
-                found[field.alias or name] = list(value) if isinstance(value, tuple) else value
-        return found | (self.extra or {})
-
-    @field_validator("extra")
-    @classmethod
-    def _extra(cls, extra: Free | None) -> Free | None:
-        return _checked_extra(cls, extra)
+        return self._given(RunnerConfig.model_fields) | (self.extra or {})
 
 
 class Runner(RunnerConfig, name="runners", occurs="array"):
