@@ -89,11 +89,9 @@ class SecretSource:
         with self._lock:
             if self._secret is None:
                 missing = _missing.get()
-                if missing is None:
-                    self._secret = fetch(self)
-                else:
-                    self._secret = missing.fetch(self)
-                    return self._secret or Secret("")
+                self._secret = missing.fetch(self) if missing else fetch(self)
+            if self._secret is None:
+                return Secret("")
             if 0 < len(self._secret.reveal()) < SHORTEST:
                 _too_short.add(self.origin)
             return self._secret
