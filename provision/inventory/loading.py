@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = (), tables: Tables | 
     settings = _all_settings(declared, below, above, tables, problems)
     for layers in (below, above):
         _check_groups(layers, declared, problems, known=not unreadable)
-    _check_settings_of_nobody(below, declared, tables, problems)
+    _check_unused_settings(below, declared, tables, problems)
     if not below.hosts and not problems and not unreadable:
         problems.append(Problem((), 'has no host: write a table such as [hosts.web1] with address = "203.0.113.10"'))
     refuse(problems, [*files, given] if overrides else files, [str(one) for one in unreadable])
@@ -96,7 +97,7 @@ class _DeclaredHost:
     address: str
     groups: tuple[str, ...]
     host_key: str | None
-    groups_unknown: bool = False  # `groups` is wrong
+    groups_unknown: bool = False  # a key of [hosts.NAME] is wrong, perhaps `groups`
 
     def paths(self, path: KeyPath) -> tuple[KeyPath, ...]:
         """The key paths that may set this setting, the strongest first."""
@@ -161,23 +162,29 @@ def _declared_hosts(files: _Layers, overrides: _Layers, problems: list[Problem])
     return list(found.values())
 
 
-def _check_settings_of_nobody(
-    below: _Layers, hosts: list[_DeclaredHost], tables: Tables, problems: list[Problem]
-) -> None:
+def _check_unused_settings(below: _Layers, hosts: list[_DeclaredHost], tables: Tables, problems: list[Problem]) -> None:
     """Checks the settings of groups that no host lists, and the top level if there is no host."""
-    listed = {group for host in hosts for group in host.groups}
-    for group in [one for one in below.groups if one not in listed]:
-        layers = below.of("", [group])
-        problems += tables.settings(merge_all(layers), lambda path, group=group: (("groups", group, *path), path))[1]  # type: ignore[misc]
+    for group in below.groups.keys() - _listed(hosts):
+        places = partial(_paths_of_group, group)
+        problems += tables.settings(merge_all(below.of("", [group])), places)[1]
     if not hosts and not below.groups:
         problems += tables.settings(below.top)[1]
+
+
+def _paths_of_group(group: str, path: KeyPath) -> tuple[KeyPath, ...]:
+    return ("groups", group, *path), path
+
+
+def _listed(hosts: list[_DeclaredHost]) -> set[str]:
+    """The groups of all hosts."""
+    return {group for host in hosts for group in host.groups}
 
 
 def _check_groups(layers: _Layers, hosts: list[_DeclaredHost], problems: list[Problem], *, known: bool) -> None:
     """Refuses settings of a group that no host lists: they would have no effect. `known`: all hosts are known."""
     if not known or any(host.groups_unknown for host in hosts):
         return
-    listed = {group for host in hosts for group in host.groups}
+    listed = _listed(hosts)
     for group in layers.groups.keys() - listed:
         text = f"no host lists the group {group!r}{did_you_mean(group, listed)}"
         problems.append(Problem((("groups", group),), text))
@@ -197,13 +204,12 @@ def _expanded(key: str, table: Tree, overrides: _Layers, problems: list[Problem]
         pairs = expand_pair(key, own.address) if own else pairs
     except ValueError as error:
         problems.append(Problem((at,), str(error)))
-        pairs = pairs or [(key, "unknown")]
+        pairs = pairs or [(key, "unknown")]  # an address that needs no check: the run ends
     for name, address in pairs:
         host = _DeclaredHost(name, key, address, groups, own.host_key if own else None, own is None)
         if name in overrides.hosts:
             host = _overridden(host, overrides.hosts[name], problems)
-        if address != "unknown":
-            _check_address(host, problems)
+        _check_address(host, problems)
         yield host
 
 

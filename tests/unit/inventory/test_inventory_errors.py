@@ -9,7 +9,7 @@ import pytest
 
 from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError, UsageError
-from provision.inventory.problems import describe
+from provision.inventory.tables.base import describe
 
 RUNNER = '[[runners]]\nname = "a"\nexecutor = "shell"\n'
 
