@@ -25,6 +25,7 @@ from provision.distributions import added
 from provision.engine.own_files import Unused, defined, load_playbook, not_trusted, others_can_change
 from provision.errors import InventoryError, PlaybookError, UsageError, misspelt
 from provision.inventory import Inventory, Tables, load
+from provision.inventory.reading import unreadable
 from provision.inventory.tables.host import Ssh
 from provision.tasks import SHIPPED
 from provision.tasks.base import Play, Task, play
@@ -87,11 +88,10 @@ class Catalogue:
     def beside(cls, inventories: Sequence[Path]) -> Catalogue:
         """With the playbook folders of these inventories and of the current folder. Raises InventoryError."""
         for path in inventories:
-            if not path.exists():
-                raise InventoryError(
-                    f"{path}: cannot be read: No such file or directory",
-                    hint="`provision init` writes one to start from",
-                )
+            try:
+                path.stat()
+            except OSError as error:
+                raise unreadable(path, error) from None
         return cls.of(folders_beside(inventories))
 
     def leave_out(self, verbs: Iterable[str]) -> None:

@@ -33,6 +33,12 @@ from provision.secret import is_secret_name
 _READABLE_BY_OTHERS = 0o044
 
 
+def unreadable(path: Path, error: OSError) -> InventoryError:
+    """The error for an inventory file that is missing or cannot be read."""
+    hint = "`provision init` writes one to start from" if isinstance(error, FileNotFoundError) else ""
+    return InventoryError(f"{path}: cannot be read: {error.strerror or error}", hint=hint)
+
+
 def read_file(path: Path, tables: Tables) -> tuple[Source, list[str]]:
     """One inventory file and the warnings about it. Raises InventoryError when it is missing or not valid TOML."""
     name = str(path)
@@ -41,8 +47,7 @@ def read_file(path: Path, tables: Tables) -> tuple[Source, list[str]]:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read().decode("utf-8-sig")  # editors on Windows write a byte order mark
     except OSError as error:
-        hint = "`provision init` writes one to start from" if isinstance(error, FileNotFoundError) else ""
-        raise InventoryError(f"{name}: cannot be read: {error.strerror or error}", hint=hint) from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         raise InventoryError(f"{name}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from None
     try:

@@ -259,6 +259,12 @@ class TestOrderOfWords:
         assert (ended.code, ended.out) == (2, "")
         assert "nope.toml: cannot be read: No such file" in ended.err
 
+    def test_an_inventory_that_the_system_does_not_open(self, provision: Any) -> None:
+        """For another reason: its name is too long."""
+        ended = provision("list", "-i", "x" * 300)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"error: {'x' * 300}: cannot be read: File name too long" in ended.err
+
 
 class TestGroups:
     """A group that no host is in."""
