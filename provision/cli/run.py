@@ -117,10 +117,9 @@ def _command(names: Sequence[str], inventory: Sequence[Path], settings: Sequence
 
     for one in settings:
         key, _, value = one.partition("=")
-        secret = any(is_secret_name(part.strip("\"' ")) for part in key.split(".")) and not value.lstrip().startswith(
-            "{"
-        )
-        if secret or mask(one) != one or mask_secret_values(one) != one:
+        named = any(is_secret_name(part.strip("\"' ")) for part in key.split("."))
+        plain = not value.lstrip().startswith("{")  # a table such as { env = "NAME" } only names a secret
+        if (named and plain) or mask(one) != one or mask_secret_values(one) != one:
             return ""
     words = ["provision", *names]
     words += [word for one in inventory for word in ("-i", str(one))]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -217,9 +217,7 @@ class Catalogue:
 
 def _tables(tasks: dict[str, Task], playbooks: dict[str, Playbook], unknown: Iterable[str] = ()) -> Tables:
     """The tables that the tasks read. Raises UsageError for two different tables with one name."""
-    found: Iterator[Task] = iter(
-        [*tasks.values(), *(one for book in playbooks.values() for p in book.plays for one in p.tasks)]
-    )
+    found = [*tasks.values(), *(one for book in playbooks.values() for p in book.plays for one in p.tasks)]
     return Tables(dict.fromkeys([Ssh, *(table for one in found for table in one.tables)]), unknown)
 
 

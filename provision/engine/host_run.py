@@ -38,7 +38,7 @@ class HostRun:
         named: Collection[str],
         check: bool,
         stopping: Callable[[], bool],
-        failed_tasks: set[str] | None = None,
+        failed_tasks: set[str],
     ) -> None:
         self.recorder = Recorder(name, bus)
         self.failed = False
@@ -50,7 +50,7 @@ class HostRun:
         self._check = check
         self._stopping = stopping
         self._failed_here: set[str] = set()
-        self._failed_anywhere = failed_tasks if failed_tasks is not None else set()
+        self._failed_anywhere = failed_tasks
         self._apart = False  # each task is observed alone, since the observation of all of them failed
         self._changed_elsewhere = False
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
@@ -64,9 +64,7 @@ class HostRun:
             self.recorder.start_step("observing", "observing")
             self._observe_all(observer)
             applier = Applier(self._session, observer.state, self._login)
-            self._work = TaskRun(
-                observer, applier, self.recorder, self._check, self._stopping, failed_before=self._failed_before
-            )
+            self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping, self._failed_before)
         except BaseException as error:  # also SystemExit of an own resource, and panics of libraries written in Rust
             self._fail(error, fatal=True)
 

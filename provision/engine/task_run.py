@@ -37,10 +37,10 @@ class TaskRun:
     recorder: Recorder
     check: bool
     stopping: Callable[[], bool]
+    failed_before: Callable[[str], bool]
     pending: set[str] = field(default_factory=set)
     replaced: set[str] = field(default_factory=set)
     races: int = 0
-    failed_before: Callable[[str], bool] = lambda _: False
     not_planned: int = 0
 
     def work(self, items: Sequence[Owned], later: Sequence[Owned]) -> None:
