@@ -18,7 +18,7 @@ import string
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
-from typing import Final, TypeAlias
+from typing import AnyStr, Final, TypeAlias
 from urllib.parse import quote, quote_plus
 
 MASK: Final = "***"
@@ -350,6 +350,11 @@ def last_lines(text: str, count: int) -> str:
     return "\n".join(mask(text[-LONGEST_LINE:], keep_lines=True).splitlines()[-count:])
 
 
+def _end_of_lines(text: AnyStr, newline: AnyStr, redrawn: AnyStr) -> int:
+    """The offset after the last whole line. A final `\\r` ends none: it may be the first half of `\\r\\n`."""
+    return max(text.rfind(newline), text.rfind(redrawn, 0, max(len(text) - 1, 0))) + 1
+
+
 class LineJoiner:
     """Joins pieces of one stream into whole lines. A line is also passed on after 64 KiB, or when it is redrawn (`\\r`)."""
 
@@ -359,7 +364,7 @@ class LineJoiner:
 
     def add(self, piece: bytes) -> bytes:
         """Add a piece; return the lines that it completes, b"" for none."""
-        end = max(piece.rfind(b"\n"), piece.rfind(b"\r", 0, max(len(piece) - 1, 0))) + 1
+        end = _end_of_lines(piece, b"\n", b"\r")
         if not end and self._size + len(piece) > LONGEST_LINE:
             end = len(piece)
         if not end:
@@ -393,7 +398,7 @@ class OutputMasker:
     def add(self, piece: bytes) -> str:
         """Add a piece; return what may be printed now: whole lines, masked, with their line breaks."""
         text = self._decoder.decode(piece)
-        end = max(text.rfind("\n"), text.rfind("\r", 0, max(len(text) - 1, 0))) + 1
+        end = _end_of_lines(text, "\n", "\r")
         if not end and self._size + len(text) <= LONGEST_LINE:
             self._parts.append(text)
             self._size += len(text)
