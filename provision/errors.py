@@ -19,7 +19,7 @@
         │   ├── ApiFailed              GitLab's API refused, or could not be reached
         │   └── ChangedMeanwhile       another program changed the same thing after it was observed
         ├── NotConverged               changes were applied, and some are still pending
-        └── Unexpected                 an exception that no code handles: a bug, or data of the host that nobody expects
+        └── Unexpected                 an exception that no code handles: a bug, or unexpected data from the host
 
 Each error has a `text` (what failed, and where) and a `hint` (what to do next). The engine adds host, task and resource.
 """
@@ -129,7 +129,7 @@ class NotConverged(HostFailed):
 
 
 class Unexpected(HostFailed):
-    """An exception that no code handles: a bug in provision or in an own task, or data of the host that nobody expects."""
+    """An exception that no code handles: a bug in provision or in an own task, or unexpected data from the host."""
 
 
 def as_provision_error(error: BaseException) -> ProvisionError:

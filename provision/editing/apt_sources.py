@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 _ENTRY = re.compile(r"\s*(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)(.*)")
 _FIELD = re.compile(r"([A-Za-z0-9-]+):(.*)", re.DOTALL)
-# Two entries for one repository must agree on these, too.
+# Two entries for one repository must also agree on these.
 _SHARED = {
     "trusted",
     "check-valid-until",

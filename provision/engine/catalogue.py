@@ -32,7 +32,7 @@ from provision.tasks.base import Play, Task, play
 from provision.templating import shipped
 
 ENTRY_POINTS: Final = "provision.tasks"  # each entry point is a Task
-# Never suggested, whatever the user typed. Tasks can also be marked with @task(removes=True).
+# Names with these words are never suggested. Tasks can also be marked with @task(removes=True).
 _HARMFUL: Final = (
     "prune",
     "purge",

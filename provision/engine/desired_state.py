@@ -129,7 +129,7 @@ class DesiredState:
                     with task.errors_of():
                         one.resource.validate()
         except UsageError as error:
-            # An empty secret in the place of a missing one may be wrong in another way, too: that is no mistake.
+            # A missing secret is empty here, and an empty one may cause a second error: that one is not reported.
             return [] if missing_count() > missing else [error]
         except Exception:
             if missing_count() == missing:

@@ -1,7 +1,7 @@
 """The user's own files: which playbooks and templates are used, and loading a playbook.
 
-A playbook is executed, and a template can call any function. So they are used only if nobody but this user and root
-can change them. The rule is that of sshd for authorized_keys; a group that has only the owner as a member is allowed,
+A playbook is executed, and a template can call any function. So they are used only if no user except this one and
+root can change them. The rule is that of sshd for authorized_keys; a group that has only the owner as a member is allowed,
 since some distributions create files with mode 0664. Source: Debian's OpenSSH patch user-group-modes,
 `secure_permissions`.
 """

@@ -123,7 +123,7 @@ class SafeStream:
 
 
 class MaskingStream:
-    """A text stream on which every text is masked and printable, whoever writes it: for stderr.
+    """A text stream that masks every text and makes it printable: for stderr.
 
     Errors, warnings, logs of libraries and tracebacks of threads are written there from many places.
     """

@@ -1,4 +1,4 @@
-"""What new users run into: mistakes in playbooks, misspelt names, the order of words, hints that can be pasted."""
+"""Mistakes of new users: errors in playbooks, misspelt names, the order of words, hints that can be pasted."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ class TestSecrets:
         assert ended.err.count("runners[1].token: the environment variable NO_SUCH_A is not set") == 1
         assert ended.err.count("runners[0].token: false failed with exit code 1") == 1
         assert ended.err.count("gitlab.api_token: ") == 1
-        assert "no terminal" not in ended.err  # nobody is prompted for a run that cannot start
+        assert "no terminal" not in ended.err  # a run that cannot start prompts for no secret
         assert estate.targets == {}
 
 

@@ -64,7 +64,7 @@ def test_row(name: str) -> None:
 )
 @pytest.mark.parametrize("wanted", [{"debug": False}, {"log-opts": {"max-size": "1m"}}, {"debug": True}])
 def test_a_key_that_stands_twice_with_an_object_is_refused(content: str, wanted: dict[str, Any]) -> None:
-    """dockerd combines the two objects: with one of them replaced or left out, settings would go without a word."""
+    """dockerd combines the two objects: with one of them replaced or left out, settings would be lost without a message."""
     with pytest.raises(Refused) as caught:
         edit(content.encode(), wanted, name=NAME)
     key = "gc" if "gc" in content else "log-opts"
