@@ -9,13 +9,13 @@ half the agent holds.
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 import io
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,20 +26,26 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
-    SSHCertificate,
     load_pem_private_key,
     load_ssh_private_key,
-    load_ssh_public_identity,
 )
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType, SSHException
 
 from provision.errors import LoginRefused
+from provision.ssh.host_certificates import read_certificate, wire_format
 from provision.ssh.paramiko_internals import SocketAgent
 from provision.ssh.ssh_config import HostOptions
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _loading = threading.Lock()  # hosts connect in parallel: one thread parses the key, the others wait for it
+
+
+class _Offer(NamedTuple):
+    """A key to offer: its name in messages, and the identity file that names it, if any."""
+
+    name: str
+    key: paramiko.PKey
+    file: Path | None = None
 
 
 class Authenticator:
@@ -70,11 +76,11 @@ class Authenticator:
         """Offer one key after the other. Raises LoginRefused naming them when none is accepted."""
         agent = _Agent(self._agent_socket)
         try:
-            for name, key in self._with_certificates(self._keys(agent)):
+            for offer in self._with_certificates(self._keys(agent)):
                 self.started = True
-                self._tried.append(name)
+                self._tried.append(offer.name)
                 try:
-                    missing = transport.auth_publickey(self._user, key)
+                    missing = transport.auth_publickey(self._user, offer.key)
                 except BadAuthenticationType as error:
                     allowed = ", ".join(error.allowed_types)
                     raise self._refused(f"public keys are not accepted, only: {allowed}") from error
@@ -102,33 +108,31 @@ class Authenticator:
             " ~/.ssh/authorized_keys on the host",
         )
 
-    def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
-        """The keys to offer, each with its name for messages."""
+    def _keys(self, agent: _Agent) -> Iterator[_Offer]:
+        """The keys to offer, without certificates."""
         if self._explicit is not None:
             yield from self._from_files([self._explicit], agent, required=True)
             return
         offered: set[bytes] = set()
-        for name, key in self._from_files(self._configured or (), agent):
-            offered.add(key.asbytes())
-            yield name, key
+        for offer in self._from_files(self._configured or (), agent):
+            offered.add(offer.key.asbytes())
+            yield offer
         if not self._configured_only:
-            for name, key in agent.all_keys():
-                if key.asbytes() not in offered:
-                    offered.add(key.asbytes())
-                    yield name, key
+            for offer in agent.all_keys():
+                if offer.key.asbytes() not in offered:
+                    offered.add(offer.key.asbytes())
+                    yield offer
         if self._configured is None:
             defaults = [Path("~/.ssh").expanduser() / name for name in _DEFAULT_KEYS]
-            for name, key in self._from_files(defaults, agent):
-                if key.asbytes() not in offered:
-                    yield name, key
+            for offer in self._from_files(defaults, agent):
+                if offer.key.asbytes() not in offered:
+                    yield offer
 
-    def _from_files(
-        self, files: Sequence[Path], agent: _Agent, *, required: bool = False
-    ) -> Iterator[tuple[str, paramiko.PKey]]:
+    def _from_files(self, files: Sequence[Path], agent: _Agent, *, required: bool = False) -> Iterator[_Offer]:
         for file in files:
             reason = ""
             try:
-                yield str(file), load_key(file)
+                yield _Offer(str(file), load_key(file), file)
                 continue
             except FileNotFoundError:
                 pass
@@ -139,7 +143,7 @@ class Authenticator:
             public = _public_key(file)
             in_agent = agent.find(public) if public is not None else None
             if in_agent is not None:
-                yield f"{file} (agent)", in_agent
+                yield _Offer(f"{file} (agent)", in_agent, file)
             elif public is not None and file.suffix == ".pub":
                 self._skipped.append(f"{file} (a public key, whose private key is not in the agent)")
             elif reason:
@@ -149,28 +153,36 @@ class Authenticator:
                     f"{self._label}: the key file {file} does not exist", hint="check identity_file in [ssh]"
                 )
 
-    def _with_certificates(self, keys: Iterator[tuple[str, paramiko.PKey]]) -> Iterator[tuple[str, paramiko.PKey]]:
+    def _with_certificates(self, offers: Iterator[_Offer]) -> Iterator[_Offer]:
         """Each key, with its certificates before it."""
-        for name, key in keys:
-            beside = Path(f"{name.removesuffix(' (agent)')}-cert.pub")
-            for file in dict.fromkeys((beside, *self._certificates)):
-                try:
-                    certified = _certified_key(file)
-                except FileNotFoundError:
-                    continue
-                except (ValueError, OSError, UnsupportedAlgorithm) as error:
-                    if (note := f"{file} ({error})") not in self._skipped:
-                        self._skipped.append(note)
-                    continue
-                if certified == key.asbytes():
-                    with_certificate = (
-                        paramiko.AgentKey(key.agent, key.blob, key.comment)
-                        if isinstance(key, paramiko.AgentKey)
-                        else copy.copy(key)
-                    )
-                    with_certificate.load_certificate(str(file))
-                    yield f"{file} for {name}", with_certificate
-            yield name, key
+        for offer in offers:
+            beside = [Path(f"{offer.file}-cert.pub")] if offer.file is not None else []
+            for file in dict.fromkeys((*beside, *self._certificates)):
+                if self._certifies(file, offer.key):
+                    yield _Offer(f"{file} for {offer.name}", _with_certificate(offer.key, file))
+            yield offer
+
+    def _certifies(self, file: Path, key: paramiko.PKey) -> bool:
+        """Whether a file is a certificate of this key. One that cannot be read is added to the skipped ones."""
+        try:
+            return wire_format(read_certificate(file.read_bytes()).public_key()) == key.asbytes()
+        except FileNotFoundError:
+            return False
+        except (ValueError, OSError, UnsupportedAlgorithm) as error:
+            if (note := f"{file} ({error})") not in self._skipped:
+                self._skipped.append(note)
+            return False
+
+
+def _with_certificate(key: paramiko.PKey, file: Path) -> paramiko.PKey:
+    """A copy of the key that is offered with this certificate."""
+    certified: paramiko.PKey
+    if isinstance(key, paramiko.AgentKey):
+        certified = paramiko.AgentKey(key.agent, key.blob, key.comment)
+    else:
+        certified = copy.copy(key)
+    certified.load_certificate(str(file))
+    return certified
 
 
 class _Agent:
@@ -180,17 +192,17 @@ class _Agent:
         self._socket = socket
         self._agent: SocketAgent | None = None
 
-    def all_keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
+    def all_keys(self) -> Iterator[_Offer]:
         if self._socket is None:
             return
         if self._agent is None:
             self._agent = SocketAgent(self._socket)
         for key in self._agent.get_keys():
-            yield f"{key.get_name()} {key.fingerprint} (agent)", key
+            yield _Offer(f"{key.get_name()} {key.fingerprint} (agent)", key)
 
     def find(self, blob: bytes) -> paramiko.PKey | None:
         """The agent's key with this public key."""
-        return next((key for _, key in self.all_keys() if key.asbytes() == blob), None)
+        return next((offer.key for offer in self.all_keys() if offer.key.asbytes() == blob), None)
 
     def close(self) -> None:
         if self._agent is not None:
@@ -203,18 +215,9 @@ def _public_key(file: Path) -> bytes | None:
         try:
             fields = one.read_text(encoding="ascii").split()
             return base64.b64decode(fields[1], validate=True)
-        except (OSError, ValueError, IndexError, binascii.Error):
+        except (OSError, ValueError, IndexError):
             continue
     return None
-
-
-def _certified_key(file: Path) -> bytes:
-    """The public key that a certificate file contains, in SSH's wire format. Raises ValueError, OSError."""
-    found = load_ssh_public_identity(file.read_bytes())
-    if not isinstance(found, SSHCertificate):
-        raise ValueError("it is not a certificate")
-    line = found.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return base64.b64decode(line.split()[1])
 
 
 def load_key(file: Path) -> paramiko.PKey:

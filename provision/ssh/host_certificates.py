@@ -7,7 +7,6 @@ that are trusted for a host. Format: OpenSSH's PROTOCOL.certkeys. Revoked keys: 
 from __future__ import annotations
 
 import base64
-import binascii
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     SSHCertificate,
     SSHCertificateType,
+    SSHCertPublicKeyTypes,
     load_ssh_public_identity,
 )
 
@@ -41,17 +41,12 @@ class HostCertificate:
     """
 
     def __init__(self, blob: bytes) -> None:
-        kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
         try:
-            found = load_ssh_public_identity(kind + b" " + base64.b64encode(blob))
-            if not isinstance(found, SSHCertificate):
-                raise ValueError("it is not a certificate")
-            signer = found.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            self._found = read_certificate(_public_line(blob))
+            self.authority = wire_format(self._found.signature_key())
         except UnsupportedAlgorithm as error:
             raise ValueError(str(error) or "its algorithm is not supported") from error
-        self._found = found
         self._signed_with = _signature_type(blob)
-        self.authority = base64.b64decode(signer.split()[1])
 
     def refusal(self, host: str) -> str:
         """Why the certificate does not count for a host, by its name in known_hosts without the port; "" if it does."""
@@ -76,9 +71,31 @@ class HostCertificate:
         return ""
 
 
+def read_certificate(line: bytes) -> SSHCertificate:
+    """The certificate in the line of a `…-cert.pub` file. Raises ValueError, UnsupportedAlgorithm."""
+    found = load_ssh_public_identity(line)
+    if not isinstance(found, SSHCertificate):
+        raise ValueError("it is not a certificate")
+    return found
+
+
+def wire_format(key: SSHCertPublicKeyTypes) -> bytes:
+    """A public key in SSH's wire format."""
+    return base64.b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+
+
+def _public_line(blob: bytes) -> bytes:
+    """A key or certificate as a line of a public key file."""
+    return _first_string(blob) + b" " + base64.b64encode(blob)
+
+
+def _first_string(blob: bytes) -> bytes:
+    """The string that SSH's wire format begins with: the type of a key, certificate or signature."""
+    return blob[4 : 4 + int.from_bytes(blob[:4], "big")]
+
+
 def _signature_type(blob: bytes) -> str:
     """The algorithm of the signature at the end of a certificate."""
-    fields = {b"ssh-ed25519": 1, b"ssh-rsa": 2}
     position = 0
 
     def string() -> bytes:
@@ -88,7 +105,7 @@ def _signature_type(blob: bytes) -> str:
         return blob[position - length : position]
 
     kind = string().removesuffix(CERTIFICATE_SUFFIX.encode())
-    for _ in range(1 + fields.get(kind, 2)):  # nonce, public key
+    for _ in range(2 if kind == b"ssh-ed25519" else 3):  # nonce; public key: one string, or two for RSA and ECDSA
         string()
     position += 12  # serial, type
     for _ in range(2):  # key id, names
@@ -96,8 +113,7 @@ def _signature_type(blob: bytes) -> str:
     position += 16  # validity
     for _ in range(4):  # critical options, extensions, reserved, authority
         string()
-    signature = string()
-    return signature[4 : 4 + int.from_bytes(signature[:4], "big")].decode("ascii", "replace")
+    return _first_string(string()).decode("ascii", "replace")
 
 
 def _date(seconds: int) -> str:
@@ -128,7 +144,7 @@ def _keys_in(content: bytes) -> list[bytes]:
         for field in () if line.lstrip().startswith(b"#") else line.split():
             try:
                 blob = base64.b64decode(field, validate=True)
-            except (binascii.Error, ValueError):
+            except ValueError:
                 continue
             if len(blob) > 4:
                 keys.append(blob)
@@ -140,9 +156,8 @@ def _in_krl(file: Path, blob: bytes, label: str) -> bool:
     program = shutil.which("ssh-keygen")
     if program is None:
         raise _unusable(label, file, "it is a KRL, and ssh-keygen is not installed")
-    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
     with tempfile.NamedTemporaryFile(suffix=".pub") as key:
-        key.write(kind + b" " + base64.b64encode(blob) + b"\n")
+        key.write(_public_line(blob) + b"\n")
         key.flush()
         command = [program, "-Q", "-f", str(file), key.name]
         answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_KEYGEN_TIMEOUT)
