@@ -183,13 +183,11 @@ class Handshake:
 
     def exited(self, code: int | None) -> ProvisionError:
         """The error for a shell that ended before its greeting: sudo refused, or the user has no usable shell."""
-        output = f": {self._last_lines()}" if self._last_lines() else ""
-        if self.sudo and (refusal := self._sudo_refusal(code)) is not None:
-            return refusal
         if self.sudo and self.password:
             return self.password_refused(code)
+        output = f": {self._last_lines()}" if self._last_lines() else ""
         if self.sudo:
-            return BecomeError(
+            return self._sudo_refusal(code) or BecomeError(
                 f"{self.host}: sudo does not give {self.user} a root shell without a password{output}",
                 hint="give the password with -K or become_password, or allow NOPASSWD in sudoers",
             )
@@ -200,10 +198,8 @@ class Handshake:
 
     def password_refused(self, code: int | None = None) -> BecomeError:
         """The error for a sudo that was given the password and started no shell; `code` is its exit code, if known."""
-        if (refusal := self._sudo_refusal(code)) is not None:
-            return refusal
         output = f" (output: {self._last_lines()})" if self._last_lines() else ""
-        return BecomeError(
+        return self._sudo_refusal(code) or BecomeError(
             f"{self.host}: sudo refused the password for {self.user}{output}",
             hint="give the correct password with -K or become_password, or allow NOPASSWD in sudoers",
         )
@@ -218,9 +214,7 @@ class Handshake:
             return BecomeError(f"{self.host}: sudo is not installed{output}", hint="install sudo, or log in as root")
         for pattern, hint in _REFUSALS:
             if re.search(pattern, printed):
-                return BecomeError(
-                    f"{self.host}: sudo refuses {self.user}{output}", hint=hint.format(user=self.user, host=self.host)
-                )
+                return BecomeError(f"{self.host}: sudo refuses {self.user}{output}", hint=hint.format(user=self.user))
         return None
 
     def timed_out(self, seconds: float) -> BecomeError:

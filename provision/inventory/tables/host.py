@@ -60,12 +60,11 @@ def jump_hosts(text: str) -> list[Hop]:
             hops.append(Hop(bare["address"], bare["user"], None))
             continue
         found = _HOP.fullmatch(part)
-        address = (found["ipv6"] or found["name"]) if found is not None else ""
-        port = int(found["port"]) if found is not None and found["port"] else None
-        if found is None or not (port is None or 0 < port < 65536):
+        if found is None or not 0 < int(found["port"] or 22) < 65536:
             raise ValueError(f"expected user@host:port, several separated by commas, got {part!r}")
+        address = found["ipv6"] or found["name"]
         check_address(address)
-        hops.append(Hop(address, found["user"], port))
+        hops.append(Hop(address, found["user"], int(found["port"]) if found["port"] else None))
     return hops
 
 
