@@ -235,29 +235,33 @@ def _options(
     def one(keyword: str, default: str = "") -> str:
         return values[keyword][0][0] if values.get(keyword) else default
 
+    def unless_none(keyword: str) -> str | None:
+        value = one(keyword)
+        return value if value and value.lower() != "none" else None
+
+    def paths(names: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(tokens.path(name) for name in names if name.lower() != "none")
+
     port = one("port", "22")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"Port {port!r} for {host} in ~/.ssh/config is not a port", hint="expected 1 to 65535")
-    jump = one("proxyjump")
     tokens = _Tokens(
         host,
         one("hostname", host.lower()),
         port,
         one("user", local_user),
         local_user,
-        jump,
+        one("proxyjump"),
         one("hostkeyalias") or host,
     )
     identities = [value[0] for value in values.get("identityfile", ())]
-    if identities and len(identities) > 3 and all(_DEFAULT_IDENTITY.fullmatch(name) for name in identities):
+    if len(identities) > 3 and all(_DEFAULT_IDENTITY.fullmatch(name) for name in identities):
         identities = []  # what `ssh -G` prints when none is set
-    command = one("proxycommand")
-    if command and one("proxyusefdpass").lower() in ("yes", "true"):
+    if one("proxycommand") and one("proxyusefdpass").lower() in ("yes", "true"):
         raise UsageError(
             f"ProxyUseFdpass for {host} in ~/.ssh/config is not supported",
             hint="use a ProxyCommand that passes data through its standard input and output",
         )
-    revoked = one("revokedhostkeys")
     written = [line.words for file in lines for line in every_line(file) if line.keyword.endswith("knownhostsfile")]
     written += [list(_USER_KNOWN_HOSTS), list(_SYSTEM_KNOWN_HOSTS)]
 
@@ -265,26 +269,23 @@ def _options(
         names = list(values[keyword][0]) if values.get(keyword) else list(default)
         if len(names) == 1:  # `ssh -G` prints several names as one text, without their quotes
             names = _split(names[0], written, tokens)
-        return tuple(tokens.path(name) for name in names if name.lower() != "none")
+        return paths(names)
 
+    command, revoked = unless_none("proxycommand"), unless_none("revokedhostkeys")
     return HostOptions(
         name=host,
         hostname=tokens.hostname,
         user=tokens.user,
         port=int(port),
-        proxy_jump=jump if jump and jump.lower() != "none" else None,
-        proxy_command=tokens.expand(command) if command and command.lower() != "none" else None,
-        identity_files=tuple(tokens.path(name) for name in identities if name.lower() != "none")
-        if identities
-        else None,
-        certificate_files=tuple(
-            tokens.path(value[0]) for value in values.get("certificatefile", ()) if value[0].lower() != "none"
-        ),
+        proxy_jump=unless_none("proxyjump"),
+        proxy_command=tokens.expand(command) if command else None,
+        identity_files=paths(identities) if identities else None,
+        certificate_files=paths(value[0] for value in values.get("certificatefile", ())),
         identities_only=one("identitiesonly").lower() in ("yes", "true"),
         identity_agent=_agent(one("identityagent"), tokens),
         user_known_hosts=known_hosts("userknownhostsfile", _USER_KNOWN_HOSTS),
         system_known_hosts=known_hosts("globalknownhostsfile", _SYSTEM_KNOWN_HOSTS),
-        revoked_host_keys=tokens.path(revoked) if revoked and revoked.lower() != "none" else None,
+        revoked_host_keys=tokens.path(revoked) if revoked else None,
         host_key_alias=one("hostkeyalias") or None,
         address_family=one("addressfamily", "any").lower(),
     )
