@@ -9,6 +9,7 @@ since some distributions create files with mode 0664. Source: Debian's OpenSSH p
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -62,7 +63,7 @@ def others_can_change(path: Path, status: os.stat_result | None = None) -> str:
     mode, group = found[-1].st_mode, found[-1].st_gid
     if mode & stat.S_IWOTH:
         return "every user can write to it"
-    if mode & stat.S_IWGRP and not (_is_private(group, found[-1].st_uid) and not _has_acl(path)):
+    if mode & stat.S_IWGRP and (_has_acl(path) or not _is_private(group, found[-1].st_uid)):
         return f"the group {_group_name(group)} can write to it"
     return ""
 
@@ -110,9 +111,10 @@ def _is_private(group: int, owner: int) -> bool:
 
 def _has_acl(path: Path) -> bool:
     # With an access control list, the bits of the group are those of every user whom the list names. Source: acl(5)
-    with contextlib.suppress(OSError):
+    try:
         return "system.posix_acl_access" in os.listxattr(path)
-    return False
+    except OSError as error:
+        return error.errno != errno.ENOTSUP  # what cannot be read is not trusted; other file systems have no such lists
 
 
 def _user_name(uid: int) -> str:

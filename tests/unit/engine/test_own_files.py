@@ -82,6 +82,22 @@ def test_a_group_with_an_access_control_list(folder: Path) -> None:
     assert "can write to it" in not_executed(folder)
 
 
+@pytest.mark.parametrize(("number", "used"), [(errno.ENOTSUP, True), (errno.EIO, False)])
+def test_an_access_control_list_that_cannot_be_read(
+    folder: Path, number: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system may have none. After any other error nothing is executed."""
+
+    def fail(_: object) -> list[str]:
+        raise OSError(number, os.strerror(number))
+
+    folder.chmod(0o775)
+    monkeypatch.setattr("provision.engine.own_files._is_private", lambda *_: True)
+    monkeypatch.setattr(os, "listxattr", fail)
+    assert (Catalogue.of([folder]).warnings == []) == used
+    assert (folder.parent / "executed").exists() == used
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
 class TestOtherOwners:
     """Root executes what belongs to root only."""
