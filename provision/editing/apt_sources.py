@@ -104,7 +104,7 @@ def _without_comment(line: str) -> str:
 
 @dataclass
 class _Stanza:
-    """The lines of a stanza, and where its fields are: by name in small letters, the first line and the one after the last."""
+    """The lines of a stanza. Names of fields are given in small letters."""
 
     lines: list[str]
 
@@ -185,7 +185,8 @@ def _disabled(stanza: _Stanza, ours: AptEntry, why: str) -> list[str]:
     if enabled:
         stanza = stanza.with_words("enabled", ["no"])
         first = stanza.span("enabled")[0]
-        return [*stanza.lines[:first], f"# {why}", *stanza.lines[first:]]
-    first = next(at for at, line in enumerate(stanza.lines) if not line.startswith("#"))
+    else:
+        first = next(at for at, line in enumerate(stanza.lines) if not line.startswith("#"))
     end = "\r" if stanza.lines[first].endswith("\r") else ""
-    return [*stanza.lines[:first], f"# {why}{end}", f"Enabled: no{end}", *stanza.lines[first:]]
+    added = [f"# {why}{end}"] if enabled else [f"# {why}{end}", f"Enabled: no{end}"]
+    return [*stanza.lines[:first], *added, *stanza.lines[first:]]

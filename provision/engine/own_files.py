@@ -80,16 +80,10 @@ def trusted_folders(folders: Iterable[Path]) -> tuple[list[Path], list[Unused]]:
     """The folders that only this user and root can change, everything in them included, and the others."""
     trusted, unused = [], []
     for folder in folders:
-        wrong = next(
-            (
-                (one, why)
-                for one in [folder, *sorted(folder.rglob("*"))]
-                if one.exists() and (why := others_can_change(one))
-            ),
-            None,
-        )
-        if wrong:
-            unused.append(not_trusted(*wrong))
+        for one in [folder, *sorted(folder.rglob("*"))]:
+            if one.exists() and (why := others_can_change(one)):
+                unused.append(not_trusted(one, why))
+                break
         else:
             trusted.append(folder)
     return trusted, unused
