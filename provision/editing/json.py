@@ -110,7 +110,8 @@ def _key(source: str) -> str:
 
 def _object(document: Document, name: str) -> dict[str, Any]:
     """The data of the file. Raises ProbeFailed and Refused as `edit` does."""
-    hint = "fix the file by hand first; it is not overwritten"
+    kept = "it is not overwritten"
+    hint = f"fix the file by hand first; {kept}"
     content = document.content[document.start :]
     if not content.strip():
         return {}
@@ -135,7 +136,7 @@ def _object(document: Document, name: str) -> dict[str, Any]:
     if repeated:
         raise Refused(
             f"{name} has the key {json.dumps(repeated[0])} twice, with an object: dockerd combines both",
-            hint=f"join the two by hand first; {hint.partition('; ')[2]}",
+            hint=f"join the two by hand first; {kept}",
         )
     return value
 

@@ -172,12 +172,14 @@ class HostRun:
         except BaseException as error:
             failed = True
             self._fail(error)
-        status = "changed" if self.recorder.changed > changes else "ok"
-        if self._work.not_planned > not_planned:
-            status = "skipped" if status == "ok" else status
+        depends = self._work.not_planned > not_planned  # on a task that failed
         if failed:
             status = "unreachable" if self.recorder.unreachable else "failed"
-        if failed or self._work.not_planned > not_planned:
+        elif self.recorder.changed > changes:
+            status = "changed"
+        else:
+            status = "skipped" if depends else "ok"
+        if failed or depends:
             self._failed_here.add(task.name)
             self._failed_anywhere.add(task.name)
         self.recorder.task_done(task, status, started, changes)

@@ -93,7 +93,7 @@ class Recorder:
         self.bus.publish(TaskDone(self.host, task.name, status, seconds, self.changed - changed_before, task.headline))
 
     def error(self, resource: str, error: ProvisionError) -> None:
-        """Reports that the host failed: its remaining tasks do not run."""
+        """Reports an error of the host, or of a task or resource on it."""
         self.unreachable = isinstance(error, Unreachable)
         self.bus.publish(ErrorEvent(self.host, self.task, resource, _kind(error), error.text, error.hint))
 
