@@ -8,7 +8,7 @@ from typing import Any
 from provision.errors import Refused, UsageError
 from provision.formats.x509 import check_pair
 from provision.inventory import Host
-from provision.inventory.tables.apt import Apt, package_servers
+from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.base import local_file
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
@@ -84,7 +84,7 @@ def certificates(host: Host) -> Iterator[Resource]:
     """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
     registry = host.settings.get(Registry)
     ca = registry.ca if registry else b""
-    yield apt_proxy(host.settings.get(Proxy), package_servers(host.settings[Apt]))
+    yield apt_proxy(host.settings)
     if ca:
         yield Packages(("ca-certificates",))
     yield TrustedCa("registry", ca)

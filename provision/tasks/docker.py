@@ -8,7 +8,7 @@ from typing import Any
 from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import DOCKER_KEY, Apt, package_servers, repository
+from provision.inventory.tables.apt import DOCKER_KEY, Apt, repository
 from provision.inventory.tables.base import local_certificates, local_file
 from provision.inventory.tables.docker import Docker, RegistryTrust
 from provision.inventory.tables.proxy import Proxy
@@ -40,8 +40,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
     at_once = wanted.restart == "now"
     # Replacing Docker restarts it, and a restart ends running jobs.
     first, last = ("", "") if at_once else (wait_for_ci_jobs(), start_runner())
-    proxy = host.settings.get(Proxy)
-    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
+    yield apt_proxy(host.settings)
     if wanted.source == "docker.com":
         source = repository(host.settings[Apt].docker, _URL)
         yield AptSource(
@@ -73,7 +72,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             first=first,
             last=last,
         )
-    yield from service_proxy("docker", proxy, restart(now=at_once))
+    yield from service_proxy("docker", host.settings.get(Proxy), restart(now=at_once))
     yield JsonSettings(
         DAEMON_JSON,
         resolve(wanted.daemon or {}),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from provision.inventory import Host
 from provision.inventory.tables import firewall as tables
-from provision.inventory.tables.apt import Apt, package_servers
+from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import Firewall, Packages, Resource, Rule
@@ -27,6 +27,6 @@ def firewall(host: Host, wanted: tables.Firewall) -> Iterator[Resource]:
         for source in allowed.sources or ("any",)
     ]
     if wanted.enable:
-        yield apt_proxy(host.settings.get(Proxy), package_servers(host.settings[Apt]))
+        yield apt_proxy(host.settings)
         yield Packages(("ufw",))
     yield Firewall(rules, enable=wanted.enable)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, package_servers, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
@@ -52,8 +52,7 @@ def listen_settings(host: Host, url: Url, table: str, newer: tuple[str, str]) ->
 @task(on="gitlab", settings=Gitlab, uses=(Apt, Proxy, Registry))
 def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     """Install GitLab, and apply its external URL and gitlab.rb settings."""
-    proxy = host.settings.get(Proxy)
-    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
+    yield apt_proxy(host.settings)
     yield Packages(("curl", "ca-certificates", "openssl"))
     if wanted.install:
         package = f"gitlab-{wanted.edition}"
@@ -73,7 +72,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
         )
     settings: dict[tuple[str, ...], Any] = dict(_by_path(resolve(wanted.settings)))
     settings[("external_url",)] = str(wanted.external_url)
-    settings |= _proxy_settings(proxy, settings)
+    settings |= _proxy_settings(host.settings.get(Proxy), settings)
     settings |= listen_settings(host, wanted.external_url, "nginx", ("gitlab_rails", "nginx"))
     yield RubySettings(settings, notify=(reconfigure_handler(host),))
 

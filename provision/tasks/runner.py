@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.inventory import Host
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, package_servers, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.runners import RunnerProgram
@@ -23,8 +23,7 @@ _PACKAGES = ("gitlab-runner", "gitlab-runner-helper-images")
 @task(on="runners", settings=RunnerProgram, uses=(Apt, Proxy))
 def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
     """Install gitlab-runner with its helper images from GitLab's repository, and start it."""
-    proxy = host.settings.get(Proxy)
-    yield apt_proxy(proxy, package_servers(host.settings[Apt]))
+    yield apt_proxy(host.settings)
     source = repository(host.settings[Apt].runner, _URL)
     yield AptSource(
         "gitlab-runner",
@@ -47,5 +46,5 @@ def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         first=wait_for_ci_jobs(),
         last=start_runner(),
     )
-    yield from service_proxy("gitlab-runner", proxy, RESTART)
+    yield from service_proxy("gitlab-runner", host.settings.get(Proxy), RESTART)
     yield Service("gitlab-runner")

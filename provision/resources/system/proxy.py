@@ -7,11 +7,13 @@ documentation, "Daemon proxy configuration"; GitLab Runner's, "Running GitLab Ru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from provision.host.pending import Handler
+from provision.inventory import Settings
+from provision.inventory.tables.apt import Apt, package_servers
 from provision.inventory.tables.proxy import Proxy
 from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import File, ask_file, digest, read_file
@@ -66,8 +68,9 @@ class ProxyFile(Resource):
         return Command(f"(\n{command.script}\n) || exit\n{self.after}", command.stdin)
 
 
-def apt_proxy(proxy: Proxy | None, hosts: Sequence[str] = ()) -> ProxyFile:
-    """apt's proxy. `hosts` are servers of packages: apt itself knows no domains or networks as exceptions."""
+def apt_proxy(settings: Settings) -> ProxyFile:
+    """apt's proxy. Mirrors are exceptions of their own, because apt itself knows no domains or networks."""
+    proxy, mirrors = settings.get(Proxy), package_servers(settings[Apt])
     if proxy is None or not proxy.is_set:
         return ProxyFile(APT_CONF, None)
     lines, secret = ["// Written by provision: [proxy] of the inventory."], False
@@ -77,7 +80,7 @@ def apt_proxy(proxy: Proxy | None, hosts: Sequence[str] = ()) -> ProxyFile:
         if reveal(address):
             lines.append(f'Acquire::{scheme}::Proxy "{reveal(address)}";')
             named = [name for name in proxy.no_proxy if not name.startswith((".", "*")) and "/" not in name]
-            direct = dict.fromkeys([*named, *(host for host in hosts if host and proxy.spares(host))])
+            direct = dict.fromkeys([*named, *filter(proxy.spares, mirrors)])
             lines += [f'Acquire::{scheme}::Proxy::{host} "DIRECT";' for host in direct]
     text = "\n".join([*lines, ""])
     return ProxyFile(APT_CONF, Secret(text) if secret else text)

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from provision.host.pending import Handler
+from provision.inventory import Settings
+from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.proxy import Proxy
 from provision.resources import Download
 from provision.resources.base import Change
@@ -39,6 +41,12 @@ class SecretProxy(Proxy):
         return Secret("http://user:canary-password@proxy.example.com:3128")
 
 
+def of_apt(table: Proxy | None, mirror: str = "") -> ProxyFile:
+    """apt's proxy, with Docker's packages from a mirror."""
+    apt = Apt.model_validate({"docker": {"url": mirror}} if mirror else {})
+    return apt_proxy(Settings({Proxy: table, Apt: apt}))
+
+
 def run(change: Change | Command, session: LocalSession) -> None:
     """Applies a change."""
     command = change.run if isinstance(change, Change) else change
@@ -52,7 +60,8 @@ def test_apt_sends_its_requests_through_it(local: Local, tmp_path: Path, serve: 
     through = serve(lambda _: reply(404))
     direct = serve(lambda _: reply(404))
     table = proxy(through.url, "localhost", "127.0.0.0/8")
-    (change,) = planned(apt_proxy(table, ["127.0.0.1"]), observe(apt_proxy(table), NO_FILE))
+    apt = of_apt(table, direct.url)
+    (change,) = planned(apt, observe(apt, NO_FILE))
     run(change, local({"/etc/apt": tmp_path}))
     options = {
         "Dir::Etc::sourcelist": str(tmp_path / "sources.list"), "Dir::Etc::sourceparts": "/dev/null",
@@ -90,7 +99,7 @@ def test_a_download_goes_through_it(local: Local, tmp_path: Path, serve: Callabl
 
 def test_the_table_is_removed() -> None:
     """What this task wrote is deleted; a file that it did not write stays, and so does one that somebody else deleted."""
-    gone = apt_proxy(None)
+    gone = of_apt(None)
     (change,) = planned(gone, observe(gone, file_is("x"), record=True))
     assert (change.action, change.summary, change.record) == ("delete", f"delete {APT_CONF}", None)
     assert planned(gone, observe(gone, file_is("x"))) == []
@@ -124,7 +133,7 @@ def test_a_service(local: Local, tmp_path: Path) -> None:
 def test_a_login_is_not_shown(local: Local, tmp_path: Path) -> None:
     """Neither in a diff nor in a command line, and other users cannot read the files that have it."""
     table = SecretProxy.model_validate({"http": "http://proxy.example.com:3128"})
-    files: list[ProxyFile] = [apt_proxy(table), *service_proxy("docker", table, RESTART)]
+    files: list[ProxyFile] = [of_apt(table), *service_proxy("docker", table, RESTART)]
     for one in files:
         (change,) = planned(one, observe(one, NO_FILE))
         assert isinstance(change.run, Command)
