@@ -24,9 +24,11 @@ from provision.inventory.tables.images import Image
 from provision.inventory.tables.projects import Project
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
+from provision.inventory.tree import merge
 from provision.url import Url
-from provision_lab import Lab, LabError, LabHost, rehearsal, state
+from provision_lab import Lab, LabError, LabHost, rehearsal
 from provision_lab.redirect import FILES, NOWHERE, Redirect, plain
+from tests.support.rehearsals import rehearsed
 
 CANARY = "canary-of-production"
 URL = Url.parse("https://production.example.com:8443/x")
@@ -111,13 +113,6 @@ def leaf_values(value: Any) -> list[Any]:
     return [leaf for one in value for leaf in leaf_values(one)] if isinstance(value, list) else [value]
 
 
-def overlaid(before: Any, over: Any) -> Any:
-    """Merged as two inventory files are."""
-    if not isinstance(before, dict) or not isinstance(over, dict):
-        return over
-    return before | {key: overlaid(before.get(key), one) for key, one in over.items()}
-
-
 def check(table: type[Table], lab: Lab) -> dict[str, Any]:
     """The redirected table. It has no canary, no secret of the inventory, no file and no URL of production."""
     one, options = construct(table), options_of(table)
@@ -126,7 +121,7 @@ def check(table: type[Table], lab: Lab) -> dict[str, Any]:
     planted = [leaf for leaf in leaf_values(plain(value)) if isinstance(leaf, SecretSource)]
     assert bool(planted) == fields_with_secrets(table)
     over = Redirect(lab, {}, frozenset({"git"}), gitlab=True).changes(settings)
-    found = overlaid({options.name: plain(value)}, over)
+    found = merge({options.name: plain(value)}, over)
     for leaf in leaf_values(found):
         assert not isinstance(leaf, SecretSource), over
         assert CANARY not in str(leaf)
@@ -134,7 +129,7 @@ def check(table: type[Table], lab: Lab) -> dict[str, Any]:
         assert str(URL) not in str(leaf) or options.name == "apt"
         assert leaf != 12345
     assert tomlkit.dumps(over) is not None
-    return dict(found)
+    return found
 
 
 def fields_with_secrets(table: type[Table]) -> bool:
@@ -269,26 +264,6 @@ executor = "shell"
 registration_token = "canary-registration"
 environment = ["API_TOKEN=canary-job", "HOSTS=203.0.113.18,203.0.113.180"]
 """
-
-
-def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, **options: Any) -> tuple[Lab, list[Path]]:
-    """A lab for the inventory as if it were up, and the files of the rehearsal."""
-    monkeypatch.setenv("PROVISION_LAB_STATE", str(tmp_path / "state"))
-    inventory = tmp_path / "estate.toml"
-    inventory.write_text(text)
-    inventory.chmod(0o600)
-    planned, server = rehearsal.plan([inventory])
-    lab = Lab("x", planned, server=server, **options)
-    hosts = tuple(
-        LabHost(one.name, f"198.18.7.{n}", gitlab=one.gitlab, names=one.names) for n, one in enumerate(planned, 10)
-    )
-    lab._record = state.Record("x", "198.18.7.0/24", hosts, lab.image, server, internet=lab.internet)
-    lab.folder.mkdir(parents=True)
-    lab.known_hosts.write_text("".join(f"{one.address} ssh-ed25519 AAAA{one.name}0\n" for one in hosts))
-    overlay = lab.folder / "overlay.toml"
-    overlay.write_text(tomlkit.dumps(rehearsal.overlay(lab, [inventory])))
-    overlay.chmod(0o600)
-    return lab, [inventory, overlay]
 
 
 def resolved(value: Any) -> list[str]:

@@ -1,10 +1,8 @@
 """An inventory redirected to the lab: what the overlay changes, and what it keeps."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomlkit
 
 from provision.engine.catalogue import load_inventory as load
 from provision.inventory.tables.apt import Apt
@@ -14,8 +12,9 @@ from provision.inventory.tables.host import Ssh
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
 from provision.url import Url
-from provision_lab import Lab, LabHost, rehearsal, state
+from provision_lab import rehearsal
 from provision_lab.hosts import Server
+from tests.support.rehearsals import rehearsed
 
 ESTATE = """
 [ssh]
@@ -64,26 +63,6 @@ SecretKey = { file = "secrets/cache" }
 """
 
 
-def rehearsed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str = ESTATE, **options: Any
-) -> tuple[Lab, list[Path]]:
-    """A lab for the inventory as if it were up, and the files of the rehearsal."""
-    monkeypatch.setenv("PROVISION_LAB_STATE", str(tmp_path / "state"))
-    inventory = tmp_path / "estate.toml"
-    inventory.write_text(text)
-    planned, server = rehearsal.plan([inventory])
-    lab = Lab("x", planned, server=server, **options)
-    hosts = tuple(LabHost(host.name, f"198.18.7.{n}", gitlab=host.gitlab) for n, host in enumerate(planned, 10))
-    lab._record = state.Record("x", "198.18.7.0/24", hosts, lab.image, server, internet=lab.internet)
-    lab.folder.mkdir(parents=True)
-    lab.known_hosts.write_text(
-        "".join(f"{host.address} ssh-ed25519 AAAA{host.name}\n" for host in hosts).replace("-0", "0")
-    )
-    overlay = lab.folder / "overlay.toml"
-    overlay.write_text(tomlkit.dumps(rehearsal.overlay(lab, [inventory])))
-    return lab, [inventory, overlay]
-
-
 def test_the_servers_names_and_paths_come_from_the_inventory(tmp_path: Path) -> None:
     """Names and path of the certificate, the login, and the bucket."""
     path = tmp_path / "estate.toml"
@@ -100,7 +79,7 @@ def test_the_servers_names_and_paths_come_from_the_inventory(tmp_path: Path) -> 
 
 def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses, logins, keys, repositories, S3 and every secret are the lab's; names and settings stay."""
-    lab, files = rehearsed(tmp_path, monkeypatch)
+    lab, files = rehearsed(tmp_path, monkeypatch, ESTATE)
     resolved = load(files).as_text()
     for outside in ("203.0.113", "bastion", "admin", "nyc3.example.com", "SHA256:", "PRODUCTION", "RUNNER_TOKEN"):
         assert outside not in resolved
@@ -120,7 +99,7 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions become those of the lab, the edition the stand-in's."""
-    _, files = rehearsed(tmp_path, monkeypatch)
+    _, files = rehearsed(tmp_path, monkeypatch, ESTATE)
     settings = load(files).hosts[0].settings
     assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == ("ce", "*", "*")
     assert settings[RunnerProgram].version is None
@@ -128,7 +107,7 @@ def test_pins_that_the_lab_cannot_fill_are_loosened(tmp_path: Path, monkeypatch:
 
 def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lab's GitLab creates their tokens; other secrets are the lab's."""
-    lab, files = rehearsed(tmp_path, monkeypatch)
+    lab, files = rehearsed(tmp_path, monkeypatch, ESTATE)
     runner = load(files).hosts[1].settings.all(Runner)[0]
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
     assert runner.cache is not None
@@ -137,7 +116,7 @@ def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch
 
 def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No mirrors, and pins stay: the hosts install the real packages."""
-    _, files = rehearsed(tmp_path, monkeypatch, internet=True)
+    _, files = rehearsed(tmp_path, monkeypatch, ESTATE, internet=True)
     settings = load(files).hosts[0].settings
     assert (settings[Gitlab].edition, settings[Gitlab].version, settings[Docker].version) == (
         "ee",

@@ -28,7 +28,8 @@ _TOOLS = (("curl", "ca-certificates"), ("curl", "openssl"), ("ca-certificates",)
 Wants = Callable[..., Any]
 
 
-def _is_tool(one: Resource) -> bool:
+def is_tool(one: Resource) -> bool:
+    """Whether it is a program that a task installs for itself, or removes a proxy."""
     if isinstance(one, ProxyFile):
         return one.content is None
     return isinstance(one, Packages) and one.names in _TOOLS
@@ -50,7 +51,7 @@ def wants(tmp_path: Path) -> Wants:
         task = tasks[name]
         hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all")]
         found = task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
-        return tuple(one for one in found if tools or not _is_tool(one))
+        return tuple(one for one in found if tools or not is_tool(one))
 
     return resources
 

@@ -13,16 +13,15 @@ from provision.inventory import Host
 from provision.resources import (
     AcmeCertificate,
     CertificatePair,
-    Packages,
     Resource,
     ServedCertificate,
     TrustedCa,
     UploadedPair,
 )
-from provision.resources.system.proxy import ProxyFile
 from provision.tasks import certificates
 from provision.tasks.certificates import certificate_settings
 from provision_lab.certificates import Authority
+from tests.unit.tasks.conftest import is_tool
 
 CA = Authority("a CA")
 NAME = "registry.example.com"
@@ -56,9 +55,7 @@ def host(tmp_path: Path) -> Make:
 
 def resources(host: Host) -> list[Resource]:
     """The resources, without the programs that the task installs for itself."""
-    found = certificates.resources(host)
-    tools = [one for one in found if isinstance(one, Packages) and one.names != ("certbot",)]
-    return [one for one in found if one not in tools and not isinstance(one, ProxyFile)]
+    return [one for one in certificates.resources(host) if not is_tool(one)]
 
 
 def kinds(host: Host) -> list[str]:
