@@ -11,6 +11,7 @@ What is replaced follows from the types of the tables' fields, so tables of your
 |                              | become those of the lab's hosts                                                     |
 | an app's environment,        | unchanged where the value is a number, a word or a path, else `rehearsal`: a        |
 | a project's variables        | connection string leads to production, whatever its name is                         |
+| `http`, `https` of [proxy]   | none                                                                                |
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class Redirect:
         return found
 
     def _value(self, value: Any, path: tuple[str, ...]) -> Any:
-        if path in _PROXIES:  # hosts that install real packages may need it, and others must not be led there
-            return self._text(value, path) if self.lab.internet and isinstance(value, str) else ""
+        if path in _PROXIES:  # a proxy resolves names itself: requests for the lab's GitLab would reach production's
+            return ""
         if isinstance(value, Table):
             return self._table(value, path)
         if isinstance(value, Mapping):

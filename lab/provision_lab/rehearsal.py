@@ -153,7 +153,6 @@ def _range(addresses: list[str]) -> str:
 
 def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
     from provision.inventory.tables.gitlab import Gitlab
-    from provision.inventory.tables.proxy import Proxy
     from provision.inventory.tables.registry import Registry
     from provision.inventory.tree import merge
     from provision_lab.redirect import NOWHERE
@@ -169,8 +168,6 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
             "become": True,
         },
     }
-    if settings.get(Proxy):  # production's: lab hosts reach the lab's servers directly
-        tables["proxy"] = {"http": "", "https": "", "no_proxy": []}
     if settings.get(Gitlab):
         server = next((one.address for one in lab.hosts if one.is_gitlab), NOWHERE)
         tables["gitlab"] = {"api_token": lab.secret_source("api_token"), "api_address": server}

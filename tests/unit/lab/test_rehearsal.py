@@ -9,6 +9,7 @@ from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.host import Ssh
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
 from provision.url import Url
@@ -112,6 +113,13 @@ def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
     assert runner.cache is not None
     assert runner.cache["s3"]["SecretKey"].value == str(lab.folder / "rehearsal_secret")
+
+
+@pytest.mark.parametrize("internet", [False, True])
+def test_no_proxy_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, internet: bool) -> None:
+    """It resolves names itself, and would lead requests for the lab's GitLab to production's."""
+    _, files = rehearsed(tmp_path, monkeypatch, ESTATE, internet=internet)
+    assert [host.settings[Proxy].is_set for host in load(files).hosts] == [False] * 5
 
 
 def test_with_the_internet_packages_are_the_inventorys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
