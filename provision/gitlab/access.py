@@ -5,7 +5,7 @@ from __future__ import annotations
 from provision.errors import UsageError
 from provision.gitlab.api import Api
 from provision.inventory import Host, SecretSource
-from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.gitlab import Gitlab, Server
 from provision.inventory.tables.registry import Registry
 from provision.secret import Secret
 from provision.url import Url
@@ -30,7 +30,7 @@ def server_ca(host: Host, url: Url) -> bytes:
     gitlab, registry = host.settings.get(Gitlab), host.settings.get(Registry)
     if is_own(host, url) or (gitlab is None and registry is not None and registry.external_url.host == url.host):
         return registry.ca if registry else b""
-    other = gitlab.server(url) if gitlab else None
+    other = _other(host, url)
     return other.ca_text if other else b""
 
 
@@ -40,25 +40,25 @@ def api_at(host: Host, url: Url) -> Api:
     gitlab.api_token and registry.certificate.ca are for gitlab.external_url's scheme, host and port only. Other servers
     are in gitlab.servers.
     """
-    source, gitlab = _token(host, url), host.settings.get(Gitlab)
+    source = _token(host, url)
     token = source.resolve() if source else Secret("")
     if not is_own(host, url):
-        other = gitlab.server(url) if gitlab else None
+        other = _other(host, url)
         return Api(url, token, other.ca if other and other.ca_text else None)
-    registry, first = host.settings.get(Registry), host.estate.first("gitlab")
+    gitlab, registry, first = host.settings[Gitlab], host.settings.get(Registry), host.estate.first("gitlab")
     ca = registry.certificate.ca if registry and registry.certificate and registry.ca else None
-    address = gitlab.api_address if gitlab else None
-    return Api(url, token, ca, first.address if first else "", address or "")
+    return Api(url, token, ca, first.address if first else "", gitlab.api_address or "")
 
 
 def _token(host: Host, url: Url) -> SecretSource | None:
+    server = host.settings.get(Gitlab) if is_own(host, url) else _other(host, url)
+    return server.api_token if server else None
+
+
+def _other(host: Host, url: Url) -> Server | None:
+    """What the inventory has about another server than gitlab.external_url's, in gitlab.servers."""
     gitlab = host.settings.get(Gitlab)
-    if gitlab is None:
-        return None
-    if is_own(host, url):
-        return gitlab.api_token
-    other = gitlab.server(url)
-    return other.api_token if other else None
+    return gitlab.server(url) if gitlab else None
 
 
 def required_api(host: Host, what: str) -> Api:

@@ -336,8 +336,14 @@ def without_program(what: str, program: str) -> Change:
 
     It fails if the program is still missing then. In check mode nothing else is known.
     """
-    fail = sh("echo %s >&2; exit 1", f"{program} is not installed on the host: apt-get install {program}")
-    return Change(what, fail, "run", verification=True, final=True, id=f"without {program}")
+    problem = f"{program} is not installed on the host: apt-get install {program}"
+    return failed_check(what, problem, id=f"without {program}")
+
+
+def failed_check(what: str, problem: str, *, id: str = "") -> Change:
+    """A check that is known to fail: it prints the problem after all other changes."""
+    fail = sh("printf '%%s\\n' %s >&2; exit 1", problem)
+    return Change(what, fail, "run", verification=True, final=True, id=id)
 
 
 def unverified(what: str, why: str) -> Change:

@@ -20,7 +20,7 @@ from provision.host.scripts import script
 from provision.host.state import fingerprint, if_recorded
 from provision.image_name import Reference
 from provision.inventory.tables.apps import PublishedPort
-from provision.resources.base import Change, Note, Observation, Probe, Resource
+from provision.resources.base import Change, Note, Observation, Probe, Resource, failed_check
 from provision.secret import Secret, reveal
 from provision.shell import Command, sh
 
@@ -153,8 +153,7 @@ class Deployment(Resource):
         elif answer == "absent":
             yield Note(f"{self.name} runs, but its registry no longer has {self.image}")
         elif answer.startswith("? "):
-            fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {answer[2:]}")
-            yield Change(f"ask the registry for {self.image}", fail, "run", verification=True, final=True)
+            yield failed_check(f"ask the registry for {self.image}", f"{self.image.domain}: {answer[2:]}")
 
     def fingerprint(self, key: str) -> str:
         """The fingerprint of the settings under a key. From a hash without a key, short secrets could be guessed."""

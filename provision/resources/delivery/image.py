@@ -21,7 +21,18 @@ from provision.host.docker import Registry
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
 from provision.image_name import Reference
-from provision.resources.base import KEEP, NOTHING, ApiAction, Change, Note, Observation, Outcome, Probe, Resource
+from provision.resources.base import (
+    KEEP,
+    NOTHING,
+    ApiAction,
+    Change,
+    Note,
+    Observation,
+    Outcome,
+    Probe,
+    Resource,
+    failed_check,
+)
 from provision.secret import Secret, reveal
 from provision.shell import Command, sh
 from provision.url import Url
@@ -82,8 +93,7 @@ class BuiltImage(Resource):
                 yield self._record(found)
                 return
         if is_recorded and (reason := next((one for one in tags.values() if one[:1] == "?"), "")):
-            fail = sh("printf '%%s\\n' %s >&2; exit 1", f"{self.image.domain}: {reason[2:]}")
-            yield Change(f"ask the registry for {self.image.name}", fail, "run", verification=True, final=True)
+            yield failed_check(f"ask the registry for {self.image.name}", f"{self.image.domain}: {reason[2:]}")
             return
         yield Change(
             f"build {'and push ' if self.push else ''}{self.image.name}:{', '.join(self.tags)}",

@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import base64
 import datetime
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from provision.editing.diff import masked_diff
-from provision.errors import ProbeFailed, Refused
+from provision.errors import Refused
 from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
 from provision.host.curl import NO_PROGRAM
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource, without_program
-from provision.resources.system.file import FileSeen, ask_file, read_file, secret_diff
+from provision.resources.system.file import FileSeen, ask_file, read_file, read_mode, secret_diff
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.url import bracketed, is_ip, loopback
 
 _LIMIT_SECONDS: Final = 30
-_MODE: Final = re.compile(r"[0-7]{1,5}")
 _NGINX: Final = "/var/opt/gitlab/nginx/conf"  # Omnibus's, whatever a version calls the files below
 _ASK_KEY: Final = "if [ -e %s ]; then stat -L -c '%%04a %%U:%%G' -- %s && openssl pkey -in %s -pubout -passin pass: ; else echo absent; fi"
 
@@ -111,9 +109,7 @@ class CertificatePair(Resource):
         if problem_text := signer_missing(found.content, self.ca):
             yield Note(f"{self.fullchain}: {problem_text}")
         mode = head.partition(" ")[0]
-        if mode and not _MODE.fullmatch(mode):
-            raise ProbeFailed(f"{self.key}: stat printed {mode[:40]!r}", hint=f"check it on the host: stat {self.key}")
-        if mode and int(mode, 8) & 0o077:
+        if mode and int(read_mode(self.key, mode), 8) & 0o077:
             yield Change(f"set {self.key} to 0600 (was {mode})", script("set_access", self.key, "0600", ""))
 
 

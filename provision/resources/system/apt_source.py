@@ -21,11 +21,10 @@ from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_SYSTEM, System, read_sy
 from provision.host.files import replace
 from provision.host.scripts import script
 from provision.inventory import Settings
-from provision.inventory.tables.apt import LOCK_SECONDS, Apt
-from provision.inventory.tables.proxy import Proxy
+from provision.inventory.tables.apt import LOCK_SECONDS
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
-from provision.resources.system.packages import SLOW_DOWNLOAD, install
+from provision.resources.system.packages import download_settings, install_tools
 from provision.secret import Secret, reveal
 from provision.shell import Result
 from provision.templating import render
@@ -44,7 +43,7 @@ class AptSource(Resource):
     fingerprints         40 digits each: a fetched key must have one of them. Required with key_url
     pin                  packages that must come from this repository, even if others offer newer versions
     lock_timeout         as for Packages
-    proxy                a configuration for curl; both come from the inventory unless they are given
+    proxy                a configuration for curl. What the inventory has in [apt] and [proxy] replaces both
 
     Entries of other files for the same address and suite are disabled: with another key for it apt fails. All else in those
     files stays. A host without curl or CAs gets them from its package sources. Raises Refused for a given key that is
@@ -76,12 +75,7 @@ class AptSource(Resource):
             )
 
     def with_settings(self, settings: Settings) -> AptSource:
-        proxy = settings.get(Proxy) if Proxy in settings else None
-        return dataclasses.replace(
-            self,
-            lock_timeout=settings[Apt].lock_timeout if Apt in settings else self.lock_timeout,
-            proxy=proxy.for_curl("https") if proxy else self.proxy,
-        )
+        return dataclasses.replace(self, **download_settings(settings, "https"))
 
     @property
     def key_path(self) -> str:
@@ -114,8 +108,7 @@ class AptSource(Resource):
         missing = [one for one in seen["missing"].text.split() if one != "curl" or not self.key]
         # Before our own source: apt reaches it only with the CAs.
         if missing and (not self.key or self.uri.startswith("https:")):
-            command = install(missing, lock_timeout=self.lock_timeout)
-            yield Change(f"install {', '.join(missing)}", command, "create", deadline=SLOW_DOWNLOAD)
+            yield install_tools(missing, self.lock_timeout)
         yield from self._plan_key(seen, system)
         source = File(self.path, self._source_text(system))
         yield from source.plan(Observation({"": seen["source"]}))

@@ -13,11 +13,10 @@ from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.host.state import mapping
 from provision.inventory import Settings
-from provision.inventory.tables.apt import LOCK_SECONDS, Apt
-from provision.inventory.tables.proxy import Proxy
+from provision.inventory.tables.apt import LOCK_SECONDS
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import set_access
-from provision.resources.system.packages import SLOW_DOWNLOAD, STALL_SECONDS, install
+from provision.resources.system.packages import SLOW_DOWNLOAD, STALL_SECONDS, download_settings, install_tools
 from provision.secret import Secret, reveal
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -63,12 +62,7 @@ class Download(Resource):
             )
 
     def with_settings(self, settings: Settings) -> Download:
-        proxy = settings.get(Proxy) if Proxy in settings else None
-        return replace(
-            self,
-            lock_timeout=settings[Apt].lock_timeout if Apt in settings else self.lock_timeout,
-            proxy=proxy.for_curl(urlsplit(self.url).scheme) if proxy else self.proxy,
-        )
+        return replace(self, **download_settings(settings, urlsplit(self.url).scheme))
 
     @property
     def label(self) -> str:
@@ -105,8 +99,7 @@ class Download(Resource):
         missing = [line.removeprefix("missing ") for line in lines if line.startswith("missing ")]
         needed = [one for one in missing if one == "curl" or self._is_https]
         if needed:
-            command = install(needed, lock_timeout=self.lock_timeout)
-            yield Change(f"install {', '.join(needed)}", command, "create", deadline=SLOW_DOWNLOAD)
+            yield install_tools(needed, self.lock_timeout)
         protocols = "https" if self._is_https else "http,https"
         yield Change(
             f"{'replace' if exists else 'fetch'} {self.path} {'by' if exists else 'from'} {self.url}",

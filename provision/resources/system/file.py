@@ -81,9 +81,14 @@ def read_file(path: str, observation: Observation, name: str = Probe.ONLY) -> Fi
     if head == b"absent":
         return FileSeen(None)
     mode, _, owner = head.decode("utf-8", "replace").partition(" ")
+    return FileSeen(content, read_mode(path, mode), owner)
+
+
+def read_mode(path: str, mode: str) -> str:
+    """A file's mode as stat printed it. Raises ProbeFailed for anything else."""
     if not _MODE.fullmatch(mode):
         raise ProbeFailed(f"{path}: stat printed {mode[:40]!r}", hint=f"check it on the host: stat {path}")
-    return FileSeen(content, mode, owner)
+    return mode
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
@@ -13,6 +13,7 @@ from provision.host.scripts import script
 from provision.host.state import strings
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Apt
+from provision.inventory.tables.proxy import Proxy
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
@@ -37,6 +38,19 @@ def install(
     limits = (lock_timeout, STALL_SECONDS, _INSTALLATION_SECONDS)
     options = (origin, sh("%s", list(environment)).script, "yes" if downgrade else "no", first, last)
     return script("install_packages", *limits, *options, list(packages))
+
+
+def install_tools(packages: Sequence[str], lock_timeout: int) -> Change:
+    """The installation of what a download needs."""
+    command = install(packages, lock_timeout=lock_timeout)
+    return Change(f"install {', '.join(packages)}", command, "create", deadline=SLOW_DOWNLOAD)
+
+
+def download_settings(settings: Settings, scheme: str) -> dict[str, Any]:
+    """The fields `lock_timeout` and `proxy` of a resource that downloads by curl, as far as the inventory has them."""
+    found: dict[str, Any] = {"lock_timeout": settings[Apt].lock_timeout} if Apt in settings else {}
+    proxy = settings.get(Proxy) if Proxy in settings else None
+    return {**found, "proxy": proxy.for_curl(scheme)} if proxy else found
 
 
 @dataclass(frozen=True)
