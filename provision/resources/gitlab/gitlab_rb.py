@@ -113,7 +113,7 @@ class RubySettings(Resource):
 
     settings  by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
               begins with "registry_nginx" is written as the installed version requires
-    absent    settings that are removed, whoever set them, since they cannot be beside ours
+    absent    settings that are removed, also those that an administrator set: GitLab must not have them beside ours
     """
 
     settings: Mapping[Path, Any] = field(hash=False)
@@ -216,10 +216,10 @@ def _ours(wanted: Mapping[Path, Any], before: set[Path], edited: EditedRuby) -> 
 
 
 def removed_settings(text: bytes, version: str) -> tuple[list[str], list[str]]:
-    """The lines that make this version's reconfigure abort, and those that may do so, depending on what Ruby computes.
+    """The lines that make this version's reconfigure abort, and those that do so only with some values that Ruby computes.
 
-    The values count that the settings have at the end of the file. What an included file sets is not seen; GitLab's own
-    check follows.
+    Each setting counts with the value that it has at the end of the file. Included files are not read; GitLab's own check
+    comes later.
     """
     from provision.editing.ruby.assignments import find_assignments, value_after
     from provision.editing.ruby.source import parse_valid, setting_name
