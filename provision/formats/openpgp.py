@@ -99,7 +99,8 @@ def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
             tag, width = head >> 2 & 0x0F, 1 << (head & 3)
             if width == 8:
                 raise NotAKey("the key has a packet of unknown length")
-            data[at + width]  # IndexError: cut short
+            if at + width >= len(data):
+                raise NotAKey("the key is cut short")
             length, at = int.from_bytes(data[at + 1 : at + 1 + width], "big"), at + 1 + width
         if at + length > len(data):
             raise NotAKey("the key is cut short")

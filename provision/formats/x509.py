@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXPIRES_SOON: Final = datetime.timedelta(days=21)
 _BEGIN: Final = re.compile(rb"BEGIN (?:X509 |TRUSTED )?CERTIFICATE-")
+_CHAIN: Final = "give the chain as PEM, the host's own certificate first"
 _LINES: Final = "each -----BEGIN … and -----END … is a line of its own, without spaces before it; `cat` joins files without a line break at their end"
 NO_PASSPHRASE: Final = "nginx cannot ask for a passphrase: openssl pkey -in OLD -out NEW removes it"
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -44,17 +45,18 @@ def check_pair(fullchain: bytes, key: Secret, host: str) -> datetime.timedelta:
     return check_chain(fullchain, public, host, datetime.datetime.now(datetime.UTC))
 
 
-def read_chain(pem: bytes) -> list[Certificate]:
+def read_chain(pem: bytes, hint: str = _CHAIN) -> list[Certificate]:
     """The certificates in a PEM text, all of them readable for OpenSSL and so for nginx, curl and Docker. Raises Refused.
 
     OpenSSL finds a certificate only where its first and last line are lines of their own, and stops without an error
     at text that it does not know. So a chain whose parts were joined without a line break is cut off.
+
+    hint  the next step for a text without certificates
     """
     import ssl  # slow to import
 
     from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificates
 
-    hint = "give the chain as PEM, the host's own certificate first"
     if pem[:1] == b"0":  # an ASN.1 sequence
         with contextlib.suppress(ValueError):
             load_der_x509_certificate(pem)
@@ -83,11 +85,7 @@ def read_chain(pem: bytes) -> list[Certificate]:
 @lru_cache(maxsize=16)  # each host of the inventory has the same CA
 def check_certificates(pem: bytes) -> None:
     """Raises Refused for a file that programs cannot read certificates from, such as those of a CA."""
-    try:
-        read_chain(pem)
-    except Refused as error:
-        own = "give the certificates as PEM" if "first" in error.hint else error.hint
-        raise Refused(error.text, hint=own) from error
+    read_chain(pem, "give the certificates as PEM")
 
 
 def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.datetime) -> datetime.timedelta:
@@ -102,12 +100,9 @@ def check_chain(fullchain: bytes, public_key: bytes, host: str, now: datetime.da
 
     chain = read_chain(fullchain)
     try:
+        # Parts of a certificate are read when they are needed.
         return _check_chain(chain, public_key, host, now)
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-    ) as error:  # parts of a certificate are read when they are needed
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise Refused(
             f"has a certificate that cannot be read: {error}",
             hint="check it with openssl x509 -text, and get another one",
@@ -126,8 +121,8 @@ def _check_chain(chain: list[Certificate], public_key: bytes, host: str, now: da
         raise Refused(
             "the key does not belong to the certificate", hint="give the key that this certificate was issued for"
         )
-    for place, upper in enumerate(chain):
-        if upper not in chain[:place] and place and not any(_is_signed(lower, upper) for lower in chain[:place]):
+    for place, upper in enumerate(chain[1:], 1):
+        if upper not in chain[:place] and not any(_is_signed(lower, upper) for lower in chain[:place]):
             lower = chain[place - 1]
             raise Refused(
                 f"the chain is out of order: {lower.subject.rfc4514_string()} is signed by {lower.issuer.rfc4514_string()}, "

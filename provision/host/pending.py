@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.host.files import HOME
-from provision.host.scripts import script
+from provision.host.scripts import body, script
 from provision.shell import Command, sh
 
 PENDING: Final = f"{HOME}/pending"
@@ -68,7 +68,7 @@ def add_pending(handlers: tuple[Handler, ...]) -> str:
 
 def undo_pending(added: str) -> str:
     """Shell text that undoes `add_pending`, whose output is in the shell variable `added`."""
-    return script("undo_pending", PENDING, "ADDED").script.replace(" ADDED\n", f' "${added}"\n', 1)
+    return f'# undo_pending.sh\n{sh("set -- %s", PENDING).script} "${added}"\n{body("undo_pending")}'
 
 
 def clear_pending(name: str) -> str:

@@ -83,17 +83,14 @@ class HostState:
             raise ValueError("its values are nested too deeply") from error
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
-        key = found.get(_KEY) if "version" not in found else (_part(found, "shared")).get(_KEY)
+        key = (_part(found, "shared") if "version" in found else found).get(_KEY)
         if key is not None and not (isinstance(key, str) and _HEX_KEY.fullmatch(key)):
             raise ValueError(f"the {_KEY} is not 64 hexadecimal digits")
         if "version" not in found:
             return cls(_from_version_1(found))
         if found["version"] != VERSION:
             raise ValueError(f"it has version {found['version']}; this program supports version {VERSION}")
-        tree = {part: found.get(part, {}) for part in _PARTS}
-        for part, records in tree.items():
-            if not isinstance(records, dict):
-                raise ValueError(f"{part} is not a JSON object")
+        tree = {part: _part(found, part) for part in _PARTS}
         for owner, records in tree["owners"].items():
             if not isinstance(records, dict):
                 raise ValueError(f"owners.{owner} is not a JSON object")

@@ -105,33 +105,6 @@ def _source(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a rule of any kind in ufw's files decides on.
-
-    ports  as ufw writes them: "22", "20:25", "22,80", "any"
-    """
-
-    protocol: str
-    ports: str
-    destination: str
-    source: str
-
-    def matches(self, port: int, client: Address, server: Address) -> bool:
-        """Whether it decides on a TCP connection from `client` to `port` of `server`."""
-        return (
-            self.protocol in ("tcp", "any")
-            and any(_contains(part, port) for part in self.ports.split(","))
-            and client in ipaddress.ip_network(self.source, strict=False)
-            and server in ipaddress.ip_network(self.destination, strict=False)
-        )
-
-
-def _contains(ports: str, port: int) -> bool:
-    first, _, last = ports.partition(":")
-    return ports == "any" or (first.isdecimal() and int(first) <= port <= int(last or first))
-
-
-@dataclass(frozen=True)
 class Found:
     """What ufw's files contain.
 
@@ -247,10 +220,24 @@ def _deciding(tuples: list[tuple[int, list[str]]], ssh: list[str]) -> Iterator[t
             continue
         action, protocol, ports, destination, _, source = fields[:6]
         try:
-            if Entry(protocol, ports, destination, source).matches(int(ssh[3]), client, server):
+            if (
+                protocol in ("tcp", "any")
+                and _contains(ports, int(ssh[3]))
+                and client in ipaddress.ip_network(source, strict=False)
+                and server in ipaddress.ip_network(destination, strict=False)
+            ):
                 yield action.partition("_")[0], _rule(family, fields)  # allow_log, allow_log-all
         except ValueError:  # no address, no port: not a rule that ufw writes
             continue
+
+
+def _contains(ports: str, port: int) -> bool:
+    """Whether a port is among those of a rule, as ufw writes them: "22", "20:25", "22,80", "any"."""
+    for part in ports.split(","):
+        first, _, last = part.partition(":")
+        if part == "any" or (first.isdecimal() and int(first) <= port <= int(last or first)):
+            return True
+    return False
 
 
 def _address(text: str) -> Address:
