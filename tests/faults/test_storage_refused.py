@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,12 +75,7 @@ def fake(
     server = ThreadingHTTPServer((harness.lab.gateway, 0), handler)
     if tls:
         pair = Authority("nobody's").issue(["s3.example.com"], [harness.lab.gateway])
-        chain, key = harness.folder / "chain.pem", harness.folder / "key.pem"
-        chain.write_text(pair.fullchain)
-        key.write_text(pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = tls(pair, harness.folder).wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield {"regionendpoint": f"http{'s' * tls}://{harness.lab.gateway}:{server.server_port}"}

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from provision.url import bracketed
+from provision_lab.certificates import Pair
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Reply:
     status: int = 200
     body: Any = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def tls(pair: Pair, folder: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate, which is written to `chain.pem` and `key.pem` in the folder."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_text(pair.fullchain)
+    key.write_text(pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    return context
 
 
 class Web:

@@ -12,6 +12,7 @@ import pytest
 
 from provision import masking
 from provision.testing import LocalSession
+from tests.support.http_proxy import HttpProxy
 from tests.support.local import SHELLS, Local
 from tests.support.web import Reply, Request, Web
 
@@ -38,6 +39,13 @@ def serve() -> Iterator[Callable[..., Web]]:
     yield start
     for one in running:
         one.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[HttpProxy]:
+    """A proxy on loopback."""
+    with HttpProxy() as running:
+        yield running
 
 
 @pytest.fixture

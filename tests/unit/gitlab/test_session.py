@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +16,7 @@ from provision.secret import Secret
 from provision.url import Url
 from provision_lab.certificates import Authority
 from tests.support.http_proxy import HttpProxy
+from tests.support.web import tls
 
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
@@ -120,12 +120,7 @@ class TestCertificates:
         """Starts a server with a certificate of an authority; its URL."""
 
         def start(authority: Authority) -> Url:
-            pair = authority.issue(["localhost"], ["127.0.0.1"])
-            chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-            chain.write_text(pair.fullchain)
-            key.write_text(pair.key)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(chain, key)
+            context = tls(authority.issue(["localhost"], ["127.0.0.1"]), tmp_path)
             return Url.parse(serve(lambda _: reply(200, {"ok": True}), context).url)
 
         return start
@@ -183,21 +178,13 @@ class TestProxies:
     """HTTPS_PROXY and NO_PROXY are honoured; no proxy reads the token."""
 
     @pytest.fixture
-    def proxy(self) -> Iterator[HttpProxy]:
-        """A proxy."""
-        with HttpProxy() as proxy:
-            yield proxy
-
-    @pytest.fixture
     def secure(self, serve: Serve, reply: Any, tmp_path: Path) -> tuple[Any, Path]:
         """A server with TLS, and the file of its CA."""
         authority = Authority()
-        pair, files = authority.issue(["localhost"], ["127.0.0.1"]), [tmp_path / f"{n}.pem" for n in range(3)]
-        for path, text in zip(files, [authority.certificate, pair.fullchain, pair.key], strict=True):
-            path.write_text(text)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files[1], files[2])
-        return serve(lambda _: reply(200, {"ok": True}), context), files[0]
+        ca = tmp_path / "ca.pem"
+        ca.write_text(authority.certificate)
+        context = tls(authority.issue(["localhost"], ["127.0.0.1"]), tmp_path)
+        return serve(lambda _: reply(200, {"ok": True}), context), ca
 
     @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
     def test_https_goes_through_a_tunnel(

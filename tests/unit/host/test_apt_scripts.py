@@ -18,6 +18,7 @@ import pytest
 from provision.host.scripts import body, script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
+from tests.support.apt import apt_config
 from tests.support.local import Local, one_shell
 from tests.support.programs import Programs
 
@@ -194,16 +195,8 @@ class Repository:
         self.closed = threading.Event()
         self.server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
-        parts = folder / "parts"
-        parts.mkdir()
-        (folder / "lists").mkdir()
         port = self.server.getsockname()[1]
-        (parts / "x.list").write_text(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
-        self.config = folder / "apt.conf"
-        self.config.write_text(
-            f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{parts}"; Dir::State::lists "{folder}/lists"; '
-            f'Dir::Cache "{folder}/cache"; APT::Sandbox::User "root"; Acquire::Retries "0"; Acquire::Languages "none";'
-        )
+        self.config = apt_config(folder, f"deb [trusted=yes] http://127.0.0.1:{port}/ ./")
 
     def close(self) -> None:
         """Ends the server and its pauses."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import subprocess
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,8 +14,9 @@ from provision.formats.openpgp import fingerprints
 from provision.host.scripts import script
 from provision.shell import Result
 from provision_lab.certificates import Authority
+from tests.support.apt import apt_config
 from tests.support.local import Local, one_shell
-from tests.support.web import Reply, Request, Web
+from tests.support.web import Reply, Request, Web, tls
 
 
 class Gpg:
@@ -68,15 +68,11 @@ class Publisher:
 
     def __init__(self, serve: Callable[..., Web], folder: Path) -> None:
         authority = Authority("Test CA")
-        pair = authority.issue(["localhost"], ["127.0.0.1"])
         (folder / "ca.pem").write_text(authority.certificate)
-        (folder / "pair.pem").write_text(pair.fullchain + pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "pair.pem")
         self.ca = str(folder / "ca.pem")
         self.keys = b""
         self.redirect = ""
-        self.web = serve(self._answer, context)
+        self.web = serve(self._answer, tls(authority.issue(["localhost"], ["127.0.0.1"]), folder))
         self.plain = serve(lambda _: Reply(200, self.keys))
 
     def _answer(self, _: Request) -> Reply:
@@ -175,19 +171,9 @@ def test_apt_accepts_what_the_key_signs(
     (repository / "Packages").touch()
     release = subprocess.run(["apt-ftparchive", "release", "."], cwd=repository, check=True, capture_output=True).stdout
     (repository / "InRelease").write_bytes(gpg("--clearsign", "--local-user", known, given=release))
-    (tmp_path / "parts").mkdir()
-    source = f"deb [signed-by={tmp_path}/keyrings/x.asc] file://{repository} ./\n"
-    (tmp_path / "parts/x.list").write_text(source)
-    (tmp_path / "lists").mkdir()
-    options = {
-        "Dir::Etc::sourcelist": "/dev/null",
-        "Dir::Etc::sourceparts": tmp_path / "parts",
-        "Dir::State::lists": tmp_path / "lists",
-        "Dir::Cache": tmp_path / "cache",
-        "APT::Sandbox::User": "root",
-    }
-    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    done = subprocess.run(["apt-get", "update", *words], capture_output=True, text=True, check=False)
+    config = apt_config(tmp_path, f"deb [signed-by={tmp_path}/keyrings/x.asc] file://{repository} ./")
+    environment = {**os.environ, "APT_CONFIG": str(config)}
+    done = subprocess.run(["apt-get", "update"], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, "NO_PUBKEY" in done.stderr, "W:" in done.stderr) == (0, False, False), done.stderr
 
 

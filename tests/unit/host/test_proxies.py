@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from provision_lab.certificates import Authority
 from tests.support.http_proxy import HttpProxy
 from tests.support.local import Local
 from tests.support.programs import Programs
+from tests.support.web import tls
 
 Serve = Callable[..., Any]
 REALM = "https://gitlab.example.com/jwt/auth"
@@ -34,13 +34,6 @@ CODE = {
     for path in sorted(FOLDER.parents[1].rglob(pattern))
     if "curl" in path.read_text()
 }
-
-
-@pytest.fixture
-def proxy() -> Iterator[HttpProxy]:
-    """A proxy."""
-    with HttpProxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -95,13 +88,8 @@ def test_a_new_certificate(
     serve: Serve, reply: Any, proxy: HttpProxy, programs: Programs, local: Local, tmp_path: Path
 ) -> None:
     """The question whether the registry is back."""
-    pair = Authority().issue(["registry.invalid"], [])
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_text(pair.fullchain)
-    key.write_text(pair.key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain, key)
-    web = serve(answer(reply), context)
+    chain = tmp_path / "chain.pem"
+    web = serve(answer(reply), tls(Authority().issue(["registry.invalid"], []), tmp_path))
     (tmp_path / "nginx").mkdir()
     (tmp_path / "nginx/registry.conf").write_text(f"ssl_certificate {chain};\n")
     programs.add("gitlab-ctl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from provision_lab.certificates import Authority
 from tests.support.http_proxy import HttpProxy
 from tests.support.local import Local, one_shell
 from tests.support.programs import Docker
+from tests.support.web import tls
 
 pytestmark = pytest.mark.slow
 
@@ -73,13 +74,7 @@ class Estate:
 
     def secure(self, authority: Authority, address: str) -> ssl.SSLContext:
         """A server's TLS with a certificate of an authority."""
-        pair = authority.issue([], [address])
-        chain, key = self.folder / "chain.pem", self.folder / "key.pem"
-        chain.write_text(pair.fullchain)
-        key.write_text(pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
-        return context
+        return tls(authority.issue([], [address]), self.folder)
 
     def _answer(self, asked: Any) -> Any:
         if asked.path.startswith("/token"):
@@ -99,13 +94,6 @@ class Estate:
 def estate(tmp_path: Path, serve: Serve, reply: Any, local: Local) -> Estate:
     """The registry and the host."""
     return Estate(tmp_path, serve, reply, local)
-
-
-@pytest.fixture
-def proxy() -> Iterator[HttpProxy]:
-    """A proxy that the host's environment names."""
-    with HttpProxy() as proxy:
-        yield proxy
 
 
 class TestRealm:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from provision.resources import File, RunnerEntries, RunnerSettings
 from provision.resources.base import Note, Observation
 from provision.secret import Secret
 from provision_lab.certificates import Authority
+from tests.support.web import tls
 
 Serve = Callable[..., Any]
 Wants = Callable[..., Any]
@@ -112,11 +112,8 @@ class TestToken:
     ) -> None:
         """A server with a certificate of our private CA, at another origin, is not trusted."""
         authority = Authority()
-        pair = authority.issue([], ["127.0.0.1"])
-        for name, text in {"ca": authority.certificate, "chain": pair.fullchain, "key": pair.key}.items():
-            (tmp_path / f"{name}.pem").write_text(text)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+        (tmp_path / "ca.pem").write_text(authority.certificate)
+        context = tls(authority.issue([], ["127.0.0.1"]), tmp_path)
         web = serve(lambda _: reply(201, {"id": 7, "token": "glrt-x"}), context)
         found = creator(wants("register", OWN + runner(web.url, 'registration_token = "GR13"\n')))
         with pytest.raises(Exception, match="certificate verify failed"):

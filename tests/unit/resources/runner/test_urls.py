@@ -12,7 +12,9 @@ from provision.editing.toml.model import same_url
 from provision.resources import RunnerEntry
 from provision.resources.base import ApiAction
 from provision.resources.runner.registrations import ask_tokens, read_tokens
+from provision.shell import Result
 from provision.testing import LocalSession
+from tests.support.programs import Programs
 from tests.unit.resources.runner.test_entries import OTHERS, URL, Case, creator, entry, recorded, section, unverified
 
 HTTP = "http://gitlab.example.com"
@@ -85,6 +87,16 @@ class TestSameServer:
 class TestAsking:
     """The host asks about tokens under the URL of the inventory."""
 
+    @staticmethod
+    def ask(folder: Path, config: str, url: str) -> tuple[Result, str]:
+        """Asks a server, which knows every token, about those of config.toml; the answer, and what curl was given."""
+        (folder / "config.toml").write_text(config)
+        programs, given = Programs(folder), folder / "given"
+        programs.add("curl", f"cat >> {given}; printf 'answer=200 application/json'")
+        host = LocalSession({}, {"PATH": programs.path})
+        result = host.run(ask_tokens(str(folder / "config.toml"), [url], []), deadline=30)
+        return result, given.read_text()
+
     @pytest.mark.parametrize(
         ("written", "asked"),
         [
@@ -101,30 +113,16 @@ class TestAsking:
     )
     def test_which_tokens_are_asked(self, tmp_path: Path, written: str, asked: bool) -> None:
         """Those of the same server in another spelling, and those of the server before it had TLS."""
-        config = tmp_path / "config.toml"
-        config.write_text(at(written, section()))
-        (tmp_path / "bin").mkdir()
-        curl = tmp_path / "bin/curl"
-        curl.write_text("#!/bin/sh\ncat >> \"$0.asked\"\nprintf 'answer=200 application/json'\n")
-        curl.chmod(0o755)
-        host = LocalSession({}, {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
-        found = read_tokens(host.run(ask_tokens(str(config), [URL], []), deadline=30))
-        assert found.status == {(URL, "glrt-mine" if asked else "-"): 200}
-        text = Path(f"{curl}.asked").read_text()
+        result, text = self.ask(tmp_path, at(written, section()), URL)
+        assert read_tokens(result).status == {(URL, "glrt-mine" if asked else "-"): 200}
         assert ("glrt-mine" in text) == asked
         assert f'url = "{URL}/api/v4/' in text
 
     def test_a_token_of_https_is_never_sent_by_http(self, tmp_path: Path) -> None:
         """Where the inventory names http by mistake."""
-        config = tmp_path / "config.toml"
-        config.write_text(section())
-        (tmp_path / "bin").mkdir()
-        curl = tmp_path / "bin/curl"
-        curl.write_text("#!/bin/sh\ncat >> \"$0.asked\"\nprintf 'answer=200 application/json'\n")
-        curl.chmod(0o755)
-        host = LocalSession({}, {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
-        assert host.run(ask_tokens(str(config), [HTTP], []), deadline=30).code == 0
-        assert "glrt-mine" not in Path(f"{curl}.asked").read_text()
+        result, text = self.ask(tmp_path, section(), HTTP)
+        assert result.code == 0
+        assert "glrt-mine" not in text
 
 
 class TestMoved:

@@ -22,6 +22,7 @@ from provision.resources.system.proxy import APT_CONF, ProxyFile, apt_proxy, ser
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, LocalSession, file_is, observe, planned
+from tests.support.apt import apt_config
 from tests.support.local import Local, one_shell
 
 RESTART = Handler("restart-docker", "restart docker", sh("systemctl restart docker"))
@@ -63,17 +64,8 @@ def test_apt_sends_its_requests_through_it(local: Local, tmp_path: Path, serve: 
     apt = of_apt(table, direct.url)
     (change,) = planned(apt, observe(apt, NO_FILE))
     run(change, local({"/etc/apt": tmp_path}))
-    options = {
-        "Dir::Etc::sourcelist": str(tmp_path / "sources.list"), "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::parts": str(tmp_path / "apt.conf.d"), "Dir::Etc::main": "/dev/null",
-        "Dir::State::lists": str(tmp_path / "lists"), "Dir::Cache": str(tmp_path / "cache"), "Acquire::Retries": "0",
-        "APT::Sandbox::User": "root",
-    }  # fmt: skip
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "main.conf").write_text("".join(f'{key} "{value}";\n' for key, value in options.items()))
-    lines = ["deb http://packages.example.com/x ./\n", f"deb {direct.url}/y ./\n"]
-    (tmp_path / "sources.list").write_text("".join(lines))
-    environment = {"PATH": os.environ["PATH"], "APT_CONFIG": str(tmp_path / "main.conf"), "LC_ALL": "C.UTF-8"}
+    config = apt_config(tmp_path, "deb http://packages.example.com/x ./", f"deb {direct.url}/y ./")
+    environment = {"PATH": os.environ["PATH"], "APT_CONFIG": str(config), "LC_ALL": "C.UTF-8"}
     subprocess.run(["apt-get", "update"], env=environment, capture_output=True, check=False, timeout=60)
     assert {one.path for one in through.asked} >= {"http://packages.example.com/x/./InRelease"}
     assert [one.path for one in through.asked if "/y/" in one.path] == []
