@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -98,8 +98,9 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     templates, unused = trusted_folders(_template_folders(options.inventories))
     use_templates_of(templates)
     selected = inventory.select(options.limit)
-    contacted = {host.name for one in plays for host in _matching(one, selected) if _concerned(one.tasks, host)}
-    steps = [step for one in plays for step in _steps(one, selected, contacted)]
+    concerned = [{host: _concerned(one.tasks, host) for host in _matching(one, selected)} for one in plays]
+    contacted = {host for by_host in concerned for host, tasks in by_host.items() if tasks}
+    steps = [step for one, by_host in zip(plays, concerned, strict=True) for step in _steps(one, by_host, contacted)]
     with_tasks = {name for one in steps for name in one.tasks}
     if not with_tasks:
         raise _nothing_to_do(options.names, plays, selected, inventory)
@@ -126,18 +127,16 @@ def _concerned(tasks: Sequence[Task], host: Host) -> list[Task]:
     return [task for task in tasks if task.concerns(host)]
 
 
-def _steps(one: Play, hosts: Sequence[Host], contacted: Set[str]) -> list[HostPlay]:
+def _steps(one: Play, concerned: Mapping[Host, Sequence[Task]], contacted: Set[Host]) -> list[HostPlay]:
     tasks = {
-        host.name: tuple(
-            task for task in one.tasks if task.concerns(host) or (task.leftovers and host.name in contacted)
-        )
-        for host in _matching(one, hosts)
+        host.name: tuple(task for task in one.tasks if task in own or (task.leftovers and host in contacted))
+        for host, own in concerned.items()
     }
-    concerned = {name: host_tasks for name, host_tasks in tasks.items() if host_tasks}
+    with_tasks = {name: host_tasks for name, host_tasks in tasks.items() if host_tasks}
     if one.serial:
         chain = object()
-        return [HostPlay({name: host_tasks}, chain) for name, host_tasks in concerned.items()]
-    return [HostPlay(concerned)]
+        return [HostPlay({name: host_tasks}, chain) for name, host_tasks in with_tasks.items()]
+    return [HostPlay(with_tasks)]
 
 
 def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:

@@ -18,11 +18,12 @@ from provision.tasks.base import task
 
 def apps_of(host: Host) -> list[App]:
     """The apps that run on a host. Raises UsageError for an app on an unknown group or host."""
-    known = {*host.estate.groups, *host.estate.names("all"), host.name}
-    for one in host.settings.all(App):
+    apps = host.settings.all(App)
+    known = {*host.estate.groups, *host.estate.names("all"), host.name} if apps else set()
+    for one in apps:
         if one.on not in known:
             raise UsageError(f"app {one.name}: no group or host has the name {one.on!r}{did_you_mean(one.on, known)}")
-    return [one for one in host.settings.all(App) if one.runs_on(host)]
+    return [one for one in apps if one.runs_on(host)]
 
 
 def may_have_apps(host: Host) -> bool:
