@@ -172,7 +172,7 @@ class _Missing:
     count: int = 0
 
     def fetch(self, source: SecretSource) -> Secret | None:
-        """The secret, or None if it cannot be fetched. After a first error nobody is prompted: the run cannot start."""
+        """The secret, or None if it cannot be fetched. After a first error there is no prompt: the run cannot start."""
         if source not in self.errors and not (self.errors and source.kind == "prompt"):
             try:
                 return fetch(source)

@@ -38,7 +38,7 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
                 driver["secretkey"],
                 driver.get("sessiontoken") or "",
             )
-        # The driver is ours; what stands beside it (maintenance, cache, delete, redirect) is not.
+        # We own the driver, and no other key of storage: maintenance, cache, delete, redirect.
         settings[(*_STORAGE, "s3")] = driver
         if not wanted.redirect:
             settings[(*_STORAGE, "redirect", "disable")] = True

@@ -169,7 +169,7 @@ def test_from_everywhere_in_one_family(harness: Harness) -> None:
 
 
 def test_ssh_from_one_network(harness: Harness) -> None:
-    """The administrators' network, this machine included, may connect, and nobody else: port 2222 is not opened."""
+    """Only the administrators' network, which contains this machine, may connect: port 2222 is not opened to others."""
     network = f"{harness.lab.gateway.rpartition('.')[0]}.0/24"
     rules = [f"ufw allow from {network} to any port 2222 proto tcp", "ufw deny 2222/tcp"]
     harness.lab.inside(OTHER, "; ".join(["ufw --force reset", *rules]))

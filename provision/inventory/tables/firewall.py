@@ -64,7 +64,7 @@ class Allow:
 
 
 class Firewall(Table):
-    """The ports that ufw allows. SSH's port is allowed too, unless a rule lets us in already; the registry's port follows from registry.external_url."""
+    """The ports that ufw allows. SSH's port is allowed too, unless a rule already allows this connection; the registry's port follows from registry.external_url."""
 
     enable: bool = False
     """true: ufw is enabled if it is off. false: rules are added, and ufw's state is unchanged."""

@@ -79,7 +79,7 @@ def test_every_statement_about_security_has_its_test() -> None:
 
 
 def test_statements_about_security_stand_in_tables() -> None:
-    """Only what is not covered may be a list: nobody can test it. Every table ends in a column of tests."""
+    """Only what is not covered may be a list, because it has no test. Every table ends in a column of tests."""
     text = (DOCS / "security.md").read_text("utf-8")
     for heading, body in sections(text).items():
         if heading != "What is not covered":

@@ -1,4 +1,4 @@
-"""What leads out of the lab is replaced, whatever table or key it is in: found by the fields' types, with canaries."""
+"""What leads out of the lab is replaced in all tables and keys: found by the fields' types, with canaries."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_tables_of_ones_own(lab: Lab) -> None:
 @pytest.mark.parametrize("internet", [False, True])
 @pytest.mark.parametrize("given", ["http://me:canary@proxy.example.com:3128", source()])
 def test_proxies(lab: Lab, given: object, internet: bool) -> None:
-    """None, with the internet neither: it would lead requests for the lab's GitLab to production's."""
+    """No proxy is used, also not with the internet: it would lead requests for the lab's GitLab to production's."""
 
     class Proxy(Table, name="proxy"):
         """[proxy]: the proxy."""

@@ -95,7 +95,7 @@ class TestToken:
         assert (api.token, api.ca.name, api.fallback) == (Secret("glpat-other"), "other.pem", "")
 
     def test_a_registration_token_is_enough(self, wants: Wants) -> None:
-        """It was given for that server; the API's token stays at home."""
+        """It was given for that server. gitlab.api_token is not sent to it."""
         found = creator(wants("register", OWN + runner(OTHERS[2], 'registration_token = "GR13"\n')))
         assert (found.api.token, found.registration_token) == (Secret(""), Secret("GR13"))
 

@@ -113,11 +113,11 @@ class TestDocker:
 
 
 class TestApt:
-    """What [apt] says of waiting."""
+    """The time limit in [apt]."""
 
     @pytest.mark.parametrize(("text", "seconds"), [("", 900), ("[apt]\nlock_timeout = 60\n", 60)])
     def test_every_resource_waits_so_long(self, wants: Wants, text: str, seconds: int) -> None:
-        """Whoever yields it; a task of the user's own may wait otherwise."""
+        """In all tasks. A task of the user's own may set another time."""
         found = [
             *wants("docker", text),
             *wants("runner", text),
