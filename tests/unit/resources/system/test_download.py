@@ -214,5 +214,5 @@ class TestApplied:
         result = host.run(script("download", url, "/opt/tool", GOOD, "0755", ME, "", "http", 1), deadline=30)
         thread.join()
         assert result.code != 0
-        assert "Operation too slow" in result.errors or "refused" in result.errors or "connect" in result.errors
+        assert "Operation too slow" in result.errors
         assert (tmp_path / "opt/tool").read_bytes() == b"old"
