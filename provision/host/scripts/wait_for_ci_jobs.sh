@@ -2,10 +2,10 @@
 # Returns when no CI job runs on this host. Ends with 1 after LIMIT seconds. Argument: LIMIT
 #
 # Only gitlab-runner itself knows of a job whose image is still pulled: there is no container and no process of it. So the
-# runner gets SIGQUIT: it takes no new job, and ends after its last one. systemd starts it again some time later
-# (RestartSec, 120 s), also if nobody else does; start_runner.sh does it at once. A runner that systemd would not start
-# again gets no signal: then a job is visible as a container with the runner's label, as a child of the runner (shell
-# executor), or by the runner's connection to Docker.
+# runner gets SIGQUIT: it takes no new job, and ends after its last one. systemd starts it again 120 s later
+# (RestartSec); start_runner.sh does so at once. A runner that systemd would not start again gets no signal: then a job is
+# visible as a container with the runner's label, as a child of the runner (shell executor), or by the runner's connection
+# to Docker.
 # Sources: gitlab-runner, "Signals" and executors/docker/internal/labels; proc(5) on task/PID/children; ss(8).
 . ./lib/process.sh
 property() { systemctl show gitlab-runner --property="$1" --value 2>/dev/null; }

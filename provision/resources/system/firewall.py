@@ -1,8 +1,8 @@
 """The firewall: which ports ufw allows.  Read and run on ufw 0.36.2.
 
 ufw's own files have one `### tuple ###` comment for each rule. `ufw show added` prints the same, but starts Python each
-time. Adding a rule that exists erases its comment, so an existing rule is left
-unchanged. ufw ends with code 0 in all cases: its output shows what happened.
+time. Adding a rule that exists erases its comment, so an existing rule is left unchanged. ufw ends with code 0 in all
+cases: its output shows what happened.
 
 Ports that Docker publishes are reachable whatever ufw allows: Docker rewrites the destination before ufw's chains are
 reached. A port that is published on a loopback address is reachable from the host alone, and does not count.
@@ -146,7 +146,7 @@ class Firewall(Resource):
             yield record_only("the firewall rules of this task", ours or None)
 
     def _ssh_rule(self, found: Found, before: set[Rule]) -> list[Rule]:
-        """The rule for SSH's port, unless a rule of somebody else lets this connection in, or ours would replace theirs."""
+        """The rule for SSH's port; none if a rule that is not ours lets this connection in, or would be replaced by it."""
         ssh = Rule(found.ssh_port, comment="provision: ssh")
         ours = found.allows(ssh) or (ssh in before and found.has(ssh))
         removed = {rule.written for rule in before} - {rule.written for rule in self.rules}

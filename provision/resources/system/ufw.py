@@ -55,7 +55,7 @@ class Rule:
 
     @property
     def written(self) -> Rule:
-        """The same rule with the source that ufw's files have: "any" for everyone in one family, too."""
+        """The same rule as ufw's files have it: a source that means everyone in one family is "any"."""
         return replace(self, source="any") if self.source in EVERYONE.values() else self
 
     def only(self, family: int) -> Rule:
@@ -193,7 +193,7 @@ def read_rules(text: str) -> Found:
 
 
 def _rule(family: int, fields: list[str]) -> Rule | None:
-    """The rule in a tuple of ufw's files, whatever its action; None for one that the inventory cannot describe."""
+    """The rule in a tuple of ufw's files, with any action; None for one that the inventory cannot describe."""
     if len(fields) < 7 or fields[6] != "in" or fields[3] != EVERYONE[family] or fields[4] != "any":
         return None
     try:

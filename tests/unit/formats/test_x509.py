@@ -1,4 +1,4 @@
-"""Chains as OpenSSL reads them, and as a TLS client takes them: both judge here, beside our own check."""
+"""Our check of chains, compared with what OpenSSL reads and what a TLS client accepts."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class TestCrossSigned:
         ids=["A and B", "B and A", "with both roots", "leaf twice", "signer twice", "one of them expired"],
     )
     def test_taken(self, chain: str, root: str, tmp_path: Path) -> None:
-        """OpenSSL takes the first version of the signer, Go (Docker, gitlab-runner) any that it trusts. So do we."""
+        """OpenSSL uses the first version of the signer; Go (Docker, gitlab-runner) and we accept any that is trusted."""
         assert accepted(chain, ROOTS[root], tmp_path)
         assert check(chain).days == 29
 

@@ -39,7 +39,7 @@ class TestRedirects:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
     def test_another_server_gets_nothing(self, serve: Serve, reply: Any, status: int, method: str) -> None:
-        """Neither token nor data; the message names the other server, without the query."""
+        """It gets no token and no data. The message names the other server, without the query."""
         other = serve(lambda _: reply(200, {"id": 1}))
         web = serve(lambda _: reply(status, {}, {"Location": f"{other.url}/somewhere?code=1"}))
         send = getattr(Api(Url.parse(web.url), TOKEN), method)
@@ -56,7 +56,7 @@ class TestRedirects:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @pytest.mark.parametrize("method", ["post", "put", "delete"])
     def test_data_is_not_sent_again(self, serve: Serve, reply: Any, status: int, method: str) -> None:
-        """To another path of the same server neither."""
+        """Not to another path of the same server either."""
         web = serve(lambda _: reply(status, {}, {"Location": "/elsewhere"}))
         send = getattr(Api(Url.parse(web.url), TOKEN), method)
         with pytest.raises(ApiFailed, match=f"to {web.url}/elsewhere: only GET follows a redirect"):
@@ -77,7 +77,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("target", ["http://[", "file:///etc/passwd", "//{other}/x", "https://{own}/x"])
     def test_other_schemes_and_odd_targets(self, serve: Serve, reply: Any, target: str) -> None:
-        """They are another server, too."""
+        """They count as another server."""
         other = serve(lambda _: reply(200, {}))
         web = serve(
             lambda _: reply(

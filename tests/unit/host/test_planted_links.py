@@ -135,7 +135,7 @@ class TestReplace:
         assert victim(theirs) == UNTOUCHED
 
     def test_a_link_of_root_is_followed(self, host: LocalSession, theirs: Path) -> None:
-        """Whoever made it may write the file anyway: relative, absolute, dangling, several in a row."""
+        """Root may write the file anyway. The link is relative, absolute, dangling, or one of several in a row."""
         real = theirs.parent / "real"
         (theirs / "one").symlink_to("../two")
         (theirs.parent / "two").symlink_to(real / "file")

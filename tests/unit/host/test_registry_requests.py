@@ -144,7 +144,7 @@ class TestRealm:
         ],
     )
     def test_another_server_is_not_asked(self, estate: Estate, realm: str) -> None:
-        """Nor does it get the login; whatever the address looks like. Docker does not get it either."""
+        """Whatever the address looks like: the server and Docker do not get the login."""
         other = estate.token_server()
         estate.realm = realm.format(port=other.port)
         estate.start()
@@ -182,7 +182,7 @@ class TestRealm:
         assert answer == "? the login is refused"
 
     def test_a_redirect_is_not_followed(self, estate: Estate, serve: Serve, reply: Any) -> None:
-        """Neither by the registry nor by the token server."""
+        """Not at the registry, and not at the token server."""
         other = estate.token_server()
         between = serve(lambda _: reply(307, b"", {"Location": other.url}), None, "127.0.0.3")
         estate.realm = f"{between.url}/token"
@@ -215,7 +215,7 @@ class TestProxy:
     """A proxy in the host's environment."""
 
     def test_the_own_registry_is_asked_directly(self, estate: Estate, proxy: HttpProxy) -> None:
-        """The proxy sees nothing, neither the token's request."""
+        """The proxy gets no request, and that for the token is no exception."""
         other = estate.token_server()
         estate.realm = f"{other.url}/jwt/auth"
         estate.start()

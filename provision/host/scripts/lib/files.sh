@@ -4,7 +4,7 @@
 # Such a user can plant a link where root is about to write, and exchange a file between two steps. Therefore:
 #   - a symbolic link is followed only if it belongs to root or to the user who runs the script;
 #   - the folder is entered, and names are relative to it from then on: another folder under its name has no effect;
-#   - a new file is made in a folder of our own inside it, which nobody else can enter, and renamed from there.
+#   - a new file is made in a folder of our own inside it, which other users cannot enter, and renamed from there.
 #     rename(2) replaces a link and does not follow it.
 
 # The exit code of a step that failed before it changed anything; programs do not use it.
@@ -97,8 +97,8 @@ replace_file() (
   sync -- ..
 )
 
-# write_new MODE OWNER KEEP: writes the file "new" of `replace_file`. In a folder of our own nobody can read it before its
-# mode is set.
+# write_new MODE OWNER KEEP: writes the file "new" of `replace_file`. In a folder of our own other users cannot read it
+# before its mode is set.
 write_new() {
   mode=$1 owner=$2
   (umask 077; cat > new) || return
@@ -123,7 +123,7 @@ back_up() (
 
 # set_access PATH MODE OWNER: sets mode and owner of an existing file or folder. OWNER: "" for the one that it has.
 #
-# A file is reached through a second link in a folder of our own: nobody can exchange that.
+# A file is reached through a second link in a folder of our own: other users cannot exchange that.
 set_access() (
   mode=$2 owner=$3
   enter "$1" || exit "$NOTHING_CHANGED"

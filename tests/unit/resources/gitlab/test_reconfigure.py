@@ -209,7 +209,7 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
 
 @contextmanager
 def another(gitlab: Gitlab) -> Iterator[int]:
-    """Somebody else's reconfigure, which holds the lock until something opens the pipe `release`: its process."""
+    """A reconfigure of another program, which holds the lock until the pipe `release` is opened: its process."""
     lock, release = gitlab.folder / LOCK, gitlab.folder / "release"
     lock.parent.mkdir(parents=True)
     os.mkfifo(release)
@@ -268,7 +268,7 @@ def test_our_own_that_holds_the_lock_is_not_another_one(gitlab: Gitlab) -> None:
 
 @one_shell
 def test_a_show_config_that_does_not_end(gitlab: Gitlab) -> None:
-    """Nobody holds the lock: nothing was reconfigured."""
+    """No process holds the lock: nothing was reconfigured."""
     gitlab.program("show-config", "exec sleep 30")
     done = gitlab.run(limit=1)
     assert done.errors.splitlines() == [
@@ -545,7 +545,7 @@ def test_without_the_key_it_is_not_checked(gitlab: Gitlab, storage: Storage) -> 
 
 @one_shell
 def test_an_attempt_that_was_cut_short_is_checked_again(gitlab: Gitlab, storage: Storage) -> None:
-    """The host went down during the check: the configuration is as before, and yet nobody knows whether storage works."""
+    """The host went down during the check: the configuration is as before, but the storage was not checked to its end."""
     gitlab.run()
     gitlab.copy.parent.mkdir(exist_ok=True)
     gitlab.copy.write_text(OLD)

@@ -516,7 +516,7 @@ class TestWhoConnects:
         assert plan(self.WALL, text) == []
 
     def test_our_own_rule_stays(self) -> None:
-        """One that an earlier run added is not removed because another one covers this connection, nor is half of it."""
+        """An earlier run added it. It stays complete, for both address families, although another rule lets this connection in."""
         network = "allow tcp 22 198.51.100.0/24"
         assert plan(self.WALL, rules("allow tcp 22", network), ["22/tcp"]) == []
         half = plan(self.WALL, rules("allow tcp 22", network, six=()), ["22/tcp"])

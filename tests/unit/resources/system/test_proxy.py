@@ -123,7 +123,7 @@ def test_a_service(local: Local, tmp_path: Path) -> None:
 
 
 def test_a_login_is_not_shown(local: Local, tmp_path: Path) -> None:
-    """Neither in a diff nor in a command line, and other users cannot read the files that have it."""
+    """It is in no diff and no command line, and other users cannot read the files that have it."""
     table = SecretProxy.model_validate({"http": "http://proxy.example.com:3128"})
     files: list[ProxyFile] = [of_apt(table), *service_proxy("docker", table, RESTART)]
     for one in files:
