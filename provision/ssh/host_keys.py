@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
-import fnmatch
 import hashlib
 import hmac
 import os
@@ -24,6 +23,7 @@ from typing import Literal
 from provision.errors import HostKeyError, InventoryError
 from provision.ssh.host_certificates import CERTIFICATE_SUFFIX, HostCertificate, is_revoked
 from provision.ssh.session import HostKeys
+from provision.ssh.ssh_config_files import matches_patterns
 
 KeyMarker = Literal["", "@revoked", "@cert-authority"]
 _DEFAULT_PORT = 22
@@ -132,21 +132,7 @@ def _scan(file: Path, version: tuple[int, int], name: str) -> tuple[KnownKey, ..
 def _matches_any(names: str, name: str) -> bool:
     if names.startswith("|1|"):
         return _is_hash_of(names, name)
-    matched = False
-    for pattern in names.lower().split(","):
-        negated = pattern.startswith("!")
-        if _matches(name, pattern.removeprefix("!")):
-            if negated:
-                return False
-            matched = True
-    return matched
-
-
-def _matches(name: str, pattern: str) -> bool:
-    if "*" not in pattern and "?" not in pattern:
-        return name == pattern
-    # Only * and ? are wildcards in these files; [ encloses a name that has a port.
-    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
+    return matches_patterns(name, names.lower().split(","))
 
 
 def _is_hash_of(field: str, name: str) -> bool:

@@ -11,7 +11,7 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -253,9 +253,7 @@ class Evaluation:
         patterns = line.words
         if not patterns:
             raise UsageError(f"{line.location} cannot be parsed: no host after Host", hint="add a pattern")
-        if any(one.startswith("!") and _matches(self.host, one[1:]) for one in patterns):
-            return False
-        return any(not one.startswith("!") and _matches(self.host, one) for one in patterns)
+        return matches_patterns(self.host, patterns)
 
     def _match(self, line: Line) -> bool | None:
         rest = line.words
@@ -285,13 +283,7 @@ class Evaluation:
         }
         if name not in subjects:
             return None
-        matched = False
-        for pattern in (patterns.lower() if name.endswith("host") else patterns).split(","):
-            if _matches(subjects[name], pattern.removeprefix("!")):
-                if pattern.startswith("!"):
-                    return False
-                matched = True
-        return matched
+        return matches_patterns(subjects[name], (patterns.lower() if name.endswith("host") else patterns).split(","))
 
     @property
     def hostname(self) -> str:
@@ -300,6 +292,19 @@ class Evaluation:
         return re.sub(r"%(.)", lambda one: self.host if one[1] == "h" else one[1], found[0][0]) if found else self.host
 
 
+def matches_patterns(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a list of patterns matches; a `!` pattern that matches excludes the name. Source: ssh_config(5), PATTERNS."""
+    matched = False
+    for pattern in patterns:
+        if _matches(name, pattern.removeprefix("!")):
+            if pattern.startswith("!"):
+                return False
+            matched = True
+    return matched
+
+
 def _matches(name: str, pattern: str) -> bool:
-    # Only * and ? are wildcards.
+    if "*" not in pattern and "?" not in pattern:
+        return name == pattern
+    # Only * and ? are wildcards; in known_hosts files [ encloses a name that has a port.
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
