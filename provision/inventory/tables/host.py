@@ -42,10 +42,9 @@ class Hop(NamedTuple):
     port: int | None
 
 
-_HOP = re.compile(
-    r"(?:ssh://)?(?:(?P<user>[^,]+)@)?(?:\[(?P<ipv6>[^]@,]+)\]|(?P<name>[^@,\[\]:/]+))(?::(?P<port>\d{1,5}))?/?"
-)
-_BARE_IPV6 = re.compile(r"(?:(?P<user>[^,]+)@)?(?P<address>[0-9A-Fa-f.]*(?::[0-9A-Fa-f.]*){2,}(?:%\w+)?)")
+# Compiled when used: few inventories name a jump host.
+_HOP = r"(?:ssh://)?(?:(?P<user>[^,]+)@)?(?:\[(?P<ipv6>[^]@,]+)\]|(?P<name>[^@,\[\]:/]+))(?::(?P<port>\d{1,5}))?/?"
+_BARE_IPV6 = r"(?:(?P<user>[^,]+)@)?(?P<address>[0-9A-Fa-f.]*(?::[0-9A-Fa-f.]*){2,}(?:%\w+)?)"
 
 
 def jump_hosts(text: str) -> list[Hop]:
@@ -56,10 +55,10 @@ def jump_hosts(text: str) -> list[Hop]:
     hops = []
     for part in text.split(","):
         part = part.strip()
-        if (bare := _BARE_IPV6.fullmatch(part)) is not None:  # without brackets, and so without a port
+        if (bare := re.fullmatch(_BARE_IPV6, part)) is not None:  # without brackets, and so without a port
             hops.append(Hop(bare["address"], bare["user"], None))
             continue
-        found = _HOP.fullmatch(part)
+        found = re.fullmatch(_HOP, part)
         if found is None or not 0 < int(found["port"] or 22) < 65536:
             raise ValueError(f"expected user@host:port, several separated by commas, got {part!r}")
         address = found["ipv6"] or found["name"]
