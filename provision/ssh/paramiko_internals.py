@@ -166,7 +166,7 @@ def limit_packets(packetizer: Packetizer) -> None:
     byte. Relies on: `read_message` reads each packet through `read_all`, and `_check_banner` through `readline`.
     """
     read_all, read_some = packetizer.read_all, packetizer._read_timeout  # type: ignore[attr-defined]
-    deadline: list[float] = []
+    deadline: float | None = None
 
     def bounded(n: int, check_rekey: bool = False) -> bytes:
         if n > _PACKET_LIMIT:
@@ -175,9 +175,10 @@ def limit_packets(packetizer: Packetizer) -> None:
         return data
 
     def timely(timeout: float) -> bytes:
-        if not deadline:
-            deadline.append(time.monotonic() + timeout)
-        left = deadline[0] - time.monotonic()
+        nonlocal deadline
+        if deadline is None:
+            deadline = time.monotonic() + timeout
+        left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("it takes too long")
         data: bytes = read_some(min(timeout, left))
