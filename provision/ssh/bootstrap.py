@@ -120,7 +120,7 @@ class Handshake:
     def add_output(self, stream: int, piece: bytes) -> None:
         """Bytes before the greeting: their end is kept for an error message, and they are never read as a result.
 
-        Raises BecomeError when there is no end of them.
+        Raises BecomeError for more than _OUTPUT_LIMIT bytes.
         """
         output = self._output[stream]
         output.extend(piece)

@@ -1,7 +1,7 @@
 """One authenticated connection to a host, directly or through gateways.
 
-fabric looks the host up in ~/.ssh/config and calls paramiko. The socket, the host key check and the login are
-implemented here, since fabric alone accepts every host key, even a changed one.
+fabric calls paramiko. The lookup in ~/.ssh/config, the socket, the host key check and the login are implemented in
+this package: fabric alone accepts every host key, even a changed one, and paramiko reads ssh_config in its own way.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class HostConnection:
             except ProvisionError:
                 self._disconnect()
                 raise
-            except Exception as error:  # paramiko raises whatever its parsing of a message raised
+            except Exception as error:  # paramiko passes on every exception of its parsers
                 self._disconnect()
                 raise Unreachable(
                     f"{self.label}: no SSH session: the host sent what paramiko cannot read"

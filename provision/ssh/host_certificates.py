@@ -35,7 +35,7 @@ _KEYGEN_TIMEOUT = 10.0  # seconds
 
 
 class HostCertificate:
-    """A certificate that a host presented. Raises ValueError for bytes that are none.
+    """A certificate that a host presented. Raises ValueError for anything else.
 
     authority   the public key that signed it, in SSH's wire format
     """
@@ -49,7 +49,7 @@ class HostCertificate:
         self._signed_with = _signature_type(blob)
 
     def refusal(self, host: str) -> str:
-        """Why the certificate does not count for a host, by its name in known_hosts without the port; "" if it does."""
+        """Why the certificate is not accepted for a host; "" if it is. `host`: its name in known_hosts, without a port."""
         found, now = self._found, time.time()
         if found.type is not SSHCertificateType.HOST:
             return "it is a user certificate"

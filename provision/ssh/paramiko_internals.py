@@ -160,9 +160,9 @@ class SocketAgent(AgentSSH):
 
 
 def limit_packets(packetizer: Packetizer) -> None:
-    """Refuse a packet, or a banner line, that no server sends: paramiko would collect it in memory, whatever its length.
+    """Refuse a packet that is longer than any that a server sends: paramiko would read the whole packet into memory.
 
-    A banner must also be complete in the time that paramiko gives to its first line; paramiko gives that time to each
+    The banner must be complete in the time that paramiko gives to its first line; paramiko gives that time to each
     byte. Relies on: `read_message` reads each packet through `read_all`, and `_check_banner` through `readline`.
     """
     read_all, read_some = packetizer.read_all, packetizer._read_timeout  # type: ignore[attr-defined]

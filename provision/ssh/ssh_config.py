@@ -1,7 +1,7 @@
 """What ~/.ssh/config and /etc/ssh/ssh_config hold for one host, as OpenSSH reads them.
 
-`ssh -G HOST` answers for each host where OpenSSH is installed: Match, Include, canonical names and versions of the
-format are its subject. It costs a process of about 5 ms, in the host's own thread, and only when the files contain a
+`ssh -G HOST` is asked for each host where OpenSSH is installed, so that Match, Include and canonical names count as
+its version reads them. It costs a process of about 5 ms, in the host's own thread, and only when the files contain a
 line that matters. Without OpenSSH, ssh_config_files.py evaluates the files and refuses what it cannot decide.
 """
 

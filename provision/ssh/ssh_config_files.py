@@ -31,8 +31,8 @@ _PATHS = frozenset(
     )
 )
 _CUMULATIVE = frozenset(("identityfile", "certificatefile"))
-# What `options_of` reads. The first value of each counts, except for cumulative ones.
-RELEVANT = _PATHS | frozenset(
+# What ssh_config.py reads of the evaluation. The first value of each counts, except for cumulative ones.
+_RELEVANT = _PATHS | frozenset(
     (
         "hostname",
         "user",
@@ -234,7 +234,7 @@ class Evaluation:
 
     def _set(self, line: Line, active: bool | None) -> None:
         canonical = line.keyword == "canonicalizehostname" and line.words[:1] not in (["no"], ["false"])
-        counts = line.keyword in RELEVANT and (line.keyword in _CUMULATIVE or line.keyword not in self.values)
+        counts = line.keyword in _RELEVANT and (line.keyword in _CUMULATIVE or line.keyword not in self.values)
         if line.keyword in ("proxyjump", "proxycommand") and {"proxyjump", "proxycommand"} & set(self.values):
             counts = False  # the first of both counts
         if canonical or (counts and active is None):

@@ -24,9 +24,7 @@ from provision.ssh.session import Traffic
 
 _LOGIN_LIMIT = 256 << 10  # bytes that a host may send before the login is complete; usual are 3 to 8 KiB
 SILENCE_LIMIT = 30.0  # seconds without a received byte, after a request for one, until a host counts as lost
-_NEXT_ADDRESS = (
-    0.25  # seconds until the next address is tried beside the one that does not answer (RFC 8305, section 5)
-)
+_NEXT_ADDRESS = 0.25  # seconds without an answer until the next address is tried too (RFC 8305, section 5)
 _HELPER_ENDS = 0.5  # seconds for a ProxyCommand to end after SIGHUP
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _POLL_INTERVAL = 0.5  # seconds; paramiko polls every 0.1 s, but `close` wakes its reader anyway
@@ -161,7 +159,7 @@ def dial(host: str, port: int, *, timeout: float, label: str, family: str = "any
     label    names the host in messages ("runner-1 (203.0.113.7)")
     family   "inet", "inet6" or "any", as AddressFamily in ssh_config(5)
 
-    The addresses are tried side by side, each begun _NEXT_ADDRESS after the one before it. Raises Unreachable.
+    The addresses are tried at the same time, each one _NEXT_ADDRESS after the one before it. Raises Unreachable.
     """
     wanted = _FAMILIES.get(family, socket.AF_UNSPEC)
     try:

@@ -91,7 +91,7 @@ def test_the_last_host_closes_the_gateway(bastion: Sshd, sshd: Sshd) -> None:
 
 @pytest.mark.parametrize("failure", ["host key", "login", "port"])
 def test_a_failed_host_leaves_no_connection_to_its_gateway(bastion: Sshd, sshd: Sshd, failure: str) -> None:
-    """Whatever fails behind the gateway."""
+    """The key, the login or the port of the host behind the gateway is wrong."""
     changes: dict[str, object] = {
         "host key": {"host_key": "SHA256:" + "A" * 43},
         "login": {"identity_file": sshd.folder / "host_rsa"},

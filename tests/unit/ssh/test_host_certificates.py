@@ -161,7 +161,7 @@ def test_a_bad_certificate_is_like_none(certified: Certified) -> None:
 @pytest.mark.parametrize("form", ["keys", "krl", "krl of a serial", "missing", "krl of another"])
 @pytest.mark.parametrize("signed", [True, False])
 def test_revoked_host_keys(certified: Certified, empty_home: Path, form: str, signed: bool) -> None:
-    """A list of keys, a KRL, or a file that cannot be read: whatever OpenSSH refuses is refused, pinned keys too."""
+    """A list of keys, a KRL, or a file that cannot be read: what OpenSSH refuses is refused, pinned keys too."""
     sshd = certified("-n", "127.0.0.1", "-z", "7", *HOUR)
     file = known(sshd, TRUSTED if signed else "127.0.0.1 {key}")
     revoked = sshd.folder / "revoked"

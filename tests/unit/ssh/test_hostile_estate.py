@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHELL = Path(hostile_shell.__file__)
 MEMORY_LIMIT = 200  # MB, of the whole process
 CUTS = (0, 5, 21, 60, 500, 1000, 1500, 2000, 2300)  # bytes after which a host closes; a login takes about 2400
-TASK = '''"""What the estate shall be: one file, and a setting in gitlab.rb."""
+TASK = '''"""One file, and a setting in gitlab.rb."""
 from provision.resources import RubySettings
 from provision.tasks import play, task
 from provision.resources import File

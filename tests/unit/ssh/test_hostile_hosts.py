@@ -218,7 +218,7 @@ SERVERS = [
 def test_a_server_that_is_no_sshd(
     sshd: Sshd, serve: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it sends or does not send, the host is unreachable after the time limit, and memory is bounded."""
+    """The host is unreachable after the time limit, and memory is bounded."""
     monkeypatch.setattr("provision.ssh.connection._MAX_ATTEMPTS", 1)
     before = peak_memory()
     with tcp_server(serve) as port:
@@ -267,7 +267,7 @@ def test_a_connection_that_ends_at_any_byte_of_the_handshake(
 
 
 def test_a_server_that_ignores_the_window(tmp_path: Path, sshd: Sshd) -> None:
-    """A channel's buffer does not grow beyond the window while nobody reads it: the connection ends."""
+    """Data that is not read is buffered up to the window only: then the connection ends."""
     key = paramiko.Ed25519Key.from_private_key_file(str(sshd.folder / "host_ed25519"))
     flooded = threading.Event()
 
@@ -315,7 +315,7 @@ def test_a_server_that_ignores_the_window(tmp_path: Path, sshd: Sshd) -> None:
         known.write_text(f"[127.0.0.1]:{port} {sshd.public()}\n")
         before = peak_memory()
         opened = connect(sshd.target(port=port, known_hosts=known), lock=False, who="test")
-        assert flooded.wait(60)  # nobody reads
+        assert flooded.wait(60)  # nothing is read meanwhile
         with pytest.raises(ProvisionError, match="web1"):
             opened.ask([sh("echo hello")], deadline=5)
         opened.close()

@@ -137,7 +137,7 @@ def test_blocks(empty_home: Path, block: str, host: str) -> None:
     + [f"Match {one}" for one in ("tagged x", "command x", "version OpenSSH_9*", "sessiontype shell")],
 )
 def test_conditions_that_only_openssh_can_decide(empty_home: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are OpenSSH's to decide. Without it a host that such a block may change is refused, naming the line."""
+    """`ssh -G` decides them. Without OpenSSH, a host that such a block may change is refused, naming the line."""
     write(empty_home, config=f"{block}\n Port 2200\nHost *\n User ops\n")
     try:
         right: dict[str, str] | None = judge(empty_home, "web1")
@@ -193,7 +193,7 @@ def test_jump_hosts(empty_home: Path, jump: str, host: str, port: int, user: str
 
 @both_readers
 def test_the_first_of_proxyjump_and_proxycommand_counts(empty_home: Path) -> None:
-    """Whichever is set first; a ProxyCommand gets its tokens, and keeps what looks like a comment."""
+    """The one that is set first counts; a ProxyCommand gets its tokens, and keeps what looks like a comment."""
     write(
         empty_home,
         config="Host web1\n ProxyCommand nc -x %n %h %p %r # %%\nHost web2\n ProxyJump none\n"

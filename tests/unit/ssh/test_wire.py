@@ -177,7 +177,7 @@ def children() -> set[int]:
 
 @pytest.mark.parametrize("command", ["cat", "trap '' HUP TERM; cat & wait; sleep 1000", "sleep 1000 & cat", "true"])
 def test_a_proxy_command_is_ended_and_reaped(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it started and whatever it ignores: nothing is left, and no zombie either."""
+    """All its processes end, also those that ignore signals, and it is no zombie."""
     monkeypatch.setenv("SHELL", "/bin/sh")
     before = children()
     wire = run_proxy_command(f"sh -c 'echo $$ >{tmp_path}/pid; {command.replace(chr(39), chr(34))}'")
