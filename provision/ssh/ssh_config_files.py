@@ -276,8 +276,8 @@ class Evaluation:
 
     def _criterion(self, name: str, patterns: str) -> bool | None:
         subjects = {
-            "host": self.hostname,
-            "originalhost": self.host,
+            "host": self.hostname.lower(),  # OpenSSH ignores case here, but not in Host lines (match.c, match_hostname)
+            "originalhost": self.host.lower(),
             "user": self.values.get("user", [[self.local_user]])[0][0],
             "localuser": self.local_user,
         }

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provision.ssh.ssh_config_files import Evaluation, read
@@ -55,6 +55,9 @@ lines = st.lists(st.one_of(blocks, values, values, values), max_size=12).map("\n
     user=st.sampled_from([None, "ops"]),
 )
 @settings(max_examples=150, deadline=None)
+@example(first="Match host web1\nUser ops", more="", host="WEB1", user=None)
+@example(first="HostName %h.X\nMatch host web1.x\nUser ops", more="", host="WEB1", user=None)
+@example(first="Match originalhost WEB1\nUser ops", more="", host="WEB1", user=None)
 def test_the_evaluation_agrees_with_openssh(first: str, more: str, host: str, user: str | None) -> None:
     """Name, user, port, jump, command, and every file, with conditional includes."""
     with tempfile.TemporaryDirectory() as folder:
