@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ from provision.host.pending import Handler, add_pending, detach, job_folder
 from provision.shell import Command, Result, sh
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell
+from tests.support.waiting import wait_for
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")
@@ -47,14 +48,6 @@ def here(host: LocalSession, command: Command) -> Command:
 def follow(host: LocalSession, command: Command) -> Result:
     """Runs the step detached, to its end."""
     return host.run(detach("slow work", here(host, command)), deadline=20)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Waits for a condition, at most 10 s."""
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in 10 s"
-        time.sleep(0.01)
 
 
 class Job(NamedTuple):
@@ -90,7 +83,7 @@ def interrupted(host: LocalSession, home: Path, shell: tuple[str, ...]) -> Itera
     process.stdin.close()
     job = home / "job" / "slow-work"
     out = job / "out"
-    wait_until(lambda: out.exists() and b"one" in out.read_bytes())
+    wait_for(lambda: out.exists() and b"one" in out.read_bytes(), "the step has begun")
     # The orphan comes to us, and is reaped as soon as it ends, as systemd does it.
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
