@@ -18,6 +18,7 @@ from provision_lab.certificates import Authority
 from provision_lab.harness import Harness, inventory_of
 from tests.support.faults import pending
 from tests.support.runs import applied, provision, reconfigures, unchanged, untouched, without_s3
+from tests.support.web import tls
 
 S3 = Mapping[str, Any]
 Broken = AbstractContextManager[S3]
@@ -68,17 +69,17 @@ class Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake(
-    harness: Harness, codes: Mapping[str, str] | None = None, ahead: float = 0, *, tls: bool = False
+    harness: Harness, codes: Mapping[str, str] | None = None, ahead: float = 0, *, https: bool = False
 ) -> Iterator[S3]:
     """S3 on this machine with these answers; the inventory's table for it."""
     handler = type("Handler", (Answers,), {"codes": codes or {}, "ahead": ahead})
     server = ThreadingHTTPServer((harness.lab.gateway, 0), handler)
-    if tls:
+    if https:
         pair = Authority("nobody's").issue(["s3.example.com"], [harness.lab.gateway])
         server.socket = tls(pair, harness.folder).wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield {"regionendpoint": f"http{'s' * tls}://{harness.lab.gateway}:{server.server_port}"}
+    yield {"regionendpoint": f"http{'s' * https}://{harness.lab.gateway}:{server.server_port}"}
     server.shutdown()
     thread.join()
     server.server_close()
@@ -125,7 +126,10 @@ FAULTS = [
     Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
     Fault("no TLS there", endpoint("https://GATEWAY:9000"), "the TLS handshake fails", "check scheme and port"),
     Fault(
-        "not trusted", lambda harness: fake(harness, tls=True), "is not trusted on the host", "registry.certificate.ca"
+        "not trusted",
+        lambda harness: fake(harness, https=True),
+        "is not trusted on the host",
+        "registry.certificate.ca",
     ),
     Fault("host's clock", lambda harness: fake(harness, ahead=3600), "s behind the storage's", "timedatectl"),
     Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "the clock of this machine", "timedatectl"),
