@@ -6,26 +6,32 @@ change, outdated records are removed, and the result of a verification is record
 
 A command that fails before it changes anything ends with NOTHING_CHANGED or CHANGED_MEANWHILE: a file that its checker
 refuses, for instance. The script then undoes both additions, so that no handler runs for nothing.
+
+A change that could lock us out has a guard. Before it, the host starts a timer that undoes it. After it, we open a new
+connection, because a firewall keeps established connections alive. The new login stops the timer. If the login fails,
+the open connection undoes the change at once; if that connection is dead too, the timer does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
-from provision.engine.guard import armed, confirm
 from provision.engine.plan import Planned
-from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed
+from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed, ProvisionError
 from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
+from provision.host.scripts import script
 from provision.host.state import HostState, Json
 from provision.masking import OutputMasker, last_lines
-from provision.resources.base import ApiAction
-from provision.shell import Command, Result
+from provision.resources.base import ApiAction, Guard
+from provision.shell import Command, Result, sh
 from provision.ssh.session import Session
 
 OnOutput = Callable[[str], None]
 
 _ADDED = "provision_added"  # a shell variable
+_DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
 
 
 class Applier:
@@ -59,7 +65,7 @@ class Applier:
             [*(clear_pending(one.name) for one in change.replaces), after.write() if after != during else ""]
         ).strip()
         if change.guard:
-            command = armed(command, change.guard)
+            command = _armed(command, change.guard)
         command = _with_scripts(steps, command, "" if change.guard else follow_up, undo)
         try:
             output = self._run(command, change.summary, change.deadline, on_output)
@@ -69,7 +75,7 @@ class Applier:
             raise
         self._record_after(rolling_back, owner, entries)
         if change.guard:
-            confirm(change.summary, change.guard, self._session, self._login)
+            _confirm(change.summary, change.guard, self._session, self._login)
             if follow_up:
                 self._run(Command(follow_up), change.summary, change.deadline, on_output)
         if change.record_from is not None:
@@ -156,3 +162,39 @@ def end_of_output(result: Result, lines: int = 12) -> str:
     """The last lines of a failed command's stderr, or of its stdout if stderr is empty; the exit code if both are."""
     printed = result.errors.strip() or "\n".join(line for line in result.text.splitlines() if line.strip())
     return last_lines(printed, lines) if printed else f"exit code {result.code}, no output"
+
+
+def _armed(command: Command, guard: Guard) -> Command:
+    """The command, preceded by starting the timer that undoes it."""
+    arm = script("arm_guard", Guard.UNIT, guard.seconds, guard.undo.script)
+    return Command(f"{arm.script}{command.script}", command.stdin)
+
+
+def _confirm(summary: str, guard: Guard, session: Session, login: Callable[[], Session]) -> None:
+    """Opens a fresh login and stops the timer. Raises ChangeFailed, with the change undone, when that fails."""
+    try:
+        fresh = login()
+        try:
+            result = fresh.run(_DISARM, deadline=guard.seconds / 2)
+        finally:
+            fresh.close()
+        if result.code == 0:
+            return
+        why = result.errors.strip()
+    except ProvisionError as error:
+        why = error.text
+    raise ChangeFailed(
+        f"{summary}: a fresh login failed after it ({why}); {_undone(guard, session, login)}",
+        hint="another firewall rule may block SSH: check `ufw status numbered` on the host",
+    )
+
+
+def _undone(guard: Guard, session: Session, login: Callable[[], Session]) -> str:
+    try:
+        undo = session.run(Command(f"{guard.undo.script}\n{_DISARM.script}"), deadline=guard.seconds)
+        if undo.code != 0:
+            return f"the rollback failed too, and is tried again within {guard.seconds} s: {undo.errors.strip()}"
+        login().close()
+    except ProvisionError as error:
+        return f"the host rolls it back within {guard.seconds} s ({error.text})"
+    return "it was rolled back, and logins work again"

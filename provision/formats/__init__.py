@@ -1,7 +1,6 @@
 """Formats of other programs, read and written without libraries, since those are large or unmaintained.
 
-    dockerignore.py   which files of a build context Docker leaves out
-    build_context.py  a folder as the tar stream that `docker build` reads, with the same bytes on every machine
+    build_context.py  a folder as the tar stream that `docker build` reads, without what .dockerignore names
     openpgp.py        when a package repository's public key expires
     sigv4.py          AWS Signature Version 4, for requests to S3
 

@@ -64,9 +64,8 @@ from provision.resources.runner.entries import RunnerEntries, RunnerEntry
 from provision.resources.runner.settings import RunnerSettings
 from provision.resources.system.apt_source import AptSource
 from provision.resources.system.download import Download
-from provision.resources.system.file import Absent, Directory, File
+from provision.resources.system.file import Absent, ConfigFragment, Directory, File
 from provision.resources.system.firewall import Firewall
-from provision.resources.system.fragment import ConfigFragment
 from provision.resources.system.packages import Packages
 from provision.resources.system.systemd import AbsentUnit, Service, Unit
 from provision.resources.system.trusted_ca import TrustedCa

@@ -51,9 +51,8 @@ from provision.resources.runner.entries import RunnerEntries, RunnerEntry
 from provision.resources.runner.settings import RunnerSettings
 from provision.resources.system.apt_source import AptSource
 from provision.resources.system.download import Download
-from provision.resources.system.file import Absent, AskFile, Directory, File, ask_file
+from provision.resources.system.file import Absent, AskFile, ConfigFragment, Directory, File, ask_file
 from provision.resources.system.firewall import Firewall
-from provision.resources.system.fragment import ConfigFragment
 from provision.resources.system.packages import Packages
 from provision.resources.system.proxy import ProxyFile
 from provision.resources.system.systemd import AbsentUnit, AskUnit, Service, Unit, ask_unit

@@ -8,8 +8,7 @@ assignment counts. Ruby itself is never run.
     values       values, and how they are written in Ruby
     literals     values of literals in the tree
     assignments  the statements that set a setting, and the value they give it
-    placement    where a new line goes
-    draft        the planned edits as splices
+    draft        the planned edits as splices, and where a new line goes
     settings     setting or removing one setting
     edit         the whole edit, with the read-back check
     masking      secrets in the file, and the masked diff

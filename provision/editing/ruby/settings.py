@@ -13,9 +13,8 @@ from provision.editing.ruby.assignments import (
     value_after_assignment,
     with_key,
 )
-from provision.editing.ruby.draft import Draft
+from provision.editing.ruby.draft import Draft, insertion_point
 from provision.editing.ruby.literals import pairs
-from provision.editing.ruby.placement import insertion_point
 from provision.editing.ruby.source import Path, covers, related, setting_name
 from provision.editing.ruby.values import MISSING, NotLiteral, Plain, lookup
 from provision.errors import Refused

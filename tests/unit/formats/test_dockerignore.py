@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.formats.dockerignore import Ignore
+from provision.formats.build_context import Ignore
 from tests.support.ignore import CASES, LATER_CASES
 
 
