@@ -388,6 +388,7 @@ class Storage:
         self.requests: list[str] = []
         self.kept = b""
         self.altered = b""
+        self.deletes = True
         self.web = serve(self._answer)
         self.log = gitlab.folder / "log/registry/current"
         gitlab.url = f"http://127.0.0.1:{self.web.port}"
@@ -423,6 +424,8 @@ auth:
         if method == "PUT":
             assert query.startswith("_state=abc&digest=sha256:" + hashlib.sha256(request.body).hexdigest())
             self.kept = request.body
+        if self.requests[-2:] == ["DELETE", "GET"] and self.deletes:
+            code = 404
         target = "/storage/x?signed" if code == 307 else "/v2/provision-storage-check/blobs/uploads/1?_state=abc"
         headers = {"Location": f"http://127.0.0.1:{self.web.port}{target}"} if method in ("POST", "GET") else {}
         return self._reply(
@@ -456,7 +459,7 @@ def test_far_storage_is_used(gitlab: Gitlab, storage: Storage) -> None:
     """With another configuration and storage elsewhere, a blob is uploaded, read and deleted."""
     done = gitlab.run()
     assert (done.code, done.text, done.errors) == (0, CHECKED, "")
-    assert storage.requests == ["POST", "PUT", "GET", "DELETE"]
+    assert storage.requests == ["POST", "PUT", "GET", "DELETE", "GET"]
     assert storage.kept.startswith(b"written by provision ")
 
 
@@ -465,7 +468,7 @@ def test_a_redirect_to_the_storage_is_followed_without_the_token(gitlab: Gitlab,
     """The registry sends readers to the storage, as it does by default."""
     storage.codes["GET"] = (307, "")
     assert gitlab.run().code == 0
-    assert storage.requests == ["POST", "PUT", "GET", "GET storage", "DELETE"]
+    assert storage.requests == ["POST", "PUT", "GET", "GET storage", "DELETE", "GET"]
 
 
 @one_shell
@@ -508,6 +511,15 @@ def test_other_content_than_was_written(gitlab: Gitlab, storage: Storage) -> Non
     storage.altered = b"!"
     done = gitlab.run()
     assert "the registry cannot use its storage: what was read is not what was written" in done.errors
+    assert gitlab.now == OLD
+
+
+@one_shell
+def test_a_deletion_that_deletes_nothing(gitlab: Gitlab, storage: Storage) -> None:
+    """The keys may not delete: S3 answers 200 all the same, and so does an older registry."""
+    storage.deletes = False
+    done = gitlab.run()
+    assert "the registry cannot use its storage: what was deleted can still be read: HTTP 200" in done.errors
     assert gitlab.now == OLD
 
 
