@@ -444,7 +444,9 @@ def test_several_scopes(client):
     """A push that mounts a layer of another image requests both, in two parameters or in one."""
     wanted = ["repository:root/hello_hapi:push", "repository:root/second:pull"]
     for query in (urlencode({"scope": wanted}, doseq=True), urlencode({"scope": " ".join(wanted)})):
-        answer = client.ask("GET", f"/jwt/auth?{query}", token=None, headers=basic("root", "root's password"))
+        answer = client.ask(
+            "GET", f"/jwt/auth?service=container_registry&{query}", token=None, headers=basic("root", "root's password")
+        )
         granted = [(one["name"], one["actions"]) for one in claims(answer.body["token"])["access"]]
         assert granted == [("root/hello_hapi", ["push"]), ("root/second", ["pull"])]
 
@@ -455,8 +457,9 @@ def test_without_a_seed_root_has_the_initial_password(tmp_path):
     (tmp_path / "etc/gitlab/initial_root_password").write_text("# a hint\n\nPassword: s3cret=\n")
     with serve(tmp_path, {}) as url:
         ask = Client(url, tmp_path).ask
-        assert ask("GET", "/jwt/auth", token=None, headers=basic("root", "s3cret=")).status == 200
-        assert ask("GET", "/jwt/auth", token=None, headers=basic("root", "")).status == 401
+        login = {"token": None, "service": "container_registry"}
+        assert ask("GET", "/jwt/auth", headers=basic("root", "s3cret="), **login).status == 200
+        assert ask("GET", "/jwt/auth", headers=basic("root", ""), **login).status == 401
 
 
 def test_logging_in(client):
@@ -473,7 +476,8 @@ def test_a_disabled_registry_grants_nothing(client):
     """container_registry_access_level = disabled applies to the owner too."""
     client.ask("PUT", "/projects/2", {"container_registry_access_level": "disabled"})
     headers = basic("sammy", "sammy's password")
-    answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, scope="repository:sammy/hello_hapi:pull")
+    asked = {"service": "container_registry", "scope": "repository:sammy/hello_hapi:pull"}
+    answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, **asked)
     assert claims(answer.body["token"])["access"] == []
 
 
@@ -483,7 +487,9 @@ def test_tokens_are_signed_with_the_registry_s_key(client, tmp_path):
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding
 
-    token = client.ask("GET", "/jwt/auth", token=None, headers=basic("root", "root's password")).body["token"]
+    headers = basic("root", "root's password")
+    answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, service="container_registry")
+    token = answer.body["token"]
     text, _, signature = token.rpartition(".")
     pem = (tmp_path / "var/opt/gitlab/registry/gitlab-registry.crt").read_bytes()
     key = x509.load_pem_x509_certificate(pem).public_key()

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby"),
 ]
 
-SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one", "root/two"]}
+SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one", "root/two"], "groups": {"acme": {}}}
 
 COMMIT = {"branch": "main", "commit_message": "m"}
 # (method, address, body, status), in an order that makes each possible.
@@ -54,6 +54,9 @@ CALLS = [
     ("POST", "/projects/2/runners", {"runner_id": 9}, 404),
     ("DELETE", "/projects/1/runners/2", None, 403),
     ("DELETE", "/projects/2/runners/2", None, 204),
+    ("POST", "/user/runners", {"runner_type": "group_type", "group_id": 1}, 201),
+    ("GET", "/runners/3", None, 200),
+    ("GET", "/groups/1/runners", None, 200),
     ("GET", "/projects/root%2Fone", None, 200),
     ("PUT", "/projects/1", {"shared_runners_enabled": False, "container_registry_access_level": "private"}, 200),
     ("POST", "/projects/1/variables", {"key": "K", "value": "long-enough", "masked_and_hidden": True}, 201),

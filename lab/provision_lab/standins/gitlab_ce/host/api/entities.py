@@ -1,11 +1,11 @@
-"""Records as the API returns them, and who may use them. Source of the field names: GitLab's API description."""
+"""Records as the API returns them. Source of the field names: GitLab's API description."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
 
-from .http import Context, not_found
+from .http import Context
 from .store import Record, age
 
 ONLINE_SECONDS = 2 * 3600
@@ -79,7 +79,7 @@ def runner_details(context: Context, record: Record) -> Record:
         "contacted_at": contact(record),
         "maintenance_note": record["maintenance_note"],
         "projects": [project_basic(context, one) for one in _projects(context, record)],
-        "groups": [],
+        "groups": [group_basic(context, one) for one in _groups(context, record)],
     }
 
 
@@ -90,6 +90,30 @@ def manager(record: Record) -> Record:
 
 def _projects(context: Context, record: Record) -> list[Record]:
     return [one for one in context.store.all("projects") if one["id"] in record["project_ids"]]
+
+
+def _groups(context: Context, record: Record) -> list[Record]:
+    return [one for one in context.store.all("groups") if one["id"] in record.get("group_ids", ())]
+
+
+def group_basic(context: Context, record: Record) -> Record:
+    """A group in short, as a runner has it."""
+    path = record["full_path"]
+    return {"id": record["id"], "name": record["name"], "web_url": f"{context.settings['external_url']}/groups/{path}"}
+
+
+def group(context: Context, record: Record) -> Record:
+    """A group, for its members."""
+    path = record["full_path"]
+    parent = context.store.find("groups", full_path=path.rpartition("/")[0])
+    return group_basic(context, record) | {
+        "path": path.rpartition("/")[2],
+        "full_path": path,
+        "full_name": path.replace("/", " / "),
+        "description": "",
+        "visibility": "private",
+        "parent_id": parent["id"] if parent else None,
+    }
 
 
 def project_basic(context: Context, record: Record) -> Record:
@@ -160,24 +184,3 @@ def variable(record: Record) -> dict[str, Any]:
     )
     shown = {name: record[name] for name in names}
     return {**shown, "value": None} if record["hidden"] else shown
-
-
-def owns(user: Record | None, record: Record) -> bool:
-    """Whether the user owns a project: an administrator owns all, others those in their own namespace."""
-    if user is None:
-        return False
-    return bool(user["admin"]) or record["namespace"].split("/")[0] == user["username"]
-
-
-def maintained(context: Context, record: Record) -> bool:
-    """Whether the caller is at least a maintainer of the project."""
-    return owns(context.user, record)
-
-
-def find_project(context: Context, identity: str, what: str = "Project") -> Record:
-    """A project by number or path. Raises 404, also when the caller may not see it."""
-    number = int(identity) if identity.isdigit() else None
-    found = context.store.find("projects", **({"id": number} if number else {"path_with_namespace": identity}))
-    if found is None or not maintained(context, found):
-        raise not_found(what)
-    return found

@@ -201,6 +201,7 @@ class Context:
     settings: dict[str, Any]
     switches: dict[str, Any]
     user: Record | None
+    token: Record | None = None
 
     @property
     def parameters(self) -> Parameters:
@@ -258,8 +259,8 @@ def dispatch(request: Request, store: Store, settings: dict[str, Any], switches:
             if one.method != request.method:
                 continue
             with store:
-                user = _authenticate(request, store, one.scopes) if one.scopes else None
-                context = Context(request, store, settings, switches, user)
+                user, token = _authenticate(request, store, one.scopes) if one.scopes else (None, None)
+                context = Context(request, store, settings, switches, user, token)
                 return one.handler(context, **{key: unquote(value) for key, value in found.groupdict().items()})
     except ApiError as error:
         return error.response
@@ -275,13 +276,20 @@ def unauthorized() -> ApiError:
     return ApiError(401, {"message": "401 Unauthorized"})
 
 
-def _authenticate(request: Request, store: Store, scopes: tuple[str, ...]) -> Record:
+def authenticate_token(request: Request, store: Store) -> Record | None:
+    """The record of the personal access token that a request has, or None."""
     text = request.header("private-token") or str(request.query.get("private_token", ""))
     bearer = request.header("authorization")
     if not text and bearer.lower().startswith("bearer "):
         text = bearer[7:].strip()
     token = store.find("tokens", token=text) if text else None
-    if token is None or token.get("project"):
+    return None if token is None or token.get("project") else token
+
+
+def _authenticate(request: Request, store: Store, scopes: tuple[str, ...]) -> tuple[Record, Record]:
+    """The user and the token."""
+    token = authenticate_token(request, store)
+    if token is None:
         raise unauthorized()
     if not set(scopes) & set(token["scopes"]):
         raise ApiError(
@@ -295,7 +303,7 @@ def _authenticate(request: Request, store: Store, scopes: tuple[str, ...]) -> Re
     user = store.find("users", username=token["user"])
     if user is None:
         raise unauthorized()
-    return user
+    return user, token
 
 
 def paged(context: Context, items: list[Any]) -> Response:

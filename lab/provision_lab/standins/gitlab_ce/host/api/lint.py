@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from .entities import find_project
+from .access import DEVELOPER, find_project
 from .http import API, Context, Response, route
 
 _READ = "require 'yaml'; require 'json'; puts JSON.dump(YAML.safe_load(STDIN.read, aliases: true))"
@@ -49,7 +49,7 @@ _STAGES = ["build", "test", "deploy"]
 @route("POST", f"{API}/projects/:identity/ci/lint")
 def lint(context: Context, identity: str) -> Response:
     """Whether a configuration is valid. The status is 200 in both cases."""
-    find_project(context, identity)
+    find_project(context, identity, DEVELOPER)
     context.parameters.require("content")
     text = context.parameters.text("content") or ""
     errors, warnings = check_configuration(text)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from . import entities
-from .entities import find_project, maintained
+from .access import GUEST, MAINTAINER, OWNER, find_project, level
 from .http import API, ApiError, Context, Parameters, Response, invalid, not_found, paged, route
 from .store import Record
 
@@ -18,22 +18,28 @@ VISIBILITY = ("private", "internal", "public")
 def list_projects(context: Context) -> Response:
     """The projects that the caller may see."""
     search = context.parameters.text("search") or ""
-    seen = [one for one in context.store.all("projects") if maintained(context, one) and search in one["name"]]
+    seen = [
+        one
+        for one in context.store.all("projects")
+        if level(context, one["path_with_namespace"]) >= GUEST and search in one["name"]
+    ]
     return paged(context, [entities.project(context, one) for one in seen])
 
 
 @route("GET", f"{API}/projects/:identity")
 def show_project(context: Context, identity: str) -> Response:
     """One project."""
-    access = {"permissions": {"project_access": {"access_level": 50, "notification_level": 3}, "group_access": None}}
-    return Response(200, entities.project(context, find_project(context, identity)) | access)
+    found = find_project(context, identity)
+    access = {"access_level": level(context, found["path_with_namespace"]), "notification_level": 3}
+    permissions = {"permissions": {"project_access": access, "group_access": None}}
+    return Response(200, entities.project(context, found) | permissions)
 
 
 @route("PUT", f"{API}/projects/:identity")
 def update_project(context: Context, identity: str) -> Response:
     """Changes settings."""
-    found = find_project(context, identity)
     sent = context.parameters
+    found = find_project(context, identity, OWNER if "visibility" in sent else MAINTAINER)
     wanted: dict[str, object] = {}
     for name in ("shared_runners_enabled", "group_runners_enabled"):
         if name in sent:
@@ -64,7 +70,7 @@ VARIABLE_TYPES = ("env_var", "file")
 @route("GET", f"{API}/projects/:identity/variables")
 def list_variables(context: Context, identity: str) -> Response:
     """All variables of the project."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, MAINTAINER)
     return paged(context, [entities.variable(one) for one in _variables_of(context, owner)])
 
 
@@ -77,7 +83,7 @@ def show_variable(context: Context, identity: str, key: str) -> Response:
 @route("POST", f"{API}/projects/:identity/variables")
 def create_variable(context: Context, identity: str) -> Response:
     """Creates a variable. It can be hidden only now."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, MAINTAINER)
     sent = context.parameters
     sent.require("key", "value")
     hidden = bool(sent.flag("masked_and_hidden"))
@@ -141,7 +147,7 @@ def _variables_of(context: Context, owner: Record) -> list[Record]:
 
 def _variable(context: Context, identity: str, key: str) -> Record:
     """The variable with this key and the scope in `filter[environment_scope]`."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, MAINTAINER)
     found = [one for one in _variables_of(context, owner) if one["key"] == key]
     chosen = context.request.parameters.get("filter")
     if isinstance(chosen, dict) and chosen.get("environment_scope") is not None:

@@ -10,12 +10,13 @@ import json
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from .entities import find_project, owns
+from .access import DEVELOPER, MAINTAINER, OWNER, REPORTER, find_project, role
 from .http import API, ApiError, Context, Response, not_found, paged, route
 from .store import Record, check_password, now
 
@@ -23,71 +24,116 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 
-_REGISTRY_SCOPES = {"api", "read_registry", "write_registry"}
+# What a login may do, by the scopes of its token. Source: lib/gitlab/auth.rb, abilities_for_scopes.
+_ALL = frozenset({"pull", "push", "admin"})
+_ABILITIES = {"api": _ALL, "read_api": {"pull"}, "read_registry": {"pull"}, "write_registry": {"push"}}
+_JOB = frozenset({"pull", "push", "delete"})  # in the job's own project
+_HELP = (
+    "help/user/profile/account/two_factor_authentication_troubleshooting.md"
+    "#error-http-basic-access-denied-if-a-password-was-provided-for-git-authentication-"
+)
 
 
 @route("GET", "/jwt/auth", scopes=())
 def token(context: Context) -> Response:
     """A token for the actions that the caller may do. Fewer than requested, or none, is not an error."""
+    if context.parameters.text("service") != "container_registry":
+        return Response(404)
+    login = _who(context)
     if not context.settings["registry_host"]:
         raise _error(404, "UNAVAILABLE", "registry not enabled")
-    user, writes, only = _who(context)
+    user = login.user
+    if not login.abilities:
+        raise _error(403, "DENIED", "access forbidden")
     # A push that mounts another image's layer sends `scope` twice.
     scopes = [one for text in parse_qs(context.request.raw_query).get("scope", []) for one in text.split()]
     if user is None and not scopes:
         raise _error(403, "DENIED", "access forbidden")
-    granted = [access for scope in scopes if (access := _grant(context, scope, user, writes, only))]
+    granted = [access for scope in scopes if (access := _grant(context, scope, login))]
     subject = user["username"] if user else ""
     text = signed(context.settings["signing_key"], context.settings["issuer"], subject, granted)
     return Response(200, {"token": text})
 
 
-def _who(context: Context) -> tuple[Record | None, bool, int | None]:
-    """The user, whether writing is allowed, and the only project that a job's token is for. 401 for wrong credentials."""
-    header = context.request.header("authorization")
-    if not header:
-        return None, False, None
+@dataclass(frozen=True)
+class Login:
+    """A login of Docker. `project`: the only one that a job's token is for."""
+
+    user: Record | None
+    abilities: frozenset[str]
+    project: int | None = None
+
+
+def _who(context: Context) -> Login:
+    """The login of the request; nobody without one. Raises ApiError 401 for wrong credentials.
+
+    A password is refused where a token is required, with the same words. Source: Gitlab::Auth.find_for_git_client.
+    """
+    kind, _, credentials = context.request.header("authorization").partition(" ")
+    if kind.lower() != "basic":
+        return Login(None, frozenset({"pull"}))
     try:
-        name, _, password = base64.b64decode(header.partition(" ")[2], validate=True).decode().partition(":")
+        name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise _denied() from None
+        raise _denied(context) from None
     known = context.store.find("tokens", token=password) if password else None
-    if known is not None and known.get("project"):
+    if known is not None:
+        user = context.store.find("users", username=known["user"])
+        if not known.get("project"):
+            return Login(user, frozenset().union(*(_ABILITIES.get(one, ()) for one in known["scopes"])))
         owner = context.store.find("projects", path_with_namespace=known["project"])
         if name == "gitlab-ci-token" and owner:
-            return context.store.find("users", username=known["user"]), True, owner["id"]
-        raise _denied()
-    if known is not None and _REGISTRY_SCOPES & set(known["scopes"]):
-        writes = bool({"api", "write_registry"} & set(known["scopes"]))
-        return context.store.find("users", username=known["user"]), writes, None
+            return Login(user, _JOB, owner["id"])
+        raise _denied(context)
     user = context.store.find("users", username=name)
-    if user is None or not check_password(user, password):
-        raise _denied()
-    return user, True, None
+    if user is None or not check_password(user, password) or _needs_token(context, name):
+        raise _denied(context)
+    return Login(user, _ALL)
 
 
-def _grant(context: Context, scope: str, user: Record | None, writes: bool, only: int | None) -> dict[str, Any] | None:
-    """The access for one `repository:NAME:ACTIONS`, or None."""
+def _needs_token(context: Context, name: str) -> bool:
+    """Whether this user's password is not accepted: two factors, or no passwords for Git and images at all."""
+    switches = context.switches
+    forced = switches.get("require_two_factor") or switches.get("git_passwords") is False
+    return bool(forced) or name in switches.get("two_factor", ())
+
+
+def _grant(context: Context, scope: str, login: Login) -> dict[str, Any] | None:
+    """The access for one `repository:NAME:ACTIONS`, or None.
+
+    Source: Auth::ContainerRegistryAuthenticationService. An administrator counts as owner there, also in admin mode.
+    """
     kind, _, rest = scope.partition(":")
     name, _, actions = rest.rpartition(":")
+    user = login.user
     if kind == "registry" and name == "catalog" and user and user["admin"]:
         return {"type": kind, "name": name, "actions": ["*"]}
     project = _project_of(context, name) if kind == "repository" else None
     if project is None or project["container_registry_access_level"] == "disabled":
         return None
-    if only is not None and only != project["id"]:
+    if login.project is not None and login.project != project["id"]:
         return None
-    allowed: set[str] = set()
-    if owns(user, project):
-        allowed = {"pull", "push", "delete", "*"} if writes else {"pull"}
-    elif project["visibility"] == "public" and project["container_registry_access_level"] == "enabled":
-        allowed = {"pull"}
+    allowed = set(login.abilities) if login.project else _allowed(context, login, project)
     granted = [action for action in actions.split(",") if action in allowed]
     if not granted:
         return None
-    if {"push", "*"} & set(granted):
+    if "push" in granted:
         _record(context, project, name)
     return {"type": kind, "name": name, "actions": granted}
+
+
+def _allowed(context: Context, login: Login, project: Record) -> set[str]:
+    """The actions that both the user's role and the token's scopes allow."""
+    user = login.user
+    own = OWNER if user and user["admin"] else role(context.store, user, project["path_with_namespace"])
+    if project["visibility"] == "public" and project["container_registry_access_level"] == "enabled":
+        own = max(own, REPORTER)
+    allowed = {"pull"} if own >= REPORTER and "pull" in login.abilities else set()
+    if own >= DEVELOPER and "push" in login.abilities:
+        allowed.add("push")
+    if own >= MAINTAINER and "admin" in login.abilities:
+        allowed |= {"delete", "*"}
+    return allowed
 
 
 def _project_of(context: Context, name: str) -> Record | None:
@@ -107,12 +153,19 @@ def _record(context: Context, project: Record, name: str) -> None:
         context.store.add("repositories", {"path": name, "project_id": project["id"], "created_at": now()})
 
 
-def _denied() -> ApiError:
-    return _error(401, "UNAUTHORIZED", "HTTP Basic: Access denied. The provided password or token is incorrect.")
+def _denied(context: Context) -> ApiError:
+    """401 in the words of GitLab's JwtController, which do not say whether the password or its kind was wrong."""
+    return _error(
+        401,
+        "UNAUTHORIZED",
+        "HTTP Basic: Access denied. If a password was provided for Git authentication, the password was incorrect or "
+        "you're required to use a token instead of a password. If a token was provided, it was either incorrect, "
+        f"expired, or improperly scoped. See {context.settings['external_url']}/{_HELP}",
+    )
 
 
 def _error(status: int, code: str, message: str) -> ApiError:
-    return ApiError(status, {"errors": [{"code": code, "message": message, "detail": None}]})
+    return ApiError(status, {"errors": [{"code": code, "message": message}]})
 
 
 _MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
@@ -121,7 +174,7 @@ _MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/
 @route("GET", f"{API}/projects/:identity/registry/repositories")
 def repositories(context: Context, identity: str) -> Response:
     """The image repositories of a project."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, REPORTER)
     found = [one for one in context.store.all("repositories") if one["project_id"] == owner["id"]]
     shown = [_repository(context, owner, one) for one in found]
     for one in shown:
@@ -154,7 +207,7 @@ def tag(context: Context, identity: str, repository: str, tag: str) -> Response:
 @route("DELETE", f"{API}/projects/:identity/registry/repositories/:repository/tags/:tag")
 def delete_tag(context: Context, identity: str, repository: str, tag: str) -> Response:
     """Deletes one tag. The registry here deletes by digest, so other tags of the same digest are deleted too."""
-    found = _find(context, identity, repository)
+    found = _find(context, identity, repository, DEVELOPER)
     digest, _ = _manifest(context, found["path"], tag)
     status, _, _ = _ask(context, "DELETE", f"/v2/{found['path']}/manifests/{digest}", found["path"], "*")
     if status != 202:
@@ -165,7 +218,7 @@ def delete_tag(context: Context, identity: str, repository: str, tag: str) -> Re
 @route("DELETE", f"{API}/projects/:identity/registry/repositories/:repository")
 def delete_repository(context: Context, identity: str, repository: str) -> Response:
     """Deletes a repository and its tags."""
-    found = _find(context, identity, repository)
+    found = _find(context, identity, repository, MAINTAINER)
     for name in _tags(context, found["path"]):
         digest, _ = _manifest(context, found["path"], name)
         _ask(context, "DELETE", f"/v2/{found['path']}/manifests/{digest}", found["path"], "*")
@@ -173,8 +226,8 @@ def delete_repository(context: Context, identity: str, repository: str) -> Respo
     return Response(202, 202)
 
 
-def _find(context: Context, identity: str, repository: str) -> Record:
-    owner = find_project(context, identity)
+def _find(context: Context, identity: str, repository: str, least: int = REPORTER) -> Record:
+    owner = find_project(context, identity, least)
     found = context.store.find("repositories", id=int(repository)) if repository.isdigit() else None
     if found is None or found["project_id"] != owner["id"]:
         raise not_found("Container Repository")

@@ -11,7 +11,7 @@ import secrets
 from typing import Any
 
 from . import entities
-from .entities import find_project
+from .access import DEVELOPER, REPORTER, find_project, is_protected, may_push
 from .http import API, ApiError, Context, Parameters, Response, bad, invalid, not_found, paged, route
 from .store import Record, Store, now
 
@@ -22,7 +22,7 @@ _BRANCH = f"{API}/projects/:identity/repository/branches/:name"
 @route("GET", _FILE)
 def show_file(context: Context, identity: str, path: str) -> Response:
     """A file of a branch; its content in base64."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, REPORTER)
     context.parameters.require("ref")
     ref = str(context.parameters.text("ref"))
     found = branch(context.store, owner, ref)
@@ -74,7 +74,7 @@ def update_file(context: Context, identity: str, path: str) -> Response:
 @route("GET", _BRANCH)
 def show_branch(context: Context, identity: str, name: str) -> Response:
     """One branch."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, REPORTER)
     found = branch(context.store, owner, name)
     if found is None:
         raise not_found("Branch")
@@ -84,11 +84,11 @@ def show_branch(context: Context, identity: str, name: str) -> Response:
             "name": name,
             "commit": {"id": found["commit"], "short_id": found["commit"][:8], "title": found["title"]},
             "merged": False,
-            "protected": name == owner["default_branch"],
+            "protected": is_protected(context, owner, name),
             "default": name == owner["default_branch"],
             "developers_can_push": False,
             "developers_can_merge": False,
-            "can_push": True,
+            "can_push": may_push(context, owner, name),
             "web_url": f"{context.settings['external_url']}/{owner['path_with_namespace']}/-/tree/{name}",
         },
     )
@@ -97,7 +97,7 @@ def show_branch(context: Context, identity: str, name: str) -> Response:
 @route("DELETE", _BRANCH)
 def delete_branch(context: Context, identity: str, name: str) -> Response:
     """Deletes a branch, except the default one."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, DEVELOPER)
     found = branch(context.store, owner, name)
     if found is None:
         raise not_found("Branch")
@@ -114,12 +114,14 @@ def branch(store: Store, owner: Record, name: str) -> Record | None:
 
 def _target(context: Context, identity: str) -> dict[str, Any]:
     """The branch to commit to; a new one, which is not stored yet, starts from `start_branch`."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, DEVELOPER)
     sent: Parameters = context.parameters
     sent.require("branch", "commit_message", "content")
     name = sent.text("branch") or ""
     if not name or not sent.text("commit_message"):
         raise bad("branch" if not name else "commit_message", "is empty")
+    if not may_push(context, owner, name):
+        raise _refused("You are not allowed to push into this branch")
     found = branch(context.store, owner, name)
     if found is not None:
         if sent.text("start_branch") not in (None, "", name):
@@ -159,7 +161,7 @@ STATES = ("opened", "closed", "locked", "merged", "all")
 @route("GET", _ALL)
 def list_merge_requests(context: Context, identity: str) -> Response:
     """Merge requests by state and branches, newest first."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, REPORTER)
     sent = context.parameters
     state = sent.choice("state", STATES, "all")
     wanted = {name: value for name in ("source_branch", "target_branch") if (value := sent.text(name)) is not None}
@@ -174,7 +176,7 @@ def list_merge_requests(context: Context, identity: str) -> Response:
 @route("POST", _ALL)
 def create_merge_request(context: Context, identity: str) -> Response:
     """Opens a merge request. A second one for the same branches is refused."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, DEVELOPER)
     sent = context.parameters
     sent.require("title", "source_branch", "target_branch")
     source, target = sent.text("source_branch") or "", sent.text("target_branch") or ""
@@ -202,10 +204,12 @@ def create_merge_request(context: Context, identity: str) -> Response:
 @route("PUT", f"{_ALL}/:number/merge")
 def merge_merge_request(context: Context, identity: str, number: str) -> Response:
     """Merges: copies the source's files into the target branch."""
-    owner = find_project(context, identity)
+    owner = find_project(context, identity, DEVELOPER)
     found = next((one for one in _merge_requests_of(context, owner) if str(one["iid"]) == number), None)
     if found is None:
         raise not_found("Merge Request")
+    if not may_push(context, owner, found["target_branch"]):
+        raise ApiError(401, {"message": "401 Unauthorized"})
     source, target = (branch(context.store, owner, found[name]) for name in ("source_branch", "target_branch"))
     if found["state"] != "opened" or source is None or target is None:
         raise ApiError(405, {"message": "405 Method Not Allowed"})

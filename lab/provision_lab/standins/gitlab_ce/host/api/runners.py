@@ -7,7 +7,8 @@ import string
 from typing import Any
 
 from . import entities
-from .entities import contact, find_project, maintained, status
+from .access import MAINTAINER, OWNER, find_project, is_admin, level, maintained
+from .entities import contact, status
 from .http import (
     API,
     ApiError,
@@ -255,11 +256,12 @@ def create_runner(context: Context) -> Response:
     if sent.text("group_id") and sent.text("project_id"):
         raise ApiError(400, {"error": "group_id, project_id are mutually exclusive"})
     owners: list[int] = []
+    groups: list[int] = []
     if kind == "instance_type":
         for name in ("group_id", "project_id"):
             if sent.text(name):
                 raise bad(name, "is only for that type of runner")
-        if not context.caller["admin"]:
+        if not is_admin(context):
             raise forbidden("Insufficient permissions")
     elif kind == "project_type":
         if sent.text("group_id"):
@@ -271,12 +273,17 @@ def create_runner(context: Context) -> Response:
         if owner is None or not maintained(context, owner):
             raise forbidden("Insufficient permissions")
         owners = [number]
-    elif sent.number("group_id") is None:
-        raise missing("group_id")
     else:
-        raise forbidden("Insufficient permissions")  # there are no groups here
+        number = sent.number("group_id")
+        if number is None:
+            raise missing("group_id")
+        group = context.store.find("groups", id=number)
+        if group is None or level(context, group["full_path"]) < OWNER:
+            raise forbidden("Insufficient permissions")
+        groups = [number]
     settings = editable(sent)
     origin = {"token": new_token(kind), "created_by": context.caller["username"], "project_ids": owners}
+    origin["group_ids"] = groups
     runner = create(context.store, kind, settings, **origin)
     return Response(201, {"id": runner["id"], "token": runner["token"], "token_expires_at": None})
 
@@ -284,16 +291,18 @@ def create_runner(context: Context) -> Response:
 @route("GET", f"{API}/runners/all")
 def all_runners(context: Context) -> Response:
     """Every runner, for administrators."""
-    if not context.caller["admin"]:
+    if not is_admin(context):
         raise forbidden()
     return _listed(context, context.store.all("runners"))
 
 
 @route("GET", f"{API}/runners")
 def own_runners(context: Context) -> Response:
-    """The runners of the caller's projects."""
-    mine = {one["id"] for one in context.store.all("projects") if maintained(context, one)}
-    return _listed(context, [one for one in context.store.all("runners") if mine & set(one["project_ids"])])
+    """The runners of the projects that the caller maintains, and of the groups that the caller owns."""
+    projects = {one["id"] for one in context.store.all("projects") if maintained(context, one)}
+    groups = {one["id"] for one in context.store.all("groups") if level(context, one["full_path"]) >= OWNER}
+    found = context.store.all("runners")
+    return _listed(context, [one for one in found if projects & set(one["project_ids"]) or groups & _groups_of(one)])
 
 
 @route("GET", f"{API}/runners/:identity")
@@ -318,8 +327,11 @@ def update_runner(context: Context, identity: str) -> Response:
 
 @route("DELETE", f"{API}/runners/:identity", scopes=("api", "manage_runner"))
 def delete_runner(context: Context, identity: str) -> Response:
-    """Deletes a runner."""
-    context.store.remove("runners", _runner(context, identity))
+    """Deletes a runner. Only an administrator deletes that of several projects."""
+    runner = _runner(context, identity)
+    if len(runner["project_ids"]) > 1 and not is_admin(context):
+        raise forbidden("Runner associated with more than one project")
+    context.store.remove("runners", runner)
     return Response(204)
 
 
@@ -339,24 +351,29 @@ def reset_token(context: Context, identity: str) -> Response:
 @route("GET", f"{API}/projects/:identity/runners")
 def project_runners(context: Context, identity: str) -> Response:
     """The runners that may run a project's jobs."""
-    owner = find_project(context, identity, "Project")
+    owner = find_project(context, identity, MAINTAINER)
     mine = [one for one in context.store.all("runners") if owner["id"] in one["project_ids"]]
     if owner["shared_runners_enabled"]:
         mine += [one for one in context.store.all("runners") if one["runner_type"] == "instance_type"]
+    if owner["group_runners_enabled"]:
+        above = groups_above(context.store, owner["namespace"])
+        mine += [one for one in context.store.all("runners") if above & _groups_of(one)]
     return _listed(context, mine)
 
 
 @route("POST", f"{API}/projects/:identity/runners")
 def assign(context: Context, identity: str) -> Response:
     """Assigns a project runner to one more project."""
-    owner = find_project(context, identity, "Project")
+    owner = find_project(context, identity, MAINTAINER)
     context.parameters.require("runner_id")
     runner = _runner(context, str(context.parameters.number("runner_id")))
+    if runner["runner_type"] == "group_type":
+        raise forbidden("Runner is a group runner")
     if runner["runner_type"] != "project_type":
         raise forbidden("Runner is not a project runner")
     if owner["id"] in runner["project_ids"]:
         raise invalid("runner_projects.runner", "has already been taken")
-    if runner["locked"] and not context.caller["admin"]:
+    if runner["locked"] and not is_admin(context):
         raise forbidden("Runner is locked")
     runner["project_ids"].append(owner["id"])
     context.store.changed()
@@ -366,10 +383,12 @@ def assign(context: Context, identity: str) -> Response:
 @route("DELETE", f"{API}/projects/:identity/runners/:runner")
 def unassign(context: Context, identity: str, runner: str) -> Response:
     """Removes a runner from a project, unless the runner was created for it."""
-    owner = find_project(context, identity, "Project")
+    owner = find_project(context, identity, MAINTAINER)
     found = _runner(context, runner)
     if owner["id"] not in found["project_ids"]:
         raise not_found("Runner")
+    if found["locked"] and not is_admin(context):
+        raise forbidden("Runner is locked")
     if found["project_ids"][0] == owner["id"]:
         raise forbidden("You cannot unassign a runner from the owner project. Delete the runner instead")
     found["project_ids"].remove(owner["id"])
@@ -387,9 +406,22 @@ def _runner(context: Context, identity: str, *, reading: bool = False) -> Record
     runner = context.store.find("runners", id=int(identity))
     if runner is None:
         raise not_found("Runner")
-    if context.caller["admin"] or (reading and runner["runner_type"] == "instance_type"):
+    if is_admin(context) or (reading and runner["runner_type"] == "instance_type"):
         return runner
     owners = [one for one in context.store.all("projects") if one["id"] in runner["project_ids"]]
-    if not any(maintained(context, one) for one in owners):
-        raise ApiError(403, {"message": "403 Forbidden - No access granted"})
+    groups = [one for one in context.store.all("groups") if one["id"] in _groups_of(runner)]
+    least = MAINTAINER if reading else OWNER
+    if not any(maintained(context, one) for one in owners) and not any(
+        level(context, one["full_path"]) >= least for one in groups
+    ):
+        raise forbidden("No access granted")
     return runner
+
+
+def _groups_of(runner: Record) -> set[int]:
+    return set(runner.get("group_ids", ()))
+
+
+def groups_above(store: Store, path: str) -> set[int]:
+    """The ids of the group at `path` and of those that contain it."""
+    return {one["id"] for one in store.all("groups") if f"{path}/".startswith(f"{one['full_path']}/")}

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ..layout import Paths, write_atomically
-from . import instance, lint, projects, registry, repository, runners  # noqa: F401 - they register their endpoints
+from . import groups, instance, lint, projects, registry, repository, runners  # noqa: F401 - they register endpoints
+from .access import Throttle
 from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
 from .store import Store, apply_seed
 
@@ -39,12 +40,15 @@ class Application:
         self.settings: dict[str, Any] = json.loads(paths.api_settings.read_text())
         self.store = Store(paths.database)
         apply_seed(self.store, paths)
+        self._throttle = Throttle()
         self._prefix = "/" + self.settings["external_url"].partition("://")[2].partition("/")[2]
 
     def answer(self, request: Request) -> Response:
         """The answer to one request. Raises Dropped."""
         wrong = fault(self.paths.switches / "api-faults.json", request)
-        return wrong or dispatch(request, self.store, self.settings, self._switches())
+        switches = self._switches()
+        refusal = wrong or self._throttle.refusal(request, self.store, switches.get("api_throttle"))
+        return refusal or dispatch(request, self.store, self.settings, switches)
 
     def local(self, path: str) -> str:
         """A path without the prefix of a relative external_url."""

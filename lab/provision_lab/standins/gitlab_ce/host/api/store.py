@@ -4,7 +4,11 @@
 
     {"users": {"root": "password"}, "api_token": "…", "project": "root/hello_hapi",
      "tokens": [{"token": "…", "user": "root", "scopes": ["create_runner"]}],
-     "projects": ["sammy/hello_hapi"], "job_tokens": [{"token": "…", "project": "root/hello_hapi"}]}
+     "projects": ["sammy/hello_hapi"], "job_tokens": [{"token": "…", "project": "root/hello_hapi"}],
+     "groups": {"acme": {}, "acme/web": {}}, "members": [{"user": "sammy", "path": "acme", "role": "maintainer"}],
+     "protected_branches": [{"project": "acme/web/shop", "branch": "main", "push": "nobody"}]}
+
+`path` is a group's or a project's. Roles: guest, reporter, developer, maintainer, owner; `push` also has nobody.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ class Store:
         self._lock = threading.RLock()
         self._dirty = False
         empty: Record = {"last_id": {}, "users": [], "tokens": [], "projects": [], "runners": [], "variables": []}
-        self._data: Record = {**empty, "repositories": [], "branches": [], "merge_requests": []}
+        more = ("repositories", "branches", "merge_requests", "groups", "members", "protected_branches")
+        self._data: Record = {**empty, **{name: [] for name in more}}
         if path.exists():
             self._data |= json.loads(path.read_text())
 
@@ -120,6 +125,13 @@ def apply_seed(store: Store, paths: Paths) -> None:
             _ensure_token(store, token)
         for name in [*seed.get("projects", []), *([seed["project"]] if seed.get("project") else [])]:
             ensure_project(store, name)
+        for path in seed.get("groups", {}):
+            if store.find("groups", full_path=path) is None:
+                store.add("groups", {"full_path": path, "name": path.rpartition("/")[2], "created_at": now()})
+        for table in ("members", "protected_branches"):
+            for record in seed.get(table, []):
+                if store.find(table, **record) is None:
+                    store.add(table, dict(record))
         for token in seed.get("job_tokens", []):
             _ensure_token(store, {"user": "root", "scopes": [], **token})
 
