@@ -110,7 +110,9 @@ def _known_as(machine: Machine) -> str:
 def _seed(lab: LabInfo) -> str:
     """What the stand-in of GitLab creates at its first start, as JSON."""
     users = dict.fromkeys(("root", lab.server.username), lab.secret("registry_password"))
-    return json.dumps({"api_token": lab.secret("api_token"), "users": users, "project": lab.server.project})
+    members = [{"user": lab.server.username, "path": lab.server.project, "role": "maintainer"}]
+    seed = {"api_token": lab.secret("api_token"), "users": users, "project": lab.server.project, "members": members}
+    return json.dumps(seed)
 
 
 def start(lab: LabInfo, service: Service) -> None:
