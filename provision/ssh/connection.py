@@ -16,7 +16,7 @@ import fabric  # type: ignore[import-untyped]
 import paramiko
 from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
-from provision.errors import HostKeyError, ProvisionError, Unreachable, UsageError
+from provision.errors import HostKeyError, LoginRefused, ProvisionError, Unreachable, UsageError
 from provision.inventory.tables.host import jump_hosts
 from provision.ssh.authentication import Authenticator
 from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
@@ -31,6 +31,8 @@ _HANDSHAKE_ROUND_TRIPS = 2  # banners and offers, key exchange; the service requ
 _LOGIN_TIMEOUT = 30.0  # seconds for the host to answer a login
 _CHANNEL_TIMEOUT = 30.0  # seconds for the host to open a channel
 _SSHD_OPTION = {"key exchange method": "KexAlgorithms", "cipher": "Ciphers", "MAC": "MACs"}
+# What OpenSSH from 9.8 on sends in place of its banner (drop_connection in sshd.c). The refusal adds no penalty itself.
+_NOT_ALLOWED = b"Not allowed at this time"
 _MAX_GATEWAYS = 8  # gateways that ~/.ssh/config names for gateways
 
 
@@ -66,6 +68,7 @@ class HostConnection:
         self._sharing = threading.Lock()
         self._users = 0
         self._failures: list[Unreachable] = []
+        self._refusal: Unreachable | None = None
         # Towards its own gateway:
         self._holding = threading.Lock()
         self._holds_gateway = False
@@ -164,11 +167,15 @@ class HostConnection:
     def acquire(self) -> bool:
         """Use this connection as a gateway: open it unless it is open. Returns whether it was opened.
 
-        Hosts that wait for an attempt which fails share its error, so that a dead gateway costs one time limit.
+        Hosts that wait for an attempt which fails share its error, so that a dead gateway costs one time limit. A gateway
+        that refused the login, or whose key was refused, is not tried again: sshd would count each attempt against this
+        machine (PerSourcePenalties), and another host's attempt has the same result.
         """
         before = len(self._failures)
         with self._sharing:
             if opened := not self.is_open:
+                if self._refusal is not None:
+                    raise self._refusal
                 if len(self._failures) > before:
                     raise self._failures[-1]
                 self._disconnect()  # what is left of a connection that was lost
@@ -176,6 +183,8 @@ class HostConnection:
                     self.open()
                 except Unreachable as error:
                     self._failures.append(error)
+                    if isinstance(error, HostKeyError | LoginRefused):
+                        self._refusal = error
                     raise
             self._users += 1
             return opened
@@ -288,13 +297,23 @@ class HostConnection:
                 f"{self.label}: no SSH session through the ProxyCommand {self.gateway!r}: {str(error) or 'it ended'}",
                 hint="run the ProxyCommand of ~/.ssh/config in a terminal to see its error",
             )
+        if self._wire is not None and _NOT_ALLOWED in self._wire.beginning:
+            return Unreachable(
+                f"{self.label}: {self.host} port {self.port} refuses connections from this machine for now"
+                f" ({attempts} attempts)",
+                hint="sshd does so for up to 10 minutes after connections that ended without a login (PerSourcePenalties"
+                " in its sshd_config), and while too many are in progress (MaxStartups). `journalctl -u ssh` on the host"
+                " has the reason; wait and run again, add this machine's address to PerSourcePenaltyExemptList, or use"
+                " fewer --forks",
+            )
         text = str(error) or type(error).__name__
         if "banner" in text or isinstance(error, EOFError | ConnectionError):
             return Unreachable(
                 f"{self.label}: {self.host} port {self.port} accepts TCP connections but sends no SSH banner"
                 f" ({text}; {attempts} attempts)",
                 hint="check that sshd listens on this port; a busy sshd drops connections too:"
-                " raise MaxStartups in its sshd_config, or use fewer --forks",
+                " raise MaxStartups in its sshd_config, or use fewer --forks. OpenSSH 9.8 and newer refuse a machine for a"
+                " while after connections that ended without a login (PerSourcePenalties)",
             )
         return Unreachable(f"{self.label}: no SSH session: {text}", hint="run `ssh -v` to the host to see each step")
 

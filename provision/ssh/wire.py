@@ -23,6 +23,7 @@ from provision.ssh.paramiko_internals import SocketState
 from provision.ssh.session import Traffic
 
 _LOGIN_LIMIT = 256 << 10  # bytes that a host may send before the login is complete; usual are 3 to 8 KiB
+_BEGINNING = 200  # bytes
 SILENCE_LIMIT = 30.0  # seconds without a received byte, after a request for one, until a host counts as lost
 _NEXT_ADDRESS = 0.25  # seconds without an answer until the next address is tried too (RFC 8305, section 5)
 _HELPER_ENDS = 0.5  # seconds for a ProxyCommand to end after SIGHUP
@@ -44,6 +45,7 @@ class Wire(SocketState):
 
     traffic         bytes in both directions, and round trips
     last_received   monotonic time in seconds of the last byte received
+    beginning       the first bytes that the host sent: an SSH server's banner, or what another server sent in its place
 
     The code that waits for an answer counts the round trip (`count_round_trips`): the bytes alone do not show whether a
     message is an answer.
@@ -53,6 +55,7 @@ class Wire(SocketState):
         super().__init__()
         self.traffic = Traffic()
         self.last_received = time.monotonic()
+        self.beginning = b""
         self._stream = stream
         self._helper = helper
         self._ending_helper = threading.Lock()
@@ -87,6 +90,8 @@ class Wire(SocketState):
         data = self._stream.recv(size)
         if data:
             self.last_received = time.monotonic()
+            if len(self.beginning) < _BEGINNING:
+                self.beginning += data[:_BEGINNING]
             self.traffic.bytes_received += len(data)
             if not self._logged_in and self.traffic.bytes_received > _LOGIN_LIMIT:
                 # With a number, since paramiko's thread reads it in every OSError.
