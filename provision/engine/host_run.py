@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from provision.engine.apply import Applier
 from provision.engine.desired_state import HostDesiredState, Owned
 from provision.engine.events import Bus, HostSummary, Status
-from provision.engine.observe import Observer, ResourceError
+from provision.engine.observe import Observer, ResourceError, named
 from provision.engine.plan import PlanErrors
 from provision.engine.recorder import Recorder
 from provision.engine.task_run import Stopped, TaskRun
-from provision.errors import ApiFailed, Unexpected, Unreachable, as_provision_error
+from provision.errors import ApiFailed, HostFailed, Unexpected, Unreachable, as_provision_error
 from provision.ssh.session import Session
+from provision.tasks import SHIPPED
 from provision.tasks.base import Task
 
 Connect = Callable[[], Session]
@@ -51,6 +52,7 @@ class HostRun:
         self._stopping = stopping
         self._failed_here: set[str] = set()
         self._failed_anywhere = failed_tasks
+        self._refused: Task | None = None  # the task that refused before anything was changed
         self._apart = False  # each task is observed alone, since the observation of all of them failed
         self._changed_elsewhere = False
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
@@ -65,6 +67,8 @@ class HostRun:
             self._observe_all(observer)
             applier = Applier(self._session, observer.state, self._login)
             self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping, self._failed_before)
+            if not self._check:  # check mode plans every task, and reports each refusal there
+                self._refuse_early(observer)
         except BaseException as error:  # also SystemExit of an own resource, and panics of libraries written in Rust
             self._fail(error, fatal=True)
 
@@ -75,6 +79,19 @@ class HostRun:
             if not self._check:
                 raise
             self._apart = True  # check mode goes on with the tasks whose own observation succeeds
+
+    def _refuse_early(self, observer: Observer) -> None:
+        """Raises ResourceError for what makes a later task fail, before an earlier one changes anything."""
+        for task, items in self._desired.tasks.items():
+            for item in items:
+                try:
+                    with named(item):
+                        item.resource.refuse_early(observer.observation(item))
+                except HostFailed as error:
+                    self._refused, self.recorder.task = task, task.name
+                    raise ResourceError(item.label, error) from error
+            if task not in SHIPPED:  # it may set up what the later tasks need
+                return
 
     def _failed_before(self, task: str) -> bool:
         """Whether a task has failed: on this host, or on another one if it does not run on this host."""
@@ -150,7 +167,7 @@ class HostRun:
         if self.failed:
             first = self.recorder.task == "" and not self.recorder.skipped
             status: Status = "skipped"
-            if first:
+            if first or task is self._refused:
                 status = "unreachable" if self.recorder.unreachable else "failed"
                 self.recorder.task = task.name
             self.recorder.task_done(task, status, started, changes)

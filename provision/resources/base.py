@@ -281,6 +281,13 @@ class Resource(ABC):
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         """The necessary changes, and notes. Raises HostFailed (Refused, ProbeFailed) if nothing may be changed."""
 
+    def refuse_early(self, seen: Observation) -> None:
+        """Raises Refused for what no other shipped task can change, such as a release without packages.
+
+        It is called before the first change of the run, unless a task of the user's own precedes it. `plan` refuses too.
+        """
+        del seen
+
     def claims(self) -> Mapping[str, Hashable]:
         """The parts of shared things that it sets, with their values: `{"/etc/docker/daemon.json log-driver": "local"}`.
 

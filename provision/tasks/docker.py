@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from provision.host import releases
 from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
@@ -15,6 +16,7 @@ from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
+from provision.resources.docker.packages import DistributionDocker
 from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
@@ -23,8 +25,11 @@ _URL = "https://download.docker.com/linux/{id}"
 _PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
 # Only these two have Docker's own version number; the others have numbers of their own.
 _VERSIONED = ("docker-ce", "docker-ce-cli")
+# docker-buildx and docker-compose of the distributions have files with the names of Docker's plug-ins, but do not say so.
 _CONFLICTING = (
     "docker.io",
+    "docker-cli",
+    "docker-buildx",
     "docker-compose",
     "docker-compose-v2",
     "docker-doc",
@@ -51,6 +56,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             key=source.key,
             key_url=DOCKER_KEY.url,
             fingerprints=DOCKER_KEY.fingerprints,
+            publisher=releases.DOCKER.behind(host.settings[Apt].docker),
         )
         yield Packages(
             _PACKAGES,
@@ -63,7 +69,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             last=last,
         )
     else:
-        yield Packages(
+        yield DistributionDocker(
             ("docker.io",),
             version=wanted.version or "",
             hold=bool(wanted.version),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from provision.host.releases import GITLAB
 from provision.inventory import Host, resolve
 from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
@@ -66,6 +68,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
             key_url=GITLAB_KEY.url,
             fingerprints=GITLAB_KEY.fingerprints,
             pin=(package,),
+            publisher=replace(GITLAB, package=package, pinned=wanted.version or "").behind(host.settings[Apt].gitlab),
         )
         yield Packages(
             (package,), version=package_glob(wanted.version), hold=bool(wanted.version), origin=source.origin

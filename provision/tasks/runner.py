@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.host.docker import start_runner, wait_for_ci_jobs
+from provision.host.releases import RUNNER
 from provision.inventory import Host
 from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
 from provision.inventory.tables.base import package_glob
@@ -34,6 +35,7 @@ def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
         key_url=GITLAB_KEY.url,
         fingerprints=GITLAB_KEY.fingerprints,
         pin=_PACKAGES,
+        publisher=RUNNER.behind(host.settings[Apt].runner),
     )
     yield Packages(
         _PACKAGES,

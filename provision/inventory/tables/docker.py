@@ -32,7 +32,7 @@ class Docker(Table):
     """Docker Engine: its packages, its users, and its daemon.json."""
 
     source: Literal["docker.com", "distro"] = "docker.com"
-    """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io)."""
+    """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io, with client, buildx and Compose)."""
     version: str | None = None
     """The package version to hold, `*` allowed: "5:29.*". Default: the newest at installation, then the installed one."""
     users: tuple[str, ...] = ()

@@ -17,8 +17,9 @@ from provision.editing.apt_sources import AptEntry, disable
 from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused, UsageError
 from provision.formats.openpgp import NotAKey, expires, fingerprints
-from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_SYSTEM, System, read_system
+from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_PACKAGES, ASK_SYSTEM, System, read_packages, read_system
 from provision.host.files import replace
+from provision.host.releases import Publisher
 from provision.host.scripts import script
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS
@@ -42,6 +43,7 @@ class AptSource(Resource):
     key                  the key's text; "": the host fetches it from key_url (https), and again before it expires
     fingerprints         40 digits each: a fetched key must have one of them. Required with key_url
     pin                  packages that must come from this repository, even if others offer newer versions
+    publisher            decides which release's packages a host gets, and refuses a release without any; None: its own
     lock_timeout         as for Packages
     proxy                a configuration for curl. What the inventory has in [apt] and [proxy] replaces both
 
@@ -58,6 +60,7 @@ class AptSource(Resource):
     key_url: str = ""
     pin: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
+    publisher: Publisher | None = None
     lock_timeout: int = LOCK_SECONDS
     proxy: str | Secret = ""
 
@@ -99,11 +102,17 @@ class AptSource(Resource):
                 "pin": ask_file(self._pin_path),
                 "sources": _ASK_SOURCES,
                 "missing": ASK_DOWNLOAD_TOOLS,
+                **({"packages": ASK_PACKAGES} if self.publisher else {}),
             }
         )
 
+    def refuse_early(self, seen: Observation) -> None:
+        self._release(seen)
+
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
-        system = read_system(seen["system"])
+        system, note = self._release(seen)
+        if note:
+            yield Note(note)
         yield from self._disable_others(seen["sources"], system)
         missing = [one for one in seen["missing"].text.split() if one != "curl" or not self.key]
         # Before our own source: apt reaches it only with the CAs.
@@ -118,6 +127,20 @@ class AptSource(Resource):
     def uri_on(self, system: System) -> str:
         """The repository's address on such a host."""
         return self.uri.format(id=system.id, codename=system.codename)
+
+    def _release(self, seen: Observation) -> tuple[System, str]:
+        """The release whose packages the host gets, and a note about it. Raises Refused."""
+        system = read_system(seen["system"])
+        if self.publisher is None:
+            return system, ""
+        installed = self.publisher.package in read_packages(seen["packages"])
+        chosen, note = self.publisher.choose(system, installed=installed)
+        if installed and chosen.codename != system.codename:
+            # Packages for its own release may have been published since: a host that was set up with them keeps them.
+            found = read_file(self.path, seen, "source").content
+            if found == self._source_text(system).encode():
+                return system, ""
+        return chosen, note
 
     @property
     def _pin_path(self) -> str:

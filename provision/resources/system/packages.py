@@ -139,8 +139,9 @@ class Packages(Resource):
         return not self.version or name not in self._pinned() or fnmatchcase(found.version, self.version)
 
     def _install(self, wrong: list[str], installed: Mapping[str, Installed]) -> Change:
-        # All pinned packages change in one step: apt may find no solution otherwise.
-        to_install = [name for name in self.names if name in wrong or name in self._pinned()]
+        # All pinned packages change in one step: apt may find no solution otherwise. Others stay as they are.
+        together = self._pinned() if self.version or not self.versioned else ()
+        to_install = [name for name in self.names if name in wrong or name in together]
         arguments = [
             f"{name}={self.version}" if self.version and name in self._pinned() else name for name in to_install
         ]
