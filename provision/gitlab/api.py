@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -26,13 +27,21 @@ TIMEOUT_SECONDS: Final = 30.0
 OUTAGE_SECONDS: Final = 5.0
 # Total wait for GitLab's rate limit (Retry-After). python-gitlab itself would wait for hours.
 RATE_LIMIT_SECONDS: Final = 60
+pause: ContextVar[Callable[[float, str], None]] = ContextVar("pause", default=lambda seconds, _: time.sleep(seconds))
+"""Waits for some seconds because of a reason."""
 _OWN_RATE_LIMIT: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
+ADMIN_MODE: Final = "in admin mode an administrator's token also needs the scope admin_mode"
+NO_PROJECT_HINT: Final = (
+    f"correct its path, or create it in GitLab: this tool sets projects up and does not create them; {ADMIN_MODE}"
+)
 _HINTS: Final = {
-    401: "gitlab.api_token is not valid: create a new one",
-    403: "the token's owner may not do this: it requires an owner of the project or group (an administrator for instance "
-    "runners) and a token with scope api or create_runner",
-    404: "check the project or group, and that the token may see it",
+    401: "gitlab.api_token is not valid, or has expired: create a new one",
+    # Sources: GitLab's config/authz/roles/*.yml; docs.gitlab.com, "Admin Mode" for tokens.
+    403: "the token's owner may not do this: projects need the role Maintainer, runners of a group the role Owner, and "
+    "instance runners an administrator; the token needs the scope api, or create_runner to create runners only, and in "
+    "admin mode an administrator's token also admin_mode",
+    404: f"check the project or group, and that the token may see it: {ADMIN_MODE}",
     410: "registration tokens are off (the default since GitLab 17.0): remove registration_token and give gitlab.api_token",
     429: "GitLab limits requests: wait a minute and rerun the command",
 }
@@ -160,11 +169,14 @@ class Api:
             try:
                 return send(client)
             except GitlabHttpError as error:
-                pause = int(pauses[-1]) if pauses and pauses[-1].isdecimal() else left + 1
-                if error.response_code != 429 or pause > left:
+                asked = pauses[-1] if pauses else ""
+                if error.response_code != 429 or not asked.isdecimal():
                     raise
-                left -= max(pause, 1)
-                time.sleep(pause)
+                seconds = max(int(asked), 1)
+                if seconds > left:
+                    raise _limited(self.url, seconds) from error
+                left -= seconds
+                pause.get()(seconds, f"GitLab at {self.url} limits requests and asks to wait {seconds} s")
 
     def _client(self) -> Gitlab:
         import gitlab
@@ -181,6 +193,16 @@ class Api:
             # The addresses of further pages come from the server: they are asked at our URL.
             keep_base_url=True,
         )
+
+
+def _limited(url: Url, seconds: int) -> ApiFailed:
+    """The error for a rate limit that lasts longer than is waited for one request."""
+    return ApiFailed(
+        f"GitLab at {url} limits requests (429) and asks to wait {seconds} s; one request waits for at most "
+        f"{RATE_LIMIT_SECONDS} s",
+        hint=f"rerun the command in {seconds} s; an administrator of GitLab sets the limit (user and IP rate limits)",
+        status=429,
+    )
 
 
 def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:

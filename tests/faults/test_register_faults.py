@@ -113,7 +113,7 @@ def test_an_unexpected_answer_does_not_mean_deleted(
     ("fault", "words"),
     [
         ({"status": 401}, ("refused /user/runners: 401", "gitlab.api_token is not valid")),
-        ({"status": 403}, ("refused /user/runners: 403", "requires an owner of the project or group")),
+        ({"status": 403}, ("refused /user/runners: 403", "projects need the role Maintainer")),
         ({"status": 404}, ("refused /user/runners: 404", "check the project or group")),
         ({"status": 422, "body": {"message": "422 Tags are odd"}}, ("422 422 Tags are odd",)),
         ({"status": 500}, ("refused /user/runners: 500", "GitLab itself reports an error")),

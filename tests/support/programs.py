@@ -13,6 +13,8 @@ _DOCKER: Final = """
 top={top}
 printf '%s\\n' "$DOCKER_CONFIG" > $top/login_folder
 containers=$top/containers
+# Fails if the file $1 exists, with the message in it, or with $2.
+refuse() { [ ! -e "$top/$1" ] || { cat "$top/$1" | grep . >&2 || echo "$2" >&2; exit 1; }; }
 field() { cut -d '|' -f "$1" "$containers/$name"; }
 set_state() { sed -i "s/^[^|]*/$1/" "$containers/$name"; }
 for name; do :; done  # most commands end with the container
@@ -28,10 +30,10 @@ case "$1 $2" in
   "image inspect") case $name in \\[*) [ ! -e "$top/old" ] || {{ echo "Error: no such image: invalid reference format" >&2; exit 1; }} ;; esac
     [ -e "$top/images" ] && cat "$top/images" || { echo "Error: No such image: $name" >&2; exit 1; } ;;
   "image rm") ;;
-  "login "*) cat > "$top/password"; [ ! -e "$top/refused" ] || { echo 'Error: unauthorized' >&2; exit 1; } ;;
+  "login "*) cat > "$top/password"; refuse refused 'Error: unauthorized' ;;
   "logout "*) ;;
-  "pull "*) [ ! -e "$top/gone" ] || { echo 'Error: manifest unknown' >&2; exit 1; }; echo "Digest: sha256:new" ;;
-  "push "*) echo "pushing $name"; [ ! -e "$top/unwritable" ] || { echo 'Error: denied' >&2; exit 1; } ;;
+  "pull "*) refuse gone 'Error: manifest unknown'; echo "Digest: sha256:new" ;;
+  "push "*) echo "pushing $name"; refuse unwritable 'Error: denied' ;;
   "build "*) cat > "$top/context"; echo 'step 1'; [ ! -e "$top/unbuildable" ] || { echo 'Error: COPY failed' >&2; exit 1; } ;;
   "import "*) cat > /dev/null ;;
   "create "*)

@@ -38,18 +38,30 @@ realm=$(realm_of "$headers")
 reason=$(require_realm "$realm") || fail /v2/ "$reason" 'check gitlab.external_url, and run provision registry'
 require_reference "$ref"
 echo 'docker login'
-output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) || fail login "$output" 'check registry.login, and that this host reaches external_url'
+output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) ||
+  fail login "$output" "$(remedy login "$output" 'check registry.login, and that this host reaches external_url')"
 echo 'docker push'
 mkdir "$work/root" && printf '%s\n' "$tag" > "$work/root/provision-verify"
 output=$(tar -C "$work/root" -c . | docker import - "$ref" 2>&1) || fail image "$output" 'check docker info on this host'
-output=$(docker push "$ref" 2>&1) || fail push "$(printf '%s' "$output" | tail -n 3)" 'check that this user may push there (project, role), and that the registry can write to its storage'
+output=$(docker push "$ref" 2>&1) ||
+  fail push "$(printf '%s' "$output" | tail -n 3)" "$(remedy push "$output" 'check that the registry can write to its storage')"
 digest=$(docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | sed -n 's/.*@//p' | head -n 1)
 docker image rm -f "$ref" >/dev/null 2>&1
 echo 'docker pull'
-output=$(docker pull "$ref" 2>&1) || fail pull "$(printf '%s' "$output" | tail -n 3)" 'the push succeeded: check that clients reach the storage, or disable redirects in registry.storage'
+output=$(docker pull "$ref" 2>&1) ||
+  fail pull "$(printf '%s' "$output" | tail -n 3)" \
+    "$(remedy pull "$output" 'the push succeeded: check that clients reach the storage, or disable redirects in registry.storage')"
 docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | grep -qF "$digest" || fail pull "the pulled image is not $digest" 'check for a caching proxy between this host and the registry'
 echo 'delete'
 token=$(token_from "$realm" "$(service_of "$headers")" "repository:$image:pull,push,delete,*" "$user" "$password")
 [ -n "$token" ] || fail delete 'GitLab gave no token for it' 'check that this user may delete in this project'
 code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | ask_registry -o "$work/body" -w '%{http_code}' -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
-[ "$code" = 202 ] || fail delete "HTTP $code $(head -c 300 "$work/body" 2>/dev/null)" 'enable delete in registry.storage, or delete the tag manually'
+[ "$code" = 202 ] && exit
+# GitLab's token contains fewer rights than asked for, and the registry then answers 401. Sources: GitLab's
+# Auth::ContainerRegistryAuthenticationService; distribution's api/errcode: UNSUPPORTED is 405.
+case $code in
+  401 | 403) advice='GitLab lets the role Maintainer delete images, with the password or a token with the scope api (read_registry and write_registry do not delete)' ;;
+  405) advice='enable delete in registry.storage, or delete the tag manually' ;;
+  *) advice='see gitlab-ctl tail registry on the GitLab host' ;;
+esac
+fail delete "HTTP $code, the tag stays in the registry: $ref $(head -c 300 "$work/body" 2>/dev/null)" "$advice"

@@ -168,7 +168,8 @@ class Login(Table):
     username: str
     """The name of a GitLab user or a deploy token."""
     password: SecretSource
-    """That user's password or token with write_registry (a secret)."""
+    """That user's password, or a token (a secret). With two-factor authentication GitLab accepts only a token. To delete the
+    image it needs the scope api, and its user the role Maintainer; read_registry and write_registry pull and push."""
     image: str
     """The image to push, pull and delete: GROUP/PROJECT or GROUP/PROJECT/NAME, in lower case."""
 

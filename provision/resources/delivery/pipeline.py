@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangeFailed, HostFailed, ProvisionError, Refused, UsageError
-from provision.gitlab.api import Api
+from provision.gitlab.api import NO_PROJECT_HINT, Api
 from provision.gitlab.repository import Content, Repository
 from provision.resources.base import (
     NOTHING,
@@ -290,7 +290,7 @@ class PipelineFile(Resource):
             return error
         return found or Refused(
             "the project does not exist, or gitlab.api_token may not see it",
-            hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
+            hint=NO_PROJECT_HINT,
         )
 
 

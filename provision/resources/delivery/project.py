@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from provision.errors import ApiFailed, Refused, did_you_mean
-from provision.gitlab.api import Api
+from provision.gitlab.api import NO_PROJECT_HINT, Api
 from provision.host.state import fingerprint
 from provision.resources.base import (
     NOTHING,
@@ -211,7 +211,7 @@ class ProjectSettings(Resource):
             if project is None:
                 return Refused(
                     f"project {self.wanted.path} does not exist, or gitlab.api_token may not see it",
-                    hint="correct its path, or create it in GitLab: this tool sets projects up and does not create them",
+                    hint=NO_PROJECT_HINT,
                 )
             compared = {(one.key, one.scope) for one in self.wanted.variables} | set(recorded)
             variables = self.api.get_list(f"{self.wanted.address}/variables", {"per_page": 100}) if compared else []

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from provision.errors import ApiFailed
-from provision.gitlab.api import Api
+from provision.gitlab.api import Api, pause
 from provision.secret import Secret
 from provision.url import Url
 
@@ -80,13 +80,32 @@ class TestRequests:
         assert Api(Url.parse(web.url), TOKEN).post("/user/runners", {"description": "x"}) == {"id": 1}
         assert [json.loads(one.body) for one in web.asked] == [{"description": "x"}] * 2
 
-    @pytest.mark.parametrize("retry_after", ["61", "7200", "soon"])
-    def test_a_longer_wait_is_not_begun(self, serve: Serve, reply: Any, retry_after: str) -> None:
-        """The request fails without a wait."""
+    @pytest.mark.parametrize(
+        ("retry_after", "text"),
+        [
+            ("61", r"\(429\) and asks to wait 61 s; one request waits for at most 60 s"),
+            ("7200", "asks to wait 7200 s"),
+            ("soon", "429 slow"),
+        ],
+    )
+    def test_a_longer_wait_is_not_begun(self, serve: Serve, reply: Any, retry_after: str, text: str) -> None:
+        """The request fails without a wait, and the error names the time."""
         web = serve(lambda _: reply(429, {"message": "slow"}, {"Retry-After": retry_after}))
-        with pytest.raises(ApiFailed, match="429 slow"):
+        with pytest.raises(ApiFailed, match=text) as caught:
             Api(Url.parse(web.url), TOKEN).get("/version")
+        assert caught.value.status == 429
         assert len(web.asked) == 1
+
+    def test_a_wait_is_reported(self, serve: Serve, reply: Any) -> None:
+        """The waiting program gets the reason; a rate limit that lasts ends in an error after the limit."""
+        web = serve(lambda _: reply(429, b"Retry later", {"Retry-After": "25", "Content-Type": "text/plain"}))
+        waits: list[tuple[float, str]] = []
+        token = pause.set(lambda seconds, reason: waits.append((seconds, reason)))
+        with pytest.raises(ApiFailed, match="asks to wait 25 s"):
+            Api(Url.parse(web.url), TOKEN).get("/version")
+        pause.reset(token)
+        assert waits == [(25, f"GitLab at {web.url} limits requests and asks to wait 25 s")] * 2
+        assert len(web.asked) == 3
 
     def test_no_json(self, serve: Serve, reply: Any) -> None:
         """Another program answers."""

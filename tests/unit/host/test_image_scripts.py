@@ -23,6 +23,25 @@ pytestmark = pytest.mark.slow
 PASSWORD = 'the "push" pass\\word'
 DIGEST = "sha256:" + "1" * 64
 Run = Callable[[Command], Result]
+# As Docker prints GitLab's answers, and the registry's. Sources: GitLab's JwtController; Docker 20.10 and 28.5.
+_DENIED = 'Error response from daemon: Get "https://r/v2/": '
+GITLAB_REFUSES = [
+    (
+        "refused",
+        f"{_DENIED}unauthorized: HTTP Basic: Access denied. If a password was provided for Git authentication, the "
+        "password was incorrect or you're required to use a token instead of a password. If a token was provided, it "
+        "was either incorrect, expired, or improperly scoped.",
+        "with two-factor authentication GitLab accepts a token here and no password",
+    ),
+    ("refused", f"{_DENIED}denied: access forbidden", "the token needs the scopes read_registry and write_registry"),
+    ("unwritable", "denied: requested access to the resource is denied", "the role Developer"),
+    (
+        "gone",
+        "Error response from daemon: pull access denied for r/sammy/hello, repository does not exist or may require "
+        "'docker login': denied: requested access to the resource is denied",
+        "the role Reporter",
+    ),
+]
 
 
 @pytest.fixture
@@ -49,6 +68,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.deleting = 202
         self.login = ""
         registry = self
 
@@ -70,7 +90,7 @@ class Registry:
                 elif self.headers.get("Authorization") != "Bearer the-token":
                     self.answer(401, WWW_Authenticate=realm)
                 elif self.command == "DELETE":
-                    self.answer(202)
+                    self.answer(registry.deleting)
                 elif path.endswith("/1.0"):
                     self.answer(200, Docker_Content_Digest=DIGEST)
                 else:
@@ -260,6 +280,34 @@ class TestCheckRegistry:
         result = self.check(host, registry)
         assert result.code == 1
         assert result.errors.startswith(problem)
+
+    @one_shell
+    @pytest.mark.parametrize(("broken", "message", "advice"), GITLAB_REFUSES)
+    def test_gitlab_refuses(
+        self, docker: Docker, host: LocalSession, registry: Registry, broken: str, message: str, advice: str
+    ) -> None:
+        """The advice names the role, or the kind of password, that GitLab requires."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        (docker.folder / broken).write_text(f"{message}\n")
+        errors = self.check(host, registry).errors
+        assert message in errors
+        assert advice in errors.splitlines()[-1]
+
+    @one_shell
+    @pytest.mark.parametrize(
+        ("status", "advice"),
+        [(401, "the role Maintainer"), (405, "delete in registry.storage"), (500, "gitlab-ctl tail")],
+    )
+    def test_it_may_not_be_deleted(
+        self, docker: Docker, host: LocalSession, registry: Registry, status: int, advice: str
+    ) -> None:
+        """A Developer pushes and does not delete; a registry may have deleting off. The tag that stays is named."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        registry.deleting = status
+        errors = self.check(host, registry).errors
+        assert errors.startswith(f"delete: HTTP {status}")
+        assert "stays in the registry: r/sammy/hello:provision-" in errors
+        assert advice in errors.splitlines()[-1]
 
     @one_shell
     def test_connection_refused(self, host: LocalSession, registry: Registry) -> None:

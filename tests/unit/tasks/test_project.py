@@ -325,7 +325,7 @@ class TestRunners:
     ("status", "words", "hint"),
     [
         (401, "401", "gitlab.api_token is not valid"),
-        (403, "403", "it requires an owner of the project"),
+        (403, "403", "projects need the role Maintainer"),
         (500, "500", "gitlab-ctl tail"),
         (503, "503", "gitlab-ctl tail"),
     ],

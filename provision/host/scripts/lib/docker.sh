@@ -17,11 +17,27 @@ use_temporary_login() {
   trap 'exit 143' TERM
 }
 
+# remedy STEP OUTPUT OTHERWISE: prints the next step after Docker's login, push or pull failed with OUTPUT.
+#
+# GitLab's answer for a wrong password is the one for a password where it requires a token, and a registry's answer is the
+# same for every missing permission. Sources: GitLab's JwtController, Gitlab::Auth, config/authz/roles/*.yml.
+remedy() {
+  case $1:$2 in
+    login:*'HTTP Basic: Access denied'*)
+      echo 'check user and password; with two-factor authentication GitLab accepts a token here and no password: create an access token with the scopes read_registry and write_registry' ;;
+    login:*'denied: access forbidden'*) echo 'the token needs the scopes read_registry and write_registry, or api' ;;
+    push:*denied*) echo 'check that this user may push there: in GitLab that takes the role Developer in the project, and write_registry for a token' ;;
+    pull:*denied*) echo 'check that the image exists and that this user may pull it: in GitLab that takes the role Reporter in the project, and read_registry for a token' ;;
+    *) printf '%s\n' "$3" ;;
+  esac
+}
+
 # login REGISTRY USER PASSWORD: without a USER nothing happens.
 login() {
   [ -n "$2" ] || return 0
   output=$(printf '%s' "$3" | docker login -u "$2" --password-stdin "$1" 2>&1) ||
-    fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" 'check the login in the inventory, and that the host reaches the registry'
+    fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" \
+      "$(remedy login "$output" 'check the login in the inventory, and that the host reaches the registry')"
 }
 
 # require_reference REFERENCE: ends the script where this Docker refuses an IPv6 address in an image's name. Docker 20.10
