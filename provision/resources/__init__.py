@@ -35,6 +35,9 @@ For resources of your own: Resource, Probe, Observation, Change, Note, Handler, 
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from provision.host.pending import Handler
 from provision.resources.base import (
     ApiAction,
@@ -48,30 +51,59 @@ from provision.resources.base import (
     Probe,
     Resource,
 )
-from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
-from provision.resources.delivery.image import BuiltImage, ImageCheck
-from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
-from provision.resources.delivery.project import ProjectSettings, WantedProject
-from provision.resources.delivery.prune import UnusedImages
-from provision.resources.delivery.variables import WantedVariable
-from provision.resources.docker.daemon import JsonSettings
-from provision.resources.gitlab.acme_certificate import AcmeCertificate
-from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
-from provision.resources.gitlab.gitlab_rb import RubySettings
-from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
-from provision.resources.gitlab.s3_bucket import S3Bucket
-from provision.resources.runner.entries import RunnerEntries, RunnerEntry
-from provision.resources.runner.settings import RunnerSettings
-from provision.resources.system.apt_source import AptSource
-from provision.resources.system.download import Download
-from provision.resources.system.file import Absent, ConfigFragment, Directory, File
-from provision.resources.system.firewall import Firewall
-from provision.resources.system.packages import Packages
-from provision.resources.system.systemd import AbsentUnit, Service, Unit
-from provision.resources.system.trusted_ca import TrustedCa
-from provision.resources.system.ufw import Rule
-from provision.resources.system.user import GroupMember, User
 from provision.shell import Result
+
+if TYPE_CHECKING:
+    from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
+    from provision.resources.delivery.image import BuiltImage, ImageCheck
+    from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
+    from provision.resources.delivery.project import ProjectSettings, WantedProject
+    from provision.resources.delivery.prune import UnusedImages
+    from provision.resources.delivery.variables import WantedVariable
+    from provision.resources.docker.daemon import JsonSettings
+    from provision.resources.gitlab.acme_certificate import AcmeCertificate
+    from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
+    from provision.resources.gitlab.gitlab_rb import RubySettings
+    from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
+    from provision.resources.gitlab.s3_bucket import S3Bucket
+    from provision.resources.runner.entries import RunnerEntries, RunnerEntry
+    from provision.resources.runner.settings import RunnerSettings
+    from provision.resources.system.apt_source import AptSource
+    from provision.resources.system.download import Download
+    from provision.resources.system.file import Absent, ConfigFragment, Directory, File
+    from provision.resources.system.firewall import Firewall
+    from provision.resources.system.packages import Packages
+    from provision.resources.system.systemd import AbsentUnit, Service, Unit
+    from provision.resources.system.trusted_ca import TrustedCa
+    from provision.resources.system.ufw import Rule
+    from provision.resources.system.user import GroupMember, User
+
+# A resource is imported when it is first used (PEP 562): a run waits only for those of its own inventory.
+_MODULES: Final = {
+    **dict.fromkeys(("AppCheck", "Deployment", "DroppedApps"), ".delivery.deployment"),
+    **dict.fromkeys(("BuiltImage", "ImageCheck"), ".delivery.image"),
+    **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
+    **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
+    "UnusedImages": ".delivery.prune",
+    "WantedVariable": ".delivery.variables",
+    "JsonSettings": ".docker.daemon",
+    "AcmeCertificate": ".gitlab.acme_certificate",
+    **dict.fromkeys(("CertificatePair", "ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
+    "RubySettings": ".gitlab.gitlab_rb",
+    **dict.fromkeys(("RegistryEndpoint", "RegistryStorage"), ".gitlab.registry"),
+    "S3Bucket": ".gitlab.s3_bucket",
+    **dict.fromkeys(("RunnerEntries", "RunnerEntry"), ".runner.entries"),
+    "RunnerSettings": ".runner.settings",
+    "AptSource": ".system.apt_source",
+    "Download": ".system.download",
+    **dict.fromkeys(("Absent", "ConfigFragment", "Directory", "File"), ".system.file"),
+    "Firewall": ".system.firewall",
+    "Packages": ".system.packages",
+    **dict.fromkeys(("AbsentUnit", "Service", "Unit"), ".system.systemd"),
+    "TrustedCa": ".system.trusted_ca",
+    "Rule": ".system.ufw",
+    **dict.fromkeys(("GroupMember", "User"), ".system.user"),
+}
 
 __all__ = [
     "Absent",
@@ -126,3 +158,13 @@ __all__ = [
     "WantedProject",
     "WantedVariable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'provision.resources' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], "provision.resources"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,7 +14,6 @@ from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Certificate, Registry
 from provision.resources import (
-    AcmeCertificate,
     CertificatePair,
     File,
     Packages,
@@ -24,7 +23,6 @@ from provision.resources import (
     TrustedCa,
     UploadedPair,
 )
-from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT
 from provision.resources.system.proxy import apt_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
@@ -98,6 +96,8 @@ def certificates(host: Host) -> Iterator[Resource]:
     if certificate and certificate.local_fullchain:
         yield _uploaded(certificate, url, pair)
     elif acme and acme.client == "certbot":
+        from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT, AcmeCertificate
+
         yield Packages(("certbot",))
         for path, text in HOOKS.items():
             yield File(path, text, mode="0755")

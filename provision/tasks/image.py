@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from provision.errors import UsageError, did_you_mean
-from provision.formats.build_context import Context
 from provision.host.image_registry import access_to, full_reference
 from provision.image_name import parse_name
 from provision.inventory import Host
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.images import Image
 from provision.inventory.tables.registry import Registry
-from provision.resources import BuiltImage, Packages, Resource
+from provision.resources import Packages, Resource
 from provision.tasks.base import task
 from provision.templating import names, names_in, render
+
+if TYPE_CHECKING:
+    from provision.formats.build_context import Context
 
 _ENDING = ".Dockerfile.j2"
 
@@ -27,6 +30,8 @@ def builds_images(host: Host) -> bool:
 @task(on="all", uses=(Image, Registry, Gitlab), where=builds_images)
 def image(host: Host) -> Iterator[Resource]:
     """Build each image from its folder and push it under its tags."""
+    from provision.resources import BuiltImage  # few inventories have images
+
     yield Packages(("curl", "ca-certificates"))
     for one in host.settings.all(Image):
         if _builder(host, one) != host.name:
@@ -62,6 +67,8 @@ def _builder(host: Host, one: Image) -> str:
 
 
 def _context(one: Image) -> Context:
+    from provision.formats.build_context import Context
+
     if one.template is None:
         return Context(one.context, one.dockerfile or "Dockerfile")
     path = f"dockerfiles/{one.template}{_ENDING}"

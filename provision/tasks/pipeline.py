@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from provision.errors import UsageError, did_you_mean
 from provision.gitlab.access import keeps_records, required_api
@@ -13,9 +14,12 @@ from provision.inventory.tables.pipelines import OUR_BRANCH, Pipeline, check_run
 from provision.inventory.tables.projects import Project
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
-from provision.resources import LocalPipeline, PipelineFile, Recipe, Resource
+from provision.resources import Resource
 from provision.tasks.base import task
 from provision.templating import names
+
+if TYPE_CHECKING:
+    from provision.resources import Recipe
 
 _ENDING = ".gitlab-ci.yml.j2"
 
@@ -27,6 +31,8 @@ def _has_pipelines(host: Host) -> bool:
 @task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_pipelines)
 def pipeline(host: Host) -> Iterator[Resource]:
     """Render each project's .gitlab-ci.yml, check it with GitLab's lint and commit it."""
+    from provision.resources import LocalPipeline, PipelineFile  # not every inventory has pipelines
+
     for path, one in host.settings.named(Project).items():
         wanted = one.pipeline
         if wanted is None:
@@ -44,6 +50,8 @@ def pipeline(host: Host) -> Iterator[Resource]:
 
 def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
     """Template and values. Raises UsageError for an unknown template."""
+    from provision.resources import Recipe
+
     known = [one.removesuffix(_ENDING) for one in names("pipelines", _ENDING)]
     if wanted.template not in known:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError
 from provision.gitlab.access import keeps_records, required_api
@@ -12,8 +12,11 @@ from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.projects import Project, Variable
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
-from provision.resources import ProjectSettings, Resource, WantedProject, WantedVariable
+from provision.resources import Resource
 from provision.tasks.base import task
+
+if TYPE_CHECKING:
+    from provision.resources import WantedVariable
 
 
 def _has_projects(host: Host) -> bool:
@@ -23,6 +26,8 @@ def _has_projects(host: Host) -> bool:
 @task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_projects)
 def project(host: Host) -> Iterator[Resource]:
     """Set up the runners, the registry and the CI/CD variables of each project."""
+    from provision.resources import ProjectSettings, WantedProject  # not every inventory has projects
+
     gitlab, runners = host.settings.get(Gitlab), host.settings.all(Runner)
     names = tuple(one.name for one in runners)
     for path, one in host.settings.named(Project).items():
@@ -54,6 +59,8 @@ def _runners(runners: tuple[Runner, ...], path: str, one: Project) -> tuple[str 
 
 
 def _variable(path: str, key: str, one: Variable) -> WantedVariable:
+    from provision.resources import WantedVariable
+
     value = one.value.resolve() if isinstance(one.value, SecretSource) else one.value
     if reason := one.unmaskable(value if isinstance(value, str) else value.reveal()):
         scope = "" if one.environment_scope == "*" else f" for {one.environment_scope}"

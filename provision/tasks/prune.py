@@ -12,7 +12,7 @@ from provision.inventory import Host
 from provision.inventory.tables.apps import App
 from provision.inventory.tables.images import Image, Prune
 from provision.inventory.tables.registry import Registry
-from provision.resources import Absent, AbsentUnit, File, Resource, Unit, UnusedImages
+from provision.resources import Absent, AbsentUnit, File, Resource, Unit
 from provision.tasks.base import task
 from provision.tasks.deploy import apps_of, may_have_apps
 from provision.tasks.image import builds_images
@@ -30,6 +30,8 @@ def _has_docker_work(host: Host) -> bool:
 @task(on="all", settings=Prune, uses=(App, Image, Registry), where=_has_docker_work, removes=True)
 def prune(host: Host, wanted: Prune) -> Iterator[Resource]:
     """Remove old stopped containers and unused images, except those of apps."""
+    from provision.resources import UnusedImages  # no playbook has this task
+
     keep = _keep(host)
     yield UnusedImages(wanted.days, keep)
     if wanted.timer:

@@ -13,10 +13,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from provision.errors import Refused
-from provision.formats.build_context import Context
 from provision.host.docker import Registry
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
@@ -36,6 +35,9 @@ from provision.resources.base import (
 from provision.secret import Secret, reveal
 from provision.shell import Command, sh
 from provision.url import Url
+
+if TYPE_CHECKING:
+    from provision.formats.build_context import Context
 
 _LABEL: Final = "provision.build"
 
