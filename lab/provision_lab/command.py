@@ -35,7 +35,7 @@ def lab() -> None:
 @click.option(
     "--real", is_flag=True, help="Give hosts internet access: real packages, no stand-ins. Needs --inventory."
 )
-@click.option("--suite", default="bookworm", show_default=True, help="The base image's suite.")
+@click.option("--suite", default="trixie", show_default=True, help="The base image's suite.")
 @click.option("--mirror", default="", help="The base image's archive. Default: Debian's.")
 def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool, suite: str, mirror: str) -> None:
     """Boot the hosts, with an apt repository, S3 and a certificate authority."""

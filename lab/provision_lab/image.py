@@ -6,11 +6,13 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from provision_lab import cache, packages
 from provision_lab.run import LabError, LabUnavailable, require, run
 
-_RECIPE = 1  # raise it when `_finish` changes the tree in another way
+DEFAULT_SUITE: Final = "trixie"
+_RECIPE = 2  # raise it when `_finish` changes the tree in another way
 _SYSTEM = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping"),
     *("procps", "curl", "gnupg", "ufw", "iptables", "python3", "busybox-static"),
@@ -27,6 +29,7 @@ _MASKED = (
     *("console-getty.service", "getty@.service", "systemd-networkd-wait-online.service", "e2scrub_reap.service"),
     *("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "dpkg-db-backup.timer"),
     *("fstrim.timer", "logrotate.timer"),
+    "systemd-modules-load.service",  # modules are those of the machine; none of them can be loaded from a host
 )
 
 
@@ -34,7 +37,7 @@ _MASKED = (
 class Image:
     """The system that hosts run. An empty mirror is Debian's own; with a mirror of Ubuntu, hosts are real Ubuntu."""
 
-    suite: str = "bookworm"
+    suite: str = DEFAULT_SUITE
     mirror: str = ""
 
     @property
@@ -45,7 +48,7 @@ class Image:
     @property
     def codenames(self) -> dict[str, str]:
         """The release of each system that the lab's repositories serve; for the image's own system, the image's suite."""
-        return {"debian": "bookworm", "ubuntu": "noble"} | {"ubuntu" if self.is_ubuntu else "debian": self.suite}
+        return {"debian": DEFAULT_SUITE, "ubuntu": "noble"} | {"ubuntu" if self.is_ubuntu else "debian": self.suite}
 
     @property
     def source(self) -> str:
@@ -61,7 +64,7 @@ class Image:
         """The key of its cache entry."""
         return cache.key_of(
             *(_RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine),
-            *([packages.SPLIT_ORIGINS] if self.suite != "bookworm" else []),
+            packages.SPLIT_ORIGINS,
         )
 
     @property
@@ -78,8 +81,10 @@ class Image:
         root, debs = draft / "root", draft / "debs"
         debs.mkdir()
         os.chown(debs, _apt_uid(), 0)
-        optional = "".join(f"; apt-get download -q {name} || true" for name in packages.SPLIT_ORIGINS)
-        download = f"apt-get download -q {' '.join(_KEPT_DEBS)}{optional}"
+        there = (
+            f"$(apt-cache --generate pkgnames | grep -Fx {' '.join(f'-e {name}' for name in packages.SPLIT_ORIGINS)})"
+        )
+        download = f"apt-get download -q {' '.join(_KEPT_DEBS)} {there}"
         hook = f'set -e; cd {debs}; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; {download}'
         options = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
         options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={hook}"]

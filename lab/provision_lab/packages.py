@@ -2,8 +2,8 @@
 
 Docker's own repository cannot be reached from everywhere, and Debian's docker.io is the same program. So the lab repacks
 it under the names, paths and relations of Docker's packages. They carry the true upstream version in two revisions, so
-that pins and upgrades have versions to choose from. The plug-ins are placeholders that do nothing, except for buildx
-where Debian has it.
+that pins and upgrades have versions to choose from. The plug-ins are Debian's too; where Debian has none (before 13),
+they are placeholders that do nothing.
 
 Formats: deb822(5) for control fields, deb(5) for the archive.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from provision_lab.run import LabError, run
 
 ORIGINS = ("docker.io", "containerd", "runc")  # the Debian packages that all files come from
-SPLIT_ORIGINS = ("docker-cli", "docker-buildx")  # packages since Debian 13
+SPLIT_ORIGINS = ("docker-cli", "docker-buildx", "docker-compose")  # packages since Debian 13
 REVISIONS = ("1", "2")
 _RELEASES = {"bookworm": "12", "trixie": "13", "jammy": "22.04", "noble": "24.04"}
 _PLUGIN = """\
@@ -48,6 +48,8 @@ class _Package:
     before: str = ""  # the first command of postinst
 
 
+# Relations as in github.com/docker/docker-ce-packaging, deb/common/control. The plug-ins have no conflicts there: they
+# hold files of docker-buildx and docker-compose, so dpkg refuses them beside those.
 _COMMON = {"Section": "admin", "Priority": "optional", "Maintainer": "provision lab <lab@lab.test>"}
 _PACKAGES = (
     _Package(
@@ -63,8 +65,8 @@ _PACKAGES = (
         {
             "Depends": "containerd.io, docker-ce-cli, iptables, libc6, libdevmapper1.02.1, libsystemd0",
             "Recommends": "ca-certificates, xz-utils",
-            "Conflicts": "docker (<< 1.5~), docker-engine, docker.io",
-            "Replaces": "docker-engine",
+            "Conflicts": "docker.io",
+            "Replaces": "docker-ce-cli (<< 5:28.0.0)",
         },
         "getent group docker >/dev/null || groupadd --system docker",
     ),
@@ -76,7 +78,7 @@ _PACKAGES = (
         {
             "Depends": "libc6",
             "Recommends": "docker-buildx-plugin, docker-compose-plugin",
-            "Conflicts": "docker (<< 1.5~), docker-engine, docker.io",
+            "Conflicts": "docker.io, docker-cli",
         },
     ),
     _Package(
@@ -164,7 +166,7 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def build_docker(debs: Path, out: Path, codenames: Mapping[str, str]) -> None:
     """Writes Docker's packages as `out`/SYSTEM/*.deb, made from those of docker.io, containerd and runc in `debs`.
 
-    `codenames` gives the release for each system: {"debian": "bookworm", "ubuntu": "noble"}.
+    `codenames` gives the release for each system: {"debian": "trixie", "ubuntu": "noble"}.
     """
     with tempfile.TemporaryDirectory(dir=out) as work:
         _build_docker(debs, Path(work), out, codenames)
@@ -201,7 +203,8 @@ def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str
             program.chmod(0o755)
         data = pack(tree, work / f"{plugin}.tar.gz")
         fields = {"Package": f"docker-{plugin}-plugin", "Architecture": architecture, **_COMMON}
-        for system, full in _versions("0.0.0", codenames):
+        upstream = version.get(f"docker-{plugin}", "0.0.0").partition("-")[0]
+        for system, full in _versions(upstream, codenames):
             fields |= {"Version": full, "Description": f"Docker's {plugin} plug-in, or a placeholder"}
             write_deb(out / system, fields, {}, data)
 

@@ -56,7 +56,7 @@ FAULTS = [
     ),
     Fault("udp port held", "deploy", ("port 5004: ", "uses it"), "systemd-run -q --unit=listener python3 -c \"import socket, time; one = socket.socket(2, 2); one.bind(('', 5004)); time.sleep(600)\"", "systemctl stop listener", app={"ports": ["5004:5000/udp"]}),
     Fault("health never up", "deploy", ("its health check fails", "rolled back: the previous container runs again"), app={"health": NEVER_WELL}),
-    Fault("check never up", "deploy", ("not healthy within 6 s: http://localhost:5001/gone answers 404 instead of 200", "the previous container runs again"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 6}}),
+    Fault("check never up", "deploy", ("not healthy within 10 s: http://localhost:5001/gone answers 404 instead of 200", "the previous container runs again"), app={"environment": {"A": "b"}, "check": {"url": "http://localhost:5001/gone", "seconds": 10}}),
     Fault("check by command", "deploy", ("not healthy within 2 s: false fails: ", "the previous container runs again"), app={"environment": {"A": "b"}, "check": {"command": ["false"], "seconds": 2}}),
     Fault("a program that is not there", "deploy", ("it cannot be started", "serve", "the previous container runs again"), app={"command": ["serve"]}),
     Fault("a volume that cannot be", "deploy", ("docker create hello: ", "the previous container still runs"), app={"volumes": ["data:/data:sometimes"]}),
@@ -64,7 +64,7 @@ FAULTS = [
     Fault("login refused", "deploy", (f"login to {REGISTRY} as root: ", "check the login"), app={"environment": {"A": "b"}, "login": {"username": "root", "password": "not-the-password"}}),
     Fault("login refused to push", "image", (f"login to {REGISTRY} as root: ", "check the login"), image={"login": {"username": "root", "password": "not-the-password"}, "tags": ["2.0"]}),
     Fault("no right to push", "image", ("docker push", "denied"), image={"name": "somebody/else", "tags": ["2.0"]}),
-    Fault("a step of the Dockerfile fails", "image", ("docker build: ", "no-such-program: not found"), image={"dockerfile": "Broken", "tags": ["2.0"]}),
+    Fault("a step of the Dockerfile fails", "image", ("docker build: Broken:2: RUN no-such-program\n", "no-such-program: not found", "exit code: 127"), image={"dockerfile": "Broken", "tags": ["2.0"]}),
     Fault(
         "registry out of disk", "image", ("docker push", "disk full"),
         f"mount -t tmpfs -o size=64k,mode=0777 tmpfs {STORAGE}", f"umount -l {STORAGE}", at="gitlab", image={"tags": ["2.0"]},

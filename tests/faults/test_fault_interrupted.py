@@ -79,7 +79,7 @@ def test_a_broken_connection(harness: Harness) -> None:
     gate = Gate(harness, "good")
     run = Live(harness, "hold", "greet", env={"GREETING": "after all\n"})
     gate.wait()
-    harness.lab.inside("good", "pkill -9 -f '^sshd: ubuntu'")
+    harness.lab.inside("good", "pkill -9 -f '^sshd-session: ubuntu'")
     outcome = run.end()
     (error,) = outcome.of("error")
     assert (outcome.code, error["host"], error["error"]) == (4, "good", "ConnectionLost")

@@ -168,7 +168,7 @@ def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
         wait_for(lambda: waits(harness), "our reconfigure waits", 60)
-        harness.lab.inside("gitlab", "pkill -9 -f '^sshd: ubuntu'")
+        harness.lab.inside("gitlab", "pkill -9 -f '^sshd-session: ubuntu'")
         outcome = run.end()
         (error,) = outcome.of("error")
         assert (outcome.code, error["error"], error["task"]) == (4, "ConnectionLost", "registry")

@@ -41,9 +41,12 @@ def test_dockers_rules_of_dockerignore(
         (context / name).write_text("x")
     (context / ".dockerignore").write_bytes(text.encode())
     (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    build = "cd /root/context && docker build -q -t ignored . >/dev/null && docker save ignored | tar -xO --wildcards '*/layer.tar' | tar -t"
-    found = {line for line in harness.lab.inside(HOST, build).splitlines() if not line.endswith("/")}
-    harness.lab.inside(HOST, "docker image rm -f ignored; docker image prune -f; rm -r /root/context")
+    build = "cd /root/context && docker build -q -t ignored . >/dev/null && docker create --name ignored ignored x >/dev/null"
+    listing = harness.lab.inside(HOST, f"{build} && docker export ignored | tar -t")
+    found = {line for line in listing.splitlines() if not line.endswith("/")}
+    harness.lab.inside(
+        HOST, "docker rm ignored; docker image rm -f ignored; docker image prune -f; rm -rf /root/context /root/.docker"
+    )
     assert sorted(found & set(FILES)) == sorted(left)
 
 

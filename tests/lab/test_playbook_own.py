@@ -115,7 +115,7 @@ def test_the_runners_playbook_on_hosts_of_two_kinds(harness: Harness) -> None:
     applied(harness, "server")
     twice(harness, "runners")
     assert harness.lab.inside(UBUNTU, "dpkg-query -W -f '${Version}' docker-ce").endswith("ubuntu.24.04~noble")
-    assert harness.lab.inside(ASKING, "dpkg-query -W -f '${Version}' docker-ce").endswith("debian.12~bookworm")
+    assert harness.lab.inside(ASKING, "dpkg-query -W -f '${Version}' docker-ce").endswith("debian.13~trixie")
     for host in (UBUNTU, ASKING):
         there = harness.lab.inside(host, "gitlab-runner verify 2>&1; systemctl is-active docker gitlab-runner")
         assert "is valid" in there

@@ -224,7 +224,7 @@ def test_a_frozen_host_is_detected_before_the_deadline(lab: Lab, monkeypatch: py
     monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()
-        pids = lab.inside("open", "pgrep -x sshd").split()
+        pids = lab.inside("open", "pgrep -x 'sshd(-session)?'").split()
         lab.inside("open", f"kill -STOP {' '.join(pids)}")
         try:
             started = time.monotonic()
@@ -256,7 +256,7 @@ def test_sshd_ends_during_a_step(lab: Lab) -> None:
     with session(target(lab)) as opened:
         opened.ready()
         with pytest.raises(ConnectionLost):
-            opened.run(sh("pkill -x sshd; sleep 5"), deadline=60)
+            opened.run(sh("pkill -x 'sshd(-session)?'; sleep 5"), deadline=60)
     assert eventually(lambda: lab.inside("open", "systemctl restart ssh; echo on") == "on\n")
 
 
@@ -275,4 +275,4 @@ def test_connecting_and_one_batch_take_seven_round_trips(lab: Lab, name: str, tr
             assert len(opened.ask([sh("echo")] * 100, deadline=20)) == 100
         seconds = time.monotonic() - started
     assert opened.traffic.round_trips == trips
-    assert seconds < trips * 0.1 + 1.0
+    assert seconds < trips * 0.1 + 2.0

@@ -117,7 +117,7 @@ def server(lab_factory):
     one = Server(lab)
     mirror = lab.mirrors()["gitlab"]
     (one.root / "usr/share/keyrings/gitlab.asc").write_text((lab.folder / "gitlab.asc").read_text())
-    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} bookworm main\n"
+    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} trixie main\n"
     (one.root / "etc/apt/sources.list.d/gitlab.list").write_text(source)
     (one.root / "root/lab-ca.pem").write_text(lab.ca.read_text())
     (one.root / "root/push.py").write_text(PUSH)

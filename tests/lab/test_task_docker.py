@@ -18,7 +18,7 @@ from tests.support.runs import applied, provision, refused, twice, unchanged, un
 HALF, BARE, DISTRO = "half", "bare", "distro"
 DAEMON = "/etc/docker/daemon.json"
 OLD_LIST = (
-    "# kept by hand\ndeb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian bookworm stable\n"
+    "# kept by hand\ndeb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian trixie stable\n"
 )
 FOREIGN = {"debug": False, "labels": ["rack=7"]}
 
@@ -83,7 +83,7 @@ def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
     assert [name for name in there.file("/var/lib/provision/backup").listdir() if "docker.list" in name]
     assert there.run("apt-get update").rc == 0
     policy = there.check_output("apt-cache policy docker-ce")
-    assert f"{harness.lab.apt_url}/docker/linux/debian bookworm/stable" in policy
+    assert f"{harness.lab.apt_url}/docker/linux/debian trixie/stable" in policy
 
 
 def test_daemon_json_keeps_what_is_not_ours(harness: Harness) -> None:
@@ -113,7 +113,7 @@ def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
     """docker-ce and its CLI change together, and apt does not upgrade them afterwards."""
     newest = installed(harness, BARE)
     assert "-2~" in newest
-    pinned = {"docker": {"version": "5:20.10.24-1*"}}
+    pinned = {"docker": {"version": "5:26.1.5-1*"}}
     twice(harness, "docker", "--limit", BARE, changes=pinned)
     assert installed(harness, BARE) == newest.replace("-2~", "-1~")
     held = harness.host(BARE).check_output("apt-mark showhold").split()
@@ -123,7 +123,7 @@ def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
 
 def test_a_newer_pin_upgrades_what_is_held(harness: Harness) -> None:
     """With a newer pin, both held packages are upgraded and held again; Docker runs."""
-    twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:26.1.5-2*"}})
     assert "-2~" in installed(harness, BARE)
     there = harness.host(BARE)
     assert set(there.check_output("apt-mark showhold").split()) == {"docker-ce", "docker-ce-cli"}
@@ -197,7 +197,7 @@ def test_the_ca_is_fixed_without_a_restart(harness: Harness) -> None:
     """Docker reads certs.d at each connection."""
     before = pid(harness, BARE)
     harness.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
-    outcome = twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:20.10.24-2*"}})
+    outcome = twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:26.1.5-2*"}})
     assert outcome.changes() == ["update /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt"]
     assert pid(harness, BARE) == before
 

@@ -49,7 +49,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 def old_source(harness: Harness) -> str:
     """The line of an old-style list file."""
     url = harness.inventory["apt"]["gitlab"]["url"]
-    return f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {url} bookworm main\n"
+    return f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {url} trixie main\n"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -50,7 +50,7 @@ def test_a_repository_that_apt_cannot_trust_installs_nothing(harness: Harness) -
 
 def test_a_repository_without_it_installs_nothing(harness: Harness) -> None:
     """A mirror of something else: its address is in the error, and 11.2.0 is not installed."""
-    docker = harness.inventory["apt"]["docker"] | {"suite": "bookworm"}
+    docker = harness.inventory["apt"]["docker"] | {"suite": "trixie"}
     table = {"apt": {"runner": docker}, "runner": {"version": "11.*"}}
     outcome = refused(harness, "runner", "--limit", BARE, changes=table)
     assert "gitlab-runner is offered as: 11.2.0+dfsg-2" in outcome.errors
@@ -79,7 +79,7 @@ def test_every_host_gets_gitlabs_own_runner(harness: Harness) -> None:
         assert there.file("/etc/gitlab-runner").mode == 0o700
 
 
-@pytest.mark.parametrize(("host", "system", "suite"), [(OLD, "debian", "bookworm"), (UBUNTU, "ubuntu", "noble")])
+@pytest.mark.parametrize(("host", "system", "suite"), [(OLD, "debian", "trixie"), (UBUNTU, "ubuntu", "noble")])
 def test_it_comes_from_gitlabs_repository(harness: Harness, host: str, system: str, suite: str) -> None:
     """From the repository of the host's system, which has the highest priority; 11.2.0 is still offered."""
     policy = harness.host(host).check_output("apt-cache policy gitlab-runner")

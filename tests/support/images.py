@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,17 +13,20 @@ from provision_lab.harness import Harness
 
 REGISTRY = "gitlab.lab.test:5555"
 BASE = "python:3.10.5"  # the name in the tutorial's Dockerfile; the image holds the host's own Python
+CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}  # where Docker 29 stores images by default
 FLASK = ("flask", "werkzeug", "jinja2", "markupsafe", "itsdangerous", "click", "blinker")
 
 _BASE = f"""
 set -e
+python=$(basename "$(readlink -f /usr/bin/python3)")  # python3.N
+ssl=$(dpkg-query -W -f '${{db:Status-Abbrev}} ${{Package}}\n' 'libssl3*' | sed -n 's/^ii  //p')
 rm -rf /tmp/base && mkdir -p /tmp/base/tmp
 {{
-  dpkg -L python3-minimal python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 zlib1g libexpat1 libssl3 busybox-static
+  dpkg -L python3-minimal $python-minimal lib$python-minimal lib$python-stdlib libc6 zlib1g libexpat1 busybox-static $ssl
   ls -d /bin /lib /lib64
 }} | grep -v -e /share/doc -e /share/man | sed 's,^/\\(bin\\|sbin\\|lib\\|lib64\\)/,/usr/\\1/,' | sort -u > /tmp/list
 tar -C / --no-recursion --ignore-failed-read -cf - -T /tmp/list 2>/dev/null | tar -C /tmp/base -xf -
-tar -C /tmp/base/usr/lib/python3.11 -xf /root/flask.tar
+tar -C /tmp/base/usr/lib/$python -xf /root/flask.tar
 ln -s python3 /tmp/base/usr/bin/python
 ln -s busybox /tmp/base/usr/bin/sh
 tar -C /tmp/base -cf - . | docker import - {BASE} >/dev/null
@@ -114,6 +118,24 @@ def container(harness: Harness, host: str, name: str = "hello") -> str:
     """The container's id, start time and whether it runs; "" when there is none."""
     form = "{{.Id}} {{.State.StartedAt}} {{.State.Running}}"
     return harness.lab.inside(host, f"docker container inspect -f '{form}' {name} 2>/dev/null || true").strip()
+
+
+_STORED = "/var/opt/gitlab/gitlab-rails/shared/registry/docker/registry/v2"
+
+
+def blobs(harness: Harness) -> dict[str, int]:
+    """All that the registry stores on the GitLab host's disk, layers and manifests: sizes by digest."""
+    listing = harness.lab.inside("gitlab", f"cd {_STORED}/blobs && find . -name data -printf '%h %s\\n'")
+    return {f"sha256:{name.rpartition('/')[2]}": int(size) for name, size in map(str.split, listing.splitlines())}
+
+
+def pushed(harness: Harness, repository: str, tag: str) -> dict[str, Any]:
+    """What a tag names in the registry: a manifest, which has `layers`, or an index, which has `manifests`."""
+    link = f"{_STORED}/repositories/{repository}/_manifests/tags/{tag}/current/link"
+    digest = harness.lab.inside("gitlab", f"cat {link}").strip().removeprefix("sha256:")
+    text = harness.lab.inside("gitlab", f"cat {_STORED}/blobs/sha256/{digest[:2]}/{digest}/data")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def names(harness: Harness, host: str) -> list[str]:

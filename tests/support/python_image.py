@@ -10,7 +10,6 @@ from pathlib import Path
 
 from provision_lab.harness import Harness
 
-_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 _PIP = "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"
 _CONFIG = (
     "[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\nroot-user-action = ignore\n"
@@ -25,7 +24,10 @@ cd / && tar -c --exclude EXTERNALLY-MANAGED --exclude usr/lib/modules --exclude 
 
 def make(harness: Harness, host: str, name: str) -> None:
     """Creates the image on the host."""
-    top = harness.lab.machine(host).root / "opt/python-image"
+    root = harness.lab.machine(host).root
+    top = root / "opt/python-image"
+    python = (root / "usr/bin/python3").readlink()  # python3.N
+    packages = top / "usr/local/lib" / python / "dist-packages"
     (top / "usr/local/bin").mkdir(parents=True)
     (top / "etc").mkdir()
     (top / "etc/pip.conf").write_text(_CONFIG)
@@ -36,7 +38,7 @@ def make(harness: Harness, host: str, name: str) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     source = Path(str(distribution("pip").locate_file("")))
     for folder in ("pip", f"pip-{distribution('pip').version}.dist-info"):
-        shutil.copytree(source / folder, top / _PACKAGES / folder, ignore=ignore)
+        shutil.copytree(source / folder, packages / folder, ignore=ignore)
     (top / "wheels").mkdir()
     _wheel("coverage", top / "wheels")
     harness.lab.inside(host, _IMPORT % name, deadline=300)
