@@ -14,7 +14,21 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
-from tests.support.images import BASE, HELLO, IMAGE, REGISTRY, answer, apps, base_image, container, names, write_app
+from tests.support.images import (
+    BASE,
+    CONTAINERD_STORE,
+    HELLO,
+    IMAGE,
+    REGISTRY,
+    answer,
+    apps,
+    base_image,
+    blobs,
+    container,
+    names,
+    pushed,
+    write_app,
+)
 from tests.support.runs import Outcome, applied, provision, refused, running, strays, twice, unchanged, without_s3
 from tests.support.waiting import wait_for
 
@@ -86,9 +100,14 @@ def test_again_nothing_is_done(harness: Harness) -> None:
 
 @in_order
 def test_another_text(harness: Harness) -> None:
-    """One build, and one replacement on each host; nothing else."""
+    """One build, and one replacement on each host; nothing else. Of the layers only the one with the text is pushed."""
     write_app(harness, "hello beautiful world!")
+    before = blobs(harness)
     outcome = twice(harness, "image", "deploy")
+    new = {digest: size for digest, size in blobs(harness).items() if digest not in before}
+    assert len(new) == 3, "the layer, the image's configuration and its manifest"
+    assert pushed(harness, "root/hello_hapi", "1.0")["layers"][-1]["digest"] in new
+    assert sum(new.values()) < 20_000
     assert outcome.changes(host="runner-1") == [
         BUILD,
         f"replace hello: {REGISTRY}/root/hello_hapi:1.0 names another image now",
@@ -286,3 +305,45 @@ def test_a_dropped_app_is_removed(harness: Harness) -> None:
     assert [names(harness, host) for host in RUNNERS] == [["theirs"], []]
     harness.lab.inside("runner-1", "docker rm -f theirs")
     assert [strays(harness, host) for host in RUNNERS] == [[], []]
+
+
+@in_order
+def test_the_containerd_image_store(harness: Harness) -> None:
+    """A tag names one manifest there too, because no attestation makes an index of it. A second run changes nothing."""
+    daemon = {**harness.inventory["docker"]["daemon"], **CONTAINERD_STORE}
+    harness.inventory["hosts"]["runner-2"]["docker"] = {"daemon": daemon}
+    harness.inventory["apps"] = []
+    applied(harness, "docker")
+    assert "io.containerd.snapshotter" in harness.lab.inside("runner-2", "docker info -f '{{.DriverStatus}}'")
+    base_image(harness, "runner-2")
+    twice(harness, "image", changes={"images": [{**IMAGE, "tags": ["3.0"], "host": "runner-2"}]})
+    assert "layers" in pushed(harness, "root/hello_hapi", "3.0")
+
+
+@in_order
+def test_an_index_that_a_pipeline_pushed(harness: Harness) -> None:
+    """With an attestation, a tag names an index: `deploy` notices a new one, `prune` keeps it, in both image stores."""
+    password = harness.lab.secret("registry_password")
+    image = f"{REGISTRY}/root/hello_hapi"
+
+    def push(text: str) -> None:
+        script = f"""
+        set -e
+        export DOCKER_CONFIG=/dev/shm/other; mkdir $DOCKER_CONFIG; docker login -u root --password-stdin {REGISTRY}
+        printf 'FROM {image}:3.0\\nRUN sed -i "s/hello after all/{text}/" /app.py\\n' | docker build -t {image}:ci -
+        docker push {image}:ci; rm -r $DOCKER_CONFIG
+        """
+        harness.lab.inside("runner-2", script, stdin=password)
+
+    push("hello from a pipeline")
+    assert "manifests" in pushed(harness, "root/hello_hapi", "ci")
+    harness.inventory |= {"images": [], "apps": [{**HELLO, "image": "root/hello_hapi:ci"}]}
+    twice(harness, "deploy")
+    assert [answer(harness, host) for host in RUNNERS] == ["hello from a pipeline"] * 2
+    push("hello from the next one")
+    assert twice(harness, "deploy").changes() == [f"replace hello: {image}:ci names another image now"] * 2
+    assert applied(harness, "prune", changes={"prune": {"days": 0}}).changes()
+    unchanged(harness, "deploy")
+    assert [answer(harness, host) for host in RUNNERS] == ["hello from the next one"] * 2
+    for host in RUNNERS:
+        harness.lab.inside(host, f"docker image inspect {image}:ci")

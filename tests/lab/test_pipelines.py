@@ -16,6 +16,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.gitlab import Server, writes
+from tests.support.images import CONTAINERD_STORE, pushed
 from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
 from tests.support.python_image import make as make_python
 from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, without_s3
@@ -244,3 +245,17 @@ def test_too_little_coverage_is_not_published(harness: Harness, server: Server) 
     assert list(done.codes) == ["requirements", "tests"]
     assert "less than fail-under=100" in done.logs
     assert tags(server, PROJECT, f"{PROJECT}/hub")["latest"] == before
+
+
+@converged
+def test_the_containerd_image_store(harness: Harness, server: Server) -> None:
+    """As in docker:29-dind: the release is the image that was tested, and one manifest, not an index of attestations."""
+    harness.inventory["docker"]["daemon"] |= CONTAINERD_STORE
+    harness.inventory["projects"][PROJECT]["pipeline"] = {"template": "registry", "test": "sh /app.sh | grep -q hello"}
+    applied(harness, "docker", "pipeline")
+    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 6\n"})
+    done = pipeline(harness, server, "6666ffff")
+    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    found = tags(server, PROJECT, PROJECT)
+    assert found["latest"] == found["6666ffff"]
+    assert "layers" in pushed(harness, PROJECT, "latest")

@@ -11,8 +11,12 @@ while [ "$count" -gt 0 ]; do references="$references $1"; shift; count=$((count 
 IFS= read -r password
 for reference in $references; do require_reference "$reference"; done
 login "$domain" "$user" "$password"
+# A tag names one manifest, whatever the image store: with an attestation, the containerd store (Docker 29's default) would
+# push an index, and another one for each build of the same content, since the attestation has times. The variable and not
+# --provenance=false: the classic builder refuses the option. Source: docker/buildx, build/build.go.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
 show docker build "$@" - ||
-  fail 'docker build' "$(cat "$work/last")" 'fix the Dockerfile or the files that it copies, then rerun the command'
+  fail 'docker build' "$(build_problem "$work/last")" 'fix the Dockerfile or the files that it copies, then rerun the command'
 [ "$push" = yes ] || exit 0
 for reference in $references; do
   show docker push "$reference" ||

@@ -137,6 +137,92 @@ class TestDigest:
         assert result.text.startswith("? curl: (7)")
 
 
+# The end of what Docker 26.1 with buildx 0.13 printed; the last one is the classic builder's.
+FAILED_BUILDS = [
+    (
+        r"""
+#6 [3/3] RUN for i in 1 2 3; do echo "line $i"; done;     echo "oops" >&2; exit 3
+#6 0.522 line 1
+#6 0.523 line 2
+#6 0.524 line 3
+#6 0.529 oops
+#6 ERROR: process "/bin/sh -c for i in 1 2 3" did not complete successfully: exit code: 3
+------
+ > [3/3] RUN for i in 1 2 3; do echo "line $i"; done;     echo "oops" >&2; exit 3:
+0.522 line 1
+0.523 line 2
+0.524 line 3
+0.529 oops
+------
+docker/Dockerfile:3
+--------------------
+   2 |     COPY Dockerfile /x
+   3 | >>> RUN for i in 1 2 3; do echo "line $i"; done; \
+   4 | >>>     echo "oops" >&2; exit 3
+   5 |
+--------------------
+ERROR: failed to solve: process "/bin/sh -c for i in 1 2 3" did not complete successfully: exit code: 3
+""",
+        [
+            'docker/Dockerfile:3: RUN for i in 1 2 3; do echo "line $i"; done; \\',
+            "line 3",
+            "oops",
+            'failed to solve: process "/bin/sh -c for i in 1 2 3" did not complete successfully: exit code: 3',
+        ],
+    ),
+    (
+        """
+#5 [2/2] COPY nothing /x
+#5 ERROR: failed to calculate checksum of ref 7fc3::2xo6: "/nothing": not found
+------
+ > [2/2] COPY nothing /x:
+------
+Dockerfile:2
+--------------------
+   1 |     FROM base:1
+   2 | >>> COPY nothing /x
+   3 |
+--------------------
+ERROR: failed to solve: failed to compute cache key: "/nothing": not found
+""",
+        ["Dockerfile:2: COPY nothing /x", 'failed to solve: failed to compute cache key: "/nothing": not found'],
+    ),
+    (
+        """
+#2 DONE 0.0s
+Dockerfile:2
+--------------------
+   1 |     FROM base:1
+   2 | >>> COPPY nothing /x
+   3 |
+--------------------
+ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)
+""",
+        [
+            "Dockerfile:2: COPPY nothing /x",
+            "step 1",
+            "failed to solve: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)",
+        ],
+    ),
+    (
+        """
+Step 1/2 : FROM base:1
+ ---> 5de54e912fd9
+Step 2/2 : RUN echo one; exit 3
+ ---> Running in 10f829521f87
+one
+Removing intermediate container 10f829521f87
+The command '/bin/sh -c echo one; exit 3' returned a non-zero code: 3
+""",
+        [
+            "Step 2/2 : RUN echo one; exit 3",
+            "one",
+            "The command '/bin/sh -c echo one; exit 3' returned a non-zero code: 3",
+        ],
+    ),
+]
+
+
 class TestBuild:
     """build_image.sh."""
 
@@ -171,7 +257,7 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("broken", "problem"),
         [
-            ("unbuildable", "docker build: step 1\nError: COPY failed\nfix"),
+            ("unbuildable", "docker build: step 1\nfix"),
             ("unwritable", "docker push r/a:1: pushing"),
         ],
     )
@@ -184,6 +270,16 @@ class TestBuild:
         folder = Path((docker.folder / "login_folder").read_text().strip())
         assert folder.parent == Path("/dev/shm")
         assert not folder.exists()
+
+    @pytest.mark.parametrize(("output", "lines"), FAILED_BUILDS)
+    def test_the_failing_step(self, docker: Docker, host: LocalSession, output: str, lines: list[str]) -> None:
+        """Five lines at most: the Dockerfile's line, what the step printed last, Docker's error, a remedy."""
+        (docker.folder / "unbuildable").write_text(output)
+        result = self.build(host, "yes")
+        *found, remedy = result.errors.splitlines()
+        assert found == [f"docker build: {lines[0]}", *lines[1:]]
+        assert remedy.startswith("fix the Dockerfile")
+        assert len(found) < 5
 
 
 class TestIpv6:

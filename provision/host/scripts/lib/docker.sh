@@ -51,8 +51,38 @@ require_reference() {
 
 # show COMMAND…: runs it and prints its output at once; the last lines are in "$work/last" afterwards.
 show() {
-  { { "$@"; echo $? > "$work/code"; } 2>&1 | { tee /dev/fd/3 | tail -n 12 > "$work/last"; } 3>&1; }
+  { { "$@"; echo $? > "$work/code"; } 2>&1 | { tee /dev/fd/3 | tail -n 500 > "$work/last"; } 3>&1; }
   return "$(cat "$work/code")"
+}
+
+# build_problem FILE: why `docker build` failed, in at most four lines: the Dockerfile's line with its instruction, the last two
+# lines that the step printed, Docker's error. FILE has the output of `docker build`.
+# BuildKit prints below `ERROR:` of the step its output (` > [2/3] RUN …:`, with times), then FILE:LINE with an excerpt,
+# then the error (moby/buildkit: util/progress/progressui, solver/errdefs/source.go). The classic builder prints
+# `Step 2/3 : INSTRUCTION`, the step's output and the error, without a number of a line.
+build_problem() {
+  problem=$(_build_problem "$1")
+  printf '%s\n' "${problem:-$(tail -n 3 "$1")}"
+}
+_build_problem() {
+  awk '
+    function short(text) { return length(text) > 300 ? substr(text, 1, 300) "…" : text }
+    function keep(text) { if (text != "") { older = newer; newer = text } }
+    function forget() { older = ""; newer = "" }
+    /^Step [0-9]+\/[0-9]+ : / { place = $0; forget(); next }
+    /^ > .*:$/ { printing = 1; buildkit = 1; forget(); next }
+    /^------$/ { printing = 0; next }
+    printing { sub(/^[0-9]+\.[0-9]+ /, ""); keep($0); next }
+    /^[^ #].*:[0-9]+$/ { file = $0; next }
+    /^ *[0-9]+ \| >>> / && file != "" { sub(/^ *[0-9]+ \| >>> /, ""); place = file ": " $0; file = ""; next }
+    /^ERROR: / { error = substr($0, 8); next }
+    !buildkit && !/^(#[0-9]| ---> |-----|Removing intermediate container| *[0-9]+ \|)/ { keep($0) }
+    END {
+      if (place != "") print short(place)
+      if (older != "") print short(older)
+      if (newer != "") print short(newer)
+      if (error != "") print short(error)
+    }' "$1"
 }
 
 # belongs_to CONTAINER APP: the container exists and has the app's label.
