@@ -89,7 +89,10 @@ def images(harness: Harness) -> set[str]:
 
 
 def test_pruning(harness: Harness) -> None:
-    """Old, unused images: planned with the space first, then removed. Apps, running containers and caches stay."""
+    """Old, unused images: planned with the space first, then removed. Apps, running containers and caches stay.
+
+    An image that was built in 2001 and came today is not old.
+    """
     make = f"""
     echo x | docker import - old:1 >/dev/null 2>&1; head -c 2000000 /dev/urandom > /tmp/x; tar -C /tmp -c x | docker import - old:1
     docker tag {BASE} gitlab-runner-helper:x86_64-latest; rm /tmp/x
@@ -97,6 +100,9 @@ def test_pruning(harness: Harness) -> None:
     docker run --label com.gitlab.gitlab-runner.type=cache --name runner-cache {BASE} python -c 1
     docker run -d --name theirs {BASE} python -c 'import time; time.sleep(600)'
     docker volume create runner-abc-cache
+    export DOCKER_CONFIG=/tmp/config SOURCE_DATE_EPOCH=1000000000
+    printf 'FROM {BASE}\\nLABEL built=2001\\n' | docker build -q -t came-today:1 - && docker save came-today:1 -o /tmp/x &&
+      docker image rm came-today:1 && docker load -q -i /tmp/x && rm -r /tmp/x /tmp/config
     """
     harness.lab.inside(HOST, make)
     unchanged(harness, "prune")
@@ -108,7 +114,7 @@ def test_pruning(harness: Harness) -> None:
     assert "at least" in change
     assert images(harness) == before
     assert twice(harness, "prune", changes=NOW).changes() == [change]
-    assert images(harness) == before - {"old:1"}
+    assert images(harness) == before - {"old:1", "came-today:1"}
     assert names(harness, HOST) == ["hello", "runner-cache", "theirs"]
     assert "runner-abc-cache" in harness.lab.inside(HOST, "docker volume ls -q")
     unchanged(harness, "image", "deploy")

@@ -5,6 +5,8 @@
 #
 # Apps' containers and images stay, and so do GitLab Runner's containers and helper images, and all volumes. The age of
 # an image is that of its last pull, build or tag on this host: an image that was built years ago may have come today.
+# Docker's own time (LastTagTime) has the pulls only in the containerd store. The other store writes a file for each image
+# when it comes: moby's image/fs.go.
 # Sources: docker-ps(1), docker-image(1).
 mode=$1 days=$2
 shift 2
@@ -17,7 +19,10 @@ seconds_of() {
     *) date -d "$(printf %s "$1" | tr -d '"')" +%s || echo "$limit"1 ;;
   esac
 }
-newer() { [ "$(seconds_of "$1")" -gt "$limit" ] || [ "$(seconds_of "$2")" -gt "$limit" ]; }
+newer() {
+  for time; do [ "$(seconds_of "$time")" -le "$limit" ] || return 0; done
+  return 1
+}
 stopped=$(docker ps -aq --no-trunc -f status=exited -f status=created -f status=dead) || exit 1
 containers=$(
   # shellcheck disable=SC2086 # one argument for each line
@@ -34,12 +39,14 @@ used=$(
   [ $# = 0 ] || docker image inspect -f '{{.Id}}' "$@" 2>/dev/null
 )
 all=$(docker images -q --no-trunc | sort -u)
+root=$(docker info -f '{{.DockerRootDir}}') || exit 1
+came() { stat -c '@%Y' "$root"/image/*/imagedb/content/sha256/"${1#sha256:}" 2>/dev/null; }
 images=$(
   # shellcheck disable=SC2086 # one argument for each line
   [ -z "$all" ] || docker image inspect -f '{{.Id}}|{{.Created}}|{{json .Metadata.LastTagTime}}|{{range .RepoTags}}{{.}} {{end}}' $all |
     while IFS='|' read -r id created tagged names; do
       case $names in *gitlab-runner-helper*) continue ;; esac
-      case $used in *"$id"*) ;; *) newer "$created" "$tagged" || echo "$id|$names" ;; esac
+      case $used in *"$id"*) ;; *) newer "$created" "$tagged" "$(came "$id")" || echo "$id|$names" ;; esac
     done
 )
 [ "$containers$images" ] || exit 0

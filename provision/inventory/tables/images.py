@@ -117,6 +117,9 @@ class Image(Table, name="images", occurs="array"):
                 raise InvalidValue(f"expected the name of an ARG, got {name!r}", name)
             if not isinstance(value, str):
                 raise InvalidValue(f"expected a string, got {value!r}", name)
+            if re.search(r"://[^/@\s]*:[^/@\s]+@", value):
+                text = "a URL with a password is not allowed here: it would be readable in the image's history"
+                raise InvalidValue(text, name)
         return arguments
 
     @model_validator(mode="after")

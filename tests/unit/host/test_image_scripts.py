@@ -446,6 +446,7 @@ case "$*" in
   'ps -aq --no-trunc') echo c1; echo c2; echo c3 ;;
   'container inspect -f {{.Image}}'*) echo i-used ;;
   'container inspect'*) echo 'c1|2020-01-01T00:00:00Z|2020-01-02T00:00:00Z|||/old'; echo 'c2|2020-01-01T00:00:00Z|0001-01-01T00:00:00Z|web||/app' ;;
+  'info -f'*) echo "${0%/bin/docker}/root" ;;
   'images -q --no-trunc') echo i-used; echo i-old; echo i-new; echo i-helper ;;
   'image inspect -f {{.Id}}|'*)
     echo 'i-used|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|used:1 '; echo 'i-old|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|old:1 old:2 '
@@ -465,6 +466,14 @@ class TestPrune:
         result = run(host, "prune_docker", "list", 14, ["kept:1"])
         assert result.text == "container|c1|1kB|old\nimage|i-old|5MB|old:1 old:2 \n"
         assert [call for call in docker.calls() if " rm" in call] == []
+
+    def test_an_old_image_that_came_today_stays(self, docker: Docker, host: LocalSession) -> None:
+        """Docker has no time of a pull, outside of the containerd store."""
+        docker.add("docker", PRUNE_DOCKER)
+        content = docker.folder / "root/image/overlay2/imagedb/content/sha256"
+        content.mkdir(parents=True)
+        (content / "i-old").touch()
+        assert run(host, "prune_docker", "list", 14).text == "container|c1|1kB|old\n"
 
     def test_removed(self, docker: Docker, host: LocalSession) -> None:
         """An image under each of its names."""

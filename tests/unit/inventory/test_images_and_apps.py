@@ -37,6 +37,12 @@ MISTAKES = [
     ),
     (IMAGE + 'build_args = {TOKEN = "x"}\n', 11, "images[0].build_args.TOKEN", "a secret is not allowed here"),
     (IMAGE + 'build_args = {KEY = {env = "X"}}\n', 11, "images[0].build_args.KEY", "a secret is not allowed here"),
+    (
+        IMAGE + 'build_args = {INDEX = "https://anna:canary@pypi.example.com/simple"}\n',
+        11,
+        "images[0].build_args.INDEX",
+        "a URL with a password is not allowed here",
+    ),
     (IMAGE + "build_args = {N = 1}\n", 11, "images[0].build_args.N", "expected a string"),
     (IMAGE + 'build_args = {"A-B" = "1"}\n', 11, "images[0].build_args.A-B", "name of an ARG"),
     (IMAGE + 'target = "--x"\n', 11, "images[0].target", "name of a stage"),
@@ -71,6 +77,7 @@ def test_mistakes(write_estate: Callable[..., Path], more: str, line: int, key: 
     assert f"inventory.toml:{line}: {key}" in text
     assert why in text
     assert text.count("\n") == 1, text
+    assert "canary" not in text
 
 
 def test_images(estate: Callable[..., Inventory], tmp_path: Path) -> None:
