@@ -17,8 +17,8 @@ from provision.tasks import (
 )
 
 PLAYS = [
-    play("gitlab", gitlab, certificates, registry, firewall),
-    play("runners", docker, runner, register),
+    play("gitlab", firewall, gitlab, certificates, registry),
+    play("runners", firewall, docker, runner, register),
     play("runners", verify),
     play("all", project, pipeline),
     play("all", image),

@@ -1,6 +1,6 @@
-"""The runner hosts: Docker, gitlab-runner, its registration."""
+"""The runner hosts: their firewall, Docker, gitlab-runner, its registration."""
 
 from provision import play
-from provision.tasks import docker, register, runner
+from provision.tasks import docker, firewall, register, runner
 
-PLAYS = [play("runners", docker, runner, register)]
+PLAYS = [play("runners", firewall, docker, runner, register)]

@@ -1,6 +1,6 @@
-"""The GitLab host: GitLab, its certificate, its registry, its firewall."""
+"""The GitLab host: its firewall, GitLab, its certificate, its registry."""
 
 from provision import play
 from provision.tasks import certificates, firewall, gitlab, registry
 
-PLAYS = [play("gitlab", gitlab, certificates, registry, firewall)]
+PLAYS = [play("gitlab", firewall, gitlab, certificates, registry)]

@@ -91,7 +91,12 @@ def inventory_of(lab: Lab) -> dict[str, Any]:
         ("/var/lib/provision-lab/lab/", f"{lab.folder}/"),
     ):
         text = text.replace(fixed, own)
-    return tomllib.loads(text) | {"hosts": {host.name: _host(lab, host) for host in lab.hosts}}
+    tables = tomllib.loads(text)
+    firewall = tables["hosts"]["gitlab"]["firewall"]
+    hosts = {
+        host.name: _host(lab, host) | ({"firewall": dict(firewall)} if host.is_gitlab else {}) for host in lab.hosts
+    }
+    return tables | {"hosts": hosts}
 
 
 def _host(lab: Lab, host: LabHost) -> dict[str, Any]:

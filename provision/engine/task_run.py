@@ -202,12 +202,29 @@ def _explained(error: HostFailed) -> HostFailed:
     return error
 
 
+# What programs report when the host's clock is wrong: apt (apt-pkg/deb/debmetaindex.cc), sqv and gpgv, which check
+# signatures for it, and OpenSSL through curl (crypto/x509/x509_txt.c).
+_WRONG_CLOCK = (
+    *("is not valid yet (invalid for another", "Not live until", "(time warp or clock problem)"),
+    *("certificate is not yet valid", "is not yet valid"),
+)
+# certbot's text (certbot/_internal/auth_handler.py), and that of Chef's acme cookbook in GitLab's package.
+_CHALLENGE_FAILED = ("Some challenges have failed.", "Validation failed, unable to request certificate")
+
+
+_DISK_FULL = ("No space left on device", "You don't have enough free space in", "not enough disk space: ")
+
+
 def _hint_for(text: str) -> str:
     """The next step for error messages whose cause is the host's own condition; "" for others."""
-    if "No space left on device" in text:
+    if any(words in text for words in _DISK_FULL):
         return "the disk is full: free some space (df -h), then rerun the command"
     if "has been held for" in text or "Could not get lock" in text:
         return "another package manager is running on the host: wait until it ends, then rerun the command"
+    if any(words in text for words in _WRONG_CLOCK):
+        return "check the host's clock with `date`, and set it (timedatectl set-ntp true), then rerun the command"
+    if any(words in text for words in _CHALLENGE_FAILED):
+        return "the authority must reach port 80 of this host by its name: run `provision firewall`, check DNS and other firewalls"
     if "Read-only file system" in text:
         return "the file system is mounted read-only: see dmesg and /etc/fstab on the host"
     return ""

@@ -72,6 +72,25 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
     return wanted
 
 
+def may_use_acme(host: Host) -> bool:
+    """Whether an authority may have to reach the host, to issue a certificate or to renew it.
+
+    GitLab asks Let's Encrypt by itself for an https URL whose certificate is not at the default path, unless
+    `letsencrypt.enable` is false. Source: omnibus-gitlab 19.3, letsencrypt/libraries/lets_encrypt.rb, should_auto_enable?.
+    """
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    if registry and registry.certificate and registry.certificate.acme:
+        return True
+    if gitlab is None:
+        return False
+    letsencrypt, nginx = (gitlab.settings.get(name) for name in ("letsencrypt", "nginx"))
+    enabled = letsencrypt.get("enable") if isinstance(letsencrypt, dict) else None
+    if enabled is not None:
+        return bool(enabled)
+    has_own = isinstance(nginx, dict) and "ssl_certificate" in nginx
+    return gitlab.external_url.tls and not gitlab.external_url.is_ip and not has_own
+
+
 def _has_registry(host: Host) -> bool:
     return host.settings.get(Registry) is not None
 

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import PROVISION, Harness
-from tests.support.faults import Live, fact
+from tests.support.faults import DPKG_LOCK as LOCK
+from tests.support.faults import Live, dpkg_held, fact
 from tests.support.runs import Outcome, provision, running, unchanged
 
 HELD, FREED, GONE, FORGED, WELL = HOSTS = ("held", "freed", "gone", "forged", "well")
 LOCK_TIMEOUT = 80
-LOCK = "/var/lib/dpkg/lock-frontend"
-# Locks as dpkg does, under the name of who holds it on most hosts; until its standard input ends.
-_HOLD = """
-import fcntl, sys
-with open(sys.argv[1], "w") as lock, open("/proc/self/comm", "w") as name:
-    name.write("unattended-upgr")
-    name.flush()
-    fcntl.lockf(lock, fcntl.LOCK_EX)
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +27,6 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     hosts[GONE]["apt"] = {"runner": {**mirror, "url": f"{harness.lab.apt_url}/gone"}}
     hosts[FORGED]["apt"] = {"runner": {**mirror, "key": str(harness.lab.folder / "docker.asc")}}
     return harness
-
-
-@contextmanager
-def dpkg_held(harness: Harness, host: str) -> Iterator[None]:
-    """Holds dpkg's lock on the host, as apt of others would."""
-    leader = harness.lab.machine(host).leader
-    argv = ["nsenter", "-t", str(leader), "-p", sys.executable, "-c", _HOLD, f"/proc/{leader}/root{LOCK}"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,10 @@ def is_open(address: str, port: int) -> bool:
 def test_ufw_or_docker_disabled(harness: Harness) -> None:
     """Not reported with ufw disabled; a stopped Docker is not started for it."""
     harness.lab.inside("gitlab", "ufw --force disable")
-    assert NOTE not in unchanged(harness, "firewall", changes={"firewall": {"enable": False}}).messages()
+    assert (
+        NOTE
+        not in unchanged(harness, "firewall", changes={"hosts": {"gitlab": {"firewall": {"enable": False}}}}).messages()
+    )
     harness.lab.inside("gitlab", "systemctl stop docker")
     applied(harness, "firewall")
     assert NOTE not in unchanged(harness, "firewall").messages()

@@ -41,7 +41,7 @@ def test_nginx_without_its_certificate(harness: Harness) -> None:
     assert "GitLab was reconfigured, but does not come up: " in error["text"]
     assert 'cannot load certificate "/etc/letsencrypt/gone.pem"' in error["text"]
     assert error["text"].endswith(f"rolled back to the previous {RB}")
-    assert outcome.statuses("gitlab")["firewall"] == "skipped"
+    assert outcome.statuses("gitlab")["registry"] == "failed"
     assert (fact(harness, "gitlab", f"sha256sum {RB}"), reconfigures(harness), pending(harness, "gitlab")) == (
         old,
         before + 2,

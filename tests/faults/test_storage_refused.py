@@ -160,7 +160,7 @@ def test_storage_that_cannot_be_used(harness: Harness, fault: Fault) -> None:
     output = f"{error['text']} → {error['hint']}"
     assert [words for words in (fault.cause, fault.remedy) if words not in output] == [], output
     assert (reconfigures(harness), pending(harness, "gitlab")) == (before, [])
-    assert outcome.statuses("gitlab")["firewall"] == "skipped"
+    assert outcome.statuses("gitlab")["registry"] == "failed"
 
 
 def test_no_scheme(harness: Harness) -> None:

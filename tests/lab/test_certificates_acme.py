@@ -24,8 +24,11 @@ LIVE = f"/etc/letsencrypt/live/{HOST}"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A bare host without a certificate."""
-    return without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
+    """A bare host without a certificate, whose ufw allows SSH only; the inventory has no [firewall]."""
+    harness = without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
+    del harness.inventory["hosts"]["gitlab"]["firewall"]
+    harness.lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
+    return harness
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ def harness(harness_factory: Callable[..., Harness]) -> Iterator[Harness]:
         (harness.folder / folder / name).write_text(block("writing-a-task.md", before))
     server = ThreadingHTTPServer((harness.lab.gateway, 0), Releases)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    harness.inventory["firewall"] = {"enable": True, "allow": ["80/tcp"]}
+    for host in (FIRST, LAST):
+        harness.inventory["hosts"][host]["firewall"] = {"enable": True, "allow": ["80/tcp"]}
     harness.inventory["node_exporter"] = release("1.9.1", f"http://{harness.lab.gateway}:{server.server_port}")
     yield harness
     server.shutdown()

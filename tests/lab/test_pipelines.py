@@ -34,7 +34,7 @@ from provision.tasks import (
     certificates, docker, firewall, gitlab, pipeline, play, project, register, registry, runner, verify
 )
 PLAYS = [
-    play("gitlab", gitlab, certificates, registry, firewall),
+    play("gitlab", firewall, gitlab, certificates, registry),
     play("runners", docker, runner, register, verify),
     play("all", project, pipeline),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,14 @@ FOREIGN = [
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Two hosts of the GitLab kind."""
     harness = harness_factory(LabHost(OWN, gitlab=True), LabHost(OTHER, gitlab=True, sshd_port=2222))
-    harness.inventory["firewall"] = {"allow": ["80/tcp", "443/tcp"]}
+    set_firewall(harness, enable=False, allow=["80/tcp", "443/tcp"])
     return harness
+
+
+def set_firewall(harness: Harness, **keys: Any) -> None:
+    """Changes [firewall] of both hosts."""
+    for host in (OWN, OTHER):
+        harness.inventory["hosts"][host]["firewall"].update(keys)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +73,7 @@ def test_rules_are_added_and_ufw_stays_off(harness: Harness) -> None:
 
 def test_enabled_it_filters_and_allows_logins(harness: Harness) -> None:
     """Each host's sshd port stays open, a new login works, and other ports are closed."""
-    harness.inventory["firewall"]["enable"] = True
+    set_firewall(harness, enable=True)
     twice(harness, "firewall")
     for host, port in ((OWN, 22), (OTHER, 2222)):
         assert is_on(harness, host)
@@ -87,11 +94,13 @@ def test_rules_of_others_are_unchanged(harness: Harness) -> None:
 
 def test_sources_ranges_and_protocols(harness: Harness) -> None:
     """An address, a network, IPv6, a range, both protocols: written as ufw does, and found again."""
-    harness.inventory["firewall"]["allow"] += [
+    allow = [
+        *("80/tcp", "443/tcp"),
         "6000:6007/udp",
         "1194",
         {"port": "9187/tcp", "from": ["198.18.0.0/15", "203.0.113.7", "2001:db8::/32"]},
     ]
+    set_firewall(harness, allow=allow)
     twice(harness, "firewall", "--limit", OWN)
     rules = added(harness, OWN)
     for rule in (
@@ -106,7 +115,7 @@ def test_sources_ranges_and_protocols(harness: Harness) -> None:
 
 def test_dropped_rules_go_and_foreign_ones_stay(harness: Harness) -> None:
     """A rule that the inventory no longer has is removed; 5555, which others had added, stays."""
-    harness.inventory["firewall"]["allow"] = ["443/tcp"]
+    set_firewall(harness, allow=["443/tcp"])
     kept = harness.inventory["registry"]
     harness.inventory["registry"] = kept | {"external_url": "https://gitlab.lab.test:5556"}
     twice(harness, "firewall")
@@ -141,14 +150,19 @@ def test_check_mode_changes_nothing(harness: Harness) -> None:
     """The plan names the changes."""
     with untouched(harness, OWN, "/etc/ufw", "/var/lib/provision"):
         outcome = provision(
-            harness, "firewall", "--check", "--limit", OWN, changes={"firewall": {"allow": ["8443/tcp"]}}
+            harness,
+            "firewall",
+            "--check",
+            "--limit",
+            OWN,
+            changes={"hosts": {OWN: {"firewall": {"allow": ["8443/tcp"]}}}},
         )
     assert outcome.changes() == ["allow 8443/tcp", "remove the rule for 443/tcp"]
 
 
 def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
     """With enable = false, ufw is never disabled."""
-    harness.inventory["firewall"]["enable"] = False
+    set_firewall(harness, enable=False)
     unchanged(harness, "firewall")
     assert is_on(harness, OWN)
 
@@ -156,13 +170,13 @@ def test_no_longer_enabled_it_is_left_on(harness: Harness) -> None:
 def test_from_everywhere_in_one_family(harness: Harness) -> None:
     """ufw writes 0.0.0.0/0 and ::/0 as "any": the second run finds the rules, and each is removed alone."""
     every = [{"port": "9100/tcp", "from": ["0.0.0.0/0"]}, {"port": "9101/tcp", "from": ["::/0"]}]
-    harness.inventory["firewall"]["allow"] = ["443/tcp", *every, {"port": "9102/tcp", "from": ["0.0.0.0/0", "::/0"]}]
+    set_firewall(harness, allow=["443/tcp", *every, {"port": "9102/tcp", "from": ["0.0.0.0/0", "::/0"]}])
     twice(harness, "firewall", "--limit", OTHER)
     tuples = "grep -h 'tuple.* 91' /etc/ufw/user.rules; echo; grep -h 'tuple.* 91' /etc/ufw/user6.rules"
     four, six = harness.lab.inside(OTHER, tuples).split("\n\n")
     assert [line.split()[5] for line in four.splitlines()] == ["9100", "9102"]
     assert [line.split()[5] for line in six.splitlines()] == ["9101", "9102"]
-    harness.inventory["firewall"]["allow"] = ["443/tcp", {"port": "9102/tcp", "from": ["::/0"]}]
+    set_firewall(harness, allow=["443/tcp", {"port": "9102/tcp", "from": ["::/0"]}])
     twice(harness, "firewall", "--limit", OTHER)
     four, _, six = harness.lab.inside(OTHER, tuples).partition("\n")
     assert (four, [line.split()[5] for line in six.splitlines()]) == ("", ["9102"])
@@ -173,7 +187,7 @@ def test_ssh_from_one_network(harness: Harness) -> None:
     network = f"{harness.lab.gateway.rpartition('.')[0]}.0/24"
     rules = [f"ufw allow from {network} to any port 2222 proto tcp", "ufw deny 2222/tcp"]
     harness.lab.inside(OTHER, "; ".join(["ufw --force reset", *rules]))
-    harness.inventory["firewall"] = {"enable": True, "allow": []}
+    set_firewall(harness, enable=True, allow=[])
     outcome = twice(harness, "firewall", "--limit", OTHER)
     assert outcome.changes() == ["allow 5555/tcp", "switch ufw on"]
     assert added(harness, OTHER)[:2] == rules

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ from tests.support.waiting import wait_for
 PLAYBOOKS = Path(__file__).resolve().parents[1] / "faults" / "playbooks"
 GATE = "/run/gate"
 GREETING = "/etc/greeting"
+DPKG_LOCK = "/var/lib/dpkg/lock-frontend"
+# Locks as dpkg does, under the name of who holds it on most hosts; until its standard input ends.
+_HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock, open("/proc/self/comm", "w") as name:
+    name.write("unattended-upgr")
+    name.flush()
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def with_playbooks(harness: Harness) -> Harness:
@@ -29,10 +41,21 @@ def with_playbooks(harness: Harness) -> Harness:
 
 def greeters(harness: Harness) -> Harness:
     """The same with an inventory of hosts only, each of which has its greeting already."""
-    for unused in ("gitlab", "registry", "runners", "docker", "apt", "firewall", "runner"):
+    for unused in ("gitlab", "registry", "runners", "docker", "apt", "runner"):
         del harness.inventory[unused]
     assert provision(with_playbooks(harness), "greet", env={"GREETING": "hello\n"}).code == 0
     return harness
+
+
+@contextmanager
+def dpkg_held(harness: Harness, host: str) -> Iterator[None]:
+    """Holds dpkg's lock on the host, as unattended-upgrades does for minutes."""
+    leader = harness.lab.machine(host).leader
+    argv = ["nsenter", "-t", str(leader), "-p", sys.executable, "-c", _HOLD, f"/proc/{leader}/root{DPKG_LOCK}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield
 
 
 class Live:

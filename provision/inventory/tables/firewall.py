@@ -25,6 +25,11 @@ class Allow:
         """The ports as ufw writes them: `80/tcp`."""
         return f"{self.ports}/{self.protocol}" if self.protocol else self.ports
 
+    def covers(self, port: int) -> bool:
+        """Whether the rule is about this TCP port."""
+        first, _, last = self.ports.partition(":")
+        return self.protocol != "udp" and int(first) <= port <= int(last or first)
+
     def as_setting(self) -> str | dict[str, object]:
         """The rule as written in the inventory."""
         return {"port": str(self), "from": list(self.sources)} if self.sources else str(self)
@@ -63,8 +68,8 @@ class Allow:
         return {"anyOf": [port, {**table, "additionalProperties": False}]}
 
 
-class Firewall(Table):
-    """The ports that ufw allows. SSH's port is allowed too, unless a rule already allows this connection; the registry's port follows from registry.external_url."""
+class Firewall(Table, optional=True):
+    """The ports that ufw allows, on GitLab and runner hosts. SSH's port is allowed too, unless a rule already allows this connection; the ports of the registry and of ACME certificates follow from their settings."""
 
     enable: bool = False
     """true: ufw is enabled if it is off. false: rules are added, and ufw's state is unchanged."""

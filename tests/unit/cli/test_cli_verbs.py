@@ -112,7 +112,7 @@ class TestList:
         monkeypatch.chdir(tmp_path)
         out = provision("list").out
         assert "  all " in out
-        assert "on runners: docker, runner, register" in out
+        assert "on runners: firewall, docker, runner, register" in out
         assert (
             "Install Docker Engine and start it; configure its daemon, users and trusted registries. (on runners)"
             in out

@@ -48,9 +48,18 @@ def test_names_are_played_in_their_order() -> None:
     plays = Catalogue.of([]).plays(["verify", "runners", "gitlab"])
     assert [(one.on, [task.name for task in one.tasks]) for one in plays] == [
         ("runners", ["verify"]),
-        ("runners", ["docker", "runner", "register"]),
+        ("runners", ["firewall", "docker", "runner", "register"]),
         ("gitlab", ["gitlab"]),
     ]
+
+
+@pytest.mark.parametrize("name", ["all", "server", "runners"])
+def test_a_hosts_firewall_comes_first(name: str) -> None:
+    """Its ports are open before a certificate is asked for, and before anything connects to the host."""
+    for one in Catalogue.of([]).plays([name]):
+        names = [task.name for task in one.tasks]
+        if one.on == "gitlab" or "docker" in names:
+            assert names[0] == "firewall"
 
 
 def test_a_task_of_the_users_own(tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_an_error_has_place_and_hint(engine: Any, toys: Any) -> None:
         ("cat: write error: No space left on device", "the disk is full"),
         ("E: Could not get lock /var/lib/dpkg/lock", "another package manager"),
         ("touch: cannot touch 'x': Read-only file system", "mounted read-only"),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.", "the disk is full"),
+        ("not enough disk space: 340 MiB are needed for 5 packages, 60 MiB are free", "the disk is full"),
+        ("E: Release file for http://x is not valid yet (invalid for another 2d 23h 59min 50s).", "the host's clock"),
+        ("Verifying signature: Not live until 2026-11-28T16:00:00Z", "the host's clock"),
+        ("curl: (60) SSL certificate problem: certificate is not yet valid", "the host's clock"),
+        ("Some challenges have failed.", "run `provision firewall`"),
+        ("[gitlab.example.com] Validation failed, unable to request certificate", "run `provision firewall`"),
     ],
 )
 def test_problems_of_the_host_have_their_own_hint(engine: Any, toys: Any, message: str, hint: str) -> None:

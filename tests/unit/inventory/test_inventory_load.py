@@ -50,7 +50,7 @@ def test_defaults(estate: Estate) -> None:
         True,
         {},
     )
-    assert (settings[Firewall].enable, settings[Firewall].allow, settings.all(Runner)) == (False, (), ())
+    assert (settings.get(Firewall), settings.all(Runner)) == (None, ())
     assert (settings[Apt].docker, settings[Apt].gitlab, settings[Apt].runner) == (None, None, None)
     assert (settings[RunnerProgram].version, settings[RunnerProgram].config) == (None, {})
 

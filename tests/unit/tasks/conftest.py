@@ -37,19 +37,21 @@ def is_tool(one: Resource) -> bool:
 
 @pytest.fixture
 def wants(tmp_path: Path) -> Wants:
-    """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns.
+    """`wants("docker", toml)` → the resources of a task, on the first host of its group that it concerns, or on `host`.
 
     The programs that a task installs for itself are left out, and what removes a proxy, unless `tools` is set.
     """
     tasks = {one.name: one for one in SHIPPED}
 
-    def resources(name: str, text: str = "", base: str = ESTATE, tools: bool = False) -> tuple[Resource, ...]:
+    def resources(
+        name: str, text: str = "", base: str = ESTATE, tools: bool = False, host: str = ""
+    ) -> tuple[Resource, ...]:
         file = tmp_path / "inventory.toml"
         file.write_text(base + text)
         file.chmod(0o600)
         inventory = load((file,), ())
         task = tasks[name]
-        hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all")]
+        hosts = [one for one in inventory.hosts if task.on in (*one.groups, "all") and one.name.startswith(host)]
         found = task.resources(next((one for one in hosts if task.concerns(one)), hosts[0]))
         return tuple(one for one in found if tools or not is_tool(one))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from provision.resources import AptSource, Firewall, Packages, RegistryEndpoint, Resource, RubySettings, Rule, S3Bucket
 from provision.secret import Secret
 
@@ -115,13 +117,58 @@ class TestRegistry:
         assert [one.name for one in handlers] == ["reconfigure"]
 
 
+OWN_FILES = '[gitlab.settings.nginx]\nssl_certificate = "/etc/ssl/own.pem"\n'
+CERTBOT = '[registry.certificate.acme]\nclient = "certbot"\nemail = "ops@example.com"\n'
+
+
 class TestFirewall:
     """The task `firewall`."""
+
+    @pytest.mark.parametrize(
+        ("text", "ports"),
+        [
+            ("", ["80", "443"]),
+            (OWN_FILES, []),
+            (OWN_FILES + "[gitlab.settings.letsencrypt]\nenable = true\n", ["80", "443"]),
+            ("[gitlab.settings.letsencrypt]\nenable = false\n", []),
+            (REGISTRY + OWN_FILES + CERTBOT, ["5555", "80", "443"]),
+            (
+                OWN_FILES + REGISTRY.replace(":5555", ":8443") + CERTBOT.replace("certbot", "omnibus"),
+                ["8443", "80", "443"],
+            ),
+            (REGISTRY.replace(":5555", ""), ["443", "80"]),
+        ],
+    )
+    def test_ports_of_a_certificate_by_acme(self, wants: Wants, text: str, ports: list[str]) -> None:
+        """They are open wherever an authority may be asked: by GitLab itself too, for an https URL without files."""
+        assert [one.port for one in only(wants("firewall", text), Firewall).rules] == ports
+
+    def test_a_port_that_the_inventory_limits_stays_limited(self, wants: Wants) -> None:
+        """The rule for the certificate would open it for everyone."""
+        text = (
+            REGISTRY
+            + CERTBOT
+            + '[firewall]\nallow = [{ port = "443", from = ["10.0.0.0/8"] }, "79:81/tcp", "443/udp"]\n'
+        )
+        rules = only(wants("firewall", text), Firewall).rules
+        assert [str(one) for one in rules] == ["5555/tcp", "443 from 10.0.0.0/8", "79:81/tcp", "443/udp"]
+
+    @pytest.mark.parametrize("where", ["firewall", "groups.runners.firewall", "hosts.runner-1.firewall"])
+    def test_a_runner_host_with_a_firewall(self, wants: Wants, where: str) -> None:
+        """It gets the rules of the inventory, and neither the registry's nor the certificate's."""
+        text = f'{REGISTRY}[{where}]\nenable = true\nallow = ["9100/tcp"]\n'
+        found = wants("firewall", text, host="runner-1")
+        assert labels(found) == ["Packages ufw", "Firewall ufw"]
+        assert only(found, Firewall).rules == (Rule("9100"),)
+
+    def test_a_runner_host_without_a_firewall(self, wants: Wants) -> None:
+        """Its ufw is not asked for anything."""
+        assert wants("firewall", REGISTRY, host="runner-1") == ()
 
     def test_the_registrys_port_and_the_allowed_ones(self, wants: Wants) -> None:
         """ufw is installed only with enable = true."""
         text = '[firewall]\nallow = ["80/tcp", "443", { port = "9100/tcp", from = ["10.0.0.0/8", "192.0.2.1/32"] }]\n'
-        found = wants("firewall", REGISTRY + text)
+        found = wants("firewall", REGISTRY + OWN_FILES + text)
         wall = only(found, Firewall)
         assert list(wall.rules) == [
             Rule("5555"),
