@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _EXAMPLE: Final = "https://gitlab.example.com"
+# Names that no public authority issues certificates for. Sources: RFC 6761 (and 2606), RFC 6762 with its appendix G,
+# RFC 7686, RFC 8375, RFC 9476; localdomain is what installers put into /etc/hosts.
+_PRIVATE_ENDINGS: Final = re.compile(
+    r"(^|\.)(test|invalid|localhost|example|example\.(com|net|org)|local|localdomain|internal|intranet|private|corp|home"
+    r"|lan|onion|arpa|alt)$"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +87,15 @@ class Url:
     def is_ipv6(self) -> bool:
         """Whether the host is an IPv6 address."""
         return ":" in self.host
+
+    @property
+    def is_public(self) -> bool:
+        """Whether a public authority may issue a certificate for the host: a DNS name that is not reserved for private use.
+
+        Where the name leads is not asked.
+        """
+        name = self.host.rstrip(".")
+        return not self.is_ip and "." in name and not _PRIVATE_ENDINGS.search(name)
 
     @property
     def bracketed_host(self) -> str:

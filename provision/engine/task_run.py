@@ -224,7 +224,10 @@ def _hint_for(text: str) -> str:
     if any(words in text for words in _WRONG_CLOCK):
         return "check the host's clock with `date`, and set it (timedatectl set-ntp true), then rerun the command"
     if any(words in text for words in _CHALLENGE_FAILED):
-        return "the authority must reach port 80 of this host by its name: run `provision firewall`, check DNS and other firewalls"
+        return (
+            "the authority must reach port 80 of this host by its name: run `provision firewall`, check DNS and other "
+            "firewalls; or give a certificate's files in registry.certificate"
+        )
     if "Read-only file system" in text:
         return "the file system is mounted read-only: see dmesg and /etc/fstab on the host"
     return ""

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from provision.resources.delivery.variables import WantedVariable
     from provision.resources.docker.daemon import JsonSettings
     from provision.resources.gitlab.acme_certificate import AcmeCertificate
-    from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
+    from provision.resources.gitlab.certificates import CertificatePair, DefaultPair, ServedCertificate, UploadedPair
     from provision.resources.gitlab.gitlab_rb import RubySettings
     from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
     from provision.resources.gitlab.s3_bucket import S3Bucket
@@ -88,7 +88,7 @@ _MODULES: Final = {
     "WantedVariable": ".delivery.variables",
     "JsonSettings": ".docker.daemon",
     "AcmeCertificate": ".gitlab.acme_certificate",
-    **dict.fromkeys(("CertificatePair", "ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
+    **dict.fromkeys(("CertificatePair", "DefaultPair", "ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
     "RubySettings": ".gitlab.gitlab_rb",
     **dict.fromkeys(("RegistryEndpoint", "RegistryStorage"), ".gitlab.registry"),
     "S3Bucket": ".gitlab.s3_bucket",
@@ -118,6 +118,7 @@ __all__ = [
     "CertificatePair",
     "Change",
     "ConfigFragment",
+    "DefaultPair",
     "Deployment",
     "Directory",
     "Download",

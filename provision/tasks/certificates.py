@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.errors import Refused, UsageError
@@ -15,6 +15,7 @@ from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Certificate, Registry
 from provision.resources import (
     CertificatePair,
+    DefaultPair,
     File,
     Packages,
     Resource,
@@ -73,22 +74,55 @@ def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
 
 
 def may_use_acme(host: Host) -> bool:
-    """Whether an authority may have to reach the host, to issue a certificate or to renew it.
-
-    GitLab asks Let's Encrypt by itself for an https URL whose certificate is not at the default path, unless
-    `letsencrypt.enable` is false. Source: omnibus-gitlab 19.3, letsencrypt/libraries/lets_encrypt.rb, should_auto_enable?.
-    """
+    """Whether an authority may have to reach the host, to issue a certificate or to renew it."""
     registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
     if registry and registry.certificate and registry.certificate.acme:
         return True
     if gitlab is None:
         return False
-    letsencrypt, nginx = (gitlab.settings.get(name) for name in ("letsencrypt", "nginx"))
-    enabled = letsencrypt.get("enable") if isinstance(letsencrypt, dict) else None
-    if enabled is not None:
-        return bool(enabled)
-    has_own = isinstance(nginx, dict) and "ssl_certificate" in nginx
-    return gitlab.external_url.tls and not gitlab.external_url.is_ip and not has_own
+    enabled = _lets_encrypt(gitlab)
+    return _may_ask(gitlab) if enabled is None else bool(enabled)
+
+
+def asks_by_itself(host: Host) -> bool:
+    """Whether GitLab asks Let's Encrypt for the registry's certificate if there is none on the host.
+
+    That is its own default. It is left to it where the inventory has no registry.certificate, or one with the paths that
+    it writes, where both external URLs are public https, and [gitlab.settings] does not keep it from that.
+    """
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    if registry is None or gitlab is None or _lets_encrypt(gitlab) is False or not _may_ask(gitlab):
+        return False
+    given = registry.certificate
+    if given is not None and (given.fullchain, given.key) != _site_files(gitlab):
+        return False
+    return all(one.external_url.tls and one.external_url.is_public for one in (registry, gitlab))
+
+
+def _may_ask(gitlab: Gitlab) -> bool:
+    """Whether GitLab asks Let's Encrypt by itself for a certificate of its own that is not at the default path.
+
+    Source: omnibus-gitlab 19.3, letsencrypt/libraries/lets_encrypt.rb, should_auto_enable?. nginx's settings have a second
+    name since GitLab 19.2.
+    """
+    rails = gitlab.settings.get("gitlab_rails")
+    places = (gitlab.settings.get("nginx"), rails.get("nginx") if isinstance(rails, Mapping) else None)
+    nginx = [one for one in places if isinstance(one, Mapping)]
+    own = any("ssl_certificate" in one or "ssl_certificate_key" in one for one in nginx)
+    off = any(one.get(name) is False for one in nginx for name in ("enable", "listen_https"))
+    return gitlab.external_url.tls and not gitlab.external_url.is_ip and not own and not off
+
+
+def _site_files(gitlab: Gitlab) -> tuple[str, str]:
+    """The default paths of certificate and key of GitLab's own site."""
+    name = gitlab.external_url.bracketed_host
+    return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
+
+
+def _lets_encrypt(gitlab: Gitlab) -> Any:
+    """`letsencrypt.enable` in [gitlab.settings]; None without it."""
+    found = gitlab.settings.get("letsencrypt")
+    return found.get("enable") if isinstance(found, Mapping) else None
 
 
 def _has_registry(host: Host) -> bool:
@@ -122,6 +156,9 @@ def certificates(host: Host) -> Iterator[Resource]:
             yield File(path, text, mode="0755")
         yield AcmeCertificate(url.host, acme.email, str(acme.directory or LETS_ENCRYPT), pair, url.port)
         yield Service("certbot.timer")
+    elif asks_by_itself(host):
+        gitlab = host.settings[Gitlab]
+        yield DefaultPair(pair, CertificatePair(*_site_files(gitlab), url.host, ca=ca), _lets_encrypt(gitlab) is True)
     else:
         yield pair
     yield ServedCertificate(fullchain, url.host, url.port)

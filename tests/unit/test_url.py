@@ -135,3 +135,40 @@ def test_where_its_own_host_is_asked(text: str, ipv6: bool, loopback: str) -> No
     """An IPv6 address by IPv6."""
     url = Url.parse(text)
     assert (url.is_ipv6, url.loopback) == (ipv6, loopback)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("gitlab.acme-corp.dev", True),
+        ("registry.example.dev", True),
+        ("local.dev", True),
+        ("gitlab.company.io.", True),
+        ("gitlab.corp.io", True),
+        ("gitlab", False),
+        ("203.0.113.7", False),
+        ("[2001:db8::1]", False),
+        ("localhost", False),
+        *(
+            (f"gitlab.{ending}", False)
+            for ending in (
+                *("local", "internal", "lan", "test", "invalid", "localhost", "example", "example.com", "example.org"),
+                *(
+                    "home.arpa",
+                    "onion",
+                    "alt",
+                    "localdomain",
+                    "intranet",
+                    "corp",
+                    "home",
+                    "private",
+                    "corp.local",
+                    "LAN",
+                ),
+            )
+        ),
+    ],
+)
+def test_names_that_a_public_authority_may_certify(host: str, public: bool) -> None:
+    """No address, no single label, and none of the endings that are reserved for private use."""
+    assert Url.parse(f"https://{host}:5555").is_public is public

@@ -187,7 +187,7 @@ class Registry(Table):
     external_url: Annotated[Url, UrlField("https://gitlab.example.com:5555", path=False)]
     """The registry's URL: scheme and host, optionally a port, no path."""
     certificate: Certificate | None = None
-    """The certificate. Default: /etc/gitlab/ssl/HOST.crt and .key, GitLab's defaults."""
+    """The certificate. Default: /etc/gitlab/ssl/HOST.crt and .key; without them GitLab gets one from Let's Encrypt, for public names."""
     s3: S3 | None = None
     """Store images in S3. Absent: the storage is unchanged."""
     redirect: bool = True

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.editing.diff import masked_diff
+from provision.editing.ruby.values import MISSING
 from provision.errors import Refused
 from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
 from provision.host.curl import NO_PROGRAM
@@ -23,6 +24,7 @@ from provision.host.files import BACKUP
 from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource, without_program
+from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, read_gitlab_rb
 from provision.resources.system.file import FileSeen, ask_file, read_file, read_mode, secret_diff
 from provision.secret import Secret
 from provision.shell import Command, sh
@@ -30,6 +32,9 @@ from provision.url import bracketed, is_ip, loopback
 
 _LIMIT_SECONDS: Final = 30
 _NGINX: Final = "/var/opt/gitlab/nginx/conf"  # Omnibus's, whatever a version calls the files below
+_NGINX_SETTINGS: Final = (("nginx",), ("gitlab_rails", "nginx"))  # the second since GitLab 19.2
+# Whether GitLab's certificate is from its own integration. The file holds secrets: only yes leaves the host.
+_ASK_ISSUED: Final = sh("grep -qsE %s /etc/gitlab/gitlab-secrets.json && echo yes || :", r'"auto_enabled": *true')
 _ASK_KEY: Final = "if [ -e %s ]; then stat -L -c '%%04a %%U:%%G' -- %s && openssl pkey -in %s -pubout -passin pass: ; else echo absent; fi"
 
 
@@ -79,20 +84,32 @@ class CertificatePair(Resource):
     def probe(self) -> Probe:
         return Probe({"fullchain": ask_file(self.fullchain), "key": sh(_ASK_KEY, self.key, self.key, self.key)})
 
+    def refuse_early(self, seen: Observation) -> None:
+        missing = self.missing(seen)
+        if missing and not self.coming:
+            raise Refused(
+                f"{missing[0]} is not on the host",
+                hint="put it there, name local files (registry.certificate.local_fullchain and local_key), or have one "
+                "issued: registry.certificate.acme",
+            )
+
+    def missing(self, seen: Observation) -> list[str]:
+        """The files of the pair that do not exist. It needs no openssl."""
+        absent = {
+            self.fullchain: read_file(self.fullchain, seen, "fullchain").content is None,
+            self.key: seen["key"].text == "absent\n",
+        }
+        return [path for path, is_absent in absent.items() if is_absent]
+
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        self.refuse_early(seen)
+        if self.missing(seen):
+            return
         if seen["key"].code == NO_PROGRAM:
             yield without_program(f"check {self.fullchain} and {self.key}", "openssl")
             return
         found = read_file(self.fullchain, seen, "fullchain")
         head, _, public = seen["key"].text.partition("\n")
-        for path, absent in ((self.fullchain, found.content is None), (self.key, head == "absent")):
-            if absent and not self.coming:
-                raise Refused(
-                    f"{path} is not on the host",
-                    hint="put it there, or name local files: registry.certificate.local_fullchain and local_key",
-                )
-        if found.content is None or head == "absent":
-            return
         if seen["key"].code != 0:
             raise Refused(
                 f"{self.key} is no private key without a passphrase: {_last_line(seen['key'].errors)}",
@@ -100,17 +117,86 @@ class CertificatePair(Resource):
             )
         try:
             left = check_chain(
-                found.content, public.encode("utf-8", "surrogateescape"), self.host, datetime.datetime.now(datetime.UTC)
+                found.content or b"",
+                public.encode("utf-8", "surrogateescape"),
+                self.host,
+                datetime.datetime.now(datetime.UTC),
             )
         except Refused as problem:
             raise Refused(f"{self.fullchain}: {problem.text}", hint=problem.hint) from problem
         if left < EXPIRES_SOON:
             yield Note(f"{self.fullchain} expires in {left.days} days")
-        if problem_text := signer_missing(found.content, self.ca):
+        if problem_text := signer_missing(found.content or b"", self.ca):
             yield Note(f"{self.fullchain}: {problem_text}")
         mode = head.partition(" ")[0]
         if mode and int(read_mode(self.key, mode), 8) & 0o077:
             yield Change(f"set {self.key} to 0600 (was {mode})", script("set_access", self.key, "0600", ""))
+
+
+@dataclass(frozen=True)
+class DefaultPair(Resource):
+    """The pair at the registry's default path. Without any file there, GitLab asks Let's Encrypt for a certificate.
+
+    GitLab's own integration does that at a reconfigure, for its own name and the registry's, if GitLab has no certificate
+    either, or if it is from there. Then both names are in the certificate of GitLab's site.
+    Source: omnibus-gitlab 19.3, letsencrypt/libraries/lets_encrypt.rb (should_auto_enable?) and helper.rb.
+
+    pair     at the registry's default path
+    site     at the default path of GitLab's site; the same if both have one name
+    enabled  the inventory enables the integration
+    """
+
+    pair: CertificatePair
+    site: CertificatePair
+    enabled: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.pair.label
+
+    def probe(self) -> Probe:
+        site = {f"site {name}": question for name, question in self.site.probe().items()}
+        return Probe({**self.pair.probe(), **site, "gitlab.rb": ASK_GITLAB_RB, "issued": _ASK_ISSUED})
+
+    def refuse_early(self, seen: Observation) -> None:
+        self._used(seen)
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        used = self._used(seen)
+        if used is self.pair:
+            yield from used.plan(seen)
+        elif used is self.site:
+            yield from used.plan(self._of_site(seen))
+        else:
+            yield Note(
+                f"there is no certificate at {self.pair.fullchain}: GitLab asks Let's Encrypt for one when it is "
+                f"reconfigured, which must reach port 80 of {self.pair.host}"
+            )
+
+    def _used(self, seen: Observation) -> CertificatePair | None:
+        """The pair that the registry serves; None if it is still to be issued. Raises Refused for missing files."""
+        of_site = self._of_site(seen)
+        if len(self.pair.missing(seen)) == 2 and not self._is_off(seen):
+            if len(self.site.missing(of_site)) == 2:
+                return None
+            if self.enabled or seen["issued"].text.strip() == "yes":
+                self.site.refuse_early(of_site)
+                return self.site
+        self.pair.refuse_early(seen)
+        return self.pair
+
+    def _of_site(self, seen: Observation) -> Observation:
+        return Observation({name: seen[f"site {name}"] for name in self.site.probe()})
+
+    def _is_off(self, seen: Observation) -> bool:
+        """Whether gitlab.rb, as an administrator wrote it, keeps GitLab from asking Let's Encrypt."""
+        from provision.editing.ruby.assignments import effective  # few hosts get so far
+
+        text = read_gitlab_rb(seen, "gitlab.rb") or b""
+        if effective(text, ("letsencrypt", "enable")) is False:
+            return True
+        paths = [(*top, name) for top in _NGINX_SETTINGS for name in ("ssl_certificate", "ssl_certificate_key")]
+        return any(effective(text, path) is not MISSING for path in paths)
 
 
 def _last_line(text: str) -> str:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.catalogue import Catalogue
+from provision.engine.run import HostPlay, Run
+from provision.errors import Refused
 from provision.host.scripts import script
 from provision.resources import (
     AptSource,
@@ -21,6 +24,7 @@ from provision.resources.runner.registrations import ask_tokens, read_tokens
 from provision.secret import Secret
 from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url
+from tests.support.report import RunReport
 from tests.unit.tasks.conftest import Wants
 
 MISSING = ("curl", "openssl", "git", "gpg", "gpgv", "wget")
@@ -71,6 +75,56 @@ def test_the_check_phase_needs_none_of_them(bare: LocalSession, resource: Resour
     result = bare.run(change.run, deadline=10)  # type: ignore[arg-type]
     assert result.code == 1
     assert "is not installed on the host: apt-get install" in result.errors
+
+
+@pytest.mark.parametrize("gone", ["x.crt", "x.key"])
+def test_missing_files_are_refused_without_openssl(bare: LocalSession, gone: str) -> None:
+    """Whether they exist is known without it."""
+    pair = CertificatePair("/etc/gitlab/x.crt", "/etc/gitlab/x.key", "registry.example.com")
+    Path(bare.here(f"/etc/gitlab/{gone}")).unlink()
+    with pytest.raises(Refused, match=f"/etc/gitlab/{gone} is not on the host"):
+        pair.refuse_early(observe_on(bare, pair))
+
+
+SERVER = """
+[hosts.gitlab]
+groups = ["gitlab"]
+[gitlab]
+external_url = "https://gitlab.example.com"
+[registry]
+external_url = "https://gitlab.example.com:5555"
+"""
+CHANGING = ("apt-get", "apt-mark", "systemctl", "ufw", "gitlab-ctl", "install", "mv", "rm", "chmod", "chown", "mkdir")
+
+
+@pytest.mark.parametrize(
+    ("system", "text"),
+    [
+        ("ID=ubuntu\nVERSION_CODENAME=noble\nVERSION_ID=24.04\n", "/etc/gitlab/ssl/gitlab.example.com.crt is not on the host"),
+        ("ID=debian\nVERSION_CODENAME=buster\nVERSION_ID=10\n", "GitLab has no packages for Debian 10 (buster)"),
+    ],
+    ids=["no certificate", "no packages"],
+)  # fmt: skip
+def test_nothing_is_installed_before_a_refusal(path: str, tmp_path: Path, system: str, text: str) -> None:
+    """The whole playbook `server`: the host is asked, and no command is run on it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for one in Path(path).iterdir():
+        if one.name not in CHANGING:
+            (programs / one.name).symlink_to(one)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text(system)
+    host = LocalSession({"/etc": tmp_path / "etc", "/var/lib/provision": tmp_path / "home"}, {"PATH": str(programs)})
+    file = tmp_path / "inventory.toml"
+    file.write_text(SERVER)
+    catalogue = Catalogue.of()
+    (server,) = catalogue.load((file,)).hosts
+    report = RunReport()
+    plays = [HostPlay({server.name: one.tasks}) for one in catalogue.plays(["server"])]
+    report.summary = Run(("server",), [server], plays, lambda _: host, [report]).execute()
+    assert [one.text.partition(";")[0] for one in report.errors] == [text]
+    assert host.ran == []
+    assert (report.summary.changed, report.summary.failed) == (0, 1)
 
 
 def test_a_repositorys_tools_are_installed_first(bare: LocalSession) -> None:

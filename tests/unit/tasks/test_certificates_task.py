@@ -13,6 +13,7 @@ from provision.inventory import Host
 from provision.resources import (
     AcmeCertificate,
     CertificatePair,
+    DefaultPair,
     Resource,
     ServedCertificate,
     TrustedCa,
@@ -69,6 +70,73 @@ def test_without_a_word_files_are_where_gitlab_looks(host: Make) -> None:
     assert trust == TrustedCa("registry", b"")
     assert pair == CertificatePair(f"/etc/gitlab/ssl/{NAME}.crt", f"/etc/gitlab/ssl/{NAME}.key", NAME)
     assert served == ServedCertificate(f"/etc/gitlab/ssl/{NAME}.crt", NAME, 5555)
+
+
+BARE = """
+[hosts.gitlab]
+groups = ["gitlab"]
+[gitlab]
+external_url = "{gitlab}"
+[gitlab.settings]
+{settings}
+[registry]
+external_url = "{registry}"
+"""
+SITE = "https://gitlab.acme.dev"
+
+
+def bare(
+    tmp_path: Path, gitlab: str = SITE, registry: str = f"{SITE}:5555", settings: str = "", more: str = ""
+) -> Host:
+    """A GitLab host whose inventory has no registry.certificate, unless `more` has one."""
+    path = tmp_path / "inventory.toml"
+    path.write_text(BARE.format(gitlab=gitlab, registry=registry, settings=settings) + more)
+    (one,) = load([path]).hosts
+    return one
+
+
+@pytest.mark.parametrize("settings", ["", "letsencrypt.enable = true", "letsencrypt.contact_emails = ['a@b.c']"])
+def test_public_names_without_a_certificate(tmp_path: Path, settings: str) -> None:
+    """GitLab's own integration issues it where nothing is on the host; gitlab.rb gets the same settings as before."""
+    host = bare(tmp_path, registry="https://registry.acme.dev", settings=settings)
+    (one,) = (one for one in resources(host) if isinstance(one, DefaultPair))
+    assert one.pair.fullchain == "/etc/gitlab/ssl/registry.acme.dev.crt"
+    assert (one.site.fullchain, one.site.host) == ("/etc/gitlab/ssl/gitlab.acme.dev.crt", "registry.acme.dev")
+    assert one.enabled is ("enable" in settings)
+    assert one.label == one.pair.label
+    assert certificate_settings(host) == {
+        ("registry_nginx", "ssl_certificate"): "/etc/gitlab/ssl/registry.acme.dev.crt",
+        ("registry_nginx", "ssl_certificate_key"): "/etc/gitlab/ssl/registry.acme.dev.key",
+    }
+
+
+def test_the_paths_that_gitlab_issues_to(tmp_path: Path) -> None:
+    """Named in the inventory, they are the same."""
+    paths = "fullchain = '/etc/gitlab/ssl/gitlab.acme.dev.crt'\nkey = '/etc/gitlab/ssl/gitlab.acme.dev.key'\n"
+    assert "DefaultPair" in kinds(bare(tmp_path, more=f"[registry.certificate]\n{paths}"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gitlab": "https://gitlab.acme.local"},
+        {"registry": "https://registry.acme.internal:5555"},
+        {"registry": "https://203.0.113.7:5555"},
+        {"gitlab": "http://gitlab.acme.dev"},
+        {"settings": "letsencrypt.enable = false"},
+        {"settings": "nginx.ssl_certificate = '/etc/ssl/own.crt'"},
+        {"settings": "gitlab_rails.nginx.ssl_certificate = '/etc/ssl/own.crt'"},
+        {"settings": "nginx.enable = false"},
+        {"settings": "nginx.listen_https = false"},
+        {"more": "[registry.certificate]\nfullchain = '/a.pem'\nkey = '/a.key'"},
+        {"more": "[registry.certificate]\nacme = { client = 'omnibus', email = 'a@b.c' }"},
+    ],
+    ids=str,
+)
+def test_where_gitlab_is_not_asked_to_issue_one(tmp_path: Path, changed: dict[str, str]) -> None:
+    """The files must be there, as before; or the inventory says how they come."""
+    assert "DefaultPair" not in kinds(bare(tmp_path, **changed))
+    assert "CertificatePair" in kinds(bare(tmp_path, **changed))
 
 
 def test_a_registry_without_tls_has_none(host: Make) -> None:
