@@ -1,7 +1,8 @@
 """AWS Signature Version 4, for requests that curl on a host sends. Source: AWS, "Create a signed AWS API request".
 
 curl can sign requests (`--aws-sigv4`), but up to 7.88 at least it leaves out the header x-amz-content-sha256, which S3
-requires (seen with 7.88.1). So requests are signed here, and the keys do not reach the host.
+requires (seen with 7.88.1). So a request is signed here. Where requests depend on earlier answers, the host signs them with
+a key of the day. The secret key does not reach the host in either case.
 """
 
 from __future__ import annotations
@@ -28,10 +29,21 @@ class Signer:
     region: str
     session_token: str | Secret = ""
 
+    def for_host(self, now: datetime.datetime) -> str:
+        """Return six lines for `use_s3` of lib/s3.sh, with which a host signs requests that depend on earlier answers.
+
+        access key, session token or nothing, scope, time, and the two blocks of HMAC (RFC 2104) with the key that signs.
+        This key is derived from the secret key for one day, region and service; the secret key does not follow from it.
+        """
+        stamp, day = _time_of(now)
+        key = self._key(day).ljust(64, b"\0")
+        blocks = ["".join(f"\\{byte ^ mask:03o}" for byte in key) for mask in (0x36, 0x5C)]
+        given = [reveal(self.access_key), reveal(self.session_token), f"{day}/{self.region}/s3/aws4_request", stamp]
+        return "".join(f"{line}\n" for line in [*given, *blocks])
+
     def headers(self, method: str, url: str, body: bytes, now: datetime.datetime) -> dict[str, str]:
         """Return the headers to send with the request. They hold a signature, not the key."""
-        moment = datetime.datetime.fromtimestamp(now.timestamp() // _ROUNDING_SECONDS * _ROUNDING_SECONDS, datetime.UTC)
-        stamp, day = f"{moment:%Y%m%dT%H%M%SZ}", f"{moment:%Y%m%d}"
+        stamp, day = _time_of(now)
         parts = Url.parse(url, request=True)
         signed = {
             "host": parts.authority,
@@ -68,6 +80,12 @@ class Signer:
         for part in (day, self.region, "s3", "aws4_request"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         return key
+
+
+def _time_of(now: datetime.datetime) -> tuple[str, str]:
+    """The time of a signature, and its day."""
+    moment = datetime.datetime.fromtimestamp(now.timestamp() // _ROUNDING_SECONDS * _ROUNDING_SECONDS, datetime.UTC)
+    return f"{moment:%Y%m%dT%H%M%SZ}", f"{moment:%Y%m%d}"
 
 
 def curl_config(method: str, url: str, headers: Mapping[str, str], body: str = "") -> str:

@@ -37,6 +37,13 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
                 driver["accesskey"],
                 driver["secretkey"],
                 driver.get("sessiontoken") or "",
+                folder=driver.get("rootdirectory") or "",
+                path_style=driver.get("pathstyle"),
+                checksum_algorithm=""
+                if driver.get("checksum_disabled")
+                else driver.get("checksum_algorithm") or "CRC64NVME",
+                insecure=bool(driver.get("skipverify")),
+                **({"part_size": driver["chunksize"]} if "chunksize" in driver else {}),
             )
         # We own the driver, and no other key of storage: maintenance, cache, delete, redirect.
         settings[(*_STORAGE, "s3")] = driver

@@ -16,9 +16,10 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness, inventory_of
-from tests.support.faults import pending
+from tests.support.buckets import ACCESS_KEY, SECRET_KEY, Refusal, Rule, bucket, denying, operation
+from tests.support.faults import on_host, pending
 from tests.support.runs import applied, provision, reconfigures, unchanged, untouched, without_s3
-from tests.support.web import tls
+from tests.support.web import Reply, Request, Web, tls
 
 S3 = Mapping[str, Any]
 Broken = AbstractContextManager[S3]
@@ -40,39 +41,29 @@ def working(harness: Harness) -> S3:
 
 
 class Answers(BaseHTTPRequestHandler):
-    """S3 as a test needs it: `codes` by method; its clock is `ahead` seconds ahead."""
+    """A listing as a test needs it: `code` is its error; its clock is `ahead` seconds ahead."""
 
-    codes: Mapping[str, str] = {}
+    code = ""
     ahead = 0.0
-    kept = b""
 
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        method = "LIST" if "list-type" in self.path else self.command
-        if code := self.codes.get(method):
-            status, content = 403, f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
-        else:
-            type(self).kept = body or self.kept
-            status, content = 204 if method == "DELETE" else 200, self.kept if method == "GET" else b""
+    def do_GET(self) -> None:
+        status, content = 200, b"<ListBucketResult/>"
+        if self.code:
+            status, content = 403, f"<Error><Code>{self.code}</Code><Message>No.</Message></Error>".encode()
         self.send_response_only(status)
         self.send_header("Date", formatdate(time() + self.ahead, usegmt=True))
-        if status != 204:
-            self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
-
-    do_GET = do_PUT = do_DELETE = _answer
 
     def log_message(self, *_: object) -> None:
         """Logs nothing."""
 
 
 @contextmanager
-def fake(
-    harness: Harness, codes: Mapping[str, str] | None = None, ahead: float = 0, *, https: bool = False
-) -> Iterator[S3]:
-    """S3 on this machine with these answers; the inventory's table for it."""
-    handler = type("Handler", (Answers,), {"codes": codes or {}, "ahead": ahead})
+def fake(harness: Harness, code: str = "", ahead: float = 0, *, https: bool = False) -> Iterator[S3]:
+    """S3 on this machine with this answer to a listing; the inventory's table for it."""
+    handler = type("Handler", (Answers,), {"code": code, "ahead": ahead})
     server = ThreadingHTTPServer((harness.lab.gateway, 0), handler)
     if https:
         pair = Authority("nobody's").issue(["s3.example.com"], [harness.lab.gateway])
@@ -85,9 +76,59 @@ def fake(
     server.server_close()
 
 
-def answering(**codes: str) -> Callable[[Harness], Broken]:
-    """S3 that refuses these methods with that code."""
-    return lambda harness: fake(harness, codes)
+def unlisted(code: str) -> Callable[[Harness], Broken]:
+    """S3 that refuses to list with that code."""
+    return lambda harness: fake(harness, code)
+
+
+def refusing(rule: Rule) -> Callable[[Harness], Broken]:
+    """S3 with moto on this machine that refuses what the rule does."""
+
+    @contextmanager
+    def broken(harness: Harness) -> Iterator[S3]:
+        keys = {"accesskey": ACCESS_KEY, "secretkey": SECRET_KEY}
+        for name, key in keys.items():
+            (harness.folder / name).write_text(key)
+        with bucket(rule, address=harness.lab.gateway) as there:
+            yield {"regionendpoint": there.url} | {name: {"file": str(harness.folder / name)} for name in keys}
+
+    return broken
+
+
+def full(environ: dict[str, Any]) -> Refusal | None:
+    """No more objects can be put."""
+    return (507, "QuotaExceeded") if operation(environ) == "PutObject" else None
+
+
+def without_checksums(environ: dict[str, Any]) -> Refusal | None:
+    """Checksums are not known."""
+    return (501, "NotImplemented") if "HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM" in environ else None
+
+
+def small_bodies(environ: dict[str, Any]) -> Refusal | None:
+    """A proxy refuses bodies of more than 8 MB."""
+    return (413, "EntityTooLarge") if int(environ.get("CONTENT_LENGTH") or 0) > 8_000_000 else None
+
+
+def without_multipart(environ: dict[str, Any]) -> Refusal | None:
+    """There are no multipart uploads."""
+    return (501, "NotImplemented") if operation(environ) == "CreateMultipartUpload" else None
+
+
+@contextmanager
+def named_hosts_only(harness: Harness) -> Iterator[S3]:
+    """S3 that refuses the bucket's name in the path."""
+
+    def answer(asked: Request) -> Reply:
+        if asked.headers["host"].startswith("registry."):
+            return Reply(200, b"<ListBucketResult/>")
+        return Reply(403, b"<Error><Code>SecondLevelDomainForbidden</Code></Error>")
+
+    web = Web(answer, address=harness.lab.gateway)
+    names = f"{harness.lab.gateway} s3.lab.test registry.s3.lab.test"
+    with on_host(harness, "gitlab", f"echo '{names}' >> /etc/hosts", "sed -i '/s3.lab.test/d' /etc/hosts"):
+        yield {"regionendpoint": f"http://s3.lab.test:{web.port}"}
+    web.close()
 
 
 def other_key(name: str) -> Callable[[Harness], Broken]:
@@ -120,8 +161,8 @@ FAULTS = [
     Fault("wrong secret", other_key("secretkey"), "the secret key is wrong", "registry.s3.secretkey"),
     Fault("unknown key", other_key("accesskey"), "the storage does not know the access key", "registry.s3.accesskey"),
     Fault("no such bucket", lambda _: nullcontext({"bucket": "nowhere"}), "there is no bucket nowhere", "create it"),
-    Fault("wrong region", answering(LIST="AuthorizationHeaderMalformed"), "the region is wrong", "registry.s3.region"),
-    Fault("elsewhere", answering(LIST="PermanentRedirect"), "in another region", "regionendpoint"),
+    Fault("wrong region", unlisted("AuthorizationHeaderMalformed"), "the region is wrong", "registry.s3.region"),
+    Fault("elsewhere", unlisted("PermanentRedirect"), "in another region", "regionendpoint"),
     Fault("no name", endpoint("http://s3.nowhere.test:9000"), "its name does not resolve on the host", "DNS"),
     Fault("nobody there", endpoint("http://GATEWAY:9"), "the connection is refused", "port and firewall"),
     Fault("no TLS there", endpoint("https://GATEWAY:9000"), "the TLS handshake fails", "check scheme and port"),
@@ -132,13 +173,24 @@ FAULTS = [
         "registry.certificate.ca",
     ),
     Fault("host's clock", lambda harness: fake(harness, ahead=3600), "s behind the storage's", "timedatectl"),
-    Fault("our clock", answering(LIST="RequestTimeTooSkewed"), "the clock of this machine", "timedatectl"),
-    Fault("may not list", answering(LIST="AccessDenied"), "these keys may not list the bucket", "s3:ListBucket"),
-    Fault("may not put", answering(PUT="AccessDenied"), "these keys may not put an object", "s3:PutObject"),
-    Fault("may not get", answering(GET="AccessDenied"), "these keys may not get an object", "s3:GetObject"),
-    Fault("may not delete", answering(DELETE="AccessDenied"), "these keys may not delete an object", "s3:DeleteObject"),
-    Fault("full", answering(PUT="QuotaExceeded"), "S3 does not put an object", "QuotaExceeded"),
-    Fault("no S3", answering(LIST="Teapot"), "Teapot", "check that the endpoint is S3"),
+    Fault("our clock", unlisted("RequestTimeTooSkewed"), "the clock of this machine", "timedatectl"),
+    Fault("may not list", unlisted("AccessDenied"), "these keys may not list the bucket", "s3:ListBucket"),
+    Fault("may not put", refusing(denying("PutObject")), "these keys may not put an object", "s3:PutObject"),
+    Fault("may not get", refusing(denying("GetObject")), "these keys may not get an object", "s3:GetObject"),
+    Fault(
+        "may not delete", refusing(denying("DeleteObjects")), "these keys may not delete an object", "s3:DeleteObject"
+    ),
+    Fault("full", refusing(full), "S3 does not put an object", "QuotaExceeded"),
+    Fault(
+        "checksums",
+        refusing(without_checksums),
+        "without the driver's checksum (CRC64NVME)",
+        "registry.s3.checksum_disabled = true",
+    ),
+    Fault("part size", refusing(small_bodies), "does not store a part of 10485760 bytes", "registry.s3.chunksize"),
+    Fault("no multipart", refusing(without_multipart), "does not begin a multipart upload", "a service that has them"),
+    Fault("path style", named_hosts_only, "the bucket's name in the path", "registry.s3.pathstyle = false"),
+    Fault("no S3", unlisted("Teapot"), "Teapot", "check that the endpoint is S3"),
 ]
 
 

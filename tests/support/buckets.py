@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from werkzeug.test import Client
 from provision_lab.services import SignatureCheck
 
 ACCESS_KEY, SECRET_KEY = "AKIATESTACCESSKEY", "the-test-secret-key"
-Refusal = tuple[int, str]  # status and error code
+Refusal = tuple[int, str]  # status and error code, or the whole answer
 Rule = Callable[[dict[str, Any]], Refusal | None]
 
 _ERROR = "<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>{}</Code><Message>refused by the test</Message></Error>"
@@ -37,15 +39,20 @@ class Handler(MotoRequestHandler):
 class Bucket:
     """A running S3 with the bucket `registry`. `rule` may refuse a request; `asked` has their operations."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, address: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
         self._storage = DomainDispatcherApplication(create_backend_app)
         self._inside = SignatureCheck(self._answer, ACCESS_KEY, SECRET_KEY)
         self.rule = rule
         self.asked: list[str] = []
-        self.server = make_server("127.0.0.1", 0, self._inside, threaded=True, request_handler=Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = make_server(address, 0, self._inside, threaded=True, request_handler=Handler, ssl_context=context)
+        self.url = f"http{'s' * bool(context)}://{address}:{self.server.server_port}"
         Client(self._storage).post("/moto-api/reset", base_url=self.url)
         assert Client(self._storage).put("/registry", base_url=self.url).status_code == 200
+
+    def objects(self) -> list[str]:
+        """The names of the bucket's objects."""
+        text = Client(self._storage).get("/registry?list-type=2", base_url=self.url).text
+        return re.findall(r"<Key>(.*?)</Key>", text)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         self.asked.append(operation(environ))
@@ -53,12 +60,12 @@ class Bucket:
         if refused is None:
             return self._storage(environ, start_response)  # type: ignore[no-any-return]
         status, code = refused
-        body = (_KEPT if status == 200 else _ERROR.format(code)).encode()
+        body = (code if "<" in code else _KEPT if status == 200 else _ERROR.format(code)).encode()
         environ["wsgi.input"].read(
             int(environ.get("CONTENT_LENGTH") or 0)
         )  # otherwise the connection is reset while the client still sends
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-        start_response(f"{status} {code}", headers)
+        start_response(f"{status} Refused", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
@@ -98,9 +105,9 @@ def denying(*operations: str) -> Rule:
 
 
 @contextmanager
-def bucket(rule: Rule | None = None) -> Iterator[Bucket]:
-    """S3 on loopback until the end of the block."""
-    running = Bucket(rule or denying())
+def bucket(rule: Rule | None = None, **options: Any) -> Iterator[Bucket]:
+    """S3 on loopback, or at another `address`, until the end of the block."""
+    running = Bucket(rule or denying(), **options)
     thread = threading.Thread(target=running.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield running

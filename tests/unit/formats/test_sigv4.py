@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import hmac
 from typing import Any
 
 import pytest
@@ -110,3 +112,15 @@ def test_a_configuration_for_curl() -> None:
         'header = "content-type: application/octet-stream"',
     ]
     assert "data-binary" not in curl_config("GET", "https://s3/b", {})
+
+
+def test_a_host_gets_a_key_of_the_day() -> None:
+    """Six lines: with HMAC's two blocks, a host signs what depends on earlier answers. The secret key does not follow from them."""
+    signer = Signer("AKID", Secret("the-secret-key"), "eu", "a-token")
+    access, token, scope, time, *blocks = signer.for_host(NOON).splitlines()
+    assert (access, token, scope, time) == ("AKID", "a-token", "20260228/eu/s3/aws4_request", "20260228T120000Z")
+    inner, outer = (bytes(int(one, 8) for one in block.split("\\")[1:]) for block in blocks)
+    text = b"text to sign"
+    signature = hashlib.sha256(outer + hashlib.sha256(inner + text).digest()).hexdigest()
+    assert signature == hmac.new(signer._key("20260228"), text, "sha256").hexdigest()
+    assert "the-secret-key" not in signer.for_host(NOON)

@@ -109,16 +109,19 @@ class TestStorage:
         """A bucket."""
         return S3Bucket("b", "r", Url.parse(url), "the-access-key", "the-secret-key")
 
-    def test_directly(self, serve: Serve, reply: Any, proxy: HttpProxy, local: Local) -> None:
+    def test_directly(self, serve: Serve, reply: Any, proxy: HttpProxy, local: Local, tmp_path: Path) -> None:
         """Listing, and the verification."""
-        web = serve(lambda _: reply(200, b"<ListBucketResult/>"))
-        host = local({}, {"PATH": "/usr/bin:/bin", **proxy.environment})
+        web = serve(lambda _: reply(200, b"<ListBucketResult/><UploadId>1</UploadId>"))
+        host = local({"/run": tmp_path}, {"PATH": "/usr/bin:/bin", **proxy.environment})
         seen = observe_on(host, self.bucket(web.url))
         assert listing_problem(seen["list"], self.bucket(web.url)) is None
         (change,) = planned(self.bucket(web.url), seen)
         assert isinstance(change.run, Command)
         assert host.run(change.run, deadline=30).code == 0
-        assert [one.method for one in web.asked] == ["GET", "PUT", "GET", "DELETE"]
+        assert [one.method for one in web.asked] == [
+            *("GET", "PUT", "GET", "GET", "POST"),
+            *("PUT", "PUT", "POST", "PUT", "POST"),
+        ]
         assert proxy.asked == []
 
     def test_through_the_proxy(self, proxy: HttpProxy, local: Local) -> None:

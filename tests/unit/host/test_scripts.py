@@ -91,37 +91,6 @@ def test_guard_is_armed(programs: Programs, host: LocalSession) -> None:
     assert run(host, "arm_guard", "guard", 60, "true").code == 7
 
 
-class TestBucket:
-    """check_bucket.sh."""
-
-    REQUESTS = (
-        'url = "x"\nrequest = "PUT"\nheader = "Authorization: the-signature"\n--\nurl = "x"\nrequest = "GET"\n--\n'
-    )
-
-    def test_each_request_is_sent(self, programs: Programs, host: LocalSession) -> None:
-        """One call of curl each, whose configuration is on its standard input alone."""
-        programs.add("curl", f"cat >> {programs.folder}/sent; printf '\\n204\\n'")
-        assert run(host, "check_bucket", stdin=self.REQUESTS).code == 0
-        assert len(programs.calls("curl")) == 2
-        assert [call for call in programs.calls() if "signature" in call] == []
-        assert "the-signature" in (programs.folder / "sent").read_text()
-
-    @pytest.mark.parametrize(
-        ("answer", "problem"),
-        [
-            ("<Code>AccessDenied</Code>", "these keys may not put an object (AccessDenied): allow s3:PutObject"),
-            ("no such host", "S3 does not put an object: no such host"),
-        ],
-    )
-    def test_first_failure(self, programs: Programs, host: LocalSession, answer: str, problem: str) -> None:
-        """The right that is missing, or the answer."""
-        programs.add("curl", f"cat >/dev/null; printf '%s\\n403\\n' '{answer}'")
-        result = run(host, "check_bucket", stdin=self.REQUESTS)
-        assert result.code == 1
-        assert result.errors.startswith(problem)
-        assert len(programs.calls("curl")) == 1
-
-
 class TestAcme:
     """obtain_certificate.sh and certbot's hooks."""
 

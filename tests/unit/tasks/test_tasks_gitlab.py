@@ -9,6 +9,7 @@ import pytest
 
 from provision.resources import AptSource, Firewall, Packages, RegistryEndpoint, Resource, RubySettings, Rule, S3Bucket
 from provision.secret import Secret
+from tests.support.pages import block
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
 S3 = """
@@ -32,6 +33,40 @@ def only(resources: tuple[Resource, ...], kind: type) -> Any:
 def labels(resources: tuple[Resource, ...]) -> list[str]:
     """In order."""
     return [one.label for one in resources]
+
+
+@pytest.mark.parametrize(
+    ("service", "url", "checksums"),
+    [
+        ("AWS needs", "https://sammy-registry.s3.eu-central-1.amazonaws.com", "CRC64NVME"),
+        ("DigitalOcean Spaces", "https://nyc3.digitaloceanspaces.com/sammy-registry", "CRC64NVME"),
+        ("MinIO", "https://minio.example.com:9000/registry", ""),
+        ("Ceph", "https://rgw.example.com/registry", ""),
+    ],
+)
+def test_the_examples_of_s3_services(
+    wants: Wants, monkeypatch: pytest.MonkeyPatch, service: str, url: str, checksums: str
+) -> None:
+    """Each example of the documentation is a valid table: the bucket is checked there, and the driver gets its keys."""
+    for name in ("S3_ACCESS_KEY", "S3_SECRET_KEY"):
+        monkeypatch.setenv(name, f"the-{name}")
+    found = wants("registry", REGISTRY + block("inventory.md", service))
+    bucket = only(found, S3Bucket)
+    assert (str(bucket.url), bucket.checksum_algorithm, bucket.path_style) == (
+        url,
+        checksums,
+        True if service == "Ceph" else None,
+    )
+    driver = only(found, RubySettings).settings["registry", "storage", "s3"]
+    assert (driver["bucket"], "checksum_disabled" in driver) == (bucket.bucket, not checksums)
+
+
+def test_the_drivers_settings_are_those_of_the_check(wants: Wants) -> None:
+    """Part size, folder, checksum, form of the address, and whether the certificate is checked."""
+    more = 'chunksize = 20000000\nrootdirectory = "/images"\npathstyle = false\nskipverify = true\nchecksum_algorithm = "SHA256"\n'
+    bucket = only(wants("registry", REGISTRY + S3 + more), S3Bucket)
+    assert (bucket.part_size, bucket.folder, bucket.insecure) == (20_000_000, "/images", True)
+    assert (bucket.path_style, bucket.checksum_algorithm) == (False, "SHA256")
 
 
 class TestGitlab:
