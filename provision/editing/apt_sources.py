@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _ENTRY = re.compile(r"\s*(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)(.*)")
@@ -29,8 +30,7 @@ _SHARED = {
 _NO = ("no", "false", "without", "off", "disable", "0")
 
 
-@dataclass(frozen=True)
-class AptEntry:
+class AptEntry(NamedTuple):
     """One repository as an entry names it.
 
     signed_by  "" where the entry names no key

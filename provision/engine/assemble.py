@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from provision.engine.catalogue import Catalogue
 from provision.engine.desired_state import HostPlay
@@ -77,8 +76,7 @@ def _who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the user wrote on the command line. `become_password` is the sudo password that -K prompted for."""
 
     names: tuple[str, ...]

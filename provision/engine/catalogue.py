@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from provision.distributions import added
 from provision.engine.own_files import Unused, defined, load_playbook, not_trusted, others_can_change
@@ -49,8 +49,7 @@ _HARMFUL: Final = (
 _WORDS_FOR_RUN: Final = frozenset({"run", "apply", "play", "execute", "start", "playbook", "task"})
 
 
-@dataclass(frozen=True)
-class Playbook:
+class Playbook(NamedTuple):
     """A list of plays with a name."""
 
     name: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from provision.errors import UsageError, together
 from provision.inventory import Host
@@ -16,8 +17,7 @@ from provision.resources.base import Resource
 from provision.tasks.base import Task
 
 
-@dataclass(frozen=True)
-class HostPlay:
+class HostPlay(NamedTuple):
     """A play, limited to the selected hosts.
 
     tasks  by host, in inventory order: the tasks that concern the host; hosts without tasks are left out

@@ -10,8 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from provision.secret import mask
 
@@ -24,8 +23,7 @@ MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
 """`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks that do not run."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """The run begins: the names that the user gave, and the hosts in inventory order."""
 
     names: tuple[str, ...]
@@ -33,8 +31,7 @@ class Start:
     check: bool
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A host is busy with something (live view only). `text` is for people; `kind` is for programs."""
 
     host: str
@@ -43,8 +40,7 @@ class Step:
     kind: StepKind = "applying"
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """A piece of a running step's output, masked (live view and -v only)."""
 
     host: str
@@ -52,8 +48,7 @@ class Output:
     text: str
 
 
-@dataclass(frozen=True)
-class TaskDone:
+class TaskDone(NamedTuple):
     """A task ended on a host after `seconds`; `changes` is their number."""
 
     host: str
@@ -64,8 +59,7 @@ class TaskDone:
     headline: str = ""
 
 
-@dataclass(frozen=True)
-class ChangeEvent:
+class ChangeEvent(NamedTuple):
     """A change: applied, or planned in check mode.
 
     A planned change may be `predicted`: it `requires` the outcome of a task that has not run yet. `id` distinguishes
@@ -85,8 +79,7 @@ class ChangeEvent:
     requires: str = ""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """Something that the reader should know. `text` is for people; `kind` is for programs."""
 
     host: str
@@ -95,8 +88,7 @@ class Message:
     kind: MessageKind = "note"
 
 
-@dataclass(frozen=True)
-class ErrorEvent:
+class ErrorEvent(NamedTuple):
     """A host failed, or one of its tasks. `error` is the name of a class in `provision.errors`."""
 
     host: str
@@ -107,8 +99,7 @@ class ErrorEvent:
     hint: str
 
 
-@dataclass(frozen=True)
-class HostSummary:
+class HostSummary(NamedTuple):
     """A host's counts: tasks that are ok, changes, failed and skipped tasks; bytes and seconds."""
 
     ok: int = 0
@@ -122,8 +113,7 @@ class HostSummary:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """The run ended: totals over hosts. `changed` counts changes; `failed` and `unreachable` count hosts."""
 
     check: bool
@@ -131,7 +121,7 @@ class Summary:
     failed: int
     unreachable: int
     seconds: float
-    hosts: dict[str, HostSummary] = field(default_factory=dict)
+    hosts: dict[str, HostSummary]
     interrupted: bool = False
 
 

@@ -17,13 +17,12 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from provision.errors import PlaybookError, ProvisionError, UsageError
 from provision.tasks.base import line_of
@@ -33,8 +32,7 @@ _TABLE: Final = r"(?m)^class\s+(\w+)\s*\(([^)]*)\)"
 _TABLE_NAME: Final = r"""\bname\s*=\s*["'](\w+)["']"""
 
 
-@dataclass(frozen=True)
-class Unused:
+class Unused(NamedTuple):
     """A playbook file that cannot be loaded, or a file or folder that others can change.
 
     names   the tasks and the playbook that the file defines by its text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer, ResourceError, named
@@ -12,8 +13,7 @@ from provision.host.pending import Handler
 from provision.resources.base import KEEP, Change, Json, Note, Outcome
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A change, and the resource that planned it."""
 
     item: Owned

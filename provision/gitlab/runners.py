@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
 from provision.secret import Secret
 
 
-@dataclass(frozen=True)
-class NewRunner:
+class NewRunner(NamedTuple):
     """A runner that GitLab has just created. GitLab shows its token only once."""
 
     id: int

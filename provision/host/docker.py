@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from provision.errors import ProbeFailed
 from provision.host.scripts import script
@@ -30,8 +30,7 @@ ASK_CONTAINERS: Final = script("list_containers", _FORMAT)
 CI_JOBS_LIMIT_SECONDS: Final = 1800
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """A container and the values of its labels.
 
     app       the app of the inventory that it belongs to; "" for other containers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision.inventory.ranges import select
 from provision.inventory.secrets import SecretSource
@@ -14,8 +14,7 @@ from provision.inventory.tree import dotted
 from provision.secret import MASK, is_secret_name, mask, mask_secret_values
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """The name and address of a host in a group."""
 
     name: str

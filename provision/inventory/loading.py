@@ -7,10 +7,10 @@ gives a second stack of such layers, above the files. All problems are collected
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -88,8 +88,7 @@ class _Layers:
         return [layer for layer in layers if layer]
 
 
-@dataclass(frozen=True)
-class _DeclaredHost:
+class _DeclaredHost(NamedTuple):
     """One declared host. `key` is its key in the file, with ranges."""
 
     name: str
@@ -223,7 +222,7 @@ def _readable_groups(table: Tree) -> tuple[str, ...]:
 def _overridden(host: _DeclaredHost, table: Tree, problems: list[Problem]) -> _DeclaredHost:
     """The host with its own keys replaced by those of the command line."""
     own = _host_table(table, ("hosts", host.name), problems)
-    return replace(host, **own.model_dump(exclude_unset=True)) if own else host
+    return host._replace(**own.model_dump(exclude_unset=True)) if own else host
 
 
 def _check_address(host: _DeclaredHost, problems: list[Problem]) -> None:

@@ -6,8 +6,7 @@ pydantic's errors are translated: the expected value, the value in the file, the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
 from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, describe, fields_of
@@ -22,8 +21,7 @@ MOST_SHOWN = 50
 SET = "--set"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem. `text` describes the expected value and the value in the file.
 
     `paths` are the key paths that may have set it, the strongest first (host, groups, top level).
@@ -33,8 +31,7 @@ class Problem:
     text: str
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One layer of input: a file (`name` is its path as given) or the command line's `--set`."""
 
     name: str

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory.tree import KeyPath, dotted
@@ -55,8 +55,7 @@ EXPECTED: Final = 'a secret: { env = "NAME" }, { file = "path" }, { command = ["
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """The place that names a secret: for messages, and as the base of relative paths."""
 
     file: str = ""  # the inventory file, or `--set`

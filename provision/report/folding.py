@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
 
@@ -114,8 +114,7 @@ class RunLog:
         return sorted(hosts, key=lambda name: (position.get(name, len(position)), name))
 
 
-@dataclass(frozen=True)
-class ChangeGroup:
+class ChangeGroup(NamedTuple):
     """Changes of one task that are equal on several hosts. `seconds`: for each change, those of the slowest host."""
 
     task: str
@@ -124,8 +123,7 @@ class ChangeGroup:
     seconds: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class ErrorGroup:
+class ErrorGroup(NamedTuple):
     """An error of several hosts. `similar`: their texts differ in numbers; `error` is that of the first host."""
 
     hosts: tuple[str, ...]
@@ -133,8 +131,7 @@ class ErrorGroup:
     similar: bool = False
 
 
-@dataclass(frozen=True)
-class CountsGroup:
+class CountsGroup(NamedTuple):
     """Hosts with equal counts, and the seconds of the fastest and the slowest of them."""
 
     hosts: tuple[str, ...]
@@ -148,7 +145,7 @@ def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
     shared: dict[ChangeEvent, dict[str, float]] = {}
     for change in log.changes:
         # Changes are equal if they read the same; their ids may differ where scripts contain a name of the host.
-        common = replace(change, host="", seconds=0.0, id="", diff=change.diff if diffs else "")
+        common = change._replace(host="", seconds=0.0, id="", diff=change.diff if diffs else "")
         shared.setdefault(common, {})[change.host] = change.seconds
     groups: dict[str, dict[tuple[str, ...], list[ChangeEvent]]] = {}
     for common, hosts in shared.items():
@@ -164,7 +161,7 @@ def fold_messages(log: RunLog) -> list[tuple[tuple[str, ...], Message]]:
     """Each message once, with the hosts that share it."""
     shared: dict[Message, set[str]] = {}
     for message in log.messages:
-        shared.setdefault(replace(message, host=""), set()).add(message.host)
+        shared.setdefault(message._replace(host=""), set()).add(message.host)
     return [(tuple(log.in_order(hosts)), message) for message, hosts in shared.items()]
 
 
@@ -177,7 +174,7 @@ def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
     for error in log.errors:
         common = _without_host(error)
         if not each:
-            common = replace(common, text=_without_numbers(common.text), hint=_without_numbers(common.hint))
+            common = common._replace(text=_without_numbers(common.text), hint=_without_numbers(common.hint))
         shared.setdefault(common, []).append(error)
     return [_error_group(log, errors) for errors in shared.values()]
 
@@ -195,12 +192,12 @@ def _error_group(log: RunLog, errors: list[ErrorEvent]) -> ErrorGroup:
         return ErrorGroup(hosts, first, similar=True)
     common, name = variants.pop(), fold_names(hosts, limit=3)
     text, hint = (one.replace(_HOST, name) for one in (common.text, common.hint))
-    return ErrorGroup(hosts, replace(common, text=text, hint=hint))
+    return ErrorGroup(hosts, common._replace(text=text, hint=hint))
 
 
 def _without_host(error: ErrorEvent) -> ErrorEvent:
     own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])") if error.host else re.compile(r"(?!)")
-    return replace(error, host="", text=own.sub(_HOST, error.text), hint=own.sub(_HOST, error.hint))
+    return error._replace(host="", text=own.sub(_HOST, error.text), hint=own.sub(_HOST, error.hint))
 
 
 def _without_numbers(text: str) -> str:

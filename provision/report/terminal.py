@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.segment import Segments
 from rich.table import Table
@@ -43,8 +43,7 @@ FOLD_COUNTS_ABOVE: Final = 10  # hosts; up to there, each has its own row in the
 MARKS: Final = {"create": ("+", "good"), "update": ("~", "warning"), "delete": ("-", "bad"), "run": (">", "action")}
 
 
-@dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(NamedTuple):
     """The user's options: `--diff`, the number of `-v`, `--stats`; and the command line without --limit."""
 
     diff: bool = False

@@ -6,7 +6,6 @@ Every text from a host, a program or a file passes through here before it is pri
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any, Literal
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, TaskDone
@@ -28,7 +27,7 @@ def mask_event(event: Event) -> Event:
     """The event with every known secret in its free texts replaced by `***`."""
     texts = {name: getattr(event, name) for name in _FREE_TEXTS.get(type(event), ())}
     masked: dict[str, Any] = {name: mask(text) for name, text in texts.items()}
-    return event if masked == texts else replace(event, **masked)
+    return event if masked == texts else event._replace(**masked)
 
 
 _ESCAPES = re.compile(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from provision.errors import HostKeyError, InventoryError
 from provision.ssh.host_certificates import CERTIFICATE_SUFFIX, HostCertificate, is_revoked
@@ -29,8 +29,7 @@ KeyMarker = Literal["", "@revoked", "@cert-authority"]
 _DEFAULT_PORT = 22
 
 
-@dataclass(frozen=True)
-class KnownKey:
+class KnownKey(NamedTuple):
     """One line of a known_hosts file that matches a host.
 
     kind       the key type, such as ssh-ed25519

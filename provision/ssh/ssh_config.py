@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from provision.errors import Unreachable, UsageError
 from provision.ssh.ssh_config_files import Evaluation, Line, copy_for_home, every_line, matters, read
@@ -37,8 +38,7 @@ _SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _DEFAULT_IDENTITY = re.compile(r"~/\.ssh/(?:id_(?:rsa|dsa|ecdsa|ecdsa_sk|ed25519|ed25519_sk|xmss|mldsa\S*)|identity)")
 
 
-@dataclass(frozen=True)
-class HostOptions:
+class HostOptions(NamedTuple):
     """The options of one host, with tokens and variables replaced.
 
     name                the name that was looked up
@@ -85,8 +85,7 @@ def host_options(host: str, *, user: str | None = None, port: int | None = None)
     return future.result()
 
 
-@dataclass(frozen=True)
-class _Files:
+class _Files(NamedTuple):
     """Both files, with their versions: they are read again when they change."""
 
     user: tuple[Path, int, int]
@@ -312,8 +311,7 @@ def _agent(name: str, tokens: _Tokens) -> str | None:
     return str(tokens.path(name))
 
 
-@dataclass(frozen=True)
-class _Tokens:
+class _Tokens(NamedTuple):
     """Replaces tokens such as %h, and ${VARIABLES}. Source: ssh_config(5), TOKENS and ENVIRONMENT VARIABLES."""
 
     name: str

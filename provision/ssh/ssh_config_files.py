@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from provision.errors import UsageError
 
@@ -77,8 +78,7 @@ _HARMLESS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line. `included` are the files of an Include, in order."""
 
     text: str

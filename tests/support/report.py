@@ -13,7 +13,7 @@ class RunReport:
 
     events: list[Event] = field(default_factory=list)
     closed: int = 0
-    summary: Summary = field(default_factory=lambda: Summary(False, 0, 0, 0, 0.0))
+    summary: Summary = field(default_factory=lambda: Summary(False, 0, 0, 0, 0.0, {}))
 
     def on(self, event: Event) -> None:
         """Keeps an event."""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provision.editing.document import Document
 from provision.editing.toml.model import Path
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from tree_sitter import Language, Node
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """The whole lines of one `keys = value`, from `start` up to `end`, with the comment after the value."""
 
     start: int

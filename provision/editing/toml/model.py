@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from provision.errors import Refused
 
@@ -45,8 +45,7 @@ class WantedRunner:
     former_url: str = ""
 
 
-@dataclass(frozen=True)
-class RunnerId:
+class RunnerId(NamedTuple):
     """An entry that we wrote earlier, identified by its server and its token's fingerprint or its number in GitLab."""
 
     url: str
@@ -65,8 +64,7 @@ class Entry:
     id: int | None = None
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One change, described without values: `docker-builder: set docker.image`. `runner` is "" for top-level keys."""
 
     kind: Literal["create", "update", "delete"]

@@ -6,7 +6,7 @@ import copy
 import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision.editing.document import same
 from provision.editing.toml.model import (
@@ -33,8 +33,7 @@ class Put:
     value: Any = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(NamedTuple):
     """The key, table or entry at `path` is removed."""
 
     path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -65,8 +65,7 @@ GITLAB_KEY: Final = PublishedKey(
 )
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(NamedTuple):
     """A package repository as apt's sources have it; `{id}` and `{codename}` stand for the host's release.
 
     key  the armoured public key; "": the publisher's

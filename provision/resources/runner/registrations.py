@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision.editing.toml.model import (
     Entry,
@@ -85,8 +85,7 @@ def dotted_record(record: Any) -> tuple[str, ...]:
     return keys
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A runner of the inventory without a token. It may be recorded under another name."""
 
     name: str
@@ -118,8 +117,7 @@ def under_new_names(
     return {renamed.get(name, name): one for name, one in records.items()}
 
 
-@dataclass(frozen=True)
-class RunnerStatus:
+class RunnerStatus(NamedTuple):
     """What is known about one runner of the inventory.
 
     missing      it has no entry with a valid token
@@ -232,8 +230,7 @@ class Registrations:
         return f"whether GitLab at {url} knows runner {name} is unknown ({reason}): its entry stays unchanged"
 
 
-@dataclass(frozen=True)
-class TokenAnswers:
+class TokenAnswers(NamedTuple):
     """What GitLab servers answered.
 
     status   the HTTP status for each (url, token); 0 without an answer. Token "-" is for a server that was asked

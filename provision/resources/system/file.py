@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused
@@ -19,8 +20,7 @@ from provision.shell import Command, Result, sh
 _MODE = re.compile(r"[0-7]{1,5}")
 
 
-@dataclass(frozen=True)
-class FileSeen:
+class FileSeen(NamedTuple):
     """A file as it was observed; `content` is None when it does not exist. `mode` has four digits."""
 
     content: bytes | None

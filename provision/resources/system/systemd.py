@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, UsageError
@@ -54,8 +54,7 @@ def _show(units: list[str]) -> Command:
     return sh(f"systemctl show %s --property={_PROPERTIES}", units)
 
 
-@dataclass(frozen=True)
-class UnitState:
+class UnitState(NamedTuple):
     """What systemd reports about a unit; the words are those of `systemctl show`."""
 
     active: str

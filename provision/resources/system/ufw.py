@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from provision.errors import UsageError
 
@@ -104,8 +104,7 @@ def _source(text: str) -> str:
     return str(network.network_address if network.num_addresses == 1 else network)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What ufw's files contain.
 
     rules, rules6  the rules that allow, for IPv4 and IPv6

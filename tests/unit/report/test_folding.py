@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Message, Start
@@ -116,5 +114,5 @@ def test_counts_are_joined_only_above_a_number_of_hosts() -> None:
 
 def test_changes_fold_by_what_is_shown() -> None:
     """Two hosts may do the same by different scripts; the reader sees one change."""
-    log = log_of(replace(change("web1", "write x"), id="a"), replace(change("web2", "write x"), id="b"))
+    log = log_of(change("web1", "write x")._replace(id="a"), change("web2", "write x")._replace(id="b"))
     assert [group.hosts for group in fold_changes(log, diffs=True)] == [("web1", "web2")]

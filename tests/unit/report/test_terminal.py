@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -30,7 +29,7 @@ def report(events: Sequence[Event], options: ReportOptions | None = None, *, wid
     """What is printed for these events, without a live view: plain, or as for a terminal of this `width`."""
     stream = io.StringIO()
     console = open_console(stream, terminal=bool(width), width=width or None)
-    options = replace(options or ReportOptions(), command="provision runners -i i.toml")
+    options = (options or ReportOptions())._replace(command="provision runners -i i.toml")
     terminal = Terminal(console, options, animated=False, ticking=False, clock=lambda: 0.0)
     for event in events:
         terminal.on(event)
