@@ -318,6 +318,7 @@ def test_the_containerd_image_store(harness: Harness) -> None:
     base_image(harness, "runner-2")
     twice(harness, "image", changes={"images": [{**IMAGE, "tags": ["3.0"], "host": "runner-2"}]})
     assert "layers" in pushed(harness, "root/hello_hapi", "3.0")
+    applied(harness, "verify", "--limit", "runner-2")
 
 
 @in_order

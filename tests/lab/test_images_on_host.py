@@ -89,7 +89,8 @@ def images(harness: Harness) -> set[str]:
 
 
 def test_pruning(harness: Harness) -> None:
-    """Old, unused images: planned with the space first, then removed. Apps, running containers and caches stay.
+    """Old, unused images and build cache: planned with the space first, then removed. Apps, running containers and the
+    runner's caches stay.
 
     An image that was built in 2001 and came today is not old.
     """
@@ -109,7 +110,8 @@ def test_pruning(harness: Harness) -> None:
     before = images(harness)
     planned = applied(harness, "prune", "--check", "--diff", changes=NOW)
     (change,) = planned.changes()
-    assert change.startswith("remove 1 stopped container (gone) and ")
+    assert change.startswith("remove 1 stopped container (gone), ")
+    assert "of the build cache" in change
     assert "old:1" in change
     assert "at least" in change
     assert images(harness) == before

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installed by provision. Lists or removes stopped containers and unused images that are older than DAYS.
+# Installed by provision. Lists or removes stopped containers, unused images and build cache that are older than DAYS.
 # Arguments: MODE DAYS, then images to keep. MODE: list or remove.
-# Prints a line for each: container|ID|SIZE|NAME, image|ID|SIZE|NAMES. Sizes are printed by list only.
+# Prints a line for each: container|ID|SIZE|NAME, image|ID|SIZE|NAMES, cache|ID|SIZE|. Sizes are printed by list only, and
+# so is the cache.
 #
 # Apps' containers and images stay, and so do GitLab Runner's containers and helper images, and all volumes. The age of
 # an image is that of its last pull, build or tag on this host: an image that was built years ago may have come today.
@@ -16,7 +17,7 @@ limit=$(($(date +%s) - days * 86400))
 seconds_of() {
   case $1 in
     '' | *0001-01-01*) echo 0 ;;
-    *) date -d "$(printf %s "$1" | tr -d '"')" +%s || echo "$limit"1 ;;
+    *) date -d "$(printf %s "$1" | tr -d '"' | sed 's/ [A-Z]*$//')" +%s || echo "$limit"1 ;;
   esac
 }
 newer() {
@@ -49,8 +50,31 @@ images=$(
       case $used in *"$id"*) ;; *) newer "$created" "$tagged" "$(came "$id")" || echo "$id|$names" ;; esac
     done
 )
-[ "$containers$images" ] || exit 0
+# What `docker builder prune` would remove of BuildKit's cache: entries that were not used in that time, without those that
+# an image shares and those that a remaining entry builds on. Docker limits the cache by itself only since 28.
+cache() {
+  docker system df -v --format '{{range .BuildCache}}{{.ID}}|{{.Size}}|{{.InUse}}{{.Shared}}{{.CacheType}}|{{.Parent}}|{{.LastUsedAt}}{{println}}{{end}}' |
+    while IFS='|' read -r id size state parents used; do
+      stays=
+      case $state in falsefalseinternal | falsefalsefrontend) stays=yes ;; falsefalse*) ! newer "$used" || stays=yes ;; *) stays=yes ;; esac
+      [ -z "$id" ] || echo "$id|$size|$stays|$parents"
+    done |
+    awk -F '|' '
+      { order[NR] = $1; size[$1] = $2; stays[$1] = $3; parents[$1] = $4 }
+      END {
+        do {
+          changed = 0
+          for (id in stays) if (stays[id]) {
+            count = split(parents[id], list, ",")
+            for (i = 1; i <= count; i++) if ((list[i] in stays) && !stays[list[i]]) { stays[list[i]] = "yes"; changed = 1 }
+          }
+        } while (changed)
+        for (n = 1; n <= NR; n++) if (!stays[order[n]]) print "cache|" order[n] "|" size[order[n]] "|"
+      }'
+}
 if [ "$mode" = list ]; then
+  cache
+  [ "$containers$images" ] || exit 0
   sizes=$(docker system df -v --format '{{range .Images}}{{.ID}} {{.UniqueSize}}{{println}}{{end}}{{range .Containers}}{{.ID}} {{.Size}}{{println}}{{end}}' | cut -d ' ' -f 1,2)
 fi
 size() { printf '%s\n' "$sizes" | while read -r id size; do case $1 in "$id"*) echo "$size"; break ;; esac; done; }
@@ -63,3 +87,5 @@ done
   [ "$mode" = list ] || docker image rm ${names:-"$id"} >/dev/null || continue
   echo "image|$id|$(size "$id")|$names"
 done
+# After the images, which share their layers with the cache.
+[ "$mode" = list ] || docker builder prune -f --filter "until=$((days * 24))h" >/dev/null

@@ -1,4 +1,4 @@
-"""Stopped containers and unused images on a host.  Sources: docker-ps(1), docker-image(1).
+"""Stopped containers, unused images and build cache on a host.  Sources: docker-ps(1), docker-image(1), docker-builder(1).
 
 One script lists them, removes them, and is what the prune timer runs. Containers and images of apps stay, whatever their
 age, and so do GitLab Runner's containers and helper images, and all volumes.
@@ -18,12 +18,13 @@ from provision.secret import mask
 from provision.shell import Command
 
 _UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_KINDS: Final = ("container", "image", "cache")
 _NAMES: Final = 10  # the most names in one line
 
 
 @dataclass(frozen=True)
 class UnusedImages(Resource):
-    """Stopped containers and unused images that are older than `days` are removed; the images `keep` stay."""
+    """Stopped containers, unused images and build cache that are older than `days` are removed; the images `keep` stay."""
 
     days: int
     keep: tuple[str, ...] = ()
@@ -41,13 +42,16 @@ class UnusedImages(Resource):
                 f"Docker cannot list its containers and images: {mask(seen.only.errors.strip())[-300:]}",
                 hint="run provision docker",
             )
-        lines = [line.split("|") for line in seen.text.splitlines() if line.count("|") == 3]
+        found = [line.split("|") for line in seen.text.splitlines() if line.count("|") == 3]
+        lines = [line for line in found if line[0] in _KINDS]
         if not lines:
             return
-        parts = [_named(kind, [line for line in lines if line[0] == kind]) for kind in ("container", "image")]
+        parts = [_named(kind, [line for line in lines if line[0] == kind]) for kind in _KINDS]
         freed = sum(map(bytes_of, (line[2] for line in lines)))
+        *most, last = filter(None, parts)
+        what = f"{', '.join(most)} and {last}" if most else last
         yield Change(
-            f"remove {' and '.join(filter(None, parts))}: frees at least {human(freed)}",
+            f"remove {what}: frees at least {human(freed)}",
             self._script("remove"),
             "delete",
             diff="".join(f"-{kind} {names.strip() or identity[:19]} {size}\n" for kind, identity, size, names in lines),
@@ -73,6 +77,8 @@ def human(size: float) -> str:
 def _named(kind: str, lines: list[list[str]]) -> str:
     if not lines:
         return ""
+    if kind == "cache":
+        return f"{len(lines)} {'entries' if len(lines) > 1 else 'entry'} of the build cache"
     names = [line[3].strip() or line[1].removeprefix("sha256:")[:12] for line in lines]
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     word = (

@@ -452,6 +452,7 @@ case "$*" in
     echo 'i-used|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|used:1 '; echo 'i-old|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|old:1 old:2 '
     echo 'i-new|2020-01-01T00:00:00Z|"2999-01-01T00:00:00Z"|new:1 '; echo 'i-helper|2020-01-01T00:00:00Z|"0001-01-01T00:00:00Z"|gitlab-runner-helper:1 ' ;;
   'image inspect'*) echo i-kept ;;
+  'system df'*BuildCache*) cat "${0%/bin/docker}/cache" 2>/dev/null || : ;;
   'system df'*) echo 'i-old 5MB'; echo 'c1 1kB' ;;
 esac
 """
@@ -475,8 +476,27 @@ class TestPrune:
         (content / "i-old").touch()
         assert run(host, "prune_docker", "list", 14).text == "container|c1|1kB|old\n"
 
+    def test_old_build_cache(self, docker: Docker, host: LocalSession) -> None:
+        """What was not used lately, without what an image shares, what a used entry builds on, and BuildKit's own."""
+        then, now = "2020-01-01 00:00:00.1 +0000 UTC", "2999-01-01 00:00:00.1 +0000 UTC"
+        (docker.folder / "cache").write_text(
+            f"gone|5MB|falsefalseregular||{then}\n"
+            f"grandparent|1MB|falsefalseregular||{then}\nparent|1MB|falsefalseregular|grandparent|{then}\n"
+            f"used|1MB|falsefalseregular|gone-before,parent|{now}\n"
+            f"shared|1MB|falsetrueregular||{then}\nin-use|1MB|truefalseregular||{then}\n"
+            f"child|2MB|falsefalsesource.local|gone|{then}\nfrontend|1MB|falsefalsefrontend||{then}\n"
+        )
+        docker.add("docker", PRUNE_DOCKER)
+        text = run(host, "prune_docker", "list", 14).text
+        assert text.startswith("cache|gone|5MB|\ncache|child|2MB|\ncontainer|")
+        assert text.count("cache|") == 2
+
     def test_removed(self, docker: Docker, host: LocalSession) -> None:
-        """An image under each of its names."""
+        """An image under each of its names; the cache of builds after the images, which share layers with it."""
         docker.add("docker", PRUNE_DOCKER)
         assert run(host, "prune_docker", "remove", 14).code == 0
-        assert [call for call in docker.calls() if " rm" in call] == ["docker rm c1", "docker image rm old:1 old:2"]
+        assert [call for call in docker.calls() if " rm" in call or " builder " in call] == [
+            "docker rm c1",
+            "docker image rm old:1 old:2",
+            "docker builder prune -f --filter until=336h",
+        ]

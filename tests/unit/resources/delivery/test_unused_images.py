@@ -29,6 +29,17 @@ def test_what_would_go() -> None:
     assert str(wanted.probe()[""].script).startswith("# prune_docker.sh\nset -- list 14 hello:1\n")  # type: ignore[union-attr]
 
 
+def test_build_cache() -> None:
+    """Its entries are counted, beside the others and alone."""
+    wanted, cache = UnusedImages(14), "cache|abc|1MB|\ncache|def|2MB|\n"
+    (change,) = planned(wanted, observe(wanted, cache + f"image|{IDENTITY}|1MB|old:1 \n" + "container|1|1kB|gone\n"))
+    assert change.summary == (
+        "remove 1 stopped container (gone), 1 unused image (old:1) and 2 entries of the build cache: frees at least 4 MB"
+    )
+    (change,) = planned(wanted, observe(wanted, cache[: len(cache) // 2]))
+    assert change.summary == "remove 1 entry of the build cache: frees at least 1 MB"
+
+
 def test_many_are_not_all_named() -> None:
     """One line stays one line."""
     wanted = UnusedImages(0)
