@@ -32,10 +32,11 @@ def listeners(
 
         chosen.append(JsonLines(stdout))
     else:
-        from provision.report.console import open_console
-        from provision.report.terminal import ReportOptions, Terminal
+        from provision.report.console import console_for
+        from provision.report.folding import ReportOptions
+        from provision.report.terminal import Terminal
 
-        chosen.append(Terminal(open_console(stdout), ReportOptions(diff, verbose, stats, command)))
+        chosen.append(Terminal(console_for(stdout), ReportOptions(diff, verbose, stats, command)))
     if report is not None:
         from provision.report.html import HtmlReport
 

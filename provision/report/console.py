@@ -50,6 +50,30 @@ def open_console(stream: TextIO, *, terminal: bool | None = None, width: int | N
     )
 
 
+class PlainConsole:
+    """Prints plain lines on a stream that is no terminal, as a rich console does there, without importing rich."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = SafeStream(stream)
+
+    def print(self, text: str = "", *, soft_wrap: bool = True) -> None:
+        """Prints the text and a line break. Lines are never wrapped; `soft_wrap` is there for rich's callers."""
+        del soft_wrap
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def styled(self) -> Console:
+        """A rich console on the same stream, for reports with tables."""
+        return open_console(cast("TextIO", self._stream))
+
+
+def console_for(stream: TextIO) -> Console | PlainConsole:
+    """A rich console, or a plain one where rich would find no terminal: a run then need not import rich, which takes 30 ms."""
+    if stream.isatty() or any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE")):
+        return open_console(stream)
+    return PlainConsole(stream)
+
+
 def is_styled(console: Console) -> bool:
     """Whether the output is styled and wrapped. Otherwise it is plain text, one fact per line, for files and pipes."""
     return console.is_terminal and not console.is_dumb_terminal

@@ -64,6 +64,15 @@ def _ranges(numbers: list[str]) -> Iterator[str]:
                 start = index + 1
 
 
+class ReportOptions(NamedTuple):
+    """The user's options: `--diff`, the number of `-v`, `--stats`; and the command line without --limit."""
+
+    diff: bool = False
+    verbose: int = 0
+    stats: bool = False
+    command: str = ""
+
+
 @dataclass
 class RunLog:
     """The events of a run so far, by type, in order of arrival; `hosts` are in inventory order."""

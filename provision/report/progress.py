@@ -15,6 +15,8 @@ from provision.report.wording import count, duration, failure_label, is_unreacha
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from provision.report.console import PlainConsole
+
 State = Literal["waiting", "busy", "idle", "failed", "unreachable"]
 FAILURES: Final[tuple[State, ...]] = ("failed", "unreachable")
 
@@ -101,7 +103,9 @@ class PlainProgress:
     `ticking=False` leaves calling `tick` to the caller (for tests).
     """
 
-    def __init__(self, console: Console, *, verbose: int, clock: Callable[[], float], ticking: bool = True) -> None:
+    def __init__(
+        self, console: Console | PlainConsole, *, verbose: int, clock: Callable[[], float], ticking: bool = True
+    ) -> None:
         self._console = console
         self._verbose = verbose
         self._clock = clock

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary
-from provision.report.console import open_console
-from provision.report.terminal import ReportOptions, Terminal
+from provision.report.console import console_for, open_console
+from provision.report.folding import ReportOptions
+from provision.report.terminal import Terminal
 
 EventsOf = Callable[[str], list[Event]]
 Expected = Callable[[str, str], None]
@@ -28,7 +29,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def report(events: Sequence[Event], options: ReportOptions | None = None, *, width: int = 0) -> str:
     """What is printed for these events, without a live view: plain, or as for a terminal of this `width`."""
     stream = io.StringIO()
-    console = open_console(stream, terminal=bool(width), width=width or None)
+    console = open_console(stream, terminal=True, width=width) if width else console_for(stream)
     options = (options or ReportOptions())._replace(command="provision runners -i i.toml")
     terminal = Terminal(console, options, animated=False, ticking=False, clock=lambda: 0.0)
     for event in events:
