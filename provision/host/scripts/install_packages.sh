@@ -10,6 +10,14 @@
 #   DOWNGRADE    yes allows an older version
 #   FIRST, LAST  shell text to run before and after the installation, or ""; a code of FIRST other than 0 ends the script
 . ./lib/apt.sh
+# reason_of_package FILE: what the last package's own script printed in apt's output, at most 8 lines. A script prints on
+# standard output, among apt's progress; the error of dpkg on standard error contains the script's exit code alone.
+reason_of_package() {
+  awk '/^(Preparing to unpack|Unpacking|Setting up) / { found = 1; n = 0; next }
+    /^Errors were encountered/ { exit }
+    found && NF { line[n++] = $0 }
+    END { if (n) print "the package'"'"'s script printed:"; for (i = n > 8 ? n - 8 : 0; i < n; i++) print line[i] }' "$1"
+}
 set -e
 seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6 first=$7 last=$8
 shift 8
@@ -39,8 +47,11 @@ fetch_with_apt "$stall" install -y --download-only "$@"
 (eval "$first") || exit
 wait_for_apt "$seconds"
 [ -z "$environment" ] || eval "export $environment"
-code=0
-timeout -k 30 "$limit" apt-get -q install -y "$@" || code=$?
+output=$(mktemp /run/provision-apt.XXXXXX)
+trap 'rm -f -- "$output" "$output.code"' EXIT
+{ timeout -k 30 "$limit" apt-get -q install -y "$@" && echo 0 > "$output.code" || echo $? > "$output.code"; } | tee "$output"
+code=$(cat "$output.code")
 [ "$code" != 124 ] || echo "the installation did not end within $limit s" >&2
+[ "$code" = 0 ] || reason_of_package "$output" >&2
 (eval "$last") || [ "$code" != 0 ] || code=1
 exit "$code"

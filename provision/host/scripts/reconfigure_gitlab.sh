@@ -128,8 +128,12 @@ check_health() {
     return 1
   fi
 }
+# GitLab's error, and the removed settings, which it prints on standard output, before or after the error. Sources:
+# omnibus-gitlab, package/libraries/handlers/gitlab.rb, helpers/logging_helper.rb.
 reconfigure_error() {
-  sed -n '/There was an error running gitlab-ctl reconfigure/,$p' "$log" | sed '/^[[:space:]]*$/d' | head -n 12
+  sed -n '/There was an error running gitlab-ctl reconfigure/,$p' "$log" |
+    sed '/^\(Removals\|Deprecations\|Warnings\|Notes\):$/,$d; /^Running handlers complete/,$d; /^[[:space:]]*$/d' | head -n 12
+  sed -n '/^\* .* was removed in /p' "$log" | head -n 8
 }
 begun=no other=no down_before='' config_before=$(checksum)
 nginx_logged=$(log_size nginx) registry_logged=$(log_size registry)
@@ -142,7 +146,9 @@ attempt() {
   wait "$group"
   code=$?
   if [ "$code" != 0 ]; then
-    too_late "$code" show-config || cause="GitLab cannot read $rb: $(tail -n 4 "$log")"
+    too_late "$code" show-config && return 1
+    cause=$(reconfigure_error)
+    cause="GitLab cannot read $rb: ${cause:-$(tail -n 4 "$log")}"
     return 1
   fi
   if [ -e "$copy" ] && ! cause=$(touch -- "$copy.begun" 2>&1); then return 1; fi
@@ -159,6 +165,8 @@ attempt() {
   else
     cause=$(reconfigure_error)
     [ -n "$cause" ] || cause="gitlab-ctl reconfigure failed with code $code: $(tail -n 5 "$log")"
+    # A service that does not start within runit's 30 s. The reason is in its own log.
+    case $cause in *'/embedded/bin/sv '*) cause="$cause$(printf '\n'; logged)" ;; esac
   fi
   return 1
 }

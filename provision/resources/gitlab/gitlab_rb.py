@@ -55,24 +55,33 @@ class Removed(NamedTuple):
     """A setting that makes `gitlab-ctl reconfigure` abort from a version on.
 
     only_true  with the value true alone; otherwise with any value but nil
+    until      the version that accepts it again, without an effect; None for none
     """
 
     path: Path
     version: tuple[int, int]
     instead: str
     only_true: bool = False
+    until: tuple[int, int] | None = None
 
 
-# Source: omnibus-gitlab 19.3.0, files/gitlab-cookbooks/package/libraries/deprecations.rb.
+# Sources: omnibus-gitlab, files/gitlab-cookbooks/package/libraries/deprecations.rb at 14.0, 16.11, 18.0, 18.2, 18.11, 19.0,
+# 19.2 and 19.3; for names that are no longer known, libraries/config/gitlab.rb.
 REMOVED: Final = (
-    Removed(("unicorn",), (14, 0), "see puma"),
+    Removed(("unicorn",), (14, 0), "see puma", until=(18, 1)),
+    Removed(("repmgr",), (14, 0), "see patroni", until=(18, 1)),
+    Removed(("repmgrd",), (14, 0), "see patroni", until=(18, 1)),
     Removed(("sidekiq_cluster",), (14, 0), "see sidekiq"),
-    Removed(("repmgr",), (14, 0), "see patroni"),
+    Removed(("omnibus_gitconfig",), (17, 0), "see gitaly['configuration'][:git][:config]"),
+    Removed(("grafana",), (17, 1), "it is no longer part of the package"),
     Removed(("git_data_dirs",), (18, 0), "see gitaly['configuration'][:storage]"),
     Removed(("gitlab_shell", "migration"), (18, 0), "it has no effect any more"),
     Removed(("spamcheck",), (19, 0), "it is no longer part of the package"),
-    Removed(("mattermost", "enable"), (19, 0), "it has a package of its own", only_true=True),
-    Removed(("mattermost_external_url",), (20, 0), "it has a package of its own"),
+    Removed(("gitaly", "configuration", "git", "use_bundled_binaries"), (19, 0), "Gitaly always uses its own Git"),
+    Removed(("gitaly", "configuration", "git", "bin_path"), (19, 0), "Gitaly always uses its own Git"),
+    Removed(("mattermost",), (19, 0), "it is no longer part of the package", until=(19, 3)),
+    Removed(("mattermost", "enable"), (19, 3), "it is no longer part of the package", only_true=True),
+    Removed(("mattermost_external_url",), (20, 0), "see gitlab_rails['mattermost_host']"),
 )
 
 
@@ -227,7 +236,7 @@ def removed_settings(text: bytes, version: str) -> tuple[list[str], list[str]]:
 
     numbers = re.match(r"(\d+)\.(\d+)", version)
     installed = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-    rules = [one for one in REMOVED if one.version <= installed]
+    rules = [one for one in REMOVED if one.version <= installed and (one.until is None or installed < one.until)]
     assignments = find_assignments(parse_valid(text), {one.path[0] for one in rules})
     certain: list[str] = []
     possible: list[str] = []

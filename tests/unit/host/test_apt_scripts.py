@@ -27,8 +27,24 @@ pytestmark = pytest.mark.slow
 APT = """
 case "$*" in
   *--print-uris*) [ ! -e {top}/unknown ] || exit 100; cat {top}/uris ;;
-  *) env | grep '^OF_APT' | sed 's/^/environment: /' >> {top}/calls; echo ran ;;
+  *--download-only*) echo downloaded ;;
+  *" install "*) [ ! -e {top}/failing ] || . {top}/failing; echo ran ;;
+  *) echo ran ;;
 esac
+case "$*" in
+  *--print-uris*) ;;
+  *) env | grep '^OF_APT' | sed 's/^/environment: /' >> {top}/calls ;;
+esac
+"""
+REFUSING = """
+echo 'Preparing to unpack .../x_2_amd64.deb ...'
+echo 'x preinstall: It is required to upgrade to the latest 1.5.x version first before proceeding.'
+echo 'dpkg: error processing archive /var/cache/apt/archives/x_2_amd64.deb (--unpack):' >&2
+echo ' new x package pre-installation script subprocess returned error exit status 1' >&2
+echo 'Errors were encountered while processing:'
+echo ' /var/cache/apt/archives/x_2_amd64.deb'
+echo 'E: Sub-process /usr/bin/dpkg returned an error code (1)' >&2
+exit 100
 """
 
 
@@ -123,6 +139,21 @@ class TestInstall:
         assert (result.code, "ran" in result.text) == ((100, True) if problem else (0, True))
         installed = [call for call in programs.calls("apt-get") if "--force-confold" in call]
         assert len(installed) == (0 if problem else 2)
+
+    def test_what_a_package_prints(self, programs: Programs, host: LocalSession) -> None:
+        """Its script's reason is on standard output, and dpkg's error names the script alone: both are in the error."""
+        (programs.folder / "failing").write_text(REFUSING)
+        result = install(host)
+        assert result.code == 100
+        assert result.errors.splitlines() == [
+            "dpkg: error processing archive /var/cache/apt/archives/x_2_amd64.deb (--unpack):",
+            " new x package pre-installation script subprocess returned error exit status 1",
+            "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+            "the package's script printed:",
+            "x preinstall: It is required to upgrade to the latest 1.5.x version first before proceeding.",
+        ]
+        assert "Preparing to unpack" in result.text
+        assert list(Path("/run").glob("provision-apt*")) == []
 
     @one_shell
     def test_unknown_version(self, programs: Programs, host: LocalSession) -> None:

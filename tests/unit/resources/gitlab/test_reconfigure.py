@@ -169,7 +169,7 @@ def does(command: str, script: str) -> Callable[[Gitlab], None]:
 
 def once(script: str) -> str:
     """The first reconfigure does that; the next is well."""
-    return f"if [ $n = 1 ]; then {script}; fi"
+    return f"if [ $n = 1 ]; then {script}\nfi"
 
 
 def nginx_is_down(gitlab: Gitlab) -> None:
@@ -181,7 +181,51 @@ def nginx_is_down(gitlab: Gitlab) -> None:
     gitlab.program("reconfigure", "echo 'nginx: [emerg] cannot load certificate' >> $top/log/nginx/current")
 
 
+# As GitLab prints it: the error on standard error, the removed settings later and on standard output.
+# Source: omnibus-gitlab, package/libraries/handlers/gitlab.rb, helpers/logging_helper.rb.
+REMOVED = """
+echo 'There was an error running gitlab-ctl reconfigure:' >&2
+echo >&2
+echo 'Removed configurations found in gitlab.rb. Aborting reconfigure.' >&2
+echo; echo 'Removals:'
+echo '* spamcheck has been deprecated since 19.0 and was removed in 19.0. Deploy it separately.'
+echo; echo 'Update the configuration in your gitlab.rb file or GITLAB_OMNIBUS_CONFIG environment.'
+echo; echo 'Deprecations:'; for i in 1 2 3 4 5 6 7 8 9; do echo "another setting $i"; done
+echo 'Running handlers complete'; echo 'Infra Phase failed. 0 resources updated in 05 seconds'
+exit 1
+"""
+SV = "/opt/gitlab/embedded/bin/sv restart /opt/gitlab/service/registry"
+NOT_STARTED = f"""
+echo 'time="now" level=fatal msg="configuring application: invalid storage"' >> $top/log/registry/current
+echo 'There was an error running gitlab-ctl reconfigure:' >&2
+echo >&2
+echo "runit_service[registry] had an error: Expected process to exit with [0], but received '1'" >&2
+echo '---- Begin output of {SV} ----' >&2
+echo 'STDOUT: timeout: down: registry: 1s, normally up, want up; run: log: (pid 1) 20s' >&2
+exit 1
+"""
 FAULTS = [
+    Fault(
+        "removed settings",
+        does("reconfigure", once(REMOVED)),
+        (
+            "Removed configurations found in gitlab.rb",
+            "* spamcheck has been deprecated since 19.0 and was removed in 19.0.",
+        ),
+        (NEW, OLD),
+    ),
+    Fault(
+        "a service that does not start",
+        does("reconfigure", once(NOT_STARTED)),
+        ("STDOUT: timeout: down: registry: 1s", 'level=fatal msg="configuring application: invalid storage'),
+        (NEW, OLD),
+    ),
+    Fault(
+        "unreadable, with notices",
+        does("show-config", f"{CHEF.removesuffix('; exit 1')}; echo Warnings:; seq 9; exit 1"),
+        ("GitLab cannot read", "no such database"),
+        (),
+    ),
     Fault("unreadable", does("show-config", "echo 'undefined method external_ulr' >&2; exit 1"), ("external_ulr",), ()),
     Fault("chef", does("reconfigure", once(CHEF)), ("no such database",), (NEW, OLD)),
     Fault(
@@ -200,7 +244,8 @@ def test_the_old_state(gitlab: Gitlab, fault: Fault) -> None:
     done = gitlab.run(limit=fault.limit)
     assert done.code == 1
     assert [word for word in fault.words if word not in done.errors] == []
-    unreadable = fault.name == "unreadable"  # found before anything was reconfigured
+    assert "another setting" not in done.errors
+    unreadable = fault.name.startswith("unreadable")  # found before anything was reconfigured
     ending = "; nothing was reconfigured" if unreadable else ""
     assert done.errors.endswith(f"rolled back to the previous {gitlab.folder}/etc/gitlab.rb{ending}\n")
     assert (tuple(gitlab.in_force), gitlab.now, gitlab.pending) == (fault.seen, OLD, ["reload"])
