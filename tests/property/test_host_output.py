@@ -42,8 +42,9 @@ from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile
 from provision.resources.delivery.project import ProjectSettings
 from provision.resources.delivery.prune import UnusedImages
 from provision.resources.docker.daemon import JsonSettings
+from provision.resources.docker.packages import DistributionDocker
 from provision.resources.gitlab.acme_certificate import AcmeCertificate
-from provision.resources.gitlab.certificates import CertificatePair, ServedCertificate, UploadedPair
+from provision.resources.gitlab.certificates import CertificatePair, DefaultPair, ServedCertificate, UploadedPair
 from provision.resources.gitlab.gitlab_rb import CONTENT_LIMIT, RubySettings, read_gitlab_rb
 from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
 from provision.resources.gitlab.s3_bucket import S3Bucket
@@ -87,6 +88,7 @@ SAMPLES: list[Resource] = [
     JsonSettings("/etc/docker/daemon.json", {"debug": True, "proxies": {"http-proxy": Secret("http://u:pw@x")}}),
     AcmeCertificate("example.com", "a@example.com", "https://acme.example.com", PAIR, 5050),
     PAIR,
+    DefaultPair(PAIR, PAIR),
     ServedCertificate("/etc/ssl/full.pem", "example.com", 5050),
     UploadedPair("/f", "/k", b"certificate", Secret("private-key"), datetime.timedelta(days=3), "example.com", 5050),
     RubySettings({("external_url",): "https://x", ("registry", "storage"): {"s3": {"bucket": "b"}}}, (RUN,)),
@@ -110,6 +112,7 @@ SAMPLES: list[Resource] = [
     Firewall([Rule(80), Rule("6000:6007", "udp", "10.0.0.0/8")], enable=True),
     ConfigFragment("/etc/x", "x"),
     Packages(["ufw", "htop"], version="1.*", hold=True, conflicting=("y",)),
+    DistributionDocker(("docker.io",)),
     AbsentUnit("x"),
     Service("x"),
     Unit("x", content="[Service]\nExecStart=/usr/bin/x\n"),
