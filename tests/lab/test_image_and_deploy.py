@@ -316,6 +316,7 @@ def test_the_containerd_image_store(harness: Harness) -> None:
     applied(harness, "docker")
     assert "io.containerd.snapshotter" in harness.lab.inside("runner-2", "docker info -f '{{.DriverStatus}}'")
     base_image(harness, "runner-2")
+    write_app(harness, "hello from us")
     twice(harness, "image", changes={"images": [{**IMAGE, "tags": ["3.0"], "host": "runner-2"}]})
     assert "layers" in pushed(harness, "root/hello_hapi", "3.0")
     applied(harness, "verify", "--limit", "runner-2")
@@ -331,7 +332,7 @@ def test_an_index_that_a_pipeline_pushed(harness: Harness) -> None:
         script = f"""
         set -e
         export DOCKER_CONFIG=/dev/shm/other; mkdir $DOCKER_CONFIG; docker login -u root --password-stdin {REGISTRY}
-        printf 'FROM {image}:3.0\\nRUN sed -i "s/hello after all/{text}/" /app.py\\n' | docker build -t {image}:ci -
+        printf 'FROM {image}:3.0\\nRUN sed -i "s/hello from us/{text}/" /app.py\\n' | docker build -t {image}:ci -
         docker push {image}:ci; rm -r $DOCKER_CONFIG
         """
         harness.lab.inside("runner-2", script, stdin=password)

@@ -253,6 +253,7 @@ def test_the_containerd_image_store(harness: Harness, server: Server) -> None:
     harness.inventory["docker"]["daemon"] |= CONTAINERD_STORE
     harness.inventory["projects"][PROJECT]["pipeline"] = {"template": "registry", "test": "sh /app.sh | grep -q hello"}
     applied(harness, "docker", "pipeline")
+    assert "io.containerd.snapshotter" in harness.lab.inside(HOST, "docker info -f '{{.DriverStatus}}'")
     checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 6\n"})
     done = pipeline(harness, server, "6666ffff")
     assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs

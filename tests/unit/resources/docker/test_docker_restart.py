@@ -297,6 +297,7 @@ class TestDaemonJson:
             ('{"bip": "x"}', {"debug": True}, [], "reload-docker"),
             ('{"debug": true, "labels": ["a"]}', {"debug": True}, ["labels"], "reload-docker"),
             ('{"debug": false}', {"debug": True, "log-driver": "local"}, [], "restart-docker"),
+            ("{}", {"features": {"containerd-snapshotter": True}}, [], "restart-docker"),
             ('{"mtu": 1400, "debug": true}', {"debug": True}, ["mtu"], "restart-docker"),
         ],
     )
