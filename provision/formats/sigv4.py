@@ -30,7 +30,7 @@ class Signer:
     session_token: str | Secret = ""
 
     def for_host(self, now: datetime.datetime) -> str:
-        """Return six lines for `use_s3` of lib/s3.sh, with which a host signs requests that depend on earlier answers.
+        """Return the first six lines for `use_s3` of lib/s3.sh, with which a host signs requests that depend on earlier answers.
 
         access key, session token or nothing, scope, time, and the two blocks of HMAC (RFC 2104) with the key that signs.
         This key is derived from the secret key for one day, region and service; the secret key does not follow from it.

@@ -7,6 +7,7 @@ from typing import Any
 
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import Packages, RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
 from provision.tasks.base import task
@@ -18,7 +19,7 @@ _STORAGE = ("registry", "storage")
 _OTHER_DRIVERS = ("filesystem", "s3_v2", "s3aws", "azure", "azure_v2", "gcs", "swift", "oss", "inmemory")
 
 
-@task(on="gitlab", settings=Registry, uses=(Gitlab,))
+@task(on="gitlab", settings=Registry, uses=(Gitlab, Proxy))
 def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Set up the container registry at its URL, with its certificate and storage."""
     yield Packages(("curl", "ca-certificates"))
@@ -30,10 +31,11 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
         driver = resolve(wanted.s3.parameters)
         yield RegistryStorage(driver, wanted.migrate == "acknowledged")
         if driver.get("accesskey") and driver.get("secretkey"):
+            proxy, endpoint = host.settings.get(Proxy), wanted.s3.regionendpoint
             yield S3Bucket(
                 driver["bucket"],
                 driver["region"],
-                wanted.s3.regionendpoint,
+                endpoint,
                 driver["accesskey"],
                 driver["secretkey"],
                 driver.get("sessiontoken") or "",
@@ -44,6 +46,7 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
                 else driver.get("checksum_algorithm") or "CRC64NVME",
                 insecure=bool(driver.get("skipverify")),
                 **({"part_size": driver["chunksize"]} if "chunksize" in driver else {}),
+                proxy=proxy.for_curl(endpoint.scheme if endpoint else "https") if proxy else "",
             )
         # We own the driver, and no other key of storage: maintenance, cache, delete, redirect.
         settings[(*_STORAGE, "s3")] = driver

@@ -10,7 +10,7 @@
 #   …SUM             the checksums of the text `provision`, and of that many zero bytes
 #   DELETE…          the header with the checksum of the request that deletes objects, with ALGORITHM and without
 #   INSECURE         yes: the service's certificate is not checked
-# Standard input: six lines for use_s3, then the body of the request that deletes the objects.
+# Standard input: eight lines for use_s3, then the body of the request that deletes the objects.
 # On failure the cause is on standard error, with the setting that is the remedy if there is one.
 # Source: GitLab's container registry, registry/storage/driver/s3-aws/v2.
 . ./lib/s3.sh

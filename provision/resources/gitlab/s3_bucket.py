@@ -50,6 +50,7 @@ class S3Bucket(Resource):
     part_size           the driver's chunksize, in bytes; the check uploads at most 64 MiB
     checksum_algorithm  of the driver; "" for none. GitLab before 19.0 has a driver without checksums
     insecure            the service's certificate is not checked
+    proxy               a configuration for curl, as `Proxy.for_curl` returns it: the registry has the same proxy
     With an IAM role instead of keys only the registry itself can use the bucket: there is no resource then.
     """
 
@@ -64,6 +65,7 @@ class S3Bucket(Resource):
     part_size: int = _DRIVERS_PART
     checksum_algorithm: str = "CRC64NVME"
     insecure: bool = False
+    proxy: str | Secret = ""
 
     @property
     def label(self) -> str:
@@ -145,7 +147,9 @@ class S3Bucket(Resource):
         command = script(
             "check_bucket", self.url.origin, self.url.path, *settings, *headers, "yes" if self.insecure else ""
         )
-        return command.reading(self._signer.for_host(datetime.datetime.now(datetime.UTC)) + body)
+        signer = self._signer.for_host(datetime.datetime.now(datetime.UTC))
+        proxy = reveal(self.proxy) or "\n\n"  # two lines
+        return command.reading(signer + proxy + body)
 
     @property
     def _signer(self) -> Signer:
@@ -154,7 +158,8 @@ class S3Bucket(Resource):
     def _request(self, method: str, url: str, body: str = "") -> str:
         now = datetime.datetime.now(datetime.UTC)
         config = curl_config(method, url, self._signer.headers(method, url, body.encode(), now), body)
-        return f"{config}insecure\n" if self.insecure else config
+        insecure = "insecure\n" if self.insecure else ""
+        return config + insecure + reveal(self.proxy)
 
     @property
     def _hash_of_version_1(self) -> str:

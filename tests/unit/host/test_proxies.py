@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from provision.editing.toml.model import Entry
 from provision.host.scripts import FOLDER, script
+from provision.inventory.tables.proxy import Proxy
 from provision.resources import RegistryEndpoint, S3Bucket
 from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.resources.gitlab.registry import endpoint_problem
@@ -133,6 +135,19 @@ class TestStorage:
         assert problem is not None
         assert "HTTP 403" in problem.text  # the proxy's answer
         assert [one.partition("?")[0] for one in proxy.asked] == ["GET http://127.0.0.1:9/b"]
+
+    def test_through_the_proxy_of_the_inventory(self, serve: Serve, reply: Any, proxy: HttpProxy, local: Local) -> None:
+        """The registry has it as well, even where the storage can be reached directly; exceptions count."""
+        web = serve(lambda _: reply(200, b"<ListBucketResult/>"))
+        table = Proxy.model_validate({"http": proxy.url})
+        bucket = replace(self.bucket("http://s3.invalid:9"), proxy=table.for_curl("http"))
+        problem = listing_problem(observe_on(local({}, {"PATH": "/usr/bin:/bin"}), bucket)["list"], bucket)
+        assert problem is not None
+        assert "HTTP 403" in problem.text  # the proxy's answer
+        assert [one.partition("?")[0] for one in proxy.asked] == ["GET http://s3.invalid:9/b"]
+        excepted = replace(self.bucket(web.url), proxy=table.for_curl("http"))  # on this machine
+        assert listing_problem(observe_on(local({}, {"PATH": "/usr/bin:/bin"}), excepted)["list"], excepted) is None
+        assert len(proxy.asked) == 1
 
     def test_without_a_proxy(self, local: Local) -> None:
         """It is asked once, and the reason is reported."""
