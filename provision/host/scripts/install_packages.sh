@@ -40,6 +40,7 @@ fi
     *) echo "$package would come from $uri instead of $origin" >&2; exit 100 ;;
   esac
 done
+check_space_for "$@" || exit 100
 [ "$downgrade" != yes ] || set -- --allow-downgrades -- "$@"
 [ "$downgrade" = yes ] || set -- -- "$@"
 set -- -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"

@@ -163,6 +163,52 @@ class TestInstall:
         assert (result.code, result.errors.splitlines()[0]) == (100, "x is offered as: 1.0, 0.9")
 
 
+SIZES = {"x": (3000, 1_000_000), "lib": (2000, 500_000)}  # KiB unpacked, bytes packed
+
+
+class TestSpace:
+    """The disk space for the packages and what they depend on; apt compares the downloads only."""
+
+    @pytest.fixture(autouse=True)
+    def sizes(self, programs: Programs) -> None:
+        """Two packages that would be installed, the second one new, and the free space of two file systems."""
+        simulated = (
+            "Inst x [0.9] (1.0 Somewhere:stable [amd64])\nInst lib (2:2.0-1 Somewhere:stable [amd64])\nConf x (1.0)"
+        )
+        programs.add(
+            "apt-get", f"case \"$*\" in *-s*) printf '{simulated}\\n' ;; *--print-uris*) ;; *) echo ran ;; esac"
+        )
+        shown = "".join(
+            f"Package: {name}\\nInstalled-Size: {unpacked}\\nSize: {packed}\\n\\n"
+            for name, (unpacked, packed) in SIZES.items()
+        )
+        programs.add("apt-cache", f"printf '{shown}'")
+
+    def free(self, programs: Programs, *kib: int) -> None:
+        """Lets df print these figures."""
+        rows = "".join(f"/dev/x 9000000 1 {one} 1%% /x\\n" for one in kib)
+        programs.add("df", f"printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\n{rows}'")
+
+    @pytest.mark.parametrize("kib", [(6464, 1), (1, 9000)])
+    def test_enough(self, programs: Programs, host: LocalSession, kib: tuple[int, ...]) -> None:
+        """5000 KiB for the files and 1464 for the downloads."""
+        self.free(programs, *kib)
+        assert install(host).code == 0
+        assert [call for call in programs.calls("apt-cache") if "=" in call] == [
+            "apt-cache --no-all-versions show -- x=1.0 lib=2:2.0-1"
+        ]
+
+    def test_not_enough(self, programs: Programs, host: LocalSession) -> None:
+        """Nothing is downloaded; the figures are named."""
+        self.free(programs, 6463, 100)
+        result = install(host)
+        assert (result.code, result.errors) == (
+            100,
+            "not enough disk space: 7 MiB are needed for 2 packages, 6 MiB are free\n",
+        )
+        assert not [call for call in programs.calls("apt-get") if "--download-only" in call]
+
+
 @one_shell
 class TestLocks:
     """The waiting, before each transaction."""

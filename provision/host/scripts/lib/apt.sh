@@ -40,3 +40,22 @@ fetch_with_apt() {
   apt-get -q -o Acquire::http::Timeout="$stall" -o Acquire::https::Timeout="$stall" -o Acquire::ftp::Timeout="$stall" \
     -o Acquire::Retries=3 "$@"
 }
+
+# check_space_for PACKAGE…: fails, and prints why, if the disk has no room for the packages and what they depend on.
+# apt itself compares the downloads only, and a dpkg that fills the disk leaves packages half installed. The files of an
+# old version are deleted after the new ones are written. Where several file systems may get them, the one with most room
+# decides. Installed-Size is in KiB, Size in bytes. Source: deb-control(5), dpkg(1), unpacking.
+check_space_for() {
+  # shellcheck disable=SC2046 # names and versions, without spaces
+  set -- $(apt-get -qq -s --allow-downgrades --allow-change-held-packages install -- "$@" 2>/dev/null |
+    sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p')
+  [ $# != 0 ] || return 0
+  sizes=$(apt-cache --no-all-versions show -- "$@" 2>/dev/null |
+    awk '/^Installed-Size:/ { unpacked += $2 } /^Size:/ { packed += $2 / 1024 } END { printf "%d %d", unpacked, packed }')
+  needed=${sizes% *}
+  [ "$(stat -c %d /usr)" != "$(stat -c %d /var/cache/apt)" ] || needed=$((needed + ${sizes#* }))
+  free=$(df -Pk /usr /opt 2>/dev/null | awk 'NR > 1 && $4 > most { most = $4 } END { printf "%d", most }')
+  [ "$free" -lt "$needed" ] || return 0
+  echo "not enough disk space: $((needed / 1024 + 1)) MiB are needed for $# packages, $((free / 1024)) MiB are free" >&2
+  return 1
+}
