@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.editing.diff import masked_diff
-from provision.editing.ruby.values import MISSING
 from provision.errors import Refused
 from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
 from provision.host.curl import NO_PROGRAM
@@ -190,7 +189,9 @@ class DefaultPair(Resource):
 
     def _is_off(self, seen: Observation) -> bool:
         """Whether gitlab.rb, as an administrator wrote it, keeps GitLab from asking Let's Encrypt."""
-        from provision.editing.ruby.assignments import effective  # few hosts get so far
+        # Few hosts get so far.
+        from provision.editing.ruby.assignments import effective
+        from provision.editing.ruby.values import MISSING
 
         text = read_gitlab_rb(seen, "gitlab.rb") or b""
         if effective(text, ("letsencrypt", "enable")) is False:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 from provision.errors import Refused
 from provision.formats.checksums import checksum, checksum_of_zeros
@@ -136,7 +136,7 @@ class S3Bucket(Resource):
 
     def _check(self, uploads: str, deletion: str) -> Command:
         key = "/".join(filter(None, [self.folder.strip("/"), _OBJECT]))
-        objects = "".join(f"<Object><Key>{escape(key)}{part}</Key></Object>" for part in ("", "-parts", "-copy"))
+        objects = "".join(f"<Object><Key>{html.escape(key)}{part}</Key></Object>" for part in ("", "-parts", "-copy"))
         body = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{objects}</Delete>'
         part = min(self.part_size, _LARGEST_PART)
         sums = [""] * 3

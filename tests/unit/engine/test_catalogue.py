@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,17 @@ def write(folder: Path, name: str, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)
     return folder / name
+
+
+def test_tasks_load_only_what_every_run_needs() -> None:
+    """Imports are most of the time of a run that changes nothing: rare resources and heavy libraries are imported when used."""
+    rare = ["delivery.pipeline", "delivery.project", "gitlab.acme_certificate", "system.download"]
+    late = [f"provision.resources.{one}" for one in rare]
+    late += ["provision.editing.ruby", "provision.formats.build_context", "provision.gitlab.session"]
+    late += ["http.client", "ssl", "cryptography", "jinja2", "requests", "rich", "tomlkit", "tree_sitter"]
+    code = f"import sys\nimport provision.engine.assemble\nprint([one for one in {late} if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 def test_what_ships() -> None:
