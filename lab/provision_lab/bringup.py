@@ -17,6 +17,7 @@ from typing import Literal
 from provision.url import bracketed
 from provision_lab import network, processes
 from provision_lab.certificates import Authority, Pair
+from provision_lab.flavours import OsRelease
 from provision_lab.hosts import LabHost, Server
 from provision_lab.machine import Machine
 from provision_lab.run import LabError, hand_to_caller, run, write_private
@@ -27,18 +28,6 @@ _keepers: list[subprocess.Popen[bytes]] = []  # referenced for as long as this p
 Service = Literal["apt", "s3"]
 SERVICES: tuple[Service, ...] = ("apt", "s3")
 SECRETS = ("api_token", "registry_password", "s3_access_key", "s3_secret_key", "sudo_password", "rehearsal_secret")
-_UBUNTU = """\
-PRETTY_NAME="Ubuntu 24.04.3 LTS"
-NAME="Ubuntu"
-VERSION_ID="24.04"
-VERSION="24.04.3 LTS (Noble Numbat)"
-VERSION_CODENAME=noble
-ID=ubuntu
-ID_LIKE=debian
-HOME_URL="https://www.ubuntu.com/"
-UBUNTU_CODENAME=noble
-"""
-_LSB = 'DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=24.04\nDISTRIB_CODENAME=noble\nDISTRIB_DESCRIPTION="Ubuntu 24.04.3 LTS"\n'
 
 
 def bring_up(lab: LabInfo, base: Path, repository: Path) -> None:
@@ -84,7 +73,7 @@ def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
     """Writes the host's files and boots it; its public SSH key."""
     machine.mount(base)
     tree, host = Tree(machine.root), machine.host
-    _write_identity(tree, host, lab.hosts_file)
+    _write_identity(tree, host, lab.hosts_file, lab.os_release(host))
     key = _write_access(tree, host, lab.identity_file.with_suffix(".pub").read_text(), lab.secret("sudo_password"))
     if lab.internet:
         _write_public_archive(tree, lab.image.source)
@@ -172,15 +161,14 @@ class Tree:
             os.fchown(stream.fileno(), owner, owner)
 
 
-def _write_identity(tree: Tree, host: LabHost, hosts_file: str) -> None:
-    """The host's name, machine id and os-release, and the names of the other hosts."""
+def _write_identity(tree: Tree, host: LabHost, hosts_file: str, os_release: OsRelease | None) -> None:
+    """The host's name, machine id and os-release unless it has its own, and the names of the other hosts."""
     tree.write("etc/hostname", f"{host.name}\n")
     tree.write("etc/hosts", hosts_file)
     tree.write("etc/machine-id", f"{secrets.token_hex(16)}\n", 0o444)
     tree.write("etc/resolv.conf", "# This host resolves names with /etc/hosts only.\n")
-    if host.ubuntu:
-        tree.write("usr/lib/os-release", _UBUNTU)
-        tree.write("etc/lsb-release", _LSB)
+    for path, text in os_release.files.items() if os_release else ():
+        tree.write(path, text)
 
 
 def _write_access(tree: Tree, host: LabHost, public_key: str, sudo_password: str) -> str:

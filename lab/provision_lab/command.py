@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from provision_lab.flavours import FLAVOURS
+
 if TYPE_CHECKING:
     from provision_lab import Lab
 
@@ -32,17 +34,34 @@ def lab() -> None:
 )
 @_NAME
 @click.option("--ubuntu", is_flag=True, help="Give hosts an os-release of Ubuntu 24.04. They still run the base image.")
+@click.option("--like", type=click.Choice(sorted(FLAVOURS)), help="Make hosts like this system. They still run Debian.")
 @click.option(
     "--real", is_flag=True, help="Give hosts internet access: real packages, no stand-ins. Needs --inventory."
 )
-@click.option("--suite", default="trixie", show_default=True, help="The base image's suite.")
+@click.option("--suite", help="The base image's suite. Default: trixie.")
 @click.option("--mirror", default="", help="The base image's archive. Default: Debian's.")
-def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool, suite: str, mirror: str) -> None:
+def up(
+    inventories: tuple[Path, ...],
+    name: str | None,
+    ubuntu: bool,
+    like: str | None,
+    real: bool,
+    suite: str | None,
+    mirror: str,
+) -> None:
     """Boot the hosts, with an apt repository, S3 and a certificate authority."""
     from provision.errors import UsageError
     from provision_lab import INVENTORY, Lab, rehearsal
-    from provision_lab.image import Image
+    from provision_lab.image import DEFAULT_SUITE, Image
     from provision_lab.run import write_private
+
+    if like and (ubuntu or real or suite or mirror):
+        raise UsageError(
+            "--like cannot be combined with --ubuntu, --suite, --mirror or --real: it sets suite and os-release,"
+            " and packages of Ubuntu are not made for its hosts",
+            hint=f"provision lab up --like {like}",
+        )
+    image = Image.like(like) if like else Image(suite or DEFAULT_SUITE, mirror)
 
     if real and not inventories:
         raise UsageError(
@@ -56,7 +75,7 @@ def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool
         called,
         hosts,
         server=server,
-        image=Image(suite, mirror),
+        image=image,
         internet=real,
         isolated=bool(inventories),
         forbidden=rehearsal.production(paths) if real else (),
@@ -65,7 +84,7 @@ def up(inventories: tuple[Path, ...], name: str | None, ubuntu: bool, real: bool
     click.echo(f"lab {there.name} is {'up' if fresh else 'already up'}:")
     _show(there)
     files = " ".join(f"-i {_short(path)}" for path in paths)
-    if called != "lab" or inventories or ubuntu:
+    if called != "lab" or inventories or ubuntu or image != Image():
         import tomlkit
 
         overlay = there.folder / "overlay.toml"

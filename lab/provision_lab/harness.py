@@ -96,7 +96,7 @@ def inventory_of(lab: Lab) -> dict[str, Any]:
     hosts = {
         host.name: _host(lab, host) | ({"firewall": dict(firewall)} if host.is_gitlab else {}) for host in lab.hosts
     }
-    return tables | {"hosts": hosts}
+    return tables | {"apt": lab.mirrors(lab.image.system), "hosts": hosts}
 
 
 def _host(lab: Lab, host: LabHost) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from provision_lab import cache, packages
+from provision_lab.flavours import FLAVOURS, UBUNTU_24_04, Flavour
 from provision_lab.run import LabError, LabUnavailable, require, run
 
 DEFAULT_SUITE: Final = "trixie"
@@ -24,6 +25,8 @@ _DEPENDENCIES = (
     *("python3-acme", "python3-configargparse", "python3-configobj", "python3-distro", "python3-parsedatetime"),
 )
 _KEPT_DEBS = (*packages.ORIGINS, "certbot", "python3-certbot")
+# Debian's archive may be a copy some weeks old, and its suites without a release expire. Hosts do not keep the setting.
+_EXPIRED = 'Acquire::Check-Valid-Until "false"'
 _DISABLED = ("nginx", "docker-registry", "ufw")
 _MASKED = (
     *("console-getty.service", "getty@.service", "systemd-networkd-wait-online.service", "e2scrub_reap.service"),
@@ -35,26 +38,47 @@ _MASKED = (
 
 @dataclass(frozen=True)
 class Image:
-    """The system that hosts run. An empty mirror is Debian's own; with a mirror of Ubuntu, hosts are real Ubuntu."""
+    """The system that hosts run.
+
+    suite     the suite of the archive
+    mirror    the archive; empty: Debian's own. With a mirror of Ubuntu, hosts are real Ubuntu
+    flavour   the system that Debian is made like; a name in `FLAVOURS`
+    """
 
     suite: str = DEFAULT_SUITE
     mirror: str = ""
+    flavour: str = ""
+
+    @classmethod
+    def like(cls, flavour: str) -> Image:
+        """The system that is made like this one of `FLAVOURS`."""
+        return cls(FLAVOURS[flavour].suite, flavour=flavour)
 
     @property
-    def is_ubuntu(self) -> bool:
-        """Whether hosts are real Ubuntu."""
+    def made_like(self) -> Flavour | None:
+        """How it is made like another system."""
+        return FLAVOURS[self.flavour] if self.flavour else None
+
+    @property
+    def system(self) -> str:
+        """What hosts say they are: debian or ubuntu."""
+        return "ubuntu" if self.made_like or self._is_from_ubuntu else "debian"
+
+    @property
+    def _is_from_ubuntu(self) -> bool:
         return "ubuntu" in self.mirror
 
     @property
     def codenames(self) -> dict[str, str]:
-        """The release of each system that the lab's repositories serve; for the image's own system, the image's suite."""
-        return {"debian": DEFAULT_SUITE, "ubuntu": "noble"} | {"ubuntu" if self.is_ubuntu else "debian": self.suite}
+        """The release of each system that the lab's repositories serve; for the image's own system, the image's release."""
+        own = self.made_like.os_release.codename if self.made_like else self.suite
+        return {"debian": DEFAULT_SUITE, "ubuntu": UBUNTU_24_04.codename} | {self.system: own}
 
     @property
     def source(self) -> str:
         """The image's own archive, in the format of a .sources file."""
-        system = "ubuntu" if self.is_ubuntu else "debian"
-        components = "main universe" if self.is_ubuntu else "main"
+        system = "ubuntu" if self._is_from_ubuntu else "debian"
+        components = "main universe" if self._is_from_ubuntu else "main"
         keyring = f"/usr/share/keyrings/{system}-archive-keyring.gpg"
         url = self.mirror or "http://deb.debian.org/debian"
         return f"Types: deb\nURIs: {url}\nSuites: {self.suite}\nComponents: {components}\nSigned-By: {keyring}\n"
@@ -64,7 +88,7 @@ class Image:
         """The key of its cache entry."""
         return cache.key_of(
             *(_RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine),
-            packages.SPLIT_ORIGINS,
+            *(packages.SPLIT_ORIGINS, asdict(self.made_like) if self.made_like else None),
         )
 
     @property
@@ -88,9 +112,11 @@ class Image:
         hook = f'set -e; cd {debs}; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; {download}'
         options = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")]
         options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={hook}"]
-        included = ",".join((*_SYSTEM, *_DEPENDENCIES))
+        flavour = self.made_like
+        options += [f"--aptopt={_EXPIRED}"] if flavour else []
+        included = ",".join((*_SYSTEM, *_DEPENDENCIES, *(flavour.packages if flavour else ())))
         where = [self.suite, str(root), *([self.mirror] if self.mirror else [])]
-        components = "main,universe" if self.is_ubuntu else "main"
+        components = "main,universe" if self._is_from_ubuntu else "main"
         try:
             run(
                 *("mmdebstrap", "--variant=minbase", f"--include={included}", f"--components={components}"),
@@ -102,6 +128,10 @@ class Image:
             hint = "the first build needs Debian's archive; choose another one with --mirror and --suite"
             raise LabUnavailable(f"the base image could not be built: {error.text}", hint=hint) from error
         _finish(root)
+        if flavour:
+            settings = root / "etc/apt/apt.conf.d/99mmdebstrap"
+            settings.write_text(settings.read_text().replace(f"{_EXPIRED};\n", ""))
+            flavour.apply(root)
 
 
 def _finish(root: Path) -> None:

@@ -23,7 +23,7 @@ from provision_lab.run import LabError, run
 ORIGINS = ("docker.io", "containerd", "runc")  # the Debian packages that all files come from
 SPLIT_ORIGINS = ("docker-cli", "docker-buildx", "docker-compose")  # packages since Debian 13
 REVISIONS = ("1", "2")
-_RELEASES = {"bookworm": "12", "trixie": "13", "jammy": "22.04", "noble": "24.04"}
+_RELEASES = {"bookworm": "12", "trixie": "13", "jammy": "22.04", "noble": "24.04", "resolute": "26.04"}
 _PLUGIN = """\
 #!/bin/sh
 # A placeholder: Debian 12 does not have the real plug-in.

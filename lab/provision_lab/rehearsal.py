@@ -172,9 +172,7 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
         server = next((one.address for one in lab.hosts if one.is_gitlab), NOWHERE)
         tables["gitlab"] = {"api_token": lab.secret_source("api_token"), "api_address": server}
     if not lab.internet:
-        tables = merge(
-            tables, _stand_ins(lab, settings, "ubuntu" if machine.ubuntu or lab.image.is_ubuntu else "debian")
-        )
+        tables = merge(tables, _stand_ins(lab, settings, lab.system(machine)))
     if registry := settings.get(Registry):
         tables["registry"] = _registry(lab, registry)
     return tables

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from provision.url import bracketed
+from provision_lab.flavours import UBUNTU_24_04, OsRelease
 from provision_lab.hosts import LabHost, Server
 from provision_lab.image import Image
 from provision_lab.machine import Machine
@@ -176,6 +177,15 @@ class LabInfo:
         """The true SSH key of each host by name, in the format of known_hosts."""
         lines = (line.split(" ", 1) for line in self.known_hosts.read_text().splitlines())
         return {host.name: key for host, (_, key) in zip(self.hosts, lines, strict=True)}
+
+    def system(self, host: LabHost) -> str:
+        """What the host says it is: debian or ubuntu."""
+        return "ubuntu" if host.ubuntu else self.image.system
+
+    def os_release(self, host: LabHost) -> OsRelease | None:
+        """What replaces the host's own os-release; None: nothing."""
+        flavour = self.image.made_like
+        return UBUNTU_24_04 if host.ubuntu else flavour.os_release if flavour else None
 
     def mirrors(self, system: str = "debian") -> dict[str, dict[str, str]]:
         """The table [apt] of an inventory for hosts of `system` (debian, ubuntu): the lab's repositories and keys."""

@@ -10,8 +10,10 @@ import pytest
 
 from provision_lab import Lab, LabHost
 from provision_lab.harness import Harness
+from provision_lab.image import Image
 
 _numbers = itertools.count(1)
+_LIKE = os.environ.get("PROVISION_TESTS_LIKE")  # runs all tests on hosts like this system, such as ubuntu-26.04
 HarnessFactory = Callable[..., Harness]
 
 
@@ -33,6 +35,8 @@ def lab_factory() -> Iterator[Callable[..., Lab]]:
     labs: list[Lab] = []
 
     def boot(*hosts: LabHost, **options: object) -> Lab:
+        if _LIKE:
+            options.setdefault("image", Image.like(_LIKE))
         lab = Lab(f"t{os.getpid()}-{next(_numbers)}", hosts, throwaway=True, **options)  # type: ignore[arg-type]
         labs.append(lab)
         lab.up()
