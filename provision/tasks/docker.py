@@ -16,7 +16,6 @@ from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
 from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
-from provision.resources.docker.packages import DistributionDocker
 from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
@@ -69,6 +68,8 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             last=last,
         )
     else:
+        from provision.resources.docker.packages import DistributionDocker  # not every inventory wants it
+
         yield DistributionDocker(
             ("docker.io",),
             version=wanted.version or "",

@@ -23,11 +23,24 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host that is converged with a certificate like certbot's."""
     harness = without_s3(harness_factory(LabHost("gitlab")))
     del harness.inventory["registry"]["certificate"]["ca"]
+    refused_when_bare(harness)
     on_disk(harness, GOOD, FULLCHAIN, KEY)
     outcome = applied(harness, "server")
     assert handlers_run(outcome) == ["reconfigure"]
     unchanged(harness, "server")
     return harness
+
+
+def refused_when_bare(harness: Harness) -> None:
+    """The certificate is missing on a bare host: nothing is installed and nothing is written before the refusal."""
+    packages = "dpkg-query -W -f '${Package} ${Version}\\n'; find /etc/apt /etc/gitlab /opt/gitlab 2>/dev/null; :"
+    harness.lab.inside("gitlab", f"rm -f {FULLCHAIN} {KEY}")
+    before = harness.lab.inside("gitlab", packages)
+    outcome = provision(harness, "server")
+    assert outcome.code == 1
+    assert f"{FULLCHAIN} is not on the host" in outcome.errors
+    assert outcome.changes() == []
+    assert harness.lab.inside("gitlab", packages) == before
 
 
 def test_a_renewal_is_noticed_and_taken_over(harness: Harness) -> None:
