@@ -35,7 +35,9 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 def half_done(harness: Harness) -> None:
     """The work of an administrator: Debian's Docker, an old entry for Docker's repository, a daemon.json."""
     inside = harness.lab.inside
-    inside(HALF, "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io")
+    debian = "docker.io docker-cli docker-buildx docker-compose"
+    inside(HALF, f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy {debian}")
+    inside(DISTRO, "cat > /etc/apt/apt.conf.d/99-lean", stdin='APT::Install-Recommends "0";\n')
     inside(HALF, "mkdir -p /usr/share/keyrings && cat > /usr/share/keyrings/docker.gpg", stdin="no longer a key\n")
     inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=OLD_LIST % harness.lab.apt_url)
     inside(HALF, f"mkdir -p /etc/docker && cat > {DAEMON} && chmod 640 {DAEMON}", stdin=json.dumps(FOREIGN))
@@ -76,7 +78,8 @@ def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
     there = harness.host(HALF)
     for name in ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
         assert there.package(name).is_installed
-    assert not there.package("docker.io").is_installed
+    for name in ("docker.io", "docker-cli", "docker-buildx", "docker-compose"):
+        assert not there.package(name).is_installed
     comment, entry = there.file("/etc/apt/sources.list.d/docker.list").content_string.splitlines()
     assert comment == "# kept by hand"
     assert entry.startswith(f"# {(OLD_LIST % harness.lab.apt_url).splitlines()[1]} # disabled: ")
@@ -102,9 +105,15 @@ def test_ubuntu_gets_ubuntus_packages(harness: Harness) -> None:
 
 
 def test_the_distributions_own_docker(harness: Harness) -> None:
-    """source = "distro": docker.io, and no repository of Docker's on the host."""
+    """source = "distro": docker.io, and no repository of Docker's on the host.
+
+    Client and plug-ins are there, too, although apt installs no recommended packages.
+    """
     there = harness.host(DISTRO)
     assert there.package("docker.io").is_installed
+    assert there.check_output("docker --version").startswith("Docker version 26.")
+    assert "buildx" in there.check_output("docker buildx version")
+    assert "Compose version" in there.check_output("docker compose version")
     assert not there.package("docker-ce").is_installed
     assert not there.file("/etc/apt/sources.list.d/docker.sources").exists
 
