@@ -34,7 +34,7 @@ case "$1 $2" in
   "logout "*) ;;
   "pull "*) refuse gone 'Error: manifest unknown'; echo "Digest: sha256:new" ;;
   "push "*) echo "pushing $name"; refuse unwritable 'Error: denied' ;;
-  "build "*) cat > "$top/context"; echo 'step 1'; [ ! -e "$top/unbuildable" ] || { cat "$top/unbuildable" >&2; exit 1; } ;;
+  "build "*) cat > "$top/context"; echo "$BUILDX_NO_DEFAULT_ATTESTATIONS" > "$top/no_attestations"; echo 'step 1'; [ ! -e "$top/unbuildable" ] || { cat "$top/unbuildable" >&2; exit 1; } ;;
   "import "*) cat > /dev/null ;;
   "create "*)
     while [ "$1" != --env-file ]; do

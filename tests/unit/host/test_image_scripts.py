@@ -235,11 +235,15 @@ class TestBuild:
         return run(host, "build_image", "r", "sammy", push, 2, self.REFERENCES, arguments, stdin=stdin)
 
     def test_built_and_pushed(self, docker: Docker, host: LocalSession) -> None:
-        """Docker's output is shown, the context reaches it byte by byte, and no argument holds the password."""
+        """Docker's output is shown, the context reaches it byte by byte, and no argument holds the password.
+
+        Without attestations, which would make an index of the tag in some image stores.
+        """
         result = self.build(host, "yes")
         assert (result.code, result.text) == (0, "step 1\npushing r/a:1\npushing r/a:2\n")
         assert (docker.folder / "context").read_bytes() == b"\x00context\n"
         assert (docker.folder / "password").read_text() == PASSWORD
+        assert (docker.folder / "no_attestations").read_text() == "1\n"
         assert docker.calls() == [
             "docker login -u sammy --password-stdin r",
             "docker build --build-arg A=b c -t r/a:1 -",
