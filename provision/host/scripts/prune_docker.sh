@@ -87,5 +87,9 @@ done
   [ "$mode" = list ] || docker image rm ${names:-"$id"} >/dev/null || continue
   echo "image|$id|$(size "$id")|$names"
 done
-# After the images, which share their layers with the cache.
-[ "$mode" = list ] || docker builder prune -f --filter "until=$((days * 24))h" >/dev/null
+# After the images, which share their layers with the cache. buildx keeps files of its own: not in root's home.
+[ "$mode" = remove ] || exit 0
+BUILDX_CONFIG=$(mktemp -d) || exit 1
+export BUILDX_CONFIG
+trap 'rm -rf -- "$BUILDX_CONFIG"' EXIT
+docker builder prune -f --filter "until=$((days * 24))h" >/dev/null
