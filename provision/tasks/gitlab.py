@@ -15,6 +15,7 @@ from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
 from provision.resources.gitlab.gitlab_rb import reconfigure
+from provision.resources.gitlab.upgrade_path import UpgradePath
 from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
 from provision.url import Url
@@ -70,6 +71,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
             pin=(package,),
             publisher=replace(GITLAB, package=package, pinned=wanted.version or "").behind(host.settings[Apt].gitlab),
         )
+        yield UpgradePath(package_glob(wanted.version))
         yield Packages(
             (package,), version=package_glob(wanted.version), hold=bool(wanted.version), origin=source.origin
         )

@@ -99,7 +99,7 @@ class Server:
 
     def pids(self):
         """The process of each running service."""
-        return dict(re.findall(r"^run: (\w+): \(pid (\d+)\)", self.run("gitlab-ctl status; true"), re.MULTILINE))
+        return dict(re.findall(r"^run: ([\w-]+): \(pid (\d+)\)", self.run("gitlab-ctl status; true"), re.MULTILINE))
 
     def logs(self):
         """How often it was reconfigured."""
@@ -127,7 +127,7 @@ def server(lab_factory):
 
 def test_installing_without_a_url_writes_gitlab_rb_and_starts_nothing(server):
     """Only root can read gitlab.rb; the hint gives the next step; nothing was reconfigured."""
-    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0")
+    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.11.5-ce.0")
     assert "sudo gitlab-ctl reconfigure" in printed
     assert server.rb.stat().st_mode & 0o777 == 0o600
     assert "external_url 'http://gitlab.example.com'\n" in server.rb.read_text()
@@ -189,7 +189,8 @@ def test_reconfiguring_again_restarts_nothing(server):
     """Nothing differs: every process is the same; the run wrote a log."""
     before, logs = server.pids(), server.logs()
     server.reconfigure()
-    assert set(before) == {"nginx", "puma", "registry"}
+    assert {"gitlab-workhorse", "nginx", "postgresql", "puma", "redis", "registry", "sidekiq"} <= set(before)
+    assert len(before) == 16
     assert server.pids() == before
     assert server.logs() == logs + 1
 
@@ -213,15 +214,50 @@ def test_health_is_for_localhost(server):
     assert server.code(f"{URL}/-/health") == "404"
 
 
+def test_an_upgrade_does_not_skip_a_required_stop(server):
+    """dpkg's error names the script alone; the old version runs: omnibus-gitlab's preinst.erb."""
+    before = server.pids()
+    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce || echo code $?")
+    assert (
+        "gitlab preinstall: It is required to upgrade to the latest 19.2.x version first before proceeding." in printed
+    )
+    assert "pre-installation script subprocess" in printed
+    assert printed.splitlines()[-1] == "code 100"
+    assert server.pids() == before
+
+
+def test_an_upgrade_checks_the_configuration(server):
+    """check-config of the installed package knows what the next release removes: what was reconfigured counts."""
+    good = server.rb.read_text()
+    server.append("spamcheck['enable'] = false\n")
+    server.reconfigure()
+    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=19.2.4-ce.0 || echo code $?")
+    assert "* spamcheck has been deprecated since 19.0 and was removed in 19.0." in printed
+    assert printed.splitlines()[-1] == "code 100"
+    server.rb.write_text(good)
+    server.reconfigure()
+    assert server.run("gitlab-ctl check-config --version=19.2") == ""
+
+
+def test_an_older_version_is_apts_matter(server):
+    """apt refuses it without --allow-downgrades; the package itself does not."""
+    printed = server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce=18.0.0-ce.0 || echo code $?")
+    assert "Packages were downgraded and -y was used without --allow-downgrades" in printed
+
+
 def test_an_upgrade_reconfigures_and_external_url_overwrites(server):
     """EXTERNAL_URL of apt's environment is written to gitlab.rb; services run the new version."""
     logs = server.logs()
     server.rb.write_text(server.rb.read_text().replace("/ignored/before/19.2.pem", f"{LIVE}/fullchain.pem"))
-    printed = server.run(f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce")
+    command = f"EXTERNAL_URL={URL}/ DEBIAN_FRONTEND=noninteractive apt-get install -qy gitlab-ce"
+    printed = server.run(f"{command}=19.2.4-ce.0")
+    assert "gitlab preinstall: Automatically backing up only the GitLab SQL database" in printed
     assert "gitlab Reconfigured!" in printed
-    assert "registry_nginx['ssl_certificate_key'] has been deprecated since 19.2" in printed
+    assert "registry_nginx has been deprecated. Please use registry['nginx'] instead." in printed
     assert f"external_url '{URL}/'\n" in server.rb.read_text()
     assert server.logs() == logs + 1
+    server.wait_for("401")
+    assert "gitlab Reconfigured!" in server.run(command)
     server.wait_for("401")
 
 
@@ -332,6 +368,19 @@ def test_wrong_s3_keys_pass_at_first_and_show_after_half_a_minute(server):
     server.reconfigure()
     server.wait_for("401")
     server.wait_for("503", seconds=60)
+    server.rb.write_text(good)
+    server.reconfigure()
+    server.wait_for("401")
+
+
+def test_a_registry_that_cannot_start_fails_the_reconfigure(server):
+    """In runit's words, after the time that it waits; its log has the reason."""
+    good = server.rb.read_text()
+    server.append("registry['storage'] = { 'nonsense' => {} }\n")
+    (server.root / "etc/gitlab-standin/sv-wait-seconds").write_text("1.5")
+    printed = server.refused("gitlab-ctl reconfigure")
+    assert "STDOUT: timeout: down: registry: " in printed
+    assert "nonsense" in (server.root / "var/log/gitlab/registry/current").read_text()
     server.rb.write_text(good)
     server.reconfigure()
     server.wait_for("401")

@@ -38,11 +38,11 @@ if File.exist?("/etc/gitlab/extra.rb") then from_file "/etc/gitlab/extra.rb" end
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A bare host, and one where GitLab 18.0.0 was installed and configured by hand."""
+    """A bare host, and one where GitLab 18.11.5 was installed and configured by hand."""
     harness = without_registry(
         harness_factory(LabHost("bare", gitlab=True), LabHost("byhand", gitlab=True, names=("old.lab.test",)))
     )
-    harness.inventory["hosts"]["byhand"]["gitlab"] = {"version": "18.0.0"}
+    harness.inventory["hosts"]["byhand"]["gitlab"] = {"version": "18.11.5"}
     return harness
 
 
@@ -59,7 +59,7 @@ def half_done(harness: Harness) -> None:
     key = (harness.lab.folder / "gitlab.asc").read_text()
     inside("byhand", "cat > /usr/share/keyrings/gitlab.asc", stdin=key)
     inside("byhand", "cat > /etc/apt/sources.list.d/gitlab_gitlab-ce.list", stdin=old_source(harness))
-    inside("byhand", "apt-get -q update && apt-get install -qy gitlab-ce=18.0.0-ce.0")
+    inside("byhand", "apt-get -q update && apt-get install -qy gitlab-ce=18.11.5-ce.0")
     inside("byhand", f"cat > {RB} && gitlab-ctl reconfigure", stdin=BY_HAND)
 
 
@@ -92,7 +92,7 @@ def test_a_host_set_up_by_hand_is_taken_over(harness: Harness) -> None:
     """Its own repository entry is a comment now; the pinned version stays; every line of others stays."""
     twice(harness, "gitlab", "--limit", "byhand")
     there = harness.host("byhand")
-    assert there.package("gitlab-ce").version == "18.0.0-ce.0"
+    assert there.package("gitlab-ce").version == "18.11.5-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"
     (entry,) = there.file("/etc/apt/sources.list.d/gitlab_gitlab-ce.list").content_string.splitlines()
     assert entry.startswith(f"# {old_source(harness).rstrip()} # disabled: ")
@@ -200,11 +200,48 @@ def test_a_broken_gitlab_rb_is_refused_and_left(harness: Harness) -> None:
     unchanged(harness, "gitlab", "--limit", "bare")
 
 
-def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
-    """18.0.0 to 19.3.0, although it is held; gitlab.rb is unchanged."""
+def pinned(version: str) -> dict[str, Any]:
+    """The host with another version of GitLab."""
+    return {"hosts": {"byhand": {"gitlab": {"version": version}}}}
+
+
+def test_an_upgrade_over_a_required_stop_is_refused(harness: Harness) -> None:
+    """Before anything is downloaded; with a version that names no release, by the package itself. Nothing changes."""
     applied(harness, "gitlab", "--limit", "byhand")
+    with untouched(harness, "byhand", "/etc", "/opt/gitlab", "/var/lib/dpkg"):
+        outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("19.3.0"))
+    (error,) = outcome.of("error")
+    assert error["text"] == "GitLab 18.11.5 cannot be upgraded to 19.3.0 at once: it must go through 19.2"
+    assert 'gitlab.version = "19.2.*"' in error["hint"]
+    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("19.*3*"))
+    (error,) = outcome.of("error")
+    assert "the package's script printed:" in error["text"]
+    assert "It is required to upgrade to the latest 19.2.x version first before proceeding." in error["text"]
+    assert harness.host("byhand").package("gitlab-ce").version == "18.11.5-ce.0"
+    unchanged(harness, "gitlab", "--limit", "byhand")
+
+
+def test_an_older_version_is_refused(harness: Harness) -> None:
+    """GitLab's database does not go back."""
+    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("18.0.0"))
+    assert "GitLab 18.11.5 is installed, and gitlab.version asks for an older one: 18.0.0" in outcome.errors
+
+
+def test_a_backup_that_fails_stops_the_upgrade(harness: Harness) -> None:
+    """The package's own advice is in the message; the old version runs."""
+    harness.lab.inside("byhand", "touch /etc/gitlab-standin/fail-backup")
+    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("19.2.*"))
+    harness.lab.inside("byhand", "rm /etc/gitlab-standin/fail-backup")
+    assert "Database backup failed! If you want to skip this backup" in outcome.errors
+    assert "sudo touch /etc/gitlab/skip-auto-backup" in outcome.errors
+    assert harness.host("byhand").package("gitlab-ce").version == "18.11.5-ce.0"
+
+
+def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
+    """18.11.5 to 19.2.4 to 19.3.0, although it is held; gitlab.rb is unchanged."""
     with untouched(harness, "byhand", RB):
-        twice(harness, "gitlab", "--limit", "byhand", changes={"hosts": {"byhand": {"gitlab": {"version": "19.3.0"}}}})
+        for version in ("19.2.*", "19.3.0"):
+            twice(harness, "gitlab", "--limit", "byhand", changes=pinned(version))
     there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "19.3.0-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"

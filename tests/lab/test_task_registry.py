@@ -1,6 +1,6 @@
 """The task `registry`: a new port needs one reconfigure and changes nothing else; storage moves to S3.
 
-The tests run in order on one host, which starts with GitLab 18.0.0 to include the upgrade over 19.2.
+The tests run in order on one host, which starts with GitLab 18.11 to include the upgrade over 19.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.runs import Outcome, applied, reconfigures, refused, twice, u
 RB = "/etc/gitlab/gitlab.rb"
 SERVER = ("gitlab", "certificates", "registry", "firewall")
 Moved = tuple[Outcome, int, dict[str, tuple[str, str]]]  # the run, its reconfigures, which paths differ
-OLD = {"gitlab": {"version": "18.0.0"}}
+OLD = {"gitlab": {"version": "18.11.5"}}
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,15 @@ def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
 
 def test_an_upgrade_spells_it_anew(harness: Harness) -> None:
     """From 19.2 on, the certificate is below registry['nginx']: the old keys are removed."""
-    harness.inventory["gitlab"]["version"] = "19.3.0"
+    harness.inventory["gitlab"]["version"] = "19.2.*"
     twice(harness, "server")
     lines = [line.partition(" = ")[0] for line in ours(harness)]
     assert lines[1:] == ["registry['nginx']['ssl_certificate']", "registry['nginx']['ssl_certificate_key']"]
     notices = harness.lab.inside("gitlab", "cat $(ls -t /var/log/gitlab/reconfigure/*.log | head -n 1)")
     assert "registry_nginx" not in notices
+    assert served(answer(harness, 5555))
+    harness.inventory["gitlab"]["version"] = "19.3.0"
+    twice(harness, "server")
     assert served(answer(harness, 5555))
 
 

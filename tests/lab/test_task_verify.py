@@ -6,12 +6,16 @@ tests/faults test its messages for each broken layer. The tests run in order on 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from tests.support.gitlab import quoted
 from tests.support.runs import Outcome, applied, provision, refused, strays, unchanged, without_s3
 
 HOST = "runner-1"
@@ -109,6 +113,59 @@ def test_check_mode_pushes_nothing(harness: Harness) -> None:
     outcome = provision(harness, "verify", "--check")
     assert outcome.messages() == f"would {VERIFICATION}"
     assert harness.lab.inside("gitlab", script) == before
+
+
+def as_user(harness: Harness, name: str, secret: str) -> dict[str, Any]:
+    """The login of another user, as changes of the inventory."""
+    return {"registry": {"login": {"username": name, "password": harness.lab.secret(secret)}}}
+
+
+@pytest.mark.usefixtures("converged")
+def test_two_factors_need_a_token(harness: Harness) -> None:
+    """GitLab refuses the password in `docker login`, without a word about two factors: the message has the reason."""
+    settings = "/etc/gitlab-standin/settings.json"
+    harness.lab.inside("gitlab", f"cat > {settings}", stdin='{"two_factor": ["root"]}')
+    try:
+        (error,) = refused(harness, "verify").of("error")
+        applied(harness, "verify", changes=as_user(harness, "root", "api_token"))
+    finally:
+        harness.lab.inside("gitlab", f"rm {settings}")
+    assert "HTTP Basic: Access denied" in error["text"]
+    assert "with two-factor authentication GitLab accepts a token here and no password" in error["text"] + error["hint"]
+
+
+@pytest.mark.usefixtures("converged")
+@pytest.mark.parametrize(
+    ("user", "step", "advice"),
+    [
+        ("reporter", "push: ", "the role Developer in the project"),
+        ("developer", "delete: HTTP 401", "GitLab lets the role Maintainer delete images"),
+    ],
+)
+def test_a_role_that_may_not(harness: Harness, user: str, step: str, advice: str) -> None:
+    """A Reporter does not push, and a Developer does not delete: the role is named, and the tag that stays."""
+    script = """
+    import json, sys
+    path, name, password = "/etc/gitlab-standin/seed.json", sys.argv[1], sys.stdin.readline().strip()
+    seed = json.load(open(path))
+    seed["users"][name] = password
+    seed["members"].append({"user": name, "path": seed["project"], "role": name})
+    json.dump(seed, open(path, "w"))
+    """
+    command = f"python3 -c {quoted(dedent(script))} {user} && gitlab-ctl restart puma"
+    harness.lab.inside("gitlab", command, stdin=f"{harness.lab.secret('registry_password')}\n")
+    harness.lab.inside("gitlab", "until curl -s -o /dev/null http://127.0.0.1:8080/-/readiness; do sleep 0.1; done")
+    (error,) = refused(harness, "verify", changes=as_user(harness, user, "registry_password")).of("error")
+    printed = error["text"] + error["hint"]
+    assert step in printed
+    assert advice in printed
+    if user == "developer":
+        (tag,) = re.findall(r"stays in the registry: \S+:(provision-\S+)", printed)
+        delete = "http://127.0.0.1:8080/api/v4/projects/root%2Fhello_hapi/registry/repositories"
+        header = f'header = "PRIVATE-TOKEN: {harness.lab.secret("api_token")}"\n'
+        found = json.loads(harness.lab.inside("gitlab", f"curl -sf -K - '{delete}'", stdin=header))
+        (number,) = [one["id"] for one in found if one["path"] == "root/hello_hapi"]
+        harness.lab.inside("gitlab", f"curl -sf -K - -X DELETE {delete}/{number}/tags/{tag}", stdin=header)
 
 
 @pytest.mark.usefixtures("converged")

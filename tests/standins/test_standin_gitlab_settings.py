@@ -5,7 +5,14 @@ import json
 import pytest
 
 from provision_lab.standins.gitlab_ce.host import configs
-from provision_lab.standins.gitlab_ce.host.settings import ConfigurationError, deprecations, derive, removals
+from provision_lab.standins.gitlab_ce.host.removed import deprecations, removals
+from provision_lab.standins.gitlab_ce.host.settings import (
+    MONITORING,
+    ConfigurationError,
+    derive,
+    locale_warnings,
+    moved_nginx,
+)
 
 OLD, TODAY = (18, 0, 0), (19, 3, 0)
 URL = {"external_url": "https://gitlab.example.com"}
@@ -163,26 +170,100 @@ def test_auth_points_to_the_external_url():
 @pytest.mark.parametrize(
     ("settings", "version", "names"),
     [
-        ({"mattermost": {"enable": True}}, TODAY, ["mattermost['enable']"]),
+        ({"git_data_dirs": {"default": {"path": "/x"}}}, OLD, ["git_data_dirs"]),
+        ({"git_data_dirs": {}}, OLD, []),
+        ({"unicorn": {"enable": False, "a": 1, "b": 2}}, OLD, ["unicorn['a']", "unicorn['b']"]),
+        ({"unicorn": {"enable": True}}, OLD, ["unicorn[enable]"]),
+        ({"unicorn": {"enable": True, "a": 1}}, (18, 1, 0), []),
+        ({"nginx": {"gzip": "on"}}, OLD, ["nginx['gzip']"]),
+        ({"nginx": {"gzip": "on"}}, TODAY, []),
+        ({"gitlab_shell": {"migration": {"x": 1}, "log_level": "INFO"}}, TODAY, ["gitlab_shell['migration']"]),
+        ({"spamcheck": {"enable": False}}, TODAY, ["spamcheck"]),
         ({"mattermost": {"enable": True}}, OLD, []),
-        ({"git_data_dirs": {"default": {"path": "/x"}}}, OLD, ["git_data_dirs['default']"]),
-        ({"unicorn": {"a": 1, "b": 2}}, OLD, ["unicorn['a']", "unicorn['b']"]),
+        ({"mattermost": {"home": "/m"}}, (19, 2, 4), ["mattermost"]),
         ({"mattermost": {"enable": False, "home": "/m"}}, TODAY, []),
+        ({"mattermost": {"enable": True}}, TODAY, ["mattermost"]),
         ({"mattermost_external_url": "https://m"}, TODAY, []),
-        ({"spamcheck": {"enable": False}}, TODAY, ["spamcheck['enable']"]),
-        ({"gitlab_shell": {"migration": {}, "log_level": "INFO"}}, TODAY, ["gitlab_shell['migration']"]),
+        (
+            {"gitaly": {"configuration": {"git": {"bin_path": "/usr/bin/git"}}}},
+            TODAY,
+            ["gitaly['configuration']['git']['bin_path']"],
+        ),
         (WITH_REGISTRY, TODAY, []),
     ],
 )
 def test_removed_settings(settings, version, names):
-    """Each refused setting has its line, from the version on that removed it."""
+    """Each refused setting has its line: omnibus-gitlab's deprecations.rb at the tags 18.0.0 to 19.3.0."""
     lines = list(removals(settings, version))
     assert [line.split()[1] for line in lines] == names
+    assert all(" has been deprecated since " in line and " was removed in " in line for line in lines)
 
 
-@pytest.mark.parametrize(("version", "count"), [((19, 1, 0), 0), ((19, 2, 0), 1), (TODAY, 1)])
-def test_the_old_form_of_registry_nginx_is_deprecated_from_19_2(version, count):
-    """It still works, with a notice that names the new form."""
-    lines = list(deprecations({"registry_nginx": {"ssl_certificate": "/c"}}, version))
-    assert len(lines) == count
-    assert all("registry['nginx']['ssl_certificate']" in line for line in lines)
+def test_a_package_knows_what_the_next_release_removes():
+    """check-config of the installed package is asked about the incoming release: preinst.erb, config_check."""
+    settings = {"spamcheck": {"enable": False}, "mattermost": {"enable": True}}
+    assert list(removals(settings, (18, 11, 5))) == []
+    lines = list(removals(settings, (18, 11, 5), (19, 0)))
+    assert [line.split()[1] for line in lines] == ["spamcheck", "mattermost"]
+
+
+def test_what_a_later_release_removes():
+    """A deprecation: deprecations.rb, type :deprecation."""
+    (line,) = deprecations({"mattermost_external_url": "https://m"}, TODAY)
+    assert line == "* mattermost_external_url has been deprecated since 19.0 and will be removed in 20.0."
+
+
+@pytest.mark.parametrize(("version", "count"), [((19, 1, 0), 0), ((19, 2, 0), 2), (TODAY, 2)])
+def test_the_old_forms_of_nginx_are_deprecated_from_19_2(version, count):
+    """They still work: gitlab_rails.rb, translate_client_settings; nginx.rb."""
+    lines = list(
+        moved_nginx({"nginx": {"ssl_ciphers": "x", "gzip_enabled": True}, "registry_nginx": {"x": 1}}, version)
+    )
+    assert (
+        lines
+        == [
+            "nginx['ssl_ciphers'] has been deprecated. Please use gitlab_rails['nginx']['ssl_ciphers'] instead.",
+            "registry_nginx has been deprecated. Please use registry['nginx'] instead.",
+        ][:count]
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "names"),
+    [
+        ({}, []),
+        ({"LANG": "C"}, ["LANG"]),
+        ({"LANG": "en_US.UTF-8"}, []),
+        ({"LANG": "C", "LC_ALL": "C.utf8"}, []),
+        ({"LANG": "C.UTF-8", "LC_ALL": "POSIX"}, ["LC_ALL"]),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, ["LANG"]),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8", "LC_COLLATE": "C"}, ["LC_COLLATE"]),
+    ],
+)
+def test_the_check_of_the_locale(environment, names):
+    """It warns: omnibus_helper.rb, check_locale."""
+    lines = list(locale_warnings(environment))
+    assert [line.split()[2] for line in lines] == names
+    assert all("specifies a non-UTF-8 locale. GitLab requires UTF-8 encoding" in line for line in lines)
+
+
+def test_the_services():
+    """About twenty with nginx, puma and registry: package/libraries/config/services.rb."""
+    every = derive(WITH_REGISTRY, TODAY).services
+    assert len(every) == 13
+    assert {"gitaly", "postgresql", "redis", "sidekiq", "gitlab-workhorse", *MONITORING} <= set(every)
+    few = derive(URL | {"prometheus_monitoring": {"enable": False}, "gitlab_kas": {"enable": False}}, TODAY).services
+    assert set(every) - set(few) == {*MONITORING, "gitlab-kas"}
+
+
+@pytest.mark.parametrize(("password", "valid"), [("12345678", True), ("1234567", False)])
+def test_root_s_first_password_has_eight_characters(password, valid, monkeypatch):
+    """gitlab_rails.rb, validate_secrets; the environment's wins, transform_secrets."""
+    settings = URL | {"gitlab_rails": {"initial_root_password": password}}
+    if valid:
+        assert derive(settings, TODAY).root_password == password
+    else:
+        with pytest.raises(ConfigurationError, match="Length is too short, minimum is 8 characters"):
+            derive(settings, TODAY)
+    monkeypatch.setenv("GITLAB_ROOT_PASSWORD", "of the environment")
+    assert derive(settings, TODAY).root_password == "of the environment"

@@ -1,7 +1,8 @@
-"""Builds the stand-in's .deb files: a current version, and an older one to test what depends on the version."""
+"""Builds the stand-in's .deb files: a current version, and older ones to test what depends on the version."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +11,8 @@ from pathlib import Path
 from provision_lab.standins.gitlab_ce.host.layout import nested_nginx, parse_version
 
 HERE = Path(__file__).resolve().parent
-VERSIONS = ("18.0.0-ce.0", "19.3.0-ce.0")
+VERSIONS = ("18.0.0-ce.0", "18.11.5-ce.0", "19.2.4-ce.0", "19.3.0-ce.0")
+_STOPS = (2, 5, 8, 11)  # minor versions that an upgrade may not skip
 LIBRARY = "opt/gitlab/embedded/lib/standin"
 _LINKS = {"usr/bin/gitlab-ctl": "/opt/gitlab/bin/gitlab-ctl", "opt/gitlab/embedded/bin/ruby": "/usr/bin/ruby"}
 
@@ -39,6 +41,8 @@ def _write_tree(tree: Path, version: str) -> None:
     shutil.copytree(HERE / "rb", tree / LIBRARY / "rb")
     number = version.split("-")[0]
     (tree / "opt/gitlab/version-manifest.txt").write_text(f"gitlab-ce {number}\n")
+    manifest = json.dumps({"build_version": number}, indent=2)
+    (tree / "opt/gitlab/version-manifest.json").write_text(f"{manifest}\n")
     (tree / "opt/gitlab/embedded/cookbooks/cache").mkdir(parents=True)
     template = tree / "opt/gitlab/etc/gitlab.rb.template"
     section = "nginx-19.2.rb" if nested_nginx(parse_version(version)) else "nginx-before.rb"
@@ -59,9 +63,23 @@ def _control(folder: Path, version: str, architecture: str) -> None:
     folder.mkdir(mode=0o755)
     text = (HERE / "debian/control").read_text()
     (folder / "control").write_text(text.replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture))
-    for name in ("postinst", "prerm", "postrm"):
-        shutil.copy(HERE / "debian" / name, folder / name)
+    words = {"@MINIMUM@": minimum(version), "@MINOR@": ".".join(version.split(".")[:2])}
+    for name in ("preinst", "postinst", "prerm", "postrm"):
+        text = (HERE / "debian" / name).read_text()
+        for word, value in words.items():
+            text = text.replace(word, value)
+        (folder / name).write_text(text)
         (folder / name).chmod(0o755)
+
+
+def minimum(version: str) -> str:
+    """The release that an upgrade to this one must start from at least: the last required stop before it.
+
+    Sources: docs.gitlab.com/update/upgrade_paths; MIN_VERSION in omnibus-gitlab's preinst.erb, 19.2 for 19.3.
+    """
+    major, minor, _ = parse_version(version)
+    earlier = [one for one in _STOPS if one < minor]
+    return f"{major}.{earlier[-1]}" if earlier else f"{major - 1}.{_STOPS[-1]}"
 
 
 def _run(*command: str) -> str:

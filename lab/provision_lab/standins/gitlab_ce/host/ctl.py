@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
 from . import services
-from .layout import Paths, installed
+from .layout import Paths, installed, parse_version
 from .reconfigure import reconfigure, show_config
+from .removed import release, removals
 
 USAGE = """\
 /opt/gitlab/bin/gitlab-ctl: command (subcommand)
 General Commands:
+  check-config
+    Check if there are any configuration in gitlab.rb that is removed in specified version
   reconfigure
     Reconfigure the application.
   show-config
@@ -43,6 +47,8 @@ def main(arguments: list[str]) -> int:
     match command:
         case "reconfigure":
             return reconfigure(paths)
+        case "check-config":
+            return check_config(paths, names)
         case "show-config":
             return show_config(paths)
         case "status":
@@ -58,6 +64,24 @@ def main(arguments: list[str]) -> int:
             return 0
     print(f"I don't know that command.\n{USAGE}", end="")
     return 1
+
+
+def check_config(paths: Paths, options: list[str]) -> int:
+    """Compares what the last reconfigure applied with the settings that a release removes.
+
+    Source: omnibus-gitlab, files/gitlab-ctl-commands/check_config.rb.
+    """
+    if not paths.node.exists():
+        print(f"JSON file with existing configuration not found inside {paths.node.parent}.\nSkipping config check.")
+        return 0
+    wanted = next((one.partition("=")[2] for one in options if one.startswith("--version=")), "")
+    package = parse_version(installed(paths.opt))
+    settings = json.loads(paths.node.read_text())["normal"]
+    lines = list(removals(settings, package, release(wanted) if wanted else (package[0] + 1, 0)))
+    if not lines:
+        return 0
+    print("\n".join(lines) + "\nDeprecations found. Please correct them and try again.")
+    return 0 if "--no-fail" in options else 1
 
 
 def upgrade(paths: Paths) -> int:

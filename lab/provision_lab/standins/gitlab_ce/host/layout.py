@@ -3,6 +3,7 @@
 A test makes the package fail or wait with files under /etc/gitlab-standin:
 
 reconfigure-seconds          how long a reconfigure takes
+sv-wait-seconds              how long it waits for the registry to start; the real one: 30 s
 fail-next-reconfigure        the next one fails before it changes anything; content: the message
 fail-next-reconfigure-late   the next one fails after files were written and services restarted
 seed.json                    users, tokens and projects (api/store.py)
@@ -36,6 +37,16 @@ class Paths:
     @property
     def trusted_certs(self) -> Path:
         return self.root / "etc/gitlab/trusted-certs"
+
+    @property
+    def node(self) -> Path:
+        """What the last reconfigure applied, for check-config: the settings without their texts."""
+        return self.opt / "embedded/nodes/gitlab.json"
+
+    @property
+    def first_root_password(self) -> Path:
+        """Root's first password, for the API: gitlab.rb may have it, and then no other file has."""
+        return self.var / "standin/root-password"
 
     @property
     def initial_root_password(self) -> Path:
@@ -156,6 +167,14 @@ def consume(folder: Path, name: str) -> str | None:
         return None
     path.unlink()
     return text or "switched to fail"
+
+
+def duration(folder: Path, name: str, default: float) -> float:
+    """The number of seconds in a switch."""
+    try:
+        return float((folder / name).read_text())
+    except FileNotFoundError:
+        return default
 
 
 def linger(folder: Path) -> None:

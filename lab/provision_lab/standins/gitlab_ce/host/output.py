@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -29,6 +30,7 @@ class Output:
         self._log = _open_new(folder)
         self._updated = 0
         self._total = 0
+        self._messages: dict[str, list[str]] = {}
         self._started = time.monotonic()
 
     def __enter__(self) -> Output:
@@ -57,24 +59,50 @@ class Output:
         if changed:
             self.line(f"    - {action} {name}")
 
-    def end(self, failed: bool) -> None:
-        """Prints the lines after the last resource."""
-        seconds = int(time.monotonic() - self._started)
-        self.line("")
-        self.line("Running handlers:")
-        if failed:
-            return
-        self.line("Running handlers complete")
-        self.line(f"Infra Phase complete, {self._updated}/{self._total} resources updated in {seconds:02d} seconds")
+    def end(self) -> None:
+        """Prints the lines after the last resource, and the report."""
+        self.line("\nRunning handlers:\nRunning handlers complete")
+        self.line(f"Infra Phase complete, {self._updated}/{self._total} resources updated in {self._seconds}")
+        self._report()
 
-    def fail(self, message: str, details: list[str] | None = None) -> None:
-        """Prints the failure on standard error and in the log."""
+    def fail(self, message: str) -> None:
+        """Prints the failure on standard error and in the log; what else the engine prints, and the report.
+
+        Source: omnibus-gitlab, package/libraries/handlers/gitlab.rb.
+        """
+        self.line("\nRunning handlers:")
         text = f"There was an error running gitlab-ctl reconfigure:\n\n{message}\n"
-        if details:
-            text += "\n" + "\n".join(details) + "\n"
         sys.stdout.flush()
         print(text, file=sys.stderr, flush=True)
         self._log.write(text + "\n")
+        self._report()
+        self.line(
+            f"Running handlers complete\nInfra Phase failed. {self._updated} resources updated in {self._seconds}"
+        )
+
+    @property
+    def _seconds(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        return f"{minutes:02d} minutes {seconds:02d} seconds" if minutes else f"{seconds:02d} seconds"
+
+    def add(self, kind: str, messages: Iterable[str]) -> None:
+        """Keeps messages for the report. `kind`: removal, deprecation, warning or note."""
+        self._messages.setdefault(kind, []).extend(messages)
+
+    def _report(self) -> None:
+        """Prints the messages by kind, on standard output, also after a failure.
+
+        Source: omnibus-gitlab, package/libraries/helpers/logging_helper.rb.
+        """
+        for kind in ("removal", "deprecation", "warning", "note"):
+            messages = self._messages.get(kind)
+            if messages:
+                self.line(f"\n{kind.capitalize()}s:")
+                for message in messages:
+                    self.line(message)
+                self.line("")
+                if kind in ("removal", "deprecation"):
+                    self.line("Update the configuration in your gitlab.rb file or GITLAB_OMNIBUS_CONFIG environment.\n")
 
 
 def _open_new(folder: Path) -> TextIO:

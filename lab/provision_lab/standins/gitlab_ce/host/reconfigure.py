@@ -5,24 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from . import system
-from .layout import Paths, consume, installed, linger, parse_version
+from .layout import Paths, consume, duration, installed, linger, parse_version, write_atomically
 from .output import START, Output
-from .services import SERVICES, disable, enable, read, systemctl, unit
-from .settings import ConfigurationError, EvaluationError, Wanted, deprecations, derive, evaluate, removals
+from .removed import deprecations, removals
+from .services import SERVICES, disable, enable, enabled, read, read_all, systemctl, unit
+from .settings import ConfigurationError, EvaluationError, Wanted, derive, evaluate, locale_warnings, moved_nginx
 
 
 class ReconfigureError(Exception):
-    """The run fails: its message, and lines of detail below it."""
-
-    def __init__(self, message: str, details: list[str] | None = None) -> None:
-        super().__init__(message)
-        self.details = details or []
+    """The run fails."""
 
 
 @contextmanager
@@ -49,42 +49,51 @@ def reconfigure(paths: Paths) -> int:
         out.line(START.rstrip("\n"))
         linger(paths.switches)
         try:
-            notices = _converge(paths, out)
+            _converge(paths, out)
         except (ReconfigureError, EvaluationError, ConfigurationError, OSError) as error:
             if isinstance(error, EvaluationError):
                 _compile_error(out, paths.gitlab_rb, error)
-            out.end(failed=True)
-            out.fail(str(error), getattr(error, "details", None))
+            out.fail(str(error))
             return 1
-        out.end(failed=False)
-        if notices:
-            out.line("\nDeprecations:")
-            for notice in notices:
-                out.line(notice)
-            out.line("")
+        out.end()
         out.line("gitlab Reconfigured!")
     return 0
 
 
-def _converge(paths: Paths, out: Output) -> list[str]:
+def _converge(paths: Paths, out: Output) -> None:
+    """Source of the order: omnibus-gitlab, package/recipes/default.rb, then gitlab/recipes/default.rb."""
     version = parse_version(installed(paths.opt))
     settings = evaluate(paths.gitlab_rb)
+    out.add("deprecation", moved_nginx(settings, version))
+    wanted = derive(settings, version)
     gone = list(removals(settings, version))
     if gone:
-        raise ReconfigureError("Removed configurations found in gitlab.rb. Aborting reconfigure.", gone)
-    wanted = derive(settings, version)
+        out.add("removal", gone)
+        raise ReconfigureError("Removed configurations found in gitlab.rb. Aborting reconfigure.")
+    out.add("deprecation", deprecations(settings, version))
+    out.add("warning", locale_warnings(os.environ))
     early = consume(paths.switches, "fail-next-reconfigure")
     if early:
         raise ReconfigureError(early)
-    out.line("Converging resources")
+    out.line("Converging 322 resources")
     out.line("Recipe: gitlab::default")
     _letsencrypt(wanted)
+    out.add("note", filter(None, (system.set_root_password(paths, wanted), system.clean_root_password(paths))))
     changed = system.write_files(paths, wanted, version, out)
+    write_atomically(paths.node, json.dumps({"normal": _without_texts(settings)}, indent=1) + "\n", 0o600)
     _run_services(paths, wanted, changed, out)
     late = consume(paths.switches, "fail-next-reconfigure-late")
     if late:
         raise ReconfigureError(late)
-    return list(deprecations(settings, version))
+
+
+def _without_texts(settings: object) -> object:
+    """The settings with "…" for each text, which may be a secret: check-config needs names and booleans."""
+    if isinstance(settings, dict):
+        return {key: _without_texts(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_texts(one) for one in settings]
+    return "…" if isinstance(settings, str) else settings
 
 
 def _letsencrypt(wanted: Wanted) -> None:
@@ -106,6 +115,12 @@ def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) 
     running = {"puma": True, "nginx": wanted.front_end, "registry": wanted.registry is not None}
     systemctl("daemon-reload") if changed else None
     systemctl("enable", "--now", "gitlab-runsvdir.service")
+    for name in [one for one in enabled(paths.opt) if one not in (*SERVICES, *wanted.services)]:
+        out.resource(f"runit_service[{name}]", "disable", disable(paths.opt, name))
+    for name in wanted.services:
+        out.resource(f"runit_service[{name}]", "enable", enable(paths.opt, name))
+    down = [state.name for state in read_all(wanted.services) if not state.up]
+    systemctl("start", *map(unit, down)) if down else None
     for name in SERVICES:
         if not running[name]:
             out.resource(f"runit_service[{name}]", "disable", disable(paths.opt, name))
@@ -113,10 +128,42 @@ def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) 
         new = enable(paths.opt, name)
         out.resource(f"runit_service[{name}]", "enable", new)
         if name in changed and not new:
+            systemctl("reset-failed", unit(name))
             systemctl("restart", unit(name))
             out.resource(f"runit_service[{name}]", "restart", True)
         elif not read(name).up:
             systemctl("start", unit(name))
+        if name == "registry" and wanted.registry:
+            _wait_for_registry(paths, wanted.registry.address, "start" if new else "restart")
+
+
+def _wait_for_registry(paths: Paths, address: str, command: str) -> None:
+    """Fails when the registry does not start within runit's time: then the reconfigure itself fails.
+
+    Source: omnibus-gitlab, runit/libraries/helpers.rb, restart_service; SVWAIT in gitlab.rb.template. A registry that
+    ends is started again every second, as by runit.
+    """
+    ends = time.monotonic() + duration(paths.switches, "sv-wait-seconds", 5)
+    while not _listens(address):
+        if time.monotonic() > ends:
+            shell = f"/opt/gitlab/embedded/bin/sv {command} /opt/gitlab/service/registry"
+            state = read("registry")
+            line = replace(state, up=False, wanted=True).line(1, max(state.seconds, 1))
+            raise ReconfigureError(
+                "runit_service[registry] (registry::enable line 87) had an error: Mixlib::ShellOut::ShellCommandFailed: "
+                f"Expected process to exit with [0], but received '1'\n---- Begin output of {shell} ----\n"
+                f"STDOUT: timeout: {line}\nSTDERR: \n---- End output of {shell} ----\nRan {shell} returned 1"
+            )
+        time.sleep(0.1)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _compile_error(out: Output, path: Path, error: EvaluationError) -> None:
@@ -132,22 +179,24 @@ def _compile_error(out: Output, path: Path, error: EvaluationError) -> None:
 def show_config(paths: Paths) -> int:
     """`gitlab-ctl show-config`: evaluates and derives, changes nothing. It does not check for removed settings.
 
-    It is a run of the engine as well: it takes the lock, and waits for it without a limit.
+    It is a run of the engine as well, without the engine's own output: it takes the lock, and waits for it without a limit.
+    Sources: omnibus-ctl, `-l fatal -F null`; omnibus-gitlab, package/recipes/show_config.rb, solo.rb.
     """
     with one_at_a_time(paths.lock, lambda _: None):
         return _show_config(paths)
 
 
 def _show_config(paths: Paths) -> int:
-    print(START, end="", flush=True)
+    version = parse_version(installed(paths.opt))
+    notices: list[str] = []
     try:
         settings = evaluate(paths.gitlab_rb)
-        derive(settings, parse_version(installed(paths.opt)))
+        notices = list(moved_nginx(settings, version))
+        derive(settings, version)
     except (EvaluationError, ConfigurationError, OSError) as error:
-        print("\nRunning handlers:", flush=True)
         print(f"There was an error running gitlab-ctl reconfigure:\n\n{error}\n", file=sys.stderr)
+        if notices:
+            print("\nDeprecations:\n" + "\n".join(notices))
         return 1
     print(json.dumps(settings, indent=2))
-    print("Converging 0 resources\n\nRunning handlers:\nRunning handlers complete")
-    print("Infra Phase complete, 0/0 resources updated in 01 seconds")
     return 0

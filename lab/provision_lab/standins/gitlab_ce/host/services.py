@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVICES = ("nginx", "puma", "registry")  # puma: the API
+SERVICES = ("nginx", "puma", "registry")  # those that do something here; puma: the API
 SUPERVISOR = "gitlab-runsvdir.service"
 DOWN = 3  # runit's exit code for a service that is down
 
@@ -22,6 +22,7 @@ class State:
     pid: int
     seconds: int
     wanted: bool
+    restarts: int = 0
 
     def line(self, log_pid: int, log_seconds: int) -> str:
         """The line of `sv status`."""
@@ -33,13 +34,14 @@ class State:
 
 
 def unit(name: str) -> str:
-    """The name of a service's systemd unit."""
-    return f"gitlab-{name}.service"
+    """The name of a service's systemd unit. Most services of the real package only have a process here."""
+    return f"gitlab-{name}.service" if name in SERVICES else f"gitlab-idle@{name}.service"
 
 
 def enabled(opt: Path) -> list[str]:
-    """The services that the last reconfigure enabled, in order."""
-    return [name for name in SERVICES if (opt / "service" / name).exists()]
+    """The services that the last reconfigure enabled, in runit's order: by name."""
+    folder = opt / "service"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def enable(opt: Path, name: str) -> bool:
@@ -70,12 +72,11 @@ def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def control(command: str, names: Iterable[str]) -> int:
     """Runs start, stop or restart with runit's output; the number of services for which it failed."""
-    total = 0
-    for name in names:
-        systemctl("reset-failed", unit(name))
-        done = systemctl(command, unit(name))
-        state = read(name)
-        fine = done.returncode == 0 and state.up is (command != "stop")
+    total, names = 0, list(names)
+    systemctl("reset-failed", *map(unit, names))
+    systemctl(command, *map(unit, names))
+    for state in read_all(names):
+        fine = state.up is (command != "stop")
         total += 0 if fine else 1
         print(f"{'ok' if fine else 'timeout'}: {state.line(0, 0).split(';')[0]}", flush=True)
     return total
@@ -83,25 +84,48 @@ def control(command: str, names: Iterable[str]) -> int:
 
 def hup(names: Iterable[str]) -> int:
     """Sends SIGHUP to the main processes: nginx reloads its certificates, the registry restarts."""
-    return sum(systemctl("kill", "--kill-whom=main", "--signal=HUP", unit(name)).returncode for name in names)
+    return sum(
+        systemctl("kill", "--kill-whom=main", "--signal=HUP", unit(name)).returncode
+        for name in names
+        if name in SERVICES
+    )
+
+
+def read_all(names: Iterable[str]) -> list[State]:
+    """The states of services, by one call of systemctl."""
+    names = list(names)
+    if not names:
+        return []
+    wanted = "Id,ActiveState,MainPID,NRestarts,ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic"
+    shown = systemctl("show", *map(unit, names), f"--property={wanted}").stdout
+    blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n"))
+    found = {block.get("Id", ""): block for block in blocks}
+    return [_state(name, found.get(unit(name), {})) for name in names]
 
 
 def read(name: str) -> State:
     """The state of one service."""
-    wanted = "ActiveState,MainPID,ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic"
-    shown = systemctl("show", unit(name), f"--property={wanted}").stdout
-    seen = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return read_all([name])[0]
+
+
+def _state(name: str, seen: Mapping[str, str]) -> State:
     up = seen.get("ActiveState") == "active"
     since = int(seen.get("ActiveEnterTimestampMonotonic" if up else "InactiveEnterTimestampMonotonic") or 0)
     seconds = max(0, int(time.clock_gettime(time.CLOCK_MONOTONIC) - since / 1_000_000)) if since else 0
-    return State(name, up, int(seen.get("MainPID") or 0), seconds, wanted=seen.get("ActiveState") == "activating")
+    return State(
+        name,
+        up,
+        int(seen.get("MainPID") or 0),
+        seconds,
+        seen.get("ActiveState") == "activating",
+        int(seen.get("NRestarts") or 0),
+    )
 
 
 def status(names: Iterable[str]) -> int:
     """Prints a line for each service; the sum of their exit codes."""
     total = 0
-    for name in names:
-        state = read(name)
+    for state in read_all(names):
         print(state.line(1, max(state.seconds, 1)), flush=True)
         total += 0 if state.up else DOWN
     return total

@@ -1,4 +1,4 @@
-"""gitlab.rb: evaluated by real Ruby, checked for removed settings, and turned into what runs.
+"""gitlab.rb: evaluated by real Ruby, and turned into what runs.
 
 Unknown top-level names are refused, nested keys are free.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,74 +50,49 @@ def evaluate(path: Path, *, ruby: str = RUBY, evaluator: Path = EVALUATOR) -> Se
     return settings
 
 
-@dataclass(frozen=True)
-class Gone:
-    """A removed setting: deprecated since, removed in, and what to use.
-
-    key, only  the key of the setting that is gone, "" for all; the value that is refused, None for any
-    """
-
-    name: str
-    deprecated: str
-    removed: tuple[int, int]
-    note: str
-    key: str = ""
-    only: object = None
-
-
-REMOVED = (
-    Gone("unicorn", "13.10", (14, 0), "Starting with GitLab 14.0, Unicorn is no longer supported: use Puma."),
-    Gone("repmgr", "13.3", (14, 0), "Repmgr is no longer supported: use Patroni."),
-    Gone("grafana", "16.0", (16, 3), "The bundled Grafana is gone: run your own."),
-    Gone("git_data_dirs", "17.8", (18, 0), "Use gitaly['configuration'][:storage] instead."),
-    Gone("gitlab_shell", "17.0", (18, 0), "The migration to the Go shell is complete.", "migration"),
-    Gone("spamcheck", "18.0", (19, 0), "Spamcheck is no longer bundled."),
-    Gone("mattermost", "18.11", (19, 0), "The bundled Mattermost is gone: migrate to your own.", "enable", True),
-    Gone("mattermost_external_url", "18.11", (20, 0), "The bundled Mattermost is gone: migrate to your own."),
-)
-
-# From 19.2 on, the settings of the front end are below the service that they belong to.
-MOVED = {"registry_nginx": "registry['nginx']", "nginx": "gitlab_rails['nginx']"}
-_STILL_NGINX = {
-    *("enable", "dir", "log_directory", "log_group", "worker_processes", "worker_connections", "log_format"),
-    *("gzip_enabled", "custom_nginx_config", "keepalive_timeout", "sendfile", "status", "proxy_cache"),
+# From 19.2 on, these settings of the application's front end are below gitlab_rails.
+# Source: omnibus-gitlab, nginx/libraries/helpers/nginx_helper.rb, client_default_values.
+_OF_CLIENTS = {
+    *("client_max_body_size", "custom_gitlab_server_config", "error_log_level", "http2_enabled", "listen_addresses"),
+    *("listen_https", "listen_port", "proxy_set_headers", "redirect_http_to_https", "redirect_http_to_https_port"),
+    *("ssl_certificate", "ssl_certificate_key", "ssl_ciphers", "ssl_protocols", "ssl_session_cache"),
 }
 
 
-def removals(settings: Settings, version: Version) -> Iterator[str]:
-    """A line for each removed setting. Such a setting aborts a reconfigure."""
-    for gone in REMOVED:
-        if gone.name not in settings or version[:2] < gone.removed:
-            continue
-        value = settings[gone.name]
-        if gone.key:
-            found = (value or {}).get(gone.key)
-            value = {gone.key: found} if found is not None and gone.only in (None, found) else {}
-            if not value:
-                continue
-        for key in _keys(gone.name, value):
-            removed = ".".join(str(part) for part in gone.removed)
-            yield f"* {key} has been deprecated since {gone.deprecated} and was removed in {removed}. {gone.note}"
+def moved_nginx(settings: Settings, version: Version) -> Iterator[str]:
+    """A line for each setting of the front end that has another name since 19.2.
 
-
-def deprecations(settings: Settings, version: Version) -> Iterator[str]:
-    """A line for each setting that a later version removes. Source: the templates of 19.3."""
-    if version < (19, 2, 0):
+    Source: omnibus-gitlab, gitlab/libraries/gitlab_rails.rb, translate_client_settings; nginx/libraries/nginx.rb.
+    """
+    if not nested_nginx(version):
         return
-    for name, instead in MOVED.items():
-        for key in settings.get(name) or {}:
-            if name == "nginx" and key in _STILL_NGINX:
-                continue
-            yield (
-                f"* {name}['{key}'] has been deprecated since 19.2 and will be removed in 20.0. "
-                f"Use {instead}['{key}'] instead."
-            )
+    for key in settings.get("nginx") or {}:
+        if key in _OF_CLIENTS:
+            yield f"nginx['{key}'] has been deprecated. Please use gitlab_rails['nginx']['{key}'] instead."
+    if settings.get("registry_nginx"):
+        yield "registry_nginx has been deprecated. Please use registry['nginx'] instead."
 
 
-def _keys(name: str, value: object) -> list[str]:
-    if isinstance(value, dict) and value:
-        return [f"{name}['{key}']" for key in value]
-    return [name]
+def locale_warnings(environment: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable with another encoding than UTF-8. LC_ALL decides alone.
+
+    Source: omnibus-gitlab, package/libraries/omnibus_helper.rb, check_locale.
+    """
+
+    def bad(name: str) -> bool:
+        return not any(one in environment[name].lower() for one in ("utf-8", "utf8"))
+
+    given = [one for one in ("LC_CTYPE", "LC_COLLATE") if environment.get(one)]
+    names = (
+        ["LC_ALL"]
+        if environment.get("LC_ALL")
+        else [*given, *(["LANG"] if environment.get("LANG") and len(given) < 2 else [])]
+    )
+    for name in filter(bad, names):
+        yield (
+            f"Environment variable {name} specifies a non-UTF-8 locale. GitLab requires UTF-8 encoding to function "
+            "properly. Please check your locale settings."
+        )
 
 
 Table = dict[str, Any]
@@ -166,6 +141,7 @@ class Wanted:
     letsencrypt: bool | None
     monitoring: list[str]
     root_password: str | None
+    services: tuple[str, ...]  # of those that run on a host of its own, without the front end and the registry
 
 
 def derive(settings: Settings, version: Version) -> Wanted:
@@ -174,6 +150,9 @@ def derive(settings: Settings, version: Version) -> Wanted:
         raise ConfigurationError("GitLab external URL must include a schema and FQDN, e.g. http://gitlab.example.com/")
     nginx = _moved(settings, "nginx", "gitlab_rails", version)
     rails = _table(settings, "gitlab_rails")
+    password = os.environ.get("GITLAB_ROOT_PASSWORD") or rails.get("initial_root_password") or None
+    if password and len(password) < 8:
+        raise ConfigurationError("initial_root_password: Length is too short, minimum is 8 characters")
     external = _site(str(settings["external_url"]), nginx, "GitLab external URL", "external URL", "250m")
     return Wanted(
         external=external,
@@ -181,8 +160,27 @@ def derive(settings: Settings, version: Version) -> Wanted:
         registry=_registry(settings, version),
         letsencrypt=_table(settings, "letsencrypt").get("enable"),
         monitoring=list(rails.get("monitoring_whitelist") or ["127.0.0.0/8", "::1/128"]),
-        root_password=rails.get("initial_root_password") or None,
+        root_password=password,
+        services=tuple(_services(settings)),
     )
+
+
+MONITORING = (
+    *("alertmanager", "gitlab-exporter", "node-exporter", "postgres-exporter", "prometheus", "redis-exporter"),
+)
+IDLE = (*("gitaly", "gitlab-kas", "gitlab-workhorse", "logrotate", "postgresql", "redis", "sidekiq", *MONITORING),)
+
+
+def _services(settings: Settings) -> Iterator[str]:
+    """Source: omnibus-gitlab, package/libraries/config/services.rb: what the default group enables, and the settings."""
+    monitoring = _table(settings, "prometheus_monitoring").get("enable") is not False
+    for name in IDLE:
+        if _table(settings, name.replace("-", "_")).get("enable") is not False and (
+            monitoring or name not in MONITORING
+        ):
+            yield name
+    if _table(settings, "letsencrypt").get("enable"):
+        yield "crond"
 
 
 def _registry(settings: Settings, version: Version) -> Registry | None:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import string
 import subprocess
+import time
 from pathlib import Path
 
 from . import configs
@@ -97,7 +98,6 @@ def _trust(paths: Paths) -> bool:
 
 def _api(paths: Paths, wanted: Wanted, version: Version) -> bool:
     registry = wanted.registry.site if wanted.registry else None
-    _root_password(paths, wanted)
     settings = {
         "version": ".".join(str(part) for part in version),
         "external_url": wanted.external.url,
@@ -110,13 +110,37 @@ def _api(paths: Paths, wanted: Wanted, version: Version) -> bool:
     return write_atomically(paths.api_settings, json.dumps(settings, indent=2) + "\n", 0o600)
 
 
-def _root_password(paths: Paths, wanted: Wanted) -> None:
-    """Sets root's first password: the seed's, gitlab.rb's, or a random one that is written into a file."""
-    if paths.database.exists() or (paths.switches / "seed.json").exists() or paths.initial_root_password.exists():
-        return
+def set_root_password(paths: Paths, wanted: Wanted) -> str | None:
+    """Sets root's first password at the first reconfigure: the seed's, a given one, or a random one, which a file keeps.
+
+    Returns the note about it. Source: omnibus-gitlab, gitlab/libraries/gitlab_rails.rb, parse_secrets;
+    package/libraries/omnibus_helper.rb, print_root_account_details.
+    """
+    if paths.database.exists() or paths.first_root_password.exists() or (paths.switches / "seed.json").exists():
+        return None
     password = wanted.root_password or random_password()
-    text = f"# Password for the user root, as it was set when GitLab was first configured.\n\nPassword: {password}\n"
-    write_atomically(paths.initial_root_password, text, 0o600)
+    write_atomically(paths.first_root_password, password, 0o600)
+    note = (
+        "Default admin account has been configured with following details:\nUsername: root\n"
+        "Password: You didn't opt-in to print initial root password to STDOUT."
+    )
+    if wanted.root_password is None:
+        text = "# WARNING: This password is valid until it is changed, if GitLab's database was new.\n\n"
+        write_atomically(paths.initial_root_password, f"{text}Password: {password}\n", 0o600)
+        note += (
+            "\nPassword stored to /etc/gitlab/initial_root_password. This file will be cleaned up in first reconfigure "
+            "run after 24 hours."
+        )
+    return note
+
+
+def clean_root_password(paths: Paths) -> str | None:
+    """Deletes the file of root's first password after a day, and returns the note about it."""
+    path = paths.initial_root_password
+    if not path.exists() or time.time() - path.stat().st_mtime < 86400:
+        return None
+    path.unlink()
+    return "Found old initial root password file at /etc/gitlab/initial_root_password and deleted it."
 
 
 def _ensure_user(name: str, home: Path) -> None:

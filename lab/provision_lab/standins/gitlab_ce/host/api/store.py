@@ -17,7 +17,6 @@ import datetime
 import hashlib
 import hmac
 import json
-import re
 import secrets
 import threading
 from pathlib import Path
@@ -180,10 +179,7 @@ def _ensure_token(store: Store, token: Record) -> None:
 
 
 def _initial_password(paths: Paths) -> str | None:
-    if not paths.initial_root_password.exists():
-        return None
-    found = re.search(r"^Password: (.*)$", paths.initial_root_password.read_text(), re.MULTILINE)
-    return found.group(1) if found else None
+    return paths.first_root_password.read_text() if paths.first_root_password.exists() else None
 
 
 def _digest(salt: str, password: str) -> str:
