@@ -38,6 +38,10 @@ class UpgradePath(Resource):
         return Probe.of(ASK_PACKAGES)
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        self.refuse_early(seen)
+        yield from ()
+
+    def refuse_early(self, seen: Observation) -> None:
         installed = gitlab_version(read_packages(seen.only))
         now, wanted = _numbers(installed), _numbers(self.version)
         if len(now) < 2 or len(wanted) < 2:
@@ -62,7 +66,6 @@ class UpgradePath(Resource):
                 hint=f'set gitlab.version = "{stops[0]}.*" and run provision gitlab, wait until its background migrations are '
                 "finished (Admin, Monitoring), and go on with the next one",
             )
-        yield from ()
 
     @property
     def _shown(self) -> str:
