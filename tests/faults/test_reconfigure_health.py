@@ -88,6 +88,20 @@ def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch
     assert not succeeds(harness, "gitlab", "gitlab-ctl status | grep ^down")
 
 
+def test_a_registry_that_cannot_start(harness: Harness) -> None:
+    """The reconfigure itself fails, after runit's time: the registry's own error is reported, and it runs as before."""
+    old = fact(harness, "gitlab", f"sha256sum {RB}")
+    outcome = provision(harness, "server", changes=settings(registry={"log_level": "nonsense"}))
+    (error,) = outcome.of("error")
+    assert (outcome.code, error["resource"]) == (1, "reconfigure")
+    assert "STDOUT: timeout: down: registry: " in error["text"]
+    assert "invalid loglevel nonsense" in error["text"]
+    assert error["text"].endswith(f"rolled back to the previous {RB}")
+    assert fact(harness, "gitlab", f"sha256sum {RB}") == old
+    assert fact(harness, "gitlab", f"curl -sk -o /dev/null -w '%{{http_code}}' {URL}/v2/") == "401"
+    unchanged(harness, "server")
+
+
 def test_a_service_that_somebody_stopped(harness: Harness) -> None:
     """The registry was stopped: its endpoint does not answer, and the reconfigure starts it again."""
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")

@@ -77,8 +77,11 @@ def rb(harness: Harness, host: str = "bare") -> str:
 
 def test_a_bare_host(harness: Harness) -> None:
     """Installed and reconfigured once; GitLab answers on its URL; the second run changes nothing."""
-    twice(harness, "gitlab", "--limit", "bare")
+    outcome = twice(harness, "gitlab", "--limit", "bare")
+    assert "first password for its user root will be in /etc/gitlab/initial_root_password" in outcome.messages()
     assert reconfigures(harness, "bare") == 1
+    # Under another locale GitLab's database would have the wrong collation for good: omnibus_helper.rb, check_locale.
+    assert not succeeds(harness, "bare", "grep -q 'non-UTF-8 locale' /var/log/gitlab/reconfigure/*.log")
     there = harness.host("bare")
     assert there.package("gitlab-ce").version == "19.3.0-ce.0"
     assert (there.file(RB).mode, there.file(RB).user) == (0o600, "root")

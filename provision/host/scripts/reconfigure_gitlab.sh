@@ -105,7 +105,7 @@ problems() {
 logged() {
   logged_since nginx "$nginx_logged" | grep -aF emerg | tail -n 1
   logged_since registry "$registry_logged" |
-    grep -aE '(level=|"level":")(error|fatal|panic)|^panic' | cut -c -400 | tail -n 3
+    grep -aE '(level=|"level":")(error|fatal|panic)|^(panic|configuration error)' | cut -c -400 | tail -n 3
 }
 # With wrong S3 keys or a missing bucket the registry answers /v2/ at first: only its use shows whether storage works.
 check_health() {

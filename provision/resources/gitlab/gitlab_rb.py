@@ -48,6 +48,10 @@ _LIMIT_SECONDS: Final = 1500
 _REGISTRY_CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
 _CHECK_SYNTAX: Final = 'ruby=/opt/gitlab/embedded/bin/ruby; [ ! -x "$ruby" ] || "$ruby" -c "$new" >/dev/null'
 
+# Source: omnibus-gitlab, gitlab/libraries/gitlab_rails.rb, parse_secrets; package/libraries/omnibus_helper.rb.
+_ROOT_PASSWORD: Final = ("gitlab_rails", "initial_root_password")
+_ROOT_PASSWORD_FILE: Final = "/etc/gitlab/initial_root_password"
+
 Path = tuple[str, ...]
 
 
@@ -168,6 +172,8 @@ class RubySettings(Resource):
             return
         if text is None and not version:
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
+            if ("external_url",) in self.settings and _ROOT_PASSWORD not in self.settings:
+                yield Note(f"GitLab's first password for its user root will be in {_ROOT_PASSWORD_FILE} for 24 hours")
         else:
             removed, possible = removed_settings(edited.content, version)
             if removed:

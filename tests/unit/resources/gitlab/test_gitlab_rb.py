@@ -62,7 +62,11 @@ def test_bare_check_mode() -> None:
     seen = observe(resource, answers(None, packages={}))
     (change,) = planned(resource, seen)
     assert (change.requires, change.action) == ("gitlab", "create")
-    assert notes(resource, seen) == ["GitLab is not installed: its settings are planned by the rules of version 19.3.0"]
+    rules, password = notes(resource, seen)
+    assert rules == "GitLab is not installed: its settings are planned by the rules of version 19.3.0"
+    assert "first password for its user root will be in /etc/gitlab/initial_root_password for 24 hours" in password
+    given = settings({URL: "https://new.example.com", ("gitlab_rails", "initial_root_password"): Secret("given-by-us")})
+    assert notes(given, observe(given, answers(None, packages={}))) == [rules]
 
 
 def test_the_file_was_deleted() -> None:
