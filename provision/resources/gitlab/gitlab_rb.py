@@ -58,15 +58,16 @@ Path = tuple[str, ...]
 class Removed(NamedTuple):
     """A setting that makes `gitlab-ctl reconfigure` abort from a version on.
 
-    only_true  with the value true alone; otherwise with any value but nil
-    until      the version that accepts it again, without an effect; None for none
+    only_true     with the value true alone; otherwise with any value but nil
+    first, until  the rule holds from one version on, and no longer in another, which accepts the setting without an effect
     """
 
     path: Path
     version: tuple[int, int]
     instead: str
     only_true: bool = False
-    until: tuple[int, int] | None = None
+    first: tuple[int, int] = (0, 0)
+    until: tuple[int, int] = (99, 0)
 
 
 # Sources: omnibus-gitlab, files/gitlab-cookbooks/package/libraries/deprecations.rb at 14.0, 16.11, 18.0, 18.2, 18.11, 19.0,
@@ -84,7 +85,7 @@ REMOVED: Final = (
     Removed(("gitaly", "configuration", "git", "use_bundled_binaries"), (19, 0), "Gitaly always uses its own Git"),
     Removed(("gitaly", "configuration", "git", "bin_path"), (19, 0), "Gitaly always uses its own Git"),
     Removed(("mattermost",), (19, 0), "it is no longer part of the package", until=(19, 3)),
-    Removed(("mattermost", "enable"), (19, 3), "it is no longer part of the package", only_true=True),
+    Removed(("mattermost", "enable"), (19, 0), "it is no longer part of the package", only_true=True, first=(19, 3)),
     Removed(("mattermost_external_url",), (20, 0), "see gitlab_rails['mattermost_host']"),
 )
 
@@ -242,7 +243,7 @@ def removed_settings(text: bytes, version: str) -> tuple[list[str], list[str]]:
 
     numbers = re.match(r"(\d+)\.(\d+)", version)
     installed = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-    rules = [one for one in REMOVED if one.version <= installed and (one.until is None or installed < one.until)]
+    rules = [one for one in REMOVED if max(one.version, one.first) <= installed < one.until]
     assignments = find_assignments(parse_valid(text), {one.path[0] for one in rules})
     certain: list[str] = []
     possible: list[str] = []
