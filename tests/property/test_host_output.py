@@ -48,6 +48,7 @@ from provision.resources.gitlab.certificates import CertificatePair, DefaultPair
 from provision.resources.gitlab.gitlab_rb import CONTENT_LIMIT, RubySettings, read_gitlab_rb
 from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
 from provision.resources.gitlab.s3_bucket import S3Bucket
+from provision.resources.gitlab.upgrade_path import UpgradePath
 from provision.resources.runner.entries import RunnerEntries, RunnerEntry
 from provision.resources.runner.settings import RunnerSettings
 from provision.resources.system.apt_source import AptSource
@@ -91,6 +92,7 @@ SAMPLES: list[Resource] = [
     DefaultPair(PAIR, PAIR),
     ServedCertificate("/etc/ssl/full.pem", "example.com", 5050),
     UploadedPair("/f", "/k", b"certificate", Secret("private-key"), datetime.timedelta(days=3), "example.com", 5050),
+    UpgradePath("19.3.0-*"),
     RubySettings({("external_url",): "https://x", ("registry", "storage"): {"s3": {"bucket": "b"}}}, (RUN,)),
     RegistryEndpoint(Url.parse("https://registry.example.com"), "https://gitlab.example.com/jwt/auth", RUN),
     RegistryStorage({"bucket": "b", "regionendpoint": "https://s3.example.com"}),
