@@ -405,11 +405,12 @@ def test_a_missing_certificate_keeps_nginx_down(server):
 
 
 def test_no_secret_in_logs_or_arguments(server):
-    """Only gitlab.rb, the registry's configuration and the database contain S3 keys, passwords and tokens."""
+    """Only gitlab.rb, the registry's configuration, the database and its backups contain S3 keys, passwords and tokens."""
     secrets = [server.lab.secret(name) for name in ("s3_secret_key", "registry_password", "api_token")]
     patterns = "\n".join(secrets) + "\n"
     found = server.run("grep -rlF -f - /var/log /opt/gitlab /etc/gitlab /var/opt/gitlab /run; true", stdin=patterns)
-    assert set(found.split()) == {
+    assert {re.sub(r"(?<=/backups)/.*", "", path) for path in found.split()} == {
+        "/var/opt/gitlab/backups",
         "/etc/gitlab/gitlab.rb",
         "/var/opt/gitlab/registry/config.yml",
         "/var/opt/gitlab/standin/registry.yml",
