@@ -41,6 +41,8 @@ fi
   esac
 done
 check_space_for "$@" || exit 100
+# apt removes the hold of packages that it is to change, also when that fails.
+held=$(for package; do printf '%s\n' "${package%%=*}"; done | xargs apt-mark showhold 2>/dev/null) || held=
 [ "$downgrade" != yes ] || set -- --allow-downgrades -- "$@"
 [ "$downgrade" = yes ] || set -- -- "$@"
 set -- -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"
@@ -53,6 +55,9 @@ trap 'rm -f -- "$output" "$output.code"' EXIT
 { timeout -k 30 "$limit" apt-get -q install -y "$@" && echo 0 > "$output.code" || echo $? > "$output.code"; } | tee "$output"
 code=$(cat "$output.code")
 [ "$code" != 124 ] || echo "the installation did not end within $limit s" >&2
-[ "$code" = 0 ] || reason_of_package "$output" >&2
+if [ "$code" != 0 ]; then
+  reason_of_package "$output" >&2
+  [ -z "$held" ] || printf '%s\n' "$held" | xargs apt-mark hold >/dev/null
+fi
 (eval "$last") || [ "$code" != 0 ] || code=1
 exit "$code"

@@ -54,6 +54,7 @@ def programs(tmp_path: Path) -> Programs:
     programs = Programs(tmp_path / "host")
     programs.add("apt-get", APT.replace("{top}", str(programs.folder)))
     (programs.folder / "uris").touch()
+    programs.add("apt-mark", '[ "$1" != showhold ] || echo y')
     programs.add("apt-cache", "echo 'x | 1.0 | somewhere'; echo 'x | 0.9 | somewhere'")
     return programs
 
@@ -70,7 +71,9 @@ def locks(tmp_path: Path) -> Path:
 @pytest.fixture
 def host(programs: Programs, locks: Path, local: Local) -> LocalSession:
     """The session."""
-    return local({"/var/lib/dpkg": locks / "dpkg", "/var/lib/apt": locks / "apt"}, {"PATH": programs.path})
+    (programs.folder / "run").mkdir()
+    folders = {"/var/lib/dpkg": locks / "dpkg", "/var/lib/apt": locks / "apt", "/run": programs.folder / "run"}
+    return local(folders, {"PATH": programs.path})
 
 
 def install(
@@ -153,7 +156,8 @@ class TestInstall:
             "x preinstall: It is required to upgrade to the latest 1.5.x version first before proceeding.",
         ]
         assert "Preparing to unpack" in result.text
-        assert list(Path("/run").glob("provision-apt*")) == []
+        assert programs.calls("apt-mark") == ["apt-mark showhold x y", "apt-mark hold y"]
+        assert list((programs.folder / "run").iterdir()) == []
 
     @one_shell
     def test_unknown_version(self, programs: Programs, host: LocalSession) -> None:
