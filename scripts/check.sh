@@ -6,7 +6,7 @@ bin=$1
 "$bin/ruff" check --quiet .
 standins=lab/provision_lab/standins
 "$bin/shellcheck" --check-sourced scripts/*.sh .ci/run provision/host/scripts/*.sh \
-  "$standins"/*/debian/post* "$standins"/*/debian/prerm "$standins"/gitlab_runner/root/usr/share/gitlab-runner/*
+  "$standins"/*/debian/p*inst "$standins"/*/debian/p*rm "$standins"/gitlab_runner/root/usr/share/gitlab-runner/*
 "$bin/lint-imports" --no-cache | tail -n 2
 "$bin/mypy" --no-error-summary
 # More workers than cores: many of these tests wait for a process.

@@ -99,6 +99,7 @@ def test_a_registry_that_cannot_start(harness: Harness) -> None:
     assert error["text"].endswith(f"rolled back to the previous {RB}")
     assert fact(harness, "gitlab", f"sha256sum {RB}") == old
     assert fact(harness, "gitlab", f"curl -sk -o /dev/null -w '%{{http_code}}' {URL}/v2/") == "401"
+    applied(harness, "server")
     unchanged(harness, "server")
 
 

@@ -216,7 +216,7 @@ def test_an_upgrade_over_a_required_stop_is_refused(harness: Harness) -> None:
     (error,) = outcome.of("error")
     assert error["text"] == "GitLab 18.11.5 cannot be upgraded to 19.3.0 at once: it must go through 19.2"
     assert 'gitlab.version = "19.2.*"' in error["hint"]
-    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("19.*3*"))
+    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("19.*"))
     (error,) = outcome.of("error")
     assert "the package's script printed:" in error["text"]
     assert "It is required to upgrade to the latest 19.2.x version first before proceeding." in error["text"]
