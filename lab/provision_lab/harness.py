@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.url import bracketed
+from provision_lab.forked import Program
 from provision_lab.hosts import LabHost
 from provision_lab.lab import INVENTORY, Lab
 from provision_lab.machine import Machine
@@ -48,17 +49,8 @@ class Harness:
         deadline: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Runs `provision ARGUMENTS -i INVENTORY` to its end; `env` is added to the environment, `deadline` in seconds."""
-        argv = [*PROVISION, *arguments, "-i", str(self.write(changes))]
-        return subprocess.run(
-            argv,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=deadline,
-            env={**os.environ, **(env or {})},
-            check=False,
-        )
+        argv = [*arguments, "-i", str(self.write(changes))]
+        return _PROGRAM.run(argv, stdin=stdin, env={**os.environ, **(env or {})}, deadline=deadline)
 
     def host(self, name: str, *, sudo: bool = True) -> Any:
         """The host for pytest-testinfra, over OpenSSH: an observer that is independent of provision."""
@@ -79,6 +71,7 @@ class Harness:
         return snapshot(self.lab.machine(host))
 
 
+_PROGRAM = Program()
 PROVISION = [sys.executable, "-c", "from provision.cli import main; main()"]
 
 
