@@ -36,6 +36,7 @@ class Program:
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(
         self, arguments: Sequence[str], *, stdin: str | None, env: Mapping[str, str], deadline: float
@@ -93,7 +94,9 @@ class Program:
                 with theirs:
                     argv = [sys.executable, "-m", "provision_lab.forked", str(theirs.fileno())]
                     # In a session of its own: a signal to the group of this process is not for it.
-                    subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+                    self._process = subprocess.Popen(
+                        argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                    )
             return self._control
 
 
