@@ -31,7 +31,8 @@ GITLAB_REFUSES = [
         f"{_DENIED}unauthorized: HTTP Basic: Access denied. If a password was provided for Git authentication, the "
         "password was incorrect or you're required to use a token instead of a password. If a token was provided, it "
         "was either incorrect, expired, or improperly scoped.",
-        "with two-factor authentication GitLab accepts a token here and no password",
+        "check registry.login, and that this host reaches external_url; with two-factor authentication GitLab accepts a "
+        "token here and no password",
     ),
     ("refused", f"{_DENIED}denied: access forbidden", "the token needs the scopes read_registry and write_registry"),
     ("unwritable", "denied: requested access to the resource is denied", "the role Developer"),

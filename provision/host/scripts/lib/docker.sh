@@ -24,7 +24,7 @@ use_temporary_login() {
 remedy() {
   case $1:$2 in
     login:*'HTTP Basic: Access denied'*)
-      echo 'check user and password; with two-factor authentication GitLab accepts a token here and no password: create an access token with the scopes read_registry and write_registry' ;;
+      printf '%s\n' "$3; with two-factor authentication GitLab accepts a token here and no password: create an access token with the scopes read_registry and write_registry" ;;
     login:*'denied: access forbidden'*) echo 'the token needs the scopes read_registry and write_registry, or api' ;;
     push:*denied*) echo 'check that this user may push there: in GitLab that takes the role Developer in the project, and write_registry for a token' ;;
     pull:*denied*) echo 'check that the image exists and that this user may pull it: in GitLab that takes the role Reporter in the project, and read_registry for a token' ;;
