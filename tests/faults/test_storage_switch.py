@@ -59,7 +59,7 @@ def test_images_on_disk_are_not_left_behind(harness: Harness) -> None:
         outcome = refused(harness, "server", changes=s3(harness))
     (error,) = outcome.of("error")
     assert (error["error"], error["resource"]) == ("Refused", "RegistryStorage")
-    assert "root is one" in error["text"]
+    assert "(root/hello_hapi is one)" in error["text"]
     assert "docker/" in error["hint"]
     assert "--set registry.migrate=acknowledged" in error["hint"]
     assert (reconfigures(harness), "pulled" in docker(harness, PULL, "disk")) == (before, True)
@@ -69,7 +69,7 @@ def test_acknowledged_it_switches(harness: Harness) -> None:
     """Acknowledged, it switches and names what is left behind; one reconfigure, then nothing to do."""
     before = reconfigures(harness)
     outcome = applied(harness, "server", *ACKNOWLEDGED, changes=s3(harness))
-    assert "the registry's storage changes, as acknowledged: images in /" in outcome.messages()
+    assert "the registry's storage changes, as acknowledged: images on the host's disk" in outcome.messages()
     assert reconfigures(harness) == before + 1
     unchanged(harness, "server", changes=s3(harness))
     unchanged(harness, "server", *ACKNOWLEDGED, changes=s3(harness))

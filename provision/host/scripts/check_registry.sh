@@ -56,12 +56,17 @@ echo 'delete'
 token=$(token_from "$realm" "$(service_of "$headers")" "repository:$image:pull,push,delete,*" "$user" "$password")
 [ -n "$token" ] || fail delete 'GitLab gave no token for it' 'check that this user may delete in this project'
 code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | ask_registry -o "$work/body" -w '%{http_code}' -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
-[ "$code" = 202 ] && exit
-# GitLab's token contains fewer rights than asked for, and the registry then answers 401. Sources: GitLab's
-# Auth::ContainerRegistryAuthenticationService; distribution's api/errcode: UNSUPPORTED is 405.
-case $code in
-  401 | 403) advice='GitLab lets the role Maintainer delete images, with the password or a token with the scope api (read_registry and write_registry do not delete)' ;;
-  405) advice='enable delete in registry.storage, or delete the tag manually' ;;
-  *) advice='see gitlab-ctl tail registry on the GitLab host' ;;
-esac
-fail delete "HTTP $code, the tag stays in the registry: $ref $(head -c 300 "$work/body" 2>/dev/null)" "$advice"
+if [ "$code" != 202 ]; then
+  # GitLab's token contains fewer rights than asked for, and the registry then answers 401. Sources: GitLab's
+  # Auth::ContainerRegistryAuthenticationService; distribution's api/errcode: UNSUPPORTED is 405.
+  case $code in
+    401 | 403) advice='GitLab lets the role Maintainer delete images, with the password or a token with the scope api (read_registry and write_registry do not delete)' ;;
+    405) advice='enable delete in registry.storage, or delete the tag manually' ;;
+    *) advice='see gitlab-ctl tail registry on the GitLab host' ;;
+  esac
+  fail delete "HTTP $code, the tag stays in the registry: $ref $(head -c 300 "$work/body" 2>/dev/null)" "$advice"
+fi
+echo 'earlier image'
+# What was pushed now is in today's storage. With a metadata database, images of an earlier storage are listed without data.
+problem=$(earlier_image_problem "$image" "$token" "$work") || fail 'earlier image' "$problem" \
+  'copy all objects below docker/ from the earlier storage to this one, or delete the tag'

@@ -13,37 +13,21 @@ from provision.errors import Refused
 from provision.host.curl import NO_PROGRAM
 from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.pending import Handler
+from provision.host.scripts import script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, gitlab_version, read_gitlab_rb
 from provision.secret import reveal
 from provision.shell import sh
 from provision.url import Url
 
-_DEFAULT_FOLDER: Final = "/var/opt/gitlab/gitlab-rails/shared/registry"
 _CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
-_BLOBS: Final = "blobs"
-# Prints the folder of the images; then one repository in it, or `blobs` where only the data of images is there, since the
-# registry's metadata database has their names; then `ran` if the registry was ever configured.
-_ASK_FOLDER: Final = sh(
-    'dir=$(sed -n \'s/^storage:.*"filesystem":{"rootdirectory":"\\([^"]*\\)".*/\\1/p\' %s 2>/dev/null); '
-    'dir=${dir:-%s}; echo "$dir"; cd "$dir/docker/registry/v2" 2>/dev/null && '
-    '{ ls -A repositories; [ -z "$(ls -A blobs/sha256)" ] || echo %s; } 2>/dev/null | head -n 1 | grep . || echo; '
-    "[ ! -e %s ] || echo ran",
-    _CONFIG,
-    _DEFAULT_FOLDER,
-    _BLOBS,
-    _CONFIG,
-)
+_RAILS: Final = "/var/opt/gitlab/gitlab-rails/etc/gitlab.yml"
 _S3: Final = {"s3", "s3_v2", "s3aws"}  # three names of one driver
 _LOCATION: Final = ("bucket", "regionendpoint", "rootdirectory")
 _HOW_TO_MIGRATE: Final = (
     "stop the registry, copy all objects below docker/ from there to the new place (aws s3 sync, rclone), then run with "
-    "--set registry.migrate=acknowledged; copy them in any case: the registry's metadata database (GitLab 19 and later) "
-    "still lists every image, so that pushes skip what it lists and pulls fail"
-)
-_NOT_SEEN: Final = (
-    "no images were found in {folder}, so the registry's storage is changed; what only its metadata database lists cannot "
-    "be seen from here: if there are images, copy them"
+    "--set registry.migrate=acknowledged; copy them in any case: a registry with a metadata database (GitLab 19 and later) "
+    "still lists every image afterwards, and cannot be pulled from"
 )
 
 
@@ -105,9 +89,9 @@ def endpoint_problem(headers: str, realm: str) -> str:
 class RegistryStorage(Resource):
     """The images stay reachable when the registry's storage changes, or the user acknowledged that they do not.
 
-    What was pushed before a switch to another driver or bucket stays in the old place. From GitLab 19 on the registry's
-    metadata database still lists it, so an empty place is no option: the images must be copied. Such a switch is refused
-    until it is acknowledged. Images are seen in gitlab.rb's storage and in folders of the host, not in the database.
+    What was pushed before a switch to another driver or bucket stays in the old place. A registry with a metadata database
+    still lists it, so an empty place is no option: the images must be copied. Such a switch is refused until it is
+    acknowledged. The registry itself is asked whether it has images: it knows those whose names only its database has.
 
     wanted        the parameters of the S3 driver
     acknowledged  registry.migrate = "acknowledged"
@@ -121,49 +105,46 @@ class RegistryStorage(Resource):
         return "RegistryStorage"
 
     def probe(self) -> Probe:
-        return Probe({"file": ASK_GITLAB_RB, "folder": _ASK_FOLDER})
+        place = [_plain(self.wanted.get(key)) for key in _LOCATION]
+        return Probe({"file": ASK_GITLAB_RB, "images": script("find_image", _CONFIG, _RAILS, *place)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         text = read_gitlab_rb(seen)
         if text is None:
             return
-        folder, repository, ran = (*seen["folder"].text.splitlines(), "", "", "")[:3]
-        loss = _unreachable_images(text, self.wanted, folder, repository)
-        if loss and not self.acknowledged:
+        kind, _, detail = seen["images"].text.strip().partition(" ")
+        if kind in ("never", "same", "none"):
+            return
+        place = _left_place(text, self.wanted)
+        if not place:
+            return
+        if kind == "image":
+            loss = f"images {place} would no longer be found ({detail} is one)"
+        else:
+            reason = detail or seen["images"].errors.strip()
+            loss = f"images {place} would no longer be found, if there are any: {reason}"
+        if not self.acknowledged:
             raise Refused(f"the registry's storage would change: {loss}", hint=_HOW_TO_MIGRATE)
-        if loss:
-            yield Note(f"the registry's storage changes, as acknowledged: {loss}; images that were not copied are lost")
-        elif ran and _is_on_disk(text):
-            yield Note(_NOT_SEEN.format(folder=folder))
+        yield Note(f"the registry's storage changes, as acknowledged: {loss}; images that were not copied are lost")
 
 
-def _unreachable_images(text: bytes, wanted: Mapping[str, Any], folder: str, repository: str) -> str:
-    """A description of the images that the registry would not find with the new storage; "" if it finds all."""
+def _left_place(text: bytes, wanted: Mapping[str, Any]) -> str:
+    """Where the registry has its images, if it would not find them with the new storage; "" if that is the same place."""
     from provision.editing.ruby.assignments import effective
     from provision.editing.ruby.values import MISSING, NotLiteral
 
     now = effective(text, ("registry", "storage"))
     if isinstance(now, NotLiteral):
-        return "the current storage is unknown, since gitlab.rb computes it"
-    driver = next((key for key in now if key in _S3), "") if isinstance(now, Mapping) else ""
-    if driver and isinstance(now, Mapping):
-        old = now[driver] if isinstance(now[driver], Mapping) else {}
-        if all(_plain(old.get(key)) == _plain(wanted.get(key)) for key in _LOCATION):
-            return ""
-        return f"images in bucket {old.get('bucket')} would no longer be found"
-    if now is not MISSING and isinstance(now, Mapping) and now and "filesystem" not in now:
-        return f"images in its {next(iter(now))} storage would no longer be found"
-    one = "their names are in the metadata database" if repository == _BLOBS else f"{repository} is one"
-    return f"images in {folder} would no longer be found ({one})" if repository else ""
-
-
-def _is_on_disk(text: bytes) -> bool:
-    """Whether gitlab.rb has the images on the host's own disk, as GitLab does by default."""
-    from provision.editing.ruby.assignments import effective
-    from provision.editing.ruby.values import MISSING
-
-    now = effective(text, ("registry", "storage"))
-    return now is MISSING or (isinstance(now, Mapping) and (not now or "filesystem" in now))
+        return "in the current storage, which gitlab.rb computes,"
+    if now is MISSING or not isinstance(now, Mapping) or not now or "filesystem" in now:
+        return "on the host's disk"
+    driver = next((key for key in now if key in _S3), "")
+    if not driver:
+        return f"in its {next(iter(now))} storage"
+    old = now[driver] if isinstance(now[driver], Mapping) else {}
+    if all(_plain(old.get(key)) == _plain(wanted.get(key)) for key in _LOCATION):
+        return ""
+    return f"in bucket {old.get('bucket')}"
 
 
 def _plain(value: Any) -> str:

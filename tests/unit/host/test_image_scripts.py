@@ -71,6 +71,7 @@ class Registry:
         self.asked: list[str] = []
         self.deleting = 202
         self.login = ""
+        self.answers: dict[str, tuple[int, bytes]] = {}  # by path
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -92,6 +93,8 @@ class Registry:
                     self.answer(401, WWW_Authenticate=realm)
                 elif self.command == "DELETE":
                     self.answer(registry.deleting)
+                elif path in registry.answers:
+                    self.answer(*registry.answers[path])
                 elif path.endswith("/1.0"):
                     self.answer(200, Docker_Content_Digest=DIGEST)
                 else:
@@ -358,9 +361,9 @@ class TestCheckRegistry:
         result = self.check(host, registry)
         assert (result.code, result.errors) == (0, "")
         assert result.text.split("\n")[:-1] == [
-            "name", "connection", "/v2/", "docker login", "docker push", "docker pull", "delete",
+            "name", "connection", "/v2/", "docker login", "docker push", "docker pull", "delete", "earlier image",
         ]  # fmt: skip
-        assert registry.asked[-1] == f"DELETE /v2/sammy/hello/manifests/{DIGEST}"
+        assert registry.asked[-2] == f"DELETE /v2/sammy/hello/manifests/{DIGEST}"
         assert [call for call in docker.calls() if PASSWORD in call] == []
 
     @one_shell
@@ -409,6 +412,33 @@ class TestCheckRegistry:
         assert errors.startswith(f"delete: HTTP {status}")
         assert "stays in the registry: r/sammy/hello:provision-" in errors
         assert advice in errors.splitlines()[-1]
+
+    @pytest.mark.parametrize("index", [False, True])
+    @pytest.mark.parametrize(("status", "code"), [(200, 0), (307, 0), (404, 1), (500, 1)])
+    def test_an_earlier_image(
+        self, docker: Docker, host: LocalSession, registry: Registry, index: bool, status: int, code: int
+    ) -> None:
+        """Each layer of one tag is asked for, of one platform; tags of checks, and without a manifest, do not count."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        config, layer, child = (f"sha256:{one * 64}" for one in "123")
+        manifest = f'{{"config": {{"digest": "{config}"}}, "layers": [ {{"digest" : "{layer}"}} ]}}'.encode()
+        listed = f'{{"manifests": [{{"digest": "{child}"}}, {{"digest": "{layer}"}}]}}'.encode()
+        path = "/v2/sammy/hello"
+        registry.answers = {
+            f"{path}/tags/list": (200, b'{"name":"sammy/hello","tags":["provision-x","1.9","2.0","3.0"]}'),
+            f"{path}/manifests/2.0": (200, listed if index else manifest),
+            f"{path}/manifests/{child}": (200, manifest),
+            f"{path}/blobs/{config}": (200, b""),
+            f"{path}/blobs/{layer}": (status, b""),
+        }
+        result = self.check(host, registry)
+        assert result.code == code
+        if code:
+            problem = f"earlier image: sammy/hello:2.0 is listed, and {layer} of it is answered with HTTP {status}"
+            assert result.errors.startswith(problem)
+            assert "copy all objects below docker/" in result.errors
+        else:
+            assert registry.asked[-1] == f"HEAD {path}/blobs/{layer}"
 
     @one_shell
     def test_connection_refused(self, host: LocalSession, registry: Registry) -> None:

@@ -68,6 +68,40 @@ token_from() {
   case $token in *[!A-Za-z0-9._~+/=-]*) ;; *) printf '%s' "$token" ;; esac
 }
 
+manifest_kinds='application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json'
+manifest_kinds="$manifest_kinds, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+
+# earlier_image_problem REPOSITORY TOKEN WORK: whether the data of one image in the repository can be pulled, without a download.
+# Fails, and prints what is missing. Succeeds without an image; tags of checks do not count.
+# WORK: a folder.
+# The registry answers for a layer that its storage has 200, or sends clients there.
+earlier_image_problem() {
+  header="header = \"Authorization: Bearer $2\"" folder=$3
+  # get PATH: prints the answer; its status is in a file, since this runs in a subshell.
+  get() {
+    printf '%s\nheader = "Accept: %s"\n' "$header" "$manifest_kinds" |
+      ask_registry -o "$folder/answer" -w '%{http_code}' -- "$base/v2/$1" > "$folder/status" 2>/dev/null
+    head -c 4194304 "$folder/answer" 2>/dev/null | tr -d ' \n\t'
+  }
+  digests() { grep -ao '"digest":"sha256:[0-9a-f]*"' | cut -d '"' -f 4; }
+  tags=$(get "$1/tags/list" | sed -n 's/.*"tags":\[\([^]]*\)\].*/\1/p' | tr ',' '\n' | tr -d '"')
+  # A tag without a manifest is left over from a deletion.
+  for tag in $(printf '%s\n' "$tags" | grep -ax '[A-Za-z0-9_][A-Za-z0-9_.-]*' | grep -av '^provision-' | head -n 5); do
+    manifest=$(get "$1/manifests/$tag")
+    case $manifest in *'"manifests":['*) manifest=$(get "$1/manifests/$(printf '%s' "$manifest" | digests | head -n 1)") ;; esac
+    case $(cat "$folder/status") in
+      200) ;;
+      404) continue ;;
+      *) echo "$1:$tag is listed, and its manifest is answered with HTTP $(cat "$folder/status")"; return 1 ;;
+    esac
+    for digest in $(printf '%s' "$manifest" | digests | head -n 50); do
+      code=$(printf '%s\n' "$header" | ask_registry -I -o /dev/null -w '%{http_code}' -- "$base/v2/$1/blobs/$digest" 2>/dev/null)
+      case $code in 200 | 302 | 307) ;; *) echo "$1:$tag is listed, and $digest of it is answered with HTTP $code"; return 1 ;; esac
+    done
+    return 0
+  done
+}
+
 # digest_of BASE REPOSITORY TAG USER PASSWORD HOSTS DIRECT: prints the digest, `absent`, or `? REASON`.
 #
 # One HEAD request for the manifest with the token that the registry requires: about 50 ms, and Docker Hub does not count
@@ -75,10 +109,8 @@ token_from() {
 digest_of() (
   use_registry "$1" "/etc/docker/certs.d/${1#*://}/ca.crt" "$6" "$7"
   url="$1/v2/$2/manifests/$3"
-  kinds='application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json'
-  kinds="$kinds, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
   credentials=$(login_line "$4" "$5")
-  answer=$(printf 'header = "Accept: %s"\n' "$kinds" | ask_registry -I -- "$url" 2>&1) || { echo "? $answer"; exit; }
+  answer=$(printf 'header = "Accept: %s"\n' "$manifest_kinds" | ask_registry -I -- "$url" 2>&1) || { echo "? $answer"; exit; }
   case $answer in
     HTTP/*' 401'*)
       realm=$(realm_of "$answer")
@@ -88,7 +120,7 @@ digest_of() (
         [ -n "$token" ] || { echo "? the login is refused"; exit; }
         credentials="header = \"Authorization: Bearer $token\""
       fi
-      answer=$(printf 'header = "Accept: %s"\n%s\n' "$kinds" "$credentials" | ask_registry -I -- "$url" 2>&1) ||
+      answer=$(printf 'header = "Accept: %s"\n%s\n' "$manifest_kinds" "$credentials" | ask_registry -I -- "$url" 2>&1) ||
         { echo "? $answer"; exit; } ;;
   esac
   case $answer in

@@ -1,43 +1,56 @@
 #!/bin/sh
-# The check of a registry's storage by use, on the GitLab host. It needs lib/services.sh.
+# Requests to the registry on the GitLab host itself: the check of its storage by use, and what it has. Needs lib/services.sh.
 
-# storage_problem CONFIG RAILS SECONDS: uploads a small blob through the registry, reads it back and deletes it. Prints the
-# step that failed and the registry's answer; nothing if all succeed. Returns 2 if it cannot be checked, and prints why.
+# use_own_registry CONFIG RAILS: finds the registry's "$address", and what tokens are signed with. Makes a folder "$work",
+# which the caller's shell removes when it ends. Returns 2 if this host has no key, and prints that.
 # CONFIG: the registry's configuration. RAILS: gitlab.yml, which names the key that Rails signs tokens with.
-#
-# The token is signed here with that key: no user, password or project is needed. A project has a group in its path, so that
-# no project has the repository's name. The registry's log has the storage driver's own error.
-# Sources: the distribution API, "Pushing a layer"; its token authentication, header x5c; omnibus-gitlab, registry recipe.
-storage_problem() (
-  config=$1 rails=$2 last=$(($(now) + $3))
+use_own_registry() {
   value() { sed -n "/^ *$2:/,/^[a-z]/s/^ *$3: *//p" "$1" 2>/dev/null | tr -d "\"'" | head -n 1; }
-  address=$(value "$config" http addr)
+  address=$(value "$1" http addr)
   case $address in
     0.0.0.0:* | :*) address=127.0.0.1:${address##*:} ;;
     '[::]:'*) address="[::1]:${address##*:}" ;;
   esac
-  key=$(value "$rails" registry key)
+  key=$(value "$2" registry key)
   key=${key:-/var/opt/gitlab/gitlab-rails/etc/gitlab-registry.key}
-  certificate=$(value "$config" auth rootcertbundle)
+  certificate=$(value "$1" auth rootcertbundle)
   openssl=$(command -v openssl || echo /opt/gitlab/embedded/bin/openssl)
   if [ ! -r "$key" ] || [ ! -r "$certificate" ]; then
     echo "this host has no key to sign a token with ($key)"
-    exit 2
+    return 2
   fi
-  work=$(mktemp -d /run/provision-storage.XXXXXX) || exit
+  work=$(mktemp -d /run/provision-storage.XXXXXX) || return
   trap 'rm -rf -- "$work"' EXIT
-  name=provision-storage-check
+  issuer=$(value "$1" auth issuer) service=$(value "$1" auth service)
+}
+
+# use_token ACCESS: signs a token for ACCESS, a JSON list, and puts it into "$authorization", a line of curl's configuration.
+# No user, password or project is needed. "$nonce" is random. Sources: the distribution API, its token authentication, header
+# x5c; omnibus-gitlab, registry recipe.
+use_token() {
   nonce=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-  content="written by provision $nonce"
-  digest=sha256:$(printf %s "$content" | sha256sum | cut -d ' ' -f 1)
   base64url() { "$openssl" base64 -A | tr '+/' '-_' | tr -d '='; }
   chain=$(sed -n '/BEGIN CERT/,/END CERT/{/-----/!p;/END CERT/q;}' "$certificate" | tr -d '\r\n')
   head=$(printf '{"typ":"JWT","alg":"RS256","x5c":["%s"]}' "$chain" | base64url)
-  claims=$(printf '{"iss":"%s","aud":"%s","sub":"","jti":"%s","nbf":%s,"iat":%s,"exp":%s,"access":[{"type":"repository","name":"%s","actions":["pull","push","delete","*"]}]}' \
-    "$(value "$config" auth issuer)" "$(value "$config" auth service)" "$nonce" $(($(now) - 30)) "$(now)" $(($(now) + 300)) "$name" | base64url)
+  claims=$(printf '{"iss":"%s","aud":"%s","sub":"","jti":"%s","nbf":%s,"iat":%s,"exp":%s,"access":%s}' \
+    "$issuer" "$service" "$nonce" $(($(now) - 30)) "$(now)" $(($(now) + 300)) "$1" | base64url)
   signature=$(printf %s "$head.$claims" | "$openssl" dgst -sha256 -sign "$key" -binary | base64url)
   authorization="header = \"Authorization: Bearer $head.$claims.$signature\""
-  # ask STEP EXPECTED URL [options of curl]: sends the request with "$authorization"; prints what fails and ends.
+}
+
+# storage_problem CONFIG RAILS SECONDS: uploads a small blob through the registry, reads it back and deletes it. Prints the
+# step that failed and the registry's answer; nothing if all succeed. Returns 2 if it cannot be checked, and prints why.
+#
+# A project has a group in its path, so that no project has the repository's name. The registry's log has the storage
+# driver's own error. Source: the distribution API, "Pushing a layer".
+storage_problem() (
+  last=$(($(now) + $3)) name=provision-storage-check
+  use_own_registry "$1" "$2" || exit
+  use_token '[{"type":"repository","name":"'$name'","actions":["pull","push","delete","*"]}]'
+  credentials=$authorization
+  content="written by provision $nonce"
+  digest=sha256:$(printf %s "$content" | sha256sum | cut -d ' ' -f 1)
+  # ask STEP EXPECTED URL [options of curl]: sends the request with "$credentials"; prints what fails and ends.
   # The URL stays out of the arguments: an address signed by the registry has the access key in it.
   ask() {
     step=$1 expected=$2 target=$3
@@ -45,7 +58,7 @@ storage_problem() (
     left=$((last - $(now)))
     [ "$left" -gt 0 ] || left=1
     quoted=$(printf '%s\n' "$target" | sed 's/[\\"]/\\&/g')
-    status=$(printf '%s\nurl = "%s"\n' "$authorization" "$quoted" | curl -sS -g -K - --noproxy '*' --proto '=http,https' \
+    status=$(printf '%s\nurl = "%s"\n' "$credentials" "$quoted" | curl -sS -g -K - --noproxy '*' --proto '=http,https' \
       --max-time "$left" -D "$work/headers" -o "$work/body" -w '%{http_code}' "$@" 2> "$work/error")
     code=$?
     case $code in 6 | 7 | 28) [ "$status" != 000 ] || status=unreachable ;; esac
@@ -69,9 +82,9 @@ storage_problem() (
     # The address of the object in the storage, signed by the registry. Its token is not for the storage.
     # Clients follow it. This host may reach the storage only through the registry's proxy (curl's exit codes 6, 7 and 28):
     # then the registry's own look at the object has to do.
-    own=$authorization authorization=
+    credentials=
     ask 'what was written cannot be read from the storage' '200 unreachable' "$(location)" --connect-timeout 3
-    authorization=$own
+    credentials=$authorization
   fi
   if [ "$status" = unreachable ]; then
     ask 'what was written cannot be found in the storage' '200 307' "$blob" -I
@@ -83,4 +96,28 @@ storage_problem() (
   ask 'what was written cannot be deleted' '202 405' "$blob" -X DELETE
   # S3 answers a deletion of several objects with 200 even if it deletes none, and distribution 2.8 takes that for a success.
   [ "$status" = 405 ] || ask 'what was deleted can still be read' 404 "$blob"
+)
+
+# image_in CONFIG RAILS: prints the name of a repository with tags; nothing if the registry has none, whether the names are
+# in its storage or in its metadata database. Returns 2 if that cannot be found out, and prints why.
+# Sources: the distribution API, "Listing Repositories" and "Listing Image Tags".
+image_in() (
+  use_own_registry "$1" "$2" || exit
+  # get PATH: asks for a JSON text, and prints it without blanks; fails, and prints why, if the answer is none.
+  get() {
+    status=$(printf '%s\nurl = "http://%s%s"\n' "$authorization" "$address" "$1" |
+      curl -sS -g -K - --noproxy '*' --proto '=http,https' --max-time 20 -o "$work/body" -w '%{http_code}' 2> "$work/error")
+    case $status in
+      200 | 404) tr -d ' \n' < "$work/body" ;;
+      000) echo "the registry does not answer: $(cat "$work/error")"; return 2 ;;
+      *) echo "the registry answers $1 with HTTP $status $(head -c 300 "$work/body")"; return 2 ;;
+    esac
+  }
+  use_token '[{"type":"registry","name":"catalog","actions":["*"]}]'
+  answer=$(get '/v2/_catalog?n=100') || { echo "$answer"; exit 2; }
+  for name in $(printf '%s' "$answer" | sed 's/.*"repositories":\[//; s/\].*//' | tr ',' '\n' | tr -d '"' | grep -ax '[a-z0-9][a-z0-9._/-]*'); do
+    use_token '[{"type":"repository","name":"'"$name"'","actions":["pull"]}]'
+    answer=$(get "/v2/$name/tags/list") || { echo "$answer"; exit 2; }
+    case $answer in *'"tags":["'*) echo "$name"; exit ;; esac
+  done
 )

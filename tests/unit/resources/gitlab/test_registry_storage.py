@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from provision.errors import ProbeFailed, Refused
 from provision.resources import RegistryStorage, Result
 from provision.secret import Secret
 from provision.shell import Command
-from provision.testing import LocalSession, notes, observe, planned
+from provision.testing import notes, observe, planned
 
 WANTED = {
     "bucket": "registry",
@@ -22,129 +21,107 @@ WANTED = {
 }
 S3 = "registry['storage'] = {{ 's3' => {{ 'bucket' => '{bucket}', 'regionendpoint' => '{endpoint}' }} }}\n"
 SAME = S3.format(bucket="registry", endpoint="https://nyc3.example.com")
-EMPTY = "/var/opt/gitlab/gitlab-rails/shared/registry\n"
-FULL = f"{EMPTY}sammy\n"
+ONE = "image sammy/hello\n"
+DISK = "external_url 'https://x'\n"
 
 
-def notes_of(text: str | None, folder: str = EMPTY, acknowledged: bool = False, **wanted: Any) -> list[str]:
-    """The notes for a gitlab.rb; there are never changes."""
+def notes_of(text: str | None, images: str | Result, acknowledged: bool = False, **wanted: Any) -> list[str]:
+    """The notes for a gitlab.rb and what the registry has; there are never changes."""
     resource = RegistryStorage({**WANTED, **wanted}, acknowledged)
     packed = b"" if text is None else gzip.compress(text.encode())
-    seen = observe(resource, {"file": packed, "folder": folder})
+    seen = observe(resource, {"file": packed, "images": images})
     assert planned(resource, seen) == []
     return notes(resource, seen)
 
 
 @pytest.mark.parametrize(
-    ("text", "folder"),
+    ("text", "images"),
     [
-        (None, EMPTY),
-        ("", EMPTY),
-        ("external_url 'https://x'\n", EMPTY),
-        (SAME, FULL),
-        (SAME.replace("'s3'", "'s3_v2'"), FULL),
-        (SAME.replace("'s3' =>", "s3:"), EMPTY),
-        ("registry['storage'] = { 'filesystem' => { 'rootdirectory' => '/x' } }\n", EMPTY),
-        ("registry['storage'] = {}\n", EMPTY),
+        (None, ONE),
+        (SAME, ONE),
+        (SAME.replace("'s3'", "'s3_v2'"), ONE),
+        (SAME.replace("'s3' =>", "s3:"), "unknown why\n"),
+        (DISK, "none\n"),
+        (DISK, "never\n"),
+        (S3.format(bucket="old", endpoint="https://nyc3.example.com"), "none\n"),
+        (S3.format(bucket="old", endpoint="https://nyc3.example.com"), "same\n"),
+        ("registry['storage'] = compute_it()\n", "none\n"),
     ],
     ids=[
         "no GitLab",
-        "empty file",
-        "no storage",
         "the same",
         "another name of the driver",
         "a symbol",
         "own disk, empty",
-        "nothing",
+        "never configured",
+        "another bucket, empty",
+        "not in force yet",
+        "computed, empty",
     ],
 )
-def test_nothing_is_left_behind(text: str | None, folder: str) -> None:
+def test_nothing_is_left_behind(text: str | None, images: str) -> None:
     """No switch, or no image."""
-    assert notes_of(text, folder) == []
+    assert notes_of(text, images) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "folder", "left"),
+    ("text", "left"),
     [
-        ("", FULL, "images in /var/opt/gitlab/gitlab-rails/shared/registry would no longer be found (sammy is one)"),
-        (S3.format(bucket="old", endpoint="https://nyc3.example.com"), EMPTY, "images in bucket old would"),
-        (S3.format(bucket="registry", endpoint="https://ams3.example.com"), EMPTY, "images in bucket registry would"),
-        ("registry['storage'] = { 'gcs' => { 'bucket' => 'g' } }\n", EMPTY, "images in its gcs storage would"),
-        ("registry['storage'] = compute_it()\n", EMPTY, "the current storage is unknown, since gitlab.rb computes it"),
+        (DISK, "images on the host's disk would no longer be found (sammy/hello is one)"),
+        ("registry['storage'] = {}\n", "images on the host's disk would"),
+        ("registry['storage'] = { 'filesystem' => { 'rootdirectory' => '/x' } }\n", "images on the host's disk would"),
+        (S3.format(bucket="old", endpoint="https://nyc3.example.com"), "images in bucket old would"),
+        (S3.format(bucket="registry", endpoint="https://ams3.example.com"), "images in bucket registry would"),
+        ("registry['storage'] = { 'gcs' => { 'bucket' => 'g' } }\n", "images in its gcs storage would"),
+        ("registry['storage'] = compute_it()\n", "images in the current storage, which gitlab.rb computes, would"),
     ],
-    ids=["own disk, with images", "another bucket", "another endpoint", "another driver", "computed"],
+    ids=["own disk", "an empty table", "a folder", "another bucket", "another endpoint", "another driver", "computed"],
 )
-def test_a_switch_is_refused_until_it_is_meant(text: str, folder: str, left: str) -> None:
+def test_a_switch_is_refused_until_it_is_meant(text: str, left: str) -> None:
     """With a hint how to migrate the images, never to begin without them; when acknowledged, a note."""
     with pytest.raises(Refused) as caught:
-        notes_of(text, folder)
+        notes_of(text, ONE)
     assert left in caught.value.text
     assert "registry.migrate=acknowledged" in caught.value.hint
     assert "copy them in any case" in caught.value.hint
     assert "start empty" not in caught.value.hint
-    (note,) = notes_of(text, folder, acknowledged=True)
+    (note,) = notes_of(text, ONE, acknowledged=True)
     assert note.startswith("the registry's storage changes, as acknowledged: ")
     assert left in note
 
 
-def test_images_whose_names_only_the_metadata_database_has() -> None:
-    """Their data is in the folder, without a repository."""
-    with pytest.raises(Refused, match=r"would no longer be found \(their names are in the metadata database\)"):
-        notes_of("", f"{EMPTY}blobs\nran\n")
-
-
-def test_what_cannot_be_seen_is_reported() -> None:
-    """A registry that ran may have images that only its database lists; one that never ran has none."""
-    (note,) = notes_of("", f"{EMPTY}\nran\n")
-    assert note.startswith("no images were found in /var/opt/gitlab/gitlab-rails/shared/registry, so ")
-    assert "only its metadata database lists cannot be seen" in note
-    assert notes_of("", f"{EMPTY}\n") == []
-    assert notes_of(SAME, f"{EMPTY}\nran\n") == []
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ("unknown the registry does not answer: no\n", "the registry does not answer: no"),
+        (Result(b"", b"sh: broken\n", 2), "sh: broken"),
+    ],
+)
+def test_a_registry_that_cannot_be_asked(images: str | Result, reason: str) -> None:
+    """It may have images: refused, with the reason, until it is acknowledged."""
+    with pytest.raises(Refused, match="would no longer be found, if there are any: ") as caught:
+        notes_of(DISK, images)
+    assert caught.value.text.endswith(reason)
+    assert len(notes_of(DISK, images, acknowledged=True)) == 1
 
 
 def test_another_folder_in_the_bucket_is_another_place() -> None:
     """rootdirectory counts; keys and region do not."""
     with pytest.raises(Refused):
-        notes_of(SAME, rootdirectory="/elsewhere")
-    assert notes_of(SAME, region="other", secretkey=Secret("new-key")) == []
+        notes_of(SAME, ONE, rootdirectory="/elsewhere")
+    assert notes_of(SAME, ONE, region="other", secretkey=Secret("new-key")) == []
+
+
+def test_the_registry_is_asked_with_the_wanted_place() -> None:
+    """No secret is an argument."""
+    question = RegistryStorage(WANTED).probe()["images"]
+    assert isinstance(question, Command)
+    assert " registry https://nyc3.example.com ''\n" in question.script
+    assert "xyz-key" not in question.script
 
 
 def test_broken() -> None:
     """gitlab.rb cannot be read."""
     resource = RegistryStorage(WANTED)
     with pytest.raises(ProbeFailed):
-        planned(resource, observe(resource, {"file": Result(b"", b"gzip: denied", 1), "folder": EMPTY}))
-
-
-@pytest.mark.parametrize(
-    ("config", "answer"),
-    [
-        (None, "{default}\n\n"),
-        ('storage: {"s3":{"bucket":"b"}}\n', "{default}\n\nran\n"),
-        (
-            'version: 0.1\nstorage: {"filesystem":{"rootdirectory":"FOLDER"},"delete":{"enabled":true}}\n',
-            "{folder}\nsammy\nran\n",
-        ),
-    ],
-)
-def test_the_hosts_own_disk_is_asked_where_it_is(tmp_path: Path, config: str | None, answer: str) -> None:
-    """By the registry's own configuration; with a real sh."""
-    folder, default = tmp_path / "images", tmp_path / "default"
-    (folder / "docker/registry/v2/repositories/sammy").mkdir(parents=True)
-    if config is not None:
-        (tmp_path / "config.yml").write_text(config.replace("FOLDER", str(folder)))
-    session = LocalSession(
-        {"/var/opt/gitlab/registry": tmp_path, "/var/opt/gitlab/gitlab-rails/shared/registry": default}
-    )
-    question = RegistryStorage(WANTED).probe()["folder"]
-    assert isinstance(question, Command)
-    (result,) = session.ask([question], deadline=10)
-    assert result.text == answer.format(default=default, folder=folder)
-    if "sammy" in answer:
-        (folder / "docker/registry/v2/repositories/sammy").rmdir()
-        (folder / "docker/registry/v2/blobs/sha256/ab").mkdir(parents=True)
-        (result,) = session.ask([question], deadline=10)
-        assert result.text == f"{folder}\nblobs\nran\n"
-        (folder / "docker/registry/v2/blobs/sha256/ab").rmdir()
-        (result,) = session.ask([question], deadline=10)
-        assert result.text == f"{folder}\n\nran\n"
+        planned(resource, observe(resource, {"file": Result(b"", b"gzip: denied", 1), "images": ONE}))

@@ -85,6 +85,11 @@ class Paths:
         return self.var / "standin/registry.yml"
 
     @property
+    def registry_metadata(self) -> Path:
+        """The folder of the registry's metadata database; it stays when the storage changes."""
+        return self.var / "standin/metadata"
+
+    @property
     def registry_env(self) -> Path:
         return self.var / "standin/registry.env"
 

@@ -130,6 +130,11 @@ class Registry:
     settings: Table
     env: dict[str, str]
 
+    @property
+    def has_database(self) -> bool:
+        """Whether it has a metadata database. The real one has it by default on a fresh GitLab 19; here it is asked for."""
+        return _table(self.settings, "database").get("enabled") in (True, "true", "prefer")
+
 
 @dataclass(frozen=True)
 class Wanted:

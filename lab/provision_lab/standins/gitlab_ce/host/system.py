@@ -55,7 +55,11 @@ def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version
     }
     changed = [
         _owned(paths.registry_config, configs.render_registry(registry, **values), user),
-        _owned(paths.registry_run_config, configs.render_registry_to_run(registry, version, **values), user),
+        _owned(
+            paths.registry_run_config,
+            configs.render_registry_to_run(registry, version, behind=f"{paths.registry_metadata}/behind", **values),
+            user,
+        ),
         write_atomically(paths.registry_env, _environment(paths, registry), 0o600),
     ]
     out.resource(f"template[{paths.registry_config}]", "create", any(changed))
@@ -65,6 +69,9 @@ def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version
 def _registry_folders(paths: Paths, registry: Registry, user: str) -> None:
     for folder in (paths.var / "standin", paths.registry_config.parent):
         folder.mkdir(parents=True, exist_ok=True)
+    if registry.has_database and not paths.registry_metadata.exists():
+        paths.registry_metadata.mkdir(mode=0o700)
+        shutil.chown(paths.registry_metadata, user, user)
     storage = registry.storage.get("filesystem")
     if isinstance(storage, dict) and storage.get("rootdirectory"):
         folder = Path(str(storage["rootdirectory"]))
@@ -82,6 +89,8 @@ def _owned(path: Path, text: str, user: str) -> bool:
 
 def _environment(paths: Paths, registry: Registry) -> str:
     env = {"SSL_CERT_DIR": f"{paths.embedded_certs}", **registry.env}
+    if registry.has_database:
+        env["STANDIN_DATABASE_AT"] = registry.address
     return "".join(f"{key}={value}\n" for key, value in sorted(env.items()))
 
 
