@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from .layout import Version, registry_v2_driver
+from .letsencrypt import CHALLENGES
 from .settings import Registry, Site, Wanted
 
 API = "127.0.0.1:8080"
@@ -108,7 +109,12 @@ def _redirect(site: Site) -> str:
   server {{
 {listen}
     server_name {site.host};
-    return 301 https://{site.host}:{site.port}$request_uri;
+    location /.well-known/acme-challenge/ {{
+      root {CHALLENGES};
+    }}
+    location / {{
+      return 301 https://{site.host}:{site.port}$request_uri;
+    }}
   }}
 """
 

@@ -9,7 +9,7 @@ import sys
 
 from . import services
 from .layout import Paths, installed, parse_version
-from .reconfigure import reconfigure, show_config
+from .reconfigure import reconfigure, renew, show_config
 from .removed import release, removals
 
 USAGE = """\
@@ -51,6 +51,8 @@ def main(arguments: list[str]) -> int:
             return check_config(paths, names)
         case "show-config":
             return show_config(paths)
+        case "renew-le-certs":
+            return renew(paths)
         case "status":
             return services.status(wanted)
         case "start" | "stop" | "restart":

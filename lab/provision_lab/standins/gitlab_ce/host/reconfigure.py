@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from . import system
+from . import letsencrypt, system
 from .layout import Paths, consume, duration, installed, linger, parse_version, write_atomically
 from .output import START, Output
 from .removed import deprecations, removals
-from .services import SERVICES, disable, enable, enabled, read, read_all, systemctl, unit
+from .services import SERVICES, disable, enable, enabled, hup, read, read_all, systemctl, unit
 from .settings import ConfigurationError, EvaluationError, Wanted, derive, evaluate, locale_warnings, moved_nginx
 
 
@@ -77,11 +77,13 @@ def _converge(paths: Paths, out: Output) -> None:
         raise ReconfigureError(early)
     out.line("Converging 322 resources")
     out.line("Recipe: gitlab::default")
-    _letsencrypt(wanted)
+    wanted = _with_letsencrypt(paths, wanted)
     out.add("note", filter(None, (system.set_root_password(paths, wanted), system.clean_root_password(paths))))
     changed = system.write_files(paths, wanted, version, out)
     write_atomically(paths.node, json.dumps({"normal": _without_texts(settings)}, indent=1) + "\n", 0o600)
     _run_services(paths, wanted, changed, out)
+    if _letsencrypt(paths, wanted):
+        hup([name for name in enabled(paths.opt) if name == "nginx"])
     late = consume(paths.switches, "fail-next-reconfigure-late")
     if late:
         raise ReconfigureError(late)
@@ -96,19 +98,39 @@ def _without_texts(settings: object) -> object:
     return "…" if isinstance(settings, str) else settings
 
 
-def _letsencrypt(wanted: Wanted) -> None:
-    """Fails where the real package would request a certificate: there is no ACME server here."""
+def _with_letsencrypt(paths: Paths, wanted: Wanted) -> Wanted:
+    """The same with a certificate that lets nginx start and a redirect from port 80, where the integration is on."""
     site = wanted.external
-    if not site.https or wanted.letsencrypt is False or not wanted.front_end:
-        return
-    if wanted.letsencrypt is None and Path(site.certificate).exists() and Path(site.key).exists():
-        return
-    raise ReconfigureError(
-        f"letsencrypt_certificate[{site.host}] (letsencrypt::http_authorization line 6) had an error: "
-        f"RuntimeError: acme_certificate[staging] (letsencrypt::http_authorization line 43) had an error: "
-        f"RuntimeError: ruby_block[create certificate for {site.host}] had an error: "
-        f"RuntimeError: [{site.host}] Validation failed, unable to request certificate"
-    )
+    if not (
+        site.https and wanted.front_end and letsencrypt.is_wanted(wanted.letsencrypt, paths, site.certificate, site.key)
+    ):
+        return wanted
+    letsencrypt.make_self_signed(site.host, site.certificate, site.key)
+    return replace(wanted, external=replace(site, redirect_port=site.redirect_port or 80), letsencrypt_enabled=True)
+
+
+def renew(paths: Paths) -> int:
+    """`gitlab-ctl renew-le-certs`, which a timer of GitLab's calls: the certificate alone."""
+    with Output(paths.reconfigure_logs) as out, one_at_a_time(paths.lock, out.log):
+        wanted = _with_letsencrypt(paths, derive(evaluate(paths.gitlab_rb), parse_version(installed(paths.opt))))
+        try:
+            if _letsencrypt(paths, wanted):
+                hup([name for name in enabled(paths.opt) if name == "nginx"])
+        except ReconfigureError as error:
+            out.fail(str(error))
+            return 1
+    return 0
+
+
+def _letsencrypt(paths: Paths, wanted: Wanted) -> bool:
+    """Requests the certificate, if GitLab's own integration is on; whether nginx must read a new one."""
+    if not wanted.letsencrypt_enabled:
+        return False
+    site = wanted.external
+    try:
+        return letsencrypt.obtain(wanted.letsencrypt, paths, site.host, site.certificate, site.key)
+    except letsencrypt.Refused as error:
+        raise ReconfigureError(str(error)) from error
 
 
 def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) -> None:

@@ -143,10 +143,11 @@ class Wanted:
     external: Site
     front_end: bool
     registry: Registry | None
-    letsencrypt: bool | None
+    letsencrypt: Table
     monitoring: list[str]
     root_password: str | None
     services: tuple[str, ...]  # of those that run on a host of its own, without the front end and the registry
+    letsencrypt_enabled: bool = False
 
 
 def derive(settings: Settings, version: Version) -> Wanted:
@@ -163,7 +164,7 @@ def derive(settings: Settings, version: Version) -> Wanted:
         external=external,
         front_end=_table(settings, "nginx").get("enable") is not False,
         registry=_registry(settings, version),
-        letsencrypt=_table(settings, "letsencrypt").get("enable"),
+        letsencrypt=_table(settings, "letsencrypt"),
         monitoring=list(rails.get("monitoring_whitelist") or ["127.0.0.0/8", "::1/128"]),
         root_password=password,
         services=tuple(_services(settings)),
