@@ -101,9 +101,14 @@ class NotReady(HostFailed):
 
 
 class ChangeFailed(HostFailed):
-    """A change was tried and failed. `changed_nothing`: it is known that the host is as it was before."""
+    """A change was tried and failed.
+
+    changed_nothing  it is known that the host is as it was before
+    not_ready        GitLab or its registry is starting: the same may succeed later
+    """
 
     changed_nothing = False
+    not_ready = False
 
 
 class DeadlineExceeded(ChangeFailed):
@@ -116,6 +121,8 @@ class ApiFailed(ChangeFailed):
     def __init__(self, text: str, *, hint: str = "", status: int = 0) -> None:
         super().__init__(text, hint=hint)
         self.status = status
+        # Workhorse and nginx answer 502 while Rails boots, a load balancer 503.
+        self.not_ready = status in (502, 503)
 
 
 class ChangedMeanwhile(ChangeFailed):

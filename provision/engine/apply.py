@@ -19,7 +19,7 @@ from typing import Final
 
 from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed, ProvisionError
-from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED
+from provision.host.files import CHANGED_MEANWHILE, NOT_READY, NOTHING_CHANGED
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
 from provision.host.scripts import script
 from provision.host.state import HostState, Json
@@ -113,6 +113,7 @@ class Applier:
         if result.code != 0:
             error = ChangeFailed(f"{what}: {end_of_output(result)}")
             error.changed_nothing = result.code == NOTHING_CHANGED
+            error.not_ready = result.code == NOT_READY
             raise error
         return result.text
 

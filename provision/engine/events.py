@@ -19,8 +19,11 @@ Status = Literal["ok", "changed", "failed", "skipped", "unreachable"]
 StepKind = Literal["connecting", "observing", "applying", "checking", "handler", "waiting"]
 """What a host does. `checking`: it runs a verification. `waiting`: it waits for other hosts."""
 
-MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned"]
-"""`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks that do not run."""
+MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned", "waiting"]
+"""`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks that do not run.
+
+`waiting`: GitLab is not ready yet.
+"""
 
 
 class Start(NamedTuple):

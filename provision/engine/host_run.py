@@ -12,7 +12,8 @@ from provision.engine.events import Bus, HostSummary, Status
 from provision.engine.observe import Observer, ResourceError, named
 from provision.engine.plan import PlanErrors
 from provision.engine.recorder import Recorder
-from provision.engine.task_run import Stopped, TaskRun
+from provision.engine.task_run import TaskRun
+from provision.engine.waiting import Stopped, Waiting
 from provision.errors import ApiFailed, HostFailed, Unexpected, Unreachable, as_provision_error
 from provision.ssh.session import Session
 from provision.tasks import SHIPPED
@@ -39,6 +40,7 @@ class HostRun:
         named: Collection[str],
         check: bool,
         stopping: Callable[[], bool],
+        waiting: Callable[[Recorder], Waiting],
         failed_tasks: set[str],
     ) -> None:
         self.recorder = Recorder(name, bus)
@@ -50,11 +52,13 @@ class HostRun:
         self._named = named
         self._check = check
         self._stopping = stopping
+        self._waiting = waiting(self.recorder)
         self._failed_here: set[str] = set()
         self._failed_anywhere = failed_tasks
         self._refused: Task | None = None  # the task that refused before anything was changed
         self._apart = False  # each task is observed alone, since the observation of all of them failed
         self._changed_elsewhere = False
+        self._pending: set[str] = set()  # handlers, kept up to date by the task run
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
 
     def open(self) -> None:
@@ -62,11 +66,20 @@ class HostRun:
         self.recorder.start_step("connecting", "connecting")
         try:
             self._session = self._connect()
-            observer = Observer(self._session, self._desired.claimed, self._is_due)
+            observer = Observer(self._session, self._desired.claimed, self._is_due, self._waiting)
             self.recorder.start_step("observing", "observing")
             self._observe_all(observer)
             applier = Applier(self._session, observer.state, self._login)
-            self._work = TaskRun(observer, applier, self.recorder, self._check, self._stopping, self._failed_before)
+            self._work = TaskRun(
+                observer,
+                applier,
+                self.recorder,
+                self._check,
+                self._stopping,
+                self._waiting,
+                self._failed_before,
+                self._pending,
+            )
             if not self._check:  # check mode plans every task, and reports each refusal there
                 self._refuse_early(observer)
         except BaseException as error:  # also SystemExit of an own resource, and panics of libraries written in Rust
@@ -83,7 +96,7 @@ class HostRun:
     def _refuse_early(self, observer: Observer) -> None:
         """Raises ResourceError for what makes a later task fail, before an earlier one changes anything."""
         for task, items in self._desired.tasks.items():
-            for item in items:
+            for item in filter(observer.is_observed, items):
                 try:
                     with named(item):
                         item.resource.refuse_early(observer.observation(item))
@@ -138,6 +151,7 @@ class HostRun:
 
     def abort(self) -> None:
         """Closes the session at once, from another thread. The running step may continue and keep the host's lock."""
+        self.recorder.message(f"abandoned during: {self.recorder.step}{self._left}", "abandoned")
         if self._session is not None:
             self._session.abort()
 
@@ -178,8 +192,8 @@ class HostRun:
         failed, not_planned = False, self._work.not_planned
         try:
             self._work.work(self._desired.tasks[task], later)
-        except Stopped:
-            self._report_stop()
+        except Stopped as stop:
+            self._report_stop(stop.left)
             self.recorder.task_done(task, "skipped", started, changes)
             return
         except PlanErrors as problems:
@@ -214,8 +228,12 @@ class HostRun:
         self.failed = self.failed or fatal or not self._check or isinstance(problem, Unreachable)
         self.recorder.error(resource, problem)
 
-    def _report_stop(self) -> None:
+    @property
+    def _left(self) -> str:
+        names = ", ".join(sorted(self._pending.copy()))
+        return f"; pending until the next run: {names}" if names else ""
+
+    def _report_stop(self, left: str) -> None:
         self.failed = True
-        pending = ", ".join(sorted(self._work.pending))
-        more = f"; pending until the next run: {pending}" if pending else ""
-        self.recorder.message(f"stopped between two steps; the last was: {self.recorder.step}{more}")
+        more = f"; not done: {left}" if left else ""
+        self.recorder.message(f"stopped between two steps; the last was: {self.recorder.step}{more}{self._left}")

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from provision.engine.desired_state import Owned
-from provision.errors import ProbeFailed, ProvisionError, as_provision_error
+from provision.engine.waiting import Stopped, Waiting
+from provision.errors import ApiFailed, ProbeFailed, ProvisionError, as_provision_error
+from provision.host.files import NOT_READY
 from provision.host.pending import ASK_PENDING
 from provision.host.state import ASK_STATE, STATE, HostState
+from provision.masking import last_lines
 from provision.resources.base import ApiQuery, BatchQuery, Known, Observation, Probe, Question
 from provision.shell import Command, Result
 from provision.ssh.session import Session
@@ -33,6 +36,7 @@ class Observer:
 
     claimed  returns the keys that tasks other than the given one claim on this host
     is_due   returns whether the verifications of the given task are due
+    waiting  how to wait for GitLab; None: not at all
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class Observer:
         session: Session,
         claimed: Callable[[str], Set[str]] = lambda _: frozenset(),
         is_due: Callable[[str], bool] = lambda _: False,
+        waiting: Waiting | None = None,
     ) -> None:
         self._session = session
+        self._waiting = waiting
         self._claimed = claimed
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
@@ -65,18 +71,36 @@ class Observer:
         return self._state
 
     def observe(self, items: Iterable[Owned]) -> None:
-        """Asks all open questions: those for the host in one round trip, then those for APIs."""
+        """Asks all open questions: those for the host in one round trip, then those for APIs.
+
+        It does not wait for GitLab: what is not answered for this reason is asked again by `observation`.
+        """
         questions = [(item, question) for item in items for question in self._questions(item).values()]
         commands = [question if isinstance(question, Command) else question.needs for _, question in questions]
         first = [ASK_PENDING, ASK_STATE] if self._state is None else [ASK_PENDING]
-        self.ask([*first, *(one for one in commands if one is not None)])
+        for one in self._ask_open([*first, *(one for one in commands if one is not None)]):
+            del self._answers[one]
         for item, question in questions:
-            if isinstance(question, ApiQuery):
-                self._call(item, question)
+            if isinstance(question, ApiQuery) and (question.needs is None or question.needs in self._answers):
+                self._call(item, question, wait=False)
+
+    def is_observed(self, item: Owned) -> bool:
+        """Whether `observe` got the answers to all questions of a resource."""
+        questions = self._questions(item).values()
+        return all((one if isinstance(one, Command) else self._key(item, one)) in self._answers for one in questions)
 
     def ask(self, commands: Iterable[Command]) -> None:
-        """Runs the commands that have no answer yet, in one round trip."""
-        self._ask(*_batches([one for one in dict.fromkeys(commands) if one not in self._answers]))
+        """Runs the commands that have no answer yet, in one round trip; those that need GitLab until it is ready."""
+        wanted, starting = list(commands), dict[Command, str]()
+
+        def attempt() -> str:
+            for one in starting:
+                del self._answers[one]
+            starting.clear()
+            starting.update(self._ask_open(wanted))
+            return next(iter(starting.values()), "")
+
+        self._until_ready(attempt)
 
     def answer(self, command: Command) -> Result:
         """The answer to one command, which is run now if it has no answer yet."""
@@ -99,13 +123,41 @@ class Observer:
     def _answer(self, item: Owned, question: Question) -> Any:
         return self.answer(question) if isinstance(question, Command) else self._call(item, question)
 
-    def _call(self, item: Owned, query: ApiQuery) -> Any:
-        key = (query, item.owner, self._is_due(item.owner))
-        if key not in self._answers:
-            needed = {Probe.ONLY: self.answer(query.needs)} if query.needs else {}
-            with named(item):
-                self._answers[key] = query.call(Observation(needed, self._known(item)))
-        return self._answers[key]
+    def _call(self, item: Owned, query: ApiQuery, *, wait: bool = True) -> Any:
+        """The answer to an API query. While GitLab starts, it is called again; without `wait` it stays open then."""
+        key = self._key(item, query)
+        if key in self._answers:
+            return self._answers[key]
+        seen = Observation({Probe.ONLY: self.answer(query.needs)} if query.needs else {}, self._known(item))
+        found: Any = None
+        error: ApiFailed | None = None
+
+        def attempt() -> str:
+            nonlocal found, error
+            try:
+                with named(item):
+                    found, error = query.call(seen), None
+            except ApiFailed as problem:
+                found = error = problem
+            return found.text if isinstance(found, ApiFailed) and found.not_ready else ""
+
+        if wait:
+            self._until_ready(attempt)
+        elif attempt():
+            return None
+        if error is not None:
+            raise error
+        self._answers[key] = found
+        return found
+
+    def _key(self, item: Owned, query: ApiQuery) -> Hashable:
+        return (query, item.owner, self._is_due(item.owner))
+
+    def _until_ready(self, attempt: Callable[[], str]) -> None:
+        if self._waiting is None:
+            attempt()
+        else:
+            self._waiting.until_ready(attempt, "observe")
 
     def _questions(self, item: Owned) -> Mapping[str, Question]:
         kept = self._probes.get(id(item))
@@ -124,6 +176,13 @@ class Observer:
             self._is_due(item.owner),
             lambda: state.fingerprint_key,
         )
+
+    def _ask_open(self, commands: Iterable[Command]) -> dict[Command, str]:
+        """Runs the commands that have no answer yet. Returns those that met a GitLab that was starting, with the reasons."""
+        asked = [one for one in dict.fromkeys(commands) if one not in self._answers]
+        self._ask(*_batches(asked))
+        starting = [one for one in asked if self._answers[one].code == NOT_READY]
+        return {one: last_lines(self._answers[one].errors, 1) or "it is not ready" for one in starting}
 
     def _ask(self, single: list[Command], batches: list[Batch]) -> None:
         commands = [*single, *(kind.join(questions) for kind, questions in batches)]
@@ -146,7 +205,7 @@ def named(item: Owned) -> Iterator[None]:
     """Names the resource in an exception that its code does not handle. ProvisionErrors are raised as they are."""
     try:
         yield
-    except (ProvisionError, ResourceError):
+    except (ProvisionError, ResourceError, Stopped):
         raise
     except Exception as error:
         raise ResourceError(item.label, as_provision_error(error)) from error

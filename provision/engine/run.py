@@ -19,7 +19,10 @@ from typing import Any, Final, TypeVar
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
+from provision.engine.recorder import Recorder
+from provision.engine.waiting import Waiting
 from provision.errors import UsageError
+from provision.gitlab.access import ready_timeout
 from provision.inventory import Host
 from provision.ssh.session import Session
 
@@ -130,6 +133,7 @@ class Run:
                 named=self.names,
                 check=self.check,
                 stopping=self._stopping.is_set,
+                waiting=self._waiting_of(host),
                 failed_tasks=failed_tasks,
             )
         try:
@@ -140,7 +144,7 @@ class Run:
                         self._leave(host, barrier, error)
                 for _ in interrupts.during(jobs):
                     if self._stopping.is_set():
-                        self._abandon(bus)
+                        self._abandon()
                     else:
                         self._stop(bus)
         finally:
@@ -148,6 +152,9 @@ class Run:
             bus.publish(summary)
             bus.close()
         return summary
+
+    def _waiting_of(self, host: Host) -> Callable[[Recorder], Waiting]:
+        return lambda recorder: Waiting(recorder, self._stopping.wait, ready_timeout(host.settings))
 
     def _stop(self, bus: Bus) -> None:
         self._stopping.set()
@@ -162,10 +169,9 @@ class Run:
                     )
                 )
 
-    def _abandon(self, bus: Bus) -> None:
-        for name, run in self._runs.items():
+    def _abandon(self) -> None:
+        for run in self._runs.values():
             if run.busy:
-                bus.publish(Message(name, run.recorder.task, f"abandoned during: {run.recorder.step}", "abandoned"))
                 run.abort()
 
     def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:

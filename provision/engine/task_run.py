@@ -11,22 +11,19 @@ from provision.engine.desired_state import Owned
 from provision.engine.observe import Observer, ResourceError, named
 from provision.engine.plan import Plan, PlanErrors, Planned, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
-from provision.errors import ChangedMeanwhile, DeadlineExceeded, HostFailed, NotConverged, NotReady
+from provision.engine.waiting import Stopped, Waiting
+from provision.errors import ChangedMeanwhile, ChangeFailed, DeadlineExceeded, HostFailed, NotConverged, NotReady
 from provision.host.pending import ASK_PENDING, Handler, read_pending
 from provision.resources.base import Change
 
 _RACES = 3  # how often a task plans again because another program changed the same thing in the meantime
 
 
-class Stopped(Exception):
-    """The user interrupted the run, and the host is between two steps."""
-
-
 @dataclass
 class TaskRun:
     """What the tasks of one host share.
 
-    pending   the handlers that changes of this run require and that did not run
+    pending   the handlers that changes of this run require and that did not run to their end
     replaced  the handlers that a later change made unnecessary
     failed_before  whether a task that a change requires failed earlier in this run (check mode)
     not_planned    the number of changes that were not planned for this reason
@@ -37,6 +34,7 @@ class TaskRun:
     recorder: Recorder
     check: bool
     stopping: Callable[[], bool]
+    waiting: Waiting
     failed_before: Callable[[str], bool]
     pending: set[str] = field(default_factory=set)
     replaced: set[str] = field(default_factory=set)
@@ -129,14 +127,25 @@ class TaskRun:
             plan = self._plan(items, later, "observing again")
 
     def _raced(self, planned: Planned) -> bool:
-        """Applies one change. Returns True if another program changed the same thing: it must be planned again."""
+        """Applies one change. Returns True if it must be planned again.
+
+        That is so if another program changed the same thing, and after waiting for a GitLab that was starting.
+        """
         try:
             self._apply(planned)
         except ResourceError as problem:
+            error = problem.error
+            # What was planned is outdated after a while: a request may have had an effect although its answer was 502.
+            if (
+                isinstance(error, ChangeFailed)
+                and error.not_ready
+                and self.waiting.again(error.text, planned.change.summary)
+            ):
+                return True
             self.races += 1
-            if not isinstance(problem.error, ChangedMeanwhile) or self.races > _RACES:
+            if not isinstance(error, ChangedMeanwhile) or self.races > _RACES:
                 raise
-            self.recorder.message(f"{problem.error.text}: observing again")
+            self.recorder.message(f"{error.text}: observing again")
             return True
         return False
 
@@ -152,8 +161,9 @@ class TaskRun:
                 self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
             if changed_nothing(error):
-                self.pending = earlier
+                self.pending &= earlier
             raise ResourceError(planned.label, _explained(error)) from error
+        self.waiting.ended()
         self._replace(change)
         if change.verification:
             self.recorder.message(f"done: {change.summary}")
@@ -161,10 +171,11 @@ class TaskRun:
             self.recorder.change(planned, applied=True, seconds=time.monotonic() - started)
 
     def _run_handler(self, handler: Handler) -> None:
-        self.pending.discard(handler.name)
         if self.check:
+            self.pending.discard(handler.name)
             self.recorder.handler(handler, applied=False)
             return
+        self.pending.add(handler.name)  # an earlier run may have left it
         self._stop_point()
         self.recorder.start_step(handler.summary, "handler")
         started = time.monotonic()
@@ -172,6 +183,7 @@ class TaskRun:
             self.applier.run_handler(handler, self.recorder.output)
         except HostFailed as error:
             raise ResourceError(handler.name, _explained(error)) from error
+        self.pending.discard(handler.name)
         self.recorder.handler(handler, applied=True, seconds=time.monotonic() - started)
 
     def _stop_point(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from provision.errors import UsageError
 from provision.gitlab.api import Api
-from provision.inventory import Host, SecretSource
-from provision.inventory.tables.gitlab import Gitlab, Server
+from provision.inventory import Host, SecretSource, Settings
+from provision.inventory.tables.gitlab import READY_SECONDS, Gitlab, Server
 from provision.inventory.tables.registry import Registry
 from provision.secret import Secret
 from provision.url import Url
@@ -70,6 +70,12 @@ def required_api(host: Host, what: str) -> Api:
             hint='give [gitlab] external_url and api_token = { env = "GITLAB_TOKEN" }, with scope api',
         )
     return api_at(host, gitlab.external_url)
+
+
+def ready_timeout(settings: Settings) -> int:
+    """Seconds to wait for GitLab while it starts: those of [gitlab], where the inventory has it."""
+    gitlab = settings.get(Gitlab) if Gitlab in settings else None
+    return gitlab.ready_timeout if gitlab else READY_SECONDS
 
 
 def keeps_records(host: Host) -> bool:

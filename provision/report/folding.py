@@ -97,7 +97,7 @@ class RunLog:
                 self.headlines.setdefault(event.task, event.headline)
             case ChangeEvent():
                 self.changes.append(event)
-            case Message() if event.kind != "stopping":  # "stopping after …" is outdated when the run has ended
+            case Message() if event.kind not in ("stopping", "waiting"):  # outdated when the run has ended
                 self.messages.append(event)
             case ErrorEvent():
                 self.errors.append(event)

@@ -80,8 +80,8 @@ class Activity:
 
 
 def is_urgent(message: Message) -> bool:
-    """Whether to show a message at once: the user waits for the answer to Ctrl-C."""
-    return message.kind in ("stopping", "abandoned")
+    """Whether to show a message at once: the answer to Ctrl-C, and what the run waits for."""
+    return message.kind in ("stopping", "abandoned", "waiting")
 
 
 INTERVAL: Final = 2.0  # seconds between reports of ended tasks; a shorter run shows only its result

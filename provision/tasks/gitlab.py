@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from provision.gitlab.access import ready_timeout
 from provision.host.releases import GITLAB
 from provision.inventory import Host, resolve
 from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
@@ -14,7 +15,7 @@ from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
-from provision.resources.gitlab.gitlab_rb import reconfigure
+from provision.resources.gitlab.gitlab_rb import ready, reconfigure
 from provision.resources.gitlab.upgrade_path import UpgradePath
 from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
@@ -25,9 +26,14 @@ _LISTEN = "listen_addresses"
 
 
 def reconfigure_handler(host: Host) -> Handler:
-    """The reconfigure that an edit of gitlab.rb needs, and the registry that must answer after it."""
-    registry = host.settings.get(Registry)
-    return reconfigure(registry.external_url if registry else None, realm(host))
+    """The reconfigure that an edit of gitlab.rb needs, and what must answer after it."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    return reconfigure(
+        registry.external_url if registry else None,
+        realm(host),
+        gitlab.external_url if gitlab else None,
+        ready=ready_timeout(host.settings),
+    )
 
 
 def realm(host: Host) -> str:
@@ -73,7 +79,11 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
         )
         yield UpgradePath(package_glob(wanted.version))
         yield Packages(
-            (package,), version=package_glob(wanted.version), hold=bool(wanted.version), origin=source.origin
+            (package,),
+            version=package_glob(wanted.version),
+            hold=bool(wanted.version),
+            origin=source.origin,
+            notify=(ready(wanted.external_url, wanted.ready_timeout),) if wanted.ready_timeout else (),
         )
     settings: dict[tuple[str, ...], Any] = dict(_by_path(resolve(wanted.settings)))
     settings[("external_url",)] = str(wanted.external_url)

@@ -29,6 +29,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A whole, working estate."""
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
     applied(harness, "all")
+    harness.inventory["gitlab"]["ready_timeout"] = 0  # the faults here stay
     return harness
 
 

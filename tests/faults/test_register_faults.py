@@ -31,6 +31,7 @@ exec /usr/bin/gitlab-runner.real "$@"
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab and a host with two registered runners: `kept` was created by us, `given` in the UI."""
     harness = estate(harness_factory, HOST)
+    harness.inventory["gitlab"]["ready_timeout"] = 0  # the faults here stay
     harness.inventory["runners"] = [
         docker_runner("kept", tags=["a"]),
         {"name": "given", "executor": "shell", "token": Server(harness).make("given")},

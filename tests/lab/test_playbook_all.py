@@ -17,6 +17,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from tests.support.gitlab import rails_boots
 from tests.support.runs import Outcome, provision, strays, unchanged
 
 HOSTS = ("gitlab", "runner-1", "runner-2")
@@ -33,8 +34,9 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 
 @pytest.fixture(scope="module")
 def first(harness: Harness) -> Outcome:
-    """The first run."""
-    outcome = provision(harness, "all")
+    """The first run. Rails boots for a minute after the reconfigure."""
+    with rails_boots(harness, 60):
+        outcome = provision(harness, "all")
     assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
     return outcome
 
@@ -46,6 +48,18 @@ def test_bare_hosts_converge(first: Outcome) -> None:
     assert all(one["changed"] > 0 and one["skipped"] == 0 for one in first.summary["hosts"].values())
     assert first.of("error") == []
     assert len([one for one in first.of("message", task="verify") if "verify push and pull" in one["text"]]) == 2
+
+
+@converged
+def test_it_waited_until_rails_had_booted(first: Outcome, harness: Harness) -> None:
+    """The reconfigure took the minute, as nginx's log shows too; no other host asked GitLab meanwhile."""
+    (reconfigure,) = [one for one in first.of("change") if one["summary"] == "reconfigure GitLab"]
+    assert first.summary["hosts"]["gitlab"]["seconds"] > 60, reconfigure
+    log = harness.lab.inside("gitlab", "cat /var/log/gitlab/nginx/access.log")
+    asked = re.findall(r'"[A-Z]+ (\S+) HTTP/[\d.]+" 502', log)
+    assert set(asked) == {"/-/readiness"}
+    assert len(asked) > 40
+    assert [one for one in first.of("message") if one["kind"] == "waiting"] == []
 
 
 @converged

@@ -214,6 +214,47 @@ def test_health_is_for_localhost(server):
     assert server.code(f"{URL}/-/health") == "404"
 
 
+@pytest.mark.parametrize("change", ["registry_external_url '{0}:5556'", "gitlab_rails['time_zone'] = 'UTC'"])
+def test_everything_behind_workhorse_is_502_while_rails_boots(server, change):
+    """Puma is restarted by a change of gitlab.yml: the registry answers, the rest does not, status says run.
+
+    Source: workhorse's routes.go, badgateway and staticpages; omnibus-gitlab's gitlab-rails.rb, whose gitlab.yml restarts Puma.
+    """
+    server.wait_for("200", f"{URL}/users/sign_in")
+    good, before = server.rb.read_text(), server.pids()
+    switch = server.root / "etc/gitlab-standin/rails-boot-seconds"
+    switch.write_text("4")
+    server.append(change.format(URL) + "\n")
+    server.reconfigure()
+    here = "--connect-to ::127.0.0.1:"
+    answers = {
+        path: server.run(f"curl -s --cacert /root/lab-ca.pem {here} -w ' %{{http_code}} %{{content_type}}' {URL}{path}")
+        for path in (
+            "/-/readiness",
+            "/-/health",
+            "/api/v4/version",
+            "/jwt/auth?service=container_registry",
+            "/users/sign_in",
+        )
+    }
+    port = 5556 if "5556" in change else 5555
+    assert server.code(f"{URL}:{port}/v2/") == "401"
+    after = server.pids()
+    assert after["puma"] != before["puma"]
+    page = "<title>GitLab is not responding (502)</title></head></html>\n 502 text/html"
+    assert answers["/-/readiness"] == '{"error":"Bad Gateway","status":502}\n 502 application/json'
+    assert answers["/-/health"] == "Bad Gateway\n 502 text/plain"
+    assert answers["/api/v4/version"] == "GitLab is not responding 502 text/plain"
+    assert answers["/jwt/auth?service=container_registry"].endswith(page)
+    assert answers["/users/sign_in"].endswith(page)
+    server.wait_for("200", f"{here} {URL}/-/readiness")
+    assert server.pids() == after
+    switch.unlink()
+    server.rb.write_text(good)
+    server.reconfigure()
+    server.wait_for("200", f"{URL}/users/sign_in")
+
+
 def test_an_upgrade_does_not_skip_a_required_stop(server):
     """dpkg's error names the script alone; the old version runs: omnibus-gitlab's preinst.erb."""
     before = server.pids()

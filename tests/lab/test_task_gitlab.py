@@ -13,6 +13,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from tests.support.gitlab import rails_boots
 from tests.support.runs import (
     applied,
     reconfigures,
@@ -241,10 +242,12 @@ def test_a_backup_that_fails_stops_the_upgrade(harness: Harness) -> None:
 
 
 def test_a_pin_that_rises_upgrades(harness: Harness) -> None:
-    """18.11.5 to 19.2.4 to 19.3.0, although it is held; gitlab.rb is unchanged."""
-    with untouched(harness, "byhand", RB):
+    """18.11.5 to 19.2.4 to 19.3.0, although it is held; gitlab.rb is unchanged. Puma's restart is waited for."""
+    with untouched(harness, "byhand", RB), rails_boots(harness, 6, "byhand"):
         for version in ("19.2.*", "19.3.0"):
-            twice(harness, "gitlab", "--limit", "byhand", changes=pinned(version))
+            outcome = twice(harness, "gitlab", "--limit", "byhand", changes=pinned(version))
+            assert outcome.changes()[-1] == "wait until GitLab is ready"
+            assert outcome.summary["hosts"]["byhand"]["seconds"] > 6
     there = harness.host("byhand")
     assert there.package("gitlab-ce").version == "19.3.0-ce.0"
     assert there.check_output("apt-mark showhold") == "gitlab-ce"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.gitlab import quoted
-from tests.support.runs import Outcome, applied, provision, refused, strays, unchanged, without_s3
+from tests.support.faults import Live
+from tests.support.gitlab import quoted, rails_boots, rails_does_not_boot, readiness
+from tests.support.runs import Outcome, applied, provision, reconfigures, refused, strays, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 VERIFICATION = "verify push and pull of gitlab.lab.test:5555/root/hello_hapi"
@@ -166,6 +169,80 @@ def test_a_role_that_may_not(harness: Harness, user: str, step: str, advice: str
         found = json.loads(harness.lab.inside("gitlab", f"curl -sf -K - '{delete}'", stdin=header))
         (number,) = [one["id"] for one in found if one["path"] == "root/hello_hapi"]
         harness.lab.inside("gitlab", f"curl -sf -K - -X DELETE {delete}/{number}/tags/{tag}", stdin=header)
+
+
+@pytest.mark.usefixtures("converged")
+def test_while_gitlab_starts(harness: Harness) -> None:
+    """Docker's login meets 502 at GitLab: it is repeated until it succeeds; the messages name what is waited for."""
+    with rails_does_not_boot(harness, restart=True) as boot:
+        run = Live(harness, "verify")
+        text = run.until("message", kind="waiting", host=HOST)["text"]
+        boot()
+        outcome = run.end()
+    assert (outcome.code, outcome.summary["changed"]) == (0, 0), outcome.errors
+    assert text.startswith(f"waiting for at most 300 s: {VERIFICATION}: login: ")
+    assert "502 Bad Gateway" in text
+    assert re.search(r"waited for \d+ s: ", outcome.messages())
+    assert verifications(outcome) == [f"done: {VERIFICATION}"]
+
+
+@pytest.mark.usefixtures("converged")
+def test_ctrl_c_while_gitlab_starts(harness: Harness) -> None:
+    """The run ends at once, and names what was not done; the next run does it."""
+    with rails_does_not_boot(harness, restart=True):
+        run = Live(harness, "verify")
+        run.until("message", kind="waiting", host=HOST)
+        run.send(signal.SIGINT)
+        outcome = run.end()
+    assert outcome.code == 130
+    assert f"; not done: {VERIFICATION}" in outcome.messages()
+    assert outcome.statuses(HOST) == {"verify": "skipped"}
+    assert verifications(unchanged(harness, "verify")) == [f"done: {VERIFICATION}"]
+
+
+@pytest.mark.usefixtures("converged")
+def test_right_after_a_port_change(harness: Harness) -> None:
+    """The reconfigure waits until Rails has booted, so that `verify` meets no 502."""
+    port = {"registry": {"external_url": "https://gitlab.lab.test:5556"}}
+    applied(harness, "firewall", "docker", changes=port)
+    with rails_boots(harness, 10):
+        outcome = applied(harness, "registry", "verify", changes=port)
+    assert verifications(outcome) == [f"done: {VERIFICATION.replace('5555', '5556')}"]
+    assert [one for one in outcome.of("message") if one["kind"] == "waiting"] == []
+    assert outcome.summary["hosts"]["gitlab"]["seconds"] > 10
+    applied(harness, "all")
+
+
+@pytest.mark.usefixtures("converged")
+def test_ctrl_c_during_the_reconfigure_s_wait(harness: Harness) -> None:
+    """Twice: the run ends at once, and names what is pending. The next run takes the result, and reconfigures no more.
+
+    Once: the running step ends, which is the wait; no further task begins.
+    """
+    changes = {"gitlab": {"settings": {"gitlab_rails": {"time_zone": "Europe/Rome"}}}}
+    before = reconfigures(harness)
+    with rails_does_not_boot(harness, restart=False):
+        run = Live(harness, "gitlab", "verify", changes=changes)
+        wait_for(lambda: readiness(harness) == "502", "Rails boots", 200)
+        run.send(signal.SIGINT)
+        run.until("message", kind="stopping", host="gitlab")
+        run.send(signal.SIGINT)
+        outcome = run.end()
+    assert outcome.code == 130
+    assert "abandoned during: reconfigure GitLab; pending until the next run: reconfigure" in outcome.messages()
+    assert applied(harness, "gitlab", changes=changes).changes() == ["reconfigure GitLab"]
+    assert reconfigures(harness) == before + 1
+    with rails_does_not_boot(harness, restart=False) as boot:
+        run = Live(harness, "gitlab", "verify")
+        wait_for(lambda: readiness(harness) == "502", "Rails boots", 200)
+        run.send(signal.SIGINT)
+        run.until("message", kind="stopping", host="gitlab")
+        boot()
+        outcome = run.end()
+    assert outcome.code == 130
+    assert "stopping after: reconfigure GitLab (Ctrl-C again abandons it)" in outcome.messages()
+    assert outcome.statuses(HOST) == {"verify": "skipped"}
+    unchanged(harness, "all")
 
 
 @pytest.mark.usefixtures("converged")

@@ -25,7 +25,10 @@ Record = dict[str, Any]
 
 
 class Estate:
-    """GitLab behind a recorder at `url`. `before` is called with each request, before it is forwarded."""
+    """GitLab behind a recorder at `url`. `before` is called with each request, before it is forwarded.
+
+    ready_timeout  for how long a run waits for a GitLab that answers 502 or 503
+    """
 
     def __init__(self, folder: Path, behind: str, serve: Callable[..., Any], reply: Any) -> None:
         self.folder, self.behind = folder, behind
@@ -34,6 +37,7 @@ class Estate:
         self.asked: list[str] = []
         self.bodies: list[Record] = []
         self.before: Callable[[str, str], object] = lambda *_: None
+        self.ready_timeout = 0
         self._reply = reply
         self.web = serve(self._forward)
 
@@ -118,7 +122,7 @@ class Estate:
     def host(self, text: str, *, token: str = "the-api-token", url: str = "") -> Host:
         """The host of an inventory with `text` in it."""
         file = self.folder / "inventory.toml"
-        gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\n'
+        gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\nready_timeout = {self.ready_timeout}\n'
         file.write_text(f"{gitlab}{BASE}{text}")
         file.chmod(0o600)
         return load((file,)).hosts[0]

@@ -80,7 +80,7 @@ class Live:
             env={**os.environ, **(env or {})},
         )
 
-    def until(self, kind: str, **fields: str) -> dict[str, Any]:
+    def until(self, kind: str, /, **fields: str) -> dict[str, Any]:
         """Waits for an event of that kind with these fields. Fails when the run ends without it."""
         assert self.process.stdout is not None
         for line in self.process.stdout:

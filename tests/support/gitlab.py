@@ -14,6 +14,7 @@ from typing import Any
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.runs import applied
+from tests.support.waiting import wait_for
 
 URL = "https://gitlab.lab.test"
 CONFIG = "/etc/gitlab-runner/config.toml"
@@ -106,6 +107,44 @@ class Server:
             found = _REQUEST.search(line)
             if found and not found["path"].endswith("/jobs/request"):
                 seen[f"{found['method']} {found['path'].partition('?')[0].removeprefix('/api/v4')}"] += 1
+
+
+@contextmanager
+def rails_boots(harness: Harness, seconds: float, host: str = "gitlab") -> Iterator[None]:
+    """Rails needs that long at each start of Puma within the block: until then everything behind Workhorse is 502."""
+    switch = f"{_SWITCHES}/rails-boot-seconds"
+    harness.lab.inside(host, f"mkdir -p {_SWITCHES}; echo {seconds} > {switch}")
+    try:
+        yield
+    finally:
+        harness.lab.inside(host, f"rm -f {switch}")
+
+
+@contextmanager
+def rails_does_not_boot(harness: Harness, *, restart: bool) -> Iterator[Callable[[], None]]:
+    """Puma that is started within the block answers when the yielded function is called, or at the block's end.
+
+    restart  whether somebody has just restarted it
+    """
+    up = f"[ ! -e {_SWITCHES}/rails-boot-seconds ] || {{ rm {_SWITCHES}/rails-boot-seconds; gitlab-ctl restart puma; }}"
+
+    def boot() -> None:
+        harness.lab.inside("gitlab", up)
+        wait_for(lambda: readiness(harness) == "200", "GitLab is ready", 60)
+
+    harness.lab.inside("gitlab", f"echo 3600 > {_SWITCHES}/rails-boot-seconds")
+    try:
+        if restart:
+            harness.lab.inside("gitlab", "gitlab-ctl restart puma")
+        yield boot
+    finally:
+        boot()
+
+
+def readiness(harness: Harness) -> str:
+    """The status of GitLab's own health check."""
+    curl = "curl -sk -o /dev/null -w '%{http_code}' --connect-to ::127.0.0.1:"
+    return harness.lab.inside("gitlab", f"{curl} {URL}/-/readiness")
 
 
 def writes(seen: Mapping[str, int]) -> dict[str, int]:

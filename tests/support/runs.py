@@ -33,7 +33,7 @@ class Outcome:
         """All errors with their hints, one a line."""
         return "\n".join(f"{one['error']}: {one['text']} → {one['hint']}" for one in self.of("error"))
 
-    def of(self, kind: str, **fields: str) -> list[dict[str, Any]]:
+    def of(self, kind: str, /, **fields: str) -> list[dict[str, Any]]:
         """The events of a kind (change, task, message, error) with these fields."""
         return [one for one in self.events if one["type"] == kind and fields.items() <= one.items()]
 

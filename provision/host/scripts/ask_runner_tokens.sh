@@ -6,7 +6,7 @@
 #
 # Only the servers that are named are asked, and each only about its own tokens: an entry may spell the URL in another
 # way, or name the server by http as before it had TLS. A server that limits requests is asked again after the pause
-# that it names, for a minute in all. Without the system id of this host a verification would add an unnamed machine to
+# that it names, for a minute in all. The exit code is 114 if one is starting (502, 503). Without the system id of this host a verification would add an unnamed machine to
 # GitLab's list.
 . ./lib/runner.sh
 use_runner_proxy
@@ -52,7 +52,7 @@ ask() {
   else printf 'url = "%s/api/v4/runners/verify"\ndata = "token=%s&system_id=%s"\n' "$url" "$token" "$system"; fi |
     runner_curl "$url" -D - -o /dev/null -w 'answer=%{http_code} %{content_type}' --max-time 15 2>/dev/null
 }
-seconds_left=60
+seconds_left=60 starting=
 set -f
 for url; do
   tokens="" where=""
@@ -69,6 +69,8 @@ for url; do
       sleep "$pause"
     done
     type=${answer#* } answer=${answer%% *}
+    case $answer in 502 | 503) echo "$url answers $answer" >&2; starting=yes ;; esac
     printf '%s %s %s %s %s\n' "${answer:-000}" "$code" "$url" "$token" "$type"
   done
 done
+[ -z "$starting" ] || exit 114

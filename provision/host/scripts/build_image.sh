@@ -20,6 +20,6 @@ show docker build "$@" - ||
 [ "$push" = yes ] || exit 0
 for reference in $references; do
   show docker push "$reference" ||
-    fail "docker push $reference" "$(tail -n 3 "$work/last")" \
+    registry_fails "docker push $reference" "$(tail -n 3 "$work/last")" \
       "$(remedy push "$(cat "$work/last")" 'check that the registry can write to its storage (disk full?)')"
 done

@@ -31,6 +31,7 @@ case $code in
   *) fail connection "$output" "try on the host: curl -v $base/v2/" ;;
 esac
 echo '/v2/'
+grep -q '^HTTP/[0-9.]* 50[23]' "$work/headers" && failed=114
 grep -q '^HTTP/[0-9.]* 401' "$work/headers" || fail /v2/ "answers $(head -n 1 "$work/headers")" 'see gitlab-ctl tail registry on the GitLab host'
 headers=$(cat "$work/headers")
 realm=$(realm_of "$headers")
@@ -39,21 +40,22 @@ reason=$(require_realm "$realm") || fail /v2/ "$reason" 'check gitlab.external_u
 require_reference "$ref"
 echo 'docker login'
 output=$(printf '%s' "$password" | docker login -u "$user" --password-stdin "$registry" 2>&1) ||
-  fail login "$output" "$(remedy login "$output" 'check registry.login, and that this host reaches external_url')"
+  registry_fails login "$output" "$(remedy login "$output" 'check registry.login, and that this host reaches external_url')"
 echo 'docker push'
 mkdir "$work/root" && printf '%s\n' "$tag" > "$work/root/provision-verify"
 output=$(tar -C "$work/root" -c . | docker import - "$ref" 2>&1) || fail image "$output" 'check docker info on this host'
 output=$(docker push "$ref" 2>&1) ||
-  fail push "$(printf '%s' "$output" | tail -n 3)" "$(remedy push "$output" 'check that the registry can write to its storage')"
+  registry_fails push "$(printf '%s' "$output" | tail -n 3)" "$(remedy push "$output" 'check that the registry can write to its storage')"
 digest=$(docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | sed -n 's/.*@//p' | head -n 1)
 docker image rm -f "$ref" >/dev/null 2>&1
 echo 'docker pull'
 output=$(docker pull "$ref" 2>&1) ||
-  fail pull "$(printf '%s' "$output" | tail -n 3)" \
+  registry_fails pull "$(printf '%s' "$output" | tail -n 3)" \
     "$(remedy pull "$output" 'the push succeeded: check that clients reach the storage, or disable redirects in registry.storage')"
 docker image inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$ref" | grep -qF "$digest" || fail pull "the pulled image is not $digest" 'check for a caching proxy between this host and the registry'
 echo 'delete'
 token=$(token_from "$realm" "$(service_of "$headers")" "repository:$image:pull,push,delete,*" "$user" "$password")
+[ $? != 114 ] || failed=114
 [ -n "$token" ] || fail delete 'GitLab gave no token for it' 'check that this user may delete in this project'
 code=$(printf 'header = "Authorization: Bearer %s"\n' "$token" | ask_registry -o "$work/body" -w '%{http_code}' -X DELETE -- "$base/v2/$image/manifests/$digest" 2>&1)
 if [ "$code" != 202 ]; then

@@ -59,7 +59,7 @@ require_reference "$image"
 if [ "$pull" = yes ]; then
   login "$domain" "$user" "$password"
   output=$(docker pull "$image" 2>&1) ||
-    fail "docker pull $image" "$(last "$output")" \
+    registry_fails "docker pull $image" "$(last "$output")" \
       "$(remedy pull "$output" 'check that it was pushed (provision image), and that the host has space for it (df -h)')"
   digest=$(printf '%s\n' "$output" | sed -n 's/^Digest: //p' | tail -n 1)
 else

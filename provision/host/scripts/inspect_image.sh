@@ -3,7 +3,7 @@
 # Arguments: FINGERPRINT PUSH DUE BASE REPOSITORY USER TAGS HOSTS DIRECT, then the full references.
 #   PUSH: yes or no. DUE: yes asks the registry also where this host does not have the image of this fingerprint.
 #   BASE, HOSTS, DIRECT: see lib/registry.sh. TAGS: separated by spaces. Standard input: the password, one line.
-# Prints
+# Exits with 114 if the registry or GitLab is starting. Prints
 #   local FINGERPRINT ID DIGESTS…      for each reference that this host has
 #   tag TAG DIGEST                     or `absent` or `? REASON` instead of the digest
 #   docker …                           the reason why Docker cannot be used
@@ -11,6 +11,7 @@
 fingerprint=$1 push=$2 due=$3 base=$4 repository=$5 user=$6 tags=$7 hosts=$8 direct=$9
 shift 9
 IFS= read -r password
+code=0
 command -v docker >/dev/null || { echo 'docker is not installed'; exit; }
 answer=$(timeout 20 docker image inspect -f '{{with .Config.Labels}}{{with index . "provision.build"}}{{.}}{{end}}{{end}} {{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$@" 2>&1)
 case $? in
@@ -20,5 +21,10 @@ esac
 [ "$push" = yes ] || exit 0
 case $due$answer in
   *"$fingerprint"* | yes*)
-    for tag in $tags; do echo "tag $tag $(digest_of "$base" "$repository" "$tag" "$user" "$password" "$hosts" "$direct")"; done ;;
+    for tag in $tags; do
+      found=$(digest_of "$base" "$repository" "$tag" "$user" "$password" "$hosts" "$direct")
+      [ $? != 114 ] || code=114
+      echo "tag $tag $found"
+    done ;;
 esac
+exit "$code"

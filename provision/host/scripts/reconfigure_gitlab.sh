@@ -1,13 +1,14 @@
 #!/bin/sh
 # Reconfigures GitLab and checks that it comes up. Otherwise the previous gitlab.rb is restored, and GitLab reconfigured
 # with that if the reconfigure had begun: the host ends in the new state or in the old one.
-# Arguments: URL REALM RB COPY PENDING CONFIG LIMIT UP STORAGE
+# Arguments: URL REALM RB COPY PENDING CONFIG LIMIT UP STORAGE GITLAB READY
 #   URL, REALM   the registry and the address that it sends clients to for tokens; "" for an estate without a registry
 #   RB, COPY     gitlab.rb and its rollback copy. COPY.begun: a reconfigure with RB has begun
 #   PENDING      the list of pending handlers
 #   CONFIG       the registry's own configuration
 #   LIMIT        seconds for show-config and for a reconfigure, waiting for another program's included
 #   UP, STORAGE  seconds until all must be up; seconds for the check of the registry's storage
+#   GITLAB, READY  GitLab's URL, and seconds until Rails must answer there; "" or 0 to not wait for it
 # Prints GitLab's output. On failure the cause and the outcome are on standard error.
 . ./lib/files.sh
 . ./lib/pending.sh
@@ -15,7 +16,8 @@
 . ./lib/rollback.sh
 . ./lib/registry_storage.sh
 . ./lib/services.sh
-url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 storage_seconds=$9
+url=$1 realm=$2 rb=$3 copy=$4 pending=$5 config=$6 limit=$7 up=$8 storage_seconds=$9 gitlab=${10} ready=${11}
+[ "$ready" != 0 ] || gitlab=
 checksum() { cat "$config" 2>/dev/null | cksum; }
 log_size() { cat "/var/log/gitlab/$1/current" 2>/dev/null | wc -c; }
 logged_since() {
@@ -116,6 +118,9 @@ check_health() {
     waiting=yes
     sleep 0.5
   done
+  check_storage && check_readiness
+}
+check_storage() {
   [ -n "$url" ] && [ "$config_before" != "$(checksum)" ] || return 0
   # On the host's own disk: without it the registry does not start.
   ! grep -qs '^storage:.*"filesystem":' "$config" || return 0
@@ -128,6 +133,20 @@ check_health() {
     return 1
   fi
 }
+# Whatever follows needs Rails: the API, and the tokens of every login to the registry.
+check_readiness() {
+  [ -n "$gitlab" ] || return 0
+  wait_until_ready "$gitlab" "$ready"
+  case $? in
+    1)
+      problem="$gitlab/-/readiness answers ${status:-nothing}"
+      case $readiness_before in
+        5??) echo "GitLab is still not ready, as before this reconfigure: $problem" ;;
+        *) cause="GitLab was reconfigured, but is not ready within $ready s: $problem; see gitlab-ctl tail puma"; return 1 ;;
+      esac ;;
+    2) echo "it is not known whether GitLab is ready: this host refuses connections to $gitlab" ;;
+  esac
+}
 # GitLab's error, and the removed settings, which it prints on standard output, before or after the error. Sources:
 # omnibus-gitlab, package/libraries/handlers/gitlab.rb, helpers/logging_helper.rb.
 reconfigure_error() {
@@ -135,12 +154,15 @@ reconfigure_error() {
     sed '/^\(Removals\|Deprecations\|Warnings\|Notes\):$/,$d; /^Running handlers complete/,$d; /^[[:space:]]*$/d' | head -n 12
   sed -n '/^\* .* was removed in /p' "$log" | head -n 8
 }
-begun=no other=no down_before='' config_before=$(checksum)
+begun=no other=no down_before='' readiness_before='' config_before=$(checksum)
 nginx_logged=$(log_size nginx) registry_logged=$(log_size registry)
 # An attempt that a reboot interrupted has begun to use the new file, too.
 [ ! -e "$copy.begun" ] || begun=yes config_before=
-# Services that were down before are no fault of this reconfigure.
-[ "$begun" = yes ] || down_before=$(services_down | sed 's/^down: //; s/:.*//' | tr '\n' ' ')
+# What was down before is no fault of this reconfigure.
+if [ "$begun" = no ]; then
+  down_before=$(services_down | sed 's/^down: //; s/:.*//' | tr '\n' ' ')
+  [ -z "$gitlab" ] || readiness_before=$(readiness_of "$gitlab")
+fi
 attempt() {
   gitlab_ctl show-config
   wait "$group"

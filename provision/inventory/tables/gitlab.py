@@ -10,6 +10,7 @@ from provision.inventory.tables.base import InvalidValue, Table, local_certifica
 from provision.inventory.tables.host import check_address
 from provision.url import Url, UrlField
 
+READY_SECONDS = 300  # Rails boots in 30 to 90 s on the machines that GitLab recommends
 _ELSEWHERE = {"external_url": "[gitlab] external_url", "registry_external_url": "[registry] external_url"}
 
 
@@ -42,6 +43,9 @@ class Gitlab(Table):
     """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret)."""
     api_address: str | None = None
     """The name or address that this program connects to for GitLab's API. Default: where the URL's name leads."""
+    ready_timeout: Annotated[int, Field(ge=0)] = READY_SECONDS
+    """Seconds to wait for GitLab after a reconfigure or an upgrade, and whenever it answers 502 or 503: Rails takes minutes
+    to start. 0: do not wait."""
     servers: dict[str, Server] = Field(default_factory=dict)
     """Other GitLab servers by URL. A server that is not here gets neither a token nor a CA of this inventory."""
     settings: dict[str, Any] = Field(default_factory=dict)

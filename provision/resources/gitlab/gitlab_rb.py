@@ -4,8 +4,8 @@ The file is edited by its syntax tree: every byte that is not ours stays. Before
 successful reconfigure it is copied to `ROLLBACK`.
 
 One reconfigure follows any number of changes, and outlives the connection. First GitLab evaluates the file without
-changing anything (`show-config`). When that or the reconfigure fails, a service stays down, or the registry does not
-answer, the previous gitlab.rb is restored, and GitLab is reconfigured with that if the reconfigure had begun: the host
+changing anything (`show-config`). When that or the reconfigure fails, a service stays down, the registry does not answer,
+or Rails does not boot, the previous gitlab.rb is restored, and GitLab is reconfigured with that if the reconfigure had begun: the host
 ends in the new state or in the old one. gitlab-ctl waits for another program's reconfigure without end, we up to the
 limit. Services that were down before do not count.
 
@@ -28,6 +28,7 @@ from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
 from provision.host.scripts import script
 from provision.host.state import strings
+from provision.inventory.tables.gitlab import READY_SECONDS
 from provision.resources.base import Change, Note, Observation, Probe, Resource, record_only
 from provision.secret import Secret, revealed, secret_texts
 from provision.shell import sh
@@ -281,13 +282,28 @@ def _written(path: Path) -> str:
     return head + "".join(f"['{key}']" for key in rest)
 
 
-def reconfigure(registry: Url | None = None, realm: str = "", *, limit: int = _LIMIT_SECONDS) -> Handler:
+def reconfigure(
+    registry: Url | None = None,
+    realm: str = "",
+    gitlab: Url | None = None,
+    *,
+    ready: int = READY_SECONDS,
+    limit: int = _LIMIT_SECONDS,
+) -> Handler:
     """Reconfigures GitLab, and rolls gitlab.rb back when GitLab does not come up.
 
     registry, realm  what must answer afterwards, and where it must send clients for tokens; None without a registry
+    gitlab, ready    where Rails must answer within so many seconds; None or 0: it is not waited for
     limit            seconds for one `gitlab-ctl show-config` or `reconfigure`, waiting for another one included
     """
     files = (GITLAB_RB, ROLLBACK, PENDING, _REGISTRY_CONFIG)
-    run = script("reconfigure_gitlab", str(registry or ""), realm, *files, limit, _UP_SECONDS, _STORAGE_SECONDS)
-    deadline = 3.0 * limit + 300  # show-config, the reconfigure, and the one of the rollback
+    limits = (limit, _UP_SECONDS, _STORAGE_SECONDS)
+    run = script("reconfigure_gitlab", str(registry or ""), realm, *files, *limits, str(gitlab or ""), ready)
+    deadline = 3.0 * limit + ready + 300  # show-config, the reconfigure, and the one of the rollback
     return Handler("reconfigure", "reconfigure GitLab", run, deadline, detached=True, rolls_back=True)
+
+
+def ready(gitlab: Url, seconds: int) -> Handler:
+    """Waits until Rails answers at GitLab's URL, for so many seconds at most: after an upgrade."""
+    run = script("wait_for_gitlab", str(gitlab), seconds, PENDING)
+    return Handler("gitlab-ready", "wait until GitLab is ready", run, deadline=seconds + 60.0)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS
 from provision.host.facts import ASK_PACKAGES, Installed, read_packages
+from provision.host.pending import Handler
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.inventory import Settings
@@ -67,6 +68,7 @@ class Packages(Resource):
     downgrade    allow an older version to replace a newer one
     first        shell text that runs before an installed package is replaced or removed: after the download
     last         shell text that runs after it was replaced, also if that failed
+    notify       handlers that must run after an installed package was replaced
     lock_timeout seconds to wait for other package managers; None: [apt] lock_timeout, 900 by default
     """
 
@@ -81,6 +83,7 @@ class Packages(Resource):
     first: str = ""
     lock_timeout: int | None = None
     last: str = ""
+    notify: tuple[Handler, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", (self.names,) if isinstance(self.names, str) else tuple(self.names))
@@ -160,7 +163,8 @@ class Packages(Resource):
         text = f"{verb} {', '.join(now or wrong)}" + (f" by version {self.version}" if now else "")
         if not now and self.version:
             text += f" (version {self.version})"
-        return Change(text, command, "update" if now else "create", deadline=self._deadline)
+        notify = self.notify if now else ()
+        return Change(text, command, "update" if now else "create", notify=notify, deadline=self._deadline)
 
     @property
     def _lock_timeout(self) -> int:

@@ -58,7 +58,7 @@ class TestRequests:
             (422, {"message": "invalid token"}, "422 invalid token", ""),
             (429, {"message": "Too many requests"}, "429", "wait a minute"),
             (500, {"message": "500 Internal Server Error"}, "500", "gitlab-ctl tail"),
-            (502, b"<html>Bad Gateway</html>", "502", "gitlab-ctl tail"),
+            (502, b"<html>a long page</html>", "502 Bad Gateway", "gitlab-ctl tail"),
         ],
     )
     def test_refusals(self, serve: Serve, reply: Any, status: int, body: Any, words: str, hint: str) -> None:
@@ -70,6 +70,8 @@ class TestRequests:
         assert words in caught.value.text
         assert hint in caught.value.hint
         assert caught.value.status == status
+        assert caught.value.not_ready == (status == 502)
+        assert "<" not in caught.value.text
         assert "glpat" not in str(caught.value)
         assert len(web.asked) == 1
 

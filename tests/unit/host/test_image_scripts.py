@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from provision.host.files import NOT_READY
 from provision.host.scripts import script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
@@ -225,6 +226,11 @@ The command '/bin/sh -c echo one; exit 3' returned a non-zero code: 3
         ],
     ),
 ]
+# What Docker prints: 26.1 at login; BuildKit and containerd at a push.
+STARTING = [
+    'Error response from daemon: Get "https://r/v2/": received unexpected HTTP status: 502 Bad Gateway',
+    "failed to authorize: unexpected status from GET request to https://g/jwt/auth: 503 Service Unavailable",
+]
 
 
 class TestBuild:
@@ -288,6 +294,13 @@ class TestBuild:
         assert found == [f"docker build: {lines[0]}", *lines[1:]]
         assert remedy.startswith("fix the Dockerfile")
         assert len(found) < 5
+
+    @one_shell
+    @pytest.mark.parametrize(("step", "code"), [("refused", NOT_READY), ("unwritable", NOT_READY), ("unbuildable", 1)])
+    def test_gitlab_starts(self, docker: Docker, host: LocalSession, step: str, code: int) -> None:
+        """At the login or the push it may be repeated. What the build itself prints about its own servers is no reason."""
+        (docker.folder / step).write_text(STARTING[0])
+        assert self.build(host, "yes").code == code
 
 
 class TestIpv6:
@@ -439,6 +452,28 @@ class TestCheckRegistry:
             assert "copy all objects below docker/" in result.errors
         else:
             assert registry.asked[-1] == f"HEAD {path}/blobs/{layer}"
+
+    @one_shell
+    @pytest.mark.parametrize("step", ["refused", "unwritable", "gone"], ids=["login", "push", "pull"])
+    @pytest.mark.parametrize("message", STARTING)
+    def test_gitlab_starts(
+        self, docker: Docker, host: LocalSession, registry: Registry, step: str, message: str
+    ) -> None:
+        """The code says that it may be repeated."""
+        (docker.folder / "images").write_text(f"r/a@{DIGEST}\n")
+        (docker.folder / step).write_text(message)
+        result = self.check(host, registry)
+        assert (result.code, message in result.errors) == (NOT_READY, True)
+
+    @one_shell
+    @pytest.mark.parametrize(("status", "code"), [(500, 1), (502, NOT_READY), (503, NOT_READY), (504, 1)])
+    def test_the_registry_starts(self, host: LocalSession, serve: Any, reply: Any, status: int, code: int) -> None:
+        """nginx answers for it."""
+        web = serve(lambda _: reply(status))
+        where = ("127.0.0.1", web.port, web.url, "r", "sammy", "sammy/hello", "/nonexistent/ca.crt")
+        result = run(host, "check_registry", *where, stdin=f"{PASSWORD}\n")
+        assert result.code == code
+        assert result.errors.startswith(f"/v2/: answers HTTP/1.1 {status}")
 
     @one_shell
     def test_connection_refused(self, host: LocalSession, registry: Registry) -> None:

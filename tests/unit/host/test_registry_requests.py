@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from provision.host.files import NOT_READY
 from provision.host.scripts import script
 from provision.shell import Result
 from provision_lab.certificates import Authority
@@ -53,8 +54,12 @@ class Estate:
 
     def digest(self, hosts: str = "", direct: str = "yes") -> str:
         """What find_digest.sh prints."""
+        return str(self.ask(hosts, direct).text.rstrip("\n"))
+
+    def ask(self, hosts: str = "", direct: str = "yes") -> Result:
+        """Runs find_digest.sh."""
         command = script("find_digest", self.registry.url, "sammy/hello", "1.0", "sammy", hosts, direct)
-        return str(self.run(command.reading(f"{PASSWORD}\n")).text.rstrip("\n"))
+        return self.run(command.reading(f"{PASSWORD}\n"))
 
     def check(self, hosts: str = "") -> Result:
         """Runs check_registry.sh."""
@@ -113,6 +118,29 @@ class TestRealm:
         assert estate.digest("gitlab.example.com 127.0.0.2") == DIGEST
         assert other.asked[0].headers["authorization"] == LOGIN
         assert "service=r" in other.asked[0].path
+
+    @one_shell
+    @pytest.mark.parametrize(("status", "code"), [(502, NOT_READY), (503, NOT_READY), (500, 0), (401, 0)])
+    def test_gitlab_starts(self, estate: Estate, status: int, code: int) -> None:
+        """Its 502 is no refused login: the question may be asked again."""
+        other = estate.serve(
+            lambda _: estate.reply(status, b"<html>GitLab is not responding</html>"), None, "127.0.0.2"
+        )
+        estate.realm = f"{other.url}/jwt/auth"
+        estate.start()
+        result = estate.ask("127.0.0.2")
+        answer = f"? GitLab is not ready: {estate.realm}" if code else "? the login is refused"
+        assert (result.code, result.text) == (code, f"{answer}\n")
+        assert result.errors == (f"{estate.realm} answers {status}\n" if code else "")
+
+    @one_shell
+    @pytest.mark.parametrize(("status", "code"), [(502, NOT_READY), (503, NOT_READY), (500, 0)])
+    def test_the_registry_starts(self, estate: Estate, status: int, code: int) -> None:
+        """The reason is printed in both places."""
+        estate.registry = estate.serve(lambda _: estate.reply(status))
+        result = estate.ask()
+        assert (result.code, result.text.startswith(f"? the registry answers HTTP/1.1 {status}")) == (code, True)
+        assert result.errors.startswith(f"{estate.registry.url}: the registry answers") == bool(code)
 
     def test_a_file_is_not_read(self, estate: Estate) -> None:
         """It was read by root and sent to the registry."""

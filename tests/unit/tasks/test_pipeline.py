@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision import templating
+from provision.engine import waiting
 from provision.errors import UsageError
 from provision.resources.delivery import pipeline as recipe
 from provision.templating import environment
@@ -249,6 +250,25 @@ class TestRefused:
         assert (report.code, report.summaries, estate.state) == (1, [], {})
         assert str(status) in report.error.text
         assert hint in report.error.hint
+
+    @pytest.mark.parametrize(
+        ("method", "place"),
+        [
+            ("GET", "/api/v4/projects/root%2Fhello"),
+            ("POST", "*/ci/lint"),
+            ("GET", "*/repository/files/*"),
+            ("POST", "*/repository/files/*"),
+        ],
+    )
+    def test_gitlab_starts(self, estate: Estate, method: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """502 at any request, twice: it is repeated, and there is one commit."""
+        monkeypatch.setattr(waiting, "_INTERVAL_SECONDS", 0.01)
+        estate.ready_timeout = 60
+        estate.faults({"path": place, "method": method, "status": 502, "times": 5})
+        report = estate.run("pipeline", TEXT)
+        assert (report.code, len(report.summaries)) == (0, 1), report.errors
+        assert report.messages[0].startswith("waiting for at most 60 s: ")
+        assert estate.committed() != ""
 
     def test_no_such_project(self, estate: Estate) -> None:
         """No project is created."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from provision.engine import waiting
 from provision.engine.catalogue import load_inventory
 from provision.errors import ConnectionLost, UsageError
 from provision.inventory import Estate as Hosts
@@ -332,13 +333,30 @@ class TestRunners:
 )
 def test_broken(estate: Estate, status: int, words: str, hint: str) -> None:
     """When GitLab refuses there is one message and no record; the next run sets it."""
-    estate.faults({"path": "/api/v4/projects/*", "status": status, "times": 1})
+    times = (
+        3 if status == 503 else 1
+    )  # it may be starting: a question that was not answered so is asked again when it is needed
+    estate.faults({"path": "/api/v4/projects/*", "status": status, "times": times})
     report = estate.run("project", variables('A = "1"'))
     assert (report.code, report.summaries, estate.state) == (1, [], {})
     assert words in report.error.text
     assert report.error.text.startswith("project root/hello: ")
     assert hint in report.error.hint
     assert estate.run("project", variables('A = "1"')).code == 0
+
+
+@pytest.mark.parametrize("fault", [{"path": "*", "times": 5}, {"path": "*/variables", "method": "POST", "times": 1}])
+def test_gitlab_starts(estate: Estate, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """502 while it is compared, or while a variable is created: it is repeated, and the variable is created once."""
+    monkeypatch.setattr(waiting, "_INTERVAL_SECONDS", 0.01)
+    estate.ready_timeout = 60
+    estate.faults({**fault, "status": 502, "body": "<html>GitLab is not responding (502)</html>"})
+    report = estate.run("project", variables('A = "1"'))
+    assert (report.code, report.summaries) == (0, ["create variable A of project root/hello"])
+    assert list(estate.variables) == ["A *"]
+    assert report.messages[0].startswith("waiting for at most 60 s: ")
+    assert "refused /projects/" in report.messages[0]
+    assert report.messages[0].endswith("502 Bad Gateway")
 
 
 def test_gitlab_is_not_reached(estate: Estate) -> None:

@@ -1,11 +1,21 @@
 #!/bin/sh
 # Steps of the Docker CLI: a login that leaves no files, and a message for each failure.
 
-# fail WHAT CAUSE [REMEDY]: prints them on standard error and ends the script with 1.
+failed=1
+
+# fail WHAT CAUSE [REMEDY]: prints them on standard error and ends the script with "$failed".
 fail() {
   printf '%s: %s\n' "$1" "$2" >&2
   [ -z "$3" ] || printf '%s\n' "$3" >&2
-  exit 1
+  exit "$failed"
+}
+
+# registry_fails WHAT CAUSE [REMEDY]: as fail, for a request of Docker's to a registry. It ends with 114 if the registry, or
+# GitLab, which gives its tokens, is starting. Docker prints the status as Go does: github.com/distribution,
+# registry/client/errors.go; containerd, remotes/docker.
+registry_fails() {
+  case $2 in *' 502 Bad Gateway'* | *' 503 Service Unavailable'*) failed=114 ;; esac
+  fail "$@"
 }
 
 # use_temporary_login: makes the folder "$work" for Docker's login and our own files, deleted with the shell. Docker keeps
@@ -36,7 +46,7 @@ remedy() {
 login() {
   [ -n "$2" ] || return 0
   output=$(printf '%s' "$3" | docker login -u "$2" --password-stdin "$1" 2>&1) ||
-    fail "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" \
+    registry_fails "login to $1 as $2" "$(printf '%s' "$output" | tail -n 2)" \
       "$(remedy login "$output" 'check the login in the inventory, and that the host reaches the registry')"
 }
 

@@ -58,13 +58,15 @@ require_realm() {
 # login_line USER PASSWORD: a line of curl's configuration; nothing without a USER.
 login_line() { [ -z "$1" ] || printf 'user = "%s"\n' "$(printf '%s' "$1:$2" | sed 's/[\\"]/\\&/g')"; }
 
-# token_from REALM SERVICE SCOPE USER PASSWORD: prints the token, if there is one. Other characters than a token has could
-# become further lines of curl's configuration. Source: RFC 6750, b68token.
+# token_from REALM SERVICE SCOPE USER PASSWORD: prints the token, if there is one. Returns 114 if the server is starting, as
+# GitLab is while it answers 502. Other characters than a token has could become further lines of curl's configuration.
+# Source: RFC 6750, b68token.
 token_from() {
-  token=$(login_line "$4" "$5" |
-    ask_registry -G --data-urlencode "service=$2" --data-urlencode "scope=$3" -- "$1" 2>/dev/null |
-    head -c 100000 | tr -d '\r\n' |
-    sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p;t;s/.*"access_token" *: *"\([^"]*\)".*/\1/p')
+  answer=$(login_line "$4" "$5" |
+    ask_registry -G -w '%{http_code}' --data-urlencode "service=$2" --data-urlencode "scope=$3" -- "$1" 2>/dev/null |
+    head -c 100000 | tr -d '\r\n')
+  case $answer in *502 | *503) echo "$1 answers ${answer##*[!0-9]}" >&2; return 114 ;; esac
+  token=$(printf '%s\n' "$answer" | sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p;t;s/.*"access_token" *: *"\([^"]*\)".*/\1/p')
   case $token in *[!A-Za-z0-9._~+/=-]*) ;; *) printf '%s' "$token" ;; esac
 }
 
@@ -102,7 +104,8 @@ earlier_image_problem() {
   done
 }
 
-# digest_of BASE REPOSITORY TAG USER PASSWORD HOSTS DIRECT: prints the digest, `absent`, or `? REASON`.
+# digest_of BASE REPOSITORY TAG USER PASSWORD HOSTS DIRECT: prints the digest, `absent`, or `? REASON`. Returns 114 if the
+# registry or GitLab is starting.
 #
 # One HEAD request for the manifest with the token that the registry requires: about 50 ms, and Docker Hub does not count
 # it as a pull. A CA in Docker's certs.d is used.
@@ -117,6 +120,7 @@ digest_of() (
       if [ -n "$realm" ]; then
         reason=$(require_realm "$realm") || { echo "? $reason"; exit; }
         token=$(token_from "$realm" "$(service_of "$answer")" "repository:$2:pull" "$4" "$5")
+        [ $? != 114 ] || { echo "? GitLab is not ready: $realm"; exit 114; }
         [ -n "$token" ] || { echo "? the login is refused"; exit; }
         credentials="header = \"Authorization: Bearer $token\""
       fi
@@ -127,6 +131,9 @@ digest_of() (
     HTTP/*' 200'*) printf '%s\n' "$answer" | tr -d '\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: *//p' | tail -n 1 ;;
     HTTP/*' 404'*) echo absent ;;
     HTTP/*' 401'* | HTTP/*' 403'*) echo '? the login is refused, or has no read access there' ;;
-    *) echo "? the registry answers $(printf '%s' "$answer" | head -n 1 | tr -d '\r')" ;;
+    *)
+      reason="the registry answers $(printf '%s' "$answer" | head -n 1 | tr -d '\r')"
+      echo "? $reason"
+      case $answer in HTTP/*' 502'* | HTTP/*' 503'*) echo "$1: $reason" >&2; exit 114 ;; esac ;;
   esac
 )

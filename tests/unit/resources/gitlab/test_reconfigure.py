@@ -47,6 +47,8 @@ class Gitlab:
     answers: list[tuple[int, str]]  # what the registry answers one by one, the last for ever: status, realm
     url: str = ""
     new: str = NEW
+    external: str = ""
+    ready: int = 20
 
     def program(self, command: str, script: str) -> None:
         """What `gitlab-ctl COMMAND` does; `$n` counts the reconfigures from 1."""
@@ -62,7 +64,13 @@ class Gitlab:
             {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
         )
         done = session.run(
-            module.reconfigure(Url.parse(self.url) if self.url else None, REALM if self.url else "", limit=limit).run,
+            module.reconfigure(
+                Url.parse(self.url) if self.url else None,
+                REALM if self.url else "",
+                Url.parse(self.external) if self.external else None,
+                ready=self.ready,
+                limit=limit,
+            ).run,
             deadline=60,
         )
         assert list((folder / "run").iterdir()) == []
@@ -415,6 +423,66 @@ def test_the_registry_does_not(registry: Gitlab, status: int, realm: str, words:
     done = registry.run()
     assert (done.code, words in done.errors) == (1, True), done.errors
     assert registry.in_force == [registry.new, OLD]
+
+
+class TestRails:
+    """Workhorse answers 502 until Rails has booted: everything that follows needs it."""
+
+    def answers(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any, *statuses: int) -> list[str]:
+        """GitLab answers these, the last for ever; the paths that were asked."""
+        asked: list[str] = []
+        left = list(statuses)
+
+        def answer(request: Any) -> Any:
+            asked.append(request.path)
+            return reply(left.pop(0) if len(left) > 1 else left[0])
+
+        gitlab.external = f"http://gitlab.example.com:{serve(answer).port}/git"
+        return asked
+
+    def test_it_is_waited_for(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> None:
+        """It answers 502 twice; the first request is that of before the reconfigure."""
+        asked = self.answers(gitlab, serve, reply, 200, 502, 502, 200)
+        done = gitlab.run()
+        assert (done.code, gitlab.now, asked) == (0, NEW, ["/git/-/readiness"] * 4)
+        line = f"waiting until GitLab is ready, for 0 s of at most 20 s: {gitlab.external}/-/readiness answers 502\n"
+        assert done.text == line
+
+    @one_shell
+    def test_it_does_not_boot(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> None:
+        """The previous gitlab.rb is restored and reconfigured, without waiting again."""
+        gitlab.ready = 1
+        asked = self.answers(gitlab, serve, reply, 200, 502)
+        done = gitlab.run()
+        problem = f"{gitlab.external}/-/readiness answers 502; see gitlab-ctl tail puma"
+        cause = f"GitLab was reconfigured, but is not ready within 1 s: {problem}"
+        assert (done.code, done.errors.splitlines()[0]) == (1, cause)
+        assert (gitlab.in_force, gitlab.now, gitlab.pending) == ([NEW, OLD], OLD, ["reload"])
+        assert len(asked) < 5
+
+    @one_shell
+    def test_it_was_broken_before(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> None:
+        """That is no fault of the new file, which may be a part of the repair."""
+        gitlab.ready = 1
+        self.answers(gitlab, serve, reply, 502)
+        done = gitlab.run()
+        assert (done.code, gitlab.now) == (0, NEW)
+        assert "GitLab is still not ready, as before this reconfigure: " in done.text
+
+    @one_shell
+    @pytest.mark.parametrize("status", [200, 404])
+    def test_it_is_ready(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any, status: int) -> None:
+        """Nothing is printed, and nothing waits. 404: monitoring_whitelist leaves this host out."""
+        asked = self.answers(gitlab, serve, reply, status)
+        done = gitlab.run()
+        assert (done.code, done.text, len(asked)) == (0, "", 2)
+
+    @one_shell
+    def test_no_waiting(self, gitlab: Gitlab, serve: Callable[..., Any], reply: Any) -> None:
+        """ready_timeout = 0: it is not asked."""
+        gitlab.ready = 0
+        asked = self.answers(gitlab, serve, reply, 502)
+        assert (gitlab.run().code, asked) == (0, [])
 
 
 class Storage:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from provision.host.files import NOT_READY
 from provision.resources import Result
 from provision.resources.runner.registrations import ask_tokens, read_tokens
 from provision.secret import Secret
@@ -54,7 +55,9 @@ def host(tmp_path: Path, local: Local) -> LocalSession:
     return local({"/etc/gitlab-runner": tmp_path / "gitlab-runner"})
 
 
-def ask(host: LocalSession, tmp_path: Path, config: str | None, urls: list[str], *given: tuple[str, str]) -> Result:
+def ask(
+    host: LocalSession, tmp_path: Path, config: str | None, urls: list[str], *given: tuple[str, str], code: int = 0
+) -> Result:
     """Asks; the file holds `config`."""
     path = tmp_path / "config.toml"
     if config is not None:
@@ -62,7 +65,7 @@ def ask(host: LocalSession, tmp_path: Path, config: str | None, urls: list[str],
     command = ask_tokens(str(path), urls, [(url, Secret(token)) for url, token in given])
     assert not any(token in command.script for _, token in given)
     result = host.run(command, deadline=30)
-    assert (result.code, result.errors) == (0, "")
+    assert (result.code, bool(result.errors)) == (code, code != 0)
     return result
 
 
@@ -101,10 +104,13 @@ def test_a_server_without_a_token_is_asked_for_its_version(
 
 
 def test_a_server_that_is_not_reachable(serve: Serve, reply: Any, host: LocalSession, tmp_path: Path) -> None:
-    """Status 0 and the reason; the next server is still asked."""
+    """Status 0 and the reason; the next server is still asked. That it answers 502 shows in the code: it may be starting."""
     gone, there = serve(lambda _: reply(200)), serve(lambda _: reply(502))
     gone.close()
-    answers = read_tokens(ask(host, tmp_path, None, [gone.url, there.url], (gone.url, "glrt-a"), (there.url, "glrt-b")))
+    given = ((gone.url, "glrt-a"), (there.url, "glrt-b"))
+    result = ask(host, tmp_path, None, [gone.url, there.url], *given, code=NOT_READY)
+    assert result.errors == f"{there.url} answers 502\n"
+    answers = read_tokens(result)
     assert answers.status == {(gone.url, "glrt-a"): 0, (there.url, "glrt-b"): 502}
     assert answers.reasons == {gone.url: "the connection is refused", there.url: "it answers 502"}
 

@@ -6,6 +6,7 @@ import pytest
 
 from provision.errors import ProbeFailed
 from provision.host.facts import Installed, System, read_packages, read_system
+from provision.host.pending import Handler
 from provision.resources import Packages, Result
 from provision.resources.base import Change
 from provision.shell import Command, sh
@@ -52,6 +53,15 @@ def test_partly_applied() -> None:
     assert install.action == "update"
     assert install_line(install).endswith(" yes '' '' 'docker-ce=5:29.*' 'docker-ce-cli=5:29.*'")
     assert hold.run == sh("apt-mark hold -- docker-ce docker-ce-cli")
+
+
+def test_a_handler_for_a_replaced_package() -> None:
+    """It runs after an installed package was replaced, and not after the first installation."""
+    handler = Handler("ready", "wait for it", sh("true"))
+    wanted = Packages("gitlab-ce", version="19.3.0-*", notify=(handler,))
+    assert plan(wanted, {})[0].notify == ()
+    assert plan(wanted, {"gitlab-ce": "18.0.0-ce.0"})[0].notify == (handler,)
+    assert wanted.handlers == (handler,)
 
 
 def test_one_is_missing() -> None:

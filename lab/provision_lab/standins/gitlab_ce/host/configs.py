@@ -50,6 +50,24 @@ _PROXY = """\
 """
 
 
+# What is answered while Puma does not listen. nginx does Workhorse's part here. Source: workhorse's internal/upstream/
+# routes.go, badgateway/roundtripper.go, staticpages/error_pages.go; public/502.html.
+_DOWN = {
+    "probe": (
+        r"~ ^{path}/-/(readiness|liveness)$",
+        "application/json",
+        """'{"error":"Bad Gateway","status":502}\\n'""",
+    ),
+    "health": ("= {path}/-/health", "text/plain", "'Bad Gateway\\n'"),
+    "api": ("{path}/api/", "text/plain", "'GitLab is not responding'"),
+    "page": (
+        "{path}/",
+        "text/html",
+        "'<!DOCTYPE html><html><head><title>GitLab is not responding (502)</title></head></html>\\n'",
+    ),
+}
+
+
 def render_nginx(wanted: Wanted) -> str:
     """nginx.conf of the front end, with one server for each site."""
     servers = [_application(wanted.external)]
@@ -61,10 +79,17 @@ def render_nginx(wanted: Wanted) -> str:
 
 def _application(site: Site) -> str:
     proxy = _PROXY.format(proto="https" if site.https else "http")
-    body = f"""
-    location {site.path}/ {{
+    body = ""
+    for name, (pattern, kind, text) in _DOWN.items():
+        body += f"""
+    location {pattern.format(path=site.path)} {{
       proxy_pass http://{API};
+      error_page 502 @{name}_down;
 {proxy}    }}
+    location @{name}_down {{
+      default_type {kind};
+      return 502 {text};
+    }}
 """
     return _redirect(site) + _server(site, body)
 

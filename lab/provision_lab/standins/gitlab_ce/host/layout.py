@@ -4,6 +4,7 @@ A test makes the package fail or wait with files under /etc/gitlab-standin:
 
 reconfigure-seconds          how long a reconfigure takes
 sv-wait-seconds              how long it waits for the registry to start; the real one: 30 s
+rails-boot-seconds           how long Puma needs to answer after each start; until then everything but the registry is 502
 fail-next-reconfigure        the next one fails before it changes anything; content: the message
 fail-next-reconfigure-late   the next one fails after files were written and services restarted
 seed.json                    users, tokens and projects (api/store.py)
@@ -182,10 +183,6 @@ def duration(folder: Path, name: str, default: float) -> float:
         return default
 
 
-def linger(folder: Path) -> None:
-    """Waits for the number of seconds in `reconfigure-seconds`."""
-    try:
-        seconds = float((folder / "reconfigure-seconds").read_text())
-    except FileNotFoundError:
-        return
-    time.sleep(seconds)
+def linger(folder: Path, name: str) -> None:
+    """Waits for the number of seconds in a switch such as `reconfigure-seconds`."""
+    time.sleep(duration(folder, name, 0))

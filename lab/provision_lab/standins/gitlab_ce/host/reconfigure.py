@@ -47,7 +47,7 @@ def reconfigure(paths: Paths) -> int:
     """Runs it; exit code 0, or 1 after printing the reason."""
     with Output(paths.reconfigure_logs) as out, one_at_a_time(paths.lock, out.log):
         out.line(START.rstrip("\n"))
-        linger(paths.switches)
+        linger(paths.switches, "reconfigure-seconds")
         try:
             _converge(paths, out)
         except (ReconfigureError, EvaluationError, ConfigurationError, OSError) as error:

@@ -5,6 +5,7 @@ Unknown top-level names are refused, nested keys are free.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -147,6 +148,7 @@ class Wanted:
     monitoring: list[str]
     root_password: str | None
     services: tuple[str, ...]  # of those that run on a host of its own, without the front end and the registry
+    rails: str  # identifies the values of gitlab_rails, which are in gitlab.yml: a change of any restarts Puma
     letsencrypt_enabled: bool = False
 
 
@@ -168,6 +170,7 @@ def derive(settings: Settings, version: Version) -> Wanted:
         monitoring=list(rails.get("monitoring_whitelist") or ["127.0.0.0/8", "::1/128"]),
         root_password=password,
         services=tuple(_services(settings)),
+        rails=hashlib.sha256(json.dumps(rails, sort_keys=True).encode()).hexdigest(),
     )
 
 

@@ -115,6 +115,7 @@ def _api(paths: Paths, wanted: Wanted, version: Version) -> bool:
         "issuer": ISSUER,
         "signing_key": str(paths.registry_key),
         "monitoring_whitelist": wanted.monitoring,
+        "rails": wanted.rails,
     }
     return write_atomically(paths.api_settings, json.dumps(settings, indent=2) + "\n", 0o600)
 

@@ -17,13 +17,14 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..layout import Paths, write_atomically
+from ..layout import Paths, linger, write_atomically
 from . import groups, instance, lint, projects, registry, repository, runners  # noqa: F401 - they register endpoints
 from .access import Throttle
 from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
@@ -129,10 +130,16 @@ def make_server(paths: Paths, address: tuple[str, int]) -> Server:
 
 
 def main(arguments: list[str]) -> int:
-    """`HOST:PORT [ROOT]`: serves until the process is ended."""
+    """`HOST:PORT [ROOT]`: serves until the process is ended.
+
+    As Puma, it runs and has no socket yet while Rails boots.
+    """
     host, _, port = arguments[0].rpartition(":")
-    server = make_server(Paths(Path(arguments[1]) if len(arguments) > 1 else Path("/")), (host, int(port)))
-    print(f"listening on {host}:{server.server_address[1]}", file=sys.stderr, flush=True)
+    paths = Paths(Path(arguments[1]) if len(arguments) > 1 else Path("/"))
+    linger(paths.switches, "rails-boot-seconds")
+    server = make_server(paths, (host, int(port)))
+    with suppress(OSError):  # the log is on a full disk
+        print(f"listening on {host}:{server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()
     return 0
 
