@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from provision.inventory.tree import merge
 from provision_lab import LabHost
 from provision_lab.harness import Harness, inventory_of
 from tests.support.runs import applied, provision, reconfigures, refused, unchanged, untouched, without_s3
@@ -115,3 +116,25 @@ def test_other_settings_of_the_same_place(harness: Harness) -> None:
         changes={"registry": {"s3": {**s3(harness)["registry"]["s3"], "chunksize": 6000000}}},
     )
     assert outcome.changes() == ["set registry['storage']['s3'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
+
+
+DATABASE = {"gitlab": {"settings": {"registry": {"database": {"enabled": "prefer"}}}}}
+
+
+def test_with_a_metadata_database(harness: Harness) -> None:
+    """Images are listed after a change of the folder in the bucket: refused with the advice; `verify` finds them missing."""
+    here, there = (merge(s3(harness, **place), DATABASE) for place in ({}, {"rootdirectory": "/deeper"}))
+    applied(harness, "server", changes=here)
+    docker(harness, PUSH, "database")
+    outcome = refused(harness, "server", changes=there)
+    (error,) = outcome.of("error")
+    assert (error["error"], error["resource"]) == ("Refused", "RegistryStorage")
+    assert "(root/hello_hapi is one)" in error["text"]
+    assert "copy them in any case" in error["hint"]
+    applied(harness, "server", *ACKNOWLEDGED, changes=there)
+    outcome = refused(harness, "verify", changes=there)
+    (error,) = outcome.of("error")
+    assert "root/hello_hapi:database is listed, and sha256:" in error["text"]
+    applied(harness, "server", *ACKNOWLEDGED, changes=here)
+    applied(harness, "verify", changes=here)
+    assert "pulled" in docker(harness, PULL, "database")
