@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from provision.engine.desired_state import Owned
@@ -135,7 +135,7 @@ class Observer:
         def attempt() -> str:
             nonlocal found, error
             try:
-                with named(item):
+                with named(item), self._rate_limits():
                     found, error = query.call(seen), None
             except ApiFailed as problem:
                 found = error = problem
@@ -152,6 +152,9 @@ class Observer:
 
     def _key(self, item: Owned, query: ApiQuery) -> Hashable:
         return (query, item.owner, self._is_due(item.owner))
+
+    def _rate_limits(self) -> AbstractContextManager[None]:
+        return self._waiting.rate_limits("observe") if self._waiting else nullcontext()
 
     def _until_ready(self, attempt: Callable[[], str]) -> None:
         if self._waiting is None:

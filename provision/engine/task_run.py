@@ -157,7 +157,7 @@ class TaskRun:
         earlier = set(self.pending)
         self._notify(change)
         try:
-            with named(planned.item):
+            with named(planned.item), self.waiting.rate_limits(change.summary):
                 self.applier.apply(planned, self.recorder.output)
         except HostFailed as error:
             if changed_nothing(error):

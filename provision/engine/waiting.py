@@ -11,10 +11,12 @@ script waits by itself, because it continues without a connection (`host/scripts
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from provision.engine.events import MessageKind, StepKind
+from provision.gitlab.api import pause
 
 _INTERVAL_SECONDS: Final = 2.0
 _REPEAT_SECONDS: Final = 30.0  # between two messages
@@ -75,6 +77,24 @@ class Waiting:
         if self._pause(min(_INTERVAL_SECONDS, self._limit - waited)):
             raise Stopped(to)
         return True
+
+    @contextmanager
+    def rate_limits(self, to: str) -> Iterator[None]:
+        """Reports the waits for GitLab's rate limit inside. When the user interrupts the run, they raise Stopped.
+
+        to  what the requests are for, such as "observe"
+        """
+
+        def wait(seconds: float, reason: str) -> None:
+            self._reports.message(f"waiting for {seconds:.0f} s: {reason}", "waiting")
+            if self._pause(seconds):
+                raise Stopped(to)
+
+        token = pause.set(wait)
+        try:
+            yield
+        finally:
+            pause.reset(token)
 
     def ended(self) -> None:
         """Reports for how long was waited, if it was."""

@@ -14,6 +14,7 @@ import pytest
 from provision.engine import waiting as module
 from provision.errors import ApiFailed
 from provision.gitlab import access
+from provision.gitlab.api import pause
 from provision.host.files import NOT_READY
 from provision.host.pending import Handler
 from provision.resources.base import ApiAction, ApiQuery, Change, Note, Observation, Probe, Resource
@@ -74,6 +75,16 @@ class Project(Resource):
         return "set" if self.set is not None and self.server.ready.is_set() else "there"
 
 
+class Messages:
+    """Reports that nobody reads."""
+
+    def start_step(self, step: str, kind: str) -> None:
+        """A step."""
+
+    def message(self, text: str, kind: str = "note") -> None:
+        """A message."""
+
+
 def starting(count: int) -> Callable[[str], int]:
     """For a toy host: the first settings meet a registry that starts."""
     left = [NOT_READY] * count
@@ -122,6 +133,29 @@ class TestApi:
         server.ask = ask  # type: ignore[method-assign]
         report = engine({"web1": toys.Host()}, [toys.task("t", Project(server))])
         assert ([one.text for one in report.errors], report.messages, server.asked) == (["no"], [], 1)
+
+    def test_a_rate_limit_is_reported(self, engine: Any, toys: Any) -> None:
+        """Of a query and of a change: the client waits as long as GitLab asks, and the run says so."""
+        server, reason = Server(), "GitLab at https://gitlab.example.com limits requests and asks to wait 1 s"
+
+        def ask() -> None:
+            pause.get()(0.01, reason)
+
+        def set_it() -> None:
+            pause.get()(0.01, reason)
+            server.ready.set()
+
+        server.ask = ask  # type: ignore[method-assign]
+        report = engine({"web1": toys.Host()}, [toys.task("t", Project(server, set=set_it))])
+        assert (report.errors, report.statuses) == ([], ["web1 t changed"])
+        assert report.messages == [f"waiting for 0 s: {reason}"] * 3
+
+    def test_the_wait_for_a_rate_limit_ends_with_the_run(self) -> None:
+        """Ctrl-C: what is left is named."""
+        waiting = module.Waiting(Messages(), lambda _: True, 300)
+        with pytest.raises(module.Stopped) as caught, waiting.rate_limits("set it"):
+            pause.get()(60, "GitLab limits requests")
+        assert caught.value.left == "set it"
 
     @pytest.mark.parametrize("limit", [0, 1])
     def test_the_limit(self, engine: Any, toys: Any, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
