@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +18,10 @@ from provision_lab import network, processes
 from provision_lab.certificates import Authority, Pair
 from provision_lab.flavours import OsRelease
 from provision_lab.hosts import LabHost, Server
-from provision_lab.machine import Machine
+from provision_lab.machine import Machine, Tree
 from provision_lab.run import LabError, hand_to_caller, run, write_private
 from provision_lab.state import USER, LabInfo
+from provision_lab.traits import apply_traits, bare_layer
 
 _SERVICE_START = 30  # seconds until a service has to answer
 _keepers: list[subprocess.Popen[bytes]] = []  # referenced for as long as this process lives: their input ends with it
@@ -73,7 +73,8 @@ def _certificate(lab: LabInfo, authority: Authority) -> Pair:
 
 def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
     """Writes the host's files and boots it; its public SSH key."""
-    machine.mount(base)
+    bare = (bare_layer(lab.image, base, gitlab=machine.host.is_gitlab),) if "bare" in machine.host.traits else ()
+    machine.mount(*bare, base)
     tree, host = Tree(machine.root), machine.host
     _write_identity(tree, host, lab.hosts_file, lab.os_release(host))
     key = _write_access(tree, host, lab.identity_file.with_suffix(".pub").read_text(), lab.secret("sudo_password"))
@@ -85,6 +86,7 @@ def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
         _keep_few_authorities(tree)
     if host.is_gitlab:
         _write_server(tree, lab.server, pair, "" if lab.internet else _seed(lab))
+    apply_traits(tree, host)
     machine.boot(network.bridge_name(lab.name))
     machine.connect(lab.gateway)
     machine.wait()
@@ -147,23 +149,6 @@ def _start_service(
     return processes.start(argv, lab.folder / log, stdin=stdin)
 
 
-@dataclass(frozen=True)
-class Tree:
-    """A host's file tree, written from outside. Paths are the host's, without the leading slash."""
-
-    root: Path
-
-    def write(self, path: str, text: str, mode: int = 0o644, owner: int = 0) -> None:
-        """Writes a whole file with that mode and owner (user and group id), and its folder when it is missing."""
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(text)
-            os.fchmod(stream.fileno(), mode)
-            os.fchown(stream.fileno(), owner, owner)
-
-
 def _write_identity(tree: Tree, host: LabHost, hosts_file: str, os_release: OsRelease | None) -> None:
     """The host's name, machine id and os-release unless it has its own, and the names of the other hosts."""
     tree.write("etc/hostname", f"{host.name}\n")
@@ -205,7 +190,10 @@ def _keep_few_authorities(tree: Tree) -> None:
 
     update-ca-certificates starts several processes for each one, which takes a second of processor time for all of them.
     """
-    selected = (tree.root / _AUTHORITIES).read_text().splitlines()
+    path = tree.root / _AUTHORITIES
+    if not path.exists():  # a bare host
+        return
+    selected = path.read_text().splitlines()
     first = [line for line in selected if not line.startswith(("#", "!"))][:_FEW]
     tree.write(_AUTHORITIES, "".join(f"{line}\n" for line in first))
 

@@ -9,6 +9,7 @@ from typing import Literal
 from provision_lab.run import LabError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?", re.IGNORECASE)
+Trait = Literal["bare", "use-pty", "umask", "noexec-tmp", "fish", "csh", "noisy", "nameless", "clock-behind"]
 _LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
 
 
@@ -23,6 +24,15 @@ class LabHost:
     gitlab      the host is the GitLab host and has its certificate and seed; default: the host called gitlab
     names       more names that every host of the lab resolves to this one
     disk_mb     size of its disk in MiB; 0: as large as this machine's
+    traits      what makes the host unlike the others:
+                bare          no curl, gpg, git and ufw; on hosts without GitLab no openssl and ca-certificates either
+                use-pty       sudo runs commands in a terminal of its own
+                umask         077 for logins, sudo and shells
+                noexec-tmp    nothing in /tmp can be executed
+                fish, csh     the user's login shell
+                noisy         a .bashrc that prints, and a banner of 2,000 lines
+                nameless      its own name does not resolve
+                clock-behind  three days behind, for the programs that read the clock: apt-get, curl, date
     """
 
     name: str
@@ -33,6 +43,7 @@ class LabHost:
     gitlab: bool | None = None
     names: tuple[str, ...] = ()
     disk_mb: int = 0
+    traits: tuple[Trait, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -24,7 +24,9 @@ _DEPENDENCIES = (
     *("libseccomp2", "libsystemd0", "lsb-base", "tini", "openssl", "xz-utils"),
     *("python3-acme", "python3-configargparse", "python3-configobj", "python3-distro", "python3-parsedatetime"),
 )
-_KEPT_DEBS = (*packages.ORIGINS, "certbot", "python3-certbot")
+_TRAITS = ("fish", "csh", "libfaketime")  # what hosts with a trait need (traits.py)
+_BARE = ("curl", "ca-certificates", "openssl", "ufw")  # what a bare host installs
+_KEPT_DEBS = (*packages.ORIGINS, "certbot", "python3-certbot", *_BARE)
 # Debian's archive may be a copy some weeks old, and its suites without a release expire. Hosts do not keep the setting.
 _EXPIRED = 'Acquire::Check-Valid-Until "false"'
 _DISABLED = ("nginx", "docker-registry", "ufw")
@@ -88,7 +90,7 @@ class Image:
         """The key of its cache entry."""
         return cache.key_of(
             *(_RECIPE, asdict(self), _SYSTEM, _DEPENDENCIES, _KEPT_DEBS, _DISABLED, _MASKED, os.uname().machine),
-            *(packages.SPLIT_ORIGINS, asdict(self.made_like) if self.made_like else None),
+            *(packages.SPLIT_ORIGINS, _TRAITS, asdict(self.made_like) if self.made_like else None),
         )
 
     @property
@@ -114,7 +116,7 @@ class Image:
         options += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3", f"--customize-hook={hook}"]
         flavour = self.made_like
         options += [f"--aptopt={_EXPIRED}"] if flavour else []
-        included = ",".join((*_SYSTEM, *_DEPENDENCIES, *(flavour.packages if flavour else ())))
+        included = ",".join((*_SYSTEM, *_DEPENDENCIES, *_TRAITS, *(flavour.packages if flavour else ())))
         where = [self.suite, str(root), *([self.mirror] if self.mirror else [])]
         components = "main,universe" if self._is_from_ubuntu else "main"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import time
@@ -52,8 +53,8 @@ class Machine:
         nspawn = processes.nspawn_of(self.root)
         return nspawn and processes.leader_of(nspawn)
 
-    def mount(self, base: Path) -> None:
-        """Mounts the tree: the base image below, the host's own files above."""
+    def mount(self, *layers: Path) -> None:
+        """Mounts the tree: the base image as the last layer, the host's own files above all of them."""
         disk = self.folder / "disk"
         for folder in (disk, self.root):
             folder.mkdir(parents=True)
@@ -61,10 +62,10 @@ class Machine:
             run("mount", "-t", "tmpfs", "-o", f"size={self.host.disk_mb}m", "provision-lab", disk)
         for name in ("upper", "work", "docker", "containerd"):
             (disk / name).mkdir()
-        layers = f"lowerdir={base},upperdir={disk}/upper,workdir={disk}/work"
+        options = f"lowerdir={':'.join(map(str, layers))},upperdir={disk}/upper,workdir={disk}/work"
         # volatile: no fsync reaches the disk. The tree is temporary, and dpkg is many times faster.
-        if run("mount", "-t", "overlay", "-o", f"{layers},volatile", "overlay", self.root, check=False).returncode:
-            run("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
+        if run("mount", "-t", "overlay", "-o", f"{options},volatile", "overlay", self.root, check=False).returncode:
+            run("mount", "-t", "overlay", "-o", options, "overlay", self.root)
 
     def boot(self, bridge: str) -> None:
         """Starts the host and returns at once."""
@@ -158,6 +159,28 @@ class Machine:
             raise LabError(f"host {self.host.name} of lab {self.lab} ended while booting:\n{self.journal()}")
         if time.monotonic() > ends:
             raise LabError(f"host {self.host.name} of lab {self.lab}: {what} within {_BOOT} s:\n{self.journal()}")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A host's file tree, written from outside. Paths are the host's, without the leading slash."""
+
+    root: Path
+
+    def write(self, path: str, text: str, mode: int = 0o644, owner: int = 0) -> None:
+        """Writes a whole file with that mode and owner (user and group id), and its folder when it is missing."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text)
+            os.fchmod(stream.fileno(), mode)
+            os.fchown(stream.fileno(), owner, owner)
+
+    def prepend(self, path: str, text: str) -> None:
+        """Writes text before a file's own; mode and owner stay."""
+        target = self.root / path
+        target.write_text(text + (target.read_text() if target.exists() else ""))
 
 
 def machine_name(lab: str, host: str) -> str:

@@ -74,7 +74,8 @@ def load(name: str) -> Record | None:
     """
     try:
         data = json.loads(root().joinpath(name, "lab.json").read_text())
-        hosts = tuple(LabHost(**{**host, "names": tuple(host["names"])}) for host in data.pop("hosts"))
+        lists = ("names", "traits")
+        hosts = tuple(LabHost(**{**host, **{key: tuple(host[key]) for key in lists}}) for host in data.pop("hosts"))
         server = Server(**{**data["server"], "names": tuple(data.pop("server")["names"])})
         image, owner = Image(**data.pop("image")), data.pop("owner")
         data["forbidden"] = tuple(data.get("forbidden", ()))

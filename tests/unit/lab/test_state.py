@@ -22,7 +22,16 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_record_comes_back_as_it_was() -> None:
     """Saved and loaded, a record is equal; a lab that does not exist has none."""
-    host = LabHost("gitlab", "198.18.3.10", ubuntu=True, sshd_port=2222, sudo="password", names=("a", "b"), disk_mb=5)
+    host = LabHost(
+        "gitlab",
+        "198.18.3.10",
+        ubuntu=True,
+        sshd_port=2222,
+        sudo="password",
+        names=("a", "b"),
+        disk_mb=5,
+        traits=("bare",),
+    )
     owner = processes.identify(os.getpid())
     record = Record("x", "198.18.3.0/24", (host,), Image(), Server(), owner, True, False, {"a/b": "1"})
     record.save()
