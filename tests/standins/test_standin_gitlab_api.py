@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from provision_lab.standins.gitlab_ce.host.layout import Paths
 from provision_lab.standins.gitlab_ce.loopback import serve
 
 SEED = {
@@ -452,9 +453,10 @@ def test_several_scopes(client):
 
 
 def test_without_a_seed_root_has_the_initial_password(tmp_path):
-    """The first reconfigure wrote it to /etc/gitlab/initial_root_password."""
-    (tmp_path / "etc/gitlab").mkdir(parents=True)
-    (tmp_path / "etc/gitlab/initial_root_password").write_text("# a hint\n\nPassword: s3cret=\n")
+    """The first reconfigure gave it to the database; no file that the administrator sees needs to have it."""
+    first = Paths(tmp_path).first_root_password
+    first.parent.mkdir(parents=True)
+    first.write_text("s3cret=")
     with serve(tmp_path, {}) as url:
         ask = Client(url, tmp_path).ask
         login = {"token": None, "service": "container_registry"}
