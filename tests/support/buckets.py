@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -56,14 +57,13 @@ class Bucket:
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         self.asked.append(operation(environ))
+        # All of it, for the rule too: otherwise the connection is reset while the client still sends.
+        environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         refused = self.rule(environ)
         if refused is None:
             return self._storage(environ, start_response)  # type: ignore[no-any-return]
         status, code = refused
         body = (code if "<" in code else _KEPT if status == 200 else _ERROR.format(code)).encode()
-        environ["wsgi.input"].read(
-            int(environ.get("CONTENT_LENGTH") or 0)
-        )  # otherwise the connection is reset while the client still sends
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
         start_response(f"{status} Refused", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
