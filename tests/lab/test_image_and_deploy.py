@@ -224,8 +224,8 @@ def test_the_controller_is_killed_in_the_middle(harness: Harness) -> None:
     with running(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: set(names(harness, "runner-1")) > {"hello"}, "a second container")
         run.send_signal(signal.SIGKILL)
-    wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container")
-    wait_for(lambda: answer(harness, "runner-1").startswith("hello a"), "an answer")
+    wait_for(lambda: names(harness, "runner-1") == ["hello"], "one container", 60)
+    wait_for(lambda: answer(harness, "runner-1").startswith("hello a"), "an answer", 60)
     wait_for(lambda: provision(harness, "deploy").code == 0, "a run that gets the lock")
     unchanged(harness, "deploy")
     assert [answer(harness, host) for host in RUNNERS] == ["hello after all"] * 2
@@ -239,11 +239,12 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     path = harness.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
     with running(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container")
+        # Docker gives the previous container 10 s to stop.
+        wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container", 60)
         harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 30 1900')")
         assert run.wait(45) == 1
     assert container(harness, "runner-1").split()[0] == before
-    wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer")
+    wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer", 60)
     assert names(harness, "runner-1") == ["hello"]
     assert len(applied(harness, "deploy").changes()) == 1, "it is still pending"
     unchanged(harness, "deploy")
