@@ -238,12 +238,13 @@ def test_a_script_that_runs_out_of_time(harness: Harness) -> None:
     before = container(harness, "runner-1").split()[0]
     path = harness.write(apps({**HELLO, "check": check, "environment": {"MODE": "x"}}), "late.toml")
     argv = [*PROVISION, "deploy", "--limit", "runner-1", "-i", str(path)]
-    with running(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    with (harness.folder / "late.log").open("wb") as log, running(argv, stdout=log, stderr=log) as run:
         # Docker gives the previous container 10 s to stop.
         wait_for(lambda: answer(harness, "runner-1", "/mode").startswith("x"), "the new container", 60)
         harness.lab.inside("runner-1", "kill -TERM $(pgrep -f '^timeout -k 30 1900')")
         assert run.wait(45) == 1
-    assert container(harness, "runner-1").split()[0] == before
+    output = (harness.folder / "late.log").read_text("utf-8")
+    assert container(harness, "runner-1").split()[0] == before, output
     wait_for(lambda: answer(harness, "runner-1") == "hello after all", "the previous container's answer", 60)
     assert names(harness, "runner-1") == ["hello"]
     assert len(applied(harness, "deploy").changes()) == 1, "it is still pending"

@@ -222,6 +222,8 @@ def test_an_upgrade_over_a_required_stop_is_refused(harness: Harness) -> None:
     assert "the package's script printed:" in error["text"]
     assert "It is required to upgrade to the latest 19.2.x version first before proceeding." in error["text"]
     assert harness.host("byhand").package("gitlab-ce").version == "18.11.5-ce.0"
+    # An installation that failed may have stopped GitLab: the next run waits until it is ready.
+    assert applied(harness, "gitlab", "--limit", "byhand").changes() == ["wait until GitLab is ready"]
     unchanged(harness, "gitlab", "--limit", "byhand")
 
 

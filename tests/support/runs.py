@@ -68,7 +68,7 @@ def applied(harness: Harness, *arguments: str, changes: Tables | None = None) ->
 def unchanged(harness: Harness, *arguments: str, changes: Tables | None = None) -> Outcome:
     """A run that must find nothing to change."""
     outcome = applied(harness, *arguments, changes=changes)
-    assert outcome.changes() == []
+    assert outcome.changes() == [], outcome.events
     assert outcome.summary["changed"] == 0
     return outcome
 
