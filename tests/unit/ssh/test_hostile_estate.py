@@ -42,7 +42,7 @@ PLAYS = [play("all", fuzz)]
 '''
 # The program with shorter waits: a stalled host is given up after 8 seconds instead of 135. Its peak memory goes to a file.
 PROGRAM = """
-import resource, sys
+import sys
 from pathlib import Path
 from provision.cli import exit_code_of
 from provision.engine import observe
@@ -51,7 +51,9 @@ observe.DEADLINE = 6.0
 shell_session._KILL_AFTER = shell_session._ANSWER_TIMEOUT = 1.0
 connection._RETRY_PAUSE = (0.01, 0.02)
 code = exit_code_of(sys.argv[2:])
-Path(sys.argv[1]).write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+# Not ru_maxrss, which counts the memory of the process that started this one.
+status = Path("/proc/self/status").read_text().splitlines()
+Path(sys.argv[1]).write_text(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
 sys.exit(code)
 """
 
