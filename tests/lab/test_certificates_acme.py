@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from cryptography import x509
 
-from provision_lab import LabHost
 from provision_lab.harness import Harness
-from provision_lab.hosts import Server
-from tests.support.acme import Pebble, pebble
+from tests.support.acme import Pebble, acme_certificate, closed_host, issuer
 from tests.support.certificates import HOST, handlers_run, served
-from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
+from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged
 from tests.support.waiting import wait_for
 
 LIVE = f"/etc/letsencrypt/live/{HOST}"
@@ -24,22 +21,15 @@ LIVE = f"/etc/letsencrypt/live/{HOST}"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A bare host without a certificate, whose ufw allows SSH only; the inventory has no [firewall]."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
-    del harness.inventory["hosts"]["gitlab"]["firewall"]
-    harness.lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
-    return harness
+    """A bare host whose ufw allows SSH only."""
+    return closed_host(harness_factory)
 
 
 @pytest.fixture(scope="module")
 def authority(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     """The change that makes the inventory use an ACME server, with its CA for every consumer."""
-    folder = tmp_path_factory.mktemp("pebble")
-    with pebble(harness, folder) as running:
-        ca = folder / "ca.pem"
-        ca.write_text(running.tls.certificate + running.root)
-        acme = {"client": "certbot", "email": "ops@lab.test", "directory": running.directory}
-        harness.inventory["registry"]["certificate"] = {"ca": str(ca), "acme": acme}
+    with acme_certificate(harness, tmp_path_factory.mktemp("pebble"), "certbot") as running:
+        harness.inventory["registry"]["certificate"]["acme"]["directory"] = running.directory
         yield running
 
 
@@ -48,11 +38,6 @@ def renew(harness: Harness) -> None:
     harness.lab.inside("gitlab", "certbot renew --force-renewal --no-random-sleep-on-renew -q")
     ask = f"test $(curl -sk -o /dev/null -w '%{{http_code}}' https://{HOST}:5555/v2/) = 401"
     wait_for(lambda: succeeds(harness, "gitlab", ask), "the registry is back")
-
-
-def issuer(certificate: str) -> str:
-    """The issuer of a certificate."""
-    return x509.load_pem_x509_certificate(certificate.encode()).issuer.rfc4514_string()
 
 
 def from_pebble(certificate: str) -> bool:

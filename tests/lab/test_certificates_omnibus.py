@@ -9,48 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from cryptography import x509
 
-from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness
-from provision_lab.hosts import Server
 from provision_lab.run import LabError
-from tests.support.acme import Pebble, pebble
+from tests.support.acme import Pebble, acme_certificate, closed_host, issuer
 from tests.support.certificates import HOST, served
-from tests.support.runs import applied, provision, unchanged, without_s3
+from tests.support.runs import applied, provision, unchanged
 
 SSL = f"/etc/gitlab/ssl/{HOST}"
 
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A host without a certificate; the inventory has no [firewall]."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
-    del harness.inventory["hosts"]["gitlab"]["firewall"]
-    harness.lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
-    return harness
+    """A bare host whose ufw allows SSH only."""
+    return closed_host(harness_factory)
 
 
 @pytest.fixture(scope="module")
 def authority(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     """The ACME server, whose CA GitLab and the host trust."""
-    folder = tmp_path_factory.mktemp("pebble")
-    with pebble(harness, folder) as running:
-        ca = folder / "ca.pem"
-        ca.write_text(running.tls.certificate + running.root)
-        harness.inventory["registry"]["certificate"] = {
-            "ca": str(ca),
-            "acme": {"client": "omnibus", "email": "ops@lab.test"},
-        }
+    with acme_certificate(harness, tmp_path_factory.mktemp("pebble"), "omnibus") as running:
         directories = {f"acme_{kind}_endpoint": running.directory for kind in ("staging", "production")}
         harness.inventory["gitlab"]["settings"] = {"letsencrypt": directories}
         yield running
-
-
-def issuer(pem: str) -> str:
-    """Who signed the first certificate of a file."""
-    return x509.load_pem_x509_certificate(pem.encode()).issuer.rfc4514_string()
 
 
 def test_without_the_firewall_task_the_remedy_is_named(harness: Harness, authority: Pebble) -> None:

@@ -7,7 +7,6 @@ the output, package/libraries/omnibus_helper.rb for root's password; files/gitla
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -18,7 +17,6 @@ import pytest
 from provision_lab.standins.gitlab_ce.host import ctl, reconfigure, services, settings, system
 from provision_lab.standins.gitlab_ce.host.layout import Paths
 
-pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby")
 RB = "external_url 'http://gitlab.example.com'\nnginx['enable'] = false\n"
 
 

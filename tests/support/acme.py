@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from cryptography import x509
 
+from provision_lab import LabHost
 from provision_lab.certificates import Authority
 from provision_lab.harness import Harness
+from provision_lab.hosts import Server
+from tests.support.runs import without_s3
 from tests.support.waiting import wait_for
 
 _NAME = "acme.lab.test"
@@ -32,11 +34,33 @@ class Pebble:
     root: str
 
 
+def closed_host(harness_factory: Callable[..., Harness]) -> Harness:
+    """A bare GitLab host without a certificate, whose ufw allows SSH only; the inventory has no [firewall]."""
+    harness = without_s3(harness_factory(LabHost("gitlab"), server=Server(fullchain="")))
+    del harness.inventory["hosts"]["gitlab"]["firewall"]
+    harness.lab.inside("gitlab", "ufw allow 22/tcp && ufw --force enable")
+    return harness
+
+
+@contextmanager
+def acme_certificate(harness: Harness, folder: Path, client: str) -> Iterator[Pebble]:
+    """Runs pebble. The inventory's certificate comes by this client, and every consumer trusts pebble's CA."""
+    with pebble(harness, folder) as running:
+        ca = folder / "ca.pem"
+        ca.write_text(running.tls.certificate + running.root)
+        acme = {"client": client, "email": "ops@lab.test"}
+        harness.inventory["registry"]["certificate"] = {"ca": str(ca), "acme": acme}
+        yield running
+
+
+def issuer(certificate: str) -> str:
+    """Who signed the first certificate of a file."""
+    return x509.load_pem_x509_certificate(certificate.encode()).issuer.rfc4514_string()
+
+
 @contextmanager
 def pebble(harness: Harness, folder: Path) -> Iterator[Pebble]:
     """Runs pebble until the block ends. It validates challenges on port 80, as a real authority does."""
-    if not shutil.which("pebble") or not shutil.which("pebble-challtestsrv"):
-        pytest.skip("pebble is not installed: apt-get install pebble")
     address, tls = harness.lab.gateway, Authority("the ACME server's CA")
     pair = tls.issue([_NAME], [address])
     files = {"certificate": pair.fullchain, "privateKey": pair.key}

@@ -28,8 +28,8 @@ from provision.shell import sh
 DAEMON_JSON: Final = "/etc/docker/daemon.json"
 ROLLBACK: Final = f"{HOME}/rollback/daemon.json"
 
-# The keys that dockerd reads again on SIGHUP. Source: dockerd(8), "configuration reload behavior". Without `features`: of
-# these, containerd-snapshotter is in force after a restart only (Docker 26.1).
+# The keys that dockerd reads again on SIGHUP. Source: dockerd(8), "configuration reload behavior". `features` is not
+# listed: a change of containerd-snapshotter takes effect only after a restart (Docker 26.1).
 RELOADED: Final = frozenset(
     {
         *("debug", "labels", "live-restore", "registry-mirrors", "insecure-registries", "shutdown-timeout"),

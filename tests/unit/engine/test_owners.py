@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from provision.errors import UsageError
 from provision.resources import Absent, Directory, File, Firewall, JsonSettings, Packages, RubySettings
 from provision.testing import LocalSession
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")]
+pytestmark = pytest.mark.slow  # `make test` runs it as root: files are given to root
 
 # ufw's command line on its files, as far as the resource uses it.
 UFW = """#!/bin/sh

@@ -72,16 +72,15 @@ def test_a_signal_is_its_exit_code(run: Run) -> None:
 def test_it_is_killed_when_its_time_is_up(run: Run, tmp_path: Path) -> None:
     """And the next one runs."""
     with pytest.raises(subprocess.TimeoutExpired):
-        run("print(os.getpid(), file=open('pid', 'w', 1)); time.sleep(600)", deadline=3)
+        run("print(os.getpid(), file=open('pid', 'w', 1)); signal.pause()", deadline=3)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
     assert run("").returncode == 0
 
 
 def test_several_run_at_once(run: Run, tmp_path: Path) -> None:
     """Each waits until the other has begun."""
-    code = (
-        "open(sys.stdin.read(), 'w').close()\nwhile not (os.path.exists('a') and os.path.exists('b')): time.sleep(0.01)"
-    )
+    os.mkfifo(tmp_path / "pipe")  # opening it waits for the other side
+    code = "name = sys.stdin.read()\nopen(name, 'w').close()\nopen('pipe', {'a': 'r', 'b': 'w'}[name]).close()"
     codes: list[int] = []
     threads = [
         threading.Thread(target=lambda name=name: codes.append(run(code, stdin=name).returncode)) for name in "ab"

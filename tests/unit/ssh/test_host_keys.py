@@ -213,7 +213,7 @@ def test_a_host_that_is_known_by_its_bare_name_is_accepted_at_another_port(tmp_p
         rule(hosts, port=2222).check("ssh-rsa", RSA)
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it creates a device")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="creating a device needs root, as CI has it")
 
 
 @pytest.mark.parametrize("kind", [*(pytest.param(one, marks=needs_root) for one in ("device", "link")), "fifo"])

@@ -34,22 +34,8 @@ def host(tmp_path: Path) -> Make:
     """A GitLab host whose registry.certificate is this TOML."""
 
     def make(certificate: str = "", *, url: str = f"https://{NAME}:5555", settings: str = "") -> Host:
-        text = f"""
-        [hosts.gitlab]
-        groups = ["gitlab"]
-        [gitlab]
-        external_url = "https://gitlab.example.com"
-        [gitlab.settings]
-        {settings}
-        [registry]
-        external_url = "{url}"
-        [registry.certificate]
-        {certificate}
-        """
-        path = tmp_path / "inventory.toml"
-        path.write_text(text)
-        (one,) = load([path]).hosts
-        return one
+        more = f"[registry.certificate]\n{certificate}\n"
+        return bare(tmp_path, "https://gitlab.example.com", url, settings, more)
 
     return make
 
