@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from provision.resources.delivery.image import BuiltImage
     from provision.resources.delivery.pipeline import PipelineFile
     from provision.resources.delivery.project import ProjectSettings, WantedProject
-    from provision.resources.docker.daemon import JsonSettings
+    from provision.resources.docker import JsonSettings
     from provision.resources.gitlab.certificates import CertificatePair
     from provision.resources.gitlab.gitlab_rb import RubySettings
     from provision.resources.system.apt_source import AptSource

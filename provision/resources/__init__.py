@@ -55,14 +55,18 @@ from provision.shell import Result
 
 if TYPE_CHECKING:
     from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
-    from provision.resources.delivery.image import BuiltImage, ImageCheck
+    from provision.resources.delivery.image import BuiltImage, ImageCheck, UnusedImages
     from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
     from provision.resources.delivery.project import ProjectSettings, WantedProject
-    from provision.resources.delivery.prune import UnusedImages
     from provision.resources.delivery.variables import WantedVariable
-    from provision.resources.docker.daemon import JsonSettings
-    from provision.resources.gitlab.acme_certificate import AcmeCertificate
-    from provision.resources.gitlab.certificates import CertificatePair, DefaultPair, ServedCertificate, UploadedPair
+    from provision.resources.docker import JsonSettings
+    from provision.resources.gitlab.certificates import (
+        AcmeCertificate,
+        CertificatePair,
+        DefaultPair,
+        ServedCertificate,
+        UploadedPair,
+    )
     from provision.resources.gitlab.gitlab_rb import RubySettings
     from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
     from provision.resources.gitlab.s3_bucket import S3Bucket
@@ -81,14 +85,13 @@ if TYPE_CHECKING:
 # A resource is imported when it is first used (PEP 562): a run waits only for those of its own inventory.
 _MODULES: Final = {
     **dict.fromkeys(("AppCheck", "Deployment", "DroppedApps"), ".delivery.deployment"),
-    **dict.fromkeys(("BuiltImage", "ImageCheck"), ".delivery.image"),
+    **dict.fromkeys(("BuiltImage", "ImageCheck", "UnusedImages"), ".delivery.image"),
     **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
     **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
-    "UnusedImages": ".delivery.prune",
     "WantedVariable": ".delivery.variables",
-    "JsonSettings": ".docker.daemon",
-    "AcmeCertificate": ".gitlab.acme_certificate",
-    **dict.fromkeys(("CertificatePair", "DefaultPair", "ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
+    "JsonSettings": ".docker",
+    **dict.fromkeys(("AcmeCertificate", "CertificatePair", "DefaultPair"), ".gitlab.certificates"),
+    **dict.fromkeys(("ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
     "RubySettings": ".gitlab.gitlab_rb",
     **dict.fromkeys(("RegistryEndpoint", "RegistryStorage"), ".gitlab.registry"),
     "S3Bucket": ".gitlab.s3_bucket",

@@ -149,10 +149,10 @@ def certificates(host: Host) -> Iterator[Resource]:
     if certificate and certificate.local_fullchain:
         yield _uploaded(certificate, url, pair)
     elif acme and acme.client == "certbot":
-        from provision.resources.gitlab.acme_certificate import HOOKS, LETS_ENCRYPT, AcmeCertificate
+        from provision.resources.gitlab.certificates import LETS_ENCRYPT, AcmeCertificate, certbot_hooks
 
         yield Packages(("certbot",))
-        for path, text in HOOKS.items():
+        for path, text in certbot_hooks().items():
             yield File(path, text, mode="0755")
         yield AcmeCertificate(url.host, acme.email, str(acme.directory or LETS_ENCRYPT), pair, url.port)
         yield Service("certbot.timer")

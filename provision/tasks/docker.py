@@ -15,7 +15,7 @@ from provision.inventory.tables.docker import Docker, RegistryTrust
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.resources import AptSource, File, GroupMember, JsonSettings, Packages, Resource, Service, TrustedCa
-from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
+from provision.resources.docker import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.secret import Secret
 from provision.tasks.base import task
@@ -68,7 +68,7 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
             last=last,
         )
     else:
-        from provision.resources.docker.packages import DistributionDocker  # not every inventory wants it
+        from provision.resources.docker import DistributionDocker  # not every inventory wants it
 
         yield DistributionDocker(
             ("docker.io",),

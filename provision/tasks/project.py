@@ -1,22 +1,27 @@
-"""The task `project`."""
+"""The tasks `project` and `pipeline`: what is set in GitLab about a project, and its .gitlab-ci.yml."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from provision.errors import UsageError
+from provision.errors import UsageError, did_you_mean
 from provision.gitlab.access import keeps_records, required_api
 from provision.inventory import Host, SecretSource
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.pipelines import OUR_BRANCH, Pipeline, check_runners, job_tags
 from provision.inventory.tables.projects import Project, Variable
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
 from provision.resources import Resource
 from provision.tasks.base import task
+from provision.templating import names
 
 if TYPE_CHECKING:
-    from provision.resources import WantedVariable
+    from provision.resources import Recipe, WantedVariable
+
+_ENDING = ".gitlab-ci.yml.j2"
 
 
 def _has_projects(host: Host) -> bool:
@@ -29,13 +34,13 @@ def project(host: Host) -> Iterator[Resource]:
     from provision.resources import ProjectSettings, WantedProject  # not every inventory has projects
 
     gitlab, runners = host.settings.get(Gitlab), host.settings.all(Runner)
-    names = tuple(one.name for one in runners)
+    every_name = tuple(one.name for one in runners)
     for path, one in host.settings.named(Project).items():
         wanted = WantedProject(
             path,
             _settings(one),
             _runners(runners, path, one),
-            names,
+            every_name,
             tuple(_variable(path, key, each) for key, several in one.variables.items() for each in several),
         )
         # A project without any settings may have variables that an earlier run set: they are removed.
@@ -70,3 +75,43 @@ def _variable(path: str, key: str, one: Variable) -> WantedVariable:
         )
     fields = {name: getattr(one, name) for name in ("masked", "hidden", "protected", "raw", "type", "description")}
     return WantedVariable(key, value, one.environment_scope, **fields)
+
+
+def _has_pipelines(host: Host) -> bool:
+    return any(one.pipeline for one in host.settings.named(Project).values()) and keeps_records(host)
+
+
+@task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_pipelines)
+def pipeline(host: Host) -> Iterator[Resource]:
+    """Render each project's .gitlab-ci.yml, check it with GitLab's lint and commit it."""
+    from provision.resources import LocalPipeline, PipelineFile  # not every inventory has pipelines
+
+    for path, one in host.settings.named(Project).items():
+        wanted = one.pipeline
+        if wanted is None:
+            continue
+        what = f'projects."{path}".pipeline'
+        runners = one.job_runners(host.settings.all(Runner))
+        check_runners(what, wanted, runners, named=bool(one.runners))
+        recipe = _recipe(path, wanted, job_tags(wanted, runners))
+        if wanted.path is not None:
+            yield LocalPipeline(wanted.path, recipe.text)
+            continue
+        ours = OUR_BRANCH if wanted.merge_request else ""
+        yield PipelineFile(path, required_api(host, what), recipe, wanted.message, wanted.branch, ours)
+
+
+def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
+    """Template and values. Raises UsageError for an unknown template."""
+    from provision.resources import Recipe
+
+    known = [one.removesuffix(_ENDING) for one in names("pipelines", _ENDING)]
+    if wanted.template not in known:
+        raise UsageError(
+            f'projects."{path}".pipeline.template: no template has the name {wanted.template!r}{did_you_mean(wanted.template, known)}',
+            hint=f"your own are templates/pipelines/NAME{_ENDING} beside the inventory",
+        )
+    options = ("build", "docker", "image", "test", "python", "coverage", "variables")
+    given = {name: value for name in options if (value := getattr(wanted, name)) is not None}
+    values = json.dumps({**given, "tags": tags, "project": path})
+    return Recipe(f'projects."{path}".pipeline', f"pipelines/{wanted.template}{_ENDING}", values)

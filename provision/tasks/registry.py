@@ -1,15 +1,25 @@
-"""The task `registry`."""
+"""The tasks `registry`, on the GitLab host, and `verify`, on the hosts that use the registry."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from provision.host.image_registry import own_token_hosts
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
-from provision.resources import Packages, RegistryEndpoint, RegistryStorage, Resource, RubySettings, S3Bucket
+from provision.resources import (
+    ImageCheck,
+    Packages,
+    RegistryEndpoint,
+    RegistryStorage,
+    Resource,
+    RubySettings,
+    S3Bucket,
+)
 from provision.tasks.base import task
 from provision.tasks.certificates import certificate_settings
 from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
@@ -56,3 +66,27 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     handler = reconfigure_handler(host)
     yield RubySettings(settings, notify=(handler,), absent=absent)
     yield RegistryEndpoint(wanted.external_url, realm(host), handler)
+
+
+def _has_login(host: Host) -> bool:
+    wanted = host.settings.get(Registry)
+    return wanted is not None and wanted.login is not None
+
+
+@task(on="runners", settings=Registry, uses=(Gitlab,), where=_has_login)
+def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
+    """Verify that this host can push an image to the registry, pull it and delete it."""
+    if wanted.login is None:
+        return
+    yield Packages(("curl", "ca-certificates"))
+    storage = wanted.s3.parameters if wanted.s3 else {}
+    authority = hashlib.sha256(wanted.ca).hexdigest()
+    yield ImageCheck(
+        wanted.external_url,
+        wanted.login.username,
+        wanted.login.password.resolve(),
+        wanted.login.image,
+        f"{wanted.certs_folder}/ca.crt",
+        context=f"{storage.get('bucket')} {storage.get('regionendpoint')} {authority}",
+        token_hosts=own_token_hosts(host),
+    )

@@ -37,14 +37,17 @@ from provision.host.state import ASK_STATE, HostState
 from provision.resources import base
 from provision.resources.base import ApiQuery, BatchQuery, Known, Observation, Resource
 from provision.resources.delivery.deployment import Deployment, DroppedApps
-from provision.resources.delivery.image import BuiltImage, ImageCheck
+from provision.resources.delivery.image import BuiltImage, ImageCheck, UnusedImages
 from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile
 from provision.resources.delivery.project import ProjectSettings
-from provision.resources.delivery.prune import UnusedImages
-from provision.resources.docker.daemon import JsonSettings
-from provision.resources.docker.packages import DistributionDocker
-from provision.resources.gitlab.acme_certificate import AcmeCertificate
-from provision.resources.gitlab.certificates import CertificatePair, DefaultPair, ServedCertificate, UploadedPair
+from provision.resources.docker import DistributionDocker, JsonSettings
+from provision.resources.gitlab.certificates import (
+    AcmeCertificate,
+    CertificatePair,
+    DefaultPair,
+    ServedCertificate,
+    UploadedPair,
+)
 from provision.resources.gitlab.gitlab_rb import CONTENT_LIMIT, RubySettings, read_gitlab_rb
 from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
 from provision.resources.gitlab.s3_bucket import S3Bucket

@@ -1,21 +1,25 @@
-"""Images that are built on a host and pushed to a registry, and the verification of push and pull.
+"""Images: those that are built on a host and pushed, the verification of push and pull, and the removal of unused ones.
 
-Sources: docker-build(1), docker-push(1), docker-login(1), the distribution API.
+Sources: docker-build(1), docker-push(1), docker-login(1), docker-image(1), docker-builder(1), the distribution API.
 
 An image has a label with the fingerprint of everything that it is made of. It counts as built and pushed when, in
 the registry, each of its tags names the image with that label. This is recorded; a run that finds the record asks neither Docker
 nor the registry, unless a verification is due.
+
+One script lists and removes what is unused, and is what the prune timer runs. Containers and images of apps stay, whatever
+their age, and so do GitLab Runner's containers and helper images, and all volumes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from provision.errors import Refused
+from provision.errors import ProbeFailed, Refused
 from provision.host.docker import Registry
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
@@ -32,7 +36,7 @@ from provision.resources.base import (
     Resource,
     failed_check,
 )
-from provision.secret import Secret, reveal
+from provision.secret import Secret, mask, reveal
 from provision.shell import Command, sh
 from provision.url import Url
 
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from provision.formats.build_context import Context
 
 _LABEL: Final = "provision.build"
+_UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_KINDS: Final = ("container", "image", "cache")
+_NAMES: Final = 10  # the most names in one line
 
 
 @dataclass(frozen=True)
@@ -226,3 +233,70 @@ class ImageCheck(Resource):
     def _fingerprint(self) -> str:
         parts = [str(self.url), self.user, self.image, self.ca, self.context]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class UnusedImages(Resource):
+    """Stopped containers, unused images and build cache that are older than `days` are removed; the images `keep` stay."""
+
+    days: int
+    keep: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return "UnusedImages"
+
+    def probe(self) -> Probe:
+        return Probe.of(self._script("list"))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if seen.code != 0:
+            raise ProbeFailed(
+                f"Docker cannot list its containers and images: {mask(seen.only.errors.strip())[-300:]}",
+                hint="run provision docker",
+            )
+        found = [line.split("|") for line in seen.text.splitlines() if line.count("|") == 3]
+        lines = [line for line in found if line[0] in _KINDS]
+        if not lines:
+            return
+        parts = [_named(kind, [line for line in lines if line[0] == kind]) for kind in _KINDS]
+        freed = sum(map(bytes_of, (line[2] for line in lines)))
+        *most, last = filter(None, parts)
+        what = f"{', '.join(most)} and {last}" if most else last
+        yield Change(
+            f"remove {what}: frees at least {human(freed)}",
+            self._script("remove"),
+            "delete",
+            diff="".join(f"-{kind} {names.strip() or identity[:19]} {size}\n" for kind, identity, size, names in lines),
+            deadline=1800,
+        )
+
+    def _script(self, mode: str) -> Command:
+        return script("prune_docker", mode, self.days, self.keep)
+
+
+def bytes_of(size: str) -> float:
+    """The bytes that Docker prints as `41.06MB`; 0 for other text."""
+    parts = re.match(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)([kMGT]?B)", size)
+    return float(parts[1]) * _UNITS[parts[2]] if parts else 0
+
+
+def human(size: float) -> str:
+    """A number of bytes as Docker prints it, such as `41.1 MB`."""
+    unit = next(unit for unit, factor in reversed(_UNITS.items()) if size >= factor or factor == 1)
+    return f"{size / _UNITS[unit]:.3g} {unit}"
+
+
+def _named(kind: str, lines: list[list[str]]) -> str:
+    if not lines:
+        return ""
+    if kind == "cache":
+        return f"{len(lines)} {'entries' if len(lines) > 1 else 'entry'} of the build cache"
+    names = [line[3].strip() or line[1].removeprefix("sha256:")[:12] for line in lines]
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    word = (
+        f"unused image{'s' if len(names) > 1 else ''}"
+        if kind == "image"
+        else f"stopped container{'s' if len(names) > 1 else ''}"
+    )
+    return f"{len(names)} {word} ({', '.join(names[:_NAMES])}{more})"

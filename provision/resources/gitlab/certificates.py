@@ -4,24 +4,36 @@ nginx reads certificates when it starts and on HUP: it serves what the file held
 goes unnoticed until the old certificate expires, so what the port serves is compared with the file.
 
 A key on the host never leaves it: openssl there prints its public half. Sources: openssl-pkey(1), openssl-s_client(1),
-nginx's beginner's guide on HUP.
+nginx's beginner's guide on HUP, certbot(1), RFC 8555.
+
+certbot answers an authority's challenge on port 80 itself (`--standalone`): that works before GitLab does, and whatever
+its nginx is configured for. If GitLab's nginx uses the port, hooks stop it for that time. certbot's own timer renews the
+certificate; it is renewed here only when that is clearly overdue.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from provision.editing.diff import masked_diff
 from provision.errors import Refused
-from provision.formats.x509 import EXPIRES_SOON, NO_PASSPHRASE, certificates_in, check_chain, signer_missing
+from provision.formats.x509 import (
+    EXPIRES_SOON,
+    NO_PASSPHRASE,
+    certificates_in,
+    check_chain,
+    overdue_days,
+    signer_missing,
+)
 from provision.host.curl import NO_PROGRAM
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
-from provision.host.scripts import script
+from provision.host.scripts import file_text, script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, read_gitlab_rb
 from provision.resources.system.file import FileSeen, ask_file, read_file, read_mode, secret_diff
@@ -29,6 +41,8 @@ from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.url import bracketed, is_ip, loopback
 
+LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
+_CERTBOT: Final = "/etc/letsencrypt"
 _LIMIT_SECONDS: Final = 30
 _NGINX: Final = "/var/opt/gitlab/nginx/conf"  # Omnibus's, whatever a version calls the files below
 _NGINX_SETTINGS: Final = (("nginx",), ("gitlab_rails", "nginx"))  # the second since GitLab 19.2
@@ -311,3 +325,71 @@ class ServedCertificate(Resource):
                 notify=self.handlers,
                 id="serve",
             )
+
+
+def certbot_hooks() -> dict[str, str]:
+    """The hooks of certbot's renewals, by their paths on the host: nginx releases port 80, and then serves the new files."""
+    hooks = ("pre", "post", "deploy")
+    return {f"{_CERTBOT}/renewal-hooks/{hook}/gitlab": file_text(f"acme_hook_{hook}") for hook in hooks}
+
+
+@dataclass(frozen=True)
+class AcmeCertificate(Resource):
+    """certbot has a valid certificate for `host` from the authority at `directory`, and GitLab serves it.
+
+    directory  the authority's ACME directory URL
+    pair       the certificate's files on the host: /etc/letsencrypt/live/HOST/
+    port       where the registry serves it
+    """
+
+    host: str
+    email: str
+    directory: str
+    pair: CertificatePair
+    port: int
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return (reload_certificate(self.pair.fullchain, self.host, self.port),)
+
+    def probe(self) -> Probe:
+        renewal = f"{_CERTBOT}/renewal/{self.host}.conf"
+        return Probe(
+            {
+                **self.pair.probe(),
+                "renewal": sh("cat -- %s 2>/dev/null || test ! -e %s", renewal, renewal),
+                **ask_served(self.pair.fullchain, self.host, self.port),
+            }
+        )
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        fullchain = read_file(self.pair.fullchain, seen, "fullchain").content
+        reason = self._reason(fullchain, seen["renewal"].text)
+        if not reason:
+            # certbot renews before the pair would report the expiry: only the pair's changes are used.
+            yield from (one for one in self.pair.plan(seen) if isinstance(one, Change))
+            return
+        again = "yes" if fullchain is not None else ""
+        yield Change(
+            f"get a certificate for {self.host} from {self.directory}: {reason}",
+            script("obtain_certificate", f"{_CERTBOT}/renewal-hooks", self.host, self.email, self.directory, again),
+            "update" if again else "create",
+            notify=self.handlers if is_served(seen) else (),
+            deadline=300,
+        )
+
+    def _reason(self, fullchain: bytes | None, renewal: str) -> str:
+        """The reason to run certbot; "" if there is none."""
+        if fullchain is None:
+            return "there is none"
+        if not renewal.strip():
+            raise Refused(
+                f"{self.pair.fullchain} exists, but certbot has no renewal configuration for it",
+                hint=f"move {_CERTBOT}/live/{self.host} away, or name its files: registry.certificate.fullchain and key",
+            )
+        found = re.search(r"^server = (\S+)", renewal, re.MULTILINE)
+        server = found[1] if found else LETS_ENCRYPT
+        if server != self.directory:
+            return f"the existing one is from {server}"
+        days = overdue_days(fullchain)
+        return "" if days is None else f"it was not renewed in time, {days} days are left"

@@ -36,7 +36,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_tasks_load_only_what_every_run_needs() -> None:
     """Imports are most of the time of a run that changes nothing: rare resources and heavy libraries are imported when used."""
-    rare = ["delivery.pipeline", "delivery.project", "gitlab.acme_certificate", "system.download"]
+    rare = ["delivery.pipeline", "delivery.project", "delivery.variables", "system.download"]
     late = [f"provision.resources.{one}" for one in rare]
     late += ["provision.editing.ruby", "provision.formats.build_context", "provision.gitlab.session"]
     late += ["http.client", "ssl", "cryptography", "jinja2", "requests", "rich", "tomlkit", "tree_sitter"]

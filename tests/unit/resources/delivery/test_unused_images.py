@@ -7,7 +7,7 @@ import pytest
 from provision.errors import ProbeFailed
 from provision.host.docker import read_containers
 from provision.resources import Result, UnusedImages
-from provision.resources.delivery.prune import bytes_of, human
+from provision.resources.delivery.image import bytes_of, human
 from provision.secret import Secret
 from provision.testing import observe, planned
 

@@ -17,7 +17,7 @@ import pytest
 from provision.host.docker import between_ci_jobs, wait_for_ci_jobs
 from provision.resources import Handler, JsonSettings, Result
 from provision.resources.base import Change
-from provision.resources.docker.daemon import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
+from provision.resources.docker import DAEMON_JSON, RELOAD, RELOADED, ROLLBACK, restart
 from provision.shell import Command, sh
 from provision.testing import NO_FILE, file_is, observe, observe_on, planned
 from tests.support.local import Local, one_shell

@@ -1,6 +1,6 @@
-"""Settings of Docker's daemon, and the restart or reload that follows.  Source: dockerd(8), on daemon.json.
+"""Docker's daemon: its settings, the restart or reload that follows, and the distribution's own packages.
 
-Other tasks and people may set keys of the same file: only ours are written and removed.
+Source: dockerd(8), on daemon.json. Other tasks and people may set keys of the same file: only ours are written and removed.
 
 `dockerd --validate` does not find every mistake (a log driver that does not exist), and Docker 20.10 does not have it.
 When Docker does not start with the new file, the restart restores the previous one: that of before the first change whose
@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from provision.editing.json import diff, edit
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS, between_ci_jobs
+from provision.host.facts import ASK_PACKAGES, ASK_SYSTEM, read_packages, read_system
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
+from provision.host.releases import distribution_docker
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.resources.base import Action, Change, Note, Observation, Probe, Resource, record_only
 from provision.resources.system.file import ask_file, read_file
+from provision.resources.system.packages import Packages
 from provision.secret import revealed
 from provision.shell import sh
 
@@ -40,6 +43,8 @@ RELOADED: Final = frozenset(
 RELOAD: Final = Handler(
     "reload-docker", "reload docker", sh("systemctl reload docker && docker version >/dev/null"), deadline=60
 )
+_ENGINE = "docker.io"
+_CLIENT = "docker-cli"  # a package of its own, of the same version, in some releases
 
 
 @dataclass(frozen=True)
@@ -112,3 +117,31 @@ def restart(*, now: bool = False) -> Handler:
         deadline=300.0 + (0 if now else CI_JOBS_LIMIT_SECONDS),
         rolls_back=True,
     )
+
+
+@dataclass(frozen=True)
+class DistributionDocker(Packages):
+    """docker.io from the distribution, with Docker's client, buildx and Compose under the names that its release gives them.
+
+    Of a host that has docker.io, the missing ones are added, and docker.io is not upgraded for that. Raises Refused on a
+    release that is too old.
+    """
+
+    def probe(self) -> Probe:
+        return Probe({Probe.ONLY: ASK_PACKAGES, "system": ASK_SYSTEM})
+
+    def refuse_early(self, seen: Observation) -> None:
+        self._packages(seen)
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        packages, note = self._packages(seen)
+        if note:
+            yield Note(note)
+        yield from packages.plan(seen)
+
+    def _packages(self, seen: Observation) -> tuple[Packages, str]:
+        installed = _ENGINE in read_packages(seen.only)
+        names, note = distribution_docker(read_system(seen["system"]), installed=installed)
+        given = {one.name: getattr(self, one.name) for one in fields(Packages)}
+        versioned = tuple(name for name in names if name in (_ENGINE, _CLIENT))
+        return Packages(**{**given, "names": names, "versioned": versioned}), note
