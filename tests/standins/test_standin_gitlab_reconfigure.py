@@ -204,3 +204,15 @@ def test_status_has_all_services(host):
     assert (code, names) == (0, sorted(names))
     assert len(names) == 15
     assert {"gitlab-workhorse", "postgresql", "puma", "registry", "sidekiq"} <= set(names)
+
+
+def test_lets_encrypt_that_enables_itself_needs_crond(host, monkeypatch):
+    """An https URL without a certificate: gitlab/recipes/default.rb enables crond for the renewals."""
+    monkeypatch.setattr(reconfigure.letsencrypt, "obtain", lambda *_: False)
+    monkeypatch.setattr(reconfigure.letsencrypt, "make_self_signed", lambda *_: None)
+    host.write("external_url 'https://gitlab.example.com'\n")
+    assert host.run()[0] == 0
+    assert "crond" in services.enabled(host.paths.opt)
+    host.write("external_url 'https://gitlab.example.com'\nletsencrypt['auto_renew'] = false\n")
+    assert host.run()[0] == 0
+    assert "crond" not in services.enabled(host.paths.opt)

@@ -248,12 +248,28 @@ def test_the_check_of_the_locale(environment, names):
 
 
 def test_the_services():
-    """About twenty with nginx, puma and registry: package/libraries/config/services.rb."""
+    """16 with nginx, puma and registry: the default group in package/libraries/config/services.rb."""
     every = derive(WITH_REGISTRY, TODAY).services
     assert len(every) == 13
     assert {"gitaly", "postgresql", "redis", "sidekiq", "gitlab-workhorse", *MONITORING} <= set(every)
     few = derive(URL | {"prometheus_monitoring": {"enable": False}, "gitlab_kas": {"enable": False}}, TODAY).services
     assert set(every) - set(few) == {*MONITORING, "gitlab-kas"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "more"),
+    [
+        ({"letsencrypt": {"enable": True}}, {"crond"}),
+        ({"letsencrypt": {"enable": True, "auto_renew": False}}, set()),
+        ({"gitlab_rails": {"database_reindexing": {"enable": True}}}, {"crond"}),
+        ({"gitlab_rails": {"incoming_email_enabled": True}}, {"mailroom"}),
+        ({"gitlab_rails": {"incoming_email_enabled": True}, "mailroom": {"enable": False}}, set()),
+        ({"pages_external_url": "https://pages.example.com"}, {"gitlab-pages"}),
+    ],
+)
+def test_services_that_settings_add(tables, more):
+    """gitlab/recipes/default.rb for crond; incoming_email.rb and gitlab_pages.rb for the others."""
+    assert set(derive(WITH_REGISTRY | tables, TODAY).services) - set(derive(WITH_REGISTRY, TODAY).services) == more
 
 
 @pytest.mark.parametrize(("password", "valid"), [("12345678", True), ("1234567", False)])

@@ -51,7 +51,8 @@ images=$(
     done
 )
 # What `docker builder prune` would remove of BuildKit's cache: entries that were not used in that time, without those that
-# an image shares and those that a remaining entry builds on. Docker limits the cache by itself only since 28.
+# an image shares and those that a remaining entry builds on. Docker limits the cache by itself since 28.2, to a part of the
+# disk (moby's daemon/config/builder.go: builder.gc is enabled by default; worker/gc.go). Several parents are listed as `a, b`.
 cache() {
   docker system df -v --format '{{range .BuildCache}}{{.ID}}|{{.Size}}|{{.InUse}}{{.Shared}}{{.CacheType}}|{{.Parent}}|{{.LastUsedAt}}{{println}}{{end}}' |
     while IFS='|' read -r id size state parents used; do
@@ -65,7 +66,7 @@ cache() {
         do {
           changed = 0
           for (id in stays) if (stays[id]) {
-            count = split(parents[id], list, ",")
+            count = split(parents[id], list, /, */)
             for (i = 1; i <= count; i++) if ((list[i] in stays) && !stays[list[i]]) { stays[list[i]] = "yes"; changed = 1 }
           }
         } while (changed)

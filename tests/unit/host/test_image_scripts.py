@@ -552,7 +552,7 @@ class TestPrune:
         (docker.folder / "cache").write_text(
             f"gone|5MB|falsefalseregular||{then}\n"
             f"grandparent|1MB|falsefalseregular||{then}\nparent|1MB|falsefalseregular|grandparent|{then}\n"
-            f"used|1MB|falsefalseregular|gone-before,parent|{now}\n"
+            f"used|1MB|falsefalseregular|gone-before, parent|{now}\n"
             f"shared|1MB|falsetrueregular||{then}\nin-use|1MB|truefalseregular||{then}\n"
             f"child|2MB|falsefalsesource.local|gone|{then}\nfrontend|1MB|falsefalsefrontend||{then}\n"
         )

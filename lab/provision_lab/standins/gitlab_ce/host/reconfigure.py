@@ -18,7 +18,16 @@ from .layout import Paths, consume, duration, installed, linger, parse_version, 
 from .output import START, Output
 from .removed import deprecations, removals
 from .services import SERVICES, disable, enable, enabled, hup, read, read_all, systemctl, unit
-from .settings import ConfigurationError, EvaluationError, Wanted, derive, evaluate, locale_warnings, moved_nginx
+from .settings import (
+    ConfigurationError,
+    EvaluationError,
+    Wanted,
+    derive,
+    evaluate,
+    locale_warnings,
+    moved_nginx,
+    renews,
+)
 
 
 class ReconfigureError(Exception):
@@ -106,7 +115,11 @@ def _with_letsencrypt(paths: Paths, wanted: Wanted) -> Wanted:
     ):
         return wanted
     letsencrypt.make_self_signed(site.host, site.certificate, site.key)
-    return replace(wanted, external=replace(site, redirect_port=site.redirect_port or 80), letsencrypt_enabled=True)
+    services = (
+        wanted.services if "crond" in wanted.services or not renews(wanted.letsencrypt) else (*wanted.services, "crond")
+    )
+    site = replace(site, redirect_port=site.redirect_port or 80)
+    return replace(wanted, external=site, letsencrypt_enabled=True, services=services)
 
 
 def renew(paths: Paths) -> int:

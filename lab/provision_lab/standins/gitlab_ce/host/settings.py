@@ -181,15 +181,33 @@ IDLE = (*("gitaly", "gitlab-kas", "gitlab-workhorse", "logrotate", "postgresql",
 
 
 def _services(settings: Settings) -> Iterator[str]:
-    """Source: omnibus-gitlab, package/libraries/config/services.rb: what the default group enables, and the settings."""
+    """What runs besides nginx, puma and the registry: 13 by default, so 16 services with these three.
+
+    Sources: omnibus-gitlab, package/libraries/config/services.rb: the default group; gitlab/recipes/default.rb: crond for
+    Let's Encrypt's renewals and reindexing; gitlab/libraries/incoming_email.rb; gitlab-pages/libraries/gitlab_pages.rb.
+    """
     monitoring = _table(settings, "prometheus_monitoring").get("enable") is not False
     for name in IDLE:
         if _table(settings, name.replace("-", "_")).get("enable") is not False and (
             monitoring or name not in MONITORING
         ):
             yield name
-    if _table(settings, "letsencrypt").get("enable"):
+    letsencrypt, rails = _table(settings, "letsencrypt"), _table(settings, "gitlab_rails")
+    if (letsencrypt.get("enable") and renews(letsencrypt)) or _table(rails, "database_reindexing").get("enable"):
         yield "crond"
+    asked = {
+        "mailroom": rails.get("incoming_email_enabled") or rails.get("service_desk_email_enabled"),
+        "gitlab-pages": settings.get("pages_external_url"),
+    }
+    for name, default in asked.items():
+        enable = _table(settings, name.replace("-", "_")).get("enable")
+        if default if enable is None else enable:
+            yield name
+
+
+def renews(letsencrypt: Table) -> bool:
+    """Whether certificates of Let's Encrypt are renewed by themselves, which crond does."""
+    return letsencrypt.get("auto_renew") is not False
 
 
 def _registry(settings: Settings, version: Version) -> Registry | None:
