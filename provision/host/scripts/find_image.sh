@@ -10,10 +10,15 @@
 config=$1
 [ -e "$config" ] || { echo never; exit 0; }
 storage=$(sed -n 's/^storage: *//p' "$config")
-of_s3() { printf '%s' "$storage" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 case $storage in
   *'"s3"'* | *'"s3_v2"'* | *'"s3aws"'*)
-    if [ "$(of_s3 bucket) $(of_s3 regionendpoint) $(of_s3 rootdirectory)" = "$3 $4 $5" ]; then echo same; exit 0; fi ;;
+    place=''
+    for key in bucket regionendpoint rootdirectory; do
+      value=${storage##*"\"$key\":\""}
+      [ "$value" != "$storage" ] || value=
+      place="$place${value%%\"*} "
+    done
+    if [ "$place" = "$3 $4 $5 " ]; then echo same; exit 0; fi ;;
 esac
 # GitLab's package has a curl of its own.
 command -v curl > /dev/null || PATH=$PATH:/opt/gitlab/embedded/bin

@@ -18,7 +18,8 @@ date +%s >&2
 answer=$(printf '%s' "$config" | ask_s3 /dev/stderr)
 code=$?
 printf '%s\n' "$answer"
-case $code:$(printf '%s' "$answer" | tail -n 1):$other in
+case $code:${answer##*"
+"}:$other in
   0:2??:* | 28:* | *:) ;;
   *) ! printf '%s' "$other" | ask_s3 /dev/null 2>/dev/null | grep -q '<ListBucketResult' || echo other ;;
 esac

@@ -28,7 +28,7 @@ from provision.shell import sh
 # takes 25 ms to start, so containerd's folder of running containers is checked first, if it is where it should be.
 ASK_PUBLISHED: Final = sh(
     "if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf && [ -S /run/docker.sock ] && "
-    'kill -0 "$(cat /run/docker.pid 2>/dev/null)" 2>/dev/null && '
+    '{ read -r pid || :; } 2>/dev/null </run/docker.pid && kill -0 "$pid" 2>/dev/null && '
     'set -- /run/containerd/io.containerd.runtime.*/moby/* && { [ -e "$1" ] || [ ! -d "${1%%%%.runtime.*}.runtime.v2.task" ]; }; '
     "then timeout 5 docker ps --format '{{.Names}} {{.Ports}}'; fi"
 )

@@ -148,7 +148,7 @@ class TestAcme:
 def test_gitlab_runner_cuts_the_host_at_the_first_colon(shell: tuple[str, ...], url: str, file: str) -> None:
     """In an IPv6 address as well: lib/runner.sh looks for the CA under the same name."""
     library = (FOLDER / "lib/runner.sh").read_text()
-    asked = f'{library}\nrunner_ca "$1"'
+    asked = f'{library}\nrunner_ca "$1"; echo "$ca"'
     done = subprocess.run([*shell, "-c", asked, "sh", url], capture_output=True, text=True, check=True)
     assert done.stdout == f"/etc/gitlab-runner/certs/{file}\n"
 
