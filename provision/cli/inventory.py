@@ -15,7 +15,7 @@ from provision.cli import catalogue_of, commands, inventory_option, report_unuse
 @verbose_option
 def list_(inventory: tuple[Path, ...], verbose: int) -> None:
     """Print the playbooks, tasks and tables, the shipped ones and yours."""
-    from provision.inventory.explain import table_list
+    from provision.inventory.reference import table_list
 
     catalogue = catalogue_of(inventory)
     report_unused(catalogue, verbose=bool(verbose))
@@ -68,7 +68,7 @@ def explain(name: str | None, inventory: tuple[Path, ...], verbose: int = 0) -> 
     NAME is a task, a table such as docker, or a table in one, such as registry.certificate.
     """
     from provision.errors import UsageError, misspelt
-    from provision.inventory.explain import explain_keys, explain_table, find_table, table_list
+    from provision.inventory.reference import explain_keys, explain_table, find_table, table_list
     from provision.inventory.tables.base import options_of
 
     catalogue = catalogue_of(inventory)

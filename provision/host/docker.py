@@ -1,4 +1,4 @@
-"""Docker on a host: its containers, the logins to its registries, and the CI jobs that a restart would end."""
+"""Docker on a host: its containers, the registries of images and their logins, and the CI jobs that a restart would end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from provision.errors import ProbeFailed
+from provision.errors import ProbeFailed, UsageError
 from provision.host.scripts import script
 from provision.image_name import HUB, Reference
+from provision.inventory import Host
+from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.images import RegistryLogin
+from provision.inventory.tables.registry import Registry
 from provision.secret import Secret, mask
 from provision.shell import Command, Result
 from provision.url import Url
@@ -25,6 +29,12 @@ _FORMAT: Final = "|".join(
     ]
 )
 _HUB_API: Final = "https://registry-1.docker.io"
+# Public registries whose tokens come from another host, by their domain in image names (seen in their WWW-Authenticate).
+_TOKEN_HOSTS: Final = {
+    HUB: ("auth.docker.io",),
+    "registry.gitlab.com": ("gitlab.com",),
+    "docker.elastic.co": ("docker-auth.elastic.co",),
+}
 
 ASK_CONTAINERS: Final = script("list_containers", _FORMAT)
 CI_JOBS_LIMIT_SECONDS: Final = 1800
@@ -63,7 +73,7 @@ def read_containers(answer: Result) -> Mapping[str, Container] | None:
 
 
 @dataclass(frozen=True)
-class Registry:
+class RegistryAccess:
     """A registry with the login for it.
 
     url          its origin; "" for an image that names no registry
@@ -116,3 +126,61 @@ def between_ci_jobs(command: Command) -> Command:
     """The command, run while no CI job runs on the host."""
     script = f'(\n{command.script}\n)\nprovision_code=$?\n{start_runner()}exit "$provision_code"\n'
     return Command(f"{wait_for_ci_jobs()}{script}", command.stdin)
+
+
+def full_reference(host: Host, reference: Reference, what: str, *, required: bool) -> Reference:
+    """The reference, in the estate's own registry where it names none.
+
+    Raises UsageError, about `what`, when a registry is `required` and there is none.
+    """
+    own = _own(host)
+    if required and not reference.domain and own is None:
+        raise UsageError(
+            f"{what}: {reference} names no registry, and the inventory has none",
+            hint=f'give [registry], or write "docker.io/USER/NAME" or "HOST:PORT/{reference.path}"',
+        )
+    return reference.at(own.authority if own else "")
+
+
+def access_to(
+    host: Host,
+    reference: Reference,
+    login: RegistryLogin | None,
+    what: str,
+    *,
+    writes: bool,
+    token_server: Url | None = None,
+) -> RegistryAccess:
+    """How the host reaches the registry of a full reference. Without `login`, registry.login is used for the own one.
+
+    token_server  the server that gives the registry's tokens, if it is not a known one
+
+    Raises UsageError, about `what`, when it `writes` to the own registry or to Docker Hub and there is no login.
+    """
+    own, registry = _own(host), host.settings.get(Registry)
+    is_own = own is not None and reference.domain == own.authority
+    user, password = (login.username, login.password) if login else ("", None)
+    if login is None and is_own and registry is not None and registry.login is not None:
+        user, password = registry.login.username, registry.login.password
+    if writes and password is None and (is_own or reference.domain == HUB):
+        raise UsageError(
+            f"{what}: no login to push to {reference.domain} with",
+            hint="give it a login, or registry.login for the own registry",
+        )
+    if token_server is not None:
+        token_hosts: tuple[str, ...] = (token_server.bracketed_host.lower(),)
+    else:
+        token_hosts = own_token_hosts(host) if is_own else _TOKEN_HOSTS.get(reference.domain, ())
+    secret = password.resolve() if password is not None else Secret("")
+    return RegistryAccess(api_url(reference, own), user, secret, token_hosts, is_own)
+
+
+def own_token_hosts(host: Host) -> tuple[str, ...]:
+    """The host that gives tokens for the own registry: GitLab's."""
+    gitlab = host.settings.get(Gitlab)
+    return (gitlab.external_url.bracketed_host,) if gitlab else ()
+
+
+def _own(host: Host) -> Url | None:
+    registry = host.settings.get(Registry)
+    return registry.external_url if registry else None

@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 from provision.inventory.inventory import Estate, Host, Inventory, Member, settings_dict
-from provision.inventory.json_schema import schema
 from provision.inventory.loading import load
+from provision.inventory.reference import schema
 from provision.inventory.secrets import SecretSource, resolve
 from provision.inventory.settings import Settings, Tables
 from provision.inventory.tables.base import Table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 from provision.errors import InventoryError, did_you_mean
 from provision.inventory.tables.base import InvalidValue, InvalidValues, Table, describe, fields_of
-from provision.inventory.tree import KeyPath, dotted
+from provision.inventory.tree import KeyPath, dotted, lines_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -65,8 +65,6 @@ class _Finder:
     """Finds the place of a problem in the files."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        from provision.inventory.positions import lines_of
-
         self.sources = sources
         self.lines = [lines_of(source.text) if source.text else _paths(source.tree) for source in sources]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from provision.errors import InventoryError, UsageError
-from provision.inventory.tree import KeyPath, dotted
+from provision.inventory.tree import KeyPath, dotted, line_in
 from provision.masking import SHORTEST
 from provision.secret import MASK, Secret, mask
 
@@ -218,8 +218,6 @@ def too_short() -> list[str]:
 
 
 def _place(origin: Origin) -> str:
-    from provision.inventory.positions import line_in  # only messages need lines
-
     line = line_in(origin.file, origin.key)
     return ": ".join(part for part in (f"{origin.file}:{line}" if line else origin.file, dotted(origin.key)) if part)
 

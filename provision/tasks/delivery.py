@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from provision.errors import UsageError, did_you_mean
-from provision.host.image_registry import access_to, full_reference
+from provision.host.docker import access_to, full_reference
 from provision.host.scripts import file_text
 from provision.image_name import parse, parse_name
 from provision.inventory import Host

@@ -10,8 +10,7 @@ from provision.errors import UsageError, did_you_mean
 from provision.gitlab.access import keeps_records, required_api
 from provision.inventory import Host, SecretSource
 from provision.inventory.tables.gitlab import Gitlab
-from provision.inventory.tables.pipelines import OUR_BRANCH, Pipeline, check_runners, job_tags
-from provision.inventory.tables.projects import Project, Variable
+from provision.inventory.tables.projects import OUR_BRANCH, Pipeline, Project, Variable, check_runners, job_tags
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
 from provision.resources import Resource

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from provision.host.image_registry import own_token_hosts
+from provision.host.docker import own_token_hosts
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy

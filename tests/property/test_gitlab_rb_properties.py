@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
 from provision.editing.ruby.masking import diff
-from provision.editing.ruby.source import statement
-from provision.editing.ruby.values import MISSING, NotLiteral
+from provision.editing.ruby.values import MISSING, NotLiteral, statement
 from provision.editing.ruby.values import render as render_value
 from provision.errors import Refused
 from provision.secret import Secret

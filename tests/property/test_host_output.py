@@ -31,7 +31,7 @@ from provision.errors import ProbeFailed, ProvisionError
 from provision.formats.build_context import Context
 from provision.gitlab.api import Api
 from provision.gitlab.runners import RunnerCreator
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.host.pending import Handler, read_pending
 from provision.host.state import ASK_STATE, HostState
 from provision.resources import base
@@ -77,7 +77,7 @@ FUZZ = settings(max_examples=60, deadline=None, phases=PHASES, suppress_health_c
 NONCE = b"n" + b"0123456789abcdef" * 2
 API = Api(Url.parse("https://gitlab.example.com"), Secret("glpat-fuzz-0000000000"))
 IMAGE = image_name.parse("registry.example.com/app:1")
-REGISTRY = Registry("https://registry.example.com", "user", Secret("registry-password"))
+REGISTRY = RegistryAccess("https://registry.example.com", "user", Secret("registry-password"))
 PAIR = CertificatePair("/etc/ssl/full.pem", "/etc/ssl/key.pem", "example.com")
 RUN = Handler("run", "run", Command(":"))
 

@@ -10,8 +10,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.inventory.positions import lines_of
-from provision.inventory.tree import merge, merge_all
+from provision.inventory.tree import lines_of, merge, merge_all
 
 keys = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=4)
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\r"), max_size=6)

@@ -12,7 +12,7 @@ from typing import Any
 
 from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.source import Path as Setting
+from provision.editing.ruby.values import Path as Setting
 
 RUBY = shutil.which("ruby")
 

@@ -4,13 +4,11 @@ GitLab's configuration is Ruby. A setting is addressed by a path: `("external_ur
 and `("registry", "nginx", "ssl_certificate")` is the assignment `registry['nginx']['ssl_certificate'] = '…'`. The last
 assignment counts. Ruby itself is never run.
 
-    source       the syntax tree, and paths in Ruby notation
-    values       values, and how they are written in Ruby
-    literals     values of literals in the tree
+    values       paths and values of settings, and how they are written in Ruby
+    source       the syntax tree, and the values of literals in it
     assignments  the statements that set a setting, and the value they give it
     draft        the planned edits as splices, and where a new line goes
-    settings     setting or removing one setting
-    edit         the whole edit, with the read-back check
+    edit         setting and removing settings, with the read-back check
     masking      secrets in the file, and the masked diff
 
 Source: omnibus-gitlab's files/gitlab-config-template/gitlab.rb.template and its `Gitlab` settings module.
@@ -21,8 +19,7 @@ from __future__ import annotations
 from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import EditedRuby, SettingChange, edit
 from provision.editing.ruby.masking import diff, secret_strings
-from provision.editing.ruby.source import Path, nginx_path
-from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Value
+from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Path, Value, nginx_path
 
 __all__ = [
     "MISSING",

@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from provision.editing.document import same
-from provision.editing.ruby.literals import evaluate, pairs
-from provision.editing.ruby.source import Path, covers, parse_valid, related
-from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Plain, lookup
+from provision.editing.ruby.source import evaluate, pairs, parse_valid
+from provision.editing.ruby.values import MISSING, Missing, NotLiteral, Path, Plain, covers, lookup, related
 
 if TYPE_CHECKING:
     from tree_sitter import Node

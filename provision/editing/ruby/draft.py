@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from provision.editing.document import Splice, same
-from provision.editing.ruby.literals import Pair, evaluate, pairs
-from provision.editing.ruby.source import Path, parse_uncached, statement
-from provision.editing.ruby.values import Plain, render, render_string
+from provision.editing.ruby.source import Pair, evaluate, pairs, parse_uncached
+from provision.editing.ruby.values import Path, Plain, render, render_string, statement
 
 if TYPE_CHECKING:
     from tree_sitter import Node

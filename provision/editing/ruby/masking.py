@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provision.editing.diff import Span, masked_diff
-from provision.editing.ruby.literals import evaluate
-from provision.editing.ruby.source import RubyDocument, parse
+from provision.editing.ruby.source import RubyDocument, evaluate, parse
 from provision.editing.ruby.values import render_string
 from provision.secret import Secret, is_secret_name, reveal, secret_values
 

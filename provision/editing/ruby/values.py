@@ -1,4 +1,4 @@
-"""The values of gitlab.rb settings, and writing them as Ruby source.
+"""The paths and values of gitlab.rb settings, and writing them as Ruby source.
 
 A value that Ruby would hold is plain data: str, Symbol, bool, int, float, None, list, dict. Two more answers exist:
 `MISSING` (nothing in the file sets it) and `NotLiteral` (only Ruby can compute it).
@@ -20,6 +20,10 @@ Value: TypeAlias = str | Secret | bool | int | float | Sequence[Any] | Mapping[s
 """A wanted value. It may contain secrets at any depth."""
 Plain: TypeAlias = Any
 """A value as in Ruby. It contains `NotLiteral` for each computed part."""
+Path: TypeAlias = tuple[str, ...]
+"""A setting: ("external_url",) is `external_url`, ("nginx", "enable") is `nginx['enable']`."""
+
+_ROOT = re.compile(r"[a-z_][A-Za-z0-9_]*\Z")
 
 
 class Symbol(str):
@@ -164,3 +168,43 @@ def _escaped(char: str, ascii_only: bool) -> str:
     if char.isprintable() and (char.isascii() or not ascii_only):
         return char
     return f"\\u{{{ord(char):x}}}"
+
+
+def covers(outer: Path, inner: Path) -> bool:
+    """Return whether `outer` is `inner` or a hash that holds it."""
+    return inner[: len(outer)] == outer
+
+
+def related(one: Path, other: Path) -> bool:
+    """Return whether setting one of the paths affects the other."""
+    return covers(one, other) or covers(other, one)
+
+
+def setting_name(path: Path) -> str:
+    """Return the path in Ruby notation: `registry['nginx']['enable']`. Raises Refused if it cannot be a setting."""
+    if not path or not _ROOT.match(path[0]):
+        raise Refused(
+            f"{'.'.join(path) or '(nothing)'} is not the name of a gitlab.rb setting",
+            hint="the first part must be a Ruby method's name, like gitlab_rails",
+        )
+    return path[0] + "".join(f"[{render_string(key)}]" for key in path[1:])
+
+
+def statement(path: Path, value: str) -> str:
+    """Return the statement that sets `path` to the Ruby source `value`: a call for one part, else an assignment."""
+    if len(path) > 1:
+        return f"{setting_name(path)} = {value}"
+    # Without parentheses Ruby takes a brace for a block and may take a minus for a subtraction.
+    return f"{setting_name(path)}({value})" if value[:1] in ("{", "-") else f"{setting_name(path)} {value}"
+
+
+def nginx_path(version: str) -> Path:
+    """Return the path of the registry's NGINX settings in GitLab `version` ("19.3.0", "19.3.0-ce.0", "v19.3.0+ce.0").
+
+    From 19.2 on it is `registry['nginx']`. Older versions ignore it silently and read `registry_nginx`.
+    Raises Refused when the text does not begin with a version.
+    """
+    found = re.match(r"v?(\d+)\.(\d+)", version.strip())
+    if not found:
+        raise Refused(f"{version!r} is not a GitLab version", hint="expected something like 19.3.0 or 19.3.0-ce.0")
+    return ("registry", "nginx") if (int(found[1]), int(found[2])) >= (19, 2) else ("registry_nginx",)

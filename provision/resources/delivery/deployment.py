@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.errors import Refused
-from provision.host.docker import ASK_CONTAINERS, Registry, read_containers
+from provision.host.docker import ASK_CONTAINERS, RegistryAccess, read_containers
 from provision.host.pending import ASK_PENDING, PENDING, read_pending
 from provision.host.scripts import script
 from provision.host.state import fingerprint, if_recorded
@@ -96,7 +96,7 @@ class Deployment(Resource):
 
     name: str
     image: Reference
-    registry: Registry
+    registry: RegistryAccess
     options: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: Mapping[str, str | Secret] = field(default_factory=dict, hash=False)

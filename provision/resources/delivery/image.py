@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
 from provision.image_name import Reference
@@ -64,7 +64,7 @@ class BuiltImage(Resource):
     tags: tuple[str, ...]
     context: Context
     digest: str
-    registry: Registry
+    registry: RegistryAccess
     push: bool = True
     arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
     target: str = ""

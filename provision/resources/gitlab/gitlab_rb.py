@@ -239,8 +239,8 @@ def removed_settings(text: bytes, version: str) -> tuple[list[str], list[str]]:
     comes later.
     """
     from provision.editing.ruby.assignments import find_assignments, value_after
-    from provision.editing.ruby.source import parse_valid, setting_name
-    from provision.editing.ruby.values import MISSING, NotLiteral
+    from provision.editing.ruby.source import parse_valid
+    from provision.editing.ruby.values import MISSING, NotLiteral, setting_name
 
     numbers = re.match(r"(\d+)\.(\d+)", version)
     installed = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
@@ -272,7 +272,7 @@ def path_in(path: Path, version: str) -> Path:
 
     `registry_nginx['x']` is `registry['nginx']['x']` from GitLab 19.2 on. Older versions silently ignore the new form.
     """
-    from provision.editing.ruby.source import nginx_path
+    from provision.editing.ruby.values import nginx_path
 
     return (*nginx_path(version or NEWEST), *path[1:]) if path[0] == "registry_nginx" else path
 

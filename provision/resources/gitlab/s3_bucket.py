@@ -19,8 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from provision.errors import Refused
-from provision.formats.checksums import checksum, checksum_of_zeros
-from provision.formats.sigv4 import Signer, curl_config
+from provision.formats.s3 import Signer, checksum, checksum_of_zeros, curl_config
 from provision.host.curl import FAILURES, NO_PROGRAM
 from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.scripts import script

@@ -11,8 +11,7 @@ import pytest
 
 from provision.editing.ruby.assignments import effective
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.source import nginx_path, statement
-from provision.editing.ruby.values import MISSING, NotLiteral, render
+from provision.editing.ruby.values import MISSING, NotLiteral, nginx_path, render, statement
 from provision.errors import Refused
 from provision.secret import Secret
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.editing.ruby.edit import edit
-from provision.editing.ruby.source import nginx_path
+from provision.editing.ruby.values import nginx_path
 from provision.errors import Refused
 from tests.support.data import DATA
 from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit

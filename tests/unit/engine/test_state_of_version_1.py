@@ -10,7 +10,7 @@ import pytest
 
 from provision.formats.build_context import Context
 from provision.gitlab.api import Api
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.resources import (
@@ -47,7 +47,7 @@ def tasks(toys: Any, tmp_path: Path) -> list[Task]:
     endpoint = Url.parse("https://nyc3.example.com")
     bucket = S3Bucket("registry", "nyc3", endpoint, Secret("the-access-key"), Secret("the-secret-key"))
     name = parse("gitlab.example.com:5555/root/hello")
-    image = BuiltImage(name, ("1.0", "latest"), context, context.digest(), Registry(str(REGISTRY), "root", login))
+    image = BuiltImage(name, ("1.0", "latest"), context, context.digest(), RegistryAccess(str(REGISTRY), "root", login))
     return [
         toys.task("docker", DAEMON),
         toys.task("registry", bucket),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from provision.gitlab.api import Api
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.resources import (
@@ -66,7 +66,7 @@ class TestVersion1:
             ("register", RunnerSettings("builder", Api(GITLAB, Secret("")), {})),
             ("project", ProjectSettings(WantedProject("root/hello"), Api(GITLAB, Secret("")))),
             ("pipeline", PipelineFile("root/hello", Api(GITLAB, Secret("")), "", "")),
-            ("deploy", Deployment("hello", parse("x"), Registry(str(REGISTRY), "", Secret("")))),
+            ("deploy", Deployment("hello", parse("x"), RegistryAccess(str(REGISTRY), "", Secret("")))),
             ("verify", ImageCheck(REGISTRY, "", Secret(""), "", "")),
             ("my_exporter", JsonSettings("/etc/my-exporter.json", {})),
             ("my_exporter", Packages(("node-exporter",))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.inventory.positions import lines_of
+from provision.inventory.tree import lines_of
 
 TEXT = '''\
 # a comment = [

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.inventory.tables.pipelines import Pipeline, check_runners, job_tags
-from provision.inventory.tables.projects import Project
+from provision.inventory.tables.projects import Pipeline, Project, check_runners, job_tags
 from provision.inventory.tables.runners import Runner
 
 SOCKET = "/var/run/docker.sock:/var/run/docker.sock"

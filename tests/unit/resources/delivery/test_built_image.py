@@ -13,7 +13,7 @@ import pytest
 
 from provision.errors import Refused
 from provision.formats.build_context import Context
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.image_name import parse
 from provision.resources import ApiAction, BuiltImage, Change
 from provision.resources.base import KEEP
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def image(folder: Path, **more: Any) -> BuiltImage:
     """The image under test."""
     context = Context(folder)
-    registry = Registry("https://r.example.com", "sammy", Secret("the-push-password"))
+    registry = RegistryAccess("https://r.example.com", "sammy", Secret("the-push-password"))
     name, tags = parse("r.example.com/sammy/hello"), ("1.0", "latest")
     return BuiltImage(name, tags, context, context.digest(), registry, **more)
 
@@ -145,7 +145,7 @@ def test_all_that_decides_what_is_built_is_in_its_name(folder: Path) -> None:
 def test_fingerprint_is_that_of_version_0_1_0(folder: Path) -> None:
     """Another one would build every image of the estate again."""
     image = parse("r.example.com/a")
-    wanted = BuiltImage(image, ("1", "l"), Context(folder), "digest", Registry(), True, {"V": "1"}, "t")
+    wanted = BuiltImage(image, ("1", "l"), Context(folder), "digest", RegistryAccess(), True, {"V": "1"}, "t")
     assert wanted.fingerprint == "5a31bd324ef21f32dbf259c4609616d9"
 
 

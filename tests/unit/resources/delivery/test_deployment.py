@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.docker import Registry
+from provision.host.docker import RegistryAccess
 from provision.host.state import HostState
 from provision.image_name import parse
 from provision.inventory.tables.apps import PublishedPort
@@ -24,7 +24,7 @@ IMAGE = "r.example.com/sammy/hello:1.0"
 
 def app(**more: Any) -> Deployment:
     """The app under test."""
-    registry = Registry("https://r.example.com", "sammy", Secret("the-pull-password"))
+    registry = RegistryAccess("https://r.example.com", "sammy", Secret("the-pull-password"))
     options = ("--restart", "unless-stopped", "-p", "5001:5000")
     environment = {"MODE": "prod", "API_TOKEN": Secret("the-app-token")}
     return Deployment("hello", parse(IMAGE), registry, options, ("serve",), environment, **more)
@@ -111,11 +111,11 @@ def test_what_is_no_setting(more: dict[str, Any]) -> None:
 
 
 OTHERS = [
-    Deployment("hello", parse(IMAGE), Registry(), ("--restart", "no")),
-    Deployment("hello", parse(IMAGE), Registry(), (), ("serve",)),
-    Deployment("hello", parse(IMAGE), Registry(), (), (), {"A": "b"}),
-    Deployment("hello", parse(IMAGE), Registry(), (), (), {"A": Secret("c")}),
-    Deployment("hello", parse(IMAGE.replace("1.0", "1.1")), Registry()),
+    Deployment("hello", parse(IMAGE), RegistryAccess(), ("--restart", "no")),
+    Deployment("hello", parse(IMAGE), RegistryAccess(), (), ("serve",)),
+    Deployment("hello", parse(IMAGE), RegistryAccess(), (), (), {"A": "b"}),
+    Deployment("hello", parse(IMAGE), RegistryAccess(), (), (), {"A": Secret("c")}),
+    Deployment("hello", parse(IMAGE.replace("1.0", "1.1")), RegistryAccess()),
 ]
 
 
@@ -134,7 +134,7 @@ OLD_LABELS = [
 def test_a_label_of_version_0_1_0(environment: dict[str, str | Secret], label: str, replaced: bool) -> None:
     """It is a hash without a key. A container with secrets is replaced; others would be replaced for nothing."""
     image = parse("r.example.com/a:1")
-    wanted = Deployment("hello", image, Registry(), ("--restart", "no"), ("serve",), environment)
+    wanted = Deployment("hello", image, RegistryAccess(), ("--restart", "no"), ("serve",), environment)
     changes = planned(wanted, observe(wanted, {"containers": RUNS.replace("PRINT", label)}))
     assert [one.summary for one in changes] == (
         ["replace hello: its label has a hash of secrets, made without a key"] if replaced else []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provision.formats.checksums import checksum, checksum_of_zeros
+from provision.formats.s3 import checksum, checksum_of_zeros
 from provision.resources import Result, S3Bucket
 from provision.shell import Command
 from provision.testing import LocalSession, observe, planned

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from provision.formats.checksums import checksum, checksum_of_zeros
+from provision.formats.s3 import checksum, checksum_of_zeros
 
 
 @pytest.mark.parametrize(

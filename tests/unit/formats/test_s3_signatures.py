@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.formats.sigv4 import Signer, curl_config
+from provision.formats.s3 import Signer, curl_config
 from provision.secret import Secret
 
 auth = pytest.importorskip("botocore.auth", reason="needs botocore to compare with (extra `lab`)")
