@@ -53,7 +53,9 @@ def new_nonce() -> str:
 # since the dd of uutils up to 0.8 garbles short reads otherwise). At the deadline dd, and the shells that wait for it,
 # ignore TERM, so that the output that dd has gathered still arrives.
 _DD = b'(trap "" TERM; exec dd bs=262144 iflag=fullblock status=none)'
-_STOP = b"trap 'exit 143' TERM\n"  # runs after the step has ended: a step that ignores TERM is still killed
+# SIGTERM reaches all shells of a step. A shell runs its trap after the command it waits for: so the main shell waits for
+# the step, and the step for a subshell that rolls back. One that ignores TERM is killed with the group.
+_STOP = b"trap 'exit 143' TERM\n"
 _GATHER = b"exec 3>&1 4>&2; trap : TERM\n{ trap : TERM; {\n" + _STOP
 _GATHERED = b"} 2>&1 1>&5 5>&- 3>&- 4>&- | " + _DD + b" >&4 3>&- 4>&- 5>&-; } 5>&1 | " + _DD + b" >&3 3>&- 4>&-\n"
 
@@ -76,7 +78,7 @@ def _step(command: Command) -> bytes:
     script = command.script.encode("utf-8", "surrogateescape")
     if b"\0" in script:
         raise ValueError("a shell script cannot hold a NUL byte")
-    step = b"(eval " + _quoted(script) + b")"
+    step = b"(" + _STOP + b"eval " + _quoted(script) + b")"
     if not command.stdin:
         return step + b" </dev/null\n"
     # A reader that stops early breaks the pipe: where SIGPIPE is ignored, printf would report that on stderr.

@@ -237,6 +237,25 @@ def test_a_stopped_step_has_time_to_roll_back(sshd: Sshd) -> None:
         assert text(opened, "echo next") == "next\n"
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_rollback_in_a_subshell_ends_before_the_run_goes_on(sshd: Sshd, count: int) -> None:
+    """A change runs in a subshell of its step: the step ends after it, at a deadline and when `timeout` is stopped."""
+    script = "(\ntrap 'sleep 1; echo rolled back' EXIT; trap 'exit 143' TERM; echo $$; sleep 60\n)\n[ $? = 0 ] || exit\necho on"
+    with session(sshd) as opened:
+        with pytest.raises(DeadlineExceeded, match="last output: rolled back"):
+            opened.ask([sh("true")] * (count - 1) + [sh(script)], deadline=0.1)
+        with pytest.raises(ProbeFailed, match=r"ended with code 143 .*; last output: rolled back"):
+            opened.run(sh(script), deadline=60, on_output=stop_timeout)
+        assert text(opened, "echo next") == "next\n"
+
+
+def stop_timeout(output: bytes) -> None:
+    """Sends SIGTERM to the `timeout` of a step that has printed its shell's process."""
+    if output.strip().isdigit():
+        stat = Path(f"/proc/{int(output)}/stat").read_text()
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGTERM)
+
+
 def test_a_steps_own_exit_code_124_or_137_is_no_deadline(sshd: Sshd) -> None:
     """Exit codes 124 and 137 of a step are results; a shell that was killed is reported as such."""
     with session(sshd) as opened:
