@@ -19,9 +19,8 @@ from typing import Final
 
 from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed, ProvisionError
-from provision.host.files import CHANGED_MEANWHILE, NOT_READY, NOTHING_CHANGED
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
-from provision.host.scripts import script
+from provision.host.scripts import CHANGED_MEANWHILE, NOT_READY, NOTHING_CHANGED, script
 from provision.host.state import HostState, Json
 from provision.masking import OutputMasker, last_lines
 from provision.resources.base import ApiAction, Guard

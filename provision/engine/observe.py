@@ -9,8 +9,8 @@ from typing import Any
 from provision.engine.desired_state import Owned
 from provision.engine.waiting import Stopped, Waiting
 from provision.errors import ApiFailed, ProbeFailed, ProvisionError, as_provision_error
-from provision.host.files import NOT_READY
 from provision.host.pending import ASK_PENDING
+from provision.host.scripts import NOT_READY
 from provision.host.state import ASK_STATE, STATE, HostState
 from provision.masking import last_lines
 from provision.resources.base import ApiQuery, BatchQuery, Known, Observation, Probe, Question

@@ -18,10 +18,6 @@ from provision.shell import Command
 
 HOME: Final = "/var/lib/provision"
 BACKUP: Final = f"{HOME}/backup"
-# Exit codes of our scripts, which programs do not use.
-CHANGED_MEANWHILE: Final = 79
-NOTHING_CHANGED: Final = 113
-NOT_READY: Final = 114  # GitLab or its registry answers 502 or 503; the last line of standard error names the address
 
 
 def replace(

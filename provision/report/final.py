@@ -28,8 +28,18 @@ from provision.report.folding import (
     fold_names,
 )
 from provision.report.progress import MAX_NAMES
-from provision.report.text import diff_lines, printable, printable_lines
-from provision.report.wording import describe_change, describe_result, duration, failure_label, place, rerun_hint, size
+from provision.report.text import (
+    describe_change,
+    describe_result,
+    diff_lines,
+    duration,
+    failure_label,
+    place,
+    printable,
+    printable_lines,
+    rerun_hint,
+    size,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console

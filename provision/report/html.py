@@ -14,14 +14,17 @@ from typing import Any, Final, TextIO
 from provision.engine.events import Event, HostSummary, TaskDone
 from provision.errors import ProvisionError, UsageError
 from provision.report.folding import ChangeGroup, RunLog, fold_changes, fold_errors, fold_messages, fold_names
-from provision.report.text import diff_lines, mask_event, printable, printable_lines
-from provision.report.wording import (
+from provision.report.text import (
     count,
     describe_change,
     describe_result,
+    diff_lines,
     duration,
     failure_label,
+    mask_event,
     place,
+    printable,
+    printable_lines,
     rerun_hint,
     size,
 )

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from provision.engine.events import ErrorEvent, Event, Message, Output, Start
 from provision.report.progress import FAILURES, Activity, HostActivity, is_urgent
-from provision.report.text import LineAssembler, printable, printable_lines
-from provision.report.wording import count, duration, failure_label, place
+from provision.report.text import LineAssembler, count, duration, failure_label, place, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console

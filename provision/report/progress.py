@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Start, Step, StepKind, TaskDone
 from provision.report.folding import fold_names
-from provision.report.text import LineAssembler, printable, printable_lines
-from provision.report.wording import count, duration, failure_label, is_unreachable, place
+from provision.report.text import (
+    LineAssembler,
+    count,
+    duration,
+    failure_label,
+    is_unreachable,
+    place,
+    printable,
+    printable_lines,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console

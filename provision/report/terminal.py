@@ -10,8 +10,7 @@ from provision.engine.events import Event, Summary
 from provision.report.console import PlainConsole, is_animated
 from provision.report.folding import ReportOptions, RunLog
 from provision.report.progress import PlainProgress
-from provision.report.text import mask_event
-from provision.report.wording import describe_result
+from provision.report.text import describe_result, mask_event
 
 if TYPE_CHECKING:
     from rich.console import Console

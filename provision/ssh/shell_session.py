@@ -24,7 +24,7 @@ from provision.ssh.connection import HostConnection, resolve
 from provision.ssh.frame import Answers, BrokenAnswer, Marker, Splitter
 from provision.ssh.paramiko_internals import request_refused, wait_for_exit
 from provision.ssh.session import Target
-from provision.ssh.streams import ChannelEnded, Pump, TransferTimeout
+from provision.ssh.wire import ChannelEnded, Pump, TransferTimeout
 
 _EXEC_TIMEOUT = 30.0  # seconds for sshd to start a program
 _PASSWORD_TIMEOUT = 15.0  # seconds for sudo to read the password and start the shell

@@ -220,8 +220,8 @@ def test_a_wrong_port_and_a_wrong_host_key(lab: Lab) -> None:
 
 def test_a_frozen_host_is_detected_before_the_deadline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of sshd is stopped while a step runs: the watchdog ends the session long before the deadline."""
-    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
-    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
+    monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 1.0)
+    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()
         pids = lab.inside("open", "pgrep -x 'sshd(-session)?'").split()
@@ -237,8 +237,8 @@ def test_a_frozen_host_is_detected_before_the_deadline(lab: Lab, monkeypatch: py
 
 def test_a_disconnected_host_is_detected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host's network goes down during an upload: the session ends, and no half file is left."""
-    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 1.0)
-    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 3.0)
+    monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 1.0)
+    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()

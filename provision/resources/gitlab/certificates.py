@@ -30,10 +30,9 @@ from provision.formats.x509 import (
     overdue_days,
     signer_missing,
 )
-from provision.host.curl import NO_PROGRAM
 from provision.host.files import BACKUP
 from provision.host.pending import Handler
-from provision.host.scripts import file_text, script
+from provision.host.scripts import NO_PROGRAM, file_text, script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Question, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, read_gitlab_rb
 from provision.resources.system.file import FileSeen, ask_file, read_file, read_mode, secret_diff

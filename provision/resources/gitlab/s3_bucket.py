@@ -20,9 +20,8 @@ from urllib.parse import quote
 
 from provision.errors import Refused
 from provision.formats.s3 import Signer, checksum, checksum_of_zeros, curl_config
-from provision.host.curl import FAILURES, NO_PROGRAM
 from provision.host.facts import ASK_PACKAGES, read_packages
-from provision.host.scripts import script
+from provision.host.scripts import CURL_FAILURES, NO_PROGRAM, script
 from provision.host.state import fingerprint
 from provision.resources.base import Change, Note, Observation, Probe, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import NEWEST, gitlab_version
@@ -206,8 +205,8 @@ def listing_problem(result: Result, wanted: S3Bucket) -> Refused | None:
             f"{where}: the storage refuses addresses with the bucket's name in the {here}, and takes it in the {there}",
             hint=f"set registry.s3.pathstyle = {'false' if wanted.has_path_style else 'true'}",
         )
-    if result.code in FAILURES:
-        cause, remedy = FAILURES[result.code]
+    if result.code in CURL_FAILURES:
+        cause, remedy = CURL_FAILURES[result.code]
         return Refused(f"{where}: {cause}", hint=remedy)
     if result.code != 0:
         return Refused(f"{where}: {result.errors.strip()}", hint="try it on the host: curl -v")

@@ -18,11 +18,10 @@ from provision.editing.toml.masking import diff
 from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, fingerprint
 from provision.errors import ProbeFailed, Refused
 from provision.gitlab.runners import NewRunner, RunnerCreator
-from provision.host.curl import remedy
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import replace
 from provision.host.pending import Handler
-from provision.host.scripts import body
+from provision.host.scripts import body, curl_remedy
 from provision.host.state import mapping
 from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
 from provision.resources.runner.registrations import (
@@ -212,7 +211,7 @@ class _Rewrite:
             record=self._record(predicted),
             deadline=120,
             requires="gitlab" if waiting else "",
-            remedy=remedy(waiting),
+            remedy=curl_remedy(waiting),
         )
 
     def _reconciled(self, created: Mapping[str, NewRunner]) -> Reconciled:

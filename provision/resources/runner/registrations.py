@@ -25,8 +25,7 @@ from provision.editing.toml.model import (
     undotted,
 )
 from provision.errors import ProbeFailed
-from provision.host.curl import failure
-from provision.host.scripts import script
+from provision.host.scripts import curl_failure, script
 from provision.host.state import mapping, strings
 from provision.resources.base import Change
 from provision.secret import Secret
@@ -269,7 +268,7 @@ def read_tokens(result: Result) -> TokenAnswers:
             status[url, token] = 0
             reasons[url] = "it answers every request of the host with 403: the host is banned, or a proxy is in between"
         elif int(code) == 0:
-            reasons[url] = failure(int(curl_code))
+            reasons[url] = curl_failure(int(curl_code))
         elif int(code) >= 500:
             reasons[url] = f"it answers {code}"
     return TokenAnswers(status, reasons)

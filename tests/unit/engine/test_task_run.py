@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from provision.errors import ChangedMeanwhile
-from provision.host.files import CHANGED_MEANWHILE
 from provision.host.pending import Handler
+from provision.host.scripts import CHANGED_MEANWHILE
 from provision.shell import Result, sh
 
 

@@ -15,8 +15,8 @@ from provision.engine import waiting as module
 from provision.errors import ApiFailed
 from provision.gitlab import access
 from provision.gitlab.api import pause
-from provision.host.files import NOT_READY
 from provision.host.pending import Handler
+from provision.host.scripts import NOT_READY
 from provision.resources.base import ApiAction, ApiQuery, Change, Note, Observation, Probe, Resource
 from provision.shell import Command, Result, sh
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from provision.host.files import NOT_READY
-from provision.host.scripts import script
+from provision.host.scripts import NOT_READY, script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import pytest
 
-from provision.host.files import NOTHING_CHANGED, replace
-from provision.host.scripts import script
+from provision.host.files import replace
+from provision.host.scripts import NOTHING_CHANGED, script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell

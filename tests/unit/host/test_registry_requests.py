@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.host.files import NOT_READY
-from provision.host.scripts import script
+from provision.host.scripts import NOT_READY, script
 from provision.shell import Result
 from provision_lab.certificates import Authority
 from tests.support.http_proxy import HttpProxy

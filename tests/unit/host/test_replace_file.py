@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.host.files import CHANGED_MEANWHILE, NOTHING_CHANGED, replace
+from provision.host.files import replace
+from provision.host.scripts import CHANGED_MEANWHILE, NOTHING_CHANGED
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.local import Local, one_shell

@@ -414,8 +414,8 @@ def test_a_frozen_host_is_detected_before_the_deadline(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch, uploading: bool
 ) -> None:
     """The host's kernel answers and its sshd does not: it is pinged, then counted as lost."""
-    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.2)
-    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.8)
+    monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 0.2)
+    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
     with session(sshd) as opened:
         opened.ready()
@@ -435,8 +435,8 @@ def test_a_frozen_host_is_detected_before_the_deadline(
 
 def test_a_silent_step_is_not_a_lost_connection(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step may print nothing for longer than the limit: the host answers pings."""
-    monkeypatch.setattr("provision.ssh.streams._PING_AFTER", 0.1)
-    monkeypatch.setattr("provision.ssh.streams.SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 0.1)
+    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.5)
     with session(sshd) as opened:
         assert opened.run(sh("sleep 1.5; echo awake"), deadline=10).text == "awake\n"
 

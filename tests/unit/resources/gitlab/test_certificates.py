@@ -11,7 +11,7 @@ import pytest
 
 from provision.errors import Refused
 from provision.formats.x509 import check_pair
-from provision.host.files import NOTHING_CHANGED
+from provision.host.scripts import NOTHING_CHANGED
 from provision.resources import AcmeCertificate, CertificatePair, Result, ServedCertificate, UploadedPair
 from provision.secret import Secret
 from provision.shell import Command

@@ -11,7 +11,7 @@ import pytest
 
 from provision.errors import ProbeFailed, Refused
 from provision.host.facts import Installed
-from provision.host.files import NOTHING_CHANGED
+from provision.host.scripts import NOTHING_CHANGED
 from provision.resources import Handler, Result, RubySettings
 from provision.resources.base import Change
 from provision.resources.gitlab.gitlab_rb import gitlab_version, path_in, removed_settings

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from provision.host.files import NOT_READY
+from provision.host.scripts import NOT_READY
 from provision.resources import Result
 from provision.resources.runner.registrations import ask_tokens, read_tokens
 from provision.secret import Secret

@@ -6,7 +6,7 @@ import pytest
 
 from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Summary
 from provision.report.folding import RunLog
-from provision.report.wording import describe_change, describe_result, duration, failure_label, place, size
+from provision.report.text import describe_change, describe_result, duration, failure_label, place, size
 
 NONE, CHANGED = HostSummary(), HostSummary(changed=7)
 ONE = {"a": CHANGED}
