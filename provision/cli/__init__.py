@@ -1,8 +1,4 @@
-"""The command line: a click Group of verbs. Names that are not verbs are playbooks and tasks, which `run` executes.
-
-Other distributions add verbs by the entry point group `provision.commands`; each entry point is a click command.
-A verb's module is imported when the verb is called, so that `--help` takes less than 0.2 s.
-"""
+"""The command line: a click Group of verbs. Names that are not verbs are playbooks and tasks, which `run` executes."""
 
 from __future__ import annotations
 
@@ -10,53 +6,15 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import click
 
-from provision.distributions import added
-
-if TYPE_CHECKING:
-    from provision.engine.catalogue import Catalogue
-
-ENTRY_POINTS: Final = "provision.commands"
-LAB: Final = "lab"  # the verb of the distribution provision-lab
-_VERBS: Final = {
-    "list": "provision.cli.inventory",
-    "inventory": "provision.cli.inventory",
-    "schema": "provision.cli.inventory",
-    "explain": "provision.cli.inventory",
-    "init": "provision.cli.inventory",
-    "logs": "provision.cli.logs",
-    "help": "provision.cli.inventory",
-}  # verb: the module with a command of this name, or of this name and `_`
+from provision.cli.verbs import find_verb, print_error, verb_names
 
 _OUTPUT_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that hung up
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def inventory_option(*, required: bool) -> Decorator:
-    """`-i FILE`, any number of times: `inventory: tuple[Path, ...]`."""
-    return click.option(
-        "-i",
-        "--inventory",
-        multiple=True,
-        required=required,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The inventory; given several times, later files override.",
-    )
-
-
-verbose_option: Decorator = click.option("-v", "--verbose", count=True, help="Print tracebacks of broken playbooks.")
-set_option: Decorator = click.option(
-    "-e", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; VALUE is TOML or a word."
-)
 
 
 class Verbs(click.Group):
@@ -65,32 +23,12 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all verbs."""
         del ctx
-        return [*_VERBS, *sorted({one.name for one in added(ENTRY_POINTS)} - _VERBS.keys())]
+        return verb_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A verb's command, or None. Raises ClickException when its distribution is missing or cannot be loaded."""
         del ctx
-        if cmd_name in _VERBS:
-            module = import_module(_VERBS[cmd_name])
-            command: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
-            return command
-        points = [one for one in added(ENTRY_POINTS) if one.name == cmd_name]
-        if cmd_name == LAB and not points:
-            raise click.ClickException(
-                "the verb lab is in the distribution provision-lab, which is not installed\n"
-                "  → install it: pip install 'provision[lab]'; in a checkout, pip install . ./lab"
-            )
-        for point in points:
-            try:
-                command = point.load()
-            except Exception as error:
-                of = point.dist.name if point.dist else point.value
-                raise click.ClickException(
-                    f"the verb {cmd_name} of the distribution {of} cannot be loaded: {error}\n"
-                    "  → update or uninstall it"
-                ) from error
-            return command
-        return None
+        return find_verb(cmd_name)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -109,16 +47,6 @@ class Verbs(click.Group):
         inner = isinstance(self.get_command(click.Context(self), verb), click.Group) and before
         names = 1 if inner and after and not after[0].startswith("-") else 0
         return [verb, *after[:names], *before, *after[names:]]
-
-    def describe(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the verbs and their help, for the end of `provision --help`."""
-        rows = []
-        for name in self.list_commands(ctx):
-            # Verbs of other distributions are not loaded, since that may be slow or fail.
-            command = self.get_command(ctx, name) if name in _VERBS else None
-            rows.append((name, command.get_short_help_str(100) if command else f"See provision {name} --help."))
-        with formatter.section("Other commands"):
-            formatter.write_dl(rows)
 
 
 def _first_name(args: Sequence[str], command: click.Command) -> int | None:
@@ -144,27 +72,6 @@ def _first_name(args: Sequence[str], command: click.Command) -> int | None:
 
 
 commands = Verbs("provision", context_settings={"help_option_names": ["-h", "--help"]})
-
-
-def catalogue_of(inventories: Sequence[Path]) -> Catalogue:
-    """The catalogue of these inventories, without names of verbs. Raises InventoryError for one that does not exist."""
-    from provision.engine.catalogue import Catalogue
-
-    catalogue = Catalogue.beside(inventories)
-    catalogue.leave_out(commands.list_commands(click.Context(commands)))
-    return catalogue
-
-
-def report_unused(catalogue: Catalogue, *, verbose: bool = False, warnings: bool = True) -> None:
-    """Prints on stderr what could not be used, with tracebacks if `verbose`."""
-    from provision.secret import mask
-
-    for one in catalogue.unused:
-        if warnings:
-            print_error(f"warning: {mask(one.warning)}")
-        details = getattr(one.error, "details", "")
-        if verbose and details:
-            print_error(mask(details))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,12 +125,6 @@ def exit_code_of(arguments: Sequence[str]) -> int:
         print_error(mask(traceback.format_exc()))
         print_error("error: this is a bug in provision: please report the text above")
         return 1
-
-
-def print_error(text: str) -> None:
-    """Prints a line on stderr. If it cannot be written (a full disk, a closed terminal), only the exit code tells of the error."""
-    with suppress(OSError):
-        click.echo(text, err=True)
 
 
 def is_verbose(arguments: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from provision.cli import catalogue_of, commands, inventory_option, report_unused, set_option, verbose_option
+from provision.cli.verbs import catalogue_of, find_verb, inventory_option, report_unused, set_option, verbose_option
 
 
 @click.command("list")
@@ -105,11 +105,10 @@ def help_(context: click.Context, name: str | None, inventory: tuple[Path, ...])
     """Print the help of NAME: a verb, a task or a table. Without NAME: the program's help."""
     from provision.cli.run import run
 
-    program = click.Context(commands, info_name="provision")
     if name is None:
         click.echo(run.make_context("provision", [], resilient_parsing=True).get_help())
-    elif (verb := commands.get_command(program, name)) is not None:
-        click.echo(click.Context(verb, info_name=name, parent=program).get_help())
+    elif (verb := find_verb(name)) is not None:
+        click.echo(click.Context(verb, info_name=name, parent=context.parent).get_help())
     else:
         context.invoke(explain, name=name, inventory=inventory)
 

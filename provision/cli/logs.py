@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provision.cli import catalogue_of, inventory_option, report_unused, set_option, verbose_option
+from provision.cli.verbs import catalogue_of, inventory_option, report_unused, set_option, verbose_option
 
 if TYPE_CHECKING:
     from provision.inventory import Host, Inventory

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from provision import __version__
-from provision.cli import catalogue_of, commands, inventory_option, print_error, report_unused, set_option
+from provision.cli.verbs import catalogue_of, describe_verbs, inventory_option, print_error, report_unused, set_option
 
 _EXIT_CODES = """\
 Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
@@ -25,7 +25,8 @@ class _Run(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the verbs and the exit codes."""
-        commands.describe(ctx, formatter)
+        del ctx
+        describe_verbs(formatter)
         formatter.write(f"\n{_EXIT_CODES}\n")
 
 

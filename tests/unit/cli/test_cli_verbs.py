@@ -50,7 +50,7 @@ def test_each_verb_has_its_help(provision: Any, verb: str, option: str) -> None:
 
 def test_the_lab_that_is_not_installed(provision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names its distribution; `lab up` is not read as names of tasks."""
-    monkeypatch.setattr("provision.cli.added", lambda _: ())
+    monkeypatch.setattr("provision.cli.verbs.added", lambda _: ())
     ended = provision("lab", "up")
     assert ended.code == 2
     assert "the verb lab is in the distribution provision-lab, which is not installed" in ended.err
