@@ -51,7 +51,7 @@ def inventory(inventory: tuple[Path, ...], settings: tuple[str, ...], as_json: b
 @verbose_option
 def schema(inventory: tuple[Path, ...], verbose: int) -> None:
     """Print the inventory's JSON Schema, for editors."""
-    from provision.inventory import schema as schema_of
+    from provision.inventory.reference import schema as schema_of
 
     catalogue = catalogue_of(inventory)
     report_unused(catalogue, verbose=bool(verbose))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from provision.inventory.inventory import Estate, Host, Inventory, Member, settings_dict
 from provision.inventory.loading import load
-from provision.inventory.reference import schema
 from provision.inventory.secrets import SecretSource, resolve
 from provision.inventory.settings import Settings, Tables
 from provision.inventory.tables.base import Table
@@ -27,6 +26,5 @@ __all__ = [
     "Tables",
     "load",
     "resolve",
-    "schema",
     "settings_dict",
 ]

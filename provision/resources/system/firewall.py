@@ -27,10 +27,10 @@ from provision.shell import sh
 # Docker is asked only where ufw is on and dockerd runs: with socket activation the question would start it. Its client
 # takes 25 ms to start, so containerd's folder of running containers is checked first, if it is where it should be.
 ASK_PUBLISHED: Final = sh(
-    "if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf && [ -S /run/docker.sock ] && "
-    '{ read -r pid || :; } 2>/dev/null </run/docker.pid && kill -0 "$pid" 2>/dev/null && '
-    'set -- /run/containerd/io.containerd.runtime.*/moby/* && { [ -e "$1" ] || [ ! -d "${1%%%%.runtime.*}.runtime.v2.task" ]; }; '
-    "then timeout 5 docker ps --format '{{.Names}} {{.Ports}}'; fi"
+    "if [ -S /run/docker.sock ] && { read -r pid || :; } 2>/dev/null </run/docker.pid && "
+    'kill -0 "$pid" 2>/dev/null && '
+    'set -- /run/containerd/io.containerd.runtime.*/moby/* && { [ -e "$1" ] || [ ! -d "${1%%%%.runtime.*}.runtime.v2.task" ]; } && '
+    "grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then timeout 5 docker ps --format '{{.Names}} {{.Ports}}'; fi"
 )
 _ASK_RULES: Final = sh(
     "set --; for file in /etc/ufw/user.rules /etc/ufw/user6.rules /etc/ufw/ufw.conf /etc/default/ufw; do "

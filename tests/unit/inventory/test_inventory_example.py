@@ -13,9 +13,8 @@ import pytest
 
 from provision.engine.catalogue import Catalogue
 from provision.engine.catalogue import load_inventory as load
-from provision.inventory import schema
 from provision.inventory.problems import tables_in
-from provision.inventory.reference import field_docs
+from provision.inventory.reference import field_docs, schema
 from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tables.host import HostTable, Ssh
 from provision.inventory.tables.runners import Runner

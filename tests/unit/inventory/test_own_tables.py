@@ -12,8 +12,8 @@ import pytest
 from pydantic import Field
 
 from provision.errors import InventoryError, UsageError
-from provision.inventory import Host, SecretSource, Table, Tables, load, schema
-from provision.inventory.reference import explain_table, find_table, table_list
+from provision.inventory import Host, SecretSource, Table, Tables, load
+from provision.inventory.reference import explain_table, find_table, schema, table_list
 from provision.inventory.settings import Settings
 from provision.inventory.tables.base import InvalidValue, Subtable, is_optional, options_of
 from provision.inventory.tables.docker import Docker

@@ -12,8 +12,7 @@ import pytest
 
 from provision.engine.catalogue import Catalogue
 from provision.errors import InventoryError
-from provision.inventory import schema
-from provision.inventory.reference import explain_keys
+from provision.inventory.reference import explain_keys, schema
 from provision.inventory.tables.runner_keys import _KEYS, checked, keys_of
 from provision.inventory.tables.runners import Runner, RunnerProgram
 

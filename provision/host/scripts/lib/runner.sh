@@ -10,21 +10,34 @@ runner_ca() {
   ca=/etc/gitlab-runner/certs/${ca%%[:/]*}.crt
 }
 
+# may_have_proxy: fails if neither a unit file of gitlab-runner nor a process of its service names a proxy, as on most hosts.
+# Then systemd, which takes as long as everything else, need not be asked. Sources: systemd.unit(5), "Unit file load path";
+# cgroups(7): where version 1 is used, or the unit has another slice, the file of processes is missing.
+may_have_proxy() {
+  processes=/sys/fs/cgroup/system.slice/gitlab-runner.service/cgroup.procs found=
+  [ -e "$processes" ] || return 0
+  set --
+  for folder in /etc/systemd/* /run/systemd/* /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+    set -- "$@" "$folder/gitlab-runner.service" "$folder"/*service.d/*.conf
+  done
+  while read -r pid; do set -- "$@" "/proc/$pid/environ" && found=yes; done < "$processes"
+  [ -z "$found" ] || grep -qsai '_proxy=' -- "$@"
+}
+
 # use_runner_proxy: curl then uses the proxy of gitlab-runner's service, or none. This shell's own environment may name
 # another one: pam_env reads /etc/environment for sudo, and systemd does not.
 use_runner_proxy() {
   unset http_proxy https_proxy all_proxy no_proxy HTTPS_PROXY ALL_PROXY NO_PROXY
+  may_have_proxy || return 0
   service=$(systemctl show -p MainPID -p Environment gitlab-runner.service 2>/dev/null) || return 0
   set -f
-  pid='' configured='' active='' IFS='
+  pid='' configured='' IFS='
 '
   for line in $service; do
     case $line in MainPID=*) pid=${line#*=} ;; Environment=*) configured=${line#*=} ;; esac
   done
   unset IFS
-  if grep -qai '_proxy=' "/proc/${pid:-0}/environ" 2>/dev/null; then
-    active=$(tr '\0' '\n' < "/proc/$pid/environ" | grep -ai '^[a-z]*_proxy=')
-  fi
+  active=$({ tr '\0' '\n' < "/proc/${pid:-0}/environ" | grep -ai '^[a-z]*_proxy='; } 2>/dev/null)
   for setting in $configured $active; do
     value=${setting#*=}
     case $setting in
