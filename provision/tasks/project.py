@@ -110,7 +110,7 @@ def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
             f'projects."{path}".pipeline.template: no template has the name {wanted.template!r}{did_you_mean(wanted.template, known)}',
             hint=f"your own are templates/pipelines/NAME{_ENDING} beside the inventory",
         )
-    options = ("build", "docker", "image", "test", "python", "coverage", "variables")
+    options = ("build", "docker", "buildah", "image", "test", "python", "coverage", "variables")
     given = {name: value for name in options if (value := getattr(wanted, name)) is not None}
     values = json.dumps({**given, "tags": tags, "project": path})
     return Recipe(f'projects."{path}".pipeline', f"pipelines/{wanted.template}{_ENDING}", values)

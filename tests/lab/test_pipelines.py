@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from provision_lab import LabHost
+from provision_lab.container_images import BUILDAH
 from provision_lab.harness import Harness
 from tests.support.gitlab import Server, writes
 from tests.support.images import CONTAINERD_STORE, pushed
@@ -29,6 +30,7 @@ IMAGE = f"{REGISTRY}/{PROJECT}"
 converged = pytest.mark.usefixtures("images")
 JOB_TOKEN = "glcbt-the-token-of-this-job"
 APP = 'FROM {base}\nRUN cat /bin/sh > /bin/copy\nCOPY app.sh /app.sh\nENTRYPOINT ["/bin/sh", "/app.sh"]\n'
+APP_TEST = "sh /app.sh | grep -q hello && test -s /app.sh"
 PLAYBOOK = '''"""An estate with its projects."""
 from provision.tasks import (
     certificates, docker, firewall, gitlab, pipeline, play, project, register, registry, runner, verify
@@ -75,7 +77,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
                 "DOCKERHUB_TOKEN": {"value": harness.lab.secret_source("registry_password"), "masked": True},
                 "HIDDEN": {"value": harness.lab.secret_source("s3_secret_key"), "hidden": True},
             },
-            "pipeline": {"template": "registry", "test": "sh /app.sh | grep -q hello && test -s /app.sh"},
+            "pipeline": {"template": "registry", "test": APP_TEST},
         }
     }
     (harness.folder / "playbooks").mkdir()
@@ -117,7 +119,8 @@ def pipeline(harness: Harness, server: Server, commit: str, branch: str = "main"
     }
     own = json.loads(harness.lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))["variables"]
     values = {one["key"]: one["value"] for one in own}
-    return Pipeline(harness, HOST, committed(server, PROJECT), {**values, **predefined}).run()
+    docker = harness.inventory["runners"][0]["docker"]
+    return Pipeline(harness, HOST, committed(server, PROJECT), {**values, **predefined}, docker).run()
 
 
 def test_check_mode_on_bare_hosts(harness: Harness) -> None:
@@ -180,6 +183,15 @@ def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
     outcome = provision(harness, "pipeline", changes=table)
     assert outcome.code == 2
     assert "docker-builder does not mount /var/run/docker.sock" in outcome.stderr
+
+
+def test_buildah_needs_a_user_namespace(harness: Harness) -> None:
+    """A runner with Docker's own seccomp profile is refused before anything is contacted."""
+    table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "buildah"}}}}
+    table["runners"] = [harness.inventory["runners"][0] | {"docker": {"image": "docker:28"}}]
+    outcome = provision(harness, "pipeline", changes=table)
+    assert outcome.code == 2
+    assert "docker-builder lacks security_opt seccomp:unconfined, apparmor:unconfined" in outcome.stderr
 
 
 def test_gitlab_is_down(harness: Harness, server: Server) -> None:
@@ -260,3 +272,30 @@ def test_the_containerd_image_store(harness: Harness, server: Server) -> None:
     found = tags(server, PROJECT, PROJECT)
     assert found["latest"] == found["6666ffff"]
     assert "layers" in pushed(harness, PROJECT, "latest")
+
+
+@converged
+def test_buildah_without_privileges(harness: Harness, server: Server) -> None:
+    """Built, tested and released in containers that have no daemon; the tested image is the released one."""
+    address = harness.lab.machine("gitlab").host.address
+    docker = {
+        "image": "docker:28",
+        "volumes": ["/cache", "/etc/docker/certs.d:/etc/docker/certs.d:ro"],
+        "extra_hosts": [f"gitlab.lab.test:{address}"],
+        "security_opt": ["seccomp:unconfined", "apparmor:unconfined"],
+    }
+    harness.inventory["runners"][0]["docker"] = docker
+    harness.inventory["projects"][PROJECT]["pipeline"] = {"template": "registry", "test": APP_TEST, "build": "buildah"}
+    applied(harness, "register", "pipeline")
+    assert "privileged = true" not in harness.lab.inside(HOST, "cat /etc/gitlab-runner/config.toml")
+    BUILDAH.load(harness.lab, HOST, "quay.io/buildah/stable:v1.43.1")
+    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 7\n"})
+    done = pipeline(harness, server, "7777aaaa")
+    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    found = tags(server, PROJECT, PROJECT)
+    assert found["latest"] == found["7777aaaa"]
+    assert "layers" in pushed(harness, PROJECT, "latest")
+    docker["security_opt"] = []
+    refused_by_seccomp = pipeline(harness, server, "8888bbbb")
+    assert refused_by_seccomp.codes["build"] != 0
+    assert "unshare(CLONE_NEWUSER): Operation not permitted" in refused_by_seccomp.logs

@@ -1,7 +1,7 @@
 """Runs a pipeline as gitlab-runner does: jobs by stage, whole scripts, the variables that GitLab sets.
 
 The lab has no privileged containers. Jobs of a `docker:…-cli` image run in the host's own shell with its Docker; jobs
-of other images run in a container of that image.
+of other images run in a container of that image, with the volumes, hosts and security options of `[runners.docker]`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,17 @@ class Job:
 
 @dataclass
 class Pipeline:
-    """A `.gitlab-ci.yml` on a host, with a checkout in /builds/project. `variables`: predefined and the project's."""
+    """A `.gitlab-ci.yml` on a host, with a checkout in /builds/project.
+
+    variables  predefined and the project's
+    docker     the runner's [runners.docker]
+    """
 
     harness: Harness
     host: str
     text: str
     variables: Mapping[str, str]
+    docker: Mapping[str, Any] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
 
     def run(self) -> Pipeline:
@@ -81,7 +86,11 @@ class Pipeline:
             # The client uses the host's socket; DOCKER_HOST names the service of a real pipeline.
             script = f"export DOCKER_CONFIG={_CONFIG} DOCKER_BUILDKIT=1\n{script}"
         else:
-            run = f"docker run --rm -i -v {BUILDS}:{BUILDS} {job['image']} sh -s"
+            volumes = (f"{BUILDS}:{BUILDS}", *(one for one in self.docker.get("volumes", ()) if ":" in one))
+            options = [f"-v {one}" for one in volumes]
+            options += [f"--add-host {one}" for one in self.docker.get("extra_hosts", ())]
+            options += [f"--security-opt {one}" for one in self.docker.get("security_opt", ())]
+            run = f"docker run --rm -i {' '.join(options)} {job['image']} sh -s"
         done = self._shell(f"{run} 2>&1", script)
         self._shell(f"rm -rf {_CONFIG}", "")
         return Job(name, done.returncode, done.stdout)

@@ -1,6 +1,8 @@
 """[projects."group/name"]: the settings of a project in GitLab: its runners, its registry, its CI/CD variables, its pipeline.
 
-Source: docs.gitlab.com/ci/docker/using_docker_build (what each way of building needs in config.toml).
+Sources: docs.gitlab.com/ci/docker/using_docker_build (what each way of building needs in config.toml);
+github.com/moby/buildkit docs/rootless.md and github.com/containers/buildah issue 4563 (a build without privileges needs
+a user namespace, which Docker's default seccomp profile denies).
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from provision.inventory.tables.runners import Runner
 from provision.secret import Secret
 
 OUR_BRANCH: Final = "provision/pipeline"
-Build = Literal["dind", "dind-without-tls", "socket"]
+Build = Literal["dind", "dind-without-tls", "socket", "buildah"]
 _SOCKET: Final = "/var/run/docker.sock"
 _CERTIFICATES: Final = "/certs/client"
+_UNCONFINED: Final = ("seccomp:unconfined", "apparmor:unconfined")
 _REQUIRED: Final = {
     "dind": f'[runners.docker] with privileged = true and volumes = ["{_CERTIFICATES}", "/cache"]',
     "dind-without-tls": "[runners.docker] with privileged = true",
     "socket": f'[runners.docker] with volumes = ["{_SOCKET}:{_SOCKET}", "/cache"]',
+    "buildah": f'[runners.docker] with security_opt = ["{_UNCONFINED[0]}", "{_UNCONFINED[1]}"]',
 }
 _KEY = re.compile(r"[a-zA-Z0-9_]{1,255}")
 _SCOPE = re.compile(r"[a-zA-Z0-9_/\\$.{}*\- ]{1,255}")
@@ -50,9 +54,12 @@ class Pipeline(Table):
     message: str = "Bring the pipeline up to date"
     """The commit's message, and the merge request's title."""
     build: Build = "dind"
-    """How jobs reach a Docker daemon: docker-in-docker with TLS, without TLS, or the host's daemon through its socket."""
+    """How jobs build images: with docker-in-docker (with or without TLS), with the host's Docker daemon through its
+    socket, or with Buildah, which needs no daemon and no privileged container."""
     docker: str = "28.5.2"
     """The version of the images docker:VERSION-cli and docker:VERSION-dind."""
+    buildah: str = "1.43.1"
+    """The version of the image quay.io/buildah/stable:vVERSION, for build = "buildah"."""
     image: str | None = None
     """The image's name: user/name for dockerhub. Default for registry: the project's own, $CI_REGISTRY_IMAGE."""
     test: str | None = None
@@ -88,7 +95,7 @@ class Pipeline(Table):
             raise ValueError("expected a string that is not empty")
         return text
 
-    @field_validator("docker", "python")
+    @field_validator("docker", "buildah", "python")
     @classmethod
     def _pinned(cls, text: str) -> str:
         if not re.fullmatch(r"\d+(\.\d+)*", text):
@@ -168,12 +175,24 @@ def _why_unfit(one: Runner, build: str) -> str:
         return f"has the executor {one.executor}, not docker"
     docker = one.docker or {}
     volumes = [str(volume).split(":") for volume in docker.get("volumes", ())]
+    if build == "buildah":
+        return "" if docker.get("privileged") else _why_no_namespace(docker)
     if build == "socket":
         return "" if any(parts[1:2] == [_SOCKET] for parts in volumes) else f"does not mount {_SOCKET}"
     if not (docker.get("privileged") or docker.get("services_privileged")):
         return "is not privileged"
     shared = any(_CERTIFICATES in parts[:2] for parts in volumes)
     return "" if build != "dind" or shared else f"does not share the volume {_CERTIFICATES}"
+
+
+def _why_no_namespace(docker: Mapping[str, Any]) -> str:
+    """Why a container cannot create a user namespace; "" where it can.
+
+    Docker takes `name=value` and `name:value`. The value may be a profile of the user's own.
+    """
+    given = {re.split("[:=]", str(option))[0] for option in docker.get("security_opt", ())}
+    missing = [option for option in _UNCONFINED if option.partition(":")[0] not in given]
+    return f"lacks security_opt {', '.join(missing)}" if missing else ""
 
 
 class Variable(Table):

@@ -27,6 +27,7 @@ FITTING = {
     "dind": {"privileged": True, "volumes": ["/certs/client", "/cache"]},
     "dind-without-tls": {"privileged": True},
     "socket": {"volumes": ["/cache", SOCKET]},
+    "buildah": {"security_opt": ["seccomp:unconfined", "apparmor=unconfined"]},
 }
 
 
@@ -36,9 +37,11 @@ def test_what_fits(build: str) -> None:
     check_runners("x", pipeline(build), [runner(**FITTING[build])], named=True)
     check_runners("x", pipeline(build), [], named=True)
     check_runners("x", pipeline(build), [runner(executor="kubernetes")], named=True)
-    if build != "socket":
+    if build.startswith("dind"):
         services = {**FITTING[build], "privileged": False, "services_privileged": True}
         check_runners("x", pipeline(build), [runner(**services)], named=True)
+    if build == "buildah":
+        check_runners("x", pipeline(build), [runner(privileged=True)], named=True)
     if build == "dind":
         check_runners("x", pipeline(build), [runner(privileged=True, volumes=["certs:/certs/client"])], named=True)
 
@@ -51,6 +54,8 @@ def test_what_fits(build: str) -> None:
         ("dind-without-tls", runner(volumes=["/certs/client"]), "r is not privileged"),
         ("socket", runner(privileged=True, volumes=["/certs/client"]), "r does not mount /var/run/docker.sock"),
         ("socket", runner(volumes=["/var/run/docker.sock"]), "r does not mount /var/run/docker.sock"),
+        ("buildah", runner(), "r lacks security_opt seccomp:unconfined, apparmor:unconfined"),
+        ("buildah", runner(security_opt=["seccomp:unconfined"]), "r lacks security_opt apparmor:unconfined"),
         ("dind", runner(executor="shell"), "r has the executor shell, not docker"),
     ],
 )

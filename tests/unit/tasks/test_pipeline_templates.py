@@ -17,7 +17,7 @@ from provision_lab.standins.gitlab_ce.host.api.lint import check_configuration
 from tests.support.estate import Estate
 
 SCHEMA = files("check_jsonschema") / "builtin_schemas/vendor/gitlab-ci.json"
-BUILDS = ("dind", "dind-without-tls", "socket")
+BUILDS = ("dind", "dind-without-tls", "socket", "buildah")
 OPTIONS = {
     "registry": {"test": "npm test"},
     "dockerhub": {"image": "sammy/hello"},
@@ -90,7 +90,7 @@ def test_the_schema_can_refuse(validator: Any) -> None:
 
 
 @pytest.mark.parametrize("template", OPTIONS)
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", BUILDS[:3])
 def test_how_docker_is_reached(estate: Estate, template: str, build: str) -> None:
     """With TLS, without TLS, with the socket: services and variables are right, and versions pinned."""
     tree = yaml.load(rendered(estate, template, build=build, docker="28.5.1"), Strict)
@@ -106,6 +106,31 @@ def test_how_docker_is_reached(estate: Estate, template: str, build: str) -> Non
             "socket": {},
         }[build]
     )
+
+
+@pytest.mark.parametrize("template", OPTIONS)
+def test_buildah_needs_no_docker(estate: Estate, template: str) -> None:
+    """The pinned image of Buildah, no service, no Docker command; the password on standard input."""
+    text = rendered(estate, template, build="buildah", buildah="1.42.0")
+    tree = yaml.load(text, Strict)
+    job = {**tree["default"], **tree} if template == "registry" else tree["publish"]
+    assert job["image"] == "quay.io/buildah/stable:v1.42.0"
+    assert "services" not in job
+    assert {name: job["variables"][name] for name in ("STORAGE_DRIVER", "BUILDAH_ISOLATION", "BUILDAH_FORMAT")} == {
+        "STORAGE_DRIVER": "vfs",
+        "BUILDAH_ISOLATION": "chroot",
+        "BUILDAH_FORMAT": "docker",
+    }
+    scripts = [
+        line
+        for part in [tree["default"], *tree.values()]
+        if isinstance(part, dict)
+        for line in [*part.get("before_script", ()), *part.get("script", ())]
+    ]
+    assert [line for line in scripts if line.startswith("docker ") or "| docker" in line] == []
+    assert sum("| buildah login" in line and "--password-stdin" in line for line in scripts) >= 1
+    last = tree["release" if template == "registry" else "publish"]
+    assert last["rules"] == [{"if": "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"}]
 
 
 @pytest.mark.parametrize("template", OPTIONS)
