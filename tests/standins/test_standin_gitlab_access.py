@@ -60,6 +60,10 @@ def switch(client, **switches):
         ("GET", f"{SHOP}/variables", None, "maintainer"),
         ("POST", f"{SHOP}/variables", {"key": "K", "value": "v"}, "maintainer"),
         ("GET", f"{SHOP}/runners", None, "maintainer"),
+        ("GET", f"{SHOP}/deploy_tokens", None, "maintainer"),
+        ("POST", f"{SHOP}/deploy_tokens", {"name": "n", "scopes": ["read_registry"]}, "maintainer"),
+        ("GET", f"{SHOP}/protected_tags", None, "maintainer"),
+        ("POST", f"{SHOP}/protected_tags", {"name": "v*"}, "maintainer"),
         ("POST", "/user/runners", {"runner_type": "project_type", "project_id": 1}, "maintainer"),
         ("POST", "/user/runners", {"runner_type": "group_type", "group_id": 1}, "owner"),
     ],
@@ -74,7 +78,7 @@ def test_the_least_role(client, method, path, body, least):
             assert (role, answer.status) == (role, 403)
             assert answer.body["message"].startswith("403 Forbidden")
         else:
-            assert (role, answer.status) in ((role, 200), (role, 201), (role, 400))
+            assert (role, answer.status) in ((role, 200), (role, 201), (role, 400), (role, 422))
     if path.startswith("/projects"):
         assert client.ask(method, path, body, token="glpat-stranger").status == 404
 
@@ -251,3 +255,120 @@ def test_a_rate_limit(client):
     assert client.ask("GET", SHOP, token="glpat-guest").status == 200
     assert client.ask("GET", "/-/readiness", token="glpat-owner").status == 200
     assert actions(client, "owner", "pw") != []
+
+
+def deploy_token(client, path=SHOP, **body):
+    """A new deploy token, as its maker sees it."""
+    answer = client.ask("POST", f"{path}/deploy_tokens", {"name": "n", "scopes": ["read_registry"]} | body)
+    assert answer.status == 201, answer.body
+    return answer.body
+
+
+def test_a_deploy_token_s_life(client):
+    """Made, listed, read and deleted; its text is in the first answer alone: lib/api/deploy_tokens.rb, deploy_token.rb."""
+    made = deploy_token(client, scopes="write_registry,read_registry", expires_at="2999-01-31")
+    secret = made.pop("token")
+    assert re.fullmatch(r"gldt-[\w-]{20}", secret)
+    assert made == {
+        "id": 1,
+        "name": "n",
+        "username": "gitlab+deploy-token-1",
+        "expires_at": "2999-01-31T00:00:00.000Z",
+        "scopes": ["read_registry", "write_registry"],
+        "revoked": False,
+        "expired": False,
+    }
+    assert client.ask("GET", f"{SHOP}/deploy_tokens").body == [made]
+    assert client.ask("GET", f"{SHOP}/deploy_tokens/1").body == made
+    assert client.ask("GET", "/groups/acme/deploy_tokens/1").body == {"message": "404 Not found"}
+    assert client.ask("DELETE", f"{SHOP}/deploy_tokens/1").status == 204
+    assert client.ask("DELETE", f"{SHOP}/deploy_tokens/1").status == 404
+    assert client.ask("GET", f"{SHOP}/deploy_tokens").body == []
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, {"error": "name is missing, scopes is missing"}),
+        ({"name": "n", "scopes": ["api"]}, {"error": "scopes does not have a valid value"}),
+        ({"name": "n", "scopes": []}, {"message": "Scopes can't be blank"}),
+        ({"name": "n", "scopes": ["read_registry"], "expires_at": "soon"}, {"error": "expires_at is invalid"}),
+        (
+            {"name": "n", "scopes": ["read_registry"], "username": "a b"},
+            {"message": "Username can contain only letters, digits, '_', '-', '+', and '.'"},
+        ),
+    ],
+)
+def test_a_deploy_token_that_is_refused(client, body, error):
+    """400 in the API's words; two with one name are no error."""
+    answer = client.ask("POST", f"{SHOP}/deploy_tokens", body)
+    assert (answer.status, answer.body) == (400, error)
+    assert [deploy_token(client)["id"] for _ in range(2)] == [1, 2]
+
+
+def test_a_group_s_deploy_token_needs_its_owner(client):
+    """A maintainer reads them: config/authz/roles/maintainer.yml and owner.yml."""
+    body = {"name": "n", "scopes": ["read_registry"]}
+    assert client.ask("POST", "/groups/acme/deploy_tokens", body, token="glpat-owner").status == 201
+    assert client.ask("POST", "/groups/acme/deploy_tokens", body, token="glpat-stranger").status == 404
+    assert client.ask("GET", "/deploy_tokens", token="glpat-owner").status == 403
+    assert [one["id"] for one in client.ask("GET", "/deploy_tokens").body] == [1]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "granted"),
+    [
+        (["read_registry"], ["pull"]),
+        (["write_registry"], ["push"]),
+        (["read_registry", "write_registry"], ["pull", "push"]),
+    ],
+)
+@pytest.mark.parametrize("owner", [SHOP, "/groups/acme%2Fweb"])
+def test_what_a_deploy_token_may_do_with_images(client, owner, scopes, granted):
+    """What its scopes say, in its project or group, and never delete: deploy_token_can_pull? and …_can_push?."""
+    made = deploy_token(client, owner, scopes=scopes)
+    assert actions(client, made["username"], made["token"]) == granted
+    ask = {"service": "container_registry", "scope": "repository:acme/other:pull,push,*"}
+    login = basic(made["username"], made["token"])
+    other = client.ask("GET", "/jwt/auth", token=None, headers=login, **ask)
+    assert claims(other.body["token"])["access"] == []
+    assert client.ask("GET", "/jwt/auth", token=None, headers=login, service="container_registry").status == 200
+
+
+def test_what_a_deploy_token_may_not_do(client):
+    """It is no token of the API, and valid under its own name, until its last day, with a scope for images alone."""
+    made = deploy_token(client)
+    assert client.ask("GET", SHOP, token=made["token"]).status == 401
+    ended = deploy_token(client, expires_at="2020-01-01", username="by-hand")
+    code = deploy_token(client, scopes=["read_repository"])
+    tries = {
+        "another name": (basic("root", made["token"]), 401),
+        "expired": (basic("by-hand", ended["token"]), 401),
+        "no scope for images": (basic(code["username"], code["token"]), 403),
+    }
+    for headers, status in tries.values():
+        answer = client.ask("GET", "/jwt/auth", token=None, headers=headers, service="container_registry")
+        assert answer.status == status
+    assert [one["id"] for one in client.ask("GET", f"{SHOP}/deploy_tokens?active=true").body] == [
+        made["id"],
+        code["id"],
+    ]
+
+
+def test_protected_tags(client):
+    """Protected once, with maintainers by default; 422 and 404 in the API's words: lib/api/protected_tags.rb."""
+    tags = f"{SHOP}/protected_tags"
+    level = {"id": 1, "access_level": 40, "access_level_description": "Maintainers", "deploy_key_id": None}
+    made = client.ask("POST", tags, {"name": "v*"})
+    assert (made.status, made.body) == (201, {"name": "v*", "create_access_levels": [level]})
+    assert client.ask("GET", f"{tags}/v*").body == made.body
+    again = client.ask("POST", tags, {"name": "v*", "create_access_level": 30})
+    assert (again.status, again.body) == (422, {"message": ["Name has already been taken"]})
+    wrong = client.ask("POST", tags, {"name": "w*", "create_access_level": 50})
+    assert (wrong.status, wrong.body) == (400, {"error": "create_access_level does not have a valid value"})
+    closed = client.ask("POST", tags, {"name": "w*", "create_access_level": 0}).body
+    assert closed["create_access_levels"][0]["access_level_description"] == "No one"
+    assert client.ask("DELETE", f"{tags}/v*").status == 204
+    missing = client.ask("DELETE", f"{tags}/v*")
+    assert (missing.status, missing.body) == (404, {"message": "404 Not found"})
+    assert [one["name"] for one in client.ask("GET", tags).body] == ["w*"]

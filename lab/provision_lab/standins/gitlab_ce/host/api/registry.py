@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from . import deploy_tokens
 from .access import DEVELOPER, MAINTAINER, OWNER, REPORTER, find_project, role
 from .http import API, ApiError, Context, Response, not_found, paged, route
 from .store import Record, check_password, now
@@ -47,7 +48,7 @@ def token(context: Context) -> Response:
         raise _error(403, "DENIED", "access forbidden")
     # A push that mounts another image's layer sends `scope` twice.
     scopes = [one for text in parse_qs(context.request.raw_query).get("scope", []) for one in text.split()]
-    if user is None and not scopes:
+    if user is None and login.deploy is None and not scopes:
         raise _error(403, "DENIED", "access forbidden")
     granted = [access for scope in scopes if (access := _grant(context, scope, login))]
     subject = user["username"] if user else ""
@@ -57,11 +58,12 @@ def token(context: Context) -> Response:
 
 @dataclass(frozen=True)
 class Login:
-    """A login of Docker. `project`: the only one that a job's token is for."""
+    """A login of Docker. `project`: the only one that a job's token is for. `deploy`: a deploy token."""
 
     user: Record | None
     abilities: frozenset[str]
     project: int | None = None
+    deploy: Record | None = None
 
 
 def _who(context: Context) -> Login:
@@ -85,6 +87,8 @@ def _who(context: Context) -> Login:
         if name == "gitlab-ci-token" and owner:
             return Login(user, _JOB, owner["id"])
         raise _denied(context)
+    if deploy := deploy_tokens.login(context.store, name, password):
+        return Login(None, frozenset().union(*(_ABILITIES.get(one, ()) for one in deploy["scopes"])), deploy=deploy)
     user = context.store.find("users", username=name)
     if user is None or not check_password(user, password) or _needs_token(context, name):
         raise _denied(context)
@@ -123,8 +127,10 @@ def _grant(context: Context, scope: str, login: Login) -> dict[str, Any] | None:
 
 
 def _allowed(context: Context, login: Login, project: Record) -> set[str]:
-    """The actions that both the user's role and the token's scopes allow."""
+    """The actions that both the user's role and the token's scopes allow. A deploy token's are those of its scopes."""
     user = login.user
+    if login.deploy and deploy_tokens.covers(context.store, login.deploy, project):
+        return set(login.abilities)
     own = OWNER if user and user["admin"] else role(context.store, user, project["path_with_namespace"])
     if project["visibility"] == "public" and project["container_registry_access_level"] == "enabled":
         own = max(own, REPORTER)

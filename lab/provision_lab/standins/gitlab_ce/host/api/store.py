@@ -40,7 +40,8 @@ class Store:
         self._dirty = False
         empty: Record = {"last_id": {}, "users": [], "tokens": [], "projects": [], "runners": [], "variables": []}
         more = ("repositories", "branches", "merge_requests", "groups", "members", "protected_branches")
-        self._data: Record = {**empty, **{name: [] for name in more}}
+        rest = ("protected_tags", "deploy_tokens")
+        self._data: Record = {**empty, **{name: [] for name in (*more, *rest)}}
         if path.exists():
             self._data |= json.loads(path.read_text())
 
