@@ -9,7 +9,7 @@ from provision.host import releases
 from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.host.scripts import body
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import DOCKER_KEY, Apt, repository
+from provision.inventory.tables.apt import DOCKER_KEY, Apt
 from provision.inventory.tables.base import local_certificates, local_file
 from provision.inventory.tables.docker import Docker, RegistryTrust
 from provision.inventory.tables.proxy import Proxy
@@ -46,17 +46,8 @@ def docker(host: Host, wanted: Docker) -> Iterator[Resource]:
     first, last = ("", "") if at_once else (wait_for_ci_jobs(), start_runner())
     yield apt_proxy(host.settings)
     if wanted.source == "docker.com":
-        source = repository(host.settings[Apt].docker, _URL)
-        yield AptSource(
-            "docker",
-            uri=source.uri,
-            suite=source.suite,
-            component="stable",
-            key=source.key,
-            key_url=DOCKER_KEY.url,
-            fingerprints=DOCKER_KEY.fingerprints,
-            publisher=releases.DOCKER.behind(host.settings[Apt].docker),
-        )
+        mirror = host.settings[Apt].docker
+        yield AptSource.published("docker", mirror, _URL, DOCKER_KEY, releases.DOCKER, component="stable")
         yield Packages(
             _PACKAGES,
             version=wanted.version or "",

@@ -9,7 +9,7 @@ from typing import Any
 from provision.gitlab.access import ready_timeout
 from provision.host.releases import GITLAB
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
@@ -65,18 +65,10 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     yield Packages(("curl", "ca-certificates", "openssl"))
     if wanted.install:
         package = f"gitlab-{wanted.edition}"
-        source = repository(host.settings[Apt].gitlab, _URL.format(edition=wanted.edition))
-        yield AptSource(
-            "gitlab",
-            uri=source.uri,
-            suite=source.suite,
-            component="main",
-            key=source.key,
-            key_url=GITLAB_KEY.url,
-            fingerprints=GITLAB_KEY.fingerprints,
-            pin=(package,),
-            publisher=replace(GITLAB, package=package, pinned=wanted.version or "").behind(host.settings[Apt].gitlab),
-        )
+        publisher = replace(GITLAB, package=package, pinned=wanted.version or "")
+        mirror, url = host.settings[Apt].gitlab, _URL.format(edition=wanted.edition)
+        source = AptSource.published("gitlab", mirror, url, GITLAB_KEY, publisher, pin=(package,))
+        yield source
         yield UpgradePath(package_glob(wanted.version))
         yield Packages(
             (package,),

@@ -11,7 +11,7 @@ from provision.gitlab.runners import RunnerCreator
 from provision.host.docker import start_runner, wait_for_ci_jobs
 from provision.host.releases import RUNNER
 from provision.inventory import Host, resolve
-from provision.inventory.tables.apt import GITLAB_KEY, Apt, repository
+from provision.inventory.tables.apt import GITLAB_KEY, Apt
 from provision.inventory.tables.base import package_glob
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.proxy import Proxy
@@ -33,18 +33,9 @@ _PACKAGES = ("gitlab-runner", "gitlab-runner-helper-images")
 def runner(host: Host, wanted: RunnerProgram) -> Iterator[Resource]:
     """Install gitlab-runner with its helper images from GitLab's repository, and start it."""
     yield apt_proxy(host.settings)
-    source = repository(host.settings[Apt].runner, _URL)
-    yield AptSource(
-        "gitlab-runner",
-        uri=source.uri,
-        suite=source.suite,
-        component="main",
-        key=source.key,
-        key_url=GITLAB_KEY.url,
-        fingerprints=GITLAB_KEY.fingerprints,
-        pin=_PACKAGES,
-        publisher=RUNNER.behind(host.settings[Apt].runner),
-    )
+    mirror = host.settings[Apt].runner
+    source = AptSource.published("gitlab-runner", mirror, _URL, GITLAB_KEY, RUNNER, pin=_PACKAGES)
+    yield source
     yield Packages(
         _PACKAGES,
         version=package_glob(wanted.version),

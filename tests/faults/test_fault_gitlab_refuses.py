@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from shlex import quote
-from typing import Any
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import fact, on_host, pending
+from tests.support.faults import fact, on_host, pending, zone, zone_in_force
 from tests.support.runs import applied, provision, unchanged, without_s3
-
-Tables = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +21,10 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
-def zone(name: str) -> Tables:
-    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
-    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
-
-
-def in_force(harness: Harness) -> str:
-    """The time zone in gitlab.rb."""
-    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
-
-
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])
 def test_a_failing_reconfigure_rolls_back(harness: Harness, switch: str) -> None:
     """The previous gitlab.rb is active, the error has the cause; then it succeeds."""
-    changes, now = zone(f"Etc/{switch}"), in_force(harness)
+    changes, now = zone(f"Etc/{switch}"), zone_in_force(harness)
     harness.lab.inside("gitlab", f"echo 'the disk of the database is gone' > /etc/gitlab-standin/{switch}")
     outcome = provision(harness, "server", changes=changes)
     (error,) = outcome.of("error")
@@ -46,7 +33,7 @@ def test_a_failing_reconfigure_rolls_back(harness: Harness, switch: str) -> None
     assert "rolled back to the previous /etc/gitlab/gitlab.rb" in error["text"]
     assert error["hint"]
     assert outcome.statuses("gitlab")["registry"] == "failed"
-    assert (in_force(harness), pending(harness, "gitlab")) == (now, [])
+    assert (zone_in_force(harness), pending(harness, "gitlab")) == (now, [])
     unchanged(harness, "server", changes=zone(now))
     applied(harness, "server", changes=changes)
     unchanged(harness, "server", changes=changes)

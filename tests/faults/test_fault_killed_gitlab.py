@@ -10,7 +10,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import Gate, Live, fact, pending, wait_until_free, with_playbooks
+from tests.support.faults import Gate, Live, pending, wait_until_free, with_playbooks, zone, zone_in_force
 from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
 from tests.support.waiting import wait_for
 
@@ -25,16 +25,6 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     harness = without_s3(with_playbooks(harness_factory(LabHost("gitlab"))))
     applied(harness, "server")
     return harness
-
-
-def zone(name: str) -> Tables:
-    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
-    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
-
-
-def in_force(harness: Harness) -> str:
-    """The time zone in gitlab.rb."""
-    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
 
 
 def next_run_reconfigures_once(harness: Harness, before: int, changes: Tables, *names: str) -> None:
@@ -74,7 +64,11 @@ def test_killed_between_edit_and_reconfigure(harness: Harness) -> None:
     run = Live(harness, "paused", changes=changes)
     gate.wait()
     run.kill()
-    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == ("Berlin", ["reconfigure"], before)
+    assert (zone_in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (
+        "Berlin",
+        ["reconfigure"],
+        before,
+    )
     gate.open()
     wait_until_free(harness, "gitlab")
     assert reconfigures(harness) == before
@@ -90,7 +84,7 @@ def test_killed_at_the_event_of_the_edit(harness: Harness) -> None:
         run = Live(harness, "server", changes=changes)
         run.until("change", resource="RubySettings /etc/gitlab/gitlab.rb")
         run.kill()
-        assert (in_force(harness), pending(harness, "gitlab")) == ("Paris", ["reconfigure"])
+        assert (zone_in_force(harness), pending(harness, "gitlab")) == ("Paris", ["reconfigure"])
         wait_until_free(harness, "gitlab")
     next_run_reconfigures_once(harness, before, changes, "server")
 
@@ -155,7 +149,7 @@ def test_an_edit_after_it_began_is_not_considered_done(harness: Harness) -> None
         second = Live(harness, "server", changes=zone("Prague"))
         second.until("change", resource="RubySettings /etc/gitlab/gitlab.rb")
     outcome = second.end()
-    assert (outcome.code, outcome.changes()[-1], in_force(harness)) == (0, "reconfigure GitLab", "Prague"), (
+    assert (outcome.code, outcome.changes()[-1], zone_in_force(harness)) == (0, "reconfigure GitLab", "Prague"), (
         outcome.errors
     )
     assert reconfigures(harness) == before + 2
@@ -180,7 +174,7 @@ def test_the_connection_breaks_during_the_reconfigure(harness: Harness) -> None:
 
 def test_a_failure_without_a_connection(harness: Harness) -> None:
     """It fails without a connection and rolls back; the next run starts again."""
-    before, now, changes = reconfigures(harness), in_force(harness), zone("Dublin")
+    before, now, changes = reconfigures(harness), zone_in_force(harness), zone("Dublin")
     harness.lab.inside("gitlab", "echo 'no such database' > /etc/gitlab-standin/fail-next-reconfigure")
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
@@ -188,9 +182,9 @@ def test_a_failure_without_a_connection(harness: Harness) -> None:
         run.kill()
         wait_until_free(harness, "gitlab")
     wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
-    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (now, [], before + 2)
+    assert (zone_in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (now, [], before + 2)
     outcome = applied(harness, "server", changes=changes)
-    assert (outcome.changes()[-1], in_force(harness), reconfigures(harness)) == (
+    assert (outcome.changes()[-1], zone_in_force(harness), reconfigures(harness)) == (
         "reconfigure GitLab",
         "Dublin",
         before + 3,
@@ -200,7 +194,7 @@ def test_a_failure_without_a_connection(harness: Harness) -> None:
 
 def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None:
     """It and its rollback fail without a connection: it stays pending; the next run reports why, the one after succeeds."""
-    changes, before = zone("Oslo"), in_force(harness)
+    changes, before = zone("Oslo"), zone_in_force(harness)
     fail = "cd /etc/gitlab-standin && echo 'no such database' > fail-next-reconfigure"
     with another_reconfigure(harness):
         run = Live(harness, "server", changes=changes)
@@ -209,12 +203,12 @@ def test_a_failed_rollback_is_reported_by_the_next_run(harness: Harness) -> None
         wait_until_free(harness, "gitlab")
         harness.lab.inside("gitlab", f"{fail}; echo 'file /nowhere is gone' > fail-next-reconfigure-late")
     wait_for(lambda: is_done(harness), "our reconfigure ends by itself", 60)
-    assert (in_force(harness), pending(harness, "gitlab")) == (before, ["reconfigure"])
+    assert (zone_in_force(harness), pending(harness, "gitlab")) == (before, ["reconfigure"])
     outcome = provision(harness, "server", changes=zone(before))
     assert (outcome.code, outcome.of("error")[0]["resource"]) == (1, "reconfigure")
     assert "no such database" in outcome.errors
     assert "cannot be reconfigured with it either" in outcome.errors
     assert "file /nowhere is gone" in outcome.errors
     applied(harness, "server", changes=changes)
-    assert in_force(harness) == "Oslo"
+    assert zone_in_force(harness) == "Oslo"
     unchanged(harness, "server", changes=changes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import fact, pending
+from tests.support.faults import fact, pending, zone, zone_in_force
 from tests.support.runs import applied, provision, succeeds, unchanged, without_s3
 
 RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
@@ -24,15 +23,9 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
-def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
-    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
-
-
 def in_force(harness: Harness) -> tuple[str, str]:
     """The time zone in gitlab.rb, and a checksum of all its other lines."""
-    value = fact(harness, "gitlab", f"sed -n \"s/^gitlab_rails.'time_zone'. = //p\" {RB}").strip("\"'")
-    return value, fact(harness, "gitlab", f"grep -v time_zone {RB} | sha256sum")
+    return zone_in_force(harness), fact(harness, "gitlab", f"grep -v time_zone {RB} | sha256sum")
 
 
 def test_at_whatever_step(harness: Harness) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +10,7 @@ from provision.resources.gitlab import gitlab_rb as module
 from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import fact, pending
+from tests.support.faults import fact, gitlab_settings, pending
 from tests.support.runs import applied, provision, reconfigures, succeeds, unchanged, without_s3
 
 RB, BACKUP = "/etc/gitlab/gitlab.rb", "/var/lib/provision/rollback/gitlab.rb"
@@ -26,15 +25,10 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
-def settings(**changes: Any) -> Mapping[str, Any]:
-    """The inventory with other settings of GitLab."""
-    return {"gitlab": {"settings": changes}}
-
-
 def test_nginx_without_its_certificate(harness: Harness) -> None:
     """The certificate is missing: nginx's error after 90 s, rolled back; once fixed, it converges."""
     before, old = reconfigures(harness), fact(harness, "gitlab", f"sha256sum {RB}")
-    gone = settings(nginx={"ssl_certificate": "/etc/letsencrypt/gone.pem"}, gitlab_rails={"time_zone": "Rome"})
+    gone = gitlab_settings(nginx={"ssl_certificate": "/etc/letsencrypt/gone.pem"}, gitlab_rails={"time_zone": "Rome"})
     outcome = provision(harness, "server", changes=gone)
     (error,) = outcome.of("error")
     assert (outcome.code, error["resource"], error["task"]) == (1, "reconfigure", "registry")
@@ -49,8 +43,8 @@ def test_nginx_without_its_certificate(harness: Harness) -> None:
     )
     assert fact(harness, "gitlab", f"curl -sk -o /dev/null -w '%{{http_code}}' {URL}/v2/") == "401"
     assert not succeeds(harness, "gitlab", "gitlab-ctl status | grep ^down")
-    applied(harness, "server", changes=settings(gitlab_rails={"time_zone": "Rome"}))
-    unchanged(harness, "server", changes=settings(gitlab_rails={"time_zone": "Rome"}))
+    applied(harness, "server", changes=gitlab_settings(gitlab_rails={"time_zone": "Rome"}))
+    unchanged(harness, "server", changes=gitlab_settings(gitlab_rails={"time_zone": "Rome"}))
 
 
 BROKEN = {
@@ -91,7 +85,7 @@ def test_nginx_with_a_bad_pair(harness: Harness, monkeypatch: pytest.MonkeyPatch
 def test_a_registry_that_cannot_start(harness: Harness) -> None:
     """The reconfigure itself fails, after runit's time: the registry's own error is reported, and it runs as before."""
     old = fact(harness, "gitlab", f"sha256sum {RB}")
-    outcome = provision(harness, "server", changes=settings(registry={"log_level": "nonsense"}))
+    outcome = provision(harness, "server", changes=gitlab_settings(registry={"log_level": "nonsense"}))
     (error,) = outcome.of("error")
     assert (outcome.code, error["resource"]) == (1, "reconfigure")
     assert "STDOUT: timeout: down: registry: " in error["text"]
@@ -106,6 +100,6 @@ def test_a_registry_that_cannot_start(harness: Harness) -> None:
 def test_a_service_that_somebody_stopped(harness: Harness) -> None:
     """The registry was stopped: its endpoint does not answer, and the reconfigure starts it again."""
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")
-    outcome = applied(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))
+    outcome = applied(harness, "server", changes=gitlab_settings(gitlab_rails={"time_zone": "Oslo"}))
     assert outcome.changes()[-1] == "reconfigure GitLab"
-    unchanged(harness, "server", changes=settings(gitlab_rails={"time_zone": "Oslo"}))
+    unchanged(harness, "server", changes=gitlab_settings(gitlab_rails={"time_zone": "Oslo"}))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import Live, fact, pending, wait_until_free
+from tests.support.faults import Live, fact, pending, wait_until_free, zone, zone_in_force
 from tests.support.holding import POINTS, can_be_held, hold, kill_all
 from tests.support.runs import applied, reconfigures, succeeds, unchanged, without_s3
 from tests.support.waiting import wait_for
@@ -28,11 +27,6 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
-def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
-    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
-
-
 def content(harness: Harness) -> str:
     """gitlab.rb without the time zone's value."""
     return fact(
@@ -40,15 +34,10 @@ def content(harness: Harness) -> str:
     )
 
 
-def in_force(harness: Harness) -> str:
-    """The time zone in gitlab.rb."""
-    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
-
-
 def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None:
     """A run converges, the next changes nothing, and nothing of the killed run is left."""
     applied(harness, "server", changes=zone(name))
-    assert in_force(harness) == name
+    assert zone_in_force(harness) == name
     assert before < reconfigures(harness) <= before + at_most
     unchanged(harness, "server", changes=zone(name))
     left = "ls -d /etc/gitlab/.gitlab.rb.* /etc/gitlab/*.new /run/provision-* /var/lib/provision/* 2>/dev/null; true"
@@ -58,15 +47,15 @@ def converges(harness: Harness, name: str, *, at_most: int, before: int) -> None
 @pytest.mark.parametrize("point", POINTS)
 def test_the_controller_is_killed(harness: Harness, point: str) -> None:
     """The host finishes its step; one reconfigure in total, by the next run if it had not begun."""
-    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
+    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", zone_in_force(harness), content(harness)
     gate = hold(harness, point)
     run = Live(harness, "server", changes=zone(name))
     gate.wait()
     run.kill()
-    assert in_force(harness) == (old if point == "write" else name)
+    assert zone_in_force(harness) == (old if point == "write" else name)
     gate.open()
     wait_until_free(harness, "gitlab")
-    assert (in_force(harness), content(harness)) == (name, rest)
+    assert (zone_in_force(harness), content(harness)) == (name, rest)
     if point != "write":
         wait_for(lambda: succeeds(harness, "gitlab", f"test -e {JOB}/done"), "it ends by itself", 60)
         assert reconfigures(harness) == before + 1
@@ -76,14 +65,14 @@ def test_the_controller_is_killed(harness: Harness, point: str) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_all_is_killed(harness: Harness, point: str) -> None:
     """Controller and step are killed: gitlab.rb is the whole old or new one; the next run reconfigures again."""
-    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness), content(harness)
+    before, name, old, rest = reconfigures(harness), f"Zone/{next(_numbers)}", zone_in_force(harness), content(harness)
     gate = hold(harness, point)
     run = Live(harness, "server", changes=zone(name))
     gate.wait()
     run.kill()
     kill_all(harness)
     wait_until_free(harness, "gitlab")
-    assert (in_force(harness), content(harness)) == (old if point == "write" else name, rest)
+    assert (zone_in_force(harness), content(harness)) == (old if point == "write" else name, rest)
     assert pending(harness, "gitlab") == ["reconfigure"]
     assert succeeds(harness, "gitlab", "ruby -c /etc/gitlab/gitlab.rb")
     converges(harness, name, at_most=2 if point == "health" else 1, before=before)
@@ -91,7 +80,7 @@ def test_all_is_killed(harness: Harness, point: str) -> None:
 
 def test_cut_short_and_then_unreadable(harness: Harness) -> None:
     """A reconfigure was killed and the file broken since: the backup of before both is restored and active."""
-    before, name, old = reconfigures(harness), f"Zone/{next(_numbers)}", in_force(harness)
+    before, name, old = reconfigures(harness), f"Zone/{next(_numbers)}", zone_in_force(harness)
     gate = hold(harness, "health")
     run = Live(harness, "server", changes=zone(name))
     gate.wait()
@@ -102,5 +91,5 @@ def test_cut_short_and_then_unreadable(harness: Harness) -> None:
     outcome = Live(harness, "registry", changes=zone(name)).end()
     assert (outcome.code, "the vault is sealed" in outcome.errors) == (1, True), outcome.errors
     assert "rolled back to the previous " in outcome.errors
-    assert (in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (old, [], before + 2)
+    assert (zone_in_force(harness), pending(harness, "gitlab"), reconfigures(harness)) == (old, [], before + 2)
     converges(harness, name, at_most=3, before=before)

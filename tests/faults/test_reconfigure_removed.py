@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import on_host, pending
+from tests.support.faults import gitlab_settings, on_host, pending
 from tests.support.runs import applied, reconfigures, refused, succeeds, unchanged, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
@@ -24,14 +23,9 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
-def settings(**changes: Any) -> Mapping[str, Any]:
-    """The inventory with more settings of GitLab."""
-    return {"gitlab": {"settings": changes}}
-
-
 def test_somebodys_removed_setting(harness: Harness) -> None:
     """A setting of an older version in gitlab.rb: line, name and version are named; once removed, the run succeeds."""
-    before, changes = reconfigures(harness), settings(gitlab_rails={"time_zone": "Rome"})
+    before, changes = reconfigures(harness), gitlab_settings(gitlab_rails={"time_zone": "Rome"})
     line = "spamcheck['enable'] = false"
     with (
         on_host(harness, "gitlab", f'echo "{line}" >> {RB}', f"sed -i '/^spamcheck/d' {RB}"),
@@ -51,7 +45,7 @@ def test_somebodys_removed_setting(harness: Harness) -> None:
 def test_one_that_the_inventory_asks_for(harness: Harness) -> None:
     """The same for a setting of the inventory: nothing is written."""
     with untouched(harness, "gitlab", *KEPT):
-        outcome = refused(harness, "server", changes=settings(mattermost={"enable": True}))
+        outcome = refused(harness, "server", changes=gitlab_settings(mattermost={"enable": True}))
     assert ": mattermost['enable'] (removed in 19.0" in outcome.errors
     assert "[gitlab.settings]" in outcome.errors
 

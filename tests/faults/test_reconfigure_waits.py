@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from provision.resources.gitlab.gitlab_rb import reconfigure
 from provision.url import Url
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.faults import fact, pending
+from tests.support.faults import fact, pending, zone
 from tests.support.runs import applied, reconfigures, succeeds, unchanged, without_s3
 from tests.support.waiting import wait_for
 
@@ -38,11 +37,6 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     harness = without_s3(harness_factory(LabHost("gitlab")))
     applied(harness, "server")
     return harness
-
-
-def zone(name: str) -> Mapping[str, Any]:
-    """The inventory with another time zone: one edit of gitlab.rb, which needs a reconfigure."""
-    return {"gitlab": {"settings": {"gitlab_rails": {"time_zone": name}}}}
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from provision.editing.ruby.values import render as render_value
 from provision.errors import Refused
 from provision.secret import Secret
 from tests.support import gitlab_rb_documents as documents
-from tests.support.omnibus_ruby import RUBY, Omnibus, RubyError, check_edit, leaves, typed
+from tests.support.omnibus_ruby import RUBY, RubyError, check_edit, leaves, typed
 
 EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 150
 many = settings(
@@ -27,14 +27,6 @@ many = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
 pytestmark = pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
-
-
-@pytest.fixture(scope="module")
-def omnibus() -> Iterator[Any]:
-    """One Ruby for all examples."""
-    process = Omnibus()
-    yield process
-    process.close()
 
 
 def edited(omnibus: Any, before: bytes, wanted: dict[Any, Any], remove: Sequence[Any] = ()) -> bytes:

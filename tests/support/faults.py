@@ -157,6 +157,21 @@ def fact(harness: Harness, host: str, script: str) -> str:
     return harness.lab.inside(host, script).rstrip("\n")
 
 
+def gitlab_settings(**changes: Any) -> Mapping[str, Any]:
+    """What makes the inventory ask for other settings of gitlab.rb."""
+    return {"gitlab": {"settings": changes}}
+
+
+def zone(name: str) -> Mapping[str, Any]:
+    """What makes the inventory ask for another time zone: one edit of gitlab.rb, which needs a reconfigure."""
+    return gitlab_settings(gitlab_rails={"time_zone": name})
+
+
+def zone_in_force(harness: Harness) -> str:
+    """The time zone in gitlab.rb."""
+    return fact(harness, "gitlab", "sed -n \"s/^gitlab_rails.'time_zone'. = //p\" /etc/gitlab/gitlab.rb").strip("\"'")
+
+
 @contextmanager
 def on_host(harness: Harness, host: str, before: str, after: str) -> Iterator[None]:
     """Breaks something on a host with one script, and fixes it with another."""

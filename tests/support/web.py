@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from provision.url import bracketed
 from provision_lab.certificates import Pair
@@ -24,6 +25,14 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the body has, as JSON or as a form."""
+        text = self.body.decode()
+        if text.startswith("{"):
+            return dict(json.loads(text))
+        return {name: values[0] for name, values in parse_qs(text).items()}
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,6 @@ class Repository(NamedTuple):
     suite: str
     key: str
 
-    @property
-    def origin(self) -> str:
-        """The part of the address that is the same for every host."""
-        return self.uri.partition("{")[0]
-
 
 def package_servers(apt: Apt) -> list[str]:
     """The hosts of the mirrors in [apt]."""

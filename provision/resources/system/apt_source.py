@@ -22,7 +22,7 @@ from provision.host.files import replace
 from provision.host.releases import Publisher
 from provision.host.scripts import script
 from provision.inventory import Settings
-from provision.inventory.tables.apt import LOCK_SECONDS
+from provision.inventory.tables.apt import LOCK_SECONDS, Mirror, PublishedKey, repository
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.system.file import File, ask_file, read_file
 from provision.resources.system.packages import download_settings, install_tools
@@ -76,6 +76,40 @@ class AptSource(Resource):
                 f"{self.label}: a key is fetched, and its fingerprint is not known",
                 hint="give `fingerprints`, 40 digits each as the publisher states them, or the key itself as `key`",
             )
+
+    @classmethod
+    def published(
+        cls,
+        name: str,
+        mirror: Mirror | None,
+        address: str,
+        key: PublishedKey,
+        publisher: Publisher,
+        *,
+        component: str = "main",
+        pin: tuple[str, ...] = (),
+    ) -> AptSource:
+        """The repository of a publisher at its `address`, or the inventory's mirror of it.
+
+        Raises UsageError for an unreadable key of the mirror.
+        """
+        found = repository(mirror, address)
+        return cls(
+            name,
+            found.uri,
+            found.suite,
+            component,
+            key=found.key,
+            key_url=key.url,
+            pin=pin,
+            fingerprints=key.fingerprints,
+            publisher=publisher.behind(mirror),
+        )
+
+    @property
+    def origin(self) -> str:
+        """The part of the address that is the same for every host."""
+        return self.uri.partition("{")[0]
 
     def with_settings(self, settings: Settings) -> AptSource:
         return dataclasses.replace(self, **download_settings(settings, "https"))

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from provision.editing.ruby.edit import edit
-from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit
+from tests.support.omnibus_ruby import RUBY, check_edit
 
 needs_ruby = pytest.mark.skipif(RUBY is None, reason="needs ruby to read the results: apt-get install ruby")
-
-
-@pytest.fixture(scope="module")
-def omnibus() -> Iterator[Any]:
-    """One Ruby for all rows."""
-    process = Omnibus()
-    yield process
-    process.close()
 
 
 URL = {("external_url",): "https://new.example.com"}

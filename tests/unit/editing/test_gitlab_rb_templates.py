@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,20 +10,12 @@ from provision.editing.ruby.edit import edit
 from provision.editing.ruby.values import nginx_path
 from provision.errors import Refused
 from tests.support.data import DATA
-from tests.support.omnibus_ruby import RUBY, Omnibus, check_edit
+from tests.support.omnibus_ruby import RUBY, check_edit
 
 URL = {("external_url",): "https://new.example.com"}
 ZONE = {("gitlab_rails", "time_zone"): "UTC"}
 BUCKET = {("registry", "storage", "s3", "bucket"): "new"}
 STORAGE = {("registry", "storage"): {"s3": {"bucket": "new", "region": "nyc3"}}}
-
-
-@pytest.fixture(scope="module")
-def omnibus() -> Iterator[Any]:
-    """One Ruby for all templates."""
-    process = Omnibus()
-    yield process
-    process.close()
 
 
 TEMPLATES = ("12.10.0", "18.0.0", "19.3.0")

@@ -24,14 +24,6 @@ TOKEN = Secret("glpat-the-api-token")
 NAME = "gitlab.internal.invalid"  # resolved nowhere
 
 
-def sent(asked: Any) -> dict[str, Any]:
-    """A request's fields, form or JSON."""
-    text = asked.body.decode()
-    if text.startswith("{"):
-        return dict(json.loads(text))
-    return {name: values[0] for name, values in parse_qs(text).items()}
-
-
 class TestRequests:
     """Requests and answers."""
 
@@ -45,7 +37,7 @@ class TestRequests:
         (asked,) = web.asked
         assert (asked.method, asked.path) == ("POST", "/api/v4/user/runners")
         assert asked.headers["private-token"] == "glpat-the-api-token"
-        assert sent(asked) == {"description": "x", "locked": True}
+        assert asked.fields == {"description": "x", "locked": True}
 
     @pytest.mark.parametrize(
         ("status", "body", "words", "hint"),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
 from cryptography import x509
@@ -27,14 +25,6 @@ from provision.url import Url
 Serve = Callable[..., Any]
 TOKEN = Secret("glpat-the-api-token")
 NAME = "gitlab.internal.invalid"  # resolved nowhere
-
-
-def sent(asked: Any) -> dict[str, Any]:
-    """A request's fields, form or JSON."""
-    text = asked.body.decode()
-    if text.startswith("{"):
-        return dict(json.loads(text))
-    return {name: values[0] for name, values in parse_qs(text).items()}
 
 
 class Authority:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,14 +19,6 @@ TOKEN = Secret("glpat-the-api-token")
 NAME = "gitlab.internal.invalid"  # resolved nowhere
 
 
-def sent(asked: Any) -> dict[str, Any]:
-    """A request's fields, form or JSON."""
-    text = asked.body.decode()
-    if text.startswith("{"):
-        return dict(json.loads(text))
-    return {name: values[0] for name, values in parse_qs(text).items()}
-
-
 class TestCreating:
     """Creating a runner."""
 
@@ -39,7 +30,7 @@ class TestCreating:
         ).create()
         assert (runner.id, runner.token) == (7, Secret("glrt-x"))
         assert "glrt-x" not in repr(runner)
-        assert sent(web.asked[0]) == {"description": "b", "run_untagged": False, "runner_type": "instance_type"}
+        assert web.asked[0].fields == {"description": "b", "run_untagged": False, "runner_type": "instance_type"}
 
     @pytest.mark.parametrize(
         ("scope", "owner", "expected"),
@@ -57,7 +48,7 @@ class TestCreating:
             lambda asked: reply(200, {"id": 42}) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"})
         )
         RunnerCreator(Api(Url.parse(web.url), TOKEN), {}, scope, owner).create()
-        assert sent(web.asked[-1]) == {"runner_type": scope, **expected}
+        assert web.asked[-1].fields == {"runner_type": scope, **expected}
 
     def test_with_a_registration_token(self, serve: Serve, reply: Any) -> None:
         """The legacy way."""
@@ -66,7 +57,7 @@ class TestCreating:
             Api(Url.parse(web.url), Secret("")), {"description": "b"}, registration_token=Secret("GR13-legacy")
         ).create()
         assert web.asked[0].path == "/api/v4/runners"
-        assert sent(web.asked[0]) == {"description": "b", "token": "GR13-legacy"}
+        assert web.asked[0].fields == {"description": "b", "token": "GR13-legacy"}
 
     def test_registration_tokens_are_off(self, serve: Serve, reply: Any) -> None:
         """410: the hint says what to use instead."""
@@ -157,7 +148,7 @@ class TestUnused:
         """The runner is created, with the marker after the user's own note."""
         web = serve(lambda asked: reply(200, []) if asked.method == "GET" else reply(201, {"id": 7, "token": "t"}))
         self.creator(web.url).create()
-        assert sent(web.asked[-1])["maintenance_note"] == f"ask ops\n{self.MARK}"
+        assert web.asked[-1].fields["maintenance_note"] == f"ask ops\n{self.MARK}"
 
     def test_a_token_that_may_only_create(self, serve: Serve, reply: Any) -> None:
         """It cannot list runners: the runner is created."""

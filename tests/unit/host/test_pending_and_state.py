@@ -5,48 +5,19 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provision.host.pending import ASK_PENDING, Handler, add_pending, clear_pending, read_pending
 from provision.host.state import ASK_STATE, HostState
-from provision.shell import Command, Result, sh
+from provision.shell import sh
 from provision.testing import LocalSession
-from tests.support.local import Local
+from tests.support.local import Local, text_of
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Replaces /var/lib/provision."""
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def host(home: Path, local: Local) -> LocalSession:
-    """This machine as a host."""
-    return local({"/var/lib/provision": home})
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def text_of(host: LocalSession, script: str) -> Result:
-    """Runs shell text."""
-    return host.run(Command(script), deadline=10)
 
 
 def mode(path: Path) -> int:

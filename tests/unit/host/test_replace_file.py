@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provision.host.files import replace
 from provision.host.scripts import CHANGED_MEANWHILE, NOTHING_CHANGED
-from provision.shell import Command, Result
+from provision.shell import Result
 from provision.testing import LocalSession
-from tests.support.local import Local, one_shell
+from tests.support.local import Local, one_shell, text_of
 
 ME = f"{os.getuid()}:{os.getgid()}"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or gives files away")
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """What stands for /var/lib/provision."""
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def host(home: Path, local: Local) -> LocalSession:
-    """This machine as a host."""
-    return local({"/var/lib/provision": home})
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def write(host: LocalSession, path: Path, content: str | bytes, check: str = "", keep: bool = False) -> Result:
     """Replaces a file, mode 0640."""
     return host.run(replace(str(path), content, mode="0640", owner=ME, check=check, keep=keep), deadline=10)
-
-
-def text_of(host: LocalSession, script: str) -> Result:
-    """Runs shell text."""
-    return host.run(Command(script), deadline=10)
 
 
 def backups(home: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.engine.catalogue import load_inventory as load
+from provision.errors import InventoryError
 from provision.inventory import Inventory
 
 # seven lines: what a test adds stands from line 8 on
@@ -49,3 +50,20 @@ def estate(write_estate: Callable[..., Path]) -> Callable[..., Inventory]:
         return load([write_estate(more)], overrides)
 
     return estate
+
+
+@pytest.fixture
+def mistake(write_estate: Callable[..., Path]) -> Callable[..., str]:
+    """`mistake(more, expected)`: the message with an expected text, from the number of its line on. The error has a hint."""
+
+    def mistake(more: str, expected: str) -> str:
+        path = write_estate(more)
+        with pytest.raises(InventoryError) as caught:
+            load([path])
+        messages = [text for text in caught.value.text.splitlines() if expected in text]
+        assert messages, caught.value.text
+        assert messages[0].startswith(f"{path}:")
+        assert caught.value.hint
+        return messages[0].removeprefix(f"{path}:")
+
+    return mistake

@@ -26,6 +26,7 @@ from provision.resources import (
 from provision.shell import Command
 from provision.testing import observe, planned
 from provision_lab.certificates import Authority
+from tests.support.wanted import only
 
 URL = "https://[2001:db8::1]:5555"
 NAME = "[2001:db8::1]:5555"
@@ -57,12 +58,6 @@ def by_address(wants: Wants, tmp_path: Path) -> Wants:
     (tmp_path / "ca.pem").write_text(CA.certificate)
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     return lambda name, text="": wants(name, text, base=ESTATE)
-
-
-def only(resources: tuple[Resource, ...], kind: type) -> Any:
-    """The one resource of a kind."""
-    (found,) = [one for one in resources if isinstance(one, kind)]
-    return found
 
 
 def files(resources: tuple[Resource, ...]) -> set[str]:

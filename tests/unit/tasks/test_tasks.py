@@ -14,30 +14,11 @@ from provision.resources import AptSource, File, ImageCheck, JsonSettings, Packa
 from provision.secret import Secret
 from provision.tasks import SHIPPED, Host, play, task
 from provision_lab.certificates import Authority
+from tests.support.wanted import LOGIN, S3, labels, only
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
-S3 = """
-[registry.s3]
-bucket = "registry"
-region = "nyc3"
-regionendpoint = "https://nyc3.example.com"
-accesskey = "the-access-key"
-secretkey = "the-secret-key"
-"""
-LOGIN = '[registry.login]\nusername = "sammy"\npassword = "the-login-password"\nimage = "sammy/hello"\n'
 CA = Authority("a CA").certificate.encode()
 Wants = Callable[..., Any]
-
-
-def only(resources: tuple[Resource, ...], kind: type) -> Any:
-    """The one resource of a kind."""
-    (found,) = [one for one in resources if isinstance(one, kind)]
-    return found
-
-
-def labels(resources: tuple[Resource, ...]) -> list[str]:
-    """In order."""
-    return [one.label for one in resources]
 
 
 class TestDocker:

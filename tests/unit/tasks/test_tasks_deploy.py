@@ -10,16 +10,9 @@ import pytest
 from provision.errors import UsageError
 from provision.resources import Deployment, DroppedApps, UnusedImages
 from provision.secret import Secret
+from tests.support.wanted import REGISTRY
 
 Wants = Callable[..., Any]
-REGISTRY = """
-[registry]
-external_url = "https://gitlab.example.com:5555"
-[registry.login]
-username = "sammy"
-password = "the-login-password"
-image = "sammy/hello"
-"""
 APP = '[[apps]]\nname = "hello"\nimage = "sammy/hello"\n'
 OTHER = '[[apps]]\nname = "other"\nimage = "docker.io/nginx:1"\n'
 

@@ -7,32 +7,13 @@ from typing import Any
 
 import pytest
 
-from provision.resources import AptSource, Firewall, Packages, RegistryEndpoint, Resource, RubySettings, Rule, S3Bucket
+from provision.resources import AptSource, Firewall, Packages, RegistryEndpoint, RubySettings, Rule, S3Bucket
 from provision.secret import Secret
 from tests.support.pages import block
+from tests.support.wanted import S3, labels, only
 
 REGISTRY = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
-S3 = """
-[registry.s3]
-bucket = "registry"
-region = "nyc3"
-regionendpoint = "https://nyc3.example.com"
-accesskey = "the-access-key"
-secretkey = "the-secret-key"
-"""
-LOGIN = '[registry.login]\nusername = "sammy"\npassword = "the-login-password"\nimage = "sammy/hello"\n'
 Wants = Callable[..., Any]
-
-
-def only(resources: tuple[Resource, ...], kind: type) -> Any:
-    """The one resource of a kind."""
-    (found,) = [one for one in resources if isinstance(one, kind)]
-    return found
-
-
-def labels(resources: tuple[Resource, ...]) -> list[str]:
-    """In order."""
-    return [one.label for one in resources]
 
 
 @pytest.mark.parametrize(

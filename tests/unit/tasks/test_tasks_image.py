@@ -10,16 +10,9 @@ import pytest
 
 from provision.errors import UsageError
 from provision.resources import BuiltImage
+from tests.support.wanted import REGISTRY
 
 Wants = Callable[..., Any]
-REGISTRY = """
-[registry]
-external_url = "https://gitlab.example.com:5555"
-[registry.login]
-username = "sammy"
-password = "the-login-password"
-image = "sammy/hello"
-"""
 IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "app"\n'
 NAMED = IMAGE.replace("sammy/hello", "registry.example.com/hello")
 
