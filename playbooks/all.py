@@ -2,6 +2,7 @@
 
 from provision import play
 from provision.tasks import (
+    access,
     certificates,
     deploy,
     docker,
@@ -17,7 +18,7 @@ from provision.tasks import (
 )
 
 PLAYS = [
-    play("gitlab", firewall, gitlab, certificates, registry),
+    play("gitlab", firewall, gitlab, certificates, registry, access),
     play("runners", firewall, docker, runner, register),
     play("runners", verify),
     play("all", project, pipeline),

@@ -1,6 +1,6 @@
 """The GitLab host: its firewall, GitLab, its certificate, its registry."""
 
 from provision import play
-from provision.tasks import certificates, firewall, gitlab, registry
+from provision.tasks import access, certificates, firewall, gitlab, registry
 
-PLAYS = [play("gitlab", firewall, gitlab, certificates, registry)]
+PLAYS = [play("gitlab", firewall, gitlab, certificates, registry, access)]

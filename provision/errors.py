@@ -116,11 +116,15 @@ class DeadlineExceeded(ChangeFailed):
 
 
 class ApiFailed(ChangeFailed):
-    """GitLab's API refused, with its HTTP `status`, or could not be reached (status 0)."""
+    """GitLab's API refused, with its HTTP `status`, or could not be reached (status 0).
 
-    def __init__(self, text: str, *, hint: str = "", status: int = 0) -> None:
+    requires  the task that makes the missing token; "" when the cause is another
+    """
+
+    def __init__(self, text: str, *, hint: str = "", status: int = 0, requires: str = "") -> None:
         super().__init__(text, hint=hint)
         self.status = status
+        self.requires = requires
         # Workhorse and nginx answer 502 while Rails boots, a load balancer 503.
         self.not_ready = status in (502, 503)
 

@@ -27,6 +27,7 @@ class HostRun:
 
     desired  the resources that the run's tasks yield for the host
     named   what the user named on the command line: verifications of these tasks are always due
+    outdated  is called whenever something was changed on the host
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class HostRun:
         stopping: Callable[[], bool],
         waiting: Callable[[Recorder], Waiting],
         failed_tasks: set[str],
+        outdated: Callable[[], None] = lambda: None,
     ) -> None:
         self.recorder = Recorder(name, bus)
         self.failed = False
@@ -52,6 +54,7 @@ class HostRun:
         self._named = named
         self._check = check
         self._stopping = stopping
+        self._outdated = outdated
         self._waiting = waiting(self.recorder)
         self._failed_here: set[str] = set()
         self._failed_anywhere = failed_tasks
@@ -66,7 +69,7 @@ class HostRun:
         self.recorder.start_step("connecting", "connecting")
         try:
             self._session = self._connect()
-            observer = Observer(self._session, self._desired.claimed, self._is_due, self._waiting)
+            observer = Observer(self._session, self._desired.claimed, self._is_due, self._waiting, self._outdated)
             self.recorder.start_step("observing", "observing")
             self._observe_all(observer)
             applier = Applier(self._session, observer.state, self._login)

@@ -37,6 +37,7 @@ class Observer:
     claimed  returns the keys that tasks other than the given one claim on this host
     is_due   returns whether the verifications of the given task are due
     waiting  how to wait for GitLab; None: not at all
+    outdated  is called whenever the answers are discarded
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Observer:
         claimed: Callable[[str], Set[str]] = lambda _: frozenset(),
         is_due: Callable[[str], bool] = lambda _: False,
         waiting: Waiting | None = None,
+        outdated: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
+        self._outdated = outdated
         self._waiting = waiting
         self._claimed = claimed
         self._is_due = is_due
@@ -117,6 +120,7 @@ class Observer:
 
     def forget(self) -> None:
         """Discards all answers."""
+        self._outdated()
         self._answers.clear()
         self._probes.clear()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from provision.engine.host_run import HostRun
 from provision.engine.recorder import Recorder
 from provision.engine.waiting import Waiting
 from provision.errors import UsageError
-from provision.gitlab.access import ready_timeout
+from provision.gitlab.access import KeptTokens, ready_timeout
 from provision.inventory import Host
 from provision.ssh.session import Session
 
@@ -100,6 +101,7 @@ class Run:
     connect  opens a session on a host, with the host's lock unless in check mode
     login    opens a second session, without the lock; by default `connect`
     mistakes what is known to be wrong already: it is reported together with the tasks' mistakes
+    tokens   reads the tokens for GitLab's API that are kept on hosts; by default over `login`
     """
 
     names: tuple[str, ...]
@@ -111,6 +113,7 @@ class Run:
     forks: int = 32
     login: Connect | None = None
     mistakes: Sequence[UsageError] = ()
+    tokens: KeptTokens | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _runs: dict[str, HostRun] = field(default_factory=dict)
 
@@ -123,6 +126,7 @@ class Run:
         barrier = Barrier(self.plays)
         slots = threading.Semaphore(self.forks)
         failed_tasks: set[str] = set()  # of all hosts, in check mode
+        tokens = self.tokens or KeptTokens(self._login_by_name)
         for host in self.hosts:
             self._runs[host.name] = HostRun(
                 host.name,
@@ -135,10 +139,13 @@ class Run:
                 stopping=self._stopping.is_set,
                 waiting=self._waiting_of(host),
                 failed_tasks=failed_tasks,
+                outdated=partial(tokens.forget, host.name),
             )
         try:
             with Interrupts() as interrupts:
-                jobs = [start_thread(f"host {host.name}", self._work, host, barrier, slots) for host in self.hosts]
+                jobs = [
+                    start_thread(f"host {host.name}", self._work, host, barrier, slots, tokens) for host in self.hosts
+                ]
                 for host, job in zip(self.hosts, jobs, strict=True):
                     if job.done() and (error := job.exception()) is not None:  # no thread could be started for it
                         self._leave(host, barrier, error)
@@ -174,10 +181,15 @@ class Run:
             if run.busy:
                 run.abort()
 
-    def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:
+    def _login_by_name(self, name: str) -> Session:
+        (host,) = [one for one in self.hosts if one.name == name]
+        return (self.login or self.connect)(host)
+
+    def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore, tokens: KeptTokens) -> None:
         error: BaseException | None = None
         try:
-            self._play_all(host, barrier, slots)
+            with tokens.used():
+                self._play_all(host, barrier, slots)
         except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
             error = problem
         self._leave(host, barrier, error)

@@ -32,6 +32,14 @@ pause: ContextVar[Callable[[float, str], None]] = ContextVar("pause", default=la
 """Waits for some seconds because of a reason."""
 _OWN_RATE_LIMIT: Final[dict[str, Any]] = {"obey_rate_limit": False}
 
+
+def _no_reader(host: str) -> Secret:
+    raise ApiFailed(f"the token for GitLab's API is kept on {host}, and nothing reads it here", requires="access")
+
+
+read_kept_token: ContextVar[Callable[[str], Secret]] = ContextVar("read_kept_token", default=_no_reader)
+"""Returns the token that is kept on a host. Raises ApiFailed."""
+
 ADMIN_MODE: Final = "in admin mode an administrator's token also needs the scope admin_mode"
 NO_PROJECT_HINT: Final = (
     f"correct its path, or create it in GitLab: this tool sets projects up and does not create them; {ADMIN_MODE}"
@@ -48,6 +56,17 @@ _HINTS: Final = {
 }
 _PHRASES: Final = {one.value: one.phrase for one in HTTPStatus}
 _SERVER_HINT: Final = "GitLab itself reports an error: check `gitlab-ctl tail` on its host"
+
+
+@dataclass(frozen=True)
+class KeptToken:
+    """The token that the task `access` keeps on a GitLab host. It is read there when a request needs it."""
+
+    host: str
+
+    def reveal(self) -> str:
+        """The text, for the request. Raises ApiFailed when it cannot be read."""
+        return read_kept_token.get()(self.host).reveal()
 
 
 @dataclass
@@ -85,7 +104,7 @@ class Api:
     """
 
     url: Url
-    token: Secret
+    token: Secret | KeptToken
     ca: Path | None = None
     fallback: str = field(default="", compare=False)
     address: str = ""
@@ -146,7 +165,7 @@ class Api:
         try:
             return self._within_rate_limit(send)
         except gitlab.exceptions.GitlabError as error:
-            raise _refusal(self.url, path, error) from error
+            raise _refusal(self.url, path, error, kept=isinstance(self.token, KeptToken)) from error
         except requests.exceptions.RequestException as error:
             if isinstance(error, requests.exceptions.Timeout):
                 self._outage.begin()
@@ -207,13 +226,15 @@ def _limited(url: Url, seconds: int) -> ApiFailed:
     )
 
 
-def _refusal(url: Url, path: str, error: Exception) -> ApiFailed:
+def _refusal(url: Url, path: str, error: Exception, *, kept: bool) -> ApiFailed:
     """The error for a request that GitLab refused: GitLab's reason, and the next step."""
     status = getattr(error, "response_code", None) or 0
     reason = getattr(error, "error_message", error)
     if str(reason).lstrip().startswith("<"):  # a page of Workhorse, or of a server in front of GitLab
         reason = _PHRASES.get(status, "")
     hint = _HINTS.get(status, _SERVER_HINT if status >= 500 else "")
+    if status == 401 and kept:
+        hint = "the token that this program made is not valid any more: `provision access` makes another one"
     return ApiFailed(f"GitLab at {url} refused {path}: {status or None} {reason}", hint=hint, status=status)
 
 

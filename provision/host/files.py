@@ -4,6 +4,7 @@ pending      handlers that have not run yet (`provision.host.pending`)
 state.json   records (`provision.host.state`); no secrets
 backup/      previous contents of replaced files, the last 10 of each file
 rollback/    the content of a file before its first change whose handler has not succeeded yet (`scripts/lib/rollback.sh`)
+api_token    on a GitLab host: the token for its API that the task `access` made
 job/         detached jobs (`scripts/run_detached.sh`)
 lock         describes the run that holds the host's lock (the lock itself is on the folder)
 """

@@ -23,9 +23,13 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Estate:
-    """All hosts of the inventory, by group, in the inventory's order. Every host is in the group "all"."""
+    """All hosts of the inventory, by group, in the inventory's order. Every host is in the group "all".
+
+    settings  by host; hosts with equal settings share one object
+    """
 
     groups: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
+    settings: Mapping[str, Settings] = field(default_factory=dict, compare=False, repr=False)
 
     def names(self, group: str) -> tuple[str, ...]:
         """The names of a group's hosts; () for a group without any."""

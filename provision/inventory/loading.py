@@ -276,5 +276,5 @@ def _with_estate(declared: list[_DeclaredHost], settings: dict[str, Settings]) -
     for one in declared:
         for group in dict.fromkeys((*one.groups, "all")):
             groups.setdefault(group, []).append(Member(one.name, one.address))
-    estate = Estate({group: tuple(members) for group, members in groups.items()})
+    estate = Estate({group: tuple(members) for group, members in groups.items()}, settings)
     return [Host(one.name, one.address, one.groups, one.host_key, settings[one.name], estate) for one in declared]

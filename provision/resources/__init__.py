@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from provision.resources.delivery.project import ProjectSettings, WantedProject
     from provision.resources.delivery.variables import WantedVariable
     from provision.resources.docker import JsonSettings
+    from provision.resources.gitlab.api_token import ApiToken
     from provision.resources.gitlab.certificates import (
         AcmeCertificate,
         CertificatePair,
@@ -92,6 +93,7 @@ _MODULES: Final = {
     "JsonSettings": ".docker",
     **dict.fromkeys(("AcmeCertificate", "CertificatePair", "DefaultPair"), ".gitlab.certificates"),
     **dict.fromkeys(("ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
+    "ApiToken": ".gitlab.api_token",
     "RubySettings": ".gitlab.gitlab_rb",
     **dict.fromkeys(("RegistryEndpoint", "RegistryStorage"), ".gitlab.registry"),
     "S3Bucket": ".gitlab.s3_bucket",
@@ -114,6 +116,7 @@ __all__ = [
     "AcmeCertificate",
     "ApiAction",
     "ApiQuery",
+    "ApiToken",
     "AppCheck",
     "AptSource",
     "BatchQuery",

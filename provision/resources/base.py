@@ -353,8 +353,13 @@ def failed_check(what: str, problem: str, *, id: str = "") -> Change:
     return Change(what, fail, "run", verification=True, final=True, id=id)
 
 
-def unverified(what: str, why: str) -> Change:
-    """A verification that fails after all other changes: the exit code then shows that the state is unknown."""
+def unverified(what: str, why: str, requires: str = "") -> Change:
+    """A verification that fails after all other changes: the exit code then shows that the state is unknown.
+
+    requires  the task that must run before GitLab can be asked; "" for none
+    """
+    if requires:
+        return Change(what, NOTHING, "run", verification=True, requires=requires, id=what)
 
     def fail() -> None:
         raise ApiFailed(f"{what}: {why}", hint="rerun the command when GitLab answers; nothing was changed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from provision.inventory import Host
+from provision.tasks.access import access
 from provision.tasks.base import Play, Task, play, task
 from provision.tasks.certificates import certificates
 from provision.tasks.delivery import deploy, image, prune
@@ -14,7 +15,7 @@ from provision.tasks.registry import registry, verify
 from provision.tasks.runner import register, runner
 
 SHIPPED = (
-    *(gitlab, certificates, registry, firewall),
+    *(gitlab, certificates, registry, firewall, access),
     *(docker, runner, register, verify),
     *(project, pipeline, image, deploy, prune),
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Host",
     "Play",
     "Task",
+    "access",
     "certificates",
     "deploy",
     "docker",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from provision.engine.run import HostPlay, Run
 from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 from provision.testing import LocalSession
+from provision_lab.standins.gitlab_ce.host.layout import Paths
 from tests.support.report import RunReport
 
 PROJECT = "root/hello"
 SEED = {"api_token": "the-api-token", "users": {"root": "p", "sammy": "p"}, "projects": [PROJECT, "root/other"]}
 BASE = '[hosts.gitlab]\ngroups = ["gitlab"]\n[hosts.runner-1]\ngroups = ["runners"]\n'
 Record = dict[str, Any]
+_HERE = Path(__file__).parents[2]
+_PACKAGES = (_HERE, _HERE / "lab")
 
 
 class Estate:
@@ -38,6 +42,8 @@ class Estate:
         self.bodies: list[Record] = []
         self.before: Callable[[str, str], object] = lambda *_: None
         self.ready_timeout = 0
+        self.more = ""  # further lines of [gitlab]
+        self.folders = {"/var/lib/provision": self.home}
         self._reply = reply
         self.web = serve(self._forward)
 
@@ -102,6 +108,33 @@ class Estate:
         status, answer, _ = _answer(self._get(place))
         return base64.b64decode(json.loads(answer)["content"]).decode() if status == 200 else ""
 
+    def installs_rails(self) -> Paths:
+        """From now on this machine is the GitLab host, with `gitlab-rails`."""
+        paths = Paths(self.folder / "gitlab")
+        self.folders |= {one: paths.root / one[1:] for one in ("/opt/gitlab", "/etc/gitlab")}
+        program = paths.opt / "bin/gitlab-rails"
+        program.parent.mkdir(parents=True)
+        program.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path[:0] = {[*map(str, _PACKAGES)]}\n"
+            "from pathlib import Path\nfrom provision_lab.standins.gitlab_ce.host import layout, rails\n"
+            f"open({str(self.folder / 'rails.log')!r}, 'a').write(repr(sys.argv) + '\\n')\n"
+            f"sys.exit(rails.main(sys.argv[1:], layout.Paths(Path({str(paths.root)!r}))))\n"
+        )
+        program.chmod(0o755)
+        paths.rails_rc.parent.mkdir(parents=True)
+        paths.rails_rc.write_text("")
+        return paths
+
+    @property
+    def tokens(self) -> list[Record]:
+        """The tokens in GitLab's database, but that of the tests."""
+        return [one for one in self.database["tokens"] if one["token"] != "the-api-token"]
+
+    @property
+    def database(self) -> Record:
+        """What GitLab stores."""
+        return dict(json.loads((self.folder / "gitlab/var/opt/gitlab/standin/db.json").read_text()))
+
     def _get(self, path: str) -> urllib.request.Request:
         return urllib.request.Request(f"{self.behind}/api/v4{path}", headers={"PRIVATE-TOKEN": "the-api-token"})
 
@@ -122,7 +155,8 @@ class Estate:
     def host(self, text: str, *, token: str = "the-api-token", url: str = "") -> Host:
         """The host of an inventory with `text` in it."""
         file = self.folder / "inventory.toml"
-        gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\napi_token = "{token}"\nready_timeout = {self.ready_timeout}\n'
+        given = f'api_token = "{token}"\n' if token else ""
+        gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\n{given}ready_timeout = {self.ready_timeout}\n{self.more}'
         file.write_text(f"{gitlab}{BASE}{text}")
         file.chmod(0o600)
         return load((file,)).hosts[0]
@@ -138,8 +172,14 @@ class Estate:
         self.bodies.clear()
         (task,) = [one for one in SHIPPED if one.name == name]
         host, report = self.host(text, **options), RunReport()
-        session = LocalSession({"/var/lib/provision": self.home})
-        run = Run((named,), [host], [HostPlay({host.name: (task,)})], lambda _: session, [report], check=check)
+        run = Run(
+            (named,),
+            [host],
+            [HostPlay({host.name: (task,)})],
+            lambda _: LocalSession(self.folders),
+            [report],
+            check=check,
+        )
         report.summary = run.execute()
         return report
 

@@ -40,7 +40,10 @@ class Gitlab(Table):
     install: bool = True
     """false: GitLab must have been installed by other means."""
     api_token: SecretSource | None = None
-    """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret)."""
+    """A token for GitLab's API, with scope api, or create_runner if it only creates runners (a secret). Default: with `install`,
+    the task access makes one where the inventory needs it, and keeps it on the GitLab host."""
+    root_password: SecretSource | None = None
+    """Root's password (a secret), set once, after GitLab was installed. Default: GitLab generates one."""
     api_address: str | None = None
     """The name or address that this program connects to for GitLab's API. Default: where the URL's name leads."""
     ready_timeout: Annotated[int, Field(ge=0)] = READY_SECONDS
@@ -87,6 +90,23 @@ class Gitlab(Table):
                 raise InvalidValue(
                     "is the server of gitlab.external_url: give gitlab.api_token and registry.certificate.ca instead",
                     "servers",
+                    name,
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _root_password(self) -> "Gitlab":
+        if self.root_password is None:
+            return self
+        if not self.install:
+            raise InvalidValue("only a GitLab that is installed here gets a first password", "root_password")
+        rails = self.settings.get("gitlab_rails")
+        for name in ("initial_root_password", "store_initial_root_password"):
+            if isinstance(rails, dict) and name in rails:
+                raise InvalidValue(
+                    "goes with GitLab's generated password: remove it, or root_password",
+                    "settings",
+                    "gitlab_rails",
                     name,
                 )
         return self

@@ -194,7 +194,7 @@ class PipelineFile(Resource):
         compare = f"compare the pipeline of project {self.project} with GitLab"
         if isinstance(found, ProvisionError):
             if isinstance(found, ApiFailed) and not found.status:
-                yield unverified(compare, found.text)
+                yield unverified(compare, found.text, found.requires)
                 return
             raise Refused(f"the pipeline of project {self.project}: {found.text}", hint=found.hint)
         yield from (Note(f"lint of project {self.project}: {one}") for one in found.warnings)

@@ -122,7 +122,7 @@ class ProjectSettings(Resource):
         compare = f"compare project {path} with GitLab"
         if isinstance(found, ApiFailed):
             if not found.status:  # no answer: check mode on a bare estate predicts that there will be one
-                yield unverified(compare, found.text)
+                yield unverified(compare, found.text, found.requires)
                 return
             raise ApiFailed(f"project {path}: {found.text}", hint=found.hint, status=found.status)
         if isinstance(found, Refused):

@@ -94,7 +94,7 @@ class RunnerSettings(Resource):
 
     def _not_compared(self, error: ApiFailed) -> Iterator[Change | Note]:
         if error.status not in (401, 403):
-            yield unverified(f"compare runner {self.name} with GitLab", error.text)
+            yield unverified(f"compare runner {self.name} with GitLab", error.text, error.requires)
             return
         yield Note(
             f"the settings of runner {self.name} are not compared with GitLab: {error.text}; "

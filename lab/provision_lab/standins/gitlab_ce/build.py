@@ -14,7 +14,11 @@ HERE = Path(__file__).resolve().parent
 VERSIONS = ("18.0.0-ce.0", "18.11.5-ce.0", "19.2.4-ce.0", "19.3.0-ce.0")
 _STOPS = (2, 5, 8, 11)  # minor versions that an upgrade may not skip
 LIBRARY = "opt/gitlab/embedded/lib/standin"
-_LINKS = {"usr/bin/gitlab-ctl": "/opt/gitlab/bin/gitlab-ctl", "opt/gitlab/embedded/bin/ruby": "/usr/bin/ruby"}
+_LINKS = {
+    "usr/bin/gitlab-ctl": "/opt/gitlab/bin/gitlab-ctl",
+    "usr/bin/gitlab-rails": "/opt/gitlab/bin/gitlab-rails",
+    "opt/gitlab/embedded/bin/ruby": "/usr/bin/ruby",
+}
 
 
 def build(out: Path) -> list[Path]:

@@ -5,6 +5,8 @@ A test makes the package fail or wait with files under /etc/gitlab-standin:
 reconfigure-seconds          how long a reconfigure takes
 sv-wait-seconds              how long it waits for the registry to start; the real one: 30 s
 rails-boot-seconds           how long Puma needs to answer after each start; until then everything but the registry is 502
+rails-runner-seconds         how long `gitlab-rails runner` needs to start; the real one: 30 to 60 s
+rails-runner-exit-seconds    how long it needs to end, after everything was stored
 fail-next-reconfigure        the next one fails before it changes anything; content: the message
 fail-next-reconfigure-late   the next one fails after files were written and services restarted
 seed.json                    users, tokens and projects (api/store.py)
@@ -61,6 +63,11 @@ class Paths:
     @property
     def opt(self) -> Path:
         return self.root / "opt/gitlab"
+
+    @property
+    def rails_rc(self) -> Path:
+        """What a reconfigure writes for gitlab-rails."""
+        return self.opt / "etc/gitlab-rails-rc"
 
     @property
     def embedded_certs(self) -> Path:

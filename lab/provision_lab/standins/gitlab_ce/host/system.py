@@ -33,6 +33,8 @@ def write_files(paths: Paths, wanted: Wanted, version: Version, out: Output) -> 
     out.resource(f"file[{paths.registry_cert}]", "create", made)
     if wanted.registry and (_registry(paths, wanted, wanted.registry, version, out) or made):
         changed.add("registry")
+    _ensure_user("git", paths.var)
+    write_atomically(paths.rails_rc, "gitlab_user='git'\ngitlab_group='git'\n")
     if write_atomically(paths.nginx_config, configs.render_nginx(wanted), 0o644):
         changed.add("nginx")
     out.resource(f"template[{paths.nginx_config}]", "create", "nginx" in changed)
@@ -126,7 +128,7 @@ def set_root_password(paths: Paths, wanted: Wanted) -> str | None:
     Returns the note about it. Source: omnibus-gitlab, gitlab/libraries/gitlab_rails.rb, parse_secrets;
     package/libraries/omnibus_helper.rb, print_root_account_details.
     """
-    if paths.database.exists() or paths.first_root_password.exists() or (paths.switches / "seed.json").exists():
+    if paths.database.exists() or paths.first_root_password.exists() or _is_in_seed(paths, "root"):
         return None
     password = wanted.root_password or random_password()
     write_atomically(paths.first_root_password, password, 0o600)
@@ -142,6 +144,11 @@ def set_root_password(paths: Paths, wanted: Wanted) -> str | None:
             "run after 24 hours."
         )
     return note
+
+
+def _is_in_seed(paths: Paths, user: str) -> bool:
+    seed = paths.switches / "seed.json"
+    return seed.exists() and user in json.loads(seed.read_text()).get("users", {})
 
 
 def clean_root_password(paths: Paths) -> str | None:

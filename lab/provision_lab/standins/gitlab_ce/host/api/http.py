@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from .store import Record, Store
+from .store import Record, Store, find_token
 
 Json = Any
 
@@ -282,7 +282,7 @@ def authenticate_token(request: Request, store: Store) -> Record | None:
     bearer = request.header("authorization")
     if not text and bearer.lower().startswith("bearer "):
         text = bearer[7:].strip()
-    token = store.find("tokens", token=text) if text else None
+    token = find_token(store, text)
     return None if token is None or token.get("project") else token
 
 

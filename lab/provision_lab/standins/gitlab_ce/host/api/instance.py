@@ -6,6 +6,7 @@ import ipaddress
 
 from . import entities
 from .http import API, ApiError, Context, Response, route
+from .store import ALL_SCOPES
 
 
 @route("GET", f"{API}/metadata", scopes=("api", "read_api", "create_runner", "manage_runner"))
@@ -29,6 +30,25 @@ def me(context: Context) -> Response:
     """The caller."""
     user = context.caller
     return Response(200, entities.user_basic(context, user) | {"is_admin": user["admin"], "email": ""})
+
+
+@route("GET", f"{API}/personal_access_tokens/self", scopes=tuple(ALL_SCOPES))
+def own_token(context: Context) -> Response:
+    """The token of this request."""
+    token, user = context.token or {}, context.caller
+    fields = {
+        "id": token.get("id"),
+        "name": token.get("name") or "",
+        "revoked": False,
+        "created_at": token.get("created_at"),
+    }
+    more = {
+        "scopes": token.get("scopes", []),
+        "user_id": user["id"],
+        "active": True,
+        "expires_at": token.get("expires_at"),
+    }
+    return Response(200, fields | more)
 
 
 @route("GET", "/-/health", scopes=())

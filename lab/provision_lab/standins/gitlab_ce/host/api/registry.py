@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 from . import deploy_tokens
 from .access import DEVELOPER, MAINTAINER, OWNER, REPORTER, find_project, role
 from .http import API, ApiError, Context, Response, not_found, paged, route
-from .store import Record, check_password, now
+from .store import Record, check_password, find_token, now
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -78,7 +78,7 @@ def _who(context: Context) -> Login:
         name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise _denied(context) from None
-    known = context.store.find("tokens", token=password) if password else None
+    known = find_token(context.store, password)
     if known is not None:
         user = context.store.find("users", username=known["user"])
         if not known.get("project"):

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import hmac
 import json
@@ -32,7 +33,7 @@ Record = dict[str, Any]
 
 
 class Store:
-    """The tables. One thread at a time enters it; leaving writes the file when something has changed."""
+    """The tables. One thread of one process at a time enters it; leaving writes the file when something has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,21 +43,42 @@ class Store:
         more = ("repositories", "branches", "merge_requests", "groups", "members", "protected_branches")
         rest = ("protected_tags", "deploy_tokens")
         self._data: Record = {**empty, **{name: [] for name in (*more, *rest)}}
-        if path.exists():
-            self._data |= json.loads(path.read_text())
+        self._depth, self._version = 0, (0, 0)
+        self._read()
 
     def __enter__(self) -> Store:
         self._lock.acquire()
+        self._depth += 1
+        if self._depth == 1:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._guard = self._path.with_suffix(".lock").open("a")
+            fcntl.flock(self._guard, fcntl.LOCK_EX)
+            self._read()
         return self
+
+    def _read(self) -> None:
+        """Reads the file if another process has written it."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return
+        if (found.st_ino, found.st_mtime_ns) != self._version:
+            self._data |= json.loads(self._path.read_text())
+            self._version = found.st_ino, found.st_mtime_ns
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._dirty:
+            if self._dirty and self._depth == 1:
                 write_atomically(self._path, json.dumps(self._data, indent=1) + "\n", 0o600)
+                found = self._path.stat()
+                self._version = found.st_ino, found.st_mtime_ns
                 self._dirty = False
         finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._guard.close()
             self._lock.release()
 
     def all(self, table: str) -> list[Record]:
@@ -108,6 +130,15 @@ def age(moment: str) -> float:
     return (datetime.datetime.now(datetime.UTC) - then).total_seconds()
 
 
+def find_token(store: Store, text: str) -> Record | None:
+    """The record of a token that is neither revoked nor expired."""
+    found = store.find("tokens", token=text) if text else None
+    if found is None or found.get("revoked"):
+        return None
+    end = found.get("expires_at")
+    return None if end and datetime.date.fromisoformat(end) <= datetime.datetime.now(datetime.UTC).date() else found
+
+
 ALL_SCOPES = ["api", "read_api", "create_runner", "manage_runner", "read_registry", "write_registry", "admin_mode"]
 
 
@@ -116,7 +147,7 @@ def apply_seed(store: Store, paths: Paths) -> None:
     path = paths.switches / "seed.json"
     seed: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     with store:
-        ensure_user(store, "root", seed.get("users", {}).get("root") or _initial_password(paths))
+        ensure_first_user(store, paths)
         for name, password in seed.get("users", {}).items():
             ensure_user(store, name, password)
         if seed.get("api_token"):
@@ -134,6 +165,12 @@ def apply_seed(store: Store, paths: Paths) -> None:
                     store.add(table, dict(record))
         for token in seed.get("job_tokens", []):
             _ensure_token(store, {"user": "root", "scopes": [], **token})
+
+
+def ensure_first_user(store: Store, paths: Paths) -> None:
+    """Root, with the first password that the reconfigure chose."""
+    if store.find("users", username="root") is None:
+        ensure_user(store, "root", _initial_password(paths))
 
 
 def ensure_user(store: Store, name: str, password: str | None) -> Record:

@@ -1,0 +1,319 @@
+"""The task `access`, with the real engine and the lab's gitlab-rails: the token, its renewal, killed runs, root's password."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision_lab.standins.gitlab_ce.host.api.store import Store, check_password, ensure_user
+from provision_lab.standins.gitlab_ce.host.layout import Paths
+from tests.support.estate import PROJECT, Estate
+
+pytestmark = pytest.mark.slow
+
+WANTED = f'[projects."{PROJECT}"]\nregistry = "private"\n'
+RUNNER = '[[runners]]\nname = "builder"\nexecutor = "docker"\n[runners.docker]\nimage = "docker:28"\n'
+NO_TOKEN = {"token": ""}
+
+
+@pytest.fixture
+def rails(estate: Estate) -> Paths:
+    """The GitLab host's files."""
+    return estate.installs_rails()
+
+
+def living(estate: Estate) -> list[dict[str, Any]]:
+    """The tokens that are not revoked."""
+    return [one for one in estate.tokens if not one["revoked"]]
+
+
+def kept(estate: Estate) -> dict[str, str]:
+    """The file with the token, by the first word of each line."""
+    text = (estate.home / "api_token").read_text()
+    return dict(line.split(" ", 1) for line in text.splitlines())
+
+
+def days(number: int) -> str:
+    """The date in that many days."""
+    return str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=number))
+
+
+def booted(estate: Estate) -> list[str]:
+    """The arguments of each call of gitlab-rails."""
+    log = estate.folder / "rails.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+class TestToken:
+    """The token that the inventory does not give."""
+
+    @pytest.mark.usefixtures("rails")
+    def test_made_once(self, estate: Estate) -> None:
+        """The first run makes it and keeps it for root alone; the second changes nothing and does not start Rails."""
+        report = estate.run("access", WANTED, **NO_TOKEN)
+        assert report.code == 0, report.errors
+        assert report.summaries == ["make a token for GitLab's API (scopes api)"]
+        (made,) = estate.tokens
+        assert (made["user"], made["scopes"], made["expires_at"]) == ("root", ["api"], days(365))
+        assert made["name"].startswith("provision")
+        file = estate.home / "api_token"
+        assert (file.stat().st_mode & 0o777, kept(estate)["token"]) == (0o600, made["token"])
+        assert sorted(one.name for one in estate.home.iterdir()) == ["api_token"]
+        assert made["token"] not in str(report.events)
+        assert len(booted(estate)) == 1
+        assert "runner', '-'" in booted(estate)[0]
+        again = estate.run("access", WANTED, **NO_TOKEN)
+        assert (again.code, again.summaries, len(booted(estate))) == (0, [], 1)
+
+    @pytest.mark.usefixtures("rails")
+    def test_requests_use_it(self, estate: Estate) -> None:
+        """A task that asks the API reads it on the GitLab host; nothing shows it."""
+        estate.run("access", WANTED, **NO_TOKEN)
+        report = estate.run("project", WANTED, **NO_TOKEN)
+        assert report.code == 0, report.errors
+        assert report.summaries == ["set container_registry_access_level of project root/hello"]
+        assert kept(estate)["token"] not in str(report.events)
+
+    @pytest.mark.usefixtures("rails")
+    def test_not_made_yet(self, estate: Estate) -> None:
+        """Without it, a task names the task that makes it; check mode predicts."""
+        report = estate.run("project", WANTED, **NO_TOKEN)
+        assert report.code == 1
+        assert "it requires access" in report.error.text
+        assert estate.run("project", WANTED, check=True, **NO_TOKEN).code == 0
+        assert estate.asked == []
+
+    @pytest.mark.parametrize(
+        ("text", "scopes"),
+        [(RUNNER, ["create_runner", "manage_runner", "read_api"]), (RUNNER + WANTED, ["api"])],
+        ids=["runners", "projects"],
+    )
+    @pytest.mark.usefixtures("rails")
+    def test_smallest_scopes(self, estate: Estate, text: str, scopes: list[str]) -> None:
+        """It can do what the tables of the inventory need, and no more."""
+        estate.run("access", text, **NO_TOKEN)
+        assert [one["scopes"] for one in estate.tokens] == [scopes]
+
+    def test_admin_mode(self, estate: Estate, rails: Paths) -> None:
+        """In admin mode it has the scope for it."""
+        (rails.switches / "settings.json").write_text(json.dumps({"admin_mode": True}))
+        estate.run("access", WANTED, **NO_TOKEN)
+        assert [one["scopes"] for one in estate.tokens] == [["api", "admin_mode"]]
+
+    @pytest.mark.parametrize("text", ["", RUNNER.replace('"docker"\n[', '"docker"\ntoken = "glrt-abcdefgh"\n[')])
+    @pytest.mark.usefixtures("rails")
+    def test_not_needed(self, estate: Estate, text: str) -> None:
+        """No table needs it: none is made."""
+        report = estate.run("access", text, **NO_TOKEN)
+        assert (report.code, report.summaries, estate.tokens) == (0, [], [])
+
+    @pytest.mark.usefixtures("rails")
+    def test_inventory_wins(self, estate: Estate) -> None:
+        """With gitlab.api_token none is made."""
+        report = estate.run("access", WANTED)
+        assert (report.code, report.summaries, estate.tokens) == (0, [], [])
+
+    @pytest.mark.usefixtures("rails")
+    def test_more_scopes(self, estate: Estate) -> None:
+        """Further tables that need more: a token with more takes its place, and the old one is revoked."""
+        estate.run("access", RUNNER, **NO_TOKEN)
+        report = estate.run("access", RUNNER + WANTED, **NO_TOKEN)
+        assert report.summaries == ["make a token for GitLab's API (it needs the scopes api)"]
+        assert [one["revoked"] for one in estate.tokens] == [True, False]
+        assert estate.run("access", RUNNER, **NO_TOKEN).summaries == []
+
+    @pytest.mark.parametrize(("left", "renewed"), [(31, False), (30, True), (1, True), (-5, True)])
+    @pytest.mark.usefixtures("rails")
+    def test_renewal(self, estate: Estate, left: int, renewed: bool) -> None:
+        """It is renewed 30 days before its end, and the old one is revoked."""
+        estate.run("access", WANTED, **NO_TOKEN)
+        file = estate.home / "api_token"
+        before = kept(estate)["token"]
+        text = file.read_text().replace(f"expires {days(365)}", f"expires {days(left)}")
+        file.write_text(text.replace(f"made {days(0)}", f"made {days(left - 365)}"))
+        report = estate.run("access", WANTED, **NO_TOKEN)
+        assert bool(report.summaries) is renewed
+        assert (kept(estate)["token"] != before) is renewed
+        assert [one["token"] for one in living(estate)] == [kept(estate)["token"]]
+
+    def test_revoked_by_hand(self, estate: Estate, rails: Paths) -> None:
+        """GitLab refuses it: naming the task makes another one."""
+        estate.run("access", WANTED, **NO_TOKEN)
+        with Store(rails.database) as store:
+            store.all("tokens")[-1]["revoked"] = True
+            store.changed()
+        refused = estate.run("project", WANTED, **NO_TOKEN)
+        assert "`provision access` makes another one" in refused.error.hint
+        report = estate.run("access", WANTED, named="access", **NO_TOKEN)
+        assert report.summaries == ["make a token for GitLab's API (GitLab does not accept the present one any more)"]
+        assert len(living(estate)) == 1
+        assert estate.run("project", WANTED, **NO_TOKEN).code == 0
+
+    def test_without_rails(self, estate: Estate) -> None:
+        """On a host without GitLab it requires the task gitlab; check mode predicts."""
+        estate.folders |= {"/opt/gitlab": estate.folder / "none"}
+        report = estate.run("access", WANTED, **NO_TOKEN)
+        assert report.code == 1
+        assert "it requires gitlab" in report.error.text
+        assert estate.run("access", WANTED, check=True, **NO_TOKEN).summaries == [
+            "make a token for GitLab's API (scopes api)"
+        ]
+
+    @pytest.mark.usefixtures("rails")
+    def test_check(self, estate: Estate) -> None:
+        """Check mode makes none."""
+        assert estate.run("access", WANTED, check=True, **NO_TOKEN).summaries
+        assert (estate.tokens, booted(estate)) == ([], [])
+
+    @pytest.mark.usefixtures("rails")
+    def test_broken_file(self, estate: Estate) -> None:
+        """A file of another form is refused, and kept."""
+        (estate.home / "api_token").write_text("expires tomorrow\n")
+        report = estate.run("access", WANTED, **NO_TOKEN)
+        assert report.code == 1
+        assert "has not the form that this program writes" in report.error.text
+
+    def test_still_an_error_for_others(self, estate: Estate) -> None:
+        """A GitLab that somebody else installs: a missing token is a mistake in the inventory, as before."""
+        estate.more = "install = false\n"
+        with pytest.raises(UsageError, match=r"gitlab\.api_token is missing"):
+            estate.run("project", WANTED, **NO_TOKEN)
+
+
+class TestKilled:
+    """A run that is killed while it makes the token."""
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_one_token(self, estate: Estate, rails: Paths, moment: str) -> None:
+        """Killed before or after GitLab has stored it: the next run completes it, and no second one is alive."""
+        estate.run("access", WANTED, **NO_TOKEN)
+        first = kept(estate)["token"]
+        (estate.home / "api_token").write_text("made 2020-01-01\nexpires 2020-12-31\nscopes api\ntoken old\n")
+        switch = rails.switches / ("rails-runner-seconds" if moment == "before" else "rails-runner-exit-seconds")
+        switch.write_text("60")
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            try:
+                estate.run("access", WANTED, **NO_TOKEN)
+            finally:
+                os._exit(0)
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not _is_there(estate, moment, first):
+            time.sleep(0.05)
+        kill_tree(pid)
+        switch.unlink()
+        assert (estate.home / "api_token.new").exists()
+        assert len(living(estate)) == 1
+        report = estate.run("access", WANTED, **NO_TOKEN)
+        assert report.summaries == ["make a token for GitLab's API (an earlier run was ended while it made one)"]
+        (one,) = living(estate)
+        assert one["token"] == kept(estate)["token"] != first
+        assert sorted(file.name for file in estate.home.iterdir()) == ["api_token"]
+
+
+class TestRootPassword:
+    """gitlab.root_password."""
+
+    GENERATED = "kZ8vT2mQx4Rr1LsW9yBn6HcJ3fDp5GtA0eUiOo7KvMw="
+    OURS = "correct-horse-battery-7"
+
+    @pytest.fixture
+    def fresh(self, estate: Estate, rails: Paths) -> Estate:
+        """A GitLab that was just installed: root has a generated password, which a file holds."""
+        with Store(rails.database) as store:
+            ensure_user(store, "root", self.GENERATED)
+        rails.initial_root_password.parent.mkdir(parents=True, exist_ok=True)
+        rails.initial_root_password.write_text(f"# WARNING: …\n\nPassword: {self.GENERATED}\n\n# NOTE: …\n")
+        estate.more = f'root_password = "{self.OURS}"\n'
+        return estate
+
+    def is_root(self, estate: Estate, password: str) -> bool:
+        """Whether it is root's password."""
+        (root,) = [one for one in estate.database["users"] if one["username"] == "root"]
+        return check_password(root, password)
+
+    def test_set_once(self, fresh: Estate, rails: Paths) -> None:
+        """It is set in the same start of Rails as the token, and the file with the other one goes away."""
+        report = fresh.run("access", WANTED, **NO_TOKEN)
+        assert report.code == 0, report.errors
+        assert report.summaries == ["make a token for GitLab's API (scopes api) and set root's password"]
+        assert self.is_root(fresh, self.OURS)
+        assert (rails.initial_root_password.exists(), len(booted(fresh))) == (False, 1)
+        for secret in (self.OURS, self.GENERATED, self.OURS.encode().hex()):
+            assert secret not in str(report.events)
+            assert secret not in "".join(booted(fresh))
+        fresh.more = 'root_password = "another-correct-horse-8"\n'
+        assert fresh.run("access", WANTED, **NO_TOKEN).summaries == []
+        assert self.is_root(fresh, self.OURS)
+
+    def test_beside_a_token_of_the_inventory(self, fresh: Estate) -> None:
+        """It needs no token."""
+        assert fresh.run("access", WANTED).summaries == ["set root's password"]
+        assert (self.is_root(fresh, self.OURS), fresh.tokens) == (True, [])
+
+    def test_changed_by_hand(self, fresh: Estate, rails: Paths) -> None:
+        """Whoever changed it meanwhile keeps it."""
+        with Store(rails.database) as store:
+            ensure_user(store, "root", "changed by hand")
+        assert fresh.run("access", WANTED).code == 0
+        assert self.is_root(fresh, "changed by hand")
+        assert fresh.run("access", WANTED).summaries == []
+
+    def test_refused(self, fresh: Estate) -> None:
+        """GitLab refuses a weak one: the message has GitLab's reason and not the password. A better one is then set."""
+        fresh.more = 'root_password = "my-gitlab-password"\n'
+        report = fresh.run("access", WANTED, **NO_TOKEN)
+        assert "Password must not contain commonly used combinations of words and letters" in report.error.text
+        assert "my-gitlab-password" not in str(report.events)
+        fresh.more = f'root_password = "{self.OURS}"\n'
+        assert fresh.run("access", WANTED, **NO_TOKEN).code == 0
+        assert (self.is_root(fresh, self.OURS), len(living(fresh))) == (True, 1)
+
+    def test_generated(self, fresh: Estate) -> None:
+        """Without one, the message says where GitLab wrote its own, and for how long."""
+        fresh.more = ""
+        report = fresh.run("access", "", named="access")
+        assert report.messages == [
+            "GitLab generated root's password: it is in /etc/gitlab/initial_root_password on this host. A reconfigure "
+            "removes the file 24 hours after GitLab was installed"
+        ]
+        assert self.is_root(fresh, self.GENERATED)
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ("install = false\n", "only a GitLab that is installed here"),
+            ('settings = { gitlab_rails = { initial_root_password = "x" } }\n', "initial_root_password: goes with"),
+        ],
+    )
+    def test_mistakes(self, estate: Estate, more: str, words: str) -> None:
+        """It is refused where it would have no effect."""
+        estate.more = f'root_password = "{self.OURS}"\n{more}'
+        with pytest.raises(UsageError, match=words):
+            estate.run("access", "")
+
+
+def _is_there(estate: Estate, moment: str, first: str) -> bool:
+    if moment == "before":
+        return (estate.home / "api_token.new").exists() and len(booted(estate)) == 2
+    return bool([one for one in living(estate) if one["token"] != first])
+
+
+def kill_tree(pid: int) -> None:
+    """Kills a process and everything that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    below = children.read_text().split() if children.exists() else []
+    os.kill(pid, 9)
+    for one in below:
+        kill_tree(int(one))
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
