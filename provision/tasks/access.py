@@ -14,12 +14,14 @@ from provision.resources import Resource
 from provision.tasks.base import task
 
 
-def _is_first(host: Host) -> bool:
+def _is_needed(host: Host) -> bool:
     gitlab, first = host.settings.get(Gitlab), host.estate.first("gitlab")
-    return gitlab is not None and gitlab.install and first is not None and first.name == host.name
+    if gitlab is None or first is None or first.name != host.name:
+        return False
+    return gitlab.root_password is not None or keeps_token(host)
 
 
-@task(on="gitlab", settings=Gitlab, uses=(Project, Runner, Registry), where=_is_first)
+@task(on="gitlab", settings=Gitlab, uses=(Project, Runner, Registry), where=_is_needed)
 def access(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     """Make the token for GitLab's API that the inventory does not give, renew it, and set root's first password."""
     from provision.resources import ApiToken

@@ -81,7 +81,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     settings[("external_url",)] = str(wanted.external_url)
     settings |= _proxy_settings(host.settings.get(Proxy), settings)
     settings |= listen_settings(host, wanted.external_url, "nginx", ("gitlab_rails", "nginx"))
-    yield RubySettings(settings, notify=(reconfigure_handler(host),))
+    yield RubySettings(settings, notify=(reconfigure_handler(host),), generated=wanted.root_password is None)
 
 
 def _proxy_settings(proxy: Proxy | None, own: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:

@@ -20,11 +20,11 @@ from provision.gitlab.access import API_TOKEN
 from provision.gitlab.api import Api
 from provision.host.scripts import script
 from provision.resources.base import ApiQuery, Change, Note, Observation, Probe, Resource
+from provision.resources.gitlab.gitlab_rb import ROOT_PASSWORD_FILE
 from provision.secret import Secret
 
 NAME: Final = f"provision, kept in {API_TOKEN}"
 """The token's name in GitLab: every other active token of this name is revoked."""
-INITIAL_PASSWORD: Final = "/etc/gitlab/initial_root_password"
 RENEW_DAYS: Final = 30
 _DEADLINE: Final = 900.0  # seconds; gitlab-rails takes 30 to 60 s on the machines that GitLab recommends
 _ALL: Final = "api"  # this scope includes all others that are needed, admin_mode apart
@@ -48,7 +48,7 @@ class ApiToken(Resource):
         return f"ApiToken {API_TOKEN}"
 
     def probe(self) -> Probe:
-        known = script("observe_api_token", API_TOKEN, INITIAL_PASSWORD)
+        known = script("observe_api_token", API_TOKEN, ROOT_PASSWORD_FILE)
         if not self.scopes:
             return Probe({"known": known})
         return Probe({"known": known}, when_due={"valid": ApiQuery(("token valid", self.api.url), self._refused)})
@@ -58,11 +58,6 @@ class ApiToken(Resource):
         reason = self._reason(known, bool(seen.due and self.scopes and seen.data("valid")))
         initial = "initial" in known
         sets_password = initial and self.root_password is not None
-        if initial and self.root_password is None and seen.due:
-            yield Note(
-                f"GitLab generated root's password: it is in {INITIAL_PASSWORD} on this host. A reconfigure removes the file "
-                "24 hours after GitLab was installed"
-            )
         if not reason and not sets_password and (self.root_password is None or "rails" in known):
             return
         summary = " and ".join(
@@ -70,7 +65,7 @@ class ApiToken(Resource):
             + (["set root's password"] if self.root_password is not None and (initial or "rails" not in known) else [])
         )
         password = self.root_password.reveal().encode().hex() if self.root_password is not None else ""
-        make = script("make_api_token", API_TOKEN, NAME, " ".join(self.scopes) if reason else "", INITIAL_PASSWORD)
+        make = script("make_api_token", API_TOKEN, NAME, " ".join(self.scopes) if reason else "", ROOT_PASSWORD_FILE)
         yield Change(
             summary,
             make.reading(f"{password}\n"),

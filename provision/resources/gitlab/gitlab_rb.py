@@ -51,7 +51,7 @@ _CHECK_SYNTAX: Final = 'ruby=/opt/gitlab/embedded/bin/ruby; [ ! -x "$ruby" ] || 
 
 # Source: omnibus-gitlab, gitlab/libraries/gitlab_rails.rb, parse_secrets; package/libraries/omnibus_helper.rb.
 _ROOT_PASSWORD: Final = ("gitlab_rails", "initial_root_password")
-_ROOT_PASSWORD_FILE: Final = "/etc/gitlab/initial_root_password"
+ROOT_PASSWORD_FILE: Final = "/etc/gitlab/initial_root_password"
 
 Path = tuple[str, ...]
 
@@ -129,11 +129,13 @@ class RubySettings(Resource):
     settings  by path: ("external_url",), ("gitlab_rails", "time_zone"), ("registry", "storage"); a path that
               begins with "registry_nginx" is written as the installed version requires
     absent    settings that are removed, also those that an administrator set: GitLab must not have them beside ours
+    generated  whether root keeps the first password that GitLab generates
     """
 
     settings: Mapping[Path, Any] = field(hash=False)
     notify: tuple[Handler, ...] = ()
     absent: tuple[Path, ...] = ()
+    generated: bool = True
 
     @property
     def label(self) -> str:
@@ -174,8 +176,8 @@ class RubySettings(Resource):
             return
         if text is None and not version:
             yield Note(f"GitLab is not installed: its settings are planned by the rules of version {NEWEST}")
-            if ("external_url",) in self.settings and _ROOT_PASSWORD not in self.settings:
-                yield Note(f"GitLab's first password for its user root will be in {_ROOT_PASSWORD_FILE} for 24 hours")
+            if ("external_url",) in self.settings and _ROOT_PASSWORD not in self.settings and self.generated:
+                yield Note(f"GitLab's first password for its user root will be in {ROOT_PASSWORD_FILE} for 24 hours")
         else:
             removed, possible = removed_settings(edited.content, version)
             if removed:

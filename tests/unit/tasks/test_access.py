@@ -278,16 +278,6 @@ class TestRootPassword:
         assert fresh.run("access", WANTED, **NO_TOKEN).code == 0
         assert (self.is_root(fresh, self.OURS), len(living(fresh))) == (True, 1)
 
-    def test_generated(self, fresh: Estate) -> None:
-        """Without one, the message says where GitLab wrote its own, and for how long."""
-        fresh.more = ""
-        report = fresh.run("access", "", named="access")
-        assert report.messages == [
-            "GitLab generated root's password: it is in /etc/gitlab/initial_root_password on this host. A reconfigure "
-            "removes the file 24 hours after GitLab was installed"
-        ]
-        assert self.is_root(fresh, self.GENERATED)
-
     @pytest.mark.parametrize(
         ("more", "words"),
         [

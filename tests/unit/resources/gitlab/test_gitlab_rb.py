@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_bare_check_mode() -> None:
     assert "first password for its user root will be in /etc/gitlab/initial_root_password for 24 hours" in password
     given = settings({URL: "https://new.example.com", ("gitlab_rails", "initial_root_password"): Secret("given-by-us")})
     assert notes(given, observe(given, answers(None, packages={}))) == [rules]
+    set_afterwards = replace(resource, generated=False)
+    assert notes(set_afterwards, observe(set_afterwards, answers(None, packages={}))) == [rules]
 
 
 def test_the_file_was_deleted() -> None:
