@@ -156,10 +156,7 @@ class FakeSession:
         del deadline
         self.ran.append(command)
         (result,) = self._answer([command])
-        if on_output is not None:
-            for piece in filter(None, (result.stdout, result.stderr)):
-                on_output(piece)
-        return result
+        return _passed_on(result, on_output)
 
     def close(self) -> None:
         """Sets `closed`."""
@@ -229,10 +226,7 @@ class LocalSession:
         self.ran.append(command)
         self.traffic.round_trips += 1
         result = self._run(command, deadline)
-        if on_output is not None:
-            for piece in filter(None, (result.stdout, result.stderr)):
-                on_output(piece)
-        return result
+        return _passed_on(result, on_output)
 
     def close(self) -> None:
         """Does nothing: no connection is open between two commands."""
@@ -275,3 +269,10 @@ def _result(answer: Answer, command: Command) -> Result:
     if isinstance(answer, int):
         return Result(code=answer)
     return Result(answer.encode() if isinstance(answer, str) else answer)
+
+
+def _passed_on(result: Result, on_output: Callable[[bytes], None] | None) -> Result:
+    if on_output is not None:
+        for piece in filter(None, (result.stdout, result.stderr)):
+            on_output(piece)
+    return result

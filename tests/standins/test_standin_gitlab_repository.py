@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from provision_lab.standins.gitlab_ce.host.api.lint import check_configuration
 from provision_lab.standins.gitlab_ce.loopback import serve
+from tests.support.web import answer_of
 
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one"]}
 FILE = "/projects/1/repository/files/ci%2Fa.yml"
@@ -31,13 +31,8 @@ def ask(tmp_path: Path) -> Iterator[Ask]:
             headers = {"PRIVATE-TOKEN": "T", "Content-Type": "application/json"}
             data = json.dumps(body).encode() if body else None
             request = urllib.request.Request(f"{url}/api/v4{path}", data, headers, method=method)
-            try:
-                answer = urllib.request.urlopen(request)
-            except urllib.error.HTTPError as error:
-                answer = error
-            with answer:
-                raw = answer.read()
-            return answer.status, json.loads(raw) if raw else None
+            status, raw, _ = answer_of(request)
+            return status, json.loads(raw) if raw else None
 
         yield ask
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from provision.tasks import SHIPPED, Host
 from provision.testing import LocalSession
 from provision_lab.standins.gitlab_ce.host.layout import Paths
 from tests.support.report import RunReport
+from tests.support.web import answer_of, forwarded
 
 PROJECT = "root/hello"
 SEED = {"api_token": "the-api-token", "users": {"root": "p", "sammy": "p"}, "projects": [PROJECT, "root/other"]}
@@ -52,18 +52,14 @@ class Estate:
         sent = asked.body if asked.body.startswith(b"{") else b"{}"
         self.bodies.append(json.loads(sent))
         self.before(asked.method, asked.path)
-        names = ("content-type", "private-token")
-        headers = {name: asked.headers[name] for name in names if name in asked.headers}
-        request = urllib.request.Request(self.behind + asked.path, asked.body or None, headers, method=asked.method)
-        status, body, returned = _answer(request)
-        return self._reply(status, body, {"Content-Type": returned.get("Content-Type", "")})
+        return forwarded(asked, self.behind)
 
     def ask(self, method: str, path: str, **data: Any) -> Any:
         """An administrator's request, without the recorder; the answer's JSON."""
         headers = {"PRIVATE-TOKEN": "the-api-token", "Content-Type": "application/json"}
         text = json.dumps(data).encode() if data else None
         request = urllib.request.Request(f"{self.behind}/api/v4{path}", text, headers, method=method)
-        status, answer, _ = _answer(request)
+        status, answer, _ = answer_of(request)
         assert status < 400, f"{method} {path}: {status} {answer!r}"
         return json.loads(answer) if answer else None
 
@@ -99,13 +95,13 @@ class Estate:
     def commit(self, text: str, path: str = ".gitlab-ci.yml", branch: str = "main") -> None:
         """Commits a file, as a user would."""
         place = f"{self.project}/repository/files/{quote(path, safe='')}"
-        status = _answer(self._get(f"{place}?ref={quote(branch, safe='')}"))[0]
+        status = answer_of(self._get(f"{place}?ref={quote(branch, safe='')}"))[0]
         self.ask("PUT" if status == 200 else "POST", place, branch=branch, commit_message="by hand", content=text)
 
     def committed(self, branch: str = "main", path: str = ".gitlab-ci.yml") -> str:
         """The file of a branch; "" when there is none."""
         place = f"{self.project}/repository/files/{quote(path, safe='')}/?ref={quote(branch, safe='')}"
-        status, answer, _ = _answer(self._get(place))
+        status, answer, _ = answer_of(self._get(place))
         return base64.b64decode(json.loads(answer)["content"]).decode() if status == 200 else ""
 
     def installs_rails(self) -> Paths:
@@ -182,12 +178,3 @@ class Estate:
         )
         report.summary = run.execute()
         return report
-
-
-def _answer(request: urllib.request.Request) -> tuple[int, bytes, Any]:
-    try:
-        answer = urllib.request.urlopen(request)
-    except urllib.error.HTTPError as error:
-        answer = error
-    with answer:
-        return answer.status, answer.read(), answer.headers

@@ -6,8 +6,11 @@ import json
 import socket
 import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,24 @@ class Reply:
     status: int = 200
     body: Any = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def answer_of(request: urllib.request.Request) -> tuple[int, bytes, Message]:
+    """Status, body and headers of a server's answer, whatever the status."""
+    try:
+        answer = urllib.request.urlopen(request)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, answer.read(), answer.headers
+
+
+def forwarded(asked: Request, server: str) -> Reply:
+    """The answer of another server to a request that was received: with its body, its type and its token."""
+    headers = {name: asked.headers[name] for name in ("content-type", "private-token") if name in asked.headers}
+    request = urllib.request.Request(server + asked.path, asked.body or None, headers, method=asked.method)
+    status, body, returned = answer_of(request)
+    return Reply(status, body, {"Content-Type": returned.get("Content-Type", "")})
 
 
 def tls(pair: Pair, folder: Path) -> ssl.SSLContext:

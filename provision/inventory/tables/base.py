@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
 from provision.errors import Refused, UsageError
@@ -166,11 +166,14 @@ def check_each(values: Sequence[str], pattern: str, expected: str) -> None:
             raise InvalidValue(f"expected {expected}, got {text!r}", place)
 
 
-def version(text: str | None) -> str | None:
-    """A package version, `*` allowed. Raises ValueError."""
+def _package_version(text: str | None) -> str | None:
     if text is not None and (text.startswith("-") or not re.fullmatch(r"[A-Za-z0-9.+:~*-]+", text)):
         raise ValueError(f'expected a package version such as "19.3.0" or "5:29.*", got {text!r}')
     return text
+
+
+PackageVersion = Annotated[str | None, AfterValidator(_package_version)]
+"""A package version, `*` allowed."""
 
 
 def package_glob(version: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Subtable, Table, check_each, plain_data, version
+from provision.inventory.tables.base import InvalidValue, PackageVersion, Subtable, Table, check_each, plain_data
 
 
 class RegistryTrust(Table):
@@ -33,7 +33,7 @@ class Docker(Table):
 
     source: Literal["docker.com", "distro"] = "docker.com"
     """docker.com: Docker's own packages (docker-ce); distro: the distribution's (docker.io, with client, buildx and Compose)."""
-    version: str | None = None
+    version: PackageVersion = None
     """The package version to hold, `*` allowed: "5:29.*". Default: the newest at installation, then the installed one."""
     users: tuple[str, ...] = ()
     """Users in the docker group, which gives root access."""
@@ -46,11 +46,6 @@ class Docker(Table):
     """/etc/buildkit/buildkitd.toml, with its own keys. Absent: the file is unchanged."""
     registries: dict[str, RegistryTrust] = Field(default_factory=dict)
     """By HOST or HOST:PORT: the CA and the client certificate for that registry, in /etc/docker/certs.d."""
-
-    @field_validator("version")
-    @classmethod
-    def _version(cls, text: str | None) -> str | None:
-        return version(text)
 
     @field_validator("users")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from provision.inventory.secrets import SecretSource
-from provision.inventory.tables.base import InvalidValue, Table, local_certificates, plain_data, version
+from provision.inventory.tables.base import InvalidValue, PackageVersion, Table, local_certificates, plain_data
 from provision.inventory.tables.host import check_address
 from provision.url import Url, UrlField
 
@@ -35,7 +35,7 @@ class Gitlab(Table):
     """The URL of GitLab: scheme and host, optionally a port and a path."""
     edition: Literal["ce", "ee"] = "ce"
     """The package: gitlab-ce or gitlab-ee."""
-    version: str | None = None
+    version: PackageVersion = None
     """The version to hold, such as "19.3.0". Default: the newest at installation, then the installed one."""
     install: bool = True
     """false: GitLab must have been installed by other means."""
@@ -56,11 +56,6 @@ class Gitlab(Table):
 
     A table without further tables is the value of its key, a hash; the keys of other tables are settings of their own.
     """
-
-    @field_validator("version")
-    @classmethod
-    def _version(cls, text: str | None) -> str | None:
-        return version(text)
 
     @field_validator("api_address")
     @classmethod

@@ -14,11 +14,11 @@ from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import (
     InvalidValue,
     InvalidValues,
+    PackageVersion,
     Table,
     check_different_names,
     fields_of,
     plain_data,
-    version,
 )
 from provision.inventory.tables.runner_keys import EXTRA, KeysOf, known_in_extra
 from provision.url import Url, UrlField
@@ -51,7 +51,7 @@ class _Written(Table):
 class RunnerProgram(_Written, name="runner"):
     """The gitlab-runner program: its version, and config.toml's top-level keys. Absent keys are unchanged."""
 
-    version: str | None = None
+    version: PackageVersion = None
     """The version to hold, such as "19.3.0". Default: the newest at installation, then the installed one."""
     concurrent: int | None = Field(default=None, ge=1)
     """Number of concurrent jobs on this host, over all its runners."""
@@ -80,11 +80,6 @@ class RunnerProgram(_Written, name="runner"):
     def config(self) -> dict[str, Any]:
         """The top-level keys for config.toml, as given; secrets are SecretSource: see `resolve`."""
         return self._given(name for name in type(self).model_fields if name != "version") | (self.extra or {})
-
-    @field_validator("version")
-    @classmethod
-    def _version(cls, text: str | None) -> str | None:
-        return version(text)
 
 
 class RunnerConfig(_Written):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from provision.testing import LocalSession, observe_on, planned
 from provision.url import Url
 from provision_lab.standins.gitlab_ce.loopback import serve as gitlab
 from tests.support.data import DATA
+from tests.support.web import forwarded
 
 DESCRIPTION = DATA / "gitlab-openapi_v2.relevant.yaml"
 pytestmark = [
@@ -77,7 +76,7 @@ class Between:
 
 
 @pytest.fixture
-def between(serve: Callable[..., Any], reply: Any, tmp_path: Path) -> Iterator[Between]:
+def between(serve: Callable[..., Any], tmp_path: Path) -> Iterator[Between]:
     """The lab's API with a recorder in front of it."""
     folder = tmp_path / "gitlab"
     folder.mkdir()
@@ -87,28 +86,12 @@ def between(serve: Callable[..., Any], reply: Any, tmp_path: Path) -> Iterator[B
         switches.write_text(json.dumps({"legacy_registration": True, "registration_token": "old"}))
 
         def forward(asked: Any) -> Any:
-            names = ("content-type", "private-token")
-            headers = {name: asked.headers[name] for name in names if name in asked.headers}
-            request = urllib.request.Request(behind + asked.path, asked.body or None, headers, method=asked.method)
-            try:
-                answer = urllib.request.urlopen(request)
-            except urllib.error.HTTPError as error:
-                answer = error
-            with answer:
-                body, kind = answer.read(), answer.headers.get("Content-Type", "")
+            answer = forwarded(asked, behind)
             where = urlsplit(asked.path)
-            sent.append(Sent(asked.method, where.path, dict(parse_qsl(where.query)), _body(asked), answer.status))
-            return reply(answer.status, body, {"Content-Type": kind})
+            sent.append(Sent(asked.method, where.path, dict(parse_qsl(where.query)), asked.fields, answer.status))
+            return answer
 
         yield Between(serve(forward).url, sent)
-
-
-def _body(asked: Any) -> dict[str, Any]:
-    if not asked.body:
-        return {}
-    if "json" in asked.headers.get("content-type", ""):
-        return dict(json.loads(asked.body))
-    return dict(parse_qsl(asked.body.decode()))
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,18 @@ from provision.engine.events import (
 
 Timed = tuple[float, Event]  # seconds since the event before, event
 
+
+def everywhere(text: str) -> list[Event]:
+    """A run of one task on one host, with a text in every place that is not the program's own."""
+    return [
+        Start(("t",), ("h",), False),
+        ChangeEvent("h", "t", text, "update", text, f"+{text}", True),
+        Message("h", "t", text),
+        ErrorEvent("h", "t", text, "ChangeFailed", text, text),
+        Summary(False, 1, 1, 0, 1.0, {"h": HostSummary(changed=1, failed=1)}),
+    ]
+
+
 HEADLINES = {
     "docker": "Install Docker Engine, configure it and start it",
     "runner": "Install gitlab-runner and its helper images from GitLab's repository and start the service",

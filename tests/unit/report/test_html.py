@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Start, Summary
+from provision.engine.events import Event, Message, Start, Summary
 from provision.errors import UsageError
 from provision.report.html import HtmlReport
 from provision.secret import Secret
 from provision.templating import use_templates_of
+from tests.unit.report.fake_runs import everywhere
 
 EventsOf = Callable[[str], list[Event]]
 VOID = {"meta", "input", "br", "link", "img"}
@@ -96,13 +97,7 @@ def test_changes_with_diffs_are_folded(events_of: EventsOf, tmp_path: Path) -> N
 def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     """Text from hosts cannot become part of the page's structure."""
     evil = "</pre><script>alert(1)</script>\"'"
-    events: list[Event] = [
-        Start(("t",), ("h",), False),
-        ChangeEvent("h", "t", evil, "update", evil, f"+{evil}", True),
-        Message("h", "t", evil),
-        ErrorEvent("h", "t", evil, "ChangeFailed", evil, evil),
-    ]
-    parsed = page(events, tmp_path)
+    parsed = page(everywhere(evil), tmp_path)
     assert parsed.count("script") == 1  # ours
     assert parsed.text.count(evil) == 6
 

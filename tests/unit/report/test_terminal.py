@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary
+from provision.engine.events import ErrorEvent, Event, HostSummary, Start, Summary
 from provision.report.console import console_for, open_console
 from provision.report.folding import ReportOptions
 from provision.report.terminal import Terminal
+from tests.unit.report.fake_runs import everywhere
 
 EventsOf = Callable[[str], list[Event]]
 Expected = Callable[[str, str], None]
@@ -139,13 +140,6 @@ def test_verbose_shows_each_error(events_of: EventsOf) -> None:
 def test_text_from_hosts_cannot_control_the_terminal(width: int) -> None:
     """Escape sequences and rich's markup in any text are shown or removed, not obeyed."""
     evil = "\x1b[2J\x1b]0;title\x07[red]x[/red]\r\u202e"
-    events: list[Event] = [
-        Start(("t",), ("h",), False),
-        ChangeEvent("h", "t", evil, "update", evil, f"+{evil}", True),
-        Message("h", "t", evil),
-        ErrorEvent("h", "t", evil, "ChangeFailed", evil, evil),
-        Summary(False, 1, 1, 0, 1.0, {"h": HostSummary(changed=1, failed=1)}),
-    ]
-    text = STYLE.sub("", report(events, ReportOptions(diff=True, verbose=2), width=width))
+    text = STYLE.sub("", report(everywhere(evil), ReportOptions(diff=True, verbose=2), width=width))
     assert not re.search("[\x1b\x07\r\u202e]", text)
     assert "[red]x[/red]" in text
