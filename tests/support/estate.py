@@ -34,7 +34,7 @@ class Estate:
     ready_timeout  for how long a run waits for a GitLab that answers 502 or 503
     """
 
-    def __init__(self, folder: Path, behind: str, serve: Callable[..., Any], reply: Any) -> None:
+    def __init__(self, folder: Path, behind: str, serve: Callable[..., Any]) -> None:
         self.folder, self.behind = folder, behind
         self.home = folder / "home"
         self.home.mkdir()
@@ -44,7 +44,6 @@ class Estate:
         self.ready_timeout = 0
         self.more = ""  # further lines of [gitlab]
         self.folders = {"/var/lib/provision": self.home}
-        self._reply = reply
         self.web = serve(self._forward)
 
     def _forward(self, asked: Any) -> Any:

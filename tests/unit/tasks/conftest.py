@@ -59,8 +59,8 @@ def wants(tmp_path: Path) -> Wants:
 
 
 @pytest.fixture
-def estate(tmp_path: Path, serve: Callable[..., Any], reply: Any) -> Iterator[Estate]:
+def estate(tmp_path: Path, serve: Callable[..., Any]) -> Iterator[Estate]:
     """GitLab on loopback, and a host with a state.json."""
     (tmp_path / "gitlab").mkdir()
     with gitlab(tmp_path / "gitlab", SEED) as behind:
-        yield Estate(tmp_path, behind, serve, reply)
+        yield Estate(tmp_path, behind, serve)
