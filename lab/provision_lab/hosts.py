@@ -18,7 +18,8 @@ class LabHost:
     """A host to boot.
 
     address     in the lab's subnet; empty: the next free one from .10 on
-    ubuntu      put an os-release of Ubuntu 24.04 over the image's own, to use Ubuntu's code path
+    ubuntu      put an os-release of Ubuntu 24.04 over the image's own, to use Ubuntu's code path; an image that is made
+                like an Ubuntu keeps its own
     sshd_port   where sshd listens
     sudo        whether the user's sudo asks for a password (the lab's secret `sudo_password`)
     gitlab      the host is the GitLab host and has its certificate and seed; default: the host called gitlab

@@ -26,6 +26,9 @@ from provision_lab.run import LabError, run
 
 _HERE = Path(__file__).parent
 _STANDINS = _HERE / "standins"
+_MAINTAINER = "provision lab <lab@lab.test>"
+# Packages that Ubuntu has under names of its own, and what they need on Debian. Ubuntu's docker.io contains the client.
+_UBUNTU_NAMES = {"docker-compose-v2": "docker-cli, docker-compose"}
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def _build(draft: Path, image: Image) -> None:
         for system, codename in image.codenames.items():
             _write_gitlab(draft, system, codename, built, keys["gitlab"])
         local = [*debs.glob("*.deb"), _old_runner(work, built)]
+        local += [_renamed(built, *names) for names in _UBUNTU_NAMES.items()] if image.made_like else []
         write(draft, Suite("debian", image.suite, "main", "Debian", "Debian"), local, keys["debian"])
     finally:
         discard(keys, draft)
@@ -203,8 +207,14 @@ def _old_runner(work: Path, built: Path) -> Path:
     program.write_text('#!/bin/sh\necho "Version:      11.2.0"\n')
     program.chmod(0o755)
     fields = {"Package": "gitlab-runner", "Version": "11.2.0+dfsg-2", "Architecture": architecture()}
-    fields |= {
-        "Maintainer": "provision lab <lab@lab.test>",
-        "Description": "GitLab Runner, as old as the distribution's",
-    }
+    fields |= {"Maintainer": _MAINTAINER, "Description": "GitLab Runner, as old as the distribution's"}
     return packages.write_deb(built, fields, {}, packages.pack(tree, work / "old-runner.tar.gz"))
+
+
+def _renamed(built: Path, name: str, needs: str) -> Path:
+    """An empty package with Ubuntu's name, which needs Debian's packages."""
+    tree = built / name
+    tree.mkdir()
+    fields = {"Package": name, "Version": "1.0-1", "Architecture": "all", "Depends": needs}
+    fields |= {"Maintainer": _MAINTAINER, "Description": f"Ubuntu's name for {needs}"}
+    return packages.write_deb(built, fields, {}, packages.pack(tree, built / f"{name}.tar.gz"))

@@ -184,9 +184,9 @@ class LabInfo:
         return "ubuntu" if host.ubuntu else self.image.system
 
     def os_release(self, host: LabHost) -> OsRelease | None:
-        """What replaces the host's own os-release; None: nothing."""
+        """What replaces the host's own os-release; None: nothing. A flavour is like an Ubuntu itself."""
         flavour = self.image.made_like
-        return UBUNTU_24_04 if host.ubuntu else flavour.os_release if flavour else None
+        return flavour.os_release if flavour else UBUNTU_24_04 if host.ubuntu else None
 
     def mirrors(self, system: str = "debian") -> dict[str, dict[str, str]]:
         """The table [apt] of an inventory for hosts of `system` (debian, ubuntu): the lab's repositories and keys."""

@@ -46,7 +46,7 @@ def registry_of(harness: Harness) -> str:
 def by_address(harness_factory: Factory) -> Harness:
     """GitLab and its registry at an IPv6 address, with a Docker that takes such a name. S3 and apt are on IPv6 too."""
     harness = harness_factory(*map(LabHost, HOSTS), ipv6=True)
-    harness.inventory["apt"] = harness.lab.mirrors()
+    harness.inventory["apt"] = harness.lab.mirrors(harness.lab.image.system)
     harness.inventory["gitlab"]["external_url"] = f"https://[{address_of(harness)}]"
     harness.inventory["registry"]["external_url"] = f"https://{registry_of(harness)}"
     # One certificate for both, where GitLab looks for it: /etc/gitlab/ssl/[ADDRESS].crt.

@@ -13,6 +13,7 @@ import pytest
 from provision.templating import shipped
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from tests.support.labs import release
 from tests.support.runs import applied, provision, twice, unchanged, untouched, without_s3
 
 GITLAB, UBUNTU, ASKING = "gitlab", "runner-1", "runner-2"
@@ -114,8 +115,12 @@ def test_the_runners_playbook_on_hosts_of_two_kinds(harness: Harness) -> None:
     """The server first, then both runner hosts at once: Ubuntu and Debian, sudo with and without a password."""
     applied(harness, "server")
     twice(harness, "runners")
-    assert harness.lab.inside(UBUNTU, "dpkg-query -W -f '${Version}' docker-ce").endswith("ubuntu.24.04~noble")
-    assert harness.lab.inside(ASKING, "dpkg-query -W -f '${Version}' docker-ce").endswith("debian.13~trixie")
+    assert harness.lab.inside(UBUNTU, "dpkg-query -W -f '${Version}' docker-ce").endswith(
+        f"~{release(harness.lab, UBUNTU)[1]}"
+    )
+    assert harness.lab.inside(ASKING, "dpkg-query -W -f '${Version}' docker-ce").endswith(
+        f"~{release(harness.lab, ASKING)[1]}"
+    )
     for host in (UBUNTU, ASKING):
         there = harness.lab.inside(host, "gitlab-runner verify 2>&1; systemctl is-active docker gitlab-runner")
         assert "is valid" in there

@@ -14,6 +14,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.run import LabError
+from tests.support.labs import release
 from tests.support.waiting import wait_for
 
 LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
@@ -115,9 +116,10 @@ def server(lab_factory):
     """A host with the lab's GitLab repository, but without GitLab."""
     lab = lab_factory(LabHost("gitlab"))
     one = Server(lab)
-    mirror = lab.mirrors()["gitlab"]
+    system, codename = release(lab, "gitlab")
+    mirror = lab.mirrors(system)["gitlab"]
     (one.root / "usr/share/keyrings/gitlab.asc").write_text((lab.folder / "gitlab.asc").read_text())
-    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} trixie main\n"
+    source = f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {mirror['url']} {codename} main\n"
     (one.root / "etc/apt/sources.list.d/gitlab.list").write_text(source)
     (one.root / "root/lab-ca.pem").write_text(lab.ca.read_text())
     (one.root / "root/push.py").write_text(PUSH)

@@ -6,6 +6,7 @@ The tests run in order; each starts where the one before ended.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,12 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from tests.support.labs import release
 from tests.support.runs import applied, provision, refused, twice, unchanged, untouched
 
 HALF, BARE, DISTRO = "half", "bare", "distro"
 DAEMON = "/etc/docker/daemon.json"
-OLD_LIST = (
-    "# kept by hand\ndeb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/debian trixie stable\n"
-)
+OLD_LIST = "# kept by hand\ndeb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] %s/docker/linux/%s %s stable\n"
 FOREIGN = {"debug": False, "labels": ["rack=7"]}
 
 
@@ -39,8 +39,13 @@ def half_done(harness: Harness) -> None:
     inside(HALF, f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy {debian}")
     inside(DISTRO, "cat > /etc/apt/apt.conf.d/99-lean", stdin='APT::Install-Recommends "0";\n')
     inside(HALF, "mkdir -p /usr/share/keyrings && cat > /usr/share/keyrings/docker.gpg", stdin="no longer a key\n")
-    inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=OLD_LIST % harness.lab.apt_url)
+    inside(HALF, "cat > /etc/apt/sources.list.d/docker.list", stdin=old_list(harness))
     inside(HALF, f"mkdir -p /etc/docker && cat > {DAEMON} && chmod 640 {DAEMON}", stdin=json.dumps(FOREIGN))
+
+
+def old_list(harness: Harness) -> str:
+    """The file of the old entry, for the host's release."""
+    return OLD_LIST % (harness.lab.apt_url, *release(harness.lab, HALF))
 
 
 def daemon(harness: Harness, host: str) -> dict[str, Any]:
@@ -57,6 +62,11 @@ def pid(harness: Harness, host: str) -> str:
 def installed(harness: Harness, host: str) -> str:
     """The installed version of docker-ce."""
     return harness.lab.inside(host, "dpkg-query -W -f '${Version}' docker-ce")
+
+
+def upstream(harness: Harness) -> str:
+    """The version of Docker that the lab has: 5:26.1.5."""
+    return installed(harness, BARE).partition("-")[0]
 
 
 def test_all_three_get_docker(harness: Harness) -> None:
@@ -82,11 +92,11 @@ def test_docker_com_on_a_half_done_host(harness: Harness) -> None:
         assert not there.package(name).is_installed
     comment, entry = there.file("/etc/apt/sources.list.d/docker.list").content_string.splitlines()
     assert comment == "# kept by hand"
-    assert entry.startswith(f"# {(OLD_LIST % harness.lab.apt_url).splitlines()[1]} # disabled: ")
+    assert entry.startswith(f"# {old_list(harness).splitlines()[1]} # disabled: ")
     assert [name for name in there.file("/var/lib/provision/backup").listdir() if "docker.list" in name]
     assert there.run("apt-get update").rc == 0
     policy = there.check_output("apt-cache policy docker-ce")
-    assert f"{harness.lab.apt_url}/docker/linux/debian trixie/stable" in policy
+    assert "{}/docker/linux/{} {}/stable".format(harness.lab.apt_url, *release(harness.lab, HALF)) in policy
 
 
 def test_daemon_json_keeps_what_is_not_ours(harness: Harness) -> None:
@@ -96,11 +106,13 @@ def test_daemon_json_keeps_what_is_not_ours(harness: Harness) -> None:
 
 
 def test_ubuntu_gets_ubuntus_packages(harness: Harness) -> None:
-    """A host with an os-release of Ubuntu 24.04 (over Debian) uses Ubuntu's repository."""
+    """A host with an os-release of Ubuntu (over Debian) uses Ubuntu's repository."""
     there = harness.host(BARE)
-    assert installed(harness, BARE).endswith("ubuntu.24.04~noble")
+    system, codename = release(harness.lab, BARE)
+    assert system == "ubuntu"
+    assert re.search(rf"~ubuntu\.2\d\.04~{codename}$", installed(harness, BARE))
     source = there.file("/etc/apt/sources.list.d/docker.sources").content_string
-    assert "/docker/linux/ubuntu\nSuites: noble\nComponents: stable\n" in source
+    assert f"/docker/linux/ubuntu\nSuites: {codename}\nComponents: stable\n" in source
     assert there.file("/etc/apt/keyrings/docker.asc").mode == 0o644
 
 
@@ -111,7 +123,7 @@ def test_the_distributions_own_docker(harness: Harness) -> None:
     """
     there = harness.host(DISTRO)
     assert there.package("docker.io").is_installed
-    assert there.check_output("docker --version").startswith("Docker version 26.")
+    assert there.check_output("docker --version").startswith(f"Docker version {upstream(harness)[2:]}")
     assert "buildx" in there.check_output("docker buildx version")
     assert "Compose version" in there.check_output("docker compose version")
     assert not there.package("docker-ce").is_installed
@@ -122,7 +134,7 @@ def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
     """docker-ce and its CLI change together, and apt does not upgrade them afterwards."""
     newest = installed(harness, BARE)
     assert "-2~" in newest
-    pinned = {"docker": {"version": "5:26.1.5-1*"}}
+    pinned = {"docker": {"version": f"{upstream(harness)}-1*"}}
     twice(harness, "docker", "--limit", BARE, changes=pinned)
     assert installed(harness, BARE) == newest.replace("-2~", "-1~")
     held = harness.host(BARE).check_output("apt-mark showhold").split()
@@ -132,7 +144,7 @@ def test_a_pin_moves_to_an_older_version_and_holds_it(harness: Harness) -> None:
 
 def test_a_newer_pin_upgrades_what_is_held(harness: Harness) -> None:
     """With a newer pin, both held packages are upgraded and held again; Docker runs."""
-    twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:26.1.5-2*"}})
+    twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": f"{upstream(harness)}-2*"}})
     assert "-2~" in installed(harness, BARE)
     there = harness.host(BARE)
     assert set(there.check_output("apt-mark showhold").split()) == {"docker-ce", "docker-ce-cli"}
@@ -206,7 +218,7 @@ def test_the_ca_is_fixed_without_a_restart(harness: Harness) -> None:
     """Docker reads certs.d at each connection."""
     before = pid(harness, BARE)
     harness.lab.inside(BARE, "echo tampered > /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt")
-    outcome = twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": "5:26.1.5-2*"}})
+    outcome = twice(harness, "docker", "--limit", BARE, changes={"docker": {"version": f"{upstream(harness)}-2*"}})
     assert outcome.changes() == ["update /etc/docker/certs.d/gitlab.lab.test:5555/ca.crt"]
     assert pid(harness, BARE) == before
 

@@ -14,6 +14,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.gitlab import rails_boots
+from tests.support.labs import release
 from tests.support.runs import (
     applied,
     reconfigures,
@@ -50,7 +51,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
 def old_source(harness: Harness) -> str:
     """The line of an old-style list file."""
     url = harness.inventory["apt"]["gitlab"]["url"]
-    return f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {url} trixie main\n"
+    return f"deb [signed-by=/usr/share/keyrings/gitlab.asc] {url} {release(harness.lab, 'byhand')[1]} main\n"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,6 +17,12 @@ _LIKE = os.environ.get("PROVISION_TESTS_LIKE")  # runs all tests on hosts like t
 HarnessFactory = Callable[..., Harness]
 
 
+def release(lab: Lab, host: str) -> tuple[str, str]:
+    """The system and the release that a host says it is: ("debian", "trixie"), ("ubuntu", "noble")."""
+    system = lab.system(lab.machine(host).host)
+    return system, lab.image.codenames[system]
+
+
 def mark_as_lab(items: Sequence[pytest.Item], folder: Path) -> None:
     """Marks all tests in `folder`. They boot hosts, so they are skipped without root or Linux."""
     missing = "not Linux" if sys.platform != "linux" else "not root" if os.geteuid() != 0 else ""
