@@ -56,7 +56,7 @@ def test_the_image_has_a_key_of_its_own() -> None:
         (Image(), False, "debian", None),
         (Image(), True, "ubuntu", "noble"),
         (Image.like("ubuntu-26.04"), False, "ubuntu", "resolute"),
-        (Image.like("ubuntu-26.04"), True, "ubuntu", "noble"),
+        (Image.like("ubuntu-26.04"), True, "ubuntu", "resolute"),
     ],
 )
 def test_what_a_host_says_it_is(image: Image, ubuntu: bool, system: str, codename: str | None) -> None:
