@@ -17,7 +17,8 @@ may_have_proxy() {
   processes=/sys/fs/cgroup/system.slice/gitlab-runner.service/cgroup.procs found=
   [ -e "$processes" ] || return 0
   set --
-  for folder in /etc/systemd/* /run/systemd/* /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+  for folder in /etc/systemd/system* /run/systemd/system* /run/systemd/generator* /run/systemd/transient \
+    /usr/local/lib/systemd/system /lib/systemd/system; do
     set -- "$@" "$folder/gitlab-runner.service" "$folder"/*service.d/*.conf
   done
   while read -r pid; do set -- "$@" "/proc/$pid/environ" && found=yes; done < "$processes"
