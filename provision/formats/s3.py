@@ -17,9 +17,8 @@ import datetime
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from provision.secret import Secret, reveal
@@ -34,8 +33,7 @@ _POLYNOMIALS: Final = {
 _BLOCK: Final = 1 << 20
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(NamedTuple):
     """The keys and the region of one S3 endpoint. `session_token` belongs to temporary keys."""
 
     access_key: str | Secret

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -28,8 +27,7 @@ class Installed(NamedTuple):
     held: bool
 
 
-@dataclass(frozen=True)
-class System:
+class System(NamedTuple):
     """What the host runs: `ubuntu` or `debian`, its codename and version, dpkg's architecture."""
 
     id: str

@@ -18,7 +18,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from provision.errors import Refused
@@ -61,8 +60,7 @@ class Versions(NamedTuple):
 ANY: Final = Versions()
 
 
-@dataclass(frozen=True)
-class Publisher:
+class Publisher(NamedTuple):
     """Who publishes packages, and for which releases: by distribution and code name, the newest last.
 
     package  a host that has it is set up: it is not refused for its release
@@ -82,7 +80,7 @@ class Publisher:
         """The publisher as it counts for a mirror of it; None where the inventory names the suite itself."""
         if mirror is None:
             return self
-        return None if mirror.suite else replace(self, strict=False)
+        return None if mirror.suite else self._replace(strict=False)
 
     def choose(self, system: System, *, installed: bool) -> tuple[System, str]:
         """The release whose packages a host gets, and a note for the user, "" for none.
@@ -93,7 +91,7 @@ class Publisher:
         newest = list(known)[-1]
         used, notes = system, []
         if system.codename not in known and _is_newer(system, newest):
-            used = replace(system, codename=newest, version=RELEASES[newest].version)
+            used = system._replace(codename=newest, version=RELEASES[newest].version)
             notes.append(f"{title(system)} gets {self.name}'s packages for {title(used)}, {_NEWEST_KNOWN}")
         problem, hint = self._problem(used, known)
         notes += filter(None, (problem, _ended(system)))

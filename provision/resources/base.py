@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from provision.errors import ApiFailed, UsageError
 from provision.host.pending import Handler, handlers_of
@@ -82,13 +82,12 @@ class Probe(dict[str, Question]):
         return {**self, **self.when_due} if due else self
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What the engine knows about a resource besides the answers; see `Observation` for the meaning of each."""
 
     record: Json = None
-    others: Mapping[str, Json] = field(default_factory=dict)
-    records: Mapping[str, Json] = field(default_factory=dict)
+    others: Mapping[str, Json] = {}
+    records: Mapping[str, Json] = {}
     claimed: Set[str] = frozenset()
     due: bool = False
     fingerprint_key: Callable[[], str] = lambda: "00" * 32

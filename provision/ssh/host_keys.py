@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -157,8 +156,7 @@ class OtherKeyPinned(HostKeyError):
     """The host presented another key than the pinned one. Its key of another type may still be the pinned one."""
 
 
-@dataclass(frozen=True)
-class HostKeyRule:
+class HostKeyRule(NamedTuple):
     """Which keys are accepted from one host or gateway.
 
     label            names the host in messages

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from provision.gitlab.access import ready_timeout
@@ -65,7 +64,7 @@ def gitlab(host: Host, wanted: Gitlab) -> Iterator[Resource]:
     yield Packages(("curl", "ca-certificates", "openssl"))
     if wanted.install:
         package = f"gitlab-{wanted.edition}"
-        publisher = replace(GITLAB, package=package, pinned=wanted.version or "")
+        publisher = GITLAB._replace(package=package, pinned=wanted.version or "")
         mirror, url = host.settings[Apt].gitlab, _URL.format(edition=wanted.edition)
         source = AptSource.published("gitlab", mirror, url, GITLAB_KEY, publisher, pin=(package,))
         yield source

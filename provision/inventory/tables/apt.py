@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -46,8 +45,7 @@ class Apt(Table):
     """Seconds to wait for another package manager, such as unattended-upgrades; it is named meanwhile."""
 
 
-@dataclass(frozen=True)
-class PublishedKey:
+class PublishedKey(NamedTuple):
     """Where a publisher's key is fetched, and the fingerprints that it may have."""
 
     url: str

@@ -11,7 +11,7 @@ import dataclasses
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from provision.editing.toml.edit import entries, reconcile
 from provision.editing.toml.masking import diff
@@ -165,8 +165,7 @@ def _notes(one: RunnerEntry, status: RunnerStatus) -> Iterator[Note]:
         )
 
 
-@dataclass(frozen=True)
-class _Rewrite:
+class _Rewrite(NamedTuple):
     """The change of config.toml itself.
 
     before     the file's content; None when it does not exist. It is replaced only if it still has this content:

@@ -11,7 +11,7 @@ one, as `gitlab-runner unregister` does for a token that begins with glrt-).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from provision.editing.toml.model import (
@@ -141,13 +141,12 @@ class RunnerStatus(NamedTuple):
     former_url: str = ""
 
 
-@dataclass(frozen=True)
-class Registrations:
+class Registrations(NamedTuple):
     """The entries of a host's config.toml, GitLab's answers about their tokens, and our records by runner."""
 
     entries: Sequence[Entry]
     answers: TokenAnswers
-    records: Mapping[str, RunnerRecord] = field(default_factory=dict)
+    records: Mapping[str, RunnerRecord] = {}
 
     def status(self, name: str, url: str, token: Secret | None) -> RunnerStatus:
         """The status of one runner of the inventory; `token` as the inventory gives it."""
