@@ -13,6 +13,7 @@ import pytest
 from provision.engine.catalogue import Catalogue
 from provision.errors import InventoryError
 from provision.inventory.reference import explain_keys, schema
+from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.runner_keys import _KEYS, checked, keys_of
 from provision.inventory.tables.runners import Runner, RunnerProgram
 
@@ -162,3 +163,13 @@ def test_explained(name: str, line: str) -> None:
 def test_no_such_table(name: str) -> None:
     """Other names are not explained here."""
     assert explain_keys(Catalogue.of().tables, name) is None
+
+
+def test_the_registration_is_not_written() -> None:
+    """What GitLab has of a runner is no key of config.toml."""
+    written = {"name": "r", "executor": "shell", "limit": 1}
+    of_gitlab = {"tags": ["a"], "run_untagged": True, "locked": True, "paused": True, "maximum_timeout": 600}
+    of_gitlab |= {"access_level": "ref_protected", "maintenance_note": "x", "runner_type": "group_type", "group": "a"}
+    assert Runner.model_validate(written | of_gitlab).config == written
+    by_project = {"registration_token": SecretSource("env", "T"), "runner_type": "project_type", "project": 1}
+    assert Runner.model_validate(written | by_project | {"token": None}).config == written
