@@ -3,6 +3,7 @@
 from provision import play
 from provision.tasks import (
     access,
+    accounts,
     certificates,
     deploy,
     docker,
@@ -19,6 +20,7 @@ from provision.tasks import (
 
 PLAYS = [
     play("gitlab", firewall, gitlab, certificates, registry, access),
+    play("all", accounts),
     play("runners", firewall, docker, runner, register),
     play("runners", verify),
     play("all", project, pipeline),

@@ -56,7 +56,7 @@ def token_scopes(host: Host) -> tuple[str, ...]:
     distinct = {id(one): one for one in host.estate.settings.values()}.values()
     if gitlab is None:
         return ()
-    if any(Project in one and one.named(Project) for one in distinct):
+    if gitlab.users or gitlab.groups or any(Project in one and one.named(Project) for one in distinct):
         return ("api",)
     runners = [
         runner

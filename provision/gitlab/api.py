@@ -42,7 +42,7 @@ read_kept_token: ContextVar[Callable[[str], Secret]] = ContextVar("read_kept_tok
 
 ADMIN_MODE: Final = "in admin mode an administrator's token also needs the scope admin_mode"
 NO_PROJECT_HINT: Final = (
-    f"correct its path, or create it in GitLab: this tool sets projects up and does not create them; {ADMIN_MODE}"
+    f"correct its path, or give it create = true, so that `provision accounts` creates it; {ADMIN_MODE}"
 )
 _HINTS: Final = {
     401: "gitlab.api_token is not valid, or has expired: create a new one",

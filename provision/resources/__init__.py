@@ -54,6 +54,7 @@ from provision.resources.base import (
 from provision.shell import Result
 
 if TYPE_CHECKING:
+    from provision.resources.delivery.accounts import GitlabGroup, GitlabProject, GitlabUser
     from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
     from provision.resources.delivery.image import BuiltImage, ImageCheck, UnusedImages
     from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
 
 # A resource is imported when it is first used (PEP 562): a run waits only for those of its own inventory.
 _MODULES: Final = {
+    **dict.fromkeys(("GitlabGroup", "GitlabProject", "GitlabUser"), ".delivery.accounts"),
     **dict.fromkeys(("AppCheck", "Deployment", "DroppedApps"), ".delivery.deployment"),
     **dict.fromkeys(("BuiltImage", "ImageCheck", "UnusedImages"), ".delivery.image"),
     **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
@@ -131,6 +133,9 @@ __all__ = [
     "DroppedApps",
     "File",
     "Firewall",
+    "GitlabGroup",
+    "GitlabProject",
+    "GitlabUser",
     "GroupMember",
     "Guard",
     "Handler",

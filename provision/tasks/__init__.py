@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provision.inventory import Host
 from provision.tasks.access import access
+from provision.tasks.accounts import accounts
 from provision.tasks.base import Play, Task, play, task
 from provision.tasks.certificates import certificates
 from provision.tasks.delivery import deploy, image, prune
@@ -15,7 +16,7 @@ from provision.tasks.registry import registry, verify
 from provision.tasks.runner import register, runner
 
 SHIPPED = (
-    *(gitlab, certificates, registry, firewall, access),
+    *(gitlab, certificates, registry, firewall, access, accounts),
     *(docker, runner, register, verify),
     *(project, pipeline, image, deploy, prune),
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Play",
     "Task",
     "access",
+    "accounts",
     "certificates",
     "deploy",
     "docker",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError, did_you_mean
-from provision.gitlab.access import keeps_records, required_api
+from provision.gitlab.access import has_token, keeps_records, required_api
 from provision.inventory import Host, SecretSource
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.projects import OUR_BRANCH, Pipeline, Project, Variable, check_runners, job_tags
@@ -41,9 +41,10 @@ def project(host: Host) -> Iterator[Resource]:
             _runners(runners, path, one),
             every_name,
             tuple(_variable(path, key, each) for key, several in one.variables.items() for each in several),
+            created=one.create,
         )
         # A project without any settings may have variables that an earlier run set: they are removed.
-        if not wanted.is_empty or (gitlab and gitlab.api_token):
+        if not wanted.is_empty or (gitlab and has_token(host, gitlab.external_url)):
             yield ProjectSettings(wanted, required_api(host, f'projects."{path}"'))
 
 
@@ -96,8 +97,9 @@ def pipeline(host: Host) -> Iterator[Resource]:
         if wanted.path is not None:
             yield LocalPipeline(wanted.path, recipe.text)
             continue
+        branch = wanted.branch or one.default_branch
         ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(path, required_api(host, what), recipe, wanted.message, wanted.branch, ours)
+        yield PipelineFile(path, required_api(host, what), recipe, wanted.message, branch, ours, one.create)
 
 
 def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:

@@ -1,5 +1,6 @@
 """[gitlab]: the server itself."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,46 @@ class Server(Table):
         return local_certificates(self.ca, "gitlab.servers") if self.ca else b""
 
 
+Role = Literal["guest", "planner", "reporter", "developer", "maintainer", "owner"]
+Visibility = Literal["private", "internal", "public"]
+
+
+class User(Table):
+    """A user of GitLab, created if it is missing and never deleted. What is not named stays."""
+
+    name: str | None = None
+    """The full name. Default: the user name, when it is created."""
+    email: str
+    """The e-mail address."""
+    password: SecretSource | None = None
+    """The password when it is created (a secret), which is never changed later. Default: a random one."""
+    admin: bool | None = None
+    """Whether it is an administrator."""
+    external: bool | None = None
+    """Whether it sees only what it is a member of."""
+
+    @field_validator("email")
+    @classmethod
+    def _email(cls, text: str) -> str:
+        if not re.fullmatch(r"[^@\s,]+@[^@\s,]+", text):
+            raise ValueError(f'expected one e-mail address, such as "sammy@example.com", got {text!r}')
+        return text
+
+
+class Group(Table):
+    """A group of GitLab, created if it is missing and never deleted. What is not named stays."""
+
+    visibility: Visibility | None = None
+    """Who sees it. Default: GitLab's own, when it is created."""
+    description: str | None = None
+    """What it is for."""
+    members: dict[str, Role] = Field(default_factory=dict)
+    """Its members and their roles, by user name. Other members stay."""
+
+
+_PART = r"[A-Za-z0-9_.](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?"  # GitLab's lib/gitlab/path_regex.rb
+
+
 class Gitlab(Table):
     """The GitLab server: its package, its URL, and its gitlab.rb."""
 
@@ -49,6 +90,10 @@ class Gitlab(Table):
     ready_timeout: Annotated[int, Field(ge=0)] = READY_SECONDS
     """Seconds to wait for GitLab after a reconfigure or an upgrade, and whenever it answers 502 or 503: Rails takes minutes
     to start. 0: do not wait."""
+    users: dict[str, User] = Field(default_factory=dict)
+    """Users, by user name."""
+    groups: dict[str, Group] = Field(default_factory=dict)
+    """Groups, by full path: [gitlab.groups."team/sub"]."""
     servers: dict[str, Server] = Field(default_factory=dict)
     """Other GitLab servers by URL. A server that is not here gets neither a token nor a CA of this inventory."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -63,6 +108,23 @@ class Gitlab(Table):
         if text is not None:
             check_address(text)
         return text
+
+    @field_validator("users")
+    @classmethod
+    def _users(cls, users: dict[str, User]) -> dict[str, User]:
+        addresses: dict[str, str] = {}
+        for name, one in users.items():
+            _check_path(name, _PART, "a user name")
+            if addresses.setdefault(one.email.lower(), name) != name:
+                raise InvalidValue(f"{addresses[one.email.lower()]} has this address, too", name, "email")
+        return users
+
+    @field_validator("groups")
+    @classmethod
+    def _groups(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        for path in groups:
+            _check_path(path, rf"{_PART}(?:/{_PART})*", 'a group\'s path, such as "team/sub"')
+        return groups
 
     @field_validator("servers")
     @classmethod
@@ -118,3 +180,8 @@ class Gitlab(Table):
                 raise InvalidValue(f"is set by {place}: set it there", name)
         plain_data(settings)
         return settings
+
+
+def _check_path(text: str, pattern: str, expected: str) -> None:
+    if not re.fullmatch(pattern, text) or text.endswith((".git", ".atom")):
+        raise InvalidValue(f"expected {expected} as GitLab allows it, got {text!r}", text)

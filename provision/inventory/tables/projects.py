@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from provision.errors import UsageError
 from provision.inventory.secrets import SCHEMA, Origin, SecretSource, as_secret
 from provision.inventory.tables.base import InvalidValue, Table
+from provision.inventory.tables.gitlab import Role, Visibility
 from provision.inventory.tables.runners import Runner
 from provision.secret import Secret
 
@@ -316,8 +317,18 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 
 class Project(Table, name="projects", occurs="named"):
-    """A project that exists in GitLab: its runners, its registry, its variables, its pipeline."""
+    """A project in GitLab: its visibility and members, its runners, its registry, its variables, its pipeline."""
 
+    create: bool = False
+    """true: create it, if it is missing. Otherwise a missing project is an error."""
+    visibility: Visibility | None = None
+    """Who sees it. Default: GitLab's own when it is created, else unchanged."""
+    description: str | None = None
+    """What it is for. Default: unchanged."""
+    default_branch: str | None = None
+    """Its default branch, which an empty repository gets with the first push. Default: GitLab's own, or unchanged."""
+    members: dict[str, Role] = Field(default_factory=dict)
+    """Its members and their roles, by user name. Other members stay."""
     shared_runners: bool | None = None
     """Whether the instance's runners take its jobs. Default: unchanged."""
     runners: tuple[str | int, ...] = ()
@@ -328,6 +339,11 @@ class Project(Table, name="projects", occurs="named"):
     """CI/CD variables: KEY = a string, a secret, a table, or an array of tables, one for each scope."""
     pipeline: Pipeline | None = None
     """Its .gitlab-ci.yml."""
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the task accounts has something to do for it."""
+        return self.create or bool(self.members) or {self.visibility, self.description, self.default_branch} != {None}
 
     def job_runners(self, runners: Sequence[Runner]) -> list[Runner]:
         """The inventory's runners that take its jobs: the named ones, or all if it names none."""

@@ -159,6 +159,10 @@ def _path(text: str) -> str:
     return text
 
 
+class _NoProject(Refused):
+    """The project does not exist."""
+
+
 @dataclass(frozen=True)
 class PipelineFile(Resource):
     """A project's pipeline has this content.
@@ -167,6 +171,7 @@ class PipelineFile(Resource):
     message  of the commit
     branch   None: the project's default branch
     ours     the branch from which a merge request is opened; "": the file is committed directly
+    created  whether an earlier task creates the project
     """
 
     project: str
@@ -175,6 +180,7 @@ class PipelineFile(Resource):
     message: str
     branch: str | None = None
     ours: str = ""
+    created: bool = False
 
     @property
     def record_key(self) -> str:
@@ -195,6 +201,9 @@ class PipelineFile(Resource):
         if isinstance(found, ProvisionError):
             if isinstance(found, ApiFailed) and not found.status:
                 yield unverified(compare, found.text, found.requires)
+                return
+            if isinstance(found, _NoProject) and self.created:
+                yield unverified(compare, found.text, "accounts")
                 return
             raise Refused(f"the pipeline of project {self.project}: {found.text}", hint=found.hint)
         yield from (Note(f"lint of project {self.project}: {one}") for one in found.warnings)
@@ -288,7 +297,7 @@ class PipelineFile(Resource):
             found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)
         except (HostFailed, UsageError) as error:
             return error
-        return found or Refused(
+        return found or _NoProject(
             "the project does not exist, or gitlab.api_token may not see it",
             hint=NO_PROJECT_HINT,
         )

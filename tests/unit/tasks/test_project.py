@@ -418,7 +418,7 @@ def test_no_such_project(estate: Estate) -> None:
     report = estate.run("project", text)
     assert (report.code, report.summaries) == (1, [])
     assert report.error.text == "project root/helo does not exist, or gitlab.api_token may not see it"
-    assert "does not create them" in report.error.hint
+    assert "create = true" in report.error.hint
     assert estate.variables == {}
 
 

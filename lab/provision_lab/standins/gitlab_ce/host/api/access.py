@@ -19,9 +19,10 @@ from typing import Any
 from .http import Context, Request, Response, authenticate_token, forbidden, not_found
 from .store import Record, Store
 
-GUEST, REPORTER, DEVELOPER, MAINTAINER, OWNER, NO_ONE = 10, 20, 30, 40, 50, 60
+GUEST, PLANNER, REPORTER, DEVELOPER, MAINTAINER, OWNER, NO_ONE = 10, 15, 20, 30, 40, 50, 60
 LEVELS = {
     "guest": GUEST,
+    "planner": PLANNER,
     "reporter": REPORTER,
     "developer": DEVELOPER,
     "maintainer": MAINTAINER,

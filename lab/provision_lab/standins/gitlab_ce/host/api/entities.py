@@ -18,8 +18,8 @@ def user_basic(context: Context, user: Record) -> Record:
         "id": user["id"],
         "username": user["username"],
         "public_email": "",
-        "name": "Administrator" if user["username"] == "root" else user["username"],
-        "state": "active",
+        "name": user.get("name") or ("Administrator" if user["username"] == "root" else user["username"]),
+        "state": user.get("state", "active"),
         "locked": False,
         "avatar_url": None,
         "web_url": f"{context.settings['external_url']}/{user['username']}",
@@ -110,8 +110,8 @@ def group(context: Context, record: Record) -> Record:
         "path": path.rpartition("/")[2],
         "full_path": path,
         "full_name": path.replace("/", " / "),
-        "description": "",
-        "visibility": "private",
+        "description": record.get("description", ""),
+        "visibility": record.get("visibility", "private"),
         "parent_id": parent["id"] if parent else None,
     }
 
@@ -142,7 +142,7 @@ def project(context: Context, record: Record) -> Record:
         "visibility": record["visibility"],
         "archived": False,
         "empty_repo": context.store.find("branches", project_id=record["id"]) is None,
-        "namespace": _namespace(context, record),
+        "namespace": namespace(context, record["namespace"]),
         "_links": {"self": base, "members": f"{base}/members"},
         "container_registry_image_prefix": f"{host}/{record['path_with_namespace'].lower()}" if host else None,
         "container_registry_enabled": level != "disabled",
@@ -155,10 +155,31 @@ def project(context: Context, record: Record) -> Record:
     }
 
 
-def _namespace(context: Context, record: Record) -> Record:
-    path = record["namespace"]
+_USERS, _OTHERS = 1_000_000, 2_000_000  # groups are namespaces themselves; these begin the numbers of the others
+
+
+def namespace_id(context: Context, path: str) -> int:
+    """The number of the namespace of a user or group. Seeds may have projects in others."""
+    group = context.store.find("groups", full_path=path)
+    user = context.store.find("users", username=path)
+    if group or user:
+        return int(group["id"] if group else _USERS + (user or {})["id"])
+    return _OTHERS + sorted({one["namespace"] for one in context.store.all("projects")}).index(path)
+
+
+def namespace_path(context: Context, number: int) -> str | None:
+    """The path of a namespace by its number."""
+    if number > _USERS:
+        user = context.store.find("users", id=number - _USERS)
+        return str(user["username"]) if user else None
+    group = context.store.find("groups", id=number)
+    return str(group["full_path"]) if group else None
+
+
+def namespace(context: Context, path: str) -> Record:
+    """The namespace of a user or group."""
     return {
-        "id": 1 + sorted({one["namespace"] for one in context.store.all("projects")}).index(path),
+        "id": namespace_id(context, path),
         "name": path,
         "path": path.rpartition("/")[2],
         "kind": "user" if context.store.find("users", username=path) else "group",

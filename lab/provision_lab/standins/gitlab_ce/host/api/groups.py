@@ -1,4 +1,4 @@
-"""Groups: what runners need of them. They exist from the seed on."""
+"""Groups: what runners need of them."""
 
 from __future__ import annotations
 

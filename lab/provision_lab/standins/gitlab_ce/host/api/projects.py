@@ -54,6 +54,19 @@ def update_project(context: Context, identity: str) -> Response:
     for name in ("ci_config_path", "description", "default_branch", "name"):
         if name in sent:
             wanted[name] = sent.text(name)
+    branch = wanted.get("default_branch")
+    if (
+        branch
+        and branch != found["default_branch"]
+        and not context.store.find("branches", project_id=found["id"], name=branch)
+    ):
+        raise invalid(
+            "base", f"Could not set the default branch. Do you have a branch named '{branch}' in your repository?"
+        )
+    group = context.store.find("groups", full_path=found["namespace"])
+    above = str(group.get("visibility", "private")) if group else "public"
+    if "visibility" in wanted and VISIBILITY.index(str(wanted["visibility"])) > VISIBILITY.index(above):
+        raise invalid("visibility_level", f"{wanted['visibility']} is not allowed in a {above} group.")
     if not wanted:
         raise ApiError(400, {"error": "at least one parameter must be provided"})
     found |= wanted

@@ -146,6 +146,8 @@ def _commit(context: Context, target: dict[str, Any], path: str, status: int) ->
     if "id" in target:
         context.store.changed()
     else:
+        if context.store.find("branches", project_id=target["project_id"]) is None:  # the first one becomes the default
+            (context.store.find("projects", id=target["project_id"]) or {})["default_branch"] = target["name"]
         context.store.add("branches", target)
     return Response(status, {"file_path": path, "branch": target["name"]})
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..layout import Paths, linger, write_atomically
-from . import groups, instance, lint, projects, protected_tags, registry, repository, runners  # noqa: F401 - they register endpoints
+from . import accounts, groups, instance, lint, projects, protected_tags, registry, repository, runners  # noqa: F401 - they register endpoints
 from .access import Throttle
 from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
 from .store import Store, apply_seed
