@@ -1,18 +1,46 @@
-"""Fixtures of unit and property tests."""
+"""The order of files, for several workers: the longest start first, so that none of them is left alone at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+TESTS = Path(__file__).parent
+# Files that take one to three minutes on a busy machine; the longest first.
+LONGEST = (
+    *("lab/test_playbook_all", "lab/test_image_and_deploy", "faults/test_fault_images_and_apps", "lab/test_tutorial"),
+    *("lab/test_speed", "lab/test_bare_hosts", "faults/test_jobs_go_on", "lab/test_like_ubuntu_26_04"),
+    *("faults/test_reconfigure_health", "faults/test_fault_secrets", "lab/test_runners_life", "lab/test_task_docker"),
+    *("lab/test_ipv6_only", "lab/test_task_verify", "lab/test_lab_itself", "faults/test_fault_apt"),
+    *("lab/test_standin_gitlab_lab", "lab/test_rehearsal", "faults/test_lockout_killed", "lab/test_playbook_own"),
+    *("faults/test_fault_verify", "lab/test_behind_a_proxy", "lab/test_pipelines", "faults/test_storage_in_time"),
+)
+FOLDERS = ("faults", "lab", "standins", "unit", "property")  # the short files that need only a processor come last
+
 
 @pytest.fixture(scope="module")
 def omnibus() -> Iterator[Any]:
-    """One Ruby for all gitlab.rb of a module."""
+    """One Ruby for all gitlab.rb of a module, for unit and property tests."""
     from tests.support.omnibus_ruby import Omnibus  # it imports the editor
 
     process = Omnibus()
     yield process
     process.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files and marks those of tests/unit; the tests of a file keep their order."""
+    items.sort(key=lambda item: rank(item.path))
+    for item in items:
+        if item.path.is_relative_to(TESTS / "unit"):
+            item.add_marker(pytest.mark.unit)
+
+
+def rank(path: Path) -> tuple[int, int]:
+    """The place of a file: first by its own name, then by its folder."""
+    name = path.relative_to(TESTS).with_suffix("").as_posix()
+    folder = name.partition("/")[0]
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST), FOLDERS.index(folder)

@@ -45,11 +45,12 @@ def entry(kind: str, key: str) -> Path:
 def ensure(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The folder `kind`-`key` of the cache; filled by `make(folder)` if it does not exist.
 
-    One process makes it while others wait. It appears under its name only when it is complete.
+    One process makes it while others wait; other entries are made at the same time. It appears under its name only when
+    it is complete.
     """
     path = entry(kind, key)
     if not path.is_dir():
-        with locked(folder() / f"{kind}.lock", deadline=900):
+        with locked(path.with_name(f"{path.name}.lock"), deadline=900):
             if not path.is_dir():
                 draft = path.with_name(f"{path.name}.draft")
                 remove(draft)

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -70,6 +71,15 @@ def test_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(entries) == {tmp_path / "base-1"}
     assert len(made) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["base-1"]
+
+
+def test_two_entries_are_made_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base images of two suites do not wait for each other."""
+    monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
+    both = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda key: cache.ensure("base", key, lambda _: both.wait(10) and None), ("1", "2")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base-1", "base-2"]
 
 
 def test_a_failed_make_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
