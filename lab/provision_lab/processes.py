@@ -20,6 +20,7 @@ from provision_lab.run import LabError
 
 _children: list[subprocess.Popen[bytes]] = []  # those of this process, whose exit status it has to collect
 _PACKAGE = "provision_lab."  # a service's argv names its module
+_nspawns: dict[Path, int | None] = {}  # by the tree of the host that it runs
 _LOCK_INTERVAL = 0.02  # seconds between two attempts to lock
 
 
@@ -82,8 +83,15 @@ def mentioned(path: Path) -> bool:
 
 
 def nspawn_of(root: Path) -> int | None:
-    """The id of the systemd-nspawn that runs the host with the tree `root`."""
-    return next((pid for pid, argv in _all() if is_nspawn(argv, root)), None)
+    """The id of the systemd-nspawn that runs the host with the tree `root`.
+
+    It is remembered: looking through all processes takes 10 ms of processor time, and a booting host is asked 50 times a
+    second.
+    """
+    known = _nspawns.get(root)
+    if known is None or not ((argv := _argv(known)) and is_nspawn(argv, root)):
+        known = _nspawns[root] = next((pid for pid, argv in _all() if is_nspawn(argv, root)), None)
+    return known
 
 
 def is_nspawn(argv: list[str], below: Path) -> bool:
@@ -97,11 +105,19 @@ def _is_service(argv: list[str], folder: Path) -> bool:
 
 
 def _all() -> Iterator[tuple[int, list[str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                if argv := entry.joinpath("cmdline").read_bytes().rstrip(b"\0").decode(errors="replace"):
-                    yield int(entry.name), argv.split("\0")
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208  no object for each of hundreds of processes
+        if int(name) != os.getpid() and (argv := _argv(int(name))):
+            yield int(name), argv
+
+
+def _argv(pid: int) -> list[str]:
+    """Empty for a process that has ended, and for one of the kernel."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:  # noqa: PTH123  see above
+            words = stream.read().rstrip(b"\0").decode(errors="replace")
+    except OSError:  # it ended meanwhile
+        return []
+    return words.split("\0") if words else []
 
 
 def leader_of(nspawn: int) -> int | None:

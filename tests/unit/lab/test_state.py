@@ -13,6 +13,7 @@ from provision_lab.harness import changed
 from provision_lab.hosts import Server
 from provision_lab.image import Image
 from provision_lab.state import Record
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +168,20 @@ def test_a_snapshots_difference_names_what_came_went_and_changed() -> None:
     """Equal paths are left out."""
     before, after = {"a": "1", "b": "1", "c": "1"}, {"b": "1", "c": "2", "d": "1"}
     assert changed(before, after) == {"a": ("1", ""), "c": ("1", "2"), "d": ("", "1")}
+
+
+def test_a_host_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its systemd-nspawn is remembered while it runs; the next one of the same tree is found."""
+
+    def boot() -> subprocess.Popen[bytes]:
+        argv = ["systemd-nspawn", "-c", "import sys; sys.stdin.read()", f"--directory={tmp_path}"]
+        return subprocess.Popen(argv, executable=sys.executable, stdin=subprocess.PIPE)
+
+    for _ in range(2):
+        with boot() as host:
+            wait_for(lambda: processes.nspawn_of(tmp_path) == host.pid, "it is found")
+            with monkeypatch.context() as patch:
+                patch.setattr(processes, "_all", lambda: pytest.fail("all processes were looked through again"))
+                assert processes.nspawn_of(tmp_path) == host.pid
+            host.kill()
+    assert processes.nspawn_of(tmp_path) is None
