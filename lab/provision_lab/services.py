@@ -53,7 +53,36 @@ def serve_apt(address: str, port: str, repository: str) -> None:
 
 
 def serve_s3(address: str, port: str, bucket: str, folder: str) -> None:
-    """Serves S3 until the process is ended."""
+    """Serves S3 until the process is ended.
+
+    moto is imported with the first request: that takes 0.6 s of processor time, and most labs of tests never use S3.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, int(port)), family=family, backlog=128) as listener:
+        connection, client = _first_request(listener)
+        server = _s3_server(listener, bucket, folder)
+        server.process_request(connection, client)
+        server.serve_forever()
+
+
+def _first_request(listener: socket.socket) -> tuple[socket.socket, Any]:
+    """The first connection that is not closed at once, as that of a check whether the port answers."""
+    while True:
+        connection, client = listener.accept()
+        connection.settimeout(1)
+        try:
+            closed = not connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            closed = False
+        except ConnectionError:
+            closed = True
+        if not closed:
+            connection.settimeout(None)
+            return connection, client
+        connection.close()
+
+
+def _s3_server(listener: socket.socket, bucket: str, folder: str) -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
     from werkzeug.test import Client
@@ -62,12 +91,13 @@ def serve_s3(address: str, port: str, bucket: str, folder: str) -> None:
         protocol_version = "HTTP/1.1"
 
     storage = DomainDispatcherApplication(create_backend_app)
+    address, port = listener.getsockname()[:2]
     created = Client(storage).put(f"/{bucket}", base_url=f"http://{bracketed(address)}:{port}")
     if created.status_code != 200:
         raise SystemExit(f"cannot create the bucket {bucket}: {created.status}: {created.text}")
     access_key, secret_key = (Path(folder, name).read_text() for name in ("s3_access_key", "s3_secret_key"))
     application = SignatureCheck(storage, access_key, secret_key)
-    make_server(address, int(port), application, threaded=True, request_handler=Handler).serve_forever()
+    return make_server(address, port, application, threaded=True, request_handler=Handler, fd=listener.fileno())
 
 
 def keep(folder: str) -> None:

@@ -1,8 +1,14 @@
 """Signature Version 4 on the server's side, compared with AWS's own example and the real client."""
 
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from provision_lab.services import BadSignature, verify
+from tests.support.waiting import wait_for
 
 ACCESS, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -86,3 +92,35 @@ def test_botocore_signs_what_we_accept(url: str) -> None:
         ACCESS,
         SECRET,
     )
+
+
+def test_s3_is_loaded_with_its_first_request(tmp_path: Path) -> None:
+    """A check whether the port answers does not load moto. The first request is answered, and the bucket is there."""
+    import boto3  # type: ignore[import-untyped]
+
+    (tmp_path / "s3_access_key").write_text(ACCESS)
+    (tmp_path / "s3_secret_key").write_text(SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "provision_lab.services", "s3", "127.0.0.1", str(port), "registry", str(tmp_path)]
+    with subprocess.Popen(command) as service:
+        try:
+            maps = Path(f"/proc/{service.pid}/maps")
+            for _ in range(2):  # the second is accepted when the service has dealt with the first
+                wait_for(lambda: is_open(port), "the port is open")
+            assert "cryptography" not in maps.read_text()  # moto imports it
+            keys = {"aws_access_key_id": ACCESS, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+            client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys)
+            assert [one["Name"] for one in client.list_buckets()["Buckets"]] == ["registry"]
+            assert "cryptography" in maps.read_text()
+        finally:
+            service.kill()
+
+
+def is_open(port: int) -> bool:
+    """Whether a server accepts connections."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
