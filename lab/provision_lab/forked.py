@@ -6,6 +6,7 @@ has its own memory, environment, folder, signals and streams, and ends as a star
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -111,6 +112,9 @@ def serve(control: socket.socket) -> None:
     """Forks a process for each request, until the other end is closed. In the forked process, it runs the program."""
     for name in _IMPORTED:
         import_module(name)
+    # What was imported stays: without this, each forked process would look through it for garbage, and copy its pages.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that supervise
     while True:
         request, files, _, _ = socket.recv_fds(control, _MAX_REQUEST, 4)
