@@ -1,7 +1,11 @@
-"""The order of files, for several workers: the longest start first, so that none of them is left alone at the end."""
+"""What all tests share: the order of files, and what makes them cheaper.
+
+With several workers, the longest files start first, so that no worker is left alone with one at the end.
+"""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS / "unit"):
             item.add_marker(pytest.mark.unit)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported and collected out of Python's search for garbage, which took a fifth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 def rank(path: Path) -> tuple[int, int]:
