@@ -126,12 +126,14 @@ def fields_of(deb: Path) -> dict[str, str]:
 
 
 def pack(tree: Path, out: Path) -> Path:
-    """Writes the files below `tree` as `out`, the data.tar.gz of any number of packages; all files belong to root.
+    """Writes the files below `tree` as `out`, the data.tar.zst of any number of packages; all files belong to root.
 
-    It is compressed lightly, because it is installed often and sent over a bridge only.
+    Docker's packages hold 370 MB, and tests install them often: dpkg unpacks zstd five times as fast as gzip.
     """
-    with tarfile.open(out, "w:gz", compresslevel=1, format=tarfile.GNU_FORMAT) as archive:
-        archive.add(tree, ".", filter=_of_root)
+    archive = out.with_name(f"{out.name}.tar")
+    with tarfile.open(archive, "w:", format=tarfile.GNU_FORMAT) as unpacked:
+        unpacked.add(tree, ".", filter=_of_root)
+    run("zstd", "-q", "-1", "--rm", archive, "-o", out, deadline=300)
     return out
 
 
@@ -147,7 +149,7 @@ def write_deb(out: Path, fields: Mapping[str, str], scripts: Mapping[str, str], 
     deb = out / f"{fields['Package']}_{version}_{fields['Architecture']}.deb"
     with deb.open("wb") as stream, data.open("rb") as packed:
         stream.write(b"!<arch>\n")
-        members = {"debian-binary": io.BytesIO(b"2.0\n"), "control.tar.gz": meta, "data.tar.gz": packed}
+        members = {"debian-binary": io.BytesIO(b"2.0\n"), "control.tar.gz": meta, "data.tar.zst": packed}
         for name, member_file in members.items():
             size = member_file.seek(0, io.SEEK_END)
             member_file.seek(0)
@@ -186,7 +188,7 @@ def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str
         version[fields["Package"]] = fields["Version"].partition("+")[0].partition("~")[0].rpartition(":")[2]
         architecture = fields["Architecture"]
     for package in _PACKAGES:
-        data = pack(_lay(package, origin, work / package.name), work / f"{package.name}.tar.gz")
+        data = pack(_lay(package, origin, work / package.name), work / f"{package.name}.tar.zst")
         epoch = "5:" if package.name.startswith("docker-ce") else ""
         fields = {"Package": package.name, "Architecture": architecture, **_COMMON, **package.relations}
         for system, full in _versions(epoch + version[package.origin].partition("-")[0], codenames):
@@ -201,7 +203,7 @@ def _build_docker(debs: Path, work: Path, out: Path, codenames: Mapping[str, str
         else:
             program.write_text(_PLUGIN % plugin)
             program.chmod(0o755)
-        data = pack(tree, work / f"{plugin}.tar.gz")
+        data = pack(tree, work / f"{plugin}.tar.zst")
         fields = {"Package": f"docker-{plugin}-plugin", "Architecture": architecture, **_COMMON}
         upstream = version.get(f"docker-{plugin}", "0.0.0").partition("-")[0]
         for system, full in _versions(upstream, codenames):

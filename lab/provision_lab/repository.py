@@ -208,7 +208,7 @@ def _old_runner(work: Path, built: Path) -> Path:
     program.chmod(0o755)
     fields = {"Package": "gitlab-runner", "Version": "11.2.0+dfsg-2", "Architecture": architecture()}
     fields |= {"Maintainer": _MAINTAINER, "Description": "GitLab Runner, as old as the distribution's"}
-    return packages.write_deb(built, fields, {}, packages.pack(tree, work / "old-runner.tar.gz"))
+    return packages.write_deb(built, fields, {}, packages.pack(tree, work / "old-runner.tar.zst"))
 
 
 def _renamed(built: Path, name: str, needs: str) -> Path:

@@ -19,6 +19,7 @@ TOOLS = {
     "mount": "mount",
     "nsenter": "util-linux",
     "dpkg-deb": "dpkg",
+    "zstd": "zstd",
     "gpg": "gnupg",
     "ssh-keygen": "openssh-client",
 }  # program: Debian's package of it

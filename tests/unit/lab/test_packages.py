@@ -29,7 +29,7 @@ def deb(tmp_path: Path) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho tool\n")
     program.chmod(0o755)
-    data = packages.pack(tmp_path / "tree", tmp_path / "data.tar.gz")
+    data = packages.pack(tmp_path / "tree", tmp_path / "data.tar.zst")
     out = tmp_path / "out"
     out.mkdir()
     return packages.write_deb(out, FIELDS | {"Description": "a tool\n of two lines"}, {"postinst": "#!/bin/sh\n"}, data)

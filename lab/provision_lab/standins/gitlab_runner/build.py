@@ -43,7 +43,7 @@ def _runner(out: Path, work: Path, version: str) -> Path:
         "Description": "GitLab Runner (the lab's stand-in)",
     }
     scripts = {name: (_HERE / "debian" / name).read_text() for name in ("postinst", "prerm")}
-    return packages.write_deb(out, fields, scripts, packages.pack(tree, work / "runner.tar.gz"))
+    return packages.write_deb(out, fields, scripts, packages.pack(tree, work / "runner.tar.zst"))
 
 
 def _helper(out: Path, work: Path, version: str) -> Path:
@@ -57,4 +57,4 @@ def _helper(out: Path, work: Path, version: str) -> Path:
         "Architecture": "all",
         "Description": "GitLab Runner's helper images (the lab's stand-in: none)",
     }
-    return packages.write_deb(out, fields, {}, packages.pack(tree, work / "helper.tar.gz"))
+    return packages.write_deb(out, fields, {}, packages.pack(tree, work / "helper.tar.zst"))
