@@ -11,6 +11,7 @@ import select
 import sys
 
 _PLACES = {"cmdline": "argv", "environ": "environment"}
+_PAUSE = 0.01  # seconds between two rounds, each of which takes about as long
 
 
 def read(pid: str, place: str) -> bytes:
@@ -41,12 +42,16 @@ def main() -> None:
         form.encode("latin-1"): name for name, forms in json.loads(sys.stdin.readline()).items() for form in forms
     }
     seen: set[tuple[str, int, str, str]] = set()
+    known: dict[tuple[str, str], bytes] = {}  # what was searched in the round before
     print("watching", flush=True)
     samples = 0
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not select.select([sys.stdin], [], [], _PAUSE)[0]:
+        before, known = known, {}
         for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208  no object for each of thousands of looks
             for place, what in _PLACES.items():
-                data = read(pid, place)
+                known[pid, place] = data = read(pid, place)
+                if data == before.get((pid, place)):
+                    continue
                 seen |= {(name, int(pid), what, space(pid)) for form, name in wanted.items() if form in data}
         samples += 1
     print(json.dumps({"samples": samples, "seen": sorted(seen)}))
