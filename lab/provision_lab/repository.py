@@ -217,4 +217,4 @@ def _renamed(built: Path, name: str, needs: str) -> Path:
     tree.mkdir()
     fields = {"Package": name, "Version": "1.0-1", "Architecture": "all", "Depends": needs}
     fields |= {"Maintainer": _MAINTAINER, "Description": f"Ubuntu's name for {needs}"}
-    return packages.write_deb(built, fields, {}, packages.pack(tree, built / f"{name}.tar.gz"))
+    return packages.write_deb(built, fields, {}, packages.pack(tree, built / f"{name}.tar.zst"))
