@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 from provision.engine.desired_state import Owned
@@ -51,7 +52,9 @@ class Observer:
         self._session = session
         self._outdated = outdated
         self._waiting = waiting
-        self._claimed = claimed
+        self._claimed = cache(
+            claimed
+        )  # each resource asks, and what tasks claim is known before the first host is observed
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
         self._probes: dict[
