@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
@@ -54,7 +53,6 @@ _HINTS: Final = {
     410: "registration tokens are off (the default since GitLab 17.0): remove registration_token and give gitlab.api_token",
     429: "GitLab limits requests: wait a minute and rerun the command",
 }
-_PHRASES: Final = {one.value: one.phrase for one in HTTPStatus}
 _SERVER_HINT: Final = "GitLab itself reports an error: check `gitlab-ctl tail` on its host"
 
 
@@ -231,7 +229,9 @@ def _refusal(url: Url, path: str, error: Exception, *, kept: bool) -> ApiFailed:
     status = getattr(error, "response_code", None) or 0
     reason = getattr(error, "error_message", error)
     if str(reason).lstrip().startswith("<"):  # a page of Workhorse, or of a server in front of GitLab
-        reason = _PHRASES.get(status, "")
+        from http import HTTPStatus  # an error is rare
+
+        reason = next((one.phrase for one in HTTPStatus if one == status), "")
     hint = _HINTS.get(status, _SERVER_HINT if status >= 500 else "")
     if status == 401 and kept:
         hint = "the token that this program made is not valid any more: `provision access` makes another one"

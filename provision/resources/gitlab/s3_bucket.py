@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,8 +132,10 @@ class S3Bucket(Resource):
         return self.checksum_algorithm, "MD5" if numbers >= (19, 2) else "CRC32"
 
     def _check(self, uploads: str, deletion: str) -> Command:
+        from html import escape  # a check is rare
+
         key = "/".join(filter(None, [self.folder.strip("/"), _OBJECT]))
-        objects = "".join(f"<Object><Key>{html.escape(key)}{part}</Key></Object>" for part in ("", "-parts", "-copy"))
+        objects = "".join(f"<Object><Key>{escape(key)}{part}</Key></Object>" for part in ("", "-parts", "-copy"))
         body = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{objects}</Delete>'
         part = min(self.part_size, _LARGEST_PART)
         sums = [""] * 3

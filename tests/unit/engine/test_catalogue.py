@@ -39,7 +39,19 @@ def test_tasks_load_only_what_every_run_needs() -> None:
     rare = ["delivery.pipeline", "delivery.project", "delivery.variables", "system.download"]
     late = [f"provision.resources.{one}" for one in rare]
     late += ["provision.editing.ruby", "provision.formats.build_context", "provision.gitlab.session"]
-    late += ["http.client", "ssl", "cryptography", "jinja2", "requests", "rich", "tomlkit", "tree_sitter"]
+    late += [
+        "provision.inventory.reference",
+        "html",
+        "http",
+        "http.client",
+        "ssl",
+        "cryptography",
+        "jinja2",
+        "requests",
+        "rich",
+        "tomlkit",
+        "tree_sitter",
+    ]
     code = f"import sys\nimport provision.engine.assemble\nprint([one for one in {late} if one in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
