@@ -23,7 +23,7 @@ from provision.host.pending import Handler, add_pending, clear_pending, detach, 
 from provision.host.scripts import CHANGED_MEANWHILE, NOT_READY, NOTHING_CHANGED, script
 from provision.host.state import HostState, Json
 from provision.masking import OutputMasker, last_lines
-from provision.resources.base import ApiAction, Guard
+from provision.resources.base import ApiAction, Guard, Outcome
 from provision.shell import Command, Result, sh
 from provision.ssh.session import Session
 
@@ -49,8 +49,15 @@ class Applier:
 
     def apply(self, planned: Planned, on_output: OnOutput) -> None:
         """Applies one change. Raises ChangeFailed with the last lines of the command's output."""
+        outcome = planned.change.run.make() if isinstance(planned.change.run, ApiAction) else None
+        try:
+            self._apply(planned, outcome, on_output)
+        finally:
+            if outcome is not None and outcome.after is not None:
+                outcome.after()
+
+    def _apply(self, planned: Planned, outcome: Outcome | None, on_output: OnOutput) -> None:
         change, owner = planned.change, planned.item.owner
-        outcome = change.run.make() if isinstance(change.run, ApiAction) else None
         command = (outcome.run if outcome else Command(":")) if isinstance(change.run, ApiAction) else change.run
         entries = planned.entries(outcome)
         after = self.state.updated(owner, entries) if entries else self.state

@@ -56,7 +56,7 @@ from provision.shell import Result
 if TYPE_CHECKING:
     from provision.resources.delivery.accounts import GitlabGroup, GitlabProject, GitlabUser
     from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
-    from provision.resources.delivery.image import BuiltImage, ImageCheck, UnusedImages
+    from provision.resources.delivery.image import BuiltImage, ImageCheck, ProjectBot, UnusedImages
     from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
     from provision.resources.delivery.project import ProjectSettings, WantedProject
     from provision.resources.delivery.variables import WantedVariable
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     **dict.fromkeys(("GitlabGroup", "GitlabProject", "GitlabUser"), ".delivery.accounts"),
     **dict.fromkeys(("AppCheck", "Deployment", "DroppedApps"), ".delivery.deployment"),
-    **dict.fromkeys(("BuiltImage", "ImageCheck", "UnusedImages"), ".delivery.image"),
+    **dict.fromkeys(("BuiltImage", "ImageCheck", "ProjectBot", "UnusedImages"), ".delivery.image"),
     **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
     **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
     "WantedVariable": ".delivery.variables",
@@ -148,6 +148,7 @@ __all__ = [
     "Packages",
     "PipelineFile",
     "Probe",
+    "ProjectBot",
     "ProjectSettings",
     "Recipe",
     "RegistryEndpoint",

@@ -160,11 +160,13 @@ class Outcome:
     run      the command for the host
     record   replaces the change's `record`
     records  replaces the change's `records`
+    after    is called when the command has ended, whether it succeeded or not
     """
 
     run: Command = NOTHING
     record: Json = KEEP
     records: Mapping[str, Json] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

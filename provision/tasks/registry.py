@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from provision.gitlab.access import has_token, required_api
 from provision.host.docker import own_token_hosts
 from provision.inventory import Host, resolve
 from provision.inventory.tables.gitlab import Gitlab
+from provision.inventory.tables.projects import Project
 from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.runners import Runner
 from provision.resources import (
     ImageCheck,
     Packages,
+    ProjectBot,
     RegistryEndpoint,
     RegistryStorage,
     Resource,
@@ -68,25 +72,40 @@ def registry(host: Host, wanted: Registry) -> Iterator[Resource]:
     yield RegistryEndpoint(wanted.external_url, realm(host), handler)
 
 
-def _has_login(host: Host) -> bool:
+def _can_log_in(host: Host) -> bool:
     wanted = host.settings.get(Registry)
-    return wanted is not None and wanted.login is not None
+    return wanted is not None and (wanted.login is not None or _project(host) is not None)
 
 
-@task(on="runners", settings=Registry, uses=(Gitlab,), where=_has_login)
+def _project(host: Host) -> str | None:
+    """The first project that images can be pushed to, if there is a token for its API; None for none."""
+    gitlab = host.settings.get(Gitlab)
+    if gitlab is None or not has_token(host, gitlab.external_url):
+        return None
+    found = [path for path, one in host.settings.named(Project).items() if one.registry != "disabled"]
+    return found[0] if found else None
+
+
+@task(on="runners", settings=Registry, uses=(Gitlab, Project, Runner), where=_can_log_in)
 def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
     """Verify that this host can push an image to the registry, pull it and delete it."""
-    if wanted.login is None:
+    project, login = _project(host), wanted.login
+    if login is None and project is None:
         return
     yield Packages(("curl", "ca-certificates"))
     storage = wanted.s3.parameters if wanted.s3 else {}
     authority = hashlib.sha256(wanted.ca).hexdigest()
+    bot = None
+    if login is None:
+        bot = ProjectBot(required_api(host, "verify"), str(project), f"provision: verify on {host.name}")
     yield ImageCheck(
         wanted.external_url,
-        wanted.login.username,
-        wanted.login.password.resolve(),
-        wanted.login.image,
+        login.username if login else "provision",
+        login.password.resolve() if login else None,
+        # GitLab's names of images are in lower case, those of projects need not be.
+        login.image if login else str(project).lower(),
         f"{wanted.certs_folder}/ca.crt",
         context=f"{storage.get('bucket')} {storage.get('regionendpoint')} {authority}",
         token_hosts=own_token_hosts(host),
+        bot=bot,
     )

@@ -147,14 +147,19 @@ class Estate:
         """Deletes state.json."""
         (self.home / "state.json").unlink(missing_ok=True)
 
-    def host(self, text: str, *, token: str = "the-api-token", url: str = "") -> Host:
-        """The host of an inventory with `text` in it."""
+    def host(self, text: str, **options: str) -> Host:
+        """The GitLab host of an inventory with `text` in it; options as for `inventory`."""
+        return self.inventory(text, "gitlab", **options)
+
+    def inventory(self, text: str, name: str, *, token: str = "the-api-token", url: str = "") -> Host:
+        """A host of an inventory with `text` in it."""
         file = self.folder / "inventory.toml"
         given = f'api_token = "{token}"\n' if token else ""
         gitlab = f'[gitlab]\nexternal_url = "{url or self.web.url}"\n{given}ready_timeout = {self.ready_timeout}\n{self.more}'
         file.write_text(f"{gitlab}{BASE}{text}")
         file.chmod(0o600)
-        return load((file,)).hosts[0]
+        (found,) = [one for one in load((file,)).hosts if one.name == name]
+        return found
 
     def resources(self, name: str, text: str, **options: str) -> tuple[Resource, ...]:
         """The resources of a task."""

@@ -195,7 +195,7 @@ class Registry(Table):
     migrate: Literal["acknowledged"] | None = None
     """"acknowledged": the images were copied, allow a change of storage; meant for one run, with `--set`."""
     login: Login | None = None
-    """The login of `verify`."""
+    """The login of `verify`. Default: a bot of the first project, which exists during the check."""
 
     @property
     def certs_folder(self) -> str:

@@ -12,14 +12,16 @@ their age, and so do GitLab Runner's containers and helper images, and all volum
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from provision.errors import ProbeFailed, Refused
+from provision.errors import ApiFailed, ProbeFailed, Refused
+from provision.gitlab.api import Api
 from provision.host.docker import RegistryAccess
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
@@ -36,6 +38,7 @@ from provision.resources.base import (
     Resource,
     failed_check,
 )
+from provision.resources.delivery.project import project_address
 from provision.secret import Secret, mask, reveal
 from provision.shell import Command, sh
 from provision.url import Url
@@ -189,6 +192,39 @@ _CONNECT = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
 
 
 @dataclass(frozen=True)
+class ProjectBot:
+    """A login for one check: a bot of the project, whose token is revoked after it.
+
+    The role and the scope are those that deleting an image needs. A deploy token could push and pull, and not delete.
+    Sources: GitLab's lib/api/resource_access_tokens.rb; Auth::ContainerRegistryAuthenticationService (can_access?).
+
+    name  of its token; what a killed run left under this name is revoked
+    """
+
+    api: Api
+    project: str
+    name: str
+
+    def make(self) -> tuple[Secret, Callable[[], None]]:
+        """A token, and what revokes it. It ends tomorrow, should a run be killed before that. Raises ApiFailed."""
+        place = f"{project_address(self.project)}/access_tokens"
+        try:
+            for one in self.api.get_list(place, {"state": "active", "per_page": 100}):
+                if one["name"] == self.name:
+                    self.api.delete(f"{place}/{one['id']}")
+            # GitLab compares with its own date, which may be tomorrow's.
+            end = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=2)
+            wanted = {"name": self.name, "scopes": ["api"], "access_level": 40, "expires_at": str(end)}
+            made = self.api.post(place, wanted)
+        except ApiFailed as error:
+            text = f"no login for the check can be made in project {self.project}: {error.text}"
+            raise ApiFailed(
+                text, hint=f"{error.hint}; or give registry.login".lstrip("; "), status=error.status
+            ) from error
+        return Secret(str(made["token"])), lambda: self.api.delete(f"{place}/{made['id']}")
+
+
+@dataclass(frozen=True)
 class ImageCheck(Resource):
     """Pushes an image to the registry, pulls it and deletes it, from this host.
 
@@ -196,17 +232,19 @@ class ImageCheck(Resource):
 
     image        the repository to push to
     ca           the path of the CA file on the host, which may not exist
+    password     None: `bot` makes a login
     context      further settings that the check depends on: when they change, it is repeated
     token_hosts  the hosts besides its own that the registry may send clients to for tokens
     """
 
     url: Url
     user: str
-    password: Secret
+    password: Secret | None
     image: str
     ca: str
     context: str = ""
     token_hosts: tuple[str, ...] = ()
+    bot: ProjectBot | None = None
 
     @property
     def record_key(self) -> str:
@@ -223,7 +261,7 @@ class ImageCheck(Resource):
         command = script("check_registry", url.host, url.port, str(url), *access)
         yield Change(
             f"verify push and pull of {registry}/{self.image}",
-            command.reading(reveal(self.password) + "\n"),
+            _as_bot(command, self.bot) if self.bot else command.reading(f"{reveal(self.password or '')}\n"),
             "run",
             record=self._fingerprint(),
             deadline=300,
@@ -233,6 +271,16 @@ class ImageCheck(Resource):
     def _fingerprint(self) -> str:
         parts = [str(self.url), self.user, self.image, self.ca, self.context]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _as_bot(command: Command, bot: ProjectBot) -> ApiAction:
+    """The command, with a login that exists while it runs."""
+
+    def make() -> Outcome:
+        token, revoke = bot.make()
+        return Outcome(command.reading(f"{token.reveal()}\n"), after=revoke)
+
+    return ApiAction(make, "POST /projects/:id/access_tokens")
 
 
 @dataclass(frozen=True)

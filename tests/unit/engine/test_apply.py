@@ -398,3 +398,21 @@ def test_the_end_of_an_output_has_no_part_of_a_secret() -> None:
     """It is masked before its earlier lines are cut off."""
     Secret("canary first line\nzwei\n")
     assert end_of_output(Result(stderr=b"canary first line\nzwei\nfailed\n", code=1), 2) == "***\nfailed"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_follows_the_command(host: LocalSession, code: int) -> None:
+    """What an API action made for its command is undone after it, also when the command fails."""
+    done: list[str] = []
+
+    def make() -> Outcome:
+        return Outcome(sh(f"exit {code}"), after=lambda: done.append("revoked"))
+
+    change = Change("check", ApiAction(make, "POST /tokens"), "run", verification=True)
+    applier = Applier(host, HostState(), lambda: host)
+    if code:
+        with pytest.raises(ChangeFailed):
+            applier.apply(Planned(OWNED, change), lambda _: None)
+    else:
+        applier.apply(Planned(OWNED, change), lambda _: None)
+    assert done == ["revoked"]

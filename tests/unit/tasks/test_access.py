@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from provision.errors import UsageError
+from provision.errors import ApiFailed, UsageError
+from provision.resources import ApiAction, ImageCheck, Outcome
+from provision.tasks import verify
+from provision.testing import observe, planned
 from provision_lab.standins.gitlab_ce.host.api.store import Store, check_password, ensure_user
 from provision_lab.standins.gitlab_ce.host.layout import Paths
 from tests.support.estate import PROJECT, Estate
@@ -186,6 +189,58 @@ class TestToken:
         estate.more = "install = false\n"
         with pytest.raises(UsageError, match=r"gitlab\.api_token is missing"):
             estate.run("project", WANTED, **NO_TOKEN)
+
+
+class TestVerify:
+    """The login of `verify` that the inventory does not give."""
+
+    CHECK = f'{WANTED}[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
+
+    def action(self, estate: Estate) -> Outcome:
+        """The request of the check, sent."""
+        host = estate.inventory(self.CHECK, "runner-1")
+        (check,) = [one for one in verify.resources(host) if isinstance(one, ImageCheck)]
+        assert (check.user, check.password, check.image) == ("provision", None, PROJECT)
+        (change,) = planned(check, observe(check, 0, due=True))
+        assert isinstance(change.run, ApiAction)
+        outcome = change.run.make()
+        assert outcome is not None
+        return outcome
+
+    def bots(self, estate: Estate) -> list[tuple[int, list[str], bool]]:
+        """Role, scopes and validity of the tokens of the project's bots."""
+        return [(one["access_level"], one["scopes"], not one["revoked"]) for one in estate.tokens if "bot_of" in one]
+
+    def test_for_one_check(self, estate: Estate) -> None:
+        """A bot of the project, with the role that deletes images; its token is on standard input, and ends with the check."""
+        outcome = self.action(estate)
+        (token,) = [one["token"] for one in estate.tokens]
+        assert outcome.run.stdin.decode() == f"{token}\n"
+        assert token not in outcome.run.script
+        assert self.bots(estate) == [(40, ["api"], True)]
+        assert outcome.after is not None
+        outcome.after()
+        assert self.bots(estate) == [(40, ["api"], False)]
+
+    def test_after_a_killed_run(self, estate: Estate) -> None:
+        """What a killed run left is revoked by the next one."""
+        self.action(estate)
+        self.action(estate)
+        assert self.bots(estate) == [(40, ["api"], False), (40, ["api"], True)]
+
+    def test_refused(self, estate: Estate) -> None:
+        """GitLab's reason, and the key to give instead."""
+        estate.faults({"method": "POST", "path": "/api/v4/projects/*/access_tokens", "status": 400})
+        with pytest.raises(ApiFailed, match="no login for the check can be made in project root/hello") as caught:
+            self.action(estate)
+        assert "registry.login" in caught.value.hint
+
+    def test_nothing_to_push_to(self, estate: Estate) -> None:
+        """No project with a registry, or no token for the API: no check."""
+        off = self.CHECK.replace('"private"', '"disabled"')
+        assert verify.resources(estate.inventory(off, "runner-1")) == ()
+        estate.more = "install = false\n"
+        assert verify.resources(estate.inventory(self.CHECK, "runner-1", token="")) == ()
 
 
 class TestKilled:

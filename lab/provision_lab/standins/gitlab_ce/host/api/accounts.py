@@ -6,7 +6,9 @@ lib/security/weak_passwords.rb; app/models/group.rb and project.rb (visibility).
 
 from __future__ import annotations
 
+import datetime
 import re
+import secrets
 from typing import Literal
 
 from . import entities
@@ -390,6 +392,59 @@ def _endpoints(kind: Kind) -> None:
         found["role"] = _NAMES[value]
         context.store.changed()
         return Response(200, _member(context, user["username"], found["role"]))
+
+
+_TOKENS = f"{API}/projects/:identity/access_tokens"
+
+
+@route("GET", _TOKENS)
+def list_bots(context: Context, identity: str) -> Response:
+    """The tokens of a project's bots."""
+    _, path = _source(context, "projects", identity, MAINTAINER)
+    active = context.parameters.text("state") == "active"
+    found = [one for one in context.store.all("tokens") if one.get("bot_of") == path]
+    return paged(context, [_bot(one) for one in found if not (active and one.get("revoked"))])
+
+
+@route("POST", _TOKENS)
+def create_bot(context: Context, identity: str) -> Response:
+    """Makes a bot with a role in the project, and its token, which only this answer has."""
+    project, path = _source(context, "projects", identity, MAINTAINER)
+    sent = context.parameters
+    sent.require("name", "scopes")
+    value = sent.number("access_level", MAINTAINER)
+    if value not in _NAMES or value > level(context, path):
+        raise ApiError(400, {"message": "400 Bad request - Could not provision maintainer:access to the access token"})
+    end = str(sent.text("expires_at") or "")
+    if not now()[:10] < end <= str(datetime.date.today() + datetime.timedelta(days=366)):
+        raise ApiError(400, {"message": "400 Bad request - Expires at is invalid"})
+    bot = ensure_user(context.store, f"project_{project['id']}_bot_{secrets.token_hex(16)}", None)
+    context.store.add("members", {"user": bot["username"], "path": path, "role": _NAMES[value]})
+    fields = {"name": sent.text("name"), "scopes": sent.texts("scopes"), "expires_at": end, "revoked": False}
+    token = f"glpat-{secrets.token_hex(20)}"
+    owner = {"user": bot["username"], "project": None, "bot_of": path, "created_at": now(), "access_level": value}
+    made = context.store.add("tokens", {"token": token, **fields, **owner})
+    return Response(201, _bot(made) | {"token": token})
+
+
+@route("DELETE", f"{_TOKENS}/:number")
+def revoke_bot(context: Context, identity: str, number: str) -> Response:
+    """Revokes a bot's token, and deletes the bot."""
+    _, path = _source(context, "projects", identity, MAINTAINER)
+    found = next(
+        (one for one in context.store.all("tokens") if one.get("bot_of") == path and str(one["id"]) == number), None
+    )
+    if found is None:
+        raise not_found("project Access Token")
+    found["revoked"] = True
+    for table, name in (("members", "user"), ("users", "username")):
+        context.store.remove(table, context.store.find(table, **{name: found["user"]}) or {})
+    return Response(204)
+
+
+def _bot(token: Record) -> Record:
+    names = ("id", "name", "scopes", "revoked", "created_at", "expires_at", "access_level")
+    return {name: token.get(name) for name in names} | {"active": not token.get("revoked")}
 
 
 def _refuse_lower(context: Context, user: Record, path: str, value: int) -> None:
