@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from provision.inventory import Host
-from provision.tasks.access import access
-from provision.tasks.accounts import accounts
+from provision.tasks.access import access, accounts
 from provision.tasks.base import Play, Task, play, task
 from provision.tasks.certificates import certificates
 from provision.tasks.delivery import deploy, image, prune
