@@ -73,7 +73,7 @@ def _certificate(lab: LabInfo, authority: Authority) -> Pair:
 
 def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
     """Writes the host's files and boots it; its public SSH key."""
-    bare = (bare_layer(lab.image, base, gitlab=machine.host.is_gitlab),) if "bare" in machine.host.traits else ()
+    bare = (bare_layer(lab.image, base),) if "bare" in machine.host.traits else ()
     machine.mount(*bare, base)
     tree, host = Tree(machine.root), machine.host
     _write_identity(tree, host, lab.hosts_file, lab.os_release(host))

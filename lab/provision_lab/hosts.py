@@ -26,7 +26,7 @@ class LabHost:
     names       more names that every host of the lab resolves to this one
     disk_mb     size of its disk in MiB; 0: as large as this machine's
     traits      what makes the host unlike the others:
-                bare          no curl, gpg, git and ufw; on hosts without GitLab no openssl and ca-certificates either
+                bare          no curl, gpg, git, ufw, openssl and ca-certificates
                 use-pty       sudo runs commands in a terminal of its own
                 umask         077 for logins, sudo and shells
                 noexec-tmp    nothing in /tmp can be executed

@@ -161,8 +161,8 @@ def _code(*names: str) -> list[str]:
 
 
 def _build(draft: Path, image: Image) -> None:
-    debs = image.ensure() / "debs"
-    work = draft / "work"
+    base = image.ensure()
+    debs, work = base / "debs", draft / "work"
     built = work / "built"
     built.mkdir(parents=True)
     keys = signers(("docker", "gitlab", "debian"))
@@ -171,7 +171,7 @@ def _build(draft: Path, image: Image) -> None:
             suite = Suite(f"docker/linux/{system}", codename, "stable", "Docker", "Docker CE")
             write(draft, suite, (_docker(image) / system).glob("*.deb"), keys["docker"])
         for system, codename in image.codenames.items():
-            _write_gitlab(draft, system, codename, built, keys["gitlab"])
+            _write_gitlab(draft, system, codename, built, base / "root", keys["gitlab"])
         local = [*debs.glob("*.deb"), _old_runner(work, built)]
         local += [_renamed(built, *names) for names in _UBUNTU_NAMES.items()] if image.made_like else []
         write(draft, Suite("debian", image.suite, "main", "Debian", "Debian"), local, keys["debian"])
@@ -180,20 +180,20 @@ def _build(draft: Path, image: Image) -> None:
     shutil.rmtree(work)
 
 
-def _write_gitlab(draft: Path, system: str, codename: str, built: Path, signer: Signer) -> None:
+def _write_gitlab(draft: Path, system: str, codename: str, built: Path, base: Path, signer: Signer) -> None:
     server, runner = "gitlab/gitlab-ce", "runner/gitlab-runner"
     suite = Suite(f"{server}/{system}/{codename}", codename, "main", f"packages.gitlab.com/{server}", "gitlab-ce")
-    write(draft, suite, _standin("gitlab_ce", built), signer)
+    write(draft, suite, _standin("gitlab_ce", built, base), signer)
     suite = Suite(f"{runner}/{system}", codename, "main", f"packages.gitlab.com/{runner}", "gitlab-runner")
-    write(draft, suite, _standin("gitlab_runner", built), signer)
+    write(draft, suite, _standin("gitlab_runner", built, base), signer)
 
 
-def _standin(name: str, built: Path) -> list[Path]:
-    """The packages of a stand-in, made by its `build.py`."""
+def _standin(name: str, built: Path, root: Path) -> list[Path]:
+    """The packages of a stand-in, made by its `build.py` for the system at `root`."""
     out = built / name
     if not out.is_dir():
         out.mkdir()
-        made = importlib.import_module(f"provision_lab.standins.{name}.build").build(out)
+        made = importlib.import_module(f"provision_lab.standins.{name}.build").build(out, root)
         if not made or not all(path.suffix == ".deb" and path.is_file() for path in made):
             raise LabError(f"the stand-in {name} built no packages: {made}")
     return sorted(out.glob("*.deb"))

@@ -17,9 +17,7 @@ from provision_lab.machine import Tree
 from provision_lab.run import run
 from provision_lab.state import USER
 
-_BARE = ("curl", "gpgconf", "git", "ufw")
-# The stand-in of GitLab needs these, through Ruby. The real package brings its own.
-_BARE_WITHOUT_GITLAB = (*_BARE, "ca-certificates", "openssl")
+_BARE = ("curl", "gpgconf", "git", "ufw", "ca-certificates", "openssl")  # with what depends on them, such as Ruby
 CLOCK_BEHIND: Final = "-3d"
 """How far a clock with the trait `clock-behind` is off, as faketime takes it."""
 _CLOCK_READERS = ("apt-get", "curl", "date")
@@ -43,9 +41,8 @@ WantedBy=multi-user.target
 _NOISE = 'for n in 1 2 3 4 5 6 7 8 9; do echo "welcome $n"; echo "trouble $n" >&2; done; cat /etc/banner\n'
 
 
-def bare_layer(image: Image, base: Path, *, gitlab: bool) -> Path:
-    """The layer over the base image for bare hosts: without curl, gpg, git and ufw; without GitLab also without openssl and CAs."""
-    names = _BARE if gitlab else _BARE_WITHOUT_GITLAB
+def bare_layer(image: Image, base: Path) -> Path:
+    """The layer over the base image for bare hosts: without curl, gpg, git, ufw, openssl and authorities."""
 
     def make(draft: Path) -> None:
         for name in ("upper", "work", "root"):
@@ -61,13 +58,13 @@ def bare_layer(image: Image, base: Path, *, gitlab: bool) -> Path:
             root,
         )
         try:
-            there = run("chroot", root, "dpkg-query", "-W", "-f", "${Package}\n", *names, check=False).stdout.split()
+            there = run("chroot", root, "dpkg-query", "-W", "-f", "${Package}\n", *_BARE, check=False).stdout.split()
             purge = ("apt-get", "-qq", "-y", "--allow-remove-essential", "purge", *there)
             run("chroot", root, "env", "DEBIAN_FRONTEND=noninteractive", *purge)
         finally:
             run("umount", root)
 
-    return cache.ensure("bare", cache.key_of(image.key, names), make) / "upper"
+    return cache.ensure("bare", cache.key_of(image.key, _BARE), make) / "upper"
 
 
 def apply_traits(tree: Tree, host: LabHost) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.container_images import BUILDAH
 from provision_lab.harness import Harness
-from tests.support.gitlab import Server, writes
+from tests.support.faults import Live
+from tests.support.gitlab import Server, rails_does_not_boot, writes
 from tests.support.images import CONTAINERD_STORE, pushed
 from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
 from tests.support.python_image import make as make_python
@@ -199,6 +201,32 @@ def test_gitlab_is_down(harness: Harness, server: Server) -> None:
     with server.down():
         assert "cannot be reached from this machine" in refused(harness, "project").errors
     unchanged(harness, "project")
+
+
+@pytest.mark.parametrize("task", ["register", "project", "pipeline", "image"])
+def test_while_gitlab_starts(harness: Harness, server: Server, tmp_path: Path, task: str) -> None:
+    """Puma was restarted, and all of GitLab is 502: the task waits with a message, and does what it has to do."""
+    match task:  # what it has to do
+        case "register":
+            server.ask("PUT", f"/runners/{server.runner('docker-builder')['id']}", tag_list=["by-hand"])
+        case "project":
+            server.ask("PUT", PLACE, shared_runners_enabled=True)
+        case "pipeline":
+            file = f"{PLACE}/repository/files/.gitlab-ci.yml"
+            server.ask("PUT", file, branch="main", commit_message="by hand", content="x: {script: [y]}\n")
+    (tmp_path / "hello").write_text("hello\n")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY hello /\n")
+    images = {"images": [{"name": f"{PROJECT}/waits", "tags": ["1"], "context": str(tmp_path)}]}
+    with rails_does_not_boot(harness, restart=True) as boot:
+        run = Live(harness, task, changes=images)
+        text = run.until("message", kind="waiting")["text"]
+        boot()
+        outcome = run.end()
+    assert outcome.code == 0, outcome.errors
+    assert re.match(r"waiting for at most 300 s: .*502", text)
+    assert re.search(r"^waited for \d+ s: ", outcome.messages(), re.MULTILINE)
+    assert len(outcome.changes(task=task)) == 1
+    unchanged(harness, task, changes=images)
 
 
 @converged

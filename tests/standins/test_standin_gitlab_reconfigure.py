@@ -10,11 +10,12 @@ import re
 import socket
 import subprocess
 import time
+from datetime import datetime
 from functools import partial
 
 import pytest
 
-from provision_lab.standins.gitlab_ce.host import ctl, reconfigure, services, settings, system
+from provision_lab.standins.gitlab_ce.host import crond, ctl, letsencrypt, reconfigure, services, settings, system
 from provision_lab.standins.gitlab_ce.host.layout import Paths
 
 RB = "external_url 'http://gitlab.example.com'\nnginx['enable'] = false\n"
@@ -216,3 +217,64 @@ def test_lets_encrypt_that_enables_itself_needs_crond(host, monkeypatch):
     host.write("external_url 'https://gitlab.example.com'\nletsencrypt['auto_renew'] = false\n")
     assert host.run()[0] == 0
     assert "crond" not in services.enabled(host.paths.opt)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, r"[1-5]?\d 0 \*/4 \* \* root /opt/gitlab/bin/gitlab-ctl renew-le-certs\n"),
+        ({"auto_renew_minute": "*/5", "auto_renew_hour": 3, "auto_renew_day_of_month": 1}, r"\*/5 3 1 \* \* root .*\n"),
+        ({"auto_renew": False}, "None"),
+    ],
+)
+def test_the_job_that_renews_certificates(settings, line):
+    """letsencrypt/attributes/default.rb and recipes/enable.rb: the minute depends on the host's name."""
+    first = str(letsencrypt.renewal(settings, "gitlab.example.com"))
+    assert re.fullmatch(line, first)
+    assert first == str(letsencrypt.renewal(settings, "gitlab.example.com"))
+
+
+def test_a_renewal_without_the_integration(host):
+    """files/gitlab-ctl-commands/letsencrypt.rb: the attributes of the last reconfigure decide."""
+    host.run()
+    text = 'LetsEncrypt is not enabled in your gitlab.rb. Have you run "gitlab-ctl reconfigure" yet?\n'
+    assert host.run(reconfigure.renew) == (1, "", text)
+
+
+def test_a_renewal_that_fails_is_no_failed_command(host, monkeypatch):
+    """The block in letsencrypt.rb ends with a print, so that omnibus-ctl's `run` has no exit code."""
+
+    def refuse(*_):
+        raise letsencrypt.Refused("Validation failed")
+
+    monkeypatch.setattr(letsencrypt, "obtain", refuse)
+    monkeypatch.setattr(letsencrypt, "make_self_signed", lambda *_: None)
+    host.run()
+    host.paths.node.write_text('{"normal": {"letsencrypt": {"enable": true}}}')
+    host.write("external_url 'https://gitlab.example.com'\nletsencrypt['enable'] = true\n")
+    code, out, err = host.run(reconfigure.renew)
+    assert code == 0
+    assert "Validation failed" in out
+    assert err == "There was an error renewing Let's Encrypt certificates, please checkout the output\n"
+    assert len(list((host.paths.logs / "lets-encrypt").glob("renewal.*.log"))) == 1
+
+
+START = datetime(2026, 11, 28, 23, 58, 30)  # a Saturday
+
+
+@pytest.mark.parametrize(
+    ("when", "then"),
+    [
+        ("* * * * *", datetime(2026, 11, 28, 23, 59)),
+        ("27 0 */4 * *", datetime(2026, 11, 29, 0, 27)),
+        ("0,30 1-2 * * *", datetime(2026, 11, 29, 1, 0)),
+        ("5 6 1 * 0", datetime(2026, 11, 29, 6, 5)),  # a day of the month or of the week
+        ("5 6 2 12 *", datetime(2026, 12, 2, 6, 5)),
+        ("@every 1m30s", datetime(2026, 11, 29, 0, 0)),
+    ],
+)
+def test_when_crond_runs_a_job(when, then):
+    """robfig/cron, parser.go and spec.go; go-crond, parser.go."""
+    (job,) = crond.parse(f"# a comment\n{when} root /bin/true --now\n")
+    assert (job.user, job.command) == ("root", "/bin/true --now")
+    assert job.after(START) == then

@@ -14,8 +14,8 @@ _HERE = Path(__file__).parent
 _COMMON = {"Maintainer": "GitLab Inc. <support@gitlab.com>", "Section": "admin", "Priority": "optional"}
 
 
-def build(out: Path) -> list[Path]:
-    """Writes the .deb files into `out` and returns them. Raises OSError."""
+def build(out: Path, _root: Path | None = None) -> list[Path]:
+    """Writes the .deb files into `out` and returns them; they carry nothing of the system. Raises OSError."""
     made = []
     with tempfile.TemporaryDirectory() as work:
         for version in VERSIONS:

@@ -52,6 +52,11 @@ class Paths:
         return self.var / "standin/root-password"
 
     @property
+    def secrets(self) -> Path:
+        """What GitLab keeps beside gitlab.rb; here only whether Let's Encrypt was enabled by itself."""
+        return self.root / "etc/gitlab/gitlab-secrets.json"
+
+    @property
     def initial_root_password(self) -> Path:
         return self.root / "etc/gitlab/initial_root_password"
 
@@ -122,6 +127,11 @@ class Paths:
         return self.var / "standin/db.json"
 
     @property
+    def renewal_job(self) -> Path:
+        """What crond runs to renew the certificate of Let's Encrypt."""
+        return self.var / "crond/letsencrypt-renew"
+
+    @property
     def reconfigure_logs(self) -> Path:
         return self.root / "var/log/gitlab/reconfigure"
 
@@ -144,6 +154,11 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
     Path(name).chmod(mode)
     Path(name).rename(path)
     return True
+
+
+def program_path() -> str:
+    """The PATH that finds the package's own programs first, such as Ruby."""
+    return f"/opt/gitlab/embedded/bin:{os.environ.get('PATH', '/usr/bin:/bin')}"
 
 
 Version = tuple[int, int, int]

@@ -8,6 +8,8 @@ a certificate from the staging directory is requested first, into CRT-staging, a
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .layout import Paths, write_atomically
+from .settings import renews
 
 STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 PRODUCTION = "https://acme-v02.api.letsencrypt.org/directory"
@@ -34,7 +37,7 @@ def is_wanted(settings: Mapping[str, Any], paths: Paths, certificate: str, key: 
     enable = settings.get("enable")
     if enable is not None:
         return bool(enable)
-    return _marker(paths).exists() or not (Path(certificate).exists() or Path(key).exists())
+    return _was_enabled(paths) or not (Path(certificate).exists() or Path(key).exists())
 
 
 def make_self_signed(host: str, certificate: str, key: str) -> None:
@@ -83,7 +86,9 @@ def obtain(settings: Mapping[str, Any], paths: Paths, host: str, certificate: st
         _write(certificate + suffix, key + suffix, chain, private)
         new = True
     if settings.get("enable") is None:
-        write_atomically(_marker(paths), "", 0o600)
+        kept = json.loads(paths.secrets.read_text()) if paths.secrets.exists() else {}
+        kept["letsencrypt"] = {"auto_enabled": True}
+        write_atomically(paths.secrets, json.dumps(kept, indent=2) + "\n", 0o600)
     return new
 
 
@@ -91,11 +96,11 @@ def _order(paths: Paths, url: str, emails: list[str], names: list[str], private:
     """A certificate with its chain, by the challenge http-01."""
     from cryptography.hazmat.primitives import serialization
 
-    # Debian's python3-acme, on the host only.
+    # Debian's python3-acme, which the package carries.
     josepy, challenges, client, crypto_util, messages = map(import_module, _ACME)
     account = josepy.JWKRSA(key=_new_key())
     with tempfile.NamedTemporaryFile("w") as trusted:
-        for path in (Path("/etc/ssl/certs/ca-certificates.crt"), *sorted(paths.trusted_certs.glob("*"))):
+        for path in (paths.embedded_certs / "cacert.pem", *sorted(paths.trusted_certs.glob("*"))):  # not the system's
             trusted.write(path.read_text() + "\n" if path.is_file() else "")
         trusted.flush()
         network = client.ClientNetwork(account, verify_ssl=trusted.name, user_agent="provision-lab")
@@ -120,6 +125,23 @@ def _order(paths: Paths, url: str, emails: list[str], names: list[str], private:
         finally:
             for path in written:
                 path.unlink()
+
+
+def renewal(settings: Mapping[str, Any], host: str) -> str | None:
+    """The line that crond runs for the renewal, with a minute that depends on the host's name; None where it is off.
+
+    Source: recipes/enable.rb and attributes/default.rb.
+    """
+    if not renews(dict(settings)):
+        return None
+    minute = settings.get("auto_renew_minute")
+    chosen = int(hashlib.sha1(host.encode(), usedforsecurity=False).hexdigest(), 16) % 60
+    when = (
+        chosen if minute is None else minute,
+        settings.get("auto_renew_hour", 0),
+        settings.get("auto_renew_day_of_month", "*/4"),
+    )
+    return f"{' '.join(map(str, when))} * * root /opt/gitlab/bin/gitlab-ctl renew-le-certs\n"
 
 
 def _is_due(certificate: str, names: list[str]) -> bool:
@@ -163,5 +185,8 @@ def _pem() -> Any:
     return Encoding.PEM
 
 
-def _marker(paths: Paths) -> Path:
-    return paths.var / "standin/letsencrypt-auto-enabled"
+def _was_enabled(paths: Paths) -> bool:
+    """Whether the integration was enabled by itself in an earlier run. Source: libraries/lets_encrypt.rb, le_auto_enabled?."""
+    if not paths.secrets.exists():
+        return False
+    return bool(json.loads(paths.secrets.read_text()).get("letsencrypt", {}).get("auto_enabled"))

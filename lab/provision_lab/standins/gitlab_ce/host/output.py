@@ -23,11 +23,14 @@ Compiling cookbooks...
 
 
 class Output:
-    """Prints, and writes the same into `/var/log/gitlab/reconfigure/<seconds>.log`, one file for each run."""
+    """Prints, and writes the same into `/var/log/gitlab/reconfigure/<seconds>.log`, one file for each run.
 
-    def __init__(self, folder: Path) -> None:
+    folder, prefix  another folder, and what the file's name begins with
+    """
+
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._log = _open_new(folder)
+        self._log = _open_new(folder, prefix)
         self._updated = 0
         self._total = 0
         self._messages: dict[str, list[str]] = {}
@@ -105,11 +108,11 @@ class Output:
                     self.line("Update the configuration in your gitlab.rb file or GITLAB_OMNIBUS_CONFIG environment.\n")
 
 
-def _open_new(folder: Path) -> TextIO:
+def _open_new(folder: Path, prefix: str) -> TextIO:
     """A new log, named after the current second; two runs within one second get two files."""
     second = int(time.time())
     while True:
         try:
-            return (folder / f"{second}.log").open("x")
+            return (folder / f"{prefix}{second}.log").open("x")
         except FileExistsError:
             second += 1

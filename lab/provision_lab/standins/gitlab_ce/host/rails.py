@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from .api.store import Store, ensure_first_user
-from .layout import Paths, linger
+from .layout import Paths, linger, program_path
 
 _LIBRARY = Path(__file__).parent.parent
 _USAGE = "Usage:\n  bin/rails runner [options] ['Some.ruby(code)' | path/to/filename.rb | -]\n"
@@ -67,7 +67,7 @@ def _evaluate(program: str, known: dict[str, object]) -> tuple[int, list[dict[st
             pass_fds=(given.fileno(), out.fileno()),
             user=_git(),
             check=False,
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"},
+            env={"PATH": program_path(), "LANG": "C.UTF-8"},
         )
         out.seek(0)
         lines = out.read().splitlines()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import letsencrypt, system
 from .layout import Paths, consume, duration, installed, linger, parse_version, write_atomically
@@ -89,16 +90,17 @@ def _converge(paths: Paths, out: Output) -> None:
     wanted = _with_letsencrypt(paths, wanted)
     out.add("note", filter(None, (system.set_root_password(paths, wanted), system.clean_root_password(paths))))
     changed = system.write_files(paths, wanted, version, out)
-    write_atomically(paths.node, json.dumps({"normal": _without_texts(settings)}, indent=1) + "\n", 0o600)
+    node = _without_texts(settings)
+    node["letsencrypt"] = {**node.get("letsencrypt", {}), "enable": wanted.letsencrypt_enabled}
+    write_atomically(paths.node, json.dumps({"normal": node}, indent=1) + "\n", 0o600)
     _run_services(paths, wanted, changed, out)
-    if _letsencrypt(paths, wanted):
-        hup([name for name in enabled(paths.opt) if name == "nginx"])
+    _letsencrypt(paths, wanted, out)
     late = consume(paths.switches, "fail-next-reconfigure-late")
     if late:
         raise ReconfigureError(late)
 
 
-def _without_texts(settings: object) -> object:
+def _without_texts(settings: Any) -> Any:
     """The settings with "…" for each text, which may be a secret: check-config needs names and booleans."""
     if isinstance(settings, dict):
         return {key: _without_texts(value) for key, value in settings.items()}
@@ -108,42 +110,77 @@ def _without_texts(settings: object) -> object:
 
 
 def _with_letsencrypt(paths: Paths, wanted: Wanted) -> Wanted:
-    """The same with a certificate that lets nginx start and a redirect from port 80, where the integration is on."""
+    """The same with a certificate that lets nginx start and a redirect from port 80, where the integration is on.
+
+    The registry without a certificate of its own is named in GitLab's, and serves it.
+    Source: omnibus-gitlab, letsencrypt/libraries/helper.rb, add_service_alt_name.
+    """
     site = wanted.external
     if not (
         site.https and wanted.front_end and letsencrypt.is_wanted(wanted.letsencrypt, paths, site.certificate, site.key)
     ):
         return wanted
     letsencrypt.make_self_signed(site.host, site.certificate, site.key)
-    services = (
-        wanted.services if "crond" in wanted.services or not renews(wanted.letsencrypt) else (*wanted.services, "crond")
+    table, registry = wanted.letsencrypt, wanted.registry
+    if registry and registry.site and registry.site.https and not Path(registry.site.certificate).exists():
+        table = {**table, "alt_names": [*(table.get("alt_names") or []), registry.site.host]}
+        shared = replace(registry.site, certificate=site.certificate, key=site.key)
+        registry = replace(registry, site=replace(shared, redirect_port=shared.redirect_port or 80))
+    crond = () if "crond" in wanted.services or not renews(table) else ("crond",)
+    return replace(
+        wanted,
+        external=replace(site, redirect_port=site.redirect_port or 80),
+        registry=registry,
+        letsencrypt=table,
+        services=(*wanted.services, *crond),
+        letsencrypt_enabled=True,
     )
-    site = replace(site, redirect_port=site.redirect_port or 80)
-    return replace(wanted, external=site, letsencrypt_enabled=True, services=services)
 
 
 def renew(paths: Paths) -> int:
-    """`gitlab-ctl renew-le-certs`, which a timer of GitLab's calls: the certificate alone."""
-    with Output(paths.reconfigure_logs) as out, one_at_a_time(paths.lock, out.log):
-        wanted = _with_letsencrypt(paths, derive(evaluate(paths.gitlab_rb), parse_version(installed(paths.opt))))
+    """`gitlab-ctl renew-le-certs`, which crond calls: a run of the engine for the certificate alone.
+
+    A failure is printed, and is no failure of the command. Sources: omnibus-gitlab, files/gitlab-ctl-commands/letsencrypt.rb,
+    gitlab/recipes/letsencrypt_renew.rb; omnibus-ctl, run.
+    """
+    node = json.loads(paths.node.read_text())["normal"] if paths.node.exists() else {}
+    if not node.get("letsencrypt", {}).get("enable"):
+        text = 'LetsEncrypt is not enabled in your gitlab.rb. Have you run "gitlab-ctl reconfigure" yet?'
+        print(text, file=sys.stderr)
+        return 1
+    with Output(paths.logs / "lets-encrypt", "renewal.") as out, one_at_a_time(paths.lock, out.log):
+        out.line(START.rstrip("\n"))
         try:
-            if _letsencrypt(paths, wanted):
-                hup([name for name in enabled(paths.opt) if name == "nginx"])
-        except ReconfigureError as error:
-            out.fail(str(error))
-            return 1
+            wanted = derive(evaluate(paths.gitlab_rb), parse_version(installed(paths.opt)))
+            _letsencrypt(paths, _with_letsencrypt(paths, wanted), out)
+        except (ReconfigureError, EvaluationError, ConfigurationError, OSError) as error:
+            out.line(str(error))
+            print("There was an error renewing Let's Encrypt certificates, please checkout the output", file=sys.stderr)
+            return 0
+        out.end()
     return 0
 
 
-def _letsencrypt(paths: Paths, wanted: Wanted) -> bool:
-    """Requests the certificate, if GitLab's own integration is on; whether nginx must read a new one."""
-    if not wanted.letsencrypt_enabled:
-        return False
+def _letsencrypt(paths: Paths, wanted: Wanted, out: Output) -> None:
+    """Requests the certificate, if GitLab's own integration is on, has nginx read a new one, and sets crond's job."""
     site = wanted.external
-    try:
-        return letsencrypt.obtain(wanted.letsencrypt, paths, site.host, site.certificate, site.key)
-    except letsencrypt.Refused as error:
-        raise ReconfigureError(str(error)) from error
+    job = letsencrypt.renewal(wanted.letsencrypt, site.host) if wanted.letsencrypt_enabled else None
+    if wanted.letsencrypt_enabled:
+        try:
+            new = letsencrypt.obtain(wanted.letsencrypt, paths, site.host, site.certificate, site.key)
+        except letsencrypt.Refused as error:
+            raise ReconfigureError(str(error)) from error
+        if new:
+            hup([name for name in enabled(paths.opt) if name == "nginx"])
+            out.add("warning", () if job else ["Let's Encrypt integration does not setup any automatic renewal."])
+    if job is None:
+        changed = paths.renewal_job.exists()
+        paths.renewal_job.unlink(missing_ok=True)
+    else:
+        changed = write_atomically(paths.renewal_job, job)
+    out.resource(f"crond_job[letsencrypt-renew] file[{paths.renewal_job}]", "create" if job else "delete", changed)
+    if changed and job:
+        systemctl("restart", unit("crond"))
 
 
 def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVICES = ("nginx", "puma", "registry")  # those that do something here; puma: the API
+SERVICES = ("nginx", "puma", "registry")  # those that serve something here; puma: the API
+_REAL = (*SERVICES, "crond")
 SUPERVISOR = "gitlab-runsvdir.service"
 DOWN = 3  # runit's exit code for a service that is down
 
@@ -35,7 +36,7 @@ class State:
 
 def unit(name: str) -> str:
     """The name of a service's systemd unit. Most services of the real package only have a process here."""
-    return f"gitlab-{name}.service" if name in SERVICES else f"gitlab-idle@{name}.service"
+    return f"gitlab-{name}.service" if name in _REAL else f"gitlab-idle@{name}.service"
 
 
 def enabled(opt: Path) -> list[str]:

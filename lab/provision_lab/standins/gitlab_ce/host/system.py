@@ -23,9 +23,9 @@ ISSUER = "omnibus-gitlab-issuer"
 def write_files(paths: Paths, wanted: Wanted, version: Version, out: Output) -> set[str]:
     """Writes the files that differ; the names of the services that use them."""
     changed: set[str] = set()
-    for folder, mode in ((paths.ssl, 0o755), (paths.trusted_certs, 0o755), (paths.var, 0o755)):
+    for folder, mode in ((paths.ssl, 0o755), (paths.trusted_certs, 0o755), (paths.renewal_job.parent, 0o755)):
         folder.mkdir(parents=True, exist_ok=True, mode=mode)
-    for name in ("nginx", "puma", "registry"):
+    for name in ("crond", "nginx", "puma", "registry"):
         (paths.logs / name).mkdir(parents=True, exist_ok=True)
     if _trust(paths):
         changed.add("registry")
@@ -101,7 +101,7 @@ def _trust(paths: Paths) -> bool:
     paths.embedded_certs.mkdir(parents=True, exist_ok=True)
     wanted = {path.name: path.read_text() for path in sorted(paths.trusted_certs.glob("*")) if path.is_file()}
     changed = [write_atomically(paths.embedded_certs / name, text) for name, text in wanted.items()]
-    stale = [path for path in paths.embedded_certs.iterdir() if path.name not in wanted]
+    stale = [path for path in paths.embedded_certs.iterdir() if path.name not in {*wanted, "cacert.pem"}]
     for path in stale:
         path.unlink()
     return any(changed) or bool(stale)

@@ -6,11 +6,13 @@ Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from ..layout import program_path
 from .access import DEVELOPER, find_project
 from .http import API, Context, Response, route
 
@@ -60,7 +62,8 @@ def lint(context: Context, identity: str) -> Response:
 
 def check_configuration(text: str) -> tuple[list[str], list[str]]:
     """The errors and warnings of a configuration."""
-    read = subprocess.run(["ruby", "-e", _READ], input=text, capture_output=True, text=True, check=False)
+    path = {**os.environ, "PATH": program_path()}
+    read = subprocess.run(["ruby", "-e", _READ], input=text, capture_output=True, text=True, check=False, env=path)
     if read.returncode != 0:
         found = re.search(r"\(<unknown>\): .*", read.stderr)
         return [found[0].partition(" (Psych")[0] if found else "Invalid configuration format"], []
