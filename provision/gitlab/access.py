@@ -53,16 +53,13 @@ def token_scopes(host: Host) -> tuple[str, ...]:
     Sources: GitLab's lib/api/ci/runners.rb (manage_runner) and lib/api/users.rb (create_runner).
     """
     gitlab = host.settings.get(Gitlab)
-    distinct = {id(one): one for one in host.estate.settings.values()}.values()
     if gitlab is None:
         return ()
-    if gitlab.users or gitlab.groups or any(Project in one and one.named(Project) for one in distinct):
+    everywhere = host.estate.distinct_settings("all")
+    if gitlab.users or gitlab.groups or any(Project in one and one.named(Project) for one in everywhere):
         return ("api",)
-    runners = [
-        runner
-        for name in host.estate.names("runners")
-        for runner in (host.estate.settings[name].all(Runner) if Runner in host.estate.settings[name] else ())
-    ]
+    those = host.estate.distinct_settings("runners")
+    runners = [runner for one in those if Runner in one for runner in one.all(Runner)]
     created = [one for one in runners if one.token is None and one.registration_token is None]
     if any(one.url is None or is_own(host, one.url) for one in created):
         return ("create_runner", "manage_runner", "read_api")

@@ -30,6 +30,7 @@ class Estate:
 
     groups: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
     settings: Mapping[str, Settings] = field(default_factory=dict, compare=False, repr=False)
+    _distinct: dict[str, tuple[Settings, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def names(self, group: str) -> tuple[str, ...]:
         """The names of a group's hosts; () for a group without any."""
@@ -38,6 +39,13 @@ class Estate:
     def addresses(self, group: str) -> tuple[str, ...]:
         """The addresses of a group's hosts; () for a group without any."""
         return tuple(one.address for one in self.groups.get(group, ()))
+
+    def distinct_settings(self, group: str) -> tuple[Settings, ...]:
+        """The settings of a group's hosts, each object once: every host asks, and there may be a thousand."""
+        if group not in self._distinct:
+            known = (self.settings[name] for name in self.names(group) if name in self.settings)
+            self._distinct[group] = tuple({id(one): one for one in known}.values())
+        return self._distinct[group]
 
     def first(self, *groups: str) -> Member | None:
         """The first host of the first of these groups that is not empty."""
