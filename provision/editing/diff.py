@@ -7,9 +7,9 @@ PEM, and GitLab's tokens by their prefix. A format adds what its own `find_secre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from provision.masking import MASK, mask
 
@@ -50,6 +50,16 @@ def masked_diff(path: str, before: bytes | str, after: bytes | str, find_secrets
     if printed_old == printed_new:
         lines.append("(the lines differ in secrets or line endings)")
     return "\n".join(lines)
+
+
+def settings_diff(name: str, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the diff of wanted settings that an API has otherwise: for each, the value now and the wanted one."""
+    lines = [f"-{key}: {_setting(now.get(key))}\n+{key}: {_setting(value)}" for key, value in wanted.items()]
+    return mask("\n".join([f"--- {name} (now)", f"+++ {name} (wanted)", *lines]))
+
+
+def _setting(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def masked_text(content: bytes, find_secrets: FindSecrets = no_secrets) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from provision.editing.diff import settings_diff
 from provision.errors import ApiFailed, ChangedMeanwhile, Refused
 from provision.gitlab.api import NO_PROJECT_HINT, Api
 from provision.host.state import fingerprint
@@ -113,12 +114,10 @@ class _Account(Resource):
         wrong = {name: value for name, value in self.settings.items() if found.get(name) != value}
         if not wrong:
             return
-        lines = [f"-{name}: {found.get(name)}\n+{name}: {value}" for name, value in wrong.items()]
-        head = [f"--- {self.kind} {self.name} (now)", f"+++ {self.kind} {self.name} (wanted)"]
         yield Change(
             f"set {', '.join(wrong)} of {self.kind} {self.name}",
             ApiAction(lambda: self._set(found, wrong), f"PUT {self._place}/:id"),
-            diff="\n".join([*head, *lines]),
+            diff=settings_diff(f"{self.kind} {self.name}", found, wrong),
             id="set",
         )
 

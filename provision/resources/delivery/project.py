@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from provision.editing.diff import settings_diff
 from provision.errors import ApiFailed, Refused, did_you_mean
 from provision.gitlab.api import NO_PROJECT_HINT, Api
 from provision.host.state import fingerprint
@@ -157,10 +158,9 @@ class ProjectSettings(Resource):
         def make() -> None:
             self.api.put(self.wanted.address, differing)
 
-        head = [f"--- project {path} (now)", f"+++ project {path} (wanted)"]
-        lines = [f"-{name}: {now.get(name)}\n+{name}: {value}" for name, value in differing.items()]
+        diff = settings_diff(f"project {path}", now, differing)
         text = f"set {', '.join(differing)} of project {path}"
-        yield Change(text, ApiAction(make, "PUT /projects/:id"), diff="\n".join([*head, *lines]))
+        yield Change(text, ApiAction(make, "PUT /projects/:id"), diff=diff)
 
     def _runners(self, found: FoundProject) -> Iterator[Change]:
         """Raises Refused for a runner that does not exist, or that cannot be assigned."""

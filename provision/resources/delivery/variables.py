@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from provision.editing.diff import settings_diff
 from provision.errors import ApiFailed, ChangedMeanwhile
 from provision.gitlab.api import Api
 from provision.host.state import fingerprint
@@ -175,13 +176,11 @@ def _name(key: str, scope: str) -> str:
 
 
 def _diff(one: WantedVariable, now: Found, differing: Sequence[str]) -> str:
-    lines = [f"--- variable {one.name} (now)", f"+++ variable {one.name} (wanted)"]
-    for name in differing:
-        if name == "value":
-            lines += ["-value: (another)", "+value: (that of the inventory)"]
-        else:
-            lines += [f"-{name}: {now.get(name)}", f"+{name}: {one.fields[name]}"]
-    return "\n".join(lines)
+    """The differing attributes. Values are secret: they are not shown."""
+    wanted = {**one.fields, "value": "(that of the inventory)"}
+    return settings_diff(
+        f"variable {one.name}", {**now, "value": "(another)"}, {name: wanted[name] for name in differing}
+    )
 
 
 def _unless_raced(request: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.editing.diff import settings_diff
 from provision.editing.toml.model import fingerprint
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
@@ -82,11 +83,10 @@ class RunnerSettings(Resource):
         number = int(found["id"])
         wrong = {name: value for name, value in self.fields.items() if not _is_same(value, found.get(name))}
         if wrong:
-            lines = [f"-{name}: {_text(found.get(name))}\n+{name}: {_text(wrong[name])}" for name in wrong]
             yield Change(
                 f"set {', '.join(wrong)} of runner {self.name} in GitLab",
                 ApiAction(lambda: self._set(number, wrong), "PUT /runners/:id"),
-                diff="\n".join([f"--- runner {self.name} (now)", f"+++ runner {self.name} (wanted)", *lines]),
+                diff=settings_diff(f"runner {self.name}", found, wrong),
                 record=self._fingerprint,
             )
         elif seen.record != self._fingerprint:
@@ -139,7 +139,3 @@ def _is_same(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, list):
         return sorted(wanted) == sorted(found or [])  # tags have no order
     return bool(wanted == found)
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

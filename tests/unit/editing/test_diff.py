@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.editing.diff import masked_diff
+from provision.editing.diff import masked_diff, settings_diff
 from provision.secret import Secret
 
 
@@ -59,3 +59,14 @@ def test_a_changed_secret_is_two_lines_that_look_alike() -> None:
     assert masked_diff("x", "glrt-one-token\n", "glrt-two-token\n").splitlines()[3:] == [
         *("-***", "+***", "(the lines differ in secrets or line endings)")
     ]
+
+
+def test_settings_of_an_api() -> None:
+    """Each wanted setting has its value now and the wanted one; lists are printed without brackets, secrets masked."""
+    secret = Secret("the-secret-of-a-setting")
+    text = settings_diff("runner r1", {"locked": None, "tag_list": ["a"]}, {"locked": True, "tag_list": ["a", "b"]})
+    assert (
+        text
+        == "--- runner r1 (now)\n+++ runner r1 (wanted)\n-locked: None\n+locked: True\n-tag_list: a\n+tag_list: a, b"
+    )
+    assert secret.reveal() not in settings_diff("user u", {"bio": secret.reveal()}, {"bio": "x"})
