@@ -17,8 +17,10 @@ report "creating the environment in $venv (about a minute)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 # pip compares every file with the hashes in constraints.txt; wheels only, because building a package executes its code.
-pip --require-hashes --only-binary :all: -r constraints.txt || {
+# pip would compile them with one processor. A few files are not for this Python, and cannot be compiled.
+pip --no-compile --require-hashes --only-binary :all: -r constraints.txt || {
   report "installing packages failed: check the network, or the mirror in pip's configuration"; exit 1; }
+"$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true
 # Nothing is fetched here: what these two need is installed.
 pip --no-index --no-deps --no-build-isolation -e . -e ./lab || {
   report "installing provision failed: if its dependencies changed, run make lock"; exit 1; }
