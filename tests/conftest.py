@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 # Files that take one to three minutes on a busy machine; the longest first.
@@ -23,6 +24,10 @@ LONGEST = (
     *("faults/test_fault_verify", "lab/test_behind_a_proxy", "lab/test_pipelines", "faults/test_storage_in_time"),
 )
 FOLDERS = ("faults", "lab", "standins", "unit", "property")  # the short files that need only a processor come last
+
+# How long an example takes on the clock says more about what else the machine does than about the code.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_tree_sitter_is_imported_late() -> None:
 def test_ten_thousand_lines() -> None:
     """A huge file is edited in seconds."""
     text = b"".join(b"gitlab_rails['k%d'] = { 'a' => 'value' } # note\n# comment\n" % number for number in range(5000))
-    began = time.monotonic()
+    began = time.process_time()
     done = edit(text, {("gitlab_rails", "k4000"): 1, ("gitlab_rails", "new"): 2, ("nginx", "x"): 3})
     assert [change.action for change in done.changes] == ["update", "create", "create"]
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10

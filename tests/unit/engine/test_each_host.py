@@ -129,10 +129,10 @@ def test_output_in_small_pieces_is_read_once() -> None:
     """A line of a megabyte that arrives in pieces of 16 bytes takes a moment, not minutes."""
     lines: list[tuple[str, str]] = []
     pieces = [b"x" * 16] * 65_536
-    started = time.monotonic()
+    started = time.process_time()
     each_host({"web1": Pieces(*pieces, b"\n")}, lines, []).run(["web1"])
     assert "".join(line for _, line in lines) == "x" * 1_048_576
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.usefixtures("no_thread_for_b")
