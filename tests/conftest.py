@@ -19,7 +19,7 @@ LONGEST = (
     *("lab/test_playbook_all", "lab/test_image_and_deploy", "faults/test_fault_images_and_apps", "lab/test_tutorial"),
     *("lab/test_speed", "lab/test_bare_hosts", "faults/test_jobs_go_on", "lab/test_like_ubuntu_26_04"),
     *("faults/test_reconfigure_health", "faults/test_fault_secrets", "lab/test_runners_life", "lab/test_task_docker"),
-    *("lab/test_ipv6_only", "lab/test_task_verify", "lab/test_lab_itself", "faults/test_fault_apt"),
+    *("lab/test_task_verify", "lab/test_lab_itself", "faults/test_fault_apt"),
     *("lab/test_standin_gitlab_lab", "lab/test_rehearsal", "faults/test_lockout_killed", "lab/test_playbook_own"),
     *("faults/test_fault_verify", "lab/test_behind_a_proxy", "lab/test_pipelines", "faults/test_storage_in_time"),
 )
