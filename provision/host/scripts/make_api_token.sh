@@ -45,6 +45,9 @@ begin
         kept.scopes = scopes
         longest = kept.respond_to?(:max_expiration_lifetime_in_days, true) ? kept.send(:max_expiration_lifetime_in_days) : 365
         kept.expires_at = Date.current.advance(days: [longest, 365].min)
+        # Columns of newer versions, where a token belongs to an organization.
+        owned = [kept, administrator].all? { |one| one.respond_to?(:organization_id) }
+        kept.organization_id ||= administrator.organization_id if owned
         kept.set_token(token)
         kept.save!
       end

@@ -55,6 +55,11 @@ class _Account(Resource):
         """What it is, in messages and records: "user"."""
 
     @property
+    def may_create(self) -> bool:
+        """Whether it is created if it is missing."""
+        return True
+
+    @property
     def label(self) -> str:
         return f"{type(self).__name__} {self.name}"
 
@@ -71,7 +76,8 @@ class _Account(Resource):
             return
         compare = f"compare {self.kind} {self.name} with GitLab"
         if isinstance(found, ApiFailed) and found.requires:
-            yield self._create(requires=found.requires)
+            # A GitLab without a token was just installed: nothing exists there.
+            yield self._create(found.requires) if self.may_create else unverified(compare, found.text, found.requires)
             return
         if isinstance(found, ApiFailed) and not found.status:
             yield unverified(compare, found.text)
@@ -248,6 +254,10 @@ class GitlabProject(_WithMembers):
     """
 
     create: bool = False
+
+    @property
+    def may_create(self) -> bool:
+        return self.create
 
     @property
     def kind(self) -> str:

@@ -105,6 +105,8 @@ class TestCreated:
         estate.installs_rails()
         assert estate.run("accounts", USER, check=True, token="").summaries == ["create user anna"]
         assert "it requires access" in estate.run("accounts", USER, token="").error.text
+        theirs = f'[projects."{PROJECT}"]\ndescription = "x"\n'
+        assert estate.run("accounts", theirs, check=True, token="").summaries == []
 
     def test_without_a_password(self, estate: Estate) -> None:
         """GitLab makes a random one."""

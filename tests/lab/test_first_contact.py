@@ -1,0 +1,128 @@
+"""`provision all` on bare hosts, with an inventory that holds no token: killed after the token was made, then to the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from provision_lab import LabHost
+from provision_lab.harness import Harness
+from tests.support.canaries import Canaries, files
+from tests.support.faults import Live, wait_until_free
+from tests.support.gitlab import URL, entries
+from tests.support.runs import Outcome, provision, succeeds, unchanged
+from tests.support.waiting import wait_for
+
+PROJECT = "anna/hello_hapi"
+ROOT = "correct-horse-battery-7"
+ANNA = "another-horse-battery-8"
+_SWITCH = "/etc/gitlab-standin/rails-runner-exit-seconds"
+_DATABASE = "/var/opt/gitlab/standin/db.json"
+
+
+@pytest.fixture(scope="module")
+def harness(harness_factory: Callable[..., Harness]) -> Harness:
+    """A GitLab host without users and projects, and a runner host; nothing is installed."""
+    harness = harness_factory(LabHost("gitlab"), LabHost("runner-1"))
+    harness.lab.inside("gitlab", "rm /etc/gitlab-standin/seed.json")
+    gitlab = harness.inventory["gitlab"]
+    del gitlab["api_token"], harness.inventory["registry"]["login"]
+    gitlab |= {"root_password": ROOT, "users": {"anna": {"email": "anna@example.com", "password": ANNA}}}
+    harness.inventory["projects"] = {PROJECT: {"create": True, "runners": ["docker-builder"]}}
+    harness.inventory["runners"][0]["project"] = PROJECT
+    return harness
+
+
+def database(harness: Harness) -> dict[str, Any]:
+    """What GitLab stores."""
+    text = harness.lab.inside("gitlab", f"cat {_DATABASE} 2>/dev/null || echo '{{}}'")
+    return dict(json.loads(text))
+
+
+def tokens(harness: Harness) -> list[dict[str, Any]]:
+    """The tokens that are not revoked."""
+    return [one for one in database(harness).get("tokens", []) if not one.get("revoked")]
+
+
+@pytest.fixture(scope="module")
+def killed(harness: Harness) -> list[dict[str, Any]]:
+    """The living tokens after a run that was killed when GitLab had stored the token and the host had not."""
+    harness.lab.inside("gitlab", f"mkdir -p /etc/gitlab-standin; echo 12 > {_SWITCH}")
+    run = Live(harness, "all")
+    wait_for(lambda: tokens(harness) != [], "GitLab has the token", 240)
+    run.kill()
+    found = tokens(harness)
+    assert not succeeds(harness, "gitlab", "test -e /var/lib/provision/api_token")
+    harness.lab.inside("gitlab", f"rm {_SWITCH}")
+    for host in ("gitlab", "runner-1"):
+        wait_until_free(harness, host)
+    return found
+
+
+@pytest.fixture(scope="module")
+def first(harness: Harness, killed: list[dict[str, Any]]) -> Outcome:
+    """The run after it."""
+    assert len(killed) == 1
+    outcome = provision(harness, "all")
+    assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
+    return outcome
+
+
+def test_the_token(first: Outcome, killed: list[dict[str, Any]], harness: Harness) -> None:
+    """The token of the killed run is the only one. Only root of the GitLab host can read it."""
+    (token,) = tokens(harness)
+    assert token == killed[0]
+    assert (token["user"], token["scopes"]) == ("root", ["api"])
+    file = harness.host("gitlab").file("/var/lib/provision/api_token")
+    assert (file.mode, file.user) == (0o600, "root")
+    assert token["token"] in file.content_string
+    assert first.summary["failed"] == 0
+
+
+def test_no_secret_elsewhere(first: Outcome, harness: Harness) -> None:
+    """No event, no file of the runner host and no other file of the GitLab host has the token or a password."""
+    (token,) = tokens(harness)
+    canaries = Canaries({"token": token["token"], "root": ROOT, "anna": ANNA})
+    assert canaries.inside(json.dumps(first.events).encode() + first.stderr.encode()) == []
+    assert leaks(harness, "runner-1", canaries) == set()
+    assert leaks(harness, "gitlab", canaries) <= {"/var/lib/provision/api_token", _DATABASE}
+
+
+def leaks(harness: Harness, host: str, canaries: Canaries) -> set[str]:
+    """The host's files that have one of these secrets."""
+    root = harness.lab.machine(host).root
+    searched = (root / top for top in ("etc", "home", "root", "run", "tmp", "var"))
+    found = [file for top in searched for file in files(top) if canaries.inside(file.read_bytes())]
+    return {f"/{file.relative_to(root)}" for file in found}
+
+
+def test_what_was_made(first: Outcome, harness: Harness) -> None:
+    """A user, her project, and a runner that is locked to it; an image was pushed and pulled, and its login is gone."""
+    stored = database(harness)
+    assert {one["username"] for one in stored["users"]} == {"root", "anna"}
+    assert [one["path_with_namespace"] for one in stored["projects"]] == [PROJECT]
+    (runner,) = stored["runners"]
+    assert (runner["runner_type"], runner["locked"]) == ("project_type", True)
+    assert [one["url"] for one in entries(harness, "runner-1")] == [URL]
+    assert any("verify push and pull" in one["text"] for one in first.of("message", task="verify"))
+    assert [one["revoked"] for one in stored["tokens"] if "bot_of" in one] == [True]
+
+
+def test_the_first_password(first: Outcome, harness: Harness) -> None:
+    """Root logs in with the password of the inventory, and no file has another one."""
+    assert first.summary["failed"] == 0
+    login = f"curl -sk -o /dev/null -w '%{{http_code}}' -K - '{URL}/jwt/auth?service=container_registry'"
+    assert harness.lab.inside("gitlab", login, stdin=f'user = "root:{ROOT}"\n') == "200"
+    assert not succeeds(harness, "gitlab", "test -e /etc/gitlab/initial_root_password")
+
+
+def test_the_next_run_changes_nothing(first: Outcome, harness: Harness) -> None:
+    """Every task is ok, within 9 round trips; GitLab's API is not asked, and Rails not started."""
+    assert first.summary["failed"] == 0
+    harness.lab.inside("gitlab", "mkdir -p /etc/gitlab-standin; echo 600 > /etc/gitlab-standin/rails-runner-seconds")
+    again = unchanged(harness, "all")
+    assert again.statuses("gitlab")["access"] == "ok"
+    assert max(one["round_trips"] for one in again.summary["hosts"].values()) <= 9
