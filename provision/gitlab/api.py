@@ -214,6 +214,11 @@ class Api:
         )
 
 
+def project_address(path: str) -> str:
+    """The project's place below /api/v4: `/projects/group%2Fname`."""
+    return f"/projects/{quote(path, safe='')}"
+
+
 def _limited(url: Url, seconds: int) -> ApiFailed:
     """The error for a rate limit that lasts longer than is waited for one request."""
     return ApiFailed(

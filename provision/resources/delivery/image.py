@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from provision.errors import ApiFailed, ProbeFailed, Refused
-from provision.gitlab.api import Api
+from provision.gitlab.api import Api, project_address
 from provision.host.docker import RegistryAccess
 from provision.host.scripts import script
 from provision.host.state import mapping, unless_recorded
@@ -38,7 +38,6 @@ from provision.resources.base import (
     Resource,
     failed_check,
 )
-from provision.resources.delivery.project import project_address
 from provision.secret import Secret, mask, reveal
 from provision.shell import Command, sh
 from provision.url import Url

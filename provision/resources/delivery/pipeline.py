@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangeFailed, HostFailed, ProvisionError, Refused, UsageError
-from provision.gitlab.api import NO_PROJECT_HINT, Api
+from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
 from provision.gitlab.repository import Content, Repository
 from provision.resources.base import (
     NOTHING,
@@ -33,7 +33,6 @@ from provision.resources.base import (
     Resource,
     unverified,
 )
-from provision.resources.delivery.project import project_address
 from provision.templating import render, source
 
 _USES_OTHERS: Final = re.compile(r"\{%-?\s*(?:include|extends|import|from)\b")

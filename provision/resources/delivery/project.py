@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from provision.editing.diff import settings_diff
 from provision.errors import ApiFailed, Refused, did_you_mean
-from provision.gitlab.api import NO_PROJECT_HINT, Api
+from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
 from provision.host.state import fingerprint
 from provision.resources.base import (
     NOTHING,
@@ -27,11 +26,6 @@ from provision.resources.base import (
     unverified,
 )
 from provision.resources.delivery.variables import ProjectVariables, WantedVariable
-
-
-def project_address(path: str) -> str:
-    """The project's place below /api/v4: `/projects/group%2Fname`."""
-    return f"/projects/{quote(path, safe='')}"
 
 
 @dataclass(frozen=True)
