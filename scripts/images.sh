@@ -1,12 +1,14 @@
 #!/bin/sh
-# Builds what the tests on real hosts need, if the cache does not have it: base images and their package repositories.
+# Builds what the tests on real hosts need, if the cache does not have it: base images, their package repositories, container images.
 # Run as root, beside `make check`. Argument: the environment's bin folder.
 set -eu
 bin=$1
 "$bin/python" - <<'PYTHON'
 from provision_lab import repository
+from provision_lab.container_images import BUILDAH
 from provision_lab.image import Image
 
 for image in (Image(), Image("bookworm"), Image.like("ubuntu-26.04")):
     repository.ensure(image)
+BUILDAH.ensure()
 PYTHON

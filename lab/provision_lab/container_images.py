@@ -33,7 +33,7 @@ class ContainerImage:
 
     def load(self, lab: Lab, host: str, name: str) -> None:
         """Creates the image on a host that has Docker, under this name with its tag."""
-        tar = self._ensure() / "image.tar"
+        tar = self.ensure() / "image.tar"
         there = lab.machine(host).root / "var/tmp/image.tar"
         shutil.copyfile(tar, there)
         try:
@@ -42,7 +42,8 @@ class ContainerImage:
         finally:
             there.unlink()
 
-    def _ensure(self) -> Path:
+    def ensure(self) -> Path:
+        """The folder with `image.tar`, built if it is not in the cache. Raises LabUnavailable."""
         return cache.ensure("container", cache.key_of(_SUITE, asdict(self)), self._make)
 
     def _make(self, draft: Path) -> None:
