@@ -206,6 +206,8 @@ class ProjectBot:
 
     def make(self) -> tuple[Secret, Callable[[], None]]:
         """A token, and what revokes it. It ends tomorrow, should a run be killed before that. Raises ApiFailed."""
+        from provision.resources.delivery.project import project_address  # not every inventory has projects
+
         place = f"{project_address(self.project)}/access_tokens"
         try:
             for one in self.api.get_list(place, {"state": "active", "per_page": 100}):
