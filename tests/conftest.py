@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 # Files that take one to three minutes on a busy machine; the longest first.
 LONGEST = (
+    "lab/test_bare_hosts",
     *("lab/test_playbook_all", "lab/test_image_and_deploy", "faults/test_fault_images_and_apps", "lab/test_tutorial"),
-    *("lab/test_speed", "lab/test_bare_hosts", "faults/test_jobs_go_on", "lab/test_like_ubuntu_26_04"),
+    *("lab/test_speed", "lab/test_certificates_omnibus", "faults/test_jobs_go_on", "lab/test_like_ubuntu_26_04"),
     *("faults/test_reconfigure_health", "faults/test_fault_secrets", "lab/test_runners_life", "lab/test_task_docker"),
     *("lab/test_task_verify", "lab/test_lab_itself", "faults/test_fault_apt"),
     *("lab/test_standin_gitlab_lab", "lab/test_rehearsal", "faults/test_lockout_killed", "lab/test_playbook_own"),
