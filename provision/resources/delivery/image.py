@@ -205,9 +205,7 @@ class ProjectBot:
     name: str
 
     def make(self) -> tuple[Secret, Callable[[], None]]:
-        """A token, and what revokes it. It ends tomorrow, should a run be killed before that. Raises ApiFailed."""
-        from provision.resources.delivery.project import project_address  # not every inventory has projects
-
+        """A token, and what revokes it. It ends in two days, should a run be killed before that. Raises ApiFailed."""
         place = f"{project_address(self.project)}/access_tokens"
         try:
             for one in self.api.get_list(place, {"state": "active", "per_page": 100}):
