@@ -15,6 +15,7 @@ from provision.tasks import (
     register,
     registry,
     runner,
+    source,
     verify,
 )
 
@@ -23,7 +24,7 @@ PLAYS = [
     play("all", accounts),
     play("runners", firewall, docker, runner, register),
     play("runners", verify),
-    play("all", project, pipeline),
+    play("all", project, source, pipeline),
     play("all", image),
     play("all", deploy, serial=True),
 ]

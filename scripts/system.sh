@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the distribution's packages that the lab and the tests need. Run as root.
 set -eu
-packages="mmdebstrap systemd-container dpkg-dev zstd apt-utils gnupg openssh-server openssh-client nftables iproute2 ruby curl openssl pebble busybox jq nodejs perl squid"
+packages="mmdebstrap systemd-container dpkg-dev zstd apt-utils gnupg openssh-server openssh-client nftables iproute2 ruby curl openssl pebble busybox jq nodejs perl squid git-lfs"
 report() { printf '%s\n' "$*" >&2; }
 
 [ "$(uname -s)" = Linux ] || { report "this needs Linux: hosts are booted with systemd-nspawn"; exit 1; }

@@ -20,7 +20,7 @@ _SYSTEM = (
 )
 # Dependencies of the stand-ins, Docker and certbot: lab hosts install those without Debian's archive.
 _DEPENDENCIES = (
-    *("ruby", "nginx-light", "docker-registry", "python3-cryptography", "adduser", "libdevmapper1.02.1"),
+    *("git", "ruby", "nginx-light", "docker-registry", "python3-cryptography", "adduser", "libdevmapper1.02.1"),
     *("libseccomp2", "libsystemd0", "lsb-base", "tini", "openssl", "xz-utils"),
     *("python3-acme", "python3-configargparse", "python3-configobj", "python3-distro", "python3-parsedatetime"),
 )

@@ -108,6 +108,11 @@ class Api:
     address: str = ""
     _outage: _Outage = field(default_factory=_Outage, init=False, compare=False, repr=False)
 
+    @property
+    def connected_address(self) -> str:
+        """The address to connect to; "" where the URL's name leads, or the proxy of the environment."""
+        return self.address or ("" if _is_resolved(self.url.host) else self.fallback)
+
     def get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object at a path below /api/v4."""
         return self._object(path, lambda client: client.http_get(path, query_data=query, **_OWN_RATE_LIMIT))
@@ -202,12 +207,11 @@ class Api:
 
         from provision.gitlab.session import session_for  # imports requests
 
-        address = self.address or ("" if _is_resolved(self.url.host) else self.fallback)
         return gitlab.Gitlab(
             str(self.url),
             private_token=self.token.reveal(),
             timeout=TIMEOUT_SECONDS,
-            session=session_for(self.url, self.ca, address),
+            session=session_for(self.url, self.ca, self.connected_address),
             retry_transient_errors=False,
             # The addresses of further pages come from the server: they are asked at our URL.
             keep_base_url=True,

@@ -23,6 +23,7 @@ With Docker and GitLab:
     BuiltImage       an image is built and in the registry
     Deployment       a container runs the image that its tag names
     ProjectSettings  a GitLab project has these settings, runners and variables
+    ProjectSource    a GitLab project has the content of a local repository or folder
     PipelineFile     a project's .gitlab-ci.yml is this text
     RubySettings     gitlab.rb has these settings
     CertificatePair  a certificate and its key exist and are valid for a host name
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from provision.resources.delivery.image import BuiltImage, ImageCheck, ProjectBot, UnusedImages
     from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
     from provision.resources.delivery.project import ProjectSettings, WantedProject
+    from provision.resources.delivery.source import ProjectSource
     from provision.resources.delivery.variables import WantedVariable
     from provision.resources.docker import JsonSettings
     from provision.resources.gitlab.api_token import ApiToken
@@ -91,6 +93,7 @@ _MODULES: Final = {
     **dict.fromkeys(("BuiltImage", "ImageCheck", "ProjectBot", "UnusedImages"), ".delivery.image"),
     **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
     **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
+    "ProjectSource": ".delivery.source",
     "WantedVariable": ".delivery.variables",
     "JsonSettings": ".docker",
     **dict.fromkeys(("AcmeCertificate", "CertificatePair", "DefaultPair"), ".gitlab.certificates"),
@@ -150,6 +153,7 @@ __all__ = [
     "Probe",
     "ProjectBot",
     "ProjectSettings",
+    "ProjectSource",
     "Recipe",
     "RegistryEndpoint",
     "RegistryStorage",

@@ -10,14 +10,14 @@ from provision.tasks.delivery import deploy, image, prune
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import gitlab
-from provision.tasks.project import pipeline, project
+from provision.tasks.project import pipeline, project, source
 from provision.tasks.registry import registry, verify
 from provision.tasks.runner import register, runner
 
 SHIPPED = (
     *(gitlab, certificates, registry, firewall, access, accounts),
     *(docker, runner, register, verify),
-    *(project, pipeline, image, deploy, prune),
+    *(project, source, pipeline, image, deploy, prune),
 )
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "register",
     "registry",
     "runner",
+    "source",
     "task",
     "verify",
 ]

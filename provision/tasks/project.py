@@ -1,4 +1,4 @@
-"""The tasks `project` and `pipeline`: what is set in GitLab about a project, and its .gitlab-ci.yml."""
+"""The tasks `project`, `source` and `pipeline`: what is set in GitLab about a project, its repository, its .gitlab-ci.yml."""
 
 from __future__ import annotations
 
@@ -77,6 +77,28 @@ def _variable(path: str, key: str, one: Variable) -> WantedVariable:
     return WantedVariable(key, value, one.environment_scope, **fields)
 
 
+def _has_sources(host: Host) -> bool:
+    return any(one.source for one in host.settings.named(Project).values()) and keeps_records(host)
+
+
+@task(on="all", uses=(Project, Runner, Gitlab, Registry), where=_has_sources)
+def source(host: Host) -> Iterator[Resource]:
+    """Push each project's source to its default branch, with its pipeline."""
+    from provision.resources import ProjectSource  # not every inventory has sources
+
+    for path, one in host.settings.named(Project).items():
+        if one.source is None:
+            continue
+        what, wanted = f'projects."{path}".source', one.pipeline
+        if not one.source.is_dir():
+            raise UsageError(
+                f"{what}: {one.source} is not a folder on this machine", hint="name a repository or a folder"
+            )
+        recipe = _recipe(host, path, one, wanted) if wanted and wanted.path is None else None
+        message = wanted.message if wanted and "message" in wanted.model_fields_set else ProjectSource.message
+        yield ProjectSource(path, required_api(host, what), one.source, recipe, message, one.default_branch, one.create)
+
+
 def _has_pipelines(host: Host) -> bool:
     return any(one.pipeline for one in host.settings.named(Project).values()) and keeps_records(host)
 
@@ -91,20 +113,23 @@ def pipeline(host: Host) -> Iterator[Resource]:
         if wanted is None:
             continue
         what = f'projects."{path}".pipeline'
-        runners = one.job_runners(host.settings.all(Runner))
-        check_runners(what, wanted, runners, named=bool(one.runners))
-        recipe = _recipe(path, wanted, job_tags(wanted, runners))
+        recipe = _recipe(host, path, one, wanted)
         if wanted.path is not None:
             yield LocalPipeline(wanted.path, recipe.text)
             continue
         branch = wanted.branch or one.default_branch
         ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(path, required_api(host, what), recipe, wanted.message, branch, ours, one.create)
+        yield PipelineFile(
+            path, required_api(host, what), recipe, wanted.message, branch, ours, one.create, bool(one.source)
+        )
 
 
-def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
-    """Template and values. Raises UsageError for an unknown template."""
+def _recipe(host: Host, path: str, one: Project, wanted: Pipeline) -> Recipe:
+    """Template and values. Raises UsageError for an unknown template, and for runners that cannot build in this way."""
     from provision.resources import Recipe
+
+    runners = one.job_runners(host.settings.all(Runner))
+    check_runners(f'projects."{path}".pipeline', wanted, runners, named=bool(one.runners))
 
     known = [one.removesuffix(_ENDING) for one in names("pipelines", _ENDING)]
     if wanted.template not in known:
@@ -114,5 +139,5 @@ def _recipe(path: str, wanted: Pipeline, tags: tuple[str, ...]) -> Recipe:
         )
     options = ("build", "docker", "buildah", "image", "test", "python", "coverage", "variables")
     given = {name: value for name in options if (value := getattr(wanted, name)) is not None}
-    values = json.dumps({**given, "tags": tags, "project": path})
+    values = json.dumps({**given, "tags": job_tags(wanted, runners), "project": path})
     return Recipe(f'projects."{path}".pipeline', f"pipelines/{wanted.template}{_ENDING}", values)

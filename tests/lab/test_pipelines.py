@@ -7,6 +7,7 @@ registry. The tests run in order.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.support.runs import Outcome, applied, provision, refused, strays, twi
 HOST = "runner-1"
 PROJECT = "root/hello_hapi"
 PLACE = "/projects/root%2Fhello_hapi"
+SOURCE = "root/source"
 REGISTRY = "gitlab.lab.test:5555"
 IMAGE = f"{REGISTRY}/{PROJECT}"
 converged = pytest.mark.usefixtures("images")
@@ -65,7 +67,13 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
     seed = harness.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
     seed.write_text(
-        json.dumps({**json.loads(seed.read_text()), "job_tokens": [{"token": JOB_TOKEN, "project": PROJECT}]})
+        json.dumps(
+            {
+                **json.loads(seed.read_text()),
+                "job_tokens": [{"token": JOB_TOKEN, "project": PROJECT}],
+                "projects": [SOURCE],
+            }
+        )
     )
     harness.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT}
     harness.inventory["projects"] = {
@@ -227,6 +235,28 @@ def test_while_gitlab_starts(harness: Harness, server: Server, tmp_path: Path, t
     assert re.search(r"^waited for \d+ s: ", outcome.messages(), re.MULTILINE)
     assert len(outcome.changes(task=task)) == 1
     unchanged(harness, task, changes=images)
+
+
+def test_a_source_is_pushed(harness: Harness, server: Server) -> None:
+    """A folder and its pipeline, by git over TLS with the lab's CA; only what changes is pushed again."""
+    folder = harness.folder / "source"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "Dockerfile").write_text(APP.format(base=f"{IMAGE}/base:1"))
+    (folder / "bin/large").write_bytes(os.urandom(3_000_000))  # sent in chunks
+    changes = {"projects": {SOURCE: {"source": "source", "pipeline": {"template": "registry", "test": "true"}}}}
+    outcome = applied(harness, "source", changes=changes)
+    assert outcome.changes() == [f"push 3 files of source to branch main of project {SOURCE}"]
+    assert "image: " in committed(server, SOURCE)
+    unchanged(harness, "source", "pipeline", changes=changes)
+    (folder / "Dockerfile").write_text(APP.format(base=f"{IMAGE}/base:1") + "EXPOSE 80\n")
+    assert twice(harness, "source", changes=changes).changes() == [
+        f"push 1 file of source to branch main of project {SOURCE}"
+    ]
+    place = f"/projects/{SOURCE.replace('/', '%2F')}/repository"
+    assert [one["committer_name"] for one in server.ask("GET", f"{place}/commits")] == ["provision", "provision"]
+    log = harness.lab.inside("gitlab", "cat /var/log/gitlab/nginx/access.log")
+    assert f"POST /{SOURCE}.git/git-receive-pack" in log
+    assert harness.lab.secret("api_token") not in log
 
 
 @converged

@@ -73,6 +73,7 @@ CALLS = [
     ("PUT", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "Yg==", "encoding": "base64"}, 200),
     ("PUT", "/projects/1/repository/files/a%2Fb.yml", {**COMMIT, "content": "c", "last_commit_id": "0" * 40}, 400),
     ("PUT", "/projects/1/repository/files/c.yml", {**COMMIT, "content": "c"}, 400),
+    ("GET", "/projects/1/repository/commits?per_page=1", None, 200),
     ("POST", "/projects/1/ci/lint", {"content": "a: {script: [b]}"}, 200),
     ("POST", "/projects/1/ci/lint", {"content": "a: {scrpt: [b]}", "dry_run": False}, 200),
     ("GET", "/projects/1/registry/repositories", None, 200),

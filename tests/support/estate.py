@@ -21,7 +21,13 @@ from tests.support.report import RunReport
 from tests.support.web import answer_of, forwarded
 
 PROJECT = "root/hello"
-SEED = {"api_token": "the-api-token", "users": {"root": "p", "sammy": "p"}, "projects": [PROJECT, "root/other"]}
+SEED = {
+    "api_token": "the-api-token",
+    "users": {"root": "p", "sammy": "p", "dev": "p"},
+    "projects": [PROJECT, "root/other"],
+    "members": [{"user": "dev", "path": PROJECT, "role": "developer"}],
+    "tokens": [{"token": "dev", "user": "dev", "scopes": ["api"]}],
+}
 BASE = '[hosts.gitlab]\ngroups = ["gitlab"]\n[hosts.runner-1]\ngroups = ["runners"]\n'
 Record = dict[str, Any]
 _HERE = Path(__file__).parents[2]

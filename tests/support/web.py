@@ -58,11 +58,13 @@ def answer_of(request: urllib.request.Request) -> tuple[int, bytes, Message]:
 
 
 def forwarded(asked: Request, server: str) -> Reply:
-    """The answer of another server to a request that was received: with its body, its type and its token."""
-    headers = {name: asked.headers[name] for name in ("content-type", "private-token") if name in asked.headers}
+    """The answer of another server to a request that was received: with its body, its type, and the token or login."""
+    names = ("content-type", "private-token", "authorization", "content-encoding", "git-protocol")
+    headers = {name: asked.headers[name] for name in names if name in asked.headers}
     request = urllib.request.Request(server + asked.path, asked.body or None, headers, method=asked.method)
     status, body, returned = answer_of(request)
-    return Reply(status, body, {"Content-Type": returned.get("Content-Type", "")})
+    kept = {name: returned[name] for name in ("Content-Type", "WWW-Authenticate") if name in returned}
+    return Reply(status, body, kept)
 
 
 def tls(pair: Pair, folder: Path) -> ssl.SSLContext:

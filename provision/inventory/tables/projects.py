@@ -1,4 +1,5 @@
-"""[projects."group/name"]: the settings of a project in GitLab: its runners, its registry, its CI/CD variables, its pipeline.
+"""[projects."group/name"]: the settings of a project in GitLab: its runners, its registry, its variables, its source, its
+pipeline.
 
 Sources: docs.gitlab.com/ci/docker/using_docker_build (what each way of building needs in config.toml);
 github.com/moby/buildkit docs/rootless.md and github.com/containers/buildah issue 4563 (a build without privileges needs
@@ -317,7 +318,7 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 
 class Project(Table, name="projects", occurs="named"):
-    """A project in GitLab: its visibility and members, its runners, its registry, its variables, its pipeline."""
+    """A project in GitLab: its visibility and members, its runners, its registry, its variables, its source, its pipeline."""
 
     create: bool = False
     """true: create it, if it is missing. Otherwise a missing project is an error."""
@@ -337,6 +338,8 @@ class Project(Table, name="projects", occurs="named"):
     """Its container registry: for all who see the project, for its members, or off. Default: unchanged."""
     variables: Variables = Field(default_factory=dict)
     """CI/CD variables: KEY = a string, a secret, a table, or an array of tables, one for each scope."""
+    source: Path | None = None
+    """Local folder: a git repository, or a plain folder, that is pushed to its default branch. Never by force."""
     pipeline: Pipeline | None = None
     """Its .gitlab-ci.yml."""
 
@@ -355,6 +358,14 @@ class Project(Table, name="projects", occurs="named"):
         for path in map(str, tables):
             if not re.fullmatch(rf"{_PART}(/{_PART})+", path) or path.endswith((".git", ".atom", "/")):
                 raise InvalidValue(f'expected a project\'s path, such as [projects."group/name"], got {path!r}', path)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        for name in ("branch", "merge_request"):
+            if self.source and self.pipeline and getattr(self.pipeline, name):
+                text = f"source and pipeline.{name} exclude each other: the pipeline is pushed with the source"
+                raise InvalidValue(text, "pipeline", name)
+        return self
 
     @field_validator("runners")
     @classmethod

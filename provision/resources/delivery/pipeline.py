@@ -121,7 +121,7 @@ def find_pipeline(repository: Repository, text: str, branch: str | None, ours: s
     project = repository.api.find(repository.address)
     if project is None:
         return None
-    path = _path(str(project.get("ci_config_path") or ""))
+    path = config_path(str(project.get("ci_config_path") or ""))
     default = str(project.get("default_branch") or "main")
     target = branch or default
     empty = bool(project.get("empty_repo"))
@@ -147,7 +147,8 @@ def _proposal(repository: Repository, path: str, ours: str, target: str) -> dict
     return {"proposed": proposed, "branched": branched, "request": request.web_url if request else ""}
 
 
-def _path(text: str) -> str:
+def config_path(text: str) -> str:
+    """Where a project's pipeline is in its repository, by its setting in GitLab. Raises Refused for another project's."""
     if not text:
         return ".gitlab-ci.yml"
     if "@" in text or re.match(r"https?://", text):
@@ -158,7 +159,7 @@ def _path(text: str) -> str:
     return text
 
 
-class _NoProject(Refused):
+class NoProject(Refused):
     """The project does not exist."""
 
 
@@ -171,6 +172,7 @@ class PipelineFile(Resource):
     branch   None: the project's default branch
     ours     the branch from which a merge request is opened; "": the file is committed directly
     created  whether an earlier task creates the project
+    pushed   it is pushed with the project's source, by another task: here it is only compared
     """
 
     project: str
@@ -180,6 +182,7 @@ class PipelineFile(Resource):
     branch: str | None = None
     ours: str = ""
     created: bool = False
+    pushed: bool = False
 
     @property
     def record_key(self) -> str:
@@ -201,11 +204,14 @@ class PipelineFile(Resource):
             if isinstance(found, ApiFailed) and not found.status:
                 yield unverified(compare, found.text, found.requires)
                 return
-            if isinstance(found, _NoProject) and self.created:
+            if isinstance(found, NoProject) and self.created:
                 yield unverified(compare, found.text, "accounts")
                 return
             raise Refused(f"the pipeline of project {self.project}: {found.text}", hint=found.hint)
         yield from (Note(f"lint of project {self.project}: {one}") for one in found.warnings)
+        if self.pushed and (found.now is None or found.now.text != self.text):
+            yield Note(f"the pipeline of project {self.project} differs: `provision source` pushes it with the source")
+            return
         change = self._change(found)
         if change is not None:
             yield change
@@ -296,7 +302,7 @@ class PipelineFile(Resource):
             found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)
         except (HostFailed, UsageError) as error:
             return error
-        return found or _NoProject(
+        return found or NoProject(
             "the project does not exist, or gitlab.api_token may not see it",
             hint=NO_PROJECT_HINT,
         )

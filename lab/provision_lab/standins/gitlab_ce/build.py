@@ -16,8 +16,8 @@ _STOPS = (2, 5, 8, 11)  # minor versions that an upgrade may not skip
 LIBRARY = "opt/gitlab/embedded/lib/standin"
 COMMANDS = ("gitlab-ctl", "gitlab-rails")  # in the PATH of every user
 # What the package carries, because a host may lack it: the real one contains all of it, and depends on openssh-server and
-# perl alone. Source: omnibus-gitlab, config/projects/gitlab.rb; config/software/{ruby,openssl,curl,cacerts}.rb.
-_PROGRAMS = ("openssl", "curl")
+# perl alone. Source: omnibus-gitlab, config/projects/gitlab.rb; config/software/{ruby,openssl,curl,git,cacerts}.rb.
+_PROGRAMS = ("openssl", "curl", "git")
 _CARRY_RUBY = "require 'rbconfig'; puts RbConfig::CONFIG.values_at('rubylibdir', 'rubyarchdir', 'LIBRUBY_SO')"
 # Without what gitlab.rb does not need: each file costs time at every installation.
 _UNUSED_RUBY = (
@@ -46,7 +46,7 @@ LD_LIBRARY_PATH=$own RUBYLIB=$own/lib:$own/arch exec $own/ruby --disable=gems "$
 def build(out: Path, root: Path | None = None) -> list[Path]:
     """Writes `gitlab-ce_VERSION_ARCH.deb` for every version into `out`. Needs dpkg-deb.
 
-    root    the system that the packages carry Ruby, OpenSSL, curl, authorities and an ACME client of; without it, they
+    root    the system that the packages carry Ruby, OpenSSL, curl, git, authorities and an ACME client of; without it, they
             contain nothing of the kind, and cannot be used
     """
     out.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from .git import repository_of
 from .http import Context
 from .store import Record, age
 
@@ -141,7 +142,7 @@ def project(context: Context, record: Record) -> Record:
     return project_basic(context, record) | {
         "visibility": record["visibility"],
         "archived": False,
-        "empty_repo": context.store.find("branches", project_id=record["id"]) is None,
+        "empty_repo": repository_of(context.store, record).is_empty,
         "namespace": namespace(context, record["namespace"]),
         "_links": {"self": base, "members": f"{base}/members"},
         "container_registry_image_prefix": f"{host}/{record['path_with_namespace'].lower()}" if host else None,

@@ -16,7 +16,7 @@ Json = Any
 
 @dataclass(frozen=True)
 class Response:
-    """An answer. A text body is sent unchanged, another one as JSON; None sends no body."""
+    """An answer. A body of text or bytes is sent unchanged, another one as JSON; None sends no body."""
 
     status: int
     body: Json | None = None
@@ -58,7 +58,7 @@ def not_found(what: str) -> ApiError:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `path` is percent-encoded and without the query; `raw_query` is the query as received."""
+    """One request. `path` is percent-encoded and without the query; `raw_query` and `raw` are query and body as received."""
 
     method: str
     path: str
@@ -67,6 +67,7 @@ class Request:
     headers: Mapping[str, str]
     client: str
     raw_query: str = ""
+    raw: bytes = b""
 
     @property
     def parameters(self) -> dict[str, Json]:
@@ -155,6 +156,8 @@ def parse_body(kind: str, raw: bytes) -> dict[str, Json]:
         return {}
     if kind.startswith("multipart/form-data"):
         return _multipart(kind, raw)
+    if kind.startswith("application/x-git-"):
+        return {}
     if "json" not in kind:
         return parse_pairs(raw.decode(errors="replace"))
     try:

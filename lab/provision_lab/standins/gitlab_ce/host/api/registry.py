@@ -26,9 +26,17 @@ if TYPE_CHECKING:
 
 
 # What a login may do, by the scopes of its token. Source: lib/gitlab/auth.rb, abilities_for_scopes.
-_ALL = frozenset({"pull", "push", "admin"})
-_ABILITIES = {"api": _ALL, "read_api": {"pull"}, "read_registry": {"pull"}, "write_registry": {"push"}}
-_JOB = frozenset({"pull", "push", "delete"})  # in the job's own project
+# pull and push are about images, download and upload about code.
+_ALL = frozenset({"pull", "push", "admin", "download", "upload"})
+_ABILITIES = {
+    "api": _ALL,
+    "read_api": {"pull", "download"},
+    "read_registry": {"pull"},
+    "write_registry": {"push"},
+    "read_repository": {"download"},
+    "write_repository": {"download", "upload"},
+}
+_JOB = frozenset({"pull", "push", "delete", "download"})  # in the job's own project
 _HELP = (
     "help/user/profile/account/two_factor_authentication_troubleshooting.md"
     "#error-http-basic-access-denied-if-a-password-was-provided-for-git-authentication-"
@@ -40,7 +48,7 @@ def token(context: Context) -> Response:
     """A token for the actions that the caller may do. Fewer than requested, or none, is not an error."""
     if context.parameters.text("service") != "container_registry":
         return Response(404)
-    login = _who(context)
+    login = who(context)
     if not context.settings["registry_host"]:
         raise _error(404, "UNAVAILABLE", "registry not enabled")
     user = login.user
@@ -58,7 +66,7 @@ def token(context: Context) -> Response:
 
 @dataclass(frozen=True)
 class Login:
-    """A login of Docker. `project`: the only one that a job's token is for. `deploy`: a deploy token."""
+    """A login of Docker or git. `project`: the only one that a job's token is for. `deploy`: a deploy token."""
 
     user: Record | None
     abilities: frozenset[str]
@@ -66,8 +74,8 @@ class Login:
     deploy: Record | None = None
 
 
-def _who(context: Context) -> Login:
-    """The login of the request; nobody without one. Raises ApiError 401 for wrong credentials.
+def who(context: Context) -> Login:
+    """The login of Docker or git in the request; nobody without one. Raises ApiError 401 for wrong credentials.
 
     A password is refused where a token is required, with the same words. Source: Gitlab::Auth.find_for_git_client.
     """

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..layout import Paths, linger, write_atomically
-from . import accounts, groups, instance, lint, projects, protected_tags, registry, repository, runners  # noqa: F401 - they register endpoints
+from . import accounts, git_http, groups, instance, lint, projects, protected_tags, registry, repository, runners  # noqa: F401 - they register endpoints
 from .access import Throttle
 from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
 from .store import Store, apply_seed
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     application: Application
 
     def do_GET(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        raw = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         path, _, query = self.path.partition("?")
         try:
@@ -80,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
                 headers,
                 headers.get("x-real-ip", self.client_address[0]),
                 query,
+                raw,
             )
             self._send(self.application.answer(request))
         except ApiError as error:
@@ -90,9 +91,23 @@ class Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_GET
 
+    def _body(self) -> bytes:
+        """The body, also in chunks: git sends a large push so."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
+
     def _send(self, response: Response) -> None:
         body, kind = b"", "application/json"
-        if isinstance(response.body, str):
+        if isinstance(response.body, bytes):
+            body = response.body
+        elif isinstance(response.body, str):
             body, kind = response.body.encode(), "text/html; charset=utf-8"
         elif response.body is not None:
             body = json.dumps(response.body).encode()

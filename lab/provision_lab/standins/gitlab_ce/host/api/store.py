@@ -40,11 +40,16 @@ class Store:
         self._lock = threading.RLock()
         self._dirty = False
         empty: Record = {"last_id": {}, "users": [], "tokens": [], "projects": [], "runners": [], "variables": []}
-        more = ("repositories", "branches", "merge_requests", "groups", "members", "protected_branches")
+        more = ("repositories", "merge_requests", "groups", "members", "protected_branches")
         rest = ("protected_tags", "deploy_tokens")
         self._data: Record = {**empty, **{name: [] for name in (*more, *rest)}}
         self._depth, self._version = 0, (0, 0)
         self._read()
+
+    @property
+    def repositories(self) -> Path:
+        """The folder of the projects' git repositories."""
+        return self._path.parent.parent / "git-data/repositories"
 
     def __enter__(self) -> Store:
         self._lock.acquire()
