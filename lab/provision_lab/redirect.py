@@ -67,6 +67,7 @@ FILES: Final[Mapping[tuple[type[Table], str], str | None]] = {
     (Pipeline, "path"): "gitlab-ci.yml",  # a file that is written
     (Mirror, "key"): None,
     (Image, "context"): None,
+    (Project, "source"): None,
 }
 _PROXIES: Final = (("proxy", "http"), ("proxy", "https"))
 _LEADS_TO_PACKAGES: Final = ("apt", "proxy")  # tables

@@ -126,7 +126,13 @@ class Tables:
             Problem(at((key,)), self._unknown(key)) for key in tree.keys() - self._by_name.keys() - self._unchecked
         ]
         values = {table: _read(table, tree, at, problems) for table in self}
-        return Settings(values), problems
+        found = Settings(values)
+        for table in self if not problems else ():
+            try:
+                table.check_among(found)
+            except InvalidValue as error:
+                problems.append(Problem(at((options_of(table).name, *error.at)), str(error)))
+        return found, problems
 
     def _unknown(self, key: str) -> str:
         known = {*self.names, *HOST_KEYS, *STRUCTURE} - {key}

@@ -60,6 +60,13 @@ class Table(BaseModel):
         Raises InvalidValue, whose `at` begins with the place or the name.
         """
 
+    @classmethod
+    def check_among(cls, settings: Any) -> None:
+        """Checks the tables against those of other classes: `settings` are the host's `Settings`, complete and valid.
+
+        Raises InvalidValue, whose `at` begins below the table's own name.
+        """
+
     @model_validator(mode="before")
     @classmethod
     def _arrays_as_tuples(cls, table: Any) -> Any:

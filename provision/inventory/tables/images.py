@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from provision.image_name import check_hub_push, check_tag, parse_name
 from provision.inventory.secrets import SecretSource
 from provision.inventory.tables.base import InvalidValue, Table, plain_data
+from provision.inventory.tables.projects import RELEASED_TAG, Project
+from provision.inventory.tables.registry import Registry
 from provision.url import Url, UrlField
 
 
@@ -59,6 +61,27 @@ class Image(Table, name="images", occurs="array"):
                 if (first := known.setdefault(f"{one.name}:{tag}", place)) != place:
                     text = f"images[{first}] is {one.name}:{tag}, too: names or tags must differ"
                     raise InvalidValue(text, place, "tags", number)
+
+    @classmethod
+    def check_among(cls, settings: Any) -> None:
+        """Checks that no image pushes a name and tag that the pipeline of a project releases."""
+        if Project not in settings:
+            return
+        registry = settings.get(Registry) if Registry in settings else None
+        own = registry.external_url.authority if registry else ""
+        released = {
+            name.at(own).name: path
+            for path, one in settings.named(Project).items()
+            if one.pipeline and (name := one.pipeline.released(path, one.variables))
+        }
+        for place, one in enumerate(settings.all(cls)):
+            project = released.get(parse_name(one.name).at(own).name)
+            if one.push and project and RELEASED_TAG in one.tags:
+                text = (
+                    f'{one.name}:{RELEASED_TAG} is released by projects."{project}".pipeline: a tag has one writer; remove the '
+                    "tag or the image here, or give it another name (GROUP/PROJECT/NAME is in the same project)"
+                )
+                raise InvalidValue(text, place, "tags", one.tags.index(RELEASED_TAG))
 
     @field_validator("name")
     @classmethod

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from provision.errors import UsageError
+from provision.image_name import HUB, Reference
 from provision.inventory.secrets import SCHEMA, Origin, SecretSource, as_secret
 from provision.inventory.tables.base import InvalidValue, Table
 from provision.inventory.tables.gitlab import Role, Visibility
@@ -23,6 +24,8 @@ from provision.inventory.tables.runners import Runner
 from provision.secret import Secret
 
 OUR_BRANCH: Final = "provision/pipeline"
+RELEASED_TAG: Final = "latest"
+"""The tag that the shipped templates push from the default branch."""
 Build = Literal["dind", "dind-without-tls", "socket", "buildah"]
 _SOCKET: Final = "/var/run/docker.sock"
 _CERTIFICATES: Final = "/certs/client"
@@ -74,6 +77,18 @@ class Pipeline(Table):
     """Tags of the runners that take the jobs. Default: those that the project's runners in the inventory require."""
     variables: dict[str, Any] = Field(default_factory=dict)
     """`variables` of the file, as strings. They must not be secret: everybody who can see the project can read them."""
+
+    def released(self, project: str, variables: Mapping[str, Sequence[Any]]) -> Reference | None:
+        """The image that the jobs of a shipped template push as `latest`; None for another template.
+
+        variables  those of the project; DOCKERHUB_REGISTRY leads the template dockerhub to another registry
+        """
+        if self.template == "registry":
+            return Reference("", self.image or project.lower())
+        if self.template != "dockerhub" or self.image is None:
+            return None
+        registry = next((one.value for one in variables.get("DOCKERHUB_REGISTRY", ())), HUB)
+        return Reference(registry, self.image) if isinstance(registry, str) else None
 
     @field_validator("template")
     @classmethod

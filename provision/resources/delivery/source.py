@@ -110,7 +110,7 @@ class ProjectSource(Resource):
         compare = f"compare the source of project {self.project} with GitLab"
         if isinstance(found, ProvisionError):
             if isinstance(found, ApiFailed) and not found.status:
-                yield unverified(compare, found.text)
+                yield unverified(compare, found.text, found.requires)
                 return
             if isinstance(found, NoProject) and self.created:
                 yield unverified(compare, found.text, "accounts")

@@ -80,6 +80,47 @@ def test_mistakes(write_estate: Callable[..., Path], more: str, line: int, key: 
     assert "canary" not in text
 
 
+PIPELINE = '[projects."sammy/Hello".pipeline]\ntemplate = "registry"\ntest = "true"\n'
+HUB = '[projects."sammy/x".pipeline]\ntemplate = "dockerhub"\nimage = "sammy/hello"\n'
+OWN = '[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "project"),
+    [
+        (IMAGE + PIPELINE, "sammy/Hello"),
+        (IMAGE + 'tags = ["1.0", "latest"]\n' + PIPELINE, "sammy/Hello"),
+        (IMAGE.replace("sammy/", "gitlab.example.com:5555/sammy/") + PIPELINE + OWN, "sammy/Hello"),
+        (IMAGE.replace("sammy/hello", "sammy/other") + PIPELINE + 'image = "sammy/other"\n', "sammy/Hello"),
+        (IMAGE.replace("sammy/", "docker.io/sammy/") + HUB, "sammy/x"),
+    ],
+)
+def test_a_tag_has_one_writer(estate: Callable[..., Inventory], text: str, project: str) -> None:
+    """An image that the pipeline of a project releases is refused, naming both places."""
+    with pytest.raises(InventoryError) as caught:
+        estate(text)
+    assert "images[0].tags" in caught.value.text
+    assert f':latest is released by projects."{project}".pipeline: a tag has one writer' in caught.value.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        IMAGE + 'tags = ["1.0"]\n' + PIPELINE,
+        IMAGE + "push = false\n" + PIPELINE,
+        IMAGE.replace("sammy/hello", "sammy/hello/web") + PIPELINE,
+        IMAGE + PIPELINE.replace('"registry"', '"mine"'),
+        IMAGE + HUB,
+        IMAGE.replace("sammy/", "docker.io/sammy/")
+        + HUB
+        + '[projects."sammy/x".variables]\nDOCKERHUB_REGISTRY = "r.example.com"\n',
+    ],
+)
+def test_other_tags_and_names_have_other_writers(estate: Callable[..., Inventory], text: str) -> None:
+    """Another tag, an image that is not pushed, another name, a template of one's own, another registry."""
+    assert estate(text).hosts[0].settings.all(Image)
+
+
 def test_images(estate: Callable[..., Inventory], tmp_path: Path) -> None:
     """The context is relative to the inventory; the tag is latest; it is pushed."""
     (image,) = estate(IMAGE).hosts[0].settings.all(Image)

@@ -52,7 +52,7 @@ def token(context: Context) -> Response:
     if not context.settings["registry_host"]:
         raise _error(404, "UNAVAILABLE", "registry not enabled")
     user = login.user
-    if not login.abilities:
+    if not login.abilities - {"download", "upload"}:
         raise _error(403, "DENIED", "access forbidden")
     # A push that mounts another image's layer sends `scope` twice.
     scopes = [one for text in parse_qs(context.request.raw_query).get("scope", []) for one in text.split()]
