@@ -32,7 +32,7 @@ from provision.inventory.tables.docker import RegistryTrust
 from provision.inventory.tables.gitlab import Server
 from provision.inventory.tables.host import Ssh
 from provision.inventory.tables.images import Image, RegistryLogin
-from provision.inventory.tables.projects import Pipeline, Variable
+from provision.inventory.tables.projects import Pipeline, Project, Variable
 from provision.inventory.tables.registry import Acme, Certificate
 from provision.inventory.tables.runners import Runner
 from provision.secret import is_secret_name, secret_values

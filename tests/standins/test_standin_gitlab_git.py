@@ -153,7 +153,8 @@ def test_refused(clone: Clone, token: str, project: str, message: str) -> None:
 
 
 def test_a_developer_pushes_other_branches(clone: Clone) -> None:
-    """Also by force, and with a password."""
+    """Also by force, and with a password. The first branch of a project becomes its default one."""
+    clone.push("T")
     for token in ("dev-api", "dev-write"):
         clone.commit(token)
         clone.git("commit", "-q", "--amend", "-m", token)

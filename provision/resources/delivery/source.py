@@ -20,7 +20,7 @@ from typing import Any
 
 from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangedMeanwhile, HostFailed, ProvisionError, Refused, UsageError
-from provision.gitlab.api import NO_PROJECT_HINT, Api
+from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
 from provision.gitlab.git import ChangedFile, Snapshot, Workspace, workspace
 from provision.gitlab.repository import Repository
 from provision.resources.base import (
@@ -36,7 +36,6 @@ from provision.resources.base import (
     unverified,
 )
 from provision.resources.delivery.pipeline import NoProject, Recipe, config_path
-from provision.resources.delivery.project import project_address
 
 _MOST_FILES = 200  # in a diff
 _LARGEST = 200_000  # bytes of a file in a diff

@@ -33,7 +33,7 @@ from tests.support.rehearsals import rehearsed
 CANARY = "canary-of-production"
 URL = Url.parse("https://production.example.com:8443/x")
 SHIPPED = Catalogue.of().tables
-LEFT = {"/production/context", "/production/key"}  # of Image.context and Mirror.key
+LEFT = {"/production/context", "/production/key", "/production/source"}  # of Image.context, Mirror.key, Project.source
 URL_FIELDS = {
     *("Acme.directory", "Check.url", "Gitlab.external_url", "Mirror.url", "Registry.external_url"),
     *("Runner.clone_url", "Runner.url", "S3.regionendpoint", "Image.token_server", "App.token_server"),

@@ -402,6 +402,30 @@ class TestLargeFiles:
         assert "git-lfs is not installed on this machine" in report.error.text
 
 
+class TestNewProject:
+    """The project is created by the task accounts."""
+
+    NEW = '[projects."root/fresh"]\ncreate = true\ndefault_branch = "trunk"\nsource = "hello"\n'
+
+    def test_before_it_exists(self, estate: Estate, hello: Folder) -> None:
+        """Check mode predicts the comparison; without the project the push requires the task."""
+        hello.write("one\n")
+        report = estate.run("source", self.NEW, check=True)
+        assert (report.code, report.messages) == (0, ["would compare the source of project root/fresh with GitLab"])
+        assert "it requires accounts" in estate.run("source", self.NEW).error.text
+
+    def test_the_first_push_makes_the_default_branch(self, estate: Estate, hello: Folder) -> None:
+        """The branch of the inventory."""
+        hello.write("one\n")
+        made = estate.run("accounts", self.NEW)
+        assert made.code == 0, made.errors
+        assert estate.run("source", self.NEW).summaries == [
+            "push 1 file of hello to branch trunk of project root/fresh"
+        ]
+        assert estate.ask("GET", "/projects/root%2Ffresh")["default_branch"] == "trunk"
+        assert estate.run("source", self.NEW, named="source").summaries == []
+
+
 class TestDiverged:
     """Commits of others are never overwritten."""
 

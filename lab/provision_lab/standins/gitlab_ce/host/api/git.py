@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..layout import program_path
 from .store import Record, Store
 
 Blob = tuple[str, str]
@@ -55,8 +56,9 @@ class Repository:
         if self.path.exists():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.run("init", "--quiet", "--bare", f"--initial-branch={self.default_branch}")
+        self.run("init", "--quiet", "--bare", "--template=", f"--initial-branch={self.default_branch}")
         hook = self.path / "hooks/pre-receive"
+        hook.parent.mkdir()
         hook.write_text(_PRE_RECEIVE)
         hook.chmod(0o755)
 
@@ -146,5 +148,5 @@ def adopt_first_branch(store: Store, project: Record) -> None:
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for git: no settings of the machine."""
-    fixed = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    fixed = {"PATH": program_path(), "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
     return {**fixed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, **(more or {})}

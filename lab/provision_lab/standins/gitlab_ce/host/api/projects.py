@@ -7,6 +7,7 @@ from typing import Any
 
 from . import entities
 from .access import GUEST, MAINTAINER, OWNER, find_project, level
+from .git import repository_of
 from .http import API, ApiError, Context, Parameters, Response, invalid, not_found, paged, route
 from .store import Record
 
@@ -55,11 +56,7 @@ def update_project(context: Context, identity: str) -> Response:
         if name in sent:
             wanted[name] = sent.text(name)
     branch = wanted.get("default_branch")
-    if (
-        branch
-        and branch != found["default_branch"]
-        and not context.store.find("branches", project_id=found["id"], name=branch)
-    ):
+    if branch and branch != found["default_branch"] and not repository_of(context.store, found).head(str(branch)):
         raise invalid(
             "base", f"Could not set the default branch. Do you have a branch named '{branch}' in your repository?"
         )
