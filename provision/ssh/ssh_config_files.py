@@ -235,8 +235,12 @@ class Evaluation:
     def _set(self, line: Line, active: bool | None) -> None:
         canonical = line.keyword == "canonicalizehostname" and line.words[:1] not in (["no"], ["false"])
         counts = line.keyword in _RELEVANT and (line.keyword in _CUMULATIVE or line.keyword not in self.values)
-        if line.keyword in ("proxyjump", "proxycommand") and {"proxyjump", "proxycommand"} & set(self.values):
-            counts = False  # the first of both counts
+        # The first of both counts; but after `ProxyJump none` a ProxyCommand counts, too (seen with OpenSSH 9.2).
+        jump = self.values.get("proxyjump", [["none"]])[0]
+        if (line.keyword == "proxycommand" and [one.lower() for one in jump] != ["none"]) or (
+            line.keyword == "proxyjump" and "proxycommand" in self.values
+        ):
+            counts = False
         if canonical or (counts and active is None):
             raise UsageError(
                 f"{line.location}: whether this line applies to {self.host} cannot be decided without OpenSSH's client",

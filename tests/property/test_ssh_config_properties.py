@@ -58,6 +58,8 @@ lines = st.lists(st.one_of(blocks, values, values, values), max_size=12).map("\n
 @example(first="Match host web1\nUser ops", more="", host="WEB1", user=None)
 @example(first="HostName %h.X\nMatch host web1.x\nUser ops", more="", host="WEB1", user=None)
 @example(first="Match originalhost WEB1\nUser ops", more="", host="WEB1", user=None)
+@example(first="ProxyJump none\nProxyCommand nc %h\nProxyJump a", more="", host="web1", user=None)
+@example(first="ProxyCommand none\nProxyJump a", more="", host="web1", user=None)
 def test_the_evaluation_agrees_with_openssh(first: str, more: str, host: str, user: str | None) -> None:
     """Name, user, port, jump, command, and every file, with conditional includes."""
     with tempfile.TemporaryDirectory() as folder:
