@@ -42,6 +42,7 @@ from provision.resources.delivery.deployment import Deployment, DroppedApps
 from provision.resources.delivery.image import BuiltImage, ImageCheck, UnusedImages
 from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile
 from provision.resources.delivery.project import ProjectSettings
+from provision.resources.delivery.source import ProjectSource
 from provision.resources.docker import DistributionDocker, JsonSettings
 from provision.resources.gitlab.api_token import ApiToken
 from provision.resources.gitlab.certificates import (
@@ -133,7 +134,16 @@ SAMPLES: list[Resource] = [
     User("bob", system=True, home="/home/bob", shell="/bin/sh", groups=("staff",)),
 ]
 # What these read comes from GitLab's API or from this machine; no command's output is read.
-NO_HOST_OUTPUT = (LocalPipeline, PipelineFile, ProjectSettings, RunnerSettings, GitlabGroup, GitlabProject, GitlabUser)
+NO_HOST_OUTPUT = (
+    LocalPipeline,
+    PipelineFile,
+    ProjectSettings,
+    RunnerSettings,
+    GitlabGroup,
+    GitlabProject,
+    GitlabUser,
+    ProjectSource,
+)
 
 # What programs print, so that parsers come further than with random bytes.
 WORDS = [
