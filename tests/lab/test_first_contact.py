@@ -10,7 +10,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.canaries import Canaries, files
+from tests.support.canaries import Canaries, files, watched
 from tests.support.faults import Live, wait_until_free
 from tests.support.gitlab import URL, entries
 from tests.support.runs import Outcome, provision, succeeds, unchanged
@@ -63,10 +63,17 @@ def killed(harness: Harness) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def first(harness: Harness, killed: list[dict[str, Any]]) -> Outcome:
-    """The run after it."""
-    assert len(killed) == 1
-    outcome = provision(harness, "all")
+def canaries(killed: list[dict[str, Any]]) -> Canaries:
+    """The token and the passwords."""
+    (token,) = killed
+    return Canaries({"token": token["token"], "root": ROOT, "anna": ANNA})
+
+
+@pytest.fixture(scope="module")
+def first(harness: Harness, canaries: Canaries) -> Outcome:
+    """The run after it, with all processes of the hosts and of this machine watched."""
+    with watched(harness, canaries):
+        outcome = provision(harness, "all")
     assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
     return outcome
 
@@ -82,10 +89,10 @@ def test_the_token(first: Outcome, killed: list[dict[str, Any]], harness: Harnes
     assert first.summary["failed"] == 0
 
 
-def test_no_secret_elsewhere(first: Outcome, harness: Harness) -> None:
-    """No event, no file of the runner host and no other file of the GitLab host has the token or a password."""
-    (token,) = tokens(harness)
-    canaries = Canaries({"token": token["token"], "root": ROOT, "anna": ANNA})
+def test_no_secret_elsewhere(first: Outcome, harness: Harness, canaries: Canaries) -> None:
+    """No event, argument, environment, file of the runner host or other file of the GitLab host has one of them."""
+    assert canaries.samples > 100
+    assert [one for one in canaries.seen if one[0] in canaries.texts] == []
     assert canaries.inside(json.dumps(first.events).encode() + first.stderr.encode()) == []
     assert leaks(harness, "runner-1", canaries) == set()
     assert leaks(harness, "gitlab", canaries) <= {"/var/lib/provision/api_token", _DATABASE}
