@@ -27,7 +27,9 @@ _VERBS: Final = {
     "schema": "provision.cli.inventory",
     "explain": "provision.cli.inventory",
     "init": "provision.cli.inventory",
-    "logs": "provision.cli.logs",
+    "logs": "provision.cli.hosts",
+    "status": "provision.cli.hosts",
+    "images": "provision.cli.hosts",
     "help": "provision.cli.inventory",
 }  # verb: the module with a command of this name, or of this name and `_`
 

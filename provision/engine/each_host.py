@@ -19,6 +19,7 @@ from provision.ssh.session import Session
 class EachHost:
     """Runs one command on several hosts: one thread and one session for each, without the host's lock.
 
+    command    the command for a host, by the host's name
     deadline   seconds for the command
     on_line    receives a host's name and a line of its output, masked, without the line break; a very long line in parts
     on_error   receives a host's name and the error that ended its command
@@ -27,7 +28,7 @@ class EachHost:
     """
 
     open_session: Opener
-    command: Command
+    command: Callable[[str], Command]
     deadline: float
     on_line: Callable[[str, str], None]
     on_error: Callable[[str, Exception], None]
@@ -63,7 +64,9 @@ class EachHost:
                 if self._stopping.is_set():  # while the session was being opened
                     session.abort()
                 return session.run(
-                    self.command, deadline=self.deadline, on_output=lambda piece: self._pass_on(name, masker.add(piece))
+                    self.command(name),
+                    deadline=self.deadline,
+                    on_output=lambda piece: self._pass_on(name, masker.add(piece)),
                 )
             finally:
                 session.close()

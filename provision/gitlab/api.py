@@ -172,7 +172,7 @@ class Api:
         except requests.exceptions.RequestException as error:
             if isinstance(error, requests.exceptions.Timeout):
                 self._outage.begin()
-            raise self._unreachable(_innermost_reason(error)) from error
+            raise self._unreachable(innermost_reason(error)) from error
 
     def _unreachable(self, reason: str) -> ApiFailed:
         return ApiFailed(
@@ -255,7 +255,7 @@ def _is_resolved(name: str) -> bool:
     return True
 
 
-def _innermost_reason(error: BaseException) -> str:
+def innermost_reason(error: BaseException) -> str:
     """The message of the innermost exception, which names the cause."""
     while True:
         inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)

@@ -5,7 +5,9 @@ A module of its own, because it imports requests: a run that does not ask GitLab
 
 from __future__ import annotations
 
+import datetime
 import os
+import socket
 import ssl
 from functools import cache
 from pathlib import Path
@@ -41,6 +43,23 @@ def session_for(url: Url, ca: Path | None, address: str = "") -> Session:
     session.mount("https://", adapter)
     session.hooks["response"].append(lambda answer, **_: _refuse_redirect(url, answer))
     return session
+
+
+def days_left(url: Url, address: str = "") -> int:
+    """The days until the certificate that a server presents expires; negative if it has. No request is sent.
+
+    Raises OSError and ApiFailed. The certificate need not be trusted.
+    """
+    from cryptography import x509
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((address or url.host, url.port), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=url.host) as secured,
+    ):
+        certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
 
 
 class _OneServer(HTTPAdapter):

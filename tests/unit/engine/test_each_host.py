@@ -57,7 +57,7 @@ def each_host(
 
     return EachHost(
         open_session,
-        COMMAND,
+        lambda _: COMMAND,
         deadline=10,
         on_line=lambda host, line: lines.append((host, line)),
         on_error=lambda host, error: errors.append((host, str(error))),

@@ -1,0 +1,293 @@
+"""What `provision status` and `provision images` print: the state of an estate as values, as tables, and as JSON.
+
+Hosts that are alike share a row, so that 300 hosts fit on a screen. All texts of hosts and servers are made printable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from provision.report.folding import fold_names
+from provision.report.text import size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FULL_DISK: Final = 85  # percent
+_SOON_DAYS: Final = 21
+_MANY_HOSTS: Final = 12
+_LONGEST: Final = 60
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    """A container of an app: its state as Docker prints it, and the digest of its image."""
+
+    host: str
+    name: str
+    state: str
+    status: str
+    image: str
+    digest: str
+
+
+@dataclass
+class HostStatus:
+    """What a host answered. `error`: why it did not.
+
+    units     of systemd, with their states
+    services  of GitLab that are down; the number of all
+    disks     percent used and bytes left, by mount point
+    last_run  seconds since a run recorded something; None: never
+    """
+
+    name: str
+    groups: tuple[str, ...] = ()
+    error: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    services_down: tuple[str, ...] = ()
+    services: int = 0
+    disks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    load: float = 0.0
+    last_run: int | None = None
+    pending: int = 0
+    apps: list[RunningApp] = field(default_factory=list)
+
+    @property
+    def disk(self) -> int:
+        """The percentage of the fullest disk."""
+        return max((percent for percent, _ in self.disks.values()), default=0)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong."""
+        if self.error:
+            return [self.error]
+        found = [f"{name} is {state}" for name, state in self.units.items() if state != "active"]
+        found += [f"GitLab's {name} is down" for name in self.services_down]
+        found += [f"{path} is {percent} % full" for path, (percent, _) in self.disks.items() if percent >= _FULL_DISK]
+        found += [f"{self.pending} pending handlers: run provision again"] if self.pending else []
+        return found
+
+
+@dataclass(frozen=True)
+class RunnerStatus:
+    """A runner as GitLab sees it. `contacted`: seconds ago; None: never."""
+
+    id: int
+    name: str
+    state: str
+    paused: bool
+    version: str
+    contacted: int | None
+
+
+@dataclass(frozen=True)
+class EndpointStatus:
+    """A server: its answer, and the days that its certificate is valid; None without TLS. `error`: why there was no answer."""
+
+    name: str
+    url: str
+    answer: str = ""
+    days: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class EstateStatus:
+    """The state of an estate. `gitlab_error`: why the runners are not known."""
+
+    hosts: list[HostStatus]
+    runners: list[RunnerStatus]
+    endpoints: list[EndpointStatus]
+    gitlab_error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The state as JSON's types."""
+        hosts = []
+        for one in self.hosts:
+            disks = {path: {"percent": percent, "free": free} for path, (percent, free) in one.disks.items()}
+            hosts.append({**asdict(one), "disks": disks, "problems": one.problems})
+        return {
+            "schema": 1,
+            "hosts": hosts,
+            "runners": [asdict(one) for one in self.runners],
+            "endpoints": [asdict(one) for one in self.endpoints],
+            "gitlab_error": self.gitlab_error,
+        }
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (
+            any(one.problems for one in self.hosts)
+            or self.gitlab_error
+            or any(one.error or (one.days is not None and one.days < 0) for one in self.endpoints)
+            or any(app.state != "running" or "(unhealthy)" in app.status for host in self.hosts for app in host.apps)
+            or any(one.state not in ("online", "idle", "active") for one in self.runners)
+        )
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A tag in the registry. `age`: seconds; `runs`: the apps and hosts that run this digest."""
+
+    repository: str
+    tag: str
+    digest: str
+    bytes: int
+    age: int | None
+    runs: tuple[str, ...] = ()
+
+
+def ago(seconds: int | None) -> str:
+    """A time span in its largest unit: `3 days`."""
+    if seconds is None:
+        return "never"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'' if number == 1 else 's'}"
+    return f"{max(seconds, 0)} s"
+
+
+def print_status(status: EstateStatus, console: Console) -> None:
+    """Prints the tables of a status that have rows."""
+    hosts = _host_rows(status.hosts)
+    _print(console, "hosts", ("host", "services", "versions", "disk", "load", "last change"), hosts)
+    problems = [(fold_names(names, limit=4), text) for text, names in _grouped(_problems(status.hosts)).items()]
+    _print(console, "problems", ("host", "problem"), problems, style="bad")
+    rows = []
+    for one in status.endpoints:
+        days = "" if one.days is None else f"{one.days} days left"
+        rows.append((one.name, one.url, one.error or one.answer, days))
+    _print(console, "servers", ("server", "URL", "answer", "certificate"), rows)
+    _print(console, "runners", ("runner", "in GitLab", "version", "last contact"), _runner_rows(status))
+    _print(console, "apps", ("app", "image", "state", "hosts"), _app_rows(status.hosts))
+
+
+def print_images(images: Sequence[StoredImage], console: Console) -> None:
+    """Prints the registry's tags."""
+    rows, last = [], ""
+    for one in images:
+        shown = "" if one.repository == last else one.repository
+        last = one.repository
+        digest = one.digest.removeprefix("sha256:")[:12]
+        rows.append((shown, one.tag, digest, size(one.bytes), ago(one.age), ", ".join(one.runs)))
+    _print(console, "images", ("repository", "tag", "digest", "size", "age", "runs as"), rows)
+
+
+def _host_rows(hosts: Sequence[HostStatus]) -> list[Row]:
+    """A row for each host; for many hosts, one for those with the same services and versions."""
+    groups: dict[Row, list[HostStatus]] = {}
+    for one in hosts:
+        groups.setdefault(_kind(one) if len(hosts) > _MANY_HOSTS else (one.name,), []).append(one)
+    rows: list[Row] = []
+    for members in groups.values():
+        first, names = members[0], fold_names((one.name for one in members), limit=4)
+        if first.error:
+            rows.append((_counted(names, members), "no answer", "", "", "", ""))
+            continue
+        services, versions = _kind(first)
+        runs = [one.last_run for one in members if one.last_run is not None]
+        last = ago(max(runs)) if len(runs) == len(members) else "never"
+        fullest, load = max(one.disk for one in members), max(one.load for one in members)
+        rows.append((_counted(names, members), services, versions, f"{fullest} %", f"{load:.1f}", last))
+    return rows
+
+
+def _kind(one: HostStatus) -> Row:
+    if one.error:
+        return ("no answer", "")
+    services = [f"{name} {state}" if state != "active" else name for name, state in one.units.items()]
+    if one.services:
+        services.append(f"gitlab {one.services - len(one.services_down)}/{one.services}")
+    # Without the epoch and the revision of the package: 5:28.5.2-1~debian.13~trixie
+    versions = [f"{name} {version.rpartition(':')[2].partition('-')[0]}" for name, version in one.versions.items()]
+    return ", ".join(services), ", ".join(versions)
+
+
+def _counted(names: str, members: Sequence[object]) -> str:
+    return f"{names} ({len(members)})" if len(members) > 1 else names
+
+
+def _problems(hosts: Iterable[HostStatus]) -> list[tuple[str, str]]:
+    return [(text, one.name) for one in hosts for text in one.problems]
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def _runner_rows(status: EstateStatus) -> list[Row]:
+    groups: dict[Row, list[RunnerStatus]] = {}
+    for one in status.runners:
+        state = f"{one.state}, paused" if one.paused else one.state
+        groups.setdefault((one.name, state, one.version), []).append(one)
+    rows: list[Row] = []
+    for (name, state, version), members in sorted(groups.items()):
+        times = [one.contacted for one in members if one.contacted is not None]
+        number = f"{len(members)} " if len(members) > 1 else ""
+        rows.append((name, number + state, version, f"{ago(max(times))} ago" if times else "never"))
+    return rows + ([("GitLab does not answer", status.gitlab_error, "", "")] if status.gitlab_error else [])
+
+
+def _app_rows(hosts: Sequence[HostStatus]) -> list[Row]:
+    groups: dict[Row, list[str]] = {}
+    for host in hosts:
+        for one in host.apps:
+            health = next((word for word in ("unhealthy", "healthy", "starting") if f"({word}" in one.status), "")
+            state = f"{one.state}, {health}" if health else one.state
+            digest = one.digest.rpartition("@")[2].removeprefix("sha256:")[:12]
+            image = f"{one.image} ({digest})" if digest else one.image
+            groups.setdefault((one.name, image, state), []).append(one.host)
+    return [(*key, _counted(fold_names(names, limit=4), names)) for key, names in sorted(groups.items())]
+
+
+def _print(console: Console, title: str, heads: Row, rows: Sequence[Row], *, style: str = "") -> None:
+    """A table on a terminal; elsewhere one line for each row, with the columns aligned, and nothing cut off."""
+    if not rows:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from provision.report.console import is_styled
+    from provision.report.text import printable
+
+    shown = [tuple(printable(cell) for cell in row) for row in rows]
+    if is_styled(console):
+        table = Table(
+            title=Text(title, style="heading"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for name in heads:
+            table.add_column(Text(name, style="soft"), overflow="fold", max_width=_LONGEST)
+        for row in shown:
+            table.add_row(*(Text(cell, style=style or _style(cell)) for cell in row))
+        console.print(table)
+        console.print()
+        return
+    widths = [max(len(row[at]) for row in [heads, *shown]) for at in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *shown]]
+    console.print("\n".join([title, *(f"  {line.rstrip()}" for line in lines), ""]), soft_wrap=True)
+
+
+def _style(cell: str) -> str:
+    """The colour of a cell, by what it reports."""
+    if any(
+        word in cell
+        for word in ("inactive", "failed", "exited", "unhealthy", "no answer", "offline", "does not answer")
+    ):
+        return "bad"
+    if any(word in cell for word in ("stale", "paused", "never", "starting", "restarting")):
+        return "warning"
+    days = cell.removesuffix(" days left")
+    if days != cell and days.lstrip("-").isdigit() and int(days) < _SOON_DAYS:
+        return "bad" if int(days) < 0 else "warning"
+    return "none"
