@@ -19,8 +19,8 @@ from provision.secret import reveal
 from provision.shell import sh
 from provision.url import Url
 
-_CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
-_RAILS: Final = "/var/opt/gitlab/gitlab-rails/etc/gitlab.yml"
+CONFIG: Final = "/var/opt/gitlab/registry/config.yml"
+RAILS: Final = "/var/opt/gitlab/gitlab-rails/etc/gitlab.yml"
 _S3: Final = {"s3", "s3_v2", "s3aws"}  # three names of one driver
 _LOCATION: Final = ("bucket", "regionendpoint", "rootdirectory")
 _HOW_TO_MIGRATE: Final = (
@@ -105,7 +105,7 @@ class RegistryStorage(Resource):
 
     def probe(self) -> Probe:
         place = [_plain(self.wanted.get(key)) for key in _LOCATION]
-        return Probe({"file": ASK_GITLAB_RB, "images": script("find_image", _CONFIG, _RAILS, *place)})
+        return Probe({"file": ASK_GITLAB_RB, "images": script("find_image", CONFIG, RAILS, *place)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         text = read_gitlab_rb(seen)

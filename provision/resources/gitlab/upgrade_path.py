@@ -2,7 +2,12 @@
 
 GitLab has required upgrade stops: x.2, x.5, x.8 and x.11 of each major version since 17.5. Its package refuses an upgrade
 that skips one, after it was downloaded (1.4 GB), and apt refuses an older version.
-Sources: docs.gitlab.com/update/upgrade_paths; omnibus-gitlab, config/templates/package-scripts/preinst.erb.
+
+From 19.0 on the registry prefers a database for the names of images. It keeps images from before where a file in its storage
+says so, and writes that file when it starts, not when an image is pushed: without a start since the first push, an upgrade would
+hide all images. So it is restarted before.
+Sources: docs.gitlab.com/update/upgrade_paths; omnibus-gitlab, config/templates/package-scripts/preinst.erb; GitLab's container
+registry, registry/handlers/app.go, handleFilesystemLockFile.
 """
 
 from __future__ import annotations
@@ -14,16 +19,21 @@ from typing import Final
 
 from provision.errors import Refused
 from provision.host.facts import ASK_PACKAGES, read_packages
+from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.gitlab.gitlab_rb import gitlab_version
+from provision.resources.gitlab.registry import CONFIG, RAILS
+from provision.shell import sh
 
 _STOPS: Final = (2, 5, 8, 11)
 _FIRST_STOP: Final = (17, 5)  # earlier ones do not follow this rule
+_DATABASE: Final = (19,)  # from this major version on the registry prefers its database
+_REGISTRY: Final = "/opt/gitlab/service/registry"
 
 
 @dataclass(frozen=True)
 class UpgradePath(Resource):
-    """The wanted version of GitLab may follow the installed one. It changes nothing.
+    """The wanted version of GitLab may follow the installed one, and the registry is ready for it.
 
     version  a glob of the package's version, such as `19.3.0-*`; one without a minor version is not compared
     """
@@ -35,14 +45,21 @@ class UpgradePath(Resource):
         return f"UpgradePath {self.version}"
 
     def probe(self) -> Probe:
-        return Probe.of(ASK_PACKAGES)
+        return Probe({"packages": ASK_PACKAGES, "registry": sh("[ ! -e %s ] || echo enabled", _REGISTRY)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         self.refuse_early(seen)
-        yield from ()
+        now = _numbers(gitlab_version(read_packages(seen["packages"])))
+        if (0,) < now[:1] < _DATABASE <= _numbers(self.version)[:1] and seen["registry"].text.strip():
+            yield Change(
+                f"restart the registry: it marks images from before GitLab {_DATABASE[0]} in its storage, so that they stay",
+                script("restart_registry", CONFIG, RAILS),
+                "run",
+                deadline=120,
+            )
 
     def refuse_early(self, seen: Observation) -> None:
-        installed = gitlab_version(read_packages(seen.only))
+        installed = gitlab_version(read_packages(seen["packages"]))
         now, wanted = _numbers(installed), _numbers(self.version)
         if len(now) < 2 or len(wanted) < 2:
             return

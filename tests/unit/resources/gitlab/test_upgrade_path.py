@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from provision.errors import Refused
+from provision.resources import Change, Note
 from provision.resources.gitlab.upgrade_path import UpgradePath
 from provision.testing import observe, packages_are, planned
 
 
-def plan(installed: str | None, version: str) -> list[object]:
-    """The changes: none."""
+def plan(installed: str | None, version: str, registry: str = "") -> list[Change | Note]:
+    """The changes."""
     resource = UpgradePath(version)
     packages = {"gitlab-ce": f"{installed}-ce.0"} if installed else {}
-    return list(planned(resource, observe(resource, {"": packages_are(packages)})))
+    return list(planned(resource, observe(resource, {"packages": packages_are(packages), "registry": registry})))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,27 @@ def plan(installed: str | None, version: str) -> list[object]:
 def test_allowed(installed: str | None, version: str) -> None:
     """The next stop, anything up to it, and a version that names no minor release."""
     assert plan(installed, version) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "version", "registry", "restarts"),
+    [
+        ("18.11.5", "19.2.*", "enabled\n", True),
+        ("18.11.5", "19.0.0-ce.0", "enabled\n", True),
+        ("18.11.5", "19.2.*", "", False),
+        ("18.8.0", "18.11.*", "enabled\n", False),
+        ("19.2.4", "19.3.0-*", "enabled\n", False),
+        (None, "19.3.0-*", "enabled\n", False),
+        ("18.11.5", "*", "enabled\n", False),
+    ],
+)
+def test_the_registry_before_19(installed: str | None, version: str, registry: str, restarts: bool) -> None:
+    """It starts once more without its database, before the first version that prefers one."""
+    changes = plan(installed, version, registry)
+    assert len(changes) == restarts
+    for change in changes:
+        assert isinstance(change, Change)
+        assert change.summary.startswith("restart the registry: it marks images from before GitLab 19")
 
 
 @pytest.mark.parametrize(
