@@ -22,6 +22,7 @@ from tests.support.runs import Outcome, applied, provision, reconfigures, refuse
 from tests.support.waiting import wait_for
 
 HOST = "runner-1"
+API = "http://127.0.0.1:8080/api/v4"
 VERIFICATION = "verify push and pull of gitlab.lab.test:5555/root/hello_hapi"
 
 
@@ -163,12 +164,37 @@ def test_a_role_that_may_not(harness: Harness, user: str, step: str, advice: str
     assert step in printed
     assert advice in printed
     if user == "developer":
-        (tag,) = re.findall(r"stays in the registry: \S+:(provision-\S+)", printed)
-        delete = "http://127.0.0.1:8080/api/v4/projects/root%2Fhello_hapi/registry/repositories"
-        header = f'header = "PRIVATE-TOKEN: {harness.lab.secret("api_token")}"\n'
-        found = json.loads(harness.lab.inside("gitlab", f"curl -sf -K - '{delete}'", stdin=header))
-        (number,) = [one["id"] for one in found if one["path"] == "root/hello_hapi"]
-        harness.lab.inside("gitlab", f"curl -sf -K - -X DELETE {delete}/{number}/tags/{tag}", stdin=header)
+        delete_tag(harness, printed)
+
+
+@pytest.mark.usefixtures("converged")
+def test_a_deploy_token_does_not_delete(harness: Harness) -> None:
+    """It pushes and pulls with its two scopes; the tag that stays is named, and what deletes it."""
+    body = "-d name=images -d scopes=read_registry,write_registry"
+    made = json.loads(as_root(harness, f"{body} {API}/projects/root%2Fhello_hapi/deploy_tokens"))
+    assert made["username"] == f"gitlab+deploy-token-{made['id']}"
+    path = harness.folder / "deploy_token"
+    path.write_text(made["token"])
+    login = {"username": made["username"], "password": {"file": str(path)}}
+    (error,) = refused(harness, "verify", changes={"registry": {"login": login}}).of("error")
+    printed = error["text"] + error["hint"]
+    assert "delete: HTTP 401" in printed
+    assert "read_registry and write_registry do not delete" in printed
+    delete_tag(harness, printed)
+
+
+def as_root(harness: Harness, arguments: str) -> str:
+    """What GitLab's API answers to root's token."""
+    header = f'header = "PRIVATE-TOKEN: {harness.lab.secret("api_token")}"\n'
+    return harness.lab.inside("gitlab", f"curl -sf -K - {arguments}", stdin=header)
+
+
+def delete_tag(harness: Harness, printed: str) -> None:
+    """Deletes the tag that an error names."""
+    (tag,) = re.findall(r"stays in the registry: \S+:(provision-\S+)", printed)
+    images = f"{API}/projects/root%2Fhello_hapi/registry/repositories"
+    (number,) = [one["id"] for one in json.loads(as_root(harness, images)) if one["path"] == "root/hello_hapi"]
+    as_root(harness, f"-X DELETE {images}/{number}/tags/{tag}")
 
 
 @pytest.mark.usefixtures("converged")
