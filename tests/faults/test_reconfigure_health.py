@@ -97,6 +97,17 @@ def test_a_registry_that_cannot_start(harness: Harness) -> None:
     unchanged(harness, "server")
 
 
+def test_a_metadata_database_is_not_turned_off(harness: Harness) -> None:
+    """A registry that has used its database refuses to start without it: its reason is reported, and it runs as before."""
+    outcome = provision(harness, "server", changes=gitlab_settings(registry={"database": {"enabled": False}}))
+    (error,) = outcome.of("error")
+    assert (outcome.code, error["resource"]) == (1, "reconfigure")
+    assert "registry metadata database in use, please enable the database" in error["text"]
+    assert error["text"].endswith(f"rolled back to the previous {RB}")
+    assert fact(harness, "gitlab", f"curl -sk -o /dev/null -w '%{{http_code}}' {URL}/v2/") == "401"
+    unchanged(harness, "server")
+
+
 def test_a_service_that_somebody_stopped(harness: Harness) -> None:
     """The registry was stopped: its endpoint does not answer, and the reconfigure starts it again."""
     harness.lab.inside("gitlab", "gitlab-ctl stop registry")

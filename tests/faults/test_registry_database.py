@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from provision.host.scripts import body
+from provision.shell import Command
+from provision.testing import LocalSession
 from provision_lab.standins.gitlab_ce.host.system import ensure_token_keys
 from tests.support.buckets import bucket
 from tests.support.registries import Registry, program_of, registry, s3_of
@@ -129,6 +132,35 @@ class TestFoundImages:
             assert running.image_for("another").startswith("unknown the registry does not answer: curl: (7)")
         running.config.unlink()
         assert running.image_for("another") == "never"
+
+
+LOGGED = [
+    # lines of the registry's log, and what is reported of them
+    ("time=x level=info msg=fine\n", ""),
+    (
+        "2026-02-27_18:35:07.40191 creating new registry instance: configuring application: registry metadata database in use\n"
+        "2026-02-27_18:35:08.41234 creating new registry instance: configuring application: registry metadata database in use\n",
+        "2026-02-27_18:35:07.40191 creating new registry instance: configuring application: registry metadata database in use",
+    ),
+    (
+        "2026-02-27_18:35:07.40191 panic: StorageDriver not registered: x\n",
+        "2026-02-27_18:35:07.40191 panic: StorageDriver not registered: x",
+    ),
+    ("configuration error: invalid loglevel x\n  panic: of a user's text\n", "configuration error: invalid loglevel x"),
+    ('{"level":"error","msg":"storage"}\n' * 5, '{"level":"error","msg":"storage"}'),
+    (
+        "".join(f"t level=error msg={number}\n" for number in range(5)),
+        "".join(f"t level=error msg={number}\n" for number in (2, 3, 4)).strip(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("log", "reported"), LOGGED)
+def test_the_registrys_own_errors(log: str, reported: str) -> None:
+    """lib/registry_storage.sh, with and without the times that svlogd puts before the lines."""
+    text = f"{body('lib/registry_storage')}\nregistry_errors"
+    done = LocalSession({}).run(Command(text, stdin=log.encode()), deadline=30)
+    assert (done.text.strip(), done.errors) == (reported, "")
 
 
 class TestEarlierImage:

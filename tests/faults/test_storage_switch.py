@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from provision.inventory.tree import merge
 from provision_lab import LabHost
 from provision_lab.harness import Harness, inventory_of
 from tests.support.runs import applied, provision, reconfigures, refused, unchanged, untouched, without_s3
+from tests.support.waiting import wait_for
 
 Tables = Mapping[str, Any]
 IMAGE = "gitlab.lab.test:5555/root/hello_hapi"
@@ -19,6 +21,7 @@ docker login -u root --password-stdin gitlab.lab.test:5555 2>/dev/null &&
 tar -C / -c bin/busybox | docker import - {IMAGE}:$1 && docker push -q {IMAGE}:$1 && docker image rm -f {IMAGE}:$1
 """
 PULL = f"docker pull -q {IMAGE}:$1 && docker run --rm {IMAGE}:$1 /bin/busybox echo pulled; docker image rm -f {IMAGE}:$1 >&2"
+LOCKS = "docker/registry/lockfiles"
 ACKNOWLEDGED = ("--set", "registry.migrate=acknowledged")
 
 
@@ -36,21 +39,32 @@ def docker(harness: Harness, script: str, tag: str) -> str:
     return harness.lab.inside("runner", f"set -- {tag}\n{script}", stdin=harness.lab.secret("registry_password"))
 
 
+def copy_to_bucket(harness: Harness) -> None:
+    """Copies all objects below docker/ from the host's disk, as the advice says."""
+    images = harness.lab.machine("gitlab").root / "var/opt/gitlab/gitlab-rails/shared/registry"
+    for path in filter(Path.is_file, (images / "docker").rglob("*")):
+        client(harness).upload_file(str(path), "registry", str(path.relative_to(images)))
+
+
 def s3(harness: Harness, **changes: str) -> Tables:
     """The inventory with the lab's S3."""
     return {"registry": {"s3": {**inventory_of(harness.lab)["registry"]["s3"], **changes}}}
 
 
-def bucket(harness: Harness) -> list[str]:
-    """The names of all objects."""
+def client(harness: Harness) -> Any:
+    """A client of the lab's S3."""
     from importlib import import_module  # it has no types
 
     keys = {
         "aws_access_key_id": harness.lab.secret("s3_access_key"),
         "aws_secret_access_key": harness.lab.secret("s3_secret_key"),
     }
-    client = import_module("boto3").client("s3", endpoint_url=harness.lab.s3_url, region_name="us-east-1", **keys)
-    return [one["Key"] for one in client.list_objects_v2(Bucket="registry").get("Contents", [])]
+    return import_module("boto3").client("s3", endpoint_url=harness.lab.s3_url, region_name="us-east-1", **keys)
+
+
+def bucket(harness: Harness) -> list[str]:
+    """The names of all objects."""
+    return [one["Key"] for one in client(harness).list_objects_v2(Bucket="registry").get("Contents", [])]
 
 
 def test_images_on_disk_are_not_left_behind(harness: Harness) -> None:
@@ -77,10 +91,22 @@ def test_acknowledged_it_switches(harness: Harness) -> None:
     assert [one for one in bucket(harness) if "provision" in one] == []
 
 
+def test_what_was_not_copied_is_found(harness: Harness) -> None:
+    """The registry's database still lists the image: `verify` names it, until its data is in the new place."""
+    outcome = refused(harness, "verify", changes=s3(harness))
+    (error,) = outcome.of("error")
+    assert "root/hello_hapi:disk is listed, and sha256:" in error["text"]
+    assert "copy all objects below docker/" in error["text"]
+    copy_to_bucket(harness)
+    applied(harness, "verify", changes=s3(harness))
+    assert "pulled" in docker(harness, PULL, "disk")
+
+
 def test_pushed_and_pulled_through_s3(harness: Harness) -> None:
     """An image is stored in the bucket and pulled again; `verify` succeeds and leaves no tag."""
+    before = len(bucket(harness))
     docker(harness, PUSH, "s3")
-    assert any(one.endswith("/_manifests/tags/s3/current/link") for one in bucket(harness))
+    assert len(bucket(harness)) > before
     assert "pulled" in docker(harness, PULL, "s3")
     outcome = applied(harness, "verify", changes=s3(harness))
     assert "verify push and pull" in outcome.messages()
@@ -118,14 +144,10 @@ def test_other_settings_of_the_same_place(harness: Harness) -> None:
     assert outcome.changes() == ["set registry['storage']['s3'] in /etc/gitlab/gitlab.rb", "reconfigure GitLab"]
 
 
-DATABASE = {"gitlab": {"settings": {"registry": {"database": {"enabled": "prefer"}}}}}
-
-
 def test_with_a_metadata_database(harness: Harness) -> None:
     """Images are listed after a change of the folder in the bucket: refused with the advice; `verify` finds them missing."""
-    here, there = (merge(s3(harness, **place), DATABASE) for place in ({}, {"rootdirectory": "/deeper"}))
-    applied(harness, "server", changes=here)
-    docker(harness, PUSH, "database")
+    here, there = (s3(harness, **place) for place in ({}, {"rootdirectory": "/deeper"}))
+    assert f"{LOCKS}/database-in-use" in bucket(harness)
     outcome = refused(harness, "server", changes=there)
     (error,) = outcome.of("error")
     assert (error["error"], error["resource"]) == ("Refused", "RegistryStorage")
@@ -134,7 +156,23 @@ def test_with_a_metadata_database(harness: Harness) -> None:
     applied(harness, "server", *ACKNOWLEDGED, changes=there)
     outcome = refused(harness, "verify", changes=there)
     (error,) = outcome.of("error")
-    assert "root/hello_hapi:database is listed, and sha256:" in error["text"]
+    assert "is listed, and sha256:" in error["text"]
     applied(harness, "server", *ACKNOWLEDGED, changes=here)
     applied(harness, "verify", changes=here)
-    assert "pulled" in docker(harness, PULL, "database")
+    assert "pulled" in docker(harness, PULL, "s3")
+
+
+def test_images_from_before_the_database(harness: Harness) -> None:
+    """A registry that was used without a database goes on without it, as after an upgrade to GitLab 19: nothing is lost."""
+    there = s3(harness, rootdirectory="/before")
+    without = merge(there, {"gitlab": {"settings": {"registry": {"database": {"enabled": False}}}}})
+    applied(harness, "server", *ACKNOWLEDGED, changes=without)
+    docker(harness, PUSH, "before")
+    harness.lab.inside("gitlab", "gitlab-ctl restart registry")
+    wait_for(lambda: f"before/{LOCKS}/filesystem-in-use" in bucket(harness), "the registry has marked its storage", 30)
+    applied(harness, "server", changes=there)
+    assert "falling back to legacy metadata" in harness.lab.inside("gitlab", "cat /var/log/gitlab/registry/current")
+    applied(harness, "verify", changes=there)
+    assert "pulled" in docker(harness, PULL, "before")
+    outcome = refused(harness, "server", changes=s3(harness))
+    assert "(root/hello_hapi is one)" in outcome.of("error")[0]["text"]

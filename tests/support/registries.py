@@ -138,13 +138,12 @@ def registry(
     env: Mapping[str, str] | None = None,
     database: str | None = None,
 ) -> Iterator[Registry]:
-    """A registry with this storage, as the stand-in configures it; it answers. `database`: registry['database']['enabled']."""
+    """A registry with this storage, as the stand-in configures it; it answers. `database`: where it has one."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     address = f"127.0.0.1:{port}"
     own: dict[str, Any] = {"storage": dict(storage), "registry_http_addr": address}
-    if database:
-        own["database"] = {"enabled": database}
+    own["database"] = {"enabled": database or "false"}
     tables = {"external_url": "http://gitlab.test", "registry_external_url": "http://gitlab.test:5555", "registry": own}
     wanted = settings.derive(tables, VERSION).registry
     assert wanted is not None
@@ -153,13 +152,16 @@ def registry(
     values = {"realm": "http://gitlab.test", "secret": "x", "bundle": str(certificate), "issuer": system.ISSUER}
     running = Registry(folder, address, folder / "config.yml", folder / "gitlab.yml", folder / "log")
     running.config.write_text(configs.render_registry(wanted, **values))
-    own_config, socket_file = folder / "registry.yml", str(folder / "behind")
-    own_config.write_text(configs.render_registry_to_run(wanted, VERSION, behind=socket_file, **values))
+    own_config, socket_file = folder / "registry.yml", folder / "behind"
+    own_config.write_text(configs.render_registry_to_run(wanted, VERSION, **values))
     running.rails.write_text(f"production:\n  registry:\n    key: {key}\n")
     with running.log.open("w") as log:
         command = [*program, "serve", str(own_config)]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(env or {}))
-    front = metadata.make_server(("127.0.0.1", port), folder / "registry.sqlite3", socket_file) if database else None
+        more = metadata.listens_at(socket_file) if database else {}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**(env or {}), **more})
+    front = (
+        metadata.make_server(("127.0.0.1", port), folder / "registry.sqlite3", str(socket_file)) if database else None
+    )
     if front:
         threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:

@@ -106,10 +106,10 @@ problems() {
 }
 logged() {
   logged_since nginx "$nginx_logged" | grep -aF emerg | tail -n 1
-  logged_since registry "$registry_logged" |
-    grep -aE '(level=|"level":")(error|fatal|panic)|^(panic|configuration error)' | cut -c -400 | tail -n 3
+  logged_since registry "$registry_logged" | registry_errors
 }
-# With wrong S3 keys or a missing bucket the registry answers /v2/ at first: only its use shows whether storage works.
+# With wrong S3 keys or a missing bucket the registry of GitLab 18.8 and earlier answers /v2/ at first, and a later one does
+# not start: it reads lock files in the storage. What keys may not do, only its use shows.
 check_health() {
   waiting=
   until all_up; do
@@ -188,7 +188,8 @@ attempt() {
     cause=$(reconfigure_error)
     [ -n "$cause" ] || cause="gitlab-ctl reconfigure failed with code $code: $(tail -n 5 "$log")"
     # A service that does not start within runit's 30 s. The reason is in its own log.
-    case $cause in *'/embedded/bin/sv '*) cause="$cause$(printf '\n'; logged)" ;; esac
+    case $cause in *'/embedded/bin/sv '*registry*) cause="$cause$(printf '\n'; storage_unreachable; logged)" ;;
+      *'/embedded/bin/sv '*) cause="$cause$(printf '\n'; logged)" ;; esac
   fi
   return 1
 }

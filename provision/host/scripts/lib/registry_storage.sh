@@ -38,6 +38,14 @@ use_token() {
   authorization="header = \"Authorization: Bearer $head.$claims.$signature\""
 }
 
+# registry_errors: prints the last errors in the registry's log on standard input, once each. One that it does not start with has
+# no level. svlogd puts the time before each line. Sources: omnibus-gitlab, sv-registry-log-run.erb; GitLab's container registry,
+# registry/registry.go; distribution, registry/root.go.
+registry_errors() {
+  grep -aE '(level=|"level":")(error|fatal|panic)|^([0-9:._-]+ )?(panic|configuration error|creating new registry instance|configuring application):' |
+    cut -c -400 | awk '{ line = $0; sub(/^[0-9:._-]+ /, "", line) } !seen[line]++' | tail -n 3
+}
+
 # storage_problem CONFIG RAILS SECONDS: uploads a small blob through the registry, reads it back and deletes it. Prints the
 # step that failed and the registry's answer; nothing if all succeed. Returns 2 if it cannot be checked, and prints why.
 #

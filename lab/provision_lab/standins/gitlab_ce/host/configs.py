@@ -161,7 +161,7 @@ log:
     environment: production
 storage: {storage}
 http:
-{net}  addr: {address}
+  addr: {address}
   secret: "{secret}"
   headers:
     X-Content-Type-Options: [nosniff]
@@ -185,21 +185,21 @@ validation:
 def render_registry(registry: Registry, *, realm: str, secret: str, bundle: str, issuer: str) -> str:
     """config.yml as omnibus writes it: `storage` and `database` as JSON, unchanged."""
     page = _page(registry, {**registry.storage, **registry.storage_extras}, realm, secret, bundle, issuer)
-    database = registry.settings.get("database")
+    database = registry.database
     return f"{page}database: {json.dumps(database, separators=(',', ':'))}\n" if database else page
 
 
 def render_registry_to_run(
-    registry: Registry, version: Version, *, realm: str, secret: str, bundle: str, issuer: str, behind: str = ""
+    registry: Registry, version: Version, *, realm: str, secret: str, bundle: str, issuer: str
 ) -> str:
-    """The same configuration for distribution 2.8. Behind a metadata database it listens on the socket `behind`."""
+    """The same configuration for distribution 2.8."""
     storage: dict[str, Any] = {}
     for name, value in {**registry.storage, **registry.storage_extras}.items():
         if name in S3_NAMES and isinstance(value, dict):
             storage["s3"] = _s3(value, version)
         else:
             storage[name] = value
-    return _page(registry, storage, realm, secret, bundle, issuer, behind if registry.has_database else "")
+    return _page(registry, storage, realm, secret, bundle, issuer)
 
 
 def _s3(parameters: dict[str, Any], version: Version) -> dict[str, Any]:
@@ -210,17 +210,14 @@ def _s3(parameters: dict[str, Any], version: Version) -> dict[str, Any]:
     return dict(parameters)
 
 
-def _page(
-    registry: Registry, storage: dict[str, Any], realm: str, secret: str, bundle: str, issuer: str, socket: str = ""
-) -> str:
+def _page(registry: Registry, storage: dict[str, Any], realm: str, secret: str, bundle: str, issuer: str) -> str:
     own = registry.settings
     debug = f"  debug:\n    addr: {registry.debug_address}\n" if registry.debug_address else ""
     page = _PAGE.format(
         level=own.get("log_level") or "info",
         formatter=own.get("log_formatter") or "text",
         storage=json.dumps(storage, separators=(",", ":")),
-        net="  net: unix\n" if socket else "",
-        address=socket or registry.address,
+        address=registry.address,
         secret=secret,
         debug=debug,
         health=_yaml(own.get("health_storagedriver_enabled") is not False),

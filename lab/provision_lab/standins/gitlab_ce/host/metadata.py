@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import re
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,7 +100,9 @@ class Handler(BaseHTTPRequestHandler):
             if found := pattern.fullmatch(path):
                 getattr(self, f"_{kind}")(**found.groupdict(), query=parse_qs(query))
                 return
-        self._relay(*self._forward())
+        answer, connection = self._forward()
+        more = {"Gitlab-Container-Registry-Database-Enabled": "true"} if (path, answer.status) == ("/v2/", 200) else {}
+        self._relay(answer, connection, **more)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
@@ -137,9 +139,11 @@ class Handler(BaseHTTPRequestHandler):
         )
         return connection.getresponse(), connection
 
-    def _relay(self, answer: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
+    def _relay(self, answer: http.client.HTTPResponse, connection: http.client.HTTPConnection, **more: str) -> None:
         length = answer.getheader("Content-Length")
         self.send_response_only(answer.status)
+        for name, value in more.items():
+            self.send_header(name, value)
         for name, value in answer.getheaders():
             if name.lower() not in _HOP:
                 self.send_header(name, value)
@@ -290,18 +294,21 @@ def make_server(address: tuple[str, int], database: Path, behind: str) -> Thread
     return server
 
 
-def main(arguments: list[str]) -> int:
-    """`HOST:PORT DATABASE SOCKET COMMAND…`: runs the registry behind, and serves from its start to its end."""
-    (address, database, behind), command = arguments[:3], arguments[3:]
+def run(address: str, folder: Path, command: list[str]) -> int:
+    """Runs the registry behind, on a socket in the folder of the database, and serves from its start to its end."""
     host, _, port = address.rpartition(":")
-    Path(behind).unlink(missing_ok=True)
-    with subprocess.Popen(command) as registry:
-        while registry.poll() is None and not Path(behind).exists():
-            time.sleep(0.02)  # a registry that cannot start must not seem to listen
-        server = make_server((host.strip("[]"), int(port)), Path(database), behind)
+    behind = folder / "behind"
+    behind.unlink(missing_ok=True)
+    with subprocess.Popen(command, env={**os.environ, **listens_at(behind)}) as registry:
+        while not behind.exists():  # a registry that cannot start must not seem to listen
+            if registry.poll() is not None:
+                return registry.returncode
+            time.sleep(0.02)
+        server = make_server((host.strip("[]"), int(port)), folder / "registry.sqlite3", str(behind))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return registry.wait()
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def listens_at(path: Path) -> dict[str, str]:
+    """The environment with which the registry behind listens on a socket. Source: distribution, configuration/parser.go."""
+    return {"REGISTRY_HTTP_NET": "unix", "REGISTRY_HTTP_ADDR": str(path)}

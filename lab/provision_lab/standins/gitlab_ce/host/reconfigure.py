@@ -26,9 +26,12 @@ from .settings import (
     derive,
     evaluate,
     locale_warnings,
+    metadata_warnings,
     moved_nginx,
     renews,
 )
+
+SV_WAIT = 30  # seconds that runit waits
 
 
 class ReconfigureError(Exception):
@@ -81,7 +84,7 @@ def _converge(paths: Paths, out: Output) -> None:
         out.add("removal", gone)
         raise ReconfigureError("Removed configurations found in gitlab.rb. Aborting reconfigure.")
     out.add("deprecation", deprecations(settings, version))
-    out.add("warning", locale_warnings(os.environ))
+    out.add("warning", (*locale_warnings(os.environ), *metadata_warnings(wanted)))
     early = consume(paths.switches, "fail-next-reconfigure")
     if early:
         raise ReconfigureError(early)
@@ -213,11 +216,14 @@ def _wait_for_registry(paths: Paths, address: str, command: str) -> None:
     """Fails when the registry does not start within runit's time: then the reconfigure itself fails.
 
     Source: omnibus-gitlab, runit/libraries/helpers.rb, restart_service; SVWAIT in gitlab.rb.template. A registry that
-    ends is started again every second, as by runit.
+    ends is started again every second, as by runit. One that is only slow gets the real time.
     """
     ends = time.monotonic() + duration(paths.switches, "sv-wait-seconds", 5)
+    latest = max(ends, time.monotonic() + SV_WAIT) if read("registry").up else ends
+    before = read("registry").restarts
     while not _listens(address):
-        if time.monotonic() > ends:
+        now = time.monotonic()
+        if now > latest or (now > ends and read("registry").restarts > before):
             shell = f"/opt/gitlab/embedded/bin/sv {command} /opt/gitlab/service/registry"
             state = read("registry")
             line = replace(state, up=False, wanted=True).line(1, max(state.seconds, 1))

@@ -130,11 +130,14 @@ class Registry:
     storage_extras: Table  # omnibus's own `cache` and `delete`, where unset
     settings: Table
     env: dict[str, str]
+    database: Table  # of config.yml
+    overridden: bool = False  # it prefers a database, and GitLab's PostgreSQL is off
 
     @property
-    def has_database(self) -> bool:
-        """Whether it has a metadata database. The real one has it by default on a fresh GitLab 19; here it is asked for."""
-        return _table(self.settings, "database").get("enabled") in (True, "true", "prefer")
+    def metadata(self) -> str:
+        """Whether it uses a metadata database: true, false, or prefer. Lock files in its storage decide then."""
+        enabled = str(self.database.get("enabled", False)).lower()
+        return enabled if enabled in ("true", "prefer") else "false"
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def _registry(settings: Settings, version: Version) -> Registry | None:
     }
     deletes = own.get("storage_delete_enabled")
     extras = {"cache": {"blobdescriptor": "inmemory"}, "delete": {"enabled": True if deletes is None else deletes}}
+    database, overridden = _database(settings, version)
     return Registry(
         site=site if nginx.get("enable") is not False else None,
         address=own.get("registry_http_addr") or "127.0.0.1:5000",
@@ -232,7 +236,41 @@ def _registry(settings: Settings, version: Version) -> Registry | None:
         storage_extras={key: value for key, value in extras.items() if not storage.get(key)},
         settings=own,
         env={str(key): str(value) for key, value in _table(own, "env").items()},
+        database=database,
+        overridden=overridden,
     )
+
+
+def _database(settings: Settings, version: Version) -> tuple[Table, bool]:
+    """The registry's `database`, and whether "prefer" was overridden. 19.0 made "prefer" the default.
+
+    Sources: omnibus-gitlab, registry/attributes/default.rb; gitlab/libraries/registry.rb, parse_database_configuration.
+    """
+    own = _table(_table(settings, "registry"), "database")
+    if version < (19, 0, 0):
+        return own, False
+    host = _table(settings, "postgresql").get("listen_address") or "/var/opt/gitlab/postgresql"
+    defaults = {
+        "enabled": "prefer",
+        "user": "registry",
+        "dbname": "registry",
+        "port": 5432,
+        "sslmode": "prefer",
+        "host": host,
+    }
+    table = defaults | {key: value for key, value in own.items() if value is not None}
+    if table["enabled"] == "prefer" and _table(settings, "postgresql").get("enable") is False:
+        return {**table, "enabled": "false"}, True
+    return table, False
+
+
+def metadata_warnings(wanted: Wanted) -> Iterator[str]:
+    """Source: omnibus-gitlab, registry/recipes/enable.rb."""
+    if wanted.registry and wanted.registry.overridden:
+        yield (
+            "Registry database mode is set to 'prefer', but GitLab-managed PostgreSQL is disabled. The registry will be "
+            "configure to use filesystem metadata instead of the database."
+        )
 
 
 def _site(url: str, nginx: Table, missing: str, unsupported: str, max_body: str) -> Site:

@@ -59,7 +59,7 @@ def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version
         _owned(paths.registry_config, configs.render_registry(registry, **values), user),
         _owned(
             paths.registry_run_config,
-            configs.render_registry_to_run(registry, version, behind=f"{paths.registry_metadata}/behind", **values),
+            configs.render_registry_to_run(registry, version, **values),
             user,
         ),
         write_atomically(paths.registry_env, _environment(paths, registry), 0o600),
@@ -71,7 +71,7 @@ def _registry(paths: Paths, wanted: Wanted, registry: Registry, version: Version
 def _registry_folders(paths: Paths, registry: Registry, user: str) -> None:
     for folder in (paths.var / "standin", paths.registry_config.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    if registry.has_database and not paths.registry_metadata.exists():
+    if registry.metadata != "false" and not paths.registry_metadata.exists():
         paths.registry_metadata.mkdir(mode=0o700)
         shutil.chown(paths.registry_metadata, user, user)
     storage = registry.storage.get("filesystem")
@@ -91,8 +91,7 @@ def _owned(path: Path, text: str, user: str) -> bool:
 
 def _environment(paths: Paths, registry: Registry) -> str:
     env = {"SSL_CERT_DIR": f"{paths.embedded_certs}", **registry.env}
-    if registry.has_database:
-        env["STANDIN_DATABASE_AT"] = registry.address
+    env["STANDIN_DATABASE"] = registry.metadata
     return "".join(f"{key}={value}\n" for key, value in sorted(env.items()))
 
 
