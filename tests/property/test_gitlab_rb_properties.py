@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, event, given, reject, settings
+from hypothesis import HealthCheck, assume, event, example, given, reject, settings
 from hypothesis import strategies as st
 
 from provision.editing.ruby.assignments import effective
@@ -115,6 +115,7 @@ def test_values(omnibus: Any, value: Any) -> None:
 
 @many
 @given(source=documents.sources)
+@example(source="%W[#$0]")
 def test_literals(omnibus: Any, source: str) -> None:
     """Our reader reads a literal as Ruby does, or reports it as unknown."""
     text = f"nginx['x'] = {source}\n".encode()

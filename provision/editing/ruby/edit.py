@@ -262,7 +262,8 @@ def _require_plain(assignment: Assignment, path: Path) -> None:
 def _assign(draft: Draft, path: Path, assignment: Assignment, value: Plain) -> None:
     """Give the plain `assignment` another value."""
     node, target = assignment.node, assignment.value
-    bare_call = node.type == "call" and not draft.document.source(node).endswith(b")")
+    arguments = node.child_by_field_name("arguments")
+    bare_call = arguments is not None and not draft.document.source(arguments).startswith(b"(")
     ambiguous = bare_call and (
         isinstance(value, dict) or (isinstance(value, int | float) and str(value).startswith("-"))
     )

@@ -197,6 +197,7 @@ def pairs(document: RubyDocument, node: Node) -> list[Pair] | None:
     return found
 
 
+_INTERPOLATION = re.compile(r"#[{@$]")  # of an expression, an instance or a global variable
 _NOT_ELEMENTS = ("comment", "heredoc_body")
 _CONSTANTS = {"true": True, "false": False, "nil": None}
 _INTEGER = re.compile(
@@ -273,7 +274,7 @@ def _number(document: RubyDocument, node: Node) -> int | float:
 def _words(document: RubyDocument, node: Node) -> list[str]:
     """The elements of `%w[…]` and `%i[…]`."""
     text = _text(document, node)
-    if "\\" in text or "#{" in text:
+    if "\\" in text or _INTERPOLATION.search(text):
         raise Unreadable
     kind = Symbol if node.type == "symbol_array" else str
     return [kind(_text(document, child)) for child in node.named_children]

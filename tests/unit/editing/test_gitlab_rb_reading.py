@@ -40,6 +40,7 @@ def test_effective(case: str) -> None:
 UNKNOWN = {
     "computed": ("nginx['x'] = 1\nregistry['nginx']['ssl_certificate'] = File.read('x')", 2),
     "interpolated": ("registry['nginx'] = {\n  ssl_certificate: \"/#{a}.crt\" }", 2),
+    "interpolated words": ("registry['nginx'] = { ssl_certificate: %W[#$0 #@a] }", 1),
     "conditional": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx']['ssl_certificate'] = '/b' if x", 2),
     "changed in place": ("registry['nginx']['ssl_certificate'] = '/a'\nregistry['nginx'].clear", 2),
     "a local variable": ("registry = {}\nregistry['nginx']['ssl_certificate'] = '/a'", 1),

@@ -216,6 +216,7 @@ ROWS = [
         "registry['nginx']['ssl_certificate'] = '/etc/gitlab/ssl/new.crt'\n"),
     Row("words that differ in type", "nginx['a'] = '1'\nnginx['b'] = 1\nnginx['c'] = :x\n",
         {("nginx", "a"): 1, ("nginx", "b"): 1.0, ("nginx", "c"): "x"}, "nginx['a'] = 1\nnginx['b'] = 1.0\nnginx['c'] = 'x'\n"),
+    Row("a hash for a call that ends with a parenthesis", "git_data_dirs %q(a)\n", {("git_data_dirs",): {}}, "git_data_dirs({})\n"),
     Row("a hash for a call", "git_data_dirs 1\n", {("git_data_dirs",): {"a": {}}}, "git_data_dirs({\n  'a' => {}\n})\n"),
     Row("a negative number for a call", "git_data_dirs(1)\n", {("git_data_dirs",): -1}, "git_data_dirs(-1)\n"),
 ]  # fmt: skip
