@@ -29,9 +29,23 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     return harness
 
 
+_KILLED = """
+mkdir -p /root/killed/DEBIAN && cd /root/killed
+printf 'Package: killed\\nVersion: 1\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > DEBIAN/control
+printf '#!/bin/sh\\n[ -e /root/once ] || { touch /root/once; kill -9 $PPID; }\\n' > DEBIAN/postinst
+chmod 755 DEBIAN/postinst
+dpkg-deb -b . /root/killed.deb > /dev/null
+dpkg -i /root/killed.deb > /dev/null 2>&1 || ls /var/lib/dpkg/updates
+"""
+
+
 @pytest.fixture(scope="module")
 def outcome(harness: Harness) -> Outcome:
-    """One run on all hosts but one, with a lock that is not released; meanwhile the other host is tested."""
+    """One run on all hosts but one, with a lock that is not released; meanwhile the other host is tested.
+
+    On the working host a dpkg was killed before.
+    """
+    assert harness.lab.inside(WELL, _KILLED).split(), "the killed dpkg left no journal"
     with dpkg_held(harness, HELD):
         run = Live(harness, "runner", "--limit", f"!{FREED}")
         (harness.folder / "freed.txt").write_text(waited(harness))
@@ -91,7 +105,8 @@ def test_a_key_of_somebody_else(outcome: Outcome) -> None:
 
 
 def test_other_hosts_converge(outcome: Outcome, harness: Harness) -> None:
-    """The working host did not wait, and has the package; the broken ones have no part of it."""
+    """The working host did not wait, completed a dpkg that was killed earlier, and has the package; the broken ones have
+    no part of it."""
     assert outcome.statuses(WELL) == {"runner": "changed"}
     assert outcome.summary["hosts"][WELL]["seconds"] < 60 < outcome.summary["hosts"][HELD]["seconds"]
     status = "dpkg-query -Wf '${db:Status-Status}' gitlab-runner 2>/dev/null; dpkg --audit; true"

@@ -22,6 +22,7 @@ set -e
 seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6 first=$7 last=$8
 shift 8
 wait_for_apt "$seconds"
+complete_dpkg
 fetch_with_apt "$stall" update
 wait_for_apt "$seconds"
 # apt prints no address for a package in its archive of downloads: therefore it must not use that archive.

@@ -5,4 +5,5 @@ set -e
 seconds=$1
 shift
 wait_for_apt "$seconds"
+complete_dpkg
 apt-get -q remove -y -o DPkg::Lock::Timeout="$seconds" -- "$@"

@@ -102,6 +102,22 @@ class TestInstall:
         assert re.fullmatch("apt-get -q install .*--allow-change-held-packages -- x=1.* y", calls[-2])
         assert calls[-1] == "environment: OF_APT=1 2"
 
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_an_interrupted_dpkg_is_completed(
+        self, programs: Programs, host: LocalSession, locks: Path, code: int
+    ) -> None:
+        """Before anything else, where dpkg's journal has entries. What dpkg cannot complete ends the script."""
+        programs.add("dpkg", f"exit {code}")
+        (locks / "dpkg/updates").mkdir()
+        assert install(host).code == 0
+        assert programs.calls("dpkg") == []
+        (locks / "dpkg/updates/0001").touch()
+        asked = len(programs.calls())
+        result = install(host)
+        assert result.code == (100 if code else 0)
+        assert programs.calls()[asked] == "dpkg --force-confold --configure -a"
+        assert (len(programs.calls()) == asked + 1) == bool(code)
+
     def test_first_and_last(self, programs: Programs, host: LocalSession) -> None:
         """Around the installation, after the download; both are shell text of any kind."""
         calls = programs.folder / "calls"

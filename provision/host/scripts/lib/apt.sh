@@ -32,6 +32,17 @@ wait_for_apt() {
   done
 }
 
+# complete_dpkg: completes a dpkg that was interrupted: killed, or ended by a full disk. apt refuses to install until then.
+# It is recognised as apt does it: dpkg's journal has entries. Sources: apt's apt-pkg/deb/debsystem.cc, CheckUpdates; dpkg(1).
+complete_dpkg() {
+  for entry in /var/lib/dpkg/updates/[0-9]*; do
+    [ -e "$entry" ] || continue
+    echo "an earlier dpkg was interrupted: completing it with dpkg --configure -a"
+    dpkg --force-confold --configure -a || exit 100
+    return
+  done
+}
+
 # fetch_with_apt STALL WORD…: apt-get, which ends a download of which nothing arrives for STALL seconds. However long the
 # whole download takes, it is not ended. Source: apt.conf(5), apt-transport-http(1), Timeout.
 fetch_with_apt() {
