@@ -20,8 +20,9 @@ from provision_lab.standins.gitlab_ce.host.layout import Paths
 from tests.support.report import RunReport
 from tests.support.web import answer_of, forwarded
 
+Record = dict[str, Any]
 PROJECT = "root/hello"
-SEED = {
+SEED: Record = {
     "api_token": "the-api-token",
     "users": {"root": "p", "sammy": "p", "dev": "p"},
     "projects": [PROJECT, "root/other"],
@@ -29,7 +30,6 @@ SEED = {
     "tokens": [{"token": "dev", "user": "dev", "scopes": ["api"]}],
 }
 BASE = '[hosts.gitlab]\ngroups = ["gitlab"]\n[hosts.runner-1]\ngroups = ["runners"]\n'
-Record = dict[str, Any]
 _HERE = Path(__file__).parents[2]
 _PACKAGES = (_HERE, _HERE / "lab")
 
@@ -128,8 +128,9 @@ class Estate:
 
     @property
     def tokens(self) -> list[Record]:
-        """The tokens in GitLab's database, but that of the tests."""
-        return [one for one in self.database["tokens"] if one["token"] != "the-api-token"]
+        """The tokens in GitLab's database, but those of the seed."""
+        seeded = [SEED["api_token"], *(one["token"] for one in SEED["tokens"])]
+        return [one for one in self.database["tokens"] if one["token"] not in seeded]
 
     @property
     def database(self) -> Record:
