@@ -6,7 +6,6 @@ mentioned. `strict` shows how it is read here. Names, statuses and documented ty
 
 import json
 import re
-import shutil
 import urllib.error
 import urllib.request
 from urllib.parse import parse_qsl, urlsplit
@@ -20,9 +19,6 @@ from tests.support.data import DATA
 
 DESCRIPTION = DATA / "gitlab-openapi_v2.relevant.yaml"
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby"),
-]
 
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one", "root/two"], "groups": {"acme": {}}}
 

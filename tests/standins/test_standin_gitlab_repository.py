@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from tests.support.web import answer_of
 SEED = {"api_token": "T", "users": {"root": "p"}, "projects": ["root/one"]}
 FILE = "/projects/1/repository/files/ci%2Fa.yml"
 Ask = Callable[..., tuple[int, Any]]
-needs_ruby = pytest.mark.skipif(shutil.which("ruby") is None, reason="needs ruby")
 
 
 @pytest.fixture
@@ -145,14 +143,12 @@ LINT = [
 ]
 
 
-@needs_ruby
 @pytest.mark.parametrize(("text", "errors"), LINT, ids=range(len(LINT)))
 def test_lint(text: str, errors: list[str]) -> None:
     """GitLab's errors for invalid configurations."""
     assert check_configuration(text)[0] == errors
 
 
-@needs_ruby
 def test_lint_answers(ask: Ask) -> None:
     """200 for valid and invalid ones, with warnings."""
     place = "/projects/1/ci/lint"

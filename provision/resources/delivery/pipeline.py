@@ -163,6 +163,20 @@ class NoProject(Refused):
     """The project does not exist."""
 
 
+def not_compared(what: str, compare: str, error: ProvisionError, *, created: bool) -> Change:
+    """The verification `compare` of `what` that this error prevents for now: no answer, no token or no project yet.
+
+    created  whether an earlier task creates the project
+
+    Raises Refused for any other error.
+    """
+    if isinstance(error, ApiFailed) and not error.status:
+        return unverified(compare, error.text, error.requires)
+    if isinstance(error, NoProject) and created:
+        return unverified(compare, error.text, "accounts")
+    raise Refused(f"{what}: {error.text}", hint=error.hint) from error
+
+
 @dataclass(frozen=True)
 class PipelineFile(Resource):
     """A project's pipeline has this content.
@@ -199,15 +213,11 @@ class PipelineFile(Resource):
         found: FoundPipeline | ProvisionError | None = seen.data("gitlab")
         if found is None:
             return
-        compare = f"compare the pipeline of project {self.project} with GitLab"
+        what = f"the pipeline of project {self.project}"
+        compare = f"compare {what} with GitLab"
         if isinstance(found, ProvisionError):
-            if isinstance(found, ApiFailed) and not found.status:
-                yield unverified(compare, found.text, found.requires)
-                return
-            if isinstance(found, NoProject) and self.created:
-                yield unverified(compare, found.text, "accounts")
-                return
-            raise Refused(f"the pipeline of project {self.project}: {found.text}", hint=found.hint)
+            yield not_compared(what, compare, found, created=self.created)
+            return
         yield from (Note(f"lint of project {self.project}: {one}") for one in found.warnings)
         if self.pushed and (found.now is None or found.now.text != self.text):
             yield Note(f"the pipeline of project {self.project} differs: `provision source` pushes it with the source")

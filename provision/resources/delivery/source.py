@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.editing.diff import masked_diff
-from provision.errors import ApiFailed, ChangedMeanwhile, HostFailed, ProvisionError, Refused, UsageError
+from provision.errors import ChangedMeanwhile, HostFailed, ProvisionError, Refused, UsageError
 from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
 from provision.gitlab.git import ChangedFile, Snapshot, Workspace, workspace
 from provision.gitlab.repository import Repository
@@ -33,9 +33,8 @@ from provision.resources.base import (
     Outcome,
     Probe,
     Resource,
-    unverified,
 )
-from provision.resources.delivery.pipeline import NoProject, Recipe, config_path
+from provision.resources.delivery.pipeline import NoProject, Recipe, config_path, not_compared
 
 _MOST_FILES = 200  # in a diff
 _LARGEST = 200_000  # bytes of a file in a diff
@@ -106,15 +105,11 @@ class ProjectSource(Resource):
         found: FoundSource | ProvisionError | None = seen.data("gitlab")
         if found is None:
             return
-        compare = f"compare the source of project {self.project} with GitLab"
+        what = f"the source of project {self.project}"
+        compare = f"compare {what} with GitLab"
         if isinstance(found, ProvisionError):
-            if isinstance(found, ApiFailed) and not found.status:
-                yield unverified(compare, found.text, found.requires)
-                return
-            if isinstance(found, NoProject) and self.created:
-                yield unverified(compare, found.text, "accounts")
-                return
-            raise Refused(f"the source of project {self.project}: {found.text}", hint=found.hint) from found
+            yield not_compared(what, compare, found, created=self.created)
+            return
         yield from (Note(f"project {self.project}: {one}") for one in found.notes)
         record = {"wanted": found.wanted, "commit": found.after}
         if found.after != found.before:
@@ -154,17 +149,12 @@ class ProjectSource(Resource):
         record: dict[str, str] = seen.record if isinstance(seen.record, dict) else {}
         with workspace(self.source, self.api, self.project) as work:
             wanted = self._wanted(work)
-            notes = (
-                (f"{self.source.name} has changes that are not committed: they are not pushed",)
-                if work.is_dirty
-                else ()
-            )
+            uncommitted = f"{self.source.name} has changes that are not committed: they are not pushed"
+            notes = (uncommitted,) if work.is_dirty else ()
             if record.get("wanted") == wanted and (not seen.due or self._newest() == record.get("commit")):
-                return (
-                    FoundSource(wanted, "", record["commit"], record["commit"], notes=notes)
-                    if seen.due or notes
-                    else None
-                )
+                if not (seen.due or notes):
+                    return None
+                return FoundSource(wanted, "", record["commit"], record["commit"], notes=notes)
             project = self._project()
             default = str(project.get("default_branch") or "main")
             branch = self.branch if self.branch and project.get("empty_repo") else default

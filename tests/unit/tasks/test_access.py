@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from provision.testing import observe, planned
 from provision_lab.standins.gitlab_ce.host.api.store import Store, check_password, ensure_user
 from provision_lab.standins.gitlab_ce.host.layout import Paths
 from tests.support.estate import PROJECT, Estate
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -261,10 +261,10 @@ class TestKilled:
                 estate.run("access", WANTED, **NO_TOKEN)
             finally:
                 os._exit(0)
-        until = time.monotonic() + 30
-        while time.monotonic() < until and not _is_there(estate, moment, first):
-            time.sleep(0.05)
-        kill_tree(pid)
+        try:
+            wait_for(lambda: _is_there(estate, moment, first), f"the moment {moment} GitLab has stored it", 30)
+        finally:
+            kill_tree(pid)
         switch.unlink()
         assert (estate.home / "api_token.new").exists()
         assert len(living(estate)) == 1

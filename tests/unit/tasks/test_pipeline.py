@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,7 @@ from provision.resources.delivery import pipeline as recipe
 from provision.templating import environment
 from tests.support.estate import PROJECT, Estate
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby"),
-]
+pytestmark = pytest.mark.slow
 TEXT = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'
 MERGE = f"{TEXT}merge_request = true\n"
 FILE = "root%2Fhello/repository/files/.gitlab-ci.yml"

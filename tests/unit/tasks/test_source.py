@@ -16,10 +16,7 @@ import pytest
 from provision.errors import UsageError
 from tests.support.estate import PROJECT, Estate
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("ruby") is None, reason="the lab's CI lint reads YAML with ruby"),
-]
+pytestmark = pytest.mark.slow
 ADDRESS = "/projects/root%2Fhello"
 SOURCE = f'[projects."{PROJECT}"]\nsource = "hello"\n'
 PIPELINE = f'[projects."{PROJECT}".pipeline]\ntemplate = "registry"\ntest = "npm test"\n'
