@@ -18,6 +18,7 @@ from provision.ssh import Target, connect
 from provision.ssh.shell_session import ShellSession
 from provision_lab import Lab, LabHost
 from provision_lab.proxy import Proxy
+from tests.support.waiting import wait_for
 
 WRONG = "not the password, canary-0815"
 
@@ -58,16 +59,6 @@ def session(where: Target, *, lock: bool = False, who: str = "test") -> Iterator
 def output_of(opened: ShellSession, script: str) -> str:
     """The stdout of a script, stripped."""
     return opened.ask([sh(script)], deadline=20)[0].text.strip()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # -- sudo --------------------------------------------------------------------------------------------
@@ -178,7 +169,7 @@ def test_the_lock_is_released_after_kill_9(lab: Lab) -> None:
                 return False
             return True
 
-    assert eventually(free)
+    wait_for(free, "the lock of the killed run", 10)
 
 
 def test_a_session_without_the_lock_writes_nothing(lab: Lab) -> None:
@@ -257,7 +248,7 @@ def test_sshd_ends_during_a_step(lab: Lab) -> None:
         opened.ready()
         with pytest.raises(ConnectionLost):
             opened.run(sh("pkill -x 'sshd(-session)?'; sleep 5"), deadline=60)
-    assert eventually(lambda: lab.inside("open", "systemctl restart ssh; echo on") == "on\n")
+    wait_for(lambda: lab.inside("open", "systemctl restart ssh; echo on") == "on\n", "sshd's restart", 10)
 
 
 # -- cost --------------------------------------------------------------------------------------------
