@@ -230,7 +230,6 @@ def test_a_disconnected_host_is_detected(lab: Lab, monkeypatch: pytest.MonkeyPat
     """The host's network goes down during an upload: the session ends, and no half file is left."""
     monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 1.0)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
-    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 3.0)
     with session(target(lab)) as opened:
         opened.ready()
         lab.inside("open", "ip link set host0 down")

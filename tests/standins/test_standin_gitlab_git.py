@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from provision_lab.standins.gitlab_ce.loopback import serve
+from tests.support.web import answer_of
 
 SEED = {
     "api_token": "T",
@@ -69,12 +70,8 @@ class Clone:
     def ask(self, path: str) -> Any:
         """An administrator's question to the API; the status of a refusal."""
         request = urllib.request.Request(f"{self.url}/api/v4/projects/1{path}", headers={"PRIVATE-TOKEN": "T"})
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.status
+        status, text, _ = answer_of(request)
+        return json.loads(text) if status < 400 else status
 
 
 @pytest.fixture

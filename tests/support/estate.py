@@ -87,8 +87,7 @@ class Estate:
     @property
     def kept(self) -> dict[str, Record]:
         """The same as GitLab stores them, with hidden values."""
-        database = json.loads((self.folder / "gitlab/var/opt/gitlab/standin/db.json").read_text())
-        return {f"{one['key']} {one['environment_scope']}": one for one in database["variables"]}
+        return {f"{one['key']} {one['environment_scope']}": one for one in self.database["variables"]}
 
     def runner(self, description: str, **fields: Any) -> int:
         """Creates a runner; its id."""

@@ -162,12 +162,13 @@ def test_images(estate: Any, provision: Any, inventory: Callable[[int], str]) ->
 
 
 def test_nothing_is_written(estate: Any, provision: Any, inventory: Callable[[int], str], web: Any) -> None:
-    """Only GET requests, and one command on each host."""
+    """Only GET requests, and one command on each host; `images` asks the hosts with apps only."""
     good(estate, 1)
     provision("status", "-i", inventory(1))
+    assert [len(estate.sessions[name].ran) for name in ("gitlab", "runner-001")] == [1, 1]
     provision("images", "-i", inventory(1))
+    assert [len(estate.sessions[name].ran) for name in ("gitlab", "runner-001")] == [1, 2]
     assert {one.method for one in web.asked} == {"GET"}
-    assert len(estate.sessions["gitlab"].ran) == 1
 
 
 def test_a_hostile_answer() -> None:

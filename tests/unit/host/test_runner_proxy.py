@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from provision.host.scripts import FOLDER
 from provision.shell import Command
 from tests.support.local import Local
+from tests.support.waiting import wait_for
 
 ASK: Final = (
     FOLDER / "lib/runner.sh"
@@ -29,8 +29,8 @@ def start() -> Iterator[Start]:
     def begin(**environment: str) -> int:
         running.append(subprocess.Popen(["/bin/sleep", "600"], env=environment))
         # Its environment is its own from its exec on.
-        while Path(f"/proc/{running[-1].pid}/cmdline").read_bytes()[:10] != b"/bin/sleep":
-            os.sched_yield()
+        arguments = Path(f"/proc/{running[-1].pid}/cmdline")
+        wait_for(lambda: arguments.read_bytes().startswith(b"/bin/sleep"), "the process has its environment")
         return running[-1].pid
 
     yield begin

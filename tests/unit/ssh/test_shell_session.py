@@ -416,7 +416,6 @@ def test_a_frozen_host_is_detected_before_the_deadline(
     """The host's kernel answers and its sshd does not: it is pinged, then counted as lost."""
     monkeypatch.setattr("provision.ssh.wire._PING_AFTER", 0.2)
     monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
-    monkeypatch.setattr("provision.ssh.wire.SILENCE_LIMIT", 0.8)
     with session(sshd) as opened:
         opened.ready()
         frozen = _sshd_children(sshd)
