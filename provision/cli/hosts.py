@@ -25,13 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
-_SECONDS = 60.0
 _REQUESTS_AT_ONCE = 8
-_FORMAT = '{{.Names}}|{{.State}}|{{.Status}}|{{.Label "provision.image"}}|{{.Image}}'
 _UNITS = {"gitlab": ("gitlab-runsvdir",), "runners": ("docker", "gitlab-runner")}
-
-
-_TIMEOUT = 60.0  # seconds to print the last lines
+_TIMEOUT = 60.0  # seconds for one command on a host
 _FOLLOW_TIMEOUT = 30 * 86400.0  # seconds, with --follow
 
 
@@ -222,7 +218,7 @@ def _observed(hosts: Sequence[Host], opener: Opener) -> tuple[list[HostStatus], 
     """What the hosts answered, and whether Ctrl-C ended it."""
     from provision.engine.each_host import EachHost
     from provision.errors import ProvisionError
-    from provision.host.docker import APP_LABEL
+    from provision.host.docker import APP_LABEL, IMAGE_LABEL
     from provision.host.scripts import script
     from provision.shell import Result
 
@@ -230,10 +226,11 @@ def _observed(hosts: Sequence[Host], opener: Opener) -> tuple[list[HostStatus], 
         host.name: tuple(dict.fromkeys(unit for group in host.groups for unit in _UNITS.get(group, ())))
         for host in hosts
     }
+    form = f'{{{{.Names}}}}|{{{{.State}}}}|{{{{.Status}}}}|{{{{.Label "{IMAGE_LABEL}"}}}}|{{{{.Image}}}}'
     everywhere = EachHost(
         opener,
-        lambda name: script("observe_status", _FORMAT, APP_LABEL, *units[name]),
-        deadline=_SECONDS,
+        lambda name: script("observe_status", form, APP_LABEL, *units[name]),
+        deadline=_TIMEOUT,
         on_line=lambda *_: None,
         on_error=lambda *_: None,
     )
@@ -359,7 +356,6 @@ def _age(moment: Any) -> int | None:
 
 def _endpoints(hosts: Sequence[Host]) -> list[EndpointStatus]:
     """GitLab and its registry as this machine reaches them."""
-    from provision.gitlab.access import server_ca
     from provision.inventory.tables.gitlab import Gitlab
     from provision.inventory.tables.registry import Registry
 
@@ -376,8 +372,7 @@ def _endpoints(hosts: Sequence[Host]) -> list[EndpointStatus]:
             wanted.append(("registry", registry.external_url, "/v2/", 401))
         for name, url, path, good in wanted:
             if (name, str(url)) not in found:
-                own = ca if name == "registry" or server_ca(host, url) else None
-                found[name, str(url)] = _endpoint(name, url, path, good, own, address, first.address if first else "")
+                found[name, str(url)] = _endpoint(name, url, path, good, ca, address, first.address if first else "")
     return list(found.values())
 
 
@@ -423,9 +418,10 @@ def _tags(api: Api, project: str) -> list[StoredImage]:
     """The tags of a project's repositories. Raises ApiFailed.  Source: GitLab's API, container registry."""
     from urllib.parse import quote
 
+    from provision.gitlab.api import project_address
     from provision.report.status import StoredImage
 
-    place = f"/projects/{quote(project, safe='')}/registry/repositories"
+    place = f"{project_address(project)}/registry/repositories"
     listed = []
     for repository in api.get_list(place, {"per_page": 100}):
         tags = api.get_list(f"{place}/{repository['id']}/tags", {"per_page": 100})

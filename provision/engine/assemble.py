@@ -13,7 +13,7 @@ from provision.engine.desired_state import HostPlay
 from provision.engine.own_files import trusted_folders
 from provision.engine.run import Run
 from provision.errors import UsageError, nearest, together
-from provision.gitlab.access import KeptTokens, keeps_token
+from provision.gitlab.access import KeptTokens, keeps_records, keeps_token
 from provision.inventory import Host, Inventory
 from provision.inventory.secrets import missing_secrets
 from provision.inventory.tables.base import options_of
@@ -106,7 +106,7 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     hosts = [one for one in selected if one.name in with_tasks]
     password = Secret(options.become_password) if options.become_password is not None else None
     missing: list[UsageError] = []
-    keeper = [one for one in inventory.hosts if one not in hosts and keeps_token(one) and _is_keeper(one)]
+    keeper = [one for one in inventory.hosts if keeps_records(one) and one not in hosts and keeps_token(one)]
     open_to = opener([*hosts, *keeper], password, missing)
     run = Run(
         options.names,
@@ -122,12 +122,6 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     )
     warnings = [*inventory.warnings, *(one.warning for one in unused)]
     return run, [*warnings, *_unmatched(plays, inventory)]
-
-
-def _is_keeper(host: Host) -> bool:
-    """Whether the token for GitLab's API is kept on this host."""
-    first = host.estate.first("gitlab")
-    return first is not None and first.name == host.name
 
 
 def _concerned(tasks: Sequence[Task], host: Host) -> list[Task]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from provision.errors import ApiFailed, ProvisionError, UsageError
 from provision.gitlab.api import Api, KeptToken, read_kept_token
 from provision.host.files import HOME
-from provision.inventory import Host, SecretSource, Settings
+from provision.inventory import Estate, Host, SecretSource, Settings
 from provision.inventory.tables.gitlab import READY_SECONDS, Gitlab, Server
 from provision.inventory.tables.projects import Project
 from provision.inventory.tables.registry import Registry
@@ -55,15 +55,19 @@ def token_scopes(host: Host) -> tuple[str, ...]:
     gitlab = host.settings.get(Gitlab)
     if gitlab is None:
         return ()
-    everywhere = host.estate.distinct_settings("all")
-    if gitlab.users or gitlab.groups or any(Project in one and one.named(Project) for one in everywhere):
+    projects, servers = host.estate.once("needs of the token", lambda: _needs(host.estate))
+    if gitlab.users or gitlab.groups or projects:
         return ("api",)
-    those = host.estate.distinct_settings("runners")
-    runners = [runner for one in those if Runner in one for runner in one.all(Runner)]
-    created = [one for one in runners if one.token is None and one.registration_token is None]
-    if any(one.url is None or is_own(host, one.url) for one in created):
+    if any(url is None or is_own(host, url) for url in servers):
         return ("create_runner", "manage_runner", "read_api")
     return ()
+
+
+def _needs(estate: Estate) -> tuple[bool, frozenset[Url | None]]:
+    """Whether there are projects, and the servers that runners are created on; None for gitlab.external_url."""
+    projects = any(Project in one and one.named(Project) for one in estate.distinct_settings("all"))
+    runners = [runner for one in estate.distinct_settings("runners") if Runner in one for runner in one.all(Runner)]
+    return projects, frozenset(one.url for one in runners if one.token is None and one.registration_token is None)
 
 
 def server_ca(host: Host, url: Url) -> bytes:
@@ -190,6 +194,8 @@ class KeptTokens:
                 session.close()
         except ProvisionError as error:
             return ApiFailed(f"the token for GitLab's API cannot be read on {host}: {error.text}", hint=error.hint)
+        if result.code:
+            return ApiFailed(f"the token for GitLab's API cannot be read on {host}: {result.errors.strip()}")
         text = result.text.strip()
         if not text:
             return ApiFailed(

@@ -1,7 +1,7 @@
 """The user's git, for the source of a project: what is to be pushed, what GitLab has, and the push.
 
-All work is done in a private bare repository in a temporary folder. A source that is a repository lends it its objects, and is
-not changed: its hooks, its remotes and its settings are not used. A plain folder is added to an index there.
+All work is done in a private bare repository in a temporary folder. It reads the objects of a source that is a
+repository. The source is not changed: its hooks, its remotes and its settings are not used. A plain folder is added to an index there.
 
 The token reaches git through a pipe that the processes inherit: it is in no argument, variable, URL or file. git asks for
 it only for GitLab's scheme, host and port, and follows no redirect. Sources: git-config(1), gitcredentials(7).
@@ -15,9 +15,10 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,8 @@ NAME: Final = "provision"
 _DEADLINE_SECONDS: Final = 60
 _TRANSFER_SECONDS: Final = 1800
 _KEPT: Final = ("PATH", "TMPDIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")
-# dash reads from descriptors above 9 only by their name. Each answer takes one line: several processes may ask.
+# dash reads from descriptors above 9 only by their name. The pipe holds the token in several lines: each process that asks
+# reads one.
 _HELPER: Final = (
     '!f() { test "$1" = get && IFS= read -r token < "/dev/fd/$PROVISION_TOKEN" '
     '&& printf "username=oauth2\\npassword=%s\\n" "$token"; }; f'
@@ -94,25 +96,23 @@ class Workspace:
         token: bool = False,
     ) -> bytes:
         """The output of git here. Raises Refused, ApiFailed with GitLab's own reason, or ChangedMeanwhile."""
-        command = ["git", "--git-dir", str(self.folder), *arguments]
-        return _run(
-            command, self.source, stdin, {**self._environment, **(env or {})}, deadline, self.api if token else None
-        )
+        env = {**self._environment, **(env or {})}
+        return _run(self._command(arguments), self.source, stdin, env, deadline, self.api if token else None)
 
     def ask(self, *arguments: str) -> str:
         """The output as text, without the newline at its end."""
         return self.run(*arguments).decode(errors="replace").rstrip("\n")
 
     def holds(self, *arguments: str) -> bool:
-        """Whether git ends with exit code 0."""
-        command = ["git", "--git-dir", str(self.folder), *arguments]
-        done = subprocess.run(
-            command, env=self._environment, capture_output=True, check=False, timeout=_DEADLINE_SECONDS
-        )
-        return done.returncode == 0
+        """Whether git ends with exit code 0. Raises Refused and ApiFailed as `run` does."""
+        command = self._command(arguments)
+        return _finished(command, self.source, b"", self._environment, _DEADLINE_SECONDS, None).returncode == 0
 
-    @property
-    def _environment(self) -> dict[str, str]:
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        return ["git", "--git-dir", str(self.folder), *arguments]
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:  # once: `connected_address` may ask a name server
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         if self.api.connected_address or not self.api.url.tls:  # as the API's session: no proxy may read the token
             kept = {name: value for name, value in kept.items() if "proxy" not in name.lower()}
@@ -222,6 +222,12 @@ class Workspace:
             files = [one if mode[:2] in ("10", "12") else "" for mode, one in zip(modes, ids, strict=True)]
             found.append(ChangedFile(path, *files))
         return found
+
+    def sizes(self, blobs: list[str]) -> dict[str, int]:
+        """The size of files in bytes, by id."""
+        asked = "\n".join([*blobs, ""]).encode()
+        lines = self.run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode().splitlines()
+        return {name: int(size) for name, size in map(str.split, lines)}
 
     def contents(self, blobs: list[str]) -> dict[str, bytes]:
         """The content of files, by id."""
@@ -375,7 +381,21 @@ def _bundle(ca: Path | None, folder: Path) -> Path | None:
 def _run(
     command: list[str], where: Path, stdin: bytes, env: Mapping[str, str], deadline: int, api: Api | None
 ) -> bytes:
-    """Runs git. With an `api`, its token can be read from a pipe by the processes of git."""
+    """The output of git. Raises the failure that its error text means, and as `_finished` does."""
+    done = _finished(command, where, stdin, env, deadline, api)
+    if done.returncode:
+        output = done.stderr + (done.stdout if _verb(command) == "lfs" else b"")
+        raise _failure(_verb(command), output.decode(errors="replace"), api)
+    return done.stdout
+
+
+def _finished(
+    command: list[str], where: Path, stdin: bytes, env: Mapping[str, str], deadline: int, api: Api | None
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs git to its end. With an `api`, its token can be read from a pipe by the processes of git.
+
+    Raises Refused without git, and ApiFailed at the deadline.
+    """
     inherited: tuple[int, ...] = ()
     if api is not None:
         read, write = os.pipe()
@@ -384,7 +404,7 @@ def _run(
         inherited, env = (read,), {**env, "PROVISION_TOKEN": str(read)}
     try:
         # A session of its own: Ctrl-C on the terminal does not end a push half-way.
-        done = subprocess.run(
+        return subprocess.run(
             command,
             cwd=where,
             input=stdin,
@@ -402,10 +422,6 @@ def _run(
     finally:
         for one in inherited:
             os.close(one)
-    if done.returncode:
-        output = done.stderr + (done.stdout if _verb(command) == "lfs" else b"")
-        raise _failure(_verb(command), output.decode(errors="replace"), api)
-    return done.stdout
 
 
 def _verb(command: list[str]) -> str:

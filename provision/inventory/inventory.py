@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from provision.inventory.ranges import select
 from provision.inventory.secrets import SecretSource
@@ -12,6 +12,8 @@ from provision.inventory.settings import Settings
 from provision.inventory.tables.base import Table, fields_of
 from provision.inventory.tree import dotted
 from provision.secret import MASK, is_secret_name, mask, mask_secret_values
+
+T = TypeVar("T")
 
 
 class Member(NamedTuple):
@@ -30,7 +32,7 @@ class Estate:
 
     groups: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
     settings: Mapping[str, Settings] = field(default_factory=dict, compare=False, repr=False)
-    _distinct: dict[str, tuple[Settings, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _facts: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def names(self, group: str) -> tuple[str, ...]:
         """The names of a group's hosts; () for a group without any."""
@@ -41,11 +43,16 @@ class Estate:
         return tuple(one.address for one in self.groups.get(group, ()))
 
     def distinct_settings(self, group: str) -> tuple[Settings, ...]:
-        """The settings of a group's hosts, each object once: every host asks, and there may be a thousand."""
-        if group not in self._distinct:
-            known = (self.settings[name] for name in self.names(group) if name in self.settings)
-            self._distinct[group] = tuple({id(one): one for one in known}.values())
-        return self._distinct[group]
+        """The settings of a group's hosts, each object once."""
+        known = (self.settings[name] for name in self.names(group) if name in self.settings)
+        return tuple({id(one): one for one in known}.values())
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """A fact about all hosts, by a name, that is computed once: every host asks, and there may be a thousand."""
+        if name not in self._facts:
+            self._facts[name] = compute()
+        found: T = self._facts[name]
+        return found
 
     def first(self, *groups: str) -> Member | None:
         """The first host of the first of these groups that is not empty."""

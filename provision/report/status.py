@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from provision.report.folding import fold_names
-from provision.report.text import size
+from provision.report.text import count, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,8 @@ class HostStatus:
     """What a host answered. `error`: why it did not.
 
     units     of systemd, with their states
-    services  of GitLab that are down; the number of all
+    services_down  GitLab's services that are down
+    services       the number of GitLab's services
     disks     percent used and bytes left, by mount point
     last_run  seconds since a run recorded something; None: never
     """
@@ -150,8 +151,7 @@ def ago(seconds: int | None) -> str:
         return "never"
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'' if number == 1 else 's'}"
+            return count(seconds // length, unit)
     return f"{max(seconds, 0)} s"
 
 

@@ -162,6 +162,9 @@ def config_path(text: str) -> str:
 class NoProject(Refused):
     """The project does not exist."""
 
+    def __init__(self) -> None:
+        super().__init__("the project does not exist, or gitlab.api_token may not see it", hint=NO_PROJECT_HINT)
+
 
 def not_compared(what: str, compare: str, error: ProvisionError, *, created: bool) -> Change:
     """The verification `compare` of `what` that this error prevents for now: no answer, no token or no project yet.
@@ -312,10 +315,7 @@ class PipelineFile(Resource):
             found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)
         except (HostFailed, UsageError) as error:
             return error
-        return found or NoProject(
-            "the project does not exist, or gitlab.api_token may not see it",
-            hint=NO_PROJECT_HINT,
-        )
+        return found or NoProject()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from provision.editing.diff import masked_diff
 from provision.errors import ChangedMeanwhile, HostFailed, ProvisionError, Refused, UsageError
-from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
+from provision.gitlab.api import Api, project_address
 from provision.gitlab.git import ChangedFile, Snapshot, Workspace, workspace
 from provision.gitlab.repository import Repository
 from provision.resources.base import (
@@ -181,7 +181,7 @@ class ProjectSource(Resource):
     def _project(self) -> dict[str, Any]:
         found = self.api.find(self._address)
         if found is None:
-            raise NoProject("the project does not exist, or gitlab.api_token may not see it", hint=NO_PROJECT_HINT)
+            raise NoProject
         return found
 
     def _config_path(self, project: dict[str, Any]) -> str:
@@ -256,12 +256,12 @@ def _after_repository(
             return work.commit(full, [own, before], source.message), ""
     name, branch = source.source.name, found.branch
     pull = f"run `git pull {work.url} {branch}` in {source.source}"
-    if not work.is_above(own, before) and work.is_shallow:
-        raise Refused(
-            f"{name} is a shallow clone, and lacks the commits between it and branch {branch}",
-            hint=f"run `git fetch --unshallow` in {source.source}; a job of GitLab's CI needs GIT_DEPTH: 0",
-        )
     if not work.is_above(own, before):
+        if work.is_shallow:
+            raise Refused(
+                f"{name} is a shallow clone, and lacks the commits between it and branch {branch}",
+                hint=f"run `git fetch --unshallow` in {source.source}; a job of GitLab's CI needs GIT_DEPTH: 0",
+            )
         raise Refused(
             f"branch {branch} and {name} have diverged: {work.subject(before)} is not in {name}",
             hint=f"{pull}, commit the result and rerun the command; nothing is pushed by force",
@@ -276,12 +276,14 @@ def _after_repository(
 def _diff(work: Workspace, files: Sequence[ChangedFile]) -> str:
     """The changes of all files as one text; large and binary files by name only."""
     shown = files[:_MOST_FILES]
-    contents = work.contents([one for file in shown for one in (file.before, file.after) if one])
+    sizes = work.sizes([one for file in shown for one in (file.before, file.after) if one])
+    contents = work.contents([one for one, size in sizes.items() if size <= _LARGEST])
     parts = []
     for file in shown:
         before, after = contents.get(file.before, b""), contents.get(file.after, b"")
-        if b"\0" in before + after or max(len(before), len(after)) > _LARGEST:
-            parts.append(f"{file.path}: a binary or large file of {len(after)} bytes")
+        size = sizes.get(file.after, 0)
+        if b"\0" in before + after or max(sizes.get(file.before, 0), size) > _LARGEST:
+            parts.append(f"{file.path}: a binary or large file of {size} bytes")
         else:
             parts.append(masked_diff(file.path, before, after) or f"{file.path}: an empty file, or another mode")
     if len(files) > len(shown):
