@@ -51,23 +51,21 @@ class ApiToken(Resource):
         known = script("observe_api_token", API_TOKEN, ROOT_PASSWORD_FILE)
         if not self.scopes:
             return Probe({"known": known})
-        return Probe({"known": known}, when_due={"valid": ApiQuery(("token valid", self.api.url), self._refused)})
+        return Probe({"known": known}, when_due={"refused": ApiQuery(("token valid", self.api.url), self._refused)})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         known = dict(line.partition(" ")[::2] for line in seen["known"].text.splitlines())
-        reason = self._reason(known, bool(seen.due and self.scopes and seen.data("valid")))
-        initial = "initial" in known
-        sets_password = initial and self.root_password is not None
-        if not reason and not sets_password and (self.root_password is None or "rails" in known):
+        reason = self._reason(known, bool(seen.due and self.scopes and seen.data("refused")))
+        parts = [f"make a token for GitLab's API ({reason})"] if reason else []
+        password = ""
+        if self.root_password is not None and ("initial" in known or "rails" not in known):
+            parts.append("set root's password")
+            password = self.root_password.reveal().encode().hex()
+        if not parts:
             return
-        summary = " and ".join(
-            [*([f"make a token for GitLab's API ({reason})"] if reason else [])]
-            + (["set root's password"] if self.root_password is not None and (initial or "rails" not in known) else [])
-        )
-        password = self.root_password.reveal().encode().hex() if self.root_password is not None else ""
         make = script("make_api_token", API_TOKEN, NAME, " ".join(self.scopes) if reason else "", ROOT_PASSWORD_FILE)
         yield Change(
-            summary,
+            " and ".join(parts),
             make.reading(f"{password}\n"),
             "update" if "expires" in known or not reason else "create",
             deadline=_DEADLINE,

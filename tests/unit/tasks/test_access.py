@@ -49,6 +49,13 @@ def days(number: int) -> str:
     return str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=number))
 
 
+def age(estate: Estate, left: int) -> None:
+    """Makes the kept token so old that it ends in that many days."""
+    file = estate.home / "api_token"
+    text = file.read_text().replace(f"expires {days(365)}", f"expires {days(left)}")
+    file.write_text(text.replace(f"made {days(0)}", f"made {days(left - 365)}"))
+
+
 def booted(estate: Estate) -> list[str]:
     """The arguments of each call of gitlab-rails."""
     log = estate.folder / "rails.log"
@@ -138,10 +145,8 @@ class TestToken:
     def test_renewal(self, estate: Estate, left: int, renewed: bool) -> None:
         """It is renewed 30 days before its end, and the old one is revoked."""
         estate.run("access", WANTED, **NO_TOKEN)
-        file = estate.home / "api_token"
         before = kept(estate)["token"]
-        text = file.read_text().replace(f"expires {days(365)}", f"expires {days(left)}")
-        file.write_text(text.replace(f"made {days(0)}", f"made {days(left - 365)}"))
+        age(estate, left)
         report = estate.run("access", WANTED, **NO_TOKEN)
         assert bool(report.summaries) is renewed
         assert (kept(estate)["token"] != before) is renewed
@@ -309,6 +314,14 @@ class TestRootPassword:
         fresh.more = 'root_password = "another-correct-horse-8"\n'
         assert fresh.run("access", WANTED, **NO_TOKEN).summaries == []
         assert self.is_root(fresh, self.OURS)
+
+    def test_a_renewal_does_not_send_it(self, fresh: Estate) -> None:
+        """Root's password is set already: nothing is said about it."""
+        fresh.run("access", WANTED, **NO_TOKEN)
+        age(fresh, 10)
+        report = fresh.run("access", WANTED, **NO_TOKEN)
+        assert report.summaries == [f"make a token for GitLab's API (the present one ends on {days(10)})"]
+        assert "root's password" not in str(report.events)
 
     def test_beside_a_token_of_the_inventory(self, fresh: Estate) -> None:
         """It needs no token."""
