@@ -113,10 +113,14 @@ class Machine:
         run("nsenter", "-t", leader, "-m", "sh", "-c", script)
 
     def wait(self) -> None:
-        """Waits until sshd answers. Raises LabError with the end of the journal when it does not answer in time."""
+        """Waits until users can log in. Raises LabError with the end of the journal when they cannot in time."""
         ends = time.monotonic() + _BOOT
         while not self.answers:
             self._check_alive(ends, f"sshd does not answer on {bracketed(self.host.address)}:{self.host.sshd_port}")
+            time.sleep(_INTERVAL)
+        # While a host boots, pam_nologin refuses every user but root. sshd may answer before that ends.
+        while Path(f"/proc/{self._leader()}/root/run/nologin").exists():
+            self._check_alive(ends, "/run/nologin was not removed")
             time.sleep(_INTERVAL)
 
     @property

@@ -33,7 +33,7 @@ from paramiko.ssh_exception import AuthenticationException, BadAuthenticationTyp
 
 from provision.errors import LoginRefused
 from provision.ssh.host_certificates import read_certificate, wire_format
-from provision.ssh.paramiko_internals import SocketAgent
+from provision.ssh.paramiko_internals import SocketAgent, last_banner_line
 from provision.ssh.ssh_config import HostOptions
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -86,7 +86,8 @@ class Authenticator:
                     raise self._refused(f"public keys are not accepted, only: {allowed}") from error
                 except AuthenticationException as error:
                     if not transport.is_active():
-                        raise self._refused("the host disconnected after this number of attempts") from error
+                        said = last_banner_line(transport)
+                        raise self._refused(f"the host disconnected{f' and said: {said}' if said else ''}") from error
                     continue
                 if missing:
                     raise self._refused(f"further authentication is required: {', '.join(missing)}")

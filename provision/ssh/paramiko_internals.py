@@ -22,6 +22,7 @@ from paramiko.packet import Packetizer
 from paramiko.ssh_exception import SSHException
 
 _PACKET_LIMIT = 256 << 10  # bytes; OpenSSH's own limit. Source: packet.h, PACKET_MAX_SIZE
+_BANNER_SHOWN = 200  # characters
 _BUFFER_LIMIT = 4 << 20  # bytes; paramiko's window is 2 MiB for both outputs together
 
 
@@ -137,6 +138,17 @@ def algorithms_of_host(transport: paramiko.Transport | None) -> tuple[str, list[
         if not set(theirs) & set(supported):
             return kind, [one for one in theirs if re.fullmatch(r"[!-~]{1,64}", one)][:20], list(supported)
     return "", [], []
+
+
+def last_banner_line(transport: paramiko.Transport) -> str:
+    """The last line that the host sent during the login, or "": why it disconnected, if it says so.
+
+    sshd sends PAM's message as a banner; pam_nologin's, for example, while the host boots or shuts down. A legal notice
+    is a banner too. paramiko keeps the last banner, and `Transport.get_banner` returns it only while connected.
+    """
+    banner = getattr(transport.auth_handler, "banner", None) or b""
+    lines = [line.strip() for line in banner.decode("utf-8", "replace").split("\n")]
+    return next((line for line in reversed(lines) if line), "")[:_BANNER_SHOWN]
 
 
 class SocketAgent(AgentSSH):

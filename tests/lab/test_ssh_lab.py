@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from provision.errors import BecomeError, ConnectionLost, HostKeyError, Locked, Unreachable
+from provision.errors import BecomeError, ConnectionLost, HostKeyError, Locked, LoginRefused, Unreachable
 from provision.secret import Secret
 from provision.shell import Command, sh
 from provision.ssh import Target, connect
@@ -59,6 +59,22 @@ def session(where: Target, *, lock: bool = False, who: str = "test") -> Iterator
 def output_of(opened: ShellSession, script: str) -> str:
     """The stdout of a script, stripped."""
     return opened.ask([sh(script)], deadline=20)[0].text.strip()
+
+
+# -- the login ---------------------------------------------------------------------------------------
+
+
+def test_a_host_that_boots_says_so(lab: Lab) -> None:
+    """While /run/nologin exists, sshd accepts no key. The refusal quotes the host's reason; the next try succeeds."""
+    lab.inside("open", 'echo "System is booting up. Unprivileged users are not permitted to log in yet." >/run/nologin')
+    try:
+        with pytest.raises(LoginRefused) as error:
+            connect(target(lab), lock=False, who="test")
+    finally:
+        lab.inside("open", "rm /run/nologin")
+    assert "the host disconnected and said: System is booting up. Unprivileged users are" in error.value.text
+    with session(target(lab)) as opened:
+        assert output_of(opened, "id -u") == "0"
 
 
 # -- sudo --------------------------------------------------------------------------------------------
