@@ -1,14 +1,26 @@
-"""docs/security.md and docs/reliability.md: every statement names the tests that show it, and they exist."""
+"""docs/security.md, docs/reliability.md and docs/seeds.md: every statement names the tests that show it, and they exist.
+
+Keys of the inventory and commands that a row of docs/seeds.md names are compared with the schema and the command line.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
+import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
+from provision.cli.run import run
+from provision.cli.verbs import find_verb
+from provision.engine.catalogue import Catalogue
+from provision.inventory.reference import schema
 from tests.support.pages import DOCS
 
 TESTS = DOCS.parent / "tests"
@@ -89,7 +101,108 @@ def test_statements_about_security_stand_in_tables() -> None:
             assert before.count("|") == line.count("|")
 
 
-@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
+UNTESTED = "no test: "
+KEY = re.compile(r"(?P<path>[a-z]\w*(?:\.[\w-]+)+)(?: = (?P<value>.+))?")
+FILES = (".toml", ".yml", ".rb", ".conf", ".mod", ".py")
+CATALOGUE = Catalogue.of()
+
+
+@cache
+def inventory_schema() -> dict[str, Any]:
+    """The schema of the inventory."""
+    return schema(CATALOGUE.tables)
+
+
+def alternatives(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A part of the schema, with what it refers to and the entries of an array."""
+    yield node
+    for one in [*node.get("anyOf", ()), *node.get("oneOf", ()), *([node["items"]] if "items" in node else [])]:
+        yield from alternatives(one)
+    if "$ref" in node:
+        yield from alternatives(inventory_schema()["$defs"][node["$ref"].rpartition("/")[2]])
+
+
+def below(node: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """The schema of a key, or None. A table of any names accepts every key."""
+    for one in alternatives(node):
+        if key in one.get("properties", {}):
+            return dict(one["properties"][key])
+        if one.get("type") == "object" and one.get("additionalProperties"):
+            return {} if one["additionalProperties"] is True else dict(one["additionalProperties"])
+    return None
+
+
+def wrong_key(token: str) -> str:
+    """What is wrong with `table.key` or `table.key = value`; "" where nothing is."""
+    found = KEY.fullmatch(token)
+    if not found or found["path"].endswith(FILES):
+        return ""
+    node: dict[str, Any] | None = inventory_schema()
+    for key in found["path"].split("."):
+        if node == {}:
+            break
+        node = below(node, key) if node is not None else None
+    if node is None:
+        return f"{found['path']}: no such key"
+    if found["value"] is None:
+        return ""
+    value = tomllib.loads(f"x = {found['value']}")["x"]
+    checked = jsonschema.Draft202012Validator({**node, "$defs": inventory_schema()["$defs"]})
+    return "; ".join(f"{token}: {error.message}" for error in checked.iter_errors(value))
+
+
+def wrong_command(token: str) -> str:
+    """What is wrong with `provision …`; "" where nothing is."""
+    words = shlex.split(token)[1:]
+    command = find_verb(words[0]) or run
+    names = [word for word in words if not word.startswith("-")] if command is run else []
+    known = {option for one in command.params for option in one.opts}
+    wrong = [name for name in names if name not in {**CATALOGUE.tasks, **CATALOGUE.playbooks}]
+    wrong += [word for word in words if word.startswith("-") and word not in known]
+    return f"{token}: unknown: {', '.join(wrong)}" if wrong else ""
+
+
+def wrong_names(text: str) -> list[str]:
+    """What is wrong with the keys and commands that a text names."""
+    tokens = re.findall(r"`([^`]+)`", text)
+    found = [wrong_command(one) if one.startswith("provision ") else wrong_key(one) for one in tokens]
+    return [one for one in found if one]
+
+
+def test_every_step_of_the_tutorials_by_hand() -> None:
+    """Its row in docs/seeds.md names a test, or says why there is none; keys, values and commands of this tool are valid."""
+    text = (DOCS / "seeds.md").read_text("utf-8")
+    found = statements(text)
+    assert len(found) > 180
+    untested = {row for row, cell in found if re.fullmatch(f"{UNTESTED}.+", cell)}
+    assert {row: wrong for row, cell in found if row not in untested and (wrong := problems(cell))} == {}
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [line.split(" | ")[-2] for line in rows]
+    assert {cell: wrong for cell in cells if (wrong := wrong_names(cell))} == {}
+    assert sum(bool(KEY.fullmatch(one)) for cell in cells for one in re.findall(r"`([^`]+)`", cell)) > 100
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("`registry.s3.bucket`, `docker.daemon = { dns = [\"192.0.2.53\"] }`, `config.toml`, `provision all --check -D`", ""),
+        ("`registry.s3.buckt`", "registry.s3.buckt: no such key"),
+        ("`runners.docker.privileged = \"yes\"`", "is not of type 'boolean'"),
+        ("`projects.NAME.pipeline.build = \"kaniko\"`", "'kaniko' is not one of"),
+        ("`images.login.user`", "images.login.user: no such key"),
+        ("`provision al --chek`", "unknown: al, --chek"),
+        ("`provision logs hello --follow`", ""),
+        ("`provision logs hello --check`", "unknown: --check"),
+    ],
+)  # fmt: skip
+def test_what_is_found_in_names(text: str, wrong: str) -> None:
+    """The check itself."""
+    found = wrong_names(text)
+    assert wrong in " ".join(found)
+    assert bool(found) == bool(wrong)
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "security.md", "seeds.md"])
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     """Once, so that a reader finds it."""
     text = (DOCS / page).read_text("utf-8")

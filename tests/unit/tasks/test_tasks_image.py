@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.wanted import REGISTRY
 
 Wants = Callable[..., Any]
 IMAGE = '[[images]]\nname = "sammy/hello"\ncontext = "app"\n'
+SHIPPED = ("python-web", "go", "static-nginx", "static-apache", "wsgi")
 NAMED = IMAGE.replace("sammy/hello", "registry.example.com/hello")
 
 
@@ -49,7 +51,7 @@ def test_only_on_the_host(wants: Wants) -> None:
     assert (str(found.image), found.registry.url) == ("sammy/hello", "")
 
 
-@pytest.mark.parametrize("name", ["python-web", "go", "static-nginx", "static-apache", "wsgi"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_templates_that_ship(wants: Wants, app: Path, name: str) -> None:
     """Each is a Dockerfile whose first lines list the options."""
     (app / "Dockerfile").unlink()
@@ -57,6 +59,43 @@ def test_templates_that_ship(wants: Wants, app: Path, name: str) -> None:
     text = found.context.rendered.decode()
     assert "\nFROM " in text
     assert "{" not in text.replace("server {", "").replace("location / {", "")
+
+
+def dockerfile(wants: Wants, app: Path, name: str) -> list[str]:
+    """The instructions of a shipped Dockerfile, each on one line."""
+    (app / "Dockerfile").unlink(missing_ok=True)
+    (found,) = wants("image", REGISTRY + IMAGE + f'template = "{name}"\n')
+    return [line for line in found.context.rendered.decode().replace("\\\n", "").splitlines() if line[:1].isupper()]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_stage_that_is_copied_from_exists(wants: Wants, app: Path, name: str) -> None:
+    """Docker takes an unknown stage for an image of that name on Docker Hub."""
+    lines = dockerfile(wants, app, name)
+    stages = {line.rpartition(" AS ")[2] for line in lines if line.startswith("FROM ") and " AS " in line}
+    assert {found[1] for line in lines if (found := re.match(r"COPY --from=(\S+)", line))} == stages
+    assert len(stages) == (name == "go")
+
+
+def test_a_go_program_brings_its_module(wants: Wants, app: Path) -> None:
+    """Its go.mod and its libraries come before its sources, so that their layers are reused; no `go mod init`."""
+    lines = dockerfile(wants, app, "go")
+    first, second, last = (lines.index(one) for one in ("COPY go.mod go.su[m] ./", "RUN go mod download", "COPY . ."))
+    assert first < second < last
+    assert "go mod init" not in "\n".join(lines)
+    assert lines[-1] == 'CMD ["/usr/local/bin/app"]'
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_packages_are_listed_and_installed_in_one_layer(wants: Wants, app: Path, name: str) -> None:
+    """A layer with an old list would be reused. The stack for WSGI has all four programs."""
+    lines = dockerfile(wants, app, name)
+    installing = [line for line in lines if "apt-get" in line]
+    assert all("apt-get update" in line and "rm -rf /var/lib/apt/lists" in line for line in installing)
+    assert len(installing) == (name == "wsgi")
+    if name == "wsgi":
+        assert {"nginx", "supervisor", "python3-venv", "--no-install-recommends"} <= set(installing[0].split())
+        assert any("pip install --no-cache-dir gunicorn" in line for line in lines)
 
 
 def test_options_of_a_template(wants: Wants, app: Path) -> None:
