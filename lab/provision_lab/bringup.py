@@ -85,7 +85,7 @@ def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
         _write_apt_source(tree, f"{lab.apt_url}/debian", lab.image.suite, debian_key)
         _keep_few_authorities(tree)
     if host.is_gitlab:
-        _write_server(tree, lab.server, pair, "" if lab.internet else _seed(lab))
+        _write_server(tree, lab.server, pair, _seed(lab) if lab.server.seeded and not lab.internet else "")
     apply_traits(tree, host)
     machine.boot(network.bridge_name(lab.name))
     machine.connect(lab.gateway)

@@ -67,6 +67,7 @@ class Server:
     project      a project that this user may push to
     bucket       the registry's bucket in the lab's S3
     region       the bucket's region
+    seeded       GitLab begins with an API token, this user, and this project; else with nothing, as a new GitLab does
     """
 
     names: tuple[str, ...] = ("gitlab.lab.test",)
@@ -76,3 +77,4 @@ class Server:
     project: str = "root/hello_hapi"
     bucket: str = "registry"
     region: str = "us-east-1"
+    seeded: bool = True

@@ -76,11 +76,11 @@ def server_of(settings: Settings) -> Server:
     from provision.inventory.tables.registry import Registry
 
     gitlab, registry = settings.get(Gitlab), settings.get(Registry)
-    plain = Server()
+    plain = Server(seeded=not _makes_its_token(settings))
     urls = [table.external_url for table in (gitlab, registry) if table]
     names = [url.host for url in urls if not url.is_ip] or list(plain.names)
     if registry is None:
-        return Server(tuple(names), "", "")
+        return Server(tuple(names), "", "", seeded=plain.seeded)
     certificate, login, s3 = registry.certificate, registry.login, registry.s3
     uploads = certificate is not None and certificate.local_fullchain is not None
     fullchain = (certificate and certificate.fullchain) or f"/etc/gitlab/ssl/{registry.external_url.bracketed_host}.crt"
@@ -93,7 +93,19 @@ def server_of(settings: Settings) -> Server:
         login.image if login else plain.project,
         s3.bucket if s3 else plain.bucket,
         s3.region if s3 else plain.region,
+        plain.seeded,
     )
+
+
+def _makes_its_token(settings: Settings) -> bool:
+    """Whether the inventory needs nothing of a GitLab that was there before: neither a token nor a registry login."""
+    from provision.inventory.tables.gitlab import Gitlab
+    from provision.inventory.tables.registry import Registry
+
+    gitlab, registry = settings.get(Gitlab), settings.get(Registry)
+    if gitlab is None or not gitlab.install or gitlab.api_token:
+        return False
+    return registry is None or registry.login is None
 
 
 def overlay(lab: Lab, paths: Sequence[Path]) -> dict[str, Any]:
@@ -169,8 +181,9 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
         },
     }
     if settings.get(Gitlab):
-        server = next((one.address for one in lab.hosts if one.is_gitlab), NOWHERE)
-        tables["gitlab"] = {"api_token": lab.secret_source("api_token"), "api_address": server}
+        tables["gitlab"] = {"api_address": next((one.address for one in lab.hosts if one.is_gitlab), NOWHERE)}
+        if not _makes_its_token(settings):
+            tables["gitlab"]["api_token"] = lab.secret_source("api_token")
     if not lab.internet:
         tables = merge(tables, _stand_ins(lab, settings, lab.system(machine)))
     if registry := settings.get(Registry):

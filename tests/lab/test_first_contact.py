@@ -10,6 +10,7 @@ import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
+from provision_lab.hosts import Server
 from tests.support.canaries import Canaries, files, watched
 from tests.support.faults import Live, wait_until_free
 from tests.support.gitlab import URL, entries
@@ -26,8 +27,7 @@ _DATABASE = "/var/opt/gitlab/standin/db.json"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host without users and projects, and a runner host; nothing is installed."""
-    harness = harness_factory(LabHost("gitlab"), LabHost("runner-1"))
-    harness.lab.inside("gitlab", "rm /etc/gitlab-standin/seed.json")
+    harness = harness_factory(LabHost("gitlab"), LabHost("runner-1"), server=Server(seeded=False))
     gitlab = harness.inventory["gitlab"]
     del gitlab["api_token"], harness.inventory["registry"]["login"]
     gitlab |= {"root_password": ROOT, "users": {"anna": {"email": "anna@example.com", "password": ANNA}}}

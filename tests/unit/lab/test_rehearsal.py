@@ -78,6 +78,20 @@ def test_the_servers_names_and_paths_come_from_the_inventory(tmp_path: Path) -> 
     assert server == Server(names, *pair, "sammy", "sammy/hello", "images", "nyc3")
 
 
+def test_a_new_gitlab_makes_its_token_in_a_rehearsal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With neither token nor login in the inventory, the lab's GitLab is empty and the overlay gives no token."""
+    login = ESTATE[ESTATE.index("[registry.login]") : ESTATE.index("[docker]")]
+    text = ESTATE.replace(login, "").replace('api_token = { env = "PRODUCTION_TOKEN" }\n', "")
+    _, files = rehearsed(tmp_path, monkeypatch, text)
+    assert load(files).hosts[0].settings[Gitlab].api_token is None
+    path = tmp_path / "inventory.toml"
+    seeded = []
+    for given in (text, text.replace('edition = "ee"', "install = false"), text + login, ESTATE):
+        path.write_text(given)
+        seeded.append(rehearsal.plan([path])[1].seeded)
+    assert seeded == [False, True, True, True]
+
+
 def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses, logins, keys, repositories, S3 and every secret are the lab's; names and settings stay."""
     lab, files = rehearsed(tmp_path, monkeypatch, ESTATE)
