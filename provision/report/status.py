@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from provision.report.folding import fold_names
 from provision.report.text import count, size
+from provision.url import Url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,7 +168,7 @@ def print_status(status: EstateStatus, console: Console) -> None:
         rows.append((one.name, one.url, one.error or one.answer, days))
     _print(console, "servers", ("server", "URL", "answer", "certificate"), rows)
     _print(console, "runners", ("runner", "in GitLab", "version", "last contact"), _runner_rows(status))
-    _print(console, "apps", ("app", "image", "state", "hosts"), _app_rows(status.hosts))
+    _print(console, "apps", ("app", "image", "state", "hosts"), _app_rows(status))
 
 
 def print_images(images: Sequence[StoredImage], console: Console) -> None:
@@ -239,14 +240,17 @@ def _runner_rows(status: EstateStatus) -> list[Row]:
     return rows + ([("GitLab does not answer", status.gitlab_error, "", "")] if status.gitlab_error else [])
 
 
-def _app_rows(hosts: Sequence[HostStatus]) -> list[Row]:
+def _app_rows(status: EstateStatus) -> list[Row]:
+    """A row for each state of an app. An image of the estate's own registry has its name there, as in `images`."""
+    registry = next((f"{Url.parse(one.url).authority}/" for one in status.endpoints if one.name == "registry"), "")
     groups: dict[Row, list[str]] = {}
-    for host in hosts:
+    for host in status.hosts:
         for one in host.apps:
             health = next((word for word in ("unhealthy", "healthy", "starting") if f"({word}" in one.status), "")
             state = f"{one.state}, {health}" if health else one.state
             digest = one.digest.rpartition("@")[2].removeprefix("sha256:")[:12]
-            image = f"{one.image} ({digest})" if digest else one.image
+            name = one.image.removeprefix(registry)
+            image = f"{name} ({digest})" if digest else name
             groups.setdefault((one.name, image, state), []).append(one.host)
     return [(*key, _counted(fold_names(names, limit=4), names)) for key, names in sorted(groups.items())]
 

@@ -111,6 +111,18 @@ def test_three_hosts(estate: Any, provision: Any, inventory: Callable[[int], str
     assert not any(estate.locked.values())
 
 
+def test_an_image_of_the_own_registry(estate: Any, provision: Any, inventory: Callable[[int], str], web: Any) -> None:
+    """It is shown by its name there; an image of another registry, or of another port, by its whole name."""
+    own = APP.replace("gitlab.example.com:5555", web.url.removeprefix("http://"))
+    estate.sessions |= {
+        "gitlab": FakeSession({"docker ps": GITLAB}),
+        "runner-001": FakeSession({"docker ps": own + APP}),
+    }
+    lines = [" ".join(line.split()) for line in provision("status", "-i", inventory(1)).out.splitlines()]
+    images = {line.split()[1] for line in lines if line.startswith("hello ")}
+    assert images == {"sammy/hello:1.0", "gitlab.example.com:5555/sammy/hello:1.0"}
+
+
 def test_three_hundred_hosts(estate: Any, provision: Any, inventory: Callable[[int], str]) -> None:
     """Hosts that are alike share a row; those that differ have their own, and are named with their problem."""
     good(estate, 300)
