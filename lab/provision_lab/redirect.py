@@ -191,15 +191,14 @@ class Redirect:
         self._login(found, app.image, app.login)
 
     def _login(self, found: dict[str, Any], image: str, login: RegistryLogin | None) -> None:
-        """The login of the lab's registry; none for another one."""
+        """The login of the lab's registry, or of the user whom the run makes; none for another registry."""
         found.pop("login", None)
         if self._own_image(image):
             found.pop("token_server", None)  # the lab's GitLab
         if login and self._own_image(image):
-            found["login"] = {
-                "username": self.lab.server.username,
-                "password": self.lab.secret_source("registry_password"),
-            }
+            server = self.lab.server
+            secret = self.lab.secret_source("registry_password" if server.seeded else "rehearsal_secret")
+            found["login"] = {"username": server.username if server.seeded else login.username, "password": secret}
 
     def _variable(self, variable: Table, found: dict[str, Any]) -> None:
         assert isinstance(variable, Variable)

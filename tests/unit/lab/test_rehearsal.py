@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from provision.engine.catalogue import load_inventory as load
+from provision.inventory.tables.apps import App
 from provision.inventory.tables.apt import Apt
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.gitlab import Gitlab
@@ -82,8 +83,14 @@ def test_a_new_gitlab_makes_its_token_in_a_rehearsal_too(tmp_path: Path, monkeyp
     """With neither token nor login in the inventory, the lab's GitLab is empty and the overlay gives no token."""
     login = ESTATE[ESTATE.index("[registry.login]") : ESTATE.index("[docker]")]
     text = ESTATE.replace(login, "").replace('api_token = { env = "PRODUCTION_TOKEN" }\n', "")
-    _, files = rehearsed(tmp_path, monkeypatch, text)
-    assert load(files).hosts[0].settings[Gitlab].api_token is None
+    user = '[gitlab.users.anna]\nemail = "anna@example.com"\npassword = { env = "ANNA" }\n'
+    app = '[[apps]]\nname = "hello"\nimage = "anna/hello:latest"\nlogin = { username = "anna", password = { env = "ANNA" } }\n'
+    _, files = rehearsed(tmp_path, monkeypatch, text + user + app)
+    settings = load(files).hosts[0].settings
+    assert settings[Gitlab].api_token is None
+    (hello,) = settings.all(App)
+    assert hello.login is not None
+    assert (hello.login.username, hello.login.password) == ("anna", settings[Gitlab].users["anna"].password)
     path = tmp_path / "inventory.toml"
     seeded = []
     for given in (text, text.replace('edition = "ee"', "install = false"), text + login, ESTATE):
