@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from provision_lab.standins.gitlab_ce.loopback import serve
-from tests.support.web import answer_of
+from tests.support.clones import Clone
 
 SEED = {
     "api_token": "T",
@@ -34,44 +32,6 @@ SEED = {
         {"token": "guest-api", "user": "guest", "scopes": ["api"]},
     ],
 }
-
-
-class Clone:
-    """A local repository, and a GitLab to push to."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
-        folder.mkdir()
-        self.git("init", "-q", "-b", "main")
-
-    def git(self, *arguments: str, code: int = 0) -> str:
-        """Runs git; its output and errors."""
-        who = {f"GIT_{role}_{part}": "a@b" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-        fixed = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ASKPASS": "true", "LC_ALL": "C"}
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **fixed, **who}
-        done = subprocess.run(
-            ["git", *arguments], cwd=self.folder, env=env, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode != 0) == (code != 0), done.stderr
-        return done.stdout + done.stderr
-
-    def commit(self, text: str, path: str = "README") -> str:
-        """Commits a file; the commit's id."""
-        (self.folder / path).write_text(text)
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", f"write {path}")
-        return self.git("rev-parse", "HEAD").strip()
-
-    def push(self, token: str, *refs: str, project: str = "team/app", code: int = 0) -> str:
-        """Pushes with a token as the password."""
-        address = self.url.replace("://", f"://oauth2:{token}@")
-        return self.git("push", f"{address}/{project}.git", *(refs or ("HEAD:refs/heads/main",)), code=code)
-
-    def ask(self, path: str) -> Any:
-        """An administrator's question to the API; the status of a refusal."""
-        request = urllib.request.Request(f"{self.url}/api/v4/projects/1{path}", headers={"PRIVATE-TOKEN": "T"})
-        status, text, _ = answer_of(request)
-        return json.loads(text) if status < 400 else status
 
 
 @pytest.fixture

@@ -85,13 +85,22 @@ class Repository:
         """Whether it has no branch."""
         return not self.path.exists() or not self.ask("for-each-ref", "--count=1", "refs/heads")
 
+    def heads(self) -> dict[str, str]:
+        """The commits of all branches and tags, by their full names."""
+        if not self.path.exists():
+            return {}
+        shown = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname)"
+        lines = self.ask("for-each-ref", f"--format={shown}", "refs/heads", "refs/tags").splitlines()
+        return {ref: commit for commit, _, ref in (line.partition(" ") for line in lines)}
+
     def head(self, branch: str) -> str:
         """The id of a branch's commit; "" where there is none."""
         return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/heads/{branch}^{{commit}}")
 
     def commit_of(self, ref: str) -> str:
         """The id of the commit that a branch, a tag or an id names; "" for none."""
-        for name in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref):
+        full = (ref,) if ref.startswith("refs/") else (f"refs/heads/{ref}", f"refs/tags/{ref}", ref)
+        for name in full:
             if found := self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"):
                 return found
         return ""

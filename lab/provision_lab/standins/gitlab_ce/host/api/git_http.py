@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from . import deploy_tokens
+from . import deploy_tokens, pipelines
 from .access import DEVELOPER, OWNER, REPORTER, is_protected, may_push, role
 from .git import adopt_first_branch, environment, repository_of
 from .http import ApiError, Context, Response, route
@@ -50,9 +50,16 @@ def receive_pack(context: Context, path: str) -> Response:
 
 def _exchange(context: Context, path: str, service: str) -> Response:
     found = _authorized(context, path, service)
+    repository = repository_of(context.store, found)
+    before = repository.heads() if service == "git-receive-pack" else {}
     answer = _serve(context, found, service)
     if service == "git-receive-pack":
         adopt_first_branch(context.store, found)
+        user = _login(context).user
+        for ref, commit in repository.heads().items():
+            if user and before.get(ref) != commit:
+                kind, _, name = ref.removeprefix("refs/").partition("/")
+                pipelines.push(context, found, name, before.get(ref, ""), commit, user, tag=kind == "tags")
     return Response(200, answer, {"Content-Type": f"application/x-{service}-result", "Cache-Control": "no-cache"})
 
 

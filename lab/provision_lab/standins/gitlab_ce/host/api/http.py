@@ -156,7 +156,7 @@ def parse_body(kind: str, raw: bytes) -> dict[str, Json]:
         return {}
     if kind.startswith("multipart/form-data"):
         return _multipart(kind, raw)
-    if kind.startswith("application/x-git-"):
+    if kind.startswith(("application/x-git-", "text/plain")):
         return {}
     if "json" not in kind:
         return parse_pairs(raw.decode(errors="replace"))

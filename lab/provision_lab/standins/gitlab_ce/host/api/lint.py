@@ -1,6 +1,6 @@
 """CI lint: Ruby reads the YAML, as in GitLab, and the configuration is checked for GitLab's keywords.
 
-Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not followed, `extends` is not merged.
+Sources: docs.gitlab.com/ci/yaml and docs.gitlab.com/api/lint. `include` is not followed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 
 from ..layout import program_path
 from .access import DEVELOPER, find_project
+from .ci_config import GLOBAL, STAGES, ConfigError, merged
 from .http import API, Context, Response, route
 
 _READ = "require 'yaml'; require 'json'; puts JSON.dump(YAML.safe_load(STDIN.read, aliases: true))"
-_GLOBAL = {"default", "image", "include", "services", "stages", "types", "variables", "workflow", "spec", "pages"}
-_GLOBAL |= {"before_script", "after_script", "cache"}
 _DEFAULT = {"after_script", "artifacts", "before_script", "cache", "hooks", "id_tokens", "image", "interruptible"}
 _DEFAULT |= {"retry", "services", "tags", "timeout"}
 _JOB = _DEFAULT | {
@@ -45,7 +44,6 @@ _JOB |= {
 _JOB |= {"resource_group", "run", "script", "secrets", "stage", "start_in", "trigger", "type", "variables", "when"}
 _RULE = {"if", "changes", "exists", "when", "allow_failure", "variables", "needs", "interruptible", "auto_cancel"}
 _RULE |= {"start_in", "auto_cancel"}
-_STAGES = ["build", "test", "deploy"]
 
 
 @route("POST", f"{API}/projects/:identity/ci/lint")
@@ -62,15 +60,29 @@ def lint(context: Context, identity: str) -> Response:
 
 def check_configuration(text: str) -> tuple[list[str], list[str]]:
     """The errors and warnings of a configuration."""
+    try:
+        tree = read_configuration(text)
+        return problems_of(tree), list(_warnings(merged(tree)))
+    except ConfigError as error:
+        return [str(error)], []
+
+
+def problems_of(tree: dict[str, Any]) -> list[str]:
+    """What is wrong with a configuration. Raises ConfigError for an `extends` without end or target."""
+    return list(_errors(merged(tree)))
+
+
+def read_configuration(text: str) -> dict[str, Any]:
+    """The tree of a configuration. Raises ConfigError."""
     path = {**os.environ, "PATH": program_path()}
     read = subprocess.run(["ruby", "-e", _READ], input=text, capture_output=True, text=True, check=False, env=path)
     if read.returncode != 0:
         found = re.search(r"\(<unknown>\): .*", read.stderr)
-        return [found[0].partition(" (Psych")[0] if found else "Invalid configuration format"], []
+        raise ConfigError(found[0].partition(" (Psych")[0] if found else "Invalid configuration format")
     tree = json.loads(read.stdout)
     if not isinstance(tree, dict):
-        return ["Invalid configuration format"], []
-    return list(_errors(tree)), list(_warnings(tree))
+        raise ConfigError("Invalid configuration format")
+    return tree
 
 
 def _errors(tree: dict[str, Any]) -> Iterator[str]:
@@ -81,11 +93,11 @@ def _errors(tree: dict[str, Any]) -> Iterator[str]:
     else:
         yield from _unknown("default", default, _DEFAULT)
         yield from _shapes("default", default)
-    stages = tree.get("stages", _STAGES)
+    stages = tree.get("stages", STAGES)
     if not isinstance(stages, list) or not all(isinstance(one, str) for one in stages):
         yield "stages config should be an array of strings"
-        stages = _STAGES
-    jobs = {name: one for name, one in tree.items() if name not in _GLOBAL}
+        stages = STAGES
+    jobs = {name: one for name, one in tree.items() if name not in GLOBAL}
     visible = {name: one for name, one in jobs.items() if not name.startswith(".")}
     if not visible:
         yield "jobs config should contain at least one visible job"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from .access import DEVELOPER, MAINTAINER, NO_ONE, find_project
 from .http import API, ApiError, Context, Response, bad, paged, route
 from .store import Record
@@ -41,6 +43,11 @@ def unprotect(context: Context, identity: str, name: str) -> Response:
     """Deletes the rule."""
     context.store.remove("protected_tags", _find(context, identity, name))
     return Response(204)
+
+
+def is_protected_tag(context: Context, project: Record, name: str) -> bool:
+    """Whether a rule covers this tag."""
+    return any(fnmatchcase(name, one["name"]) for one in _of(context, project))
 
 
 def _of(context: Context, project: Record) -> list[Record]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import subprocess
 
-from . import entities
+from . import entities, pipelines
 from .access import DEVELOPER, REPORTER, find_project, is_protected, may_push
 from .git import Repository, adopt_first_branch, repository_of
 from .http import API, ApiError, Context, Parameters, Response, bad, invalid, not_found, paged, route
@@ -82,7 +82,7 @@ def list_commits(context: Context, identity: str) -> Response:
             return paged(context, [])
         raise not_found("Commit")
     names = repository.ask("rev-list", "--max-count=1000", commit).split()
-    return paged(context, [_commit_shown(repository, name) for name in names])
+    return paged(context, [commit_shown(repository, name) for name in names])
 
 
 @route("GET", f"{_COMMITS}/:name")
@@ -93,7 +93,7 @@ def show_commit(context: Context, identity: str, name: str) -> Response:
     commit = repository.commit_of(owner["default_branch"] if name == "HEAD" else name)
     if not commit:
         raise not_found("Commit")
-    return Response(200, _commit_shown(repository, commit))
+    return Response(200, commit_shown(repository, commit))
 
 
 @route("GET", f"{API}/projects/:identity/repository/tree")
@@ -120,7 +120,8 @@ def _entry(line: str) -> tuple[str, str, str, str]:
     return mode, kind, name, path
 
 
-def _commit_shown(repository: Repository, commit: str) -> Record:
+def commit_shown(repository: Repository, commit: str) -> Record:
+    """A commit as the API has it."""
     fields = ("%H", "%h", "%P", "%an", "%ae", "%aI", "%cn", "%ce", "%cI", "%s", "%B")
     shown = repository.ask("show", "--no-patch", f"--format={'%x00'.join(fields)}", commit).split("\0")
     full, short, parents, author, author_email, authored, committer, email, committed, title, message = shown
@@ -156,7 +157,7 @@ def show_branch(context: Context, identity: str, name: str) -> Response:
         200,
         {
             "name": name,
-            "commit": _commit_shown(repository, commit),
+            "commit": commit_shown(repository, commit),
             "merged": False,
             "protected": is_protected(context, owner, name),
             "default": name == owner["default_branch"],
@@ -211,8 +212,10 @@ def _commit(context: Context, owner: Record, parent: str, path: str, status: int
     repository, branch = repository_of(context.store, owner), sent.text("branch") or ""
     repository.create()
     message = sent.text("commit_message") or ""
-    repository.commit_file(branch, parent, path, raw, message, _author(context))
+    before = repository.head(branch)
+    commit = repository.commit_file(branch, parent, path, raw, message, _author(context))
     adopt_first_branch(context.store, owner)
+    pipelines.push(context, owner, branch, before, commit, context.caller)
     return Response(status, {"file_path": path, "branch": branch})
 
 
@@ -290,7 +293,8 @@ def merge_merge_request(context: Context, identity: str, number: str) -> Respons
     except subprocess.CalledProcessError:
         raise ApiError(422, {"message": "Branch cannot be merged"}) from None
     message = f"Merge branch '{found['source_branch']}' into '{found['target_branch']}'"
-    repository.commit_tree(found["target_branch"], tree, [target, source], message, _author(context))
+    merged = repository.commit_tree(found["target_branch"], tree, [target, source], message, _author(context))
+    pipelines.push(context, owner, found["target_branch"], target, merged, context.caller)
     found |= {"state": "merged", "merged_at": now()}
     if found["force_remove_source_branch"]:
         repository.run("update-ref", "-d", f"refs/heads/{found['source_branch']}")

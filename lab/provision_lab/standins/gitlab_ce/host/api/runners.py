@@ -237,16 +237,6 @@ def give_new_token(context: Context, runner: Record) -> Record:
     return {"token": runner["token"], "token_expires_at": None}
 
 
-@route("POST", f"{API}/jobs/request", scopes=())
-def request_job(context: Context) -> Response:
-    """Answers a runner's request for jobs: there are none."""
-    sent: Parameters = context.parameters
-    sent.require("token")
-    runner = by_token(context, sent.text("token"))
-    touch(context, runner, sent)
-    return Response(204, headers={"X-GitLab-Last-Update": "0"})
-
-
 @route("POST", f"{API}/user/runners", scopes=("api", "create_runner"))
 def create_runner(context: Context) -> Response:
     """Creates a runner for the caller. Only this answer contains its token."""
@@ -302,7 +292,7 @@ def own_runners(context: Context) -> Response:
     projects = {one["id"] for one in context.store.all("projects") if maintained(context, one)}
     groups = {one["id"] for one in context.store.all("groups") if level(context, one["full_path"]) >= OWNER}
     found = context.store.all("runners")
-    return _listed(context, [one for one in found if projects & set(one["project_ids"]) or groups & _groups_of(one)])
+    return _listed(context, [one for one in found if projects & set(one["project_ids"]) or groups & groups_of(one)])
 
 
 @route("GET", f"{API}/runners/:identity")
@@ -357,7 +347,7 @@ def project_runners(context: Context, identity: str) -> Response:
         mine += [one for one in context.store.all("runners") if one["runner_type"] == "instance_type"]
     if owner["group_runners_enabled"]:
         above = groups_above(context.store, owner["namespace"])
-        mine += [one for one in context.store.all("runners") if above & _groups_of(one)]
+        mine += [one for one in context.store.all("runners") if above & groups_of(one)]
     return _listed(context, mine)
 
 
@@ -409,7 +399,7 @@ def _runner(context: Context, identity: str, *, reading: bool = False) -> Record
     if is_admin(context) or (reading and runner["runner_type"] == "instance_type"):
         return runner
     owners = [one for one in context.store.all("projects") if one["id"] in runner["project_ids"]]
-    groups = [one for one in context.store.all("groups") if one["id"] in _groups_of(runner)]
+    groups = [one for one in context.store.all("groups") if one["id"] in groups_of(runner)]
     least = MAINTAINER if reading else OWNER
     if not any(maintained(context, one) for one in owners) and not any(
         level(context, one["full_path"]) >= least for one in groups
@@ -418,7 +408,8 @@ def _runner(context: Context, identity: str, *, reading: bool = False) -> Record
     return runner
 
 
-def _groups_of(runner: Record) -> set[int]:
+def groups_of(runner: Record) -> set[int]:
+    """The ids of the groups that a group's runner is for."""
     return set(runner.get("group_ids", ()))
 
 

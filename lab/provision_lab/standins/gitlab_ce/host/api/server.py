@@ -25,9 +25,22 @@ from pathlib import Path
 from typing import Any
 
 from ..layout import Paths, linger, write_atomically
-from . import accounts, git_http, groups, instance, lint, projects, protected_tags, registry, repository, runners  # noqa: F401 - they register endpoints
+from . import (  # noqa: F401 - they register endpoints  # noqa: F401 - as above
+    accounts,
+    git_http,
+    groups,
+    instance,
+    lint,
+    pipeline_requests,
+    projects,
+    protected_tags,
+    registry,
+    repository,
+    runners,
+)
 from .access import Throttle
 from .http import ApiError, Request, Response, dispatch, parse_body, parse_pairs
+from .jobs import held
 from .store import Store, apply_seed
 
 _REASONS = {code.value: code.phrase for code in HTTPStatus}
@@ -49,7 +62,7 @@ class Application:
         wrong = fault(self.paths.switches / "api-faults.json", request)
         switches = self._switches()
         refusal = wrong or self._throttle.refusal(request, self.store, switches.get("api_throttle"))
-        return refusal or dispatch(request, self.store, self.settings, switches)
+        return refusal or held(request, self.store) or dispatch(request, self.store, self.settings, switches)
 
     def local(self, path: str) -> str:
         """A path without the prefix of a relative external_url."""

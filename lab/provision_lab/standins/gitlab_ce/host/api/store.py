@@ -38,10 +38,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
+        self._written = threading.Condition()
         self._dirty = False
         empty: Record = {"last_id": {}, "users": [], "tokens": [], "projects": [], "runners": [], "variables": []}
         more = ("repositories", "merge_requests", "groups", "members", "protected_branches")
-        rest = ("protected_tags", "deploy_tokens")
+        rest = ("protected_tags", "deploy_tokens", "pipelines", "jobs")
         self._data: Record = {**empty, **{name: [] for name in (*more, *rest)}}
         self._depth, self._version = 0, (0, 0)
         self._read()
@@ -50,6 +51,11 @@ class Store:
     def repositories(self) -> Path:
         """The folder of the projects' git repositories."""
         return self._path.parent.parent / "git-data/repositories"
+
+    @property
+    def traces(self) -> Path:
+        """The folder of the jobs' logs."""
+        return self._path.parent.parent / "gitlab-ci/builds"
 
     def __enter__(self) -> Store:
         self._lock.acquire()
@@ -80,6 +86,8 @@ class Store:
                 found = self._path.stat()
                 self._version = found.st_ino, found.st_mtime_ns
                 self._dirty = False
+                with self._written:
+                    self._written.notify_all()
         finally:
             self._depth -= 1
             if self._depth == 0:
@@ -116,9 +124,18 @@ class Store:
         """Marks the store as changed, after a record was changed in place."""
         self._dirty = True
 
+    def wait(self, seconds: float) -> None:
+        """Waits until this process has written a change, outside of the store."""
+        with self._written:
+            self._written.wait(seconds)
+
+    def last_id(self, name: str) -> int:
+        """The newest number under this name; 0 without any."""
+        return int(self._data["last_id"].get(name, 0))
+
     def new_id(self, name: str) -> int:
         """A number that was never used before under this name."""
-        identity: int = self._data["last_id"].get(name, 0) + 1
+        identity = self.last_id(name) + 1
         self._data["last_id"][name] = identity
         self.changed()
         return identity
