@@ -389,9 +389,9 @@ def _endpoint(
 
     connected = Api(url, Secret(""), ca, fallback, address).connected_address
     try:
-        days = days_left(url, connected) if url.tls else None
         with session_for(url, ca, connected) as session:
-            answer = session.get(f"{url}{path}", timeout=10)
+            answer = session.get(f"{url}{path}", timeout=10, stream=True)
+            days = days_left(answer)
     except requests.RequestException as error:
         return EndpointStatus(name, str(url), error=innermost_reason(error))
     except (ProvisionError, OSError) as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import socket
 import ssl
 from functools import cache
 from pathlib import Path
@@ -45,20 +44,17 @@ def session_for(url: Url, ca: Path | None, address: str = "") -> Session:
     return session
 
 
-def days_left(url: Url, address: str = "") -> int:
-    """The days until the certificate that a server presents expires; negative if it has. No request is sent.
+def days_left(answer: Response) -> int | None:
+    """The days until the certificate of the server that gave this answer expires; None without TLS.
 
-    Raises OSError and ApiFailed. The certificate need not be trusted.
+    The request was sent with `stream=True` and the body is not read yet: then the connection is still that of the answer.
     """
     from cryptography import x509
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with (
-        socket.create_connection((address or url.host, url.port), timeout=10) as raw,
-        context.wrap_socket(raw, server_hostname=url.host) as secured,
-    ):
-        certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+    sock = getattr(answer.raw.connection, "sock", None)
+    if not isinstance(sock, ssl.SSLSocket):
+        return None
+    certificate = x509.load_der_x509_certificate(sock.getpeercert(binary_form=True) or b"")
     return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from provision.errors import ApiFailed
 from provision.gitlab.api import Api
+from provision.gitlab.session import days_left, session_for
 from provision.secret import Secret
 from provision.url import Url
 from provision_lab.certificates import Authority
@@ -199,6 +200,18 @@ class TestProxies:
         ]
         assert b"glpat" not in proxy.received
         assert web.asked[0].headers["private-token"] == "glpat-the-api-token"
+
+    @pytest.mark.parametrize("through", [False, True])
+    def test_the_days_of_the_certificate(
+        self, proxy: HttpProxy, secure: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch, through: bool
+    ) -> None:
+        """They are those of the server, also through a proxy; it is valid for 90 days."""
+        web, ca = secure
+        if through:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with session_for(Url.parse(web.url), ca) as session:
+            assert days_left(session.get(f"{web.url}/", stream=True)) == 89
+        assert len(proxy.asked) == int(through)
 
     def test_no_proxy(self, proxy: HttpProxy, secure: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
         """The exceptions of the environment."""
