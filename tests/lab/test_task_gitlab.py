@@ -228,6 +228,15 @@ def test_an_upgrade_over_a_required_stop_is_refused(harness: Harness) -> None:
     unchanged(harness, "gitlab", "--limit", "byhand")
 
 
+def test_a_version_that_nobody_offers_leaves_nothing(harness: Harness) -> None:
+    """apt finds no candidate, and dpkg never runs: no handler is pending."""
+    outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("18.11.99"))
+    (error,) = outcome.of("error")
+    assert "gitlab-ce is offered as: " in error["text"]
+    assert not succeeds(harness, "byhand", "ls /var/lib/provision/pending")
+    unchanged(harness, "gitlab", "--limit", "byhand")
+
+
 def test_an_older_version_is_refused(harness: Harness) -> None:
     """GitLab's database does not go back."""
     outcome = refused(harness, "gitlab", "--limit", "byhand", changes=pinned("18.0.0"))

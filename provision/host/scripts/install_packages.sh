@@ -9,6 +9,8 @@
 #   ENVIRONMENT  NAME=value words for apt, quoted for the shell
 #   DOWNGRADE    yes allows an older version
 #   FIRST, LAST  shell text to run before and after the installation, or ""; a code of FIRST other than 0 ends the script
+# The code is NOTHING_CHANGED where neither FIRST nor dpkg ran.
+. ./lib/files.sh
 . ./lib/apt.sh
 # reason_of_package FILE: what the last package's own script printed in apt's output, at most 8 lines. A script prints on
 # standard output, among apt's progress; the error of dpkg on standard error contains the script's exit code alone.
@@ -21,6 +23,10 @@ reason_of_package() {
 set -e
 seconds=$1 stall=$2 limit=$3 origin=$4 environment=$5 downgrade=$6 first=$7 last=$8
 shift 8
+completed='' output='' ended=
+trap 'ended=$?
+  [ -z "$output" ] || rm -f -- "$output" "$output.code"
+  [ "$ended" = 0 ] || [ "$completed$output" ] || exit "$NOTHING_CHANGED"' EXIT
 wait_for_apt "$seconds"
 complete_dpkg
 fetch_with_apt "$stall" update
@@ -48,11 +54,10 @@ held=$(for package; do printf '%s\n' "${package%%=*}"; done | xargs apt-mark sho
 [ "$downgrade" = yes ] || set -- -- "$@"
 set -- -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Options::=--force-confold --allow-change-held-packages "$@"
 fetch_with_apt "$stall" install -y --download-only "$@"
+output=$(mktemp /run/provision-apt.XXXXXX)
 (eval "$first") || exit
 wait_for_apt "$seconds"
 [ -z "$environment" ] || eval "export $environment"
-output=$(mktemp /run/provision-apt.XXXXXX)
-trap 'rm -f -- "$output" "$output.code"' EXIT
 { timeout -k 30 "$limit" apt-get -q install -y "$@" && echo 0 > "$output.code" || echo $? > "$output.code"; } | tee "$output"
 code=$(cat "$output.code")
 [ "$code" != 124 ] || echo "the installation did not end within $limit s" >&2

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.host.scripts import body, script
+from provision.host.scripts import NOTHING_CHANGED, body, script
 from provision.shell import Command, Result
 from provision.testing import LocalSession
 from tests.support.apt import apt_config
@@ -117,6 +117,8 @@ class TestInstall:
         assert result.code == (100 if code else 0)
         assert programs.calls()[asked] == "dpkg --force-confold --configure -a"
         assert (len(programs.calls()) == asked + 1) == bool(code)
+        (programs.folder / "unknown").touch()
+        assert install(host).code == 100  # dpkg may have changed something before apt failed
 
     def test_first_and_last(self, programs: Programs, host: LocalSession) -> None:
         """Around the installation, after the download; both are shell text of any kind."""
@@ -126,7 +128,7 @@ class TestInstall:
         )
         shown = [re.sub(r".*(--download-only|install).*", r"\1", call) for call in programs.calls()]
         assert shown[-4:] == ["--download-only", "first a", "install", "last"]
-        assert install(host, first="exit 7", last=f"echo last >> {calls}").code == 7
+        assert install(host, first="exit 7", last=f"echo last >> {calls}").code == 7  # it may have changed something
         assert "--download-only" in programs.calls()[-1]
         assert install(host, last="exit 1").code == 1
 
@@ -155,7 +157,7 @@ class TestInstall:
         (programs.folder / "uris").write_text(uris)
         result = install(host, origin="https://a.example.com/")
         assert result.errors.startswith(problem) if problem else result.errors == ""
-        assert (result.code, "ran" in result.text) == ((100, True) if problem else (0, True))
+        assert (result.code, "ran" in result.text) == (NOTHING_CHANGED if problem else 0, True)
         installed = [call for call in programs.calls("apt-get") if "--force-confold" in call]
         assert len(installed) == (0 if problem else 2)
 
@@ -180,7 +182,15 @@ class TestInstall:
         """The versions that are offered are named."""
         (programs.folder / "unknown").touch()
         result = install(host)
-        assert (result.code, result.errors.splitlines()[0]) == (100, "x is offered as: 1.0, 0.9")
+        assert (result.code, result.errors.splitlines()[0]) == (NOTHING_CHANGED, "x is offered as: 1.0, 0.9")
+
+    @pytest.mark.parametrize("step", [" update", "--download-only"])
+    def test_nothing_is_fetched(self, programs: Programs, host: LocalSession, step: str) -> None:
+        """An index or a package cannot be fetched: apt's error is printed, and the code says that nothing was changed."""
+        failing = f'case "$*" in *{step.strip()}*) echo "E: Failed to fetch x" >&2; exit 100 ;; esac\n'
+        programs.add("apt-get", failing + APT.replace("{top}", str(programs.folder)))
+        result = install(host)
+        assert (result.code, result.errors) == (NOTHING_CHANGED, "E: Failed to fetch x\n")
 
 
 SIZES = {"x": (3000, 1_000_000), "lib": (2000, 500_000)}  # KiB unpacked, bytes packed
@@ -223,7 +233,7 @@ class TestSpace:
         self.free(programs, 6463, 100)
         result = install(host)
         assert (result.code, result.errors) == (
-            100,
+            NOTHING_CHANGED,
             "not enough disk space: 7 MiB are needed for 2 packages, 6 MiB are free\n",
         )
         assert not [call for call in programs.calls("apt-get") if "--download-only" in call]

@@ -33,11 +33,14 @@ wait_for_apt() {
 }
 
 # complete_dpkg: completes a dpkg that was interrupted: killed, or ended by a full disk. apt refuses to install until then.
+# "$completed" is not empty then.
 # It is recognised as apt does it: dpkg's journal has entries. Sources: apt's apt-pkg/deb/debsystem.cc, CheckUpdates; dpkg(1).
 complete_dpkg() {
   for entry in /var/lib/dpkg/updates/[0-9]*; do
     [ -e "$entry" ] || continue
     echo "an earlier dpkg was interrupted: completing it with dpkg --configure -a"
+    # shellcheck disable=SC2034 # for the scripts that include this file
+    completed=yes
     dpkg --force-confold --configure -a || exit 100
     return
   done
