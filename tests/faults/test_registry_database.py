@@ -13,7 +13,7 @@ from provision.shell import Command
 from provision.testing import LocalSession
 from provision_lab.standins.gitlab_ce.host.system import ensure_token_keys
 from tests.support.buckets import bucket
-from tests.support.registries import Registry, program_of, registry, s3_of
+from tests.support.registries import program_of, registry, s3_of
 
 IMAGE = "group/project"
 
@@ -22,13 +22,6 @@ IMAGE = "group/project"
 def program() -> list[str]:
     """Debian 13's registry."""
     return program_of("trixie")
-
-
-def pulled(running: Registry, name: str, tag: str) -> list[int]:
-    """The status of the manifest, and of each blob that it lists."""
-    status, _, text = running.ask("GET", f"/v2/{name}/manifests/{tag}")
-    digests = [part.partition(b'"')[0].decode() for part in text.split(b'"digest": "')[1:]]
-    return [status, *(running.ask("HEAD", f"/v2/{name}/blobs/{one}")[0] for one in digests)]
 
 
 def on_disk(folder: Path) -> dict[str, Any]:
@@ -45,7 +38,7 @@ class TestDatabase:
             assert running.ask("GET", "/v2/_catalog")[2] == b'{"repositories": []}'
             assert running.ask("GET", f"/v2/{IMAGE}/tags/list")[0] == 404
             assert running.push(IMAGE, "one") == 201
-            assert pulled(running, IMAGE, "one") == [200, 307, 307]
+            assert running.pulled(IMAGE, "one") == [200, 307, 307]
             assert running.ask("GET", f"/v2/{IMAGE}/tags/list")[2] == b'{"name": "group/project", "tags": ["one"]}'
             assert running.ask("GET", "/v2/_catalog")[2] == b'{"repositories": ["group/project"]}'
             digest = running.ask("HEAD", f"/v2/{IMAGE}/manifests/one")[1]["docker-content-digest"]
@@ -64,21 +57,21 @@ class TestDatabase:
             assert (running.push(IMAGE, "old"), running.push("group/other", "old", layer)) == (201, 201)
         with bucket() as there, registry(program, tmp_path, s3_of(there), database="prefer") as running:
             assert running.ask("GET", f"/v2/{IMAGE}/tags/list")[2].endswith(b'"tags": ["old"]}')
-            assert pulled(running, IMAGE, "old") == [200, 404, 404]
+            assert running.pulled(IMAGE, "old") == [200, 404, 404]
             digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
             mount = f"/v2/{IMAGE}/blobs/uploads/?mount={digest}&from=group/other"
             assert running.ask("POST", mount)[0] == 201
             assert running.push(IMAGE, "new", layer, uploaded=True) == 201
-            assert pulled(running, IMAGE, "new") == [200, 307, 404]
+            assert running.pulled(IMAGE, "new") == [200, 307, 404]
             assert running.push(IMAGE, "newer", b"another layer") == 201
-            assert pulled(running, IMAGE, "newer") == [200, 307, 307]
+            assert running.pulled(IMAGE, "newer") == [200, 307, 307]
 
     def test_without_it_the_bucket_has_all(self, program: list[str], tmp_path: Path) -> None:
         """After a change of the bucket nothing is listed."""
         with bucket() as there, registry(program, tmp_path, s3_of(there)) as running:
             assert running.push(IMAGE, "old") == 201
         with bucket() as there, registry(program, tmp_path, s3_of(there)) as running:
-            assert pulled(running, IMAGE, "old") == [404]
+            assert running.pulled(IMAGE, "old") == [404]
 
     def test_the_storage_is_checked_through_it(self, program: list[str], tmp_path: Path) -> None:
         """Nothing is found, and no repository is listed afterwards."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness, changed, inventory_of
+from tests.support.registries import HostRegistry
 from tests.support.runs import Outcome, applied, reconfigures, refused, twice, unchanged, untouched, without_s3
 
 RB = "/etc/gitlab/gitlab.rb"
@@ -67,18 +69,33 @@ def test_a_bare_host_with_an_older_gitlab(harness: Harness) -> None:
     assert served(answer(harness, 5555))
 
 
-def test_an_upgrade_spells_it_anew(harness: Harness) -> None:
-    """From 19.2 on, the certificate is below registry['nginx']: the old keys are removed."""
+def test_an_upgrade_spells_it_anew(harness: Harness, tmp_path: Path) -> None:
+    """From 19.2 on, the certificate is below registry['nginx']: the old keys are removed.
+
+    From 19.0 on the registry prefers a database. An image from before can be pulled: the registry marked its storage,
+    which it does at a start with images. It has not started since the first push.
+    """
+    registry = HostRegistry.of(harness.lab, tmp_path)
+    image, marks = "root/hello_hapi", "ls /var/opt/gitlab/gitlab-rails/shared/registry/docker/registry/lockfiles || :"
+    assert registry.push(image, "before") == 201
+    assert harness.lab.inside("gitlab", marks) == ""
     harness.inventory["gitlab"]["version"] = "19.2.*"
-    twice(harness, "server")
+    outcome = twice(harness, "server")
+    marking = [one for one in outcome.changes() if one.startswith("restart the registry: it marks images")]
+    assert outcome.changes().index(marking[0]) < outcome.changes().index("wait until GitLab is ready")
+    assert harness.lab.inside("gitlab", marks) == "filesystem-in-use\n"
+    assert registry.pulled(image, "before") == [200, 200, 200]
     lines = [line.partition(" = ")[0] for line in ours(harness)]
     assert lines[1:] == ["registry['nginx']['ssl_certificate']", "registry['nginx']['ssl_certificate_key']"]
     notices = harness.lab.inside("gitlab", "cat $(ls -t /var/log/gitlab/reconfigure/*.log | head -n 1)")
     assert "registry_nginx" not in notices
     assert served(answer(harness, 5555))
     harness.inventory["gitlab"]["version"] = "19.3.0"
-    twice(harness, "server")
+    assert not [one for one in twice(harness, "server").changes() if "restart the registry" in one]
     assert served(answer(harness, 5555))
+    assert registry.pulled(image, "before") == [200, 200, 200]
+    digest = registry.ask("HEAD", f"/v2/{image}/manifests/before")[1]["docker-content-digest"]
+    assert registry.ask("DELETE", f"/v2/{image}/manifests/{digest}")[0] == 202  # so that the storage may change
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -13,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from provision.host.scripts import body, script
 from provision.resources.gitlab import gitlab_rb
 from provision.shell import Command, sh
 from provision.testing import LocalSession
+from provision_lab import Lab
 from provision_lab.image import Image
 from provision_lab.standins.gitlab_ce.host import configs, metadata, settings, system
 from provision_lab.standins.gitlab_ce.host.api.registry import signed
@@ -26,6 +29,7 @@ from tests.support.buckets import ACCESS_KEY, SECRET_KEY, Bucket
 from tests.support.waiting import wait_for
 
 VERSION = (19, 3, 0)
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 RELEASES = {"bookworm": " 2.8.2", "trixie": " 2.8.3"}  # Debian 12 and 13, with the version of docker-registry
 
 
@@ -74,6 +78,10 @@ class Registry:
         assert (done.code, done.errors) == (1 if done.text else 0, "")
         return done.text.strip()
 
+    def connection(self) -> http.client.HTTPConnection:
+        """A new connection to it."""
+        return http.client.HTTPConnection(self.address, timeout=30)
+
     def ask(self, method: str, path: str, content: bytes = b"", kind: str = "") -> tuple[int, dict[str, str], bytes]:
         """A request with a token for all: status, headers in lower case, body."""
         names = [
@@ -86,8 +94,11 @@ class Registry:
             access.append({"type": "repository", "name": path.split("from=")[-1], "actions": ["pull"]})
         access.append({"type": "registry", "name": "catalog", "actions": ["*"]})
         token = signed(str(self.folder / "registry.key"), system.ISSUER, "root", access)
-        headers = {"Authorization": f"Bearer {token}", **({"Content-Type": kind} if kind else {})}
-        connection = http.client.HTTPConnection(self.address, timeout=30)
+        # Without `Accept` the registry converts the manifest for clients of long ago, and refuses some.
+        headers = {"Authorization": f"Bearer {token}", "Accept": f"{MANIFEST}, */*"}
+        if kind:
+            headers["Content-Type"] = kind
+        connection = self.connection()
         connection.request(method, path, content or None, headers)
         answer = connection.getresponse()
         text = answer.read()
@@ -109,14 +120,19 @@ class Registry:
         config = f'{{"name":"{name}:{tag}"}}'.encode()
         digests = [self.upload(name, config)]
         digests.append(f"sha256:{hashlib.sha256(layer).hexdigest()}" if uploaded else self.upload(name, layer))
-        kind = "application/vnd.docker.distribution.manifest.v2+json"
         kinds = ["application/vnd.docker.container.image.v1+json", "application/vnd.docker.image.rootfs.diff.tar.gzip"]
         parts = [
             {"mediaType": one, "size": size, "digest": digest}
             for one, size, digest in zip(kinds, (len(config), len(layer)), digests, strict=True)
         ]
-        manifest = {"schemaVersion": 2, "mediaType": kind, "config": parts[0], "layers": parts[1:]}
-        return self.ask("PUT", f"/v2/{name}/manifests/{tag}", json.dumps(manifest).encode(), kind)[0]
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": parts[1:]}
+        return self.ask("PUT", f"/v2/{name}/manifests/{tag}", json.dumps(manifest).encode(), MANIFEST)[0]
+
+    def pulled(self, name: str, tag: str) -> list[int]:
+        """The status of the manifest, and of each blob that it lists."""
+        status, _, text = self.ask("GET", f"/v2/{name}/manifests/{tag}")
+        digests = [part.partition(b'"')[0].decode() for part in text.split(b'"digest": "')[1:]]
+        return [status, *(self.ask("HEAD", f"/v2/{name}/blobs/{one}")[0] for one in digests)]
 
     def check(self, folder: Path) -> tuple[str, float]:
         """What the check prints, and the seconds that it took."""
@@ -128,6 +144,25 @@ class Registry:
         seconds = time.monotonic() - started
         assert (done.code, done.errors, list((folder / "run").iterdir())) == (0, "", [])
         return done.text, seconds
+
+
+@dataclass(frozen=True)
+class HostRegistry(Registry):
+    """The registry of a lab's GitLab host, asked through its nginx."""
+
+    lab: Lab
+
+    @classmethod
+    def of(cls, lab: Lab, folder: Path) -> HostRegistry:
+        """Copies the key of its tokens to a folder. No script is run with its files."""
+        keys = lab.machine("gitlab").root / "var/opt/gitlab/gitlab-rails/etc/gitlab-registry.key"
+        copyfile(keys, folder / "registry.key")
+        return cls(folder, lab.machine("gitlab").host.address, *[Path("/nonexistent")] * 3, lab)
+
+    def connection(self) -> http.client.HTTPSConnection:
+        """A new connection, with the lab's authority."""
+        context = ssl.create_default_context(cafile=str(self.lab.ca))
+        return http.client.HTTPSConnection(self.address, 5555, timeout=30, context=context)
 
 
 @contextmanager
