@@ -20,6 +20,7 @@ from tests.support.images import (
     CONTAINERD_STORE,
     HELLO,
     IMAGE,
+    NO_FILES,
     REGISTRY,
     answer,
     apps,
@@ -55,8 +56,6 @@ def first(harness: Harness) -> Outcome:
     return applied(harness, "image", "deploy")
 
 
-# A layer without files. Docker was seen to add one to an image that it built on a busy machine.
-NO_FILES = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 in_order = pytest.mark.usefixtures("first")
 
 

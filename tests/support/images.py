@@ -14,6 +14,8 @@ from provision_lab.harness import Harness
 REGISTRY = "gitlab.lab.test:5555"
 BASE = "python:3.10.5"  # the name in the tutorial's Dockerfile; the image holds the host's own Python
 CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}  # where Docker 29 stores images by default
+# A layer without files. Docker was seen to add one to an image that it built on a busy machine.
+NO_FILES = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 FLASK = ("flask", "werkzeug", "jinja2", "markupsafe", "itsdangerous", "click", "blinker")
 
 _BASE = f"""
