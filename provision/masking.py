@@ -1,5 +1,7 @@
 """Masking: every form in which a known secret may appear in text, and everything that looks like a secret, becomes `***`.
 
+Untrusted text is also made printable here: `printable` removes what moves a terminal's cursor.
+
 A secret is printed by programs as it is, or in the notation of a shell, JSON, HTML, a URL or Ruby, or in base64, alone
 or as part of a longer text (`user:secret`). Its forms are in one index by their first four characters, so that a search
 reads the text once, whatever the number of secrets; further secrets are added at any time without a cost for the text.
@@ -353,6 +355,30 @@ def last_lines(text: str, count: int) -> str:
 def _end_of_lines(text: AnyStr, newline: AnyStr, redrawn: AnyStr) -> int:
     """The offset after the last whole line. A final `\\r` ends none: it may be the first half of `\\r\\n`."""
     return max(text.rfind(newline), text.rfind(redrawn, 0, max(len(text) - 1, 0))) + 1
+
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC: window titles, links
+    r"|\x1b[@-Z\\-_]?"
+)
+
+
+def printable(line: str) -> str:
+    """One line without escape sequences: tabs are expanded, other unprintable characters are shown as `\\x07`.
+
+    Programs' output and files' contents are untrusted: they must not move the cursor or hide what follows.
+    """
+    if line.isprintable():
+        return line
+    line = _ESCAPES.sub("", line).expandtabs(8)
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
+
+
+def printable_lines(text: str) -> list[str]:
+    """The lines of a text, each printable; of a line redrawn with carriage returns, only the last version."""
+    lines = text.replace("\r\n", "\n").strip("\n").split("\n")
+    return [printable(line.rstrip("\r").rpartition("\r")[2]) for line in lines]
 
 
 class LineJoiner:

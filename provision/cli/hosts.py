@@ -1,7 +1,6 @@
-"""The verbs that ask hosts and change nothing: `logs`, `status` and `images`.
+"""The verbs `status` and `images`: what runs on the hosts, what GitLab knows, and what the registry holds.
 
-`status` and `images` print what runs on the hosts, what GitLab knows, and what the registry holds. Each host is asked once,
-over a session without the host's lock; GitLab through its API.
+They change nothing. Each host is asked once, over a session without the host's lock; GitLab through its API.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from provision.cli.verbs import catalogue_of, inventory_option, report_unused, s
 if TYPE_CHECKING:
     from provision.engine.assemble import Opener
     from provision.gitlab.api import Api
-    from provision.inventory import Host, Inventory
+    from provision.inventory import Host
     from provision.report.status import EndpointStatus, HostStatus, RunnerStatus, StoredImage
     from provision.url import Url
 
@@ -28,87 +27,6 @@ U = TypeVar("U")
 _REQUESTS_AT_ONCE = 8
 _UNITS = {"gitlab": ("gitlab-runsvdir",), "runners": ("docker", "gitlab-runner")}
 _TIMEOUT = 60.0  # seconds for one command on a host
-_FOLLOW_TIMEOUT = 30 * 86400.0  # seconds, with --follow
-
-
-@click.command("logs")
-@click.argument("app")
-@inventory_option(required=True)
-@set_option
-@click.option("-l", "--limit", metavar="PATTERN", help="Hosts and groups, as for a run.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines from each host.")
-@verbose_option
-@click.option("-f", "--follow", is_flag=True, help="Print new lines as they arrive, until Ctrl-C.")
-def logs(
-    app: str,
-    inventory: tuple[Path, ...],
-    settings: tuple[str, ...],
-    limit: str | None,
-    lines: int,
-    follow: bool,
-    verbose: int,
-) -> int:
-    """Print the logs of APP's containers.
-
-    Runs docker logs on each host. With several hosts, each line begins with the host's name. Secrets are masked, and
-    escape sequences are removed.
-    """
-    from provision.engine.assemble import opener
-    from provision.engine.each_host import EachHost
-    from provision.errors import Unreachable
-    from provision.host.scripts import script
-    from provision.report.text import printable, safe_text
-    from provision.shell import Result
-
-    catalogue = catalogue_of(inventory)
-    report_unused(catalogue, verbose=bool(verbose))
-    hosts = _hosts_of(app, catalogue.load(inventory, settings), limit)
-
-    def print_line(host: str, line: str) -> None:
-        prefix = f"{host}: " if len(hosts) > 1 else ""
-        click.echo(prefix + printable(line))
-
-    def print_error(host: str, error: Exception) -> None:
-        click.echo(safe_text(f"{host}: {error or type(error).__name__}"), err=True)
-
-    everywhere = EachHost(
-        opener(hosts),
-        lambda _: script("follow_logs" if follow else "show_logs", app, lines),
-        deadline=_FOLLOW_TIMEOUT if follow else _TIMEOUT,
-        on_line=print_line,
-        on_error=print_error,
-    )
-    outcomes = everywhere.run([host.name for host in hosts]).values()
-    if everywhere.interrupted:
-        return 130
-    if all(isinstance(one, Result) and one.code == 0 for one in outcomes):
-        return 0
-    failed = any(
-        not isinstance(one, Unreachable) and not (isinstance(one, Result) and one.code == 0) for one in outcomes
-    )
-    return 1 if failed else 4
-
-
-def _hosts_of(app: str, inventory: Inventory, limit: str | None) -> list[Host]:
-    """The selected hosts that the app runs on. Raises UsageError when there are none."""
-    from provision.errors import UsageError, did_you_mean
-    from provision.inventory.tables.apps import App
-
-    known = {one.name for host in inventory.hosts for one in host.settings.all(App)}
-    if app not in known:
-        raise UsageError(
-            f"no app has the name {app!r}{did_you_mean(app, known)}", hint="apps are the [[apps]] of the inventory"
-        )
-    found = [
-        host
-        for host in inventory.select(limit)
-        if any(one.name == app and one.runs_on(host) for one in host.settings.all(App))
-    ]
-    if not found:
-        raise UsageError(
-            f"{app} runs on none of the selected hosts", hint="check the app's key `on` in the inventory, and --limit"
-        )
-    return found
 
 
 @click.command("status")
@@ -129,15 +47,15 @@ def status(
     from provision.errors import ProvisionError
     from provision.report.status import EstateStatus, print_status
 
-    hosts, opener = _selected(inventory, settings, limit, verbose)
+    hosts, opener = selected(inventory, settings, limit, verbose)
     found, interrupted = _observed(hosts, opener)
     if interrupted:
         return 130
     runners: list[RunnerStatus] = []
     error = ""
-    with _tokens(opener):
+    with reading_tokens(opener):
         try:
-            api = _api(hosts)
+            api = api_of(hosts)
             runners = _runners(hosts, api) if api else []
         except ProvisionError as problem:
             error = problem.text
@@ -145,7 +63,7 @@ def status(
     if as_json:
         click.echo(json.dumps(whole.as_dict(), indent=2, ensure_ascii=False))
     else:
-        print_status(whole, _console())
+        print_status(whole, console())
     return 0 if whole.is_good else 1
 
 
@@ -169,10 +87,10 @@ def images(
     from provision.inventory.tables.apps import App
     from provision.report.status import print_images
 
-    hosts, opener = _selected(inventory, settings, None, verbose)
-    wanted = projects or _projects(hosts)
-    with _tokens(opener):
-        api = _api(hosts)
+    hosts, opener = selected(inventory, settings, None, verbose)
+    wanted = projects or projects_of(hosts)
+    with reading_tokens(opener):
+        api = api_of(hosts)
         if api is None:
             raise UsageError(
                 "images are asked from GitLab's API, and gitlab.external_url or gitlab.api_token is missing"
@@ -191,13 +109,13 @@ def images(
     if as_json:
         click.echo(json.dumps({"schema": 1, "images": [asdict(one) for one in listed]}, indent=2, ensure_ascii=False))
     elif listed:
-        print_images(listed, _console())
+        print_images(listed, console())
     else:
         click.echo(f"no images in the registry for {', '.join(wanted)}")
     return 0
 
 
-def _selected(
+def selected(
     inventory: tuple[Path, ...], settings: tuple[str, ...], limit: str | None, verbose: int
 ) -> tuple[Sequence[Host], Opener]:
     from provision.engine.assemble import opener
@@ -208,7 +126,8 @@ def _selected(
     return loaded.select(limit), opener(loaded.hosts)
 
 
-def _console() -> Any:
+def console() -> Any:
+    """A console for standard output."""
     from provision.report.console import open_console
 
     return open_console(sys.stdout)
@@ -287,7 +206,7 @@ def read_status(name: str, groups: tuple[str, ...], text: str) -> HostStatus:
 
 
 @contextmanager
-def _tokens(opener: Opener) -> Iterator[None]:
+def reading_tokens(opener: Opener) -> Iterator[None]:
     """Requests within the block read a token that is kept on the GitLab host."""
     from provision.gitlab.access import KeptTokens
 
@@ -295,7 +214,7 @@ def _tokens(opener: Opener) -> Iterator[None]:
         yield
 
 
-def _api(hosts: Sequence[Host]) -> Api | None:
+def api_of(hosts: Sequence[Host]) -> Api | None:
     """GitLab's API; None if the inventory has none, or no token for it."""
     from provision.gitlab.access import api_at, has_token
     from provision.inventory.tables.gitlab import Gitlab
@@ -307,7 +226,7 @@ def _api(hosts: Sequence[Host]) -> Api | None:
     return None
 
 
-def _at_once(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
+def at_once(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """The results of requests, some at a time, in order. The context (the kept token) is that of the caller."""
     from concurrent.futures import ThreadPoolExecutor
     from contextvars import copy_context
@@ -341,7 +260,7 @@ def _runners(hosts: Sequence[Host], api: Api) -> list[RunnerStatus]:
             int(one["id"]), str(one["description"]), state, paused, version, _age(found.get("contacted_at"))
         )
 
-    return sorted(_at_once(details, ours), key=lambda one: (one.name, one.id))
+    return sorted(at_once(details, ours), key=lambda one: (one.name, one.id))
 
 
 def _age(moment: Any) -> int | None:
@@ -400,7 +319,7 @@ def _endpoint(
     return EndpointStatus(name, str(url), f"answers {answer.status_code}", days, wrong)
 
 
-def _projects(hosts: Sequence[Host]) -> tuple[str, ...]:
+def projects_of(hosts: Sequence[Host]) -> tuple[str, ...]:
     """The projects of the inventory, and the one that `verify` pushes to."""
     from provision.inventory.tables.projects import Project
     from provision.inventory.tables.registry import Registry
@@ -435,7 +354,7 @@ def _tags(api: Api, project: str) -> list[StoredImage]:
         size, digest = int(found.get("total_size") or 0), str(found.get("digest") or "")
         return StoredImage(str(repository["path"]), tag, digest, size, _age(found.get("created_at")))
 
-    return [one for one in _at_once(details, listed) if one is not None]
+    return [one for one in at_once(details, listed) if one is not None]
 
 
 def _with_apps(tags: Sequence[StoredImage], hosts: Sequence[HostStatus]) -> list[StoredImage]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from provision.engine.events import MessageKind, StepKind
-from provision.gitlab.api import pause
+from provision.gitlab.api import following, pause
 
 _INTERVAL_SECONDS: Final = 2.0
 _REPEAT_SECONDS: Final = 30.0  # between two messages
@@ -38,6 +38,21 @@ class Reports(Protocol):
 
     def message(self, text: str, kind: MessageKind = "note") -> None:
         """Reports a message for the user."""
+
+
+class _Following:
+    """Reports what a change follows in GitLab, while the host is in the step `to`."""
+
+    def __init__(self, reports: Reports, pause: Callable[[float], bool], to: str) -> None:
+        self._reports, self._pause, self._to = reports, pause, to
+
+    def report(self, text: str) -> None:
+        self._reports.message(text, "waiting")
+        self._reports.start_step(f"{self._to}: {text}", "checking")
+
+    def wait(self, seconds: float, left: str) -> None:
+        if self._pause(seconds):
+            raise Stopped(left)
 
 
 class Waiting:
@@ -80,7 +95,7 @@ class Waiting:
 
     @contextmanager
     def rate_limits(self, to: str) -> Iterator[None]:
-        """Reports the waits for GitLab's rate limit inside. When the user interrupts the run, they raise Stopped.
+        """Reports the waits for GitLab's rate limit inside, and what is followed there. Ctrl-C raises Stopped in them.
 
         to  what the requests are for, such as "observe"
         """
@@ -90,10 +105,11 @@ class Waiting:
             if self._pause(seconds):
                 raise Stopped(to)
 
-        token = pause.set(wait)
+        token, followed = pause.set(wait), following.set(_Following(self._reports, self._pause, to))
         try:
             yield
         finally:
+            following.reset(followed)
             pause.reset(token)
 
     def ended(self) -> None:

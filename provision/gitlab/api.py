@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import quote
 
 from provision.errors import ApiFailed
@@ -30,6 +30,29 @@ RATE_LIMIT_SECONDS: Final = 60
 pause: ContextVar[Callable[[float, str], None]] = ContextVar("pause", default=lambda seconds, _: time.sleep(seconds))
 """Waits for some seconds because of a reason."""
 _OWN_RATE_LIMIT: Final[dict[str, Any]] = {"obey_rate_limit": False}
+_LONGEST_TEXT: Final = 128 << 20  # bytes; GitLab's own limit for a job's log is 100 MB
+
+
+class Following(Protocol):
+    """What a request that follows something in GitLab needs of the program around it: a pipeline may take an hour."""
+
+    def report(self, text: str) -> None:
+        """Reports news, as one line."""
+
+    def wait(self, seconds: float, left: str) -> None:
+        """Waits. `left`: what stays undone when the user interrupts it."""
+
+
+class _Alone:
+    def report(self, text: str) -> None:
+        del text
+
+    def wait(self, seconds: float, left: str) -> None:
+        del left
+        time.sleep(seconds)
+
+
+following: ContextVar[Following] = ContextVar("following", default=_Alone())  # noqa: B039 - it has no state
 
 
 def _no_reader(host: str) -> Secret:
@@ -134,6 +157,30 @@ class Api:
 
         pages: list[dict[str, Any]] = self._request(path, send)
         return pages
+
+    def get_page(self, path: str, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """The first page of a list, of `per_page` entries."""
+
+        def send(client: Gitlab) -> list[dict[str, Any]]:
+            return [dict(one) for one in client.http_list(path, query_data=query, get_all=False, **_OWN_RATE_LIMIT)]
+
+        page: list[dict[str, Any]] = self._request(path, send)
+        return page
+
+    def tail(self, path: str, size: int) -> bytes:
+        """The last bytes of the text at a path, at most `size`. A longer text is read to its end, and not kept."""
+
+        def send(client: Gitlab) -> bytes:
+            answer: Any = client.http_get(path, streamed=True, **_OWN_RATE_LIMIT)
+            kept, total = b"", 0
+            with answer:
+                for piece in answer.iter_content(1 << 16):
+                    kept, total = (kept + piece)[-size:], total + len(piece)
+                    if total > _LONGEST_TEXT:
+                        raise ApiFailed(f"{path} at {self.url} is longer than {_LONGEST_TEXT >> 20} MiB")
+            return kept
+
+        return bytes(self._request(path, send))
 
     def post(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
         """Sends a POST and returns the answer's JSON object."""

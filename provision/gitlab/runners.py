@@ -1,14 +1,19 @@
-"""Creating runners through the API.  Source: GitLab's REST API, POST /user/runners and POST /runners."""
+"""Runners through the API: creating them, and why none takes a job.
+
+Sources: GitLab's REST API, POST /user/runners and POST /runners; /projects/:id/runners and /runners/:id; app/models/ci/build.rb (`stuck?`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
 from provision.secret import Secret
+
+_MOST_SHOWN: Final = 5
 
 
 class NewRunner(NamedTuple):
@@ -104,3 +109,63 @@ class RunnerCreator:
         if self.scope == "group_type":
             return {"group_id": self.owner if isinstance(self.owner, int) else self.api.id_of("groups", self.owner)}
         return {}
+
+
+def why_not_taken(api: Api, project: str, tags: Sequence[str]) -> str:
+    """Why no runner takes a job with these tags, with the runners of the project at an address such as `/projects/7`."""
+    try:
+        listed = api.get_list(f"{project}/runners", {"per_page": 100})
+    except ApiFailed as error:
+        if error.status != 403:
+            raise
+        return "the token may not list the project's runners"
+    wanted = f"the tags {', '.join(tags)}" if tags else "no tags"
+    if not listed:
+        return f"the project has no runner; the job has {wanted}"
+    runners = [_Runner.of(one, _details(api, one)) for one in listed]
+    taking = [one for one in runners if one.takes(tags)]
+    if not taking:
+        return f"no runner takes it: the job has {wanted}; {', '.join(map(str, runners[:_MOST_SHOWN]))}"
+    ready = [one for one in taking if one.is_ready]
+    if not ready:
+        states = ", ".join(f"{one} is {one.state}" for one in taking[:_MOST_SHOWN])
+        return f"no runner that takes it is ready: {states}"
+    return f"it waits for {' or '.join(map(str, ready[:_MOST_SHOWN]))}, which may be busy"
+
+
+def _details(api: Api, one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the API tells about a runner to those who administrate it."""
+    try:
+        return api.get(f"/runners/{one['id']}")
+    except ApiFailed as error:
+        if error.status not in (403, 404):
+            raise
+        return {}
+
+
+class _Runner(NamedTuple):
+    """A runner, as far as it decides which jobs it takes. `tags` is None if the token may not read them."""
+
+    name: str
+    state: str
+    tags: tuple[str, ...] | None
+    untagged: bool
+
+    @classmethod
+    def of(cls, listed: Mapping[str, Any], details: Mapping[str, Any]) -> _Runner:
+        state = "paused" if listed.get("paused") else str(listed.get("status") or "unknown")
+        tags = tuple(map(str, details["tag_list"])) if "tag_list" in details else None
+        name = str(listed.get("description") or f"#{listed['id']}")
+        return cls(name, state.replace("_", " "), tags, bool(details.get("run_untagged", True)))
+
+    def takes(self, tags: Sequence[str]) -> bool:
+        if self.tags is None:
+            return True
+        return set(tags) <= set(self.tags) if tags else self.untagged
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state in ("online", "idle", "active")
+
+    def __str__(self) -> str:
+        return f"runner {self.name} ({', '.join(self.tags)})" if self.tags else f"runner {self.name}"

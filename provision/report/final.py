@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.engine.events import HostSummary, Summary
+from provision.masking import printable, printable_lines
 from provision.report.console import is_styled
 from provision.report.folding import (
     ChangeGroup,
@@ -35,8 +36,6 @@ from provision.report.text import (
     duration,
     failure_label,
     place,
-    printable,
-    printable_lines,
     rerun_hint,
     size,
 )

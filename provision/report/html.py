@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 
 from provision.engine.events import Event, HostSummary, TaskDone
 from provision.errors import ProvisionError, UsageError
+from provision.masking import printable, printable_lines
 from provision.report.folding import ChangeGroup, RunLog, fold_changes, fold_errors, fold_messages, fold_names
 from provision.report.text import (
     count,
@@ -23,8 +24,6 @@ from provision.report.text import (
     failure_label,
     mask_event,
     place,
-    printable,
-    printable_lines,
     rerun_hint,
     size,
 )

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from provision.engine.events import ErrorEvent, Event, Message, Output, Start
+from provision.masking import printable, printable_lines
 from provision.report.progress import FAILURES, Activity, HostActivity, is_urgent
-from provision.report.text import LineAssembler, count, duration, failure_label, place, printable, printable_lines
+from provision.report.text import LineAssembler, count, duration, failure_label, place
 
 if TYPE_CHECKING:
     from rich.console import Console

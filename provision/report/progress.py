@@ -8,17 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Start, Step, StepKind, TaskDone
+from provision.masking import printable, printable_lines
 from provision.report.folding import fold_names
-from provision.report.text import (
-    LineAssembler,
-    count,
-    duration,
-    failure_label,
-    is_unreachable,
-    place,
-    printable,
-    printable_lines,
-)
+from provision.report.text import LineAssembler, count, duration, failure_label, is_unreachable, place
 
 if TYPE_CHECKING:
     from rich.console import Console

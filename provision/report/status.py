@@ -1,20 +1,26 @@
-"""What `provision status` and `provision images` print: the state of an estate as values, as tables, and as JSON.
+"""What `provision status`, `images` and `ci` print: the state of an estate as values, as tables, and as JSON.
 
 Hosts that are alike share a row, so that 300 hosts fit on a screen. All texts of hosts and servers are made printable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from provision.masking import mask, printable
 from provision.report.folding import fold_names
-from provision.report.text import count, size
+from provision.report.text import count, duration, safe_text, size
 from provision.url import Url
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from provision.gitlab.pipelines import Job, News, Pipeline
 
 _FULL_DISK: Final = 85  # percent
 _SOON_DAYS: Final = 21
@@ -263,7 +269,6 @@ def _print(console: Console, title: str, heads: Row, rows: Sequence[Row], *, sty
     from rich.text import Text
 
     from provision.report.console import is_styled
-    from provision.report.text import printable
 
     shown = [tuple(printable(cell) for cell in row) for row in rows]
     if is_styled(console):
@@ -295,3 +300,146 @@ def _style(cell: str) -> str:
     if days != cell and days.lstrip("-").isdigit() and int(days) < _SOON_DAYS:
         return "bad" if int(days) < 0 else "warning"
     return "none"
+
+
+_SIGNS: Final = {"success": "✓", "failed": "✗", "canceled": "✗", "running": "●"}
+
+
+def pipeline_rows(project: str, pipeline: Pipeline | None, problem: str = "") -> list[Row]:
+    """A pipeline as rows of a table: its state, then one row for each stage with its jobs."""
+    if pipeline is None:
+        return [(project, "", problem.partition("\n")[0], "")]
+    took = duration(pipeline.seconds) if pipeline.seconds else ""
+    rows: list[Row] = [(project, pipeline.name, pipeline.status, took)]
+    stages: dict[str, list[str]] = {}
+    for one in pipeline.jobs:
+        stages.setdefault(one.stage, []).append(_job(one))
+    return rows + [("", f"  {stage}", ", ".join(jobs), "") for stage, jobs in stages.items()]
+
+
+def _job(one: Job) -> str:
+    sign = _SIGNS.get(one.status, "")
+    took = f" {duration(one.seconds)}" if one.seconds and one.status != "created" else ""
+    allowed = ", allowed" if one.allow_failure and one.status == "failed" else ""
+    state = "" if one.status in ("success", "created") else f" ({one.status}{allowed})"
+    below = f" → pipeline #{one.downstream[1]} ({one.downstream[2]})" if one.downstream else ""
+    return f"{sign} {one.name}{took}{state}{below}".lstrip()
+
+
+def _short_row(project: str, pipeline: Pipeline | None) -> Row:
+    """A pipeline with the jobs that run or failed."""
+    if pipeline is None:
+        return (project, "no pipeline yet")
+    jobs = [one.name for one in pipeline.jobs if one.status == "running" or one.is_failed]
+    return (project, f"#{pipeline.id}", f"{pipeline.status}: {', '.join(jobs)}" if jobs else pipeline.status)
+
+
+def _news_fields(one: News) -> dict[str, Any]:
+    """The news as JSON's types: a `job`, a `pipeline` or a `message`."""
+    if one.message or one.pipeline is None:
+        return {"type": "message", "project": one.project, "text": one.message}
+    if one.job is not None:
+        job = {**one.job._asdict(), "downstream": one.job.downstream and one.job.downstream[1]}
+        return {"type": "job", "project": one.project, "pipeline": one.pipeline.id, **job}
+    fields = one.pipeline._asdict()
+    del fields["jobs"]
+    return {"type": "pipeline", **fields}
+
+
+class PipelineReport:
+    """What `provision ci` prints: lines, or on a terminal a table that is redrawn; or JSON lines.
+
+    only_table  no news, only the state
+    """
+
+    def __init__(self, stream: TextIO, *, as_json: bool, only_table: bool = False) -> None:
+        from provision.report.console import SafeStream, is_animated, open_console
+
+        self._json = SafeStream(stream) if as_json else None
+        self._console = open_console(stream)
+        self._only_table = only_table
+        self._animated = not as_json and not only_table and is_animated(self._console)
+        self._live: Live | None = None
+        self._shown: dict[str, Pipeline | None] = {}
+        self._ended: dict[str, tuple[Pipeline | None, str]] = {}
+        self._failures: list[str] = []
+        self._has_begun = False
+
+    def __enter__(self) -> PipelineReport:
+        if self._animated:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, get_renderable=self.frame, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def news(self, one: News) -> None:
+        """Prints something new."""
+        if self._json is not None:
+            self._write(_news_fields(one))
+        elif one.message or not (self._animated or self._only_table):
+            self._console.print(safe_text(f"{one.project}: {one.text}"), soft_wrap=True)
+
+    def show(self, pipelines: Mapping[str, Pipeline | None]) -> None:
+        """Redraws the table."""
+        self._shown = dict(pipelines)
+
+    def end(self, project: str, pipeline: Pipeline | None, problem: str) -> None:
+        """Keeps how a project ended. `problem`: why it failed, or why there is no pipeline."""
+        self._ended[project] = pipeline, problem
+        if problem:
+            self._failures.append(f"{project}: {f'{pipeline.name} {pipeline.status}: ' if pipeline else ''}{problem}")
+
+    def close(self) -> None:
+        """Prints how all projects ended. Of many, those that succeeded share a row."""
+        if self._json is not None:
+            listed = [
+                {
+                    "project": name,
+                    "status": one.status if one else None,
+                    "pipeline": one.id if one else None,
+                    "url": one.url if one else None,
+                    "problem": problem,
+                }
+                for name, (one, problem) in self._ended.items()
+            ]
+            self._write({"type": "summary", "projects": listed})
+            return
+        if self._animated or self._only_table:
+            many, rows, good = len(self._ended) > _MANY_HOSTS, list[Row](), list[str]()
+            for name, (one, problem) in self._ended.items():
+                if many and one is not None and one.status == "success" and not problem:
+                    good.append(name)
+                else:
+                    rows += pipeline_rows(name, one, problem)
+            rows += [(_counted(fold_names(good, limit=4), good), "", "success", "")] if good else []
+            _print(self._console, "pipelines", ("project", "pipeline", "state", "time"), rows)
+        for text in self._failures:
+            self._console.print(safe_text(text), soft_wrap=True)
+
+    def frame(self) -> Text:
+        """As many rows as fit: with the stages, or else one for each project that has not succeeded."""
+        from rich.text import Text
+
+        room = max(self._console.height - 2, 1)
+        rows = [row for name, one in self._shown.items() for row in pipeline_rows(name, one, "no pipeline yet")]
+        more = ""
+        if len(rows) > room:
+            left = {name: one for name, one in self._shown.items() if one is None or one.status != "success"}
+            rows = [_short_row(name, one) for name, one in left.items()][: room - 1]
+            more = f"… {len(left) - len(rows)} more; {len(self._shown) - len(left)} of {len(self._shown)} succeeded"
+        lines = [Text("  ").join(Text(printable(cell), _style(cell)) for cell in row if cell) for row in rows]
+        lines += [Text(more, "soft")] if more else []
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        if self._json is None:
+            return
+        first = {} if self._has_begun else {"schema": 1}
+        self._has_begun = True
+        self._json.write(mask(json.dumps({**fields, **first}, separators=(",", ":"))) + "\n")
+        self._json.flush()

@@ -6,13 +6,12 @@ removed, and output is split into lines.
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Any, Final, Literal
 
 from provision import errors
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, Summary, TaskDone
-from provision.masking import LONGEST_LINE, mask
+from provision.masking import LONGEST_LINE, mask, printable, printable_lines
 from provision.report.folding import RunLog
 
 Tone = Literal["good", "warning", "bad"]
@@ -39,33 +38,9 @@ def mask_event(event: Event) -> Event:
     return event if masked == texts else event._replace(**masked)
 
 
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC: window titles, links
-    r"|\x1b[@-Z\\-_]?"
-)
-
-
-def printable(line: str) -> str:
-    """One line without escape sequences: tabs are expanded, other unprintable characters are shown as `\\x07`.
-
-    Programs' output and files' contents are untrusted: they must not move the cursor or hide what follows.
-    """
-    if line.isprintable():
-        return line
-    line = _ESCAPES.sub("", line).expandtabs(8)
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
-
-
 def safe_text(text: str) -> str:
     """A text of any number of lines, with secrets masked and each line printable."""
     return "\n".join(printable(line.removesuffix("\r")) for line in mask(text).split("\n"))
-
-
-def printable_lines(text: str) -> list[str]:
-    """The lines of a text, each printable; of a line redrawn with carriage returns, only the last version."""
-    lines = text.replace("\r\n", "\n").strip("\n").split("\n")
-    return [printable(line.rstrip("\r").rpartition("\r")[2]) for line in lines]
 
 
 class LineAssembler:

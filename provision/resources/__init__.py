@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from provision.resources.delivery.accounts import GitlabGroup, GitlabProject, GitlabUser
     from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
     from provision.resources.delivery.image import BuiltImage, ImageCheck, ProjectBot, UnusedImages
-    from provision.resources.delivery.pipeline import LocalPipeline, PipelineFile, Recipe
+    from provision.resources.delivery.pipeline import Awaited, LocalPipeline, PipelineFile, Recipe
     from provision.resources.delivery.project import ProjectSettings, WantedProject
     from provision.resources.delivery.source import ProjectSource
     from provision.resources.delivery.variables import WantedVariable
@@ -91,7 +91,7 @@ _MODULES: Final = {
     **dict.fromkeys(("GitlabGroup", "GitlabProject", "GitlabUser"), ".delivery.accounts"),
     **dict.fromkeys(("AppCheck", "Deployment", "DroppedApps"), ".delivery.deployment"),
     **dict.fromkeys(("BuiltImage", "ImageCheck", "ProjectBot", "UnusedImages"), ".delivery.image"),
-    **dict.fromkeys(("LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
+    **dict.fromkeys(("Awaited", "LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
     **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
     "ProjectSource": ".delivery.source",
     "WantedVariable": ".delivery.variables",
@@ -124,6 +124,7 @@ __all__ = [
     "ApiToken",
     "AppCheck",
     "AptSource",
+    "Awaited",
     "BatchQuery",
     "BuiltImage",
     "CertificatePair",

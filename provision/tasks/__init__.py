@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from provision.inventory import Host
-from provision.tasks.access import access, accounts
 from provision.tasks.base import Play, Task, play, task
-from provision.tasks.certificates import certificates
 from provision.tasks.delivery import deploy, image, prune
 from provision.tasks.docker import docker
 from provision.tasks.firewall import firewall
-from provision.tasks.gitlab import gitlab
+from provision.tasks.gitlab import access, accounts, gitlab
 from provision.tasks.project import pipeline, project, source
-from provision.tasks.registry import registry, verify
+from provision.tasks.registry import certificates, registry, verify
 from provision.tasks.runner import register, runner
 
 SHIPPED = (

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final
 from provision.errors import UsageError, did_you_mean
 from provision.host.docker import access_to, full_reference
 from provision.host.scripts import file_text
-from provision.image_name import parse, parse_name
+from provision.image_name import Reference, parse, parse_name
 from provision.inventory import Host
 from provision.inventory.tables.apps import App
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.images import Image, Prune
+from provision.inventory.tables.projects import Project
 from provision.inventory.tables.registry import Registry
 from provision.resources import Absent, AbsentUnit, AppCheck, Deployment, DroppedApps, File, Packages, Resource, Unit
 from provision.secret import Secret, reveal
 from provision.tasks.base import task
+from provision.tasks.project import held_projects
 from provision.templating import names, names_in, render
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ def may_have_apps(host: Host) -> bool:
     return bool(apps_of(host)) or "runners" in host.groups
 
 
-@task(on="all", uses=(App, Registry, Gitlab), where=may_have_apps, serial=True)
+@task(on="all", uses=(App, Project, Registry, Gitlab), where=may_have_apps, serial=True)
 def deploy(host: Host) -> Iterator[Resource]:
     """Run each app in its container, from the image that its tag refers to."""
     apps = apps_of(host)
@@ -137,7 +139,21 @@ def deploy(host: Host) -> Iterator[Resource]:
             one.published,
             _check(one),
             one.pull,
+            _released_by(host, reference),
+            held_projects(host.estate),
         )
+
+
+def _released_by(host: Host, image: Reference) -> str:
+    """The project whose pipeline releases an image, if that pipeline is waited for; "" for none."""
+    for path, one in host.settings.named(Project).items():
+        if not one.wait:
+            continue
+        own = full_reference(host, Reference("", path.lower()), f"app of {image}", required=False).name
+        released = one.pipeline.released(path, one.variables) if one.pipeline else None
+        if f"{image.name}/".startswith(f"{own}/") or (released and released.domain and released.name == image.name):
+            return path
+    return ""
 
 
 def _check_ports(host: Host, apps: list[App]) -> None:

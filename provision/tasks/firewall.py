@@ -13,7 +13,7 @@ from provision.inventory.tables.registry import Registry
 from provision.resources import Firewall, Packages, Resource, Rule
 from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
-from provision.tasks.certificates import may_use_acme
+from provision.tasks.registry import may_use_acme
 
 _CHALLENGE = 80  # the authority connects to this port. Source: RFC 8555, 8.3
 

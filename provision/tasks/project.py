@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError, did_you_mean
 from provision.gitlab.access import has_token, keeps_records, required_api
-from provision.inventory import Host, SecretSource
+from provision.inventory import Estate, Host, SecretSource
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.projects import OUR_BRANCH, Pipeline, Project, Variable, check_runners, job_tags
 from provision.inventory.tables.registry import Registry
@@ -18,7 +18,7 @@ from provision.tasks.base import task
 from provision.templating import names
 
 if TYPE_CHECKING:
-    from provision.resources import Recipe, WantedVariable
+    from provision.resources import Awaited, Recipe, WantedVariable
 
 _ENDING = ".gitlab-ci.yml.j2"
 
@@ -96,7 +96,9 @@ def source(host: Host) -> Iterator[Resource]:
             )
         recipe = _recipe(host, path, one, wanted) if wanted and wanted.path is None else None
         message = wanted.message if wanted and "message" in wanted.model_fields_set else ProjectSource.message
-        yield ProjectSource(path, required_api(host, what), one.source, recipe, message, one.default_branch, one.create)
+        awaited = _awaited(host, one)
+        api, branch = required_api(host, what), one.default_branch
+        yield ProjectSource(path, api, one.source, recipe, message, branch, one.create, awaited)
 
 
 def _has_pipelines(host: Host) -> bool:
@@ -118,10 +120,21 @@ def pipeline(host: Host) -> Iterator[Resource]:
             yield LocalPipeline(wanted.path, recipe.text)
             continue
         branch = wanted.branch or one.default_branch
-        ours = OUR_BRANCH if wanted.merge_request else ""
-        yield PipelineFile(
-            path, required_api(host, what), recipe, wanted.message, branch, ours, one.create, bool(one.source)
-        )
+        ours, pushed = OUR_BRANCH if wanted.merge_request else "", bool(one.source)
+        awaited = None if pushed else _awaited(host, one)
+        api, message = required_api(host, what), wanted.message
+        yield PipelineFile(path, api, recipe, message, branch, ours, one.create, pushed, awaited)
+
+
+def _awaited(host: Host, one: Project) -> Awaited | None:
+    from provision.resources import Awaited
+
+    return Awaited(one.wait_timeout, held_projects(host.estate)) if one.wait else None
+
+
+def held_projects(estate: Estate) -> set[str]:
+    """The projects whose pipeline is waited for and has not succeeded in this run; the hosts of a run share it."""
+    return estate.once("held projects", set)
 
 
 def _recipe(host: Host, path: str, one: Project, wanted: Pipeline) -> Recipe:

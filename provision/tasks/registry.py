@@ -1,20 +1,27 @@
-"""The tasks `registry`, on the GitLab host, and `verify`, on the hosts that use the registry."""
+"""The tasks `certificates` and `registry`, on the GitLab host, and `verify`, on the hosts that use the registry."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from provision.errors import Refused, UsageError
+from provision.formats.x509 import check_pair
 from provision.gitlab.access import has_token, required_api
 from provision.host.docker import own_token_hosts
 from provision.inventory import Host, resolve
+from provision.inventory.tables.apt import Apt
+from provision.inventory.tables.base import local_file
 from provision.inventory.tables.gitlab import Gitlab
 from provision.inventory.tables.projects import Project
 from provision.inventory.tables.proxy import Proxy
-from provision.inventory.tables.registry import Registry
+from provision.inventory.tables.registry import Certificate, Registry
 from provision.inventory.tables.runners import Runner
 from provision.resources import (
+    CertificatePair,
+    DefaultPair,
+    File,
     ImageCheck,
     Packages,
     ProjectBot,
@@ -23,11 +30,18 @@ from provision.resources import (
     Resource,
     RubySettings,
     S3Bucket,
+    ServedCertificate,
+    Service,
+    TrustedCa,
+    UploadedPair,
 )
+from provision.resources.system.proxy import apt_proxy
+from provision.secret import Secret
 from provision.tasks.base import task
-from provision.tasks.certificates import certificate_settings
 from provision.tasks.gitlab import listen_settings, realm, reconfigure_handler
+from provision.url import Url
 
+_OMNIBUS = "omnibus"
 _STORAGE = ("registry", "storage")
 # The registry refuses two drivers. Source: the distribution registry's configuration, "storage", and GitLab's s3_v2, azure_v2.
 _OTHER_DRIVERS = ("filesystem", "s3_v2", "s3aws", "azure", "azure_v2", "gcs", "swift", "oss", "inmemory")
@@ -107,3 +121,150 @@ def verify(host: Host, wanted: Registry) -> Iterator[Resource]:
         token_hosts=own_token_hosts(host),
         bot=bot,
     )
+
+
+def paths(host: Host) -> tuple[str, str]:
+    """The paths of certificate and key on the GitLab host: from the inventory, else those of Omnibus or certbot."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    certificate = registry.certificate if registry else None
+    # Omnibus names the files after the host in the URL: an IPv6 address keeps its brackets.
+    name = registry.external_url.bracketed_host if registry else ""
+    if certificate and certificate.fullchain and certificate.key:
+        return certificate.fullchain, certificate.key
+    if certificate and certificate.acme and certificate.acme.client == "certbot":
+        return f"/etc/letsencrypt/live/{name}/fullchain.pem", f"/etc/letsencrypt/live/{name}/privkey.pem"
+    if certificate and certificate.acme and gitlab:  # one certificate for all names, named after the first
+        name = gitlab.external_url.bracketed_host
+    return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
+
+
+def certificate_settings(host: Host) -> dict[tuple[str, ...], Any]:
+    """The settings of gitlab.rb for the registry's certificate; {} for a registry without TLS."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    if registry is None or not registry.external_url.tls:
+        return {}
+    fullchain, key = paths(host)
+    wanted: dict[tuple[str, ...], Any] = {
+        ("registry_nginx", "ssl_certificate"): fullchain,
+        ("registry_nginx", "ssl_certificate_key"): key,
+    }
+    acme = registry.certificate.acme if registry.certificate else None
+    if acme and acme.client == _OMNIBUS:
+        wanted[("letsencrypt", "enable")] = True
+        wanted[("letsencrypt", "contact_emails")] = [acme.email]
+        if gitlab and gitlab.external_url.host != registry.external_url.host:
+            wanted[("letsencrypt", "alt_names")] = [registry.external_url.host]
+        own = gitlab.settings.get("letsencrypt", {}) if gitlab else {}
+        twice = [path[1] for path in wanted if path[0] == "letsencrypt" and isinstance(own, dict) and path[1] in own]
+        if twice:
+            raise UsageError(
+                f"gitlab.settings.letsencrypt.{twice[0]}: registry.certificate.acme sets it",
+                hint="remove one of the two",
+            )
+    return wanted
+
+
+def may_use_acme(host: Host) -> bool:
+    """Whether an authority may have to reach the host, to issue a certificate or to renew it."""
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    if registry and registry.certificate and registry.certificate.acme:
+        return True
+    if gitlab is None:
+        return False
+    enabled = _lets_encrypt(gitlab)
+    return _may_ask(gitlab) if enabled is None else bool(enabled)
+
+
+def asks_by_itself(host: Host) -> bool:
+    """Whether GitLab asks Let's Encrypt for the registry's certificate if there is none on the host.
+
+    That is its own default. It is left to it where the inventory has no registry.certificate, or one with the paths that
+    it writes, where both external URLs are public https, and [gitlab.settings] does not keep it from that.
+    """
+    registry, gitlab = host.settings.get(Registry), host.settings.get(Gitlab)
+    if registry is None or gitlab is None or _lets_encrypt(gitlab) is False or not _may_ask(gitlab):
+        return False
+    given = registry.certificate
+    if given is not None and (given.fullchain, given.key) != _site_files(gitlab):
+        return False
+    return all(one.external_url.tls and one.external_url.is_public for one in (registry, gitlab))
+
+
+def _may_ask(gitlab: Gitlab) -> bool:
+    """Whether GitLab asks Let's Encrypt by itself for a certificate of its own that is not at the default path.
+
+    Source: omnibus-gitlab 19.3, letsencrypt/libraries/lets_encrypt.rb, should_auto_enable?. nginx's settings have a second
+    name since GitLab 19.2.
+    """
+    rails = gitlab.settings.get("gitlab_rails")
+    places = (gitlab.settings.get("nginx"), rails.get("nginx") if isinstance(rails, Mapping) else None)
+    nginx = [one for one in places if isinstance(one, Mapping)]
+    own = any("ssl_certificate" in one or "ssl_certificate_key" in one for one in nginx)
+    off = any(one.get(name) is False for one in nginx for name in ("enable", "listen_https"))
+    return gitlab.external_url.tls and not gitlab.external_url.is_ip and not own and not off
+
+
+def _site_files(gitlab: Gitlab) -> tuple[str, str]:
+    """The default paths of certificate and key of GitLab's own site."""
+    name = gitlab.external_url.bracketed_host
+    return f"/etc/gitlab/ssl/{name}.crt", f"/etc/gitlab/ssl/{name}.key"
+
+
+def _lets_encrypt(gitlab: Gitlab) -> Any:
+    """`letsencrypt.enable` in [gitlab.settings]; None without it."""
+    found = gitlab.settings.get("letsencrypt")
+    return found.get("enable") if isinstance(found, Mapping) else None
+
+
+def _has_registry(host: Host) -> bool:
+    return host.settings.get(Registry) is not None
+
+
+# Without a registry it still removes the CA of earlier runs, on hosts that are contacted anyway.
+@task(on="gitlab", uses=(Registry, Gitlab, Apt, Proxy), where=_has_registry, leftovers=True)
+def certificates(host: Host) -> Iterator[Resource]:
+    """Check the registry's certificate and key, have GitLab serve them, and trust their CA."""
+    registry = host.settings.get(Registry)
+    ca = registry.ca if registry else b""
+    yield apt_proxy(host.settings)
+    if ca:
+        yield Packages(("ca-certificates",))
+    yield TrustedCa("registry", ca)
+    if registry is None or not registry.external_url.tls:
+        return
+    yield Packages(("curl", "openssl"))
+    url, certificate = registry.external_url, registry.certificate
+    acme = certificate.acme if certificate else None
+    fullchain, key = paths(host)
+    pair = CertificatePair(fullchain, key, url.host, coming=acme is not None and acme.client == _OMNIBUS, ca=ca)
+    if certificate and certificate.local_fullchain:
+        yield _uploaded(certificate, url, pair)
+    elif acme and acme.client == "certbot":
+        from provision.resources.gitlab.certificates import LETS_ENCRYPT, AcmeCertificate, certbot_hooks
+
+        yield Packages(("certbot",))
+        for path, text in certbot_hooks().items():
+            yield File(path, text, mode="0755")
+        yield AcmeCertificate(url.host, acme.email, str(acme.directory or LETS_ENCRYPT), pair, url.port)
+        yield Service("certbot.timer")
+    elif asks_by_itself(host):
+        gitlab = host.settings[Gitlab]
+        yield DefaultPair(pair, CertificatePair(*_site_files(gitlab), url.host, ca=ca), _lets_encrypt(gitlab) is True)
+    else:
+        yield pair
+    yield ServedCertificate(fullchain, url.host, url.port)
+
+
+def _uploaded(certificate: Certificate, url: Url, pair: CertificatePair) -> UploadedPair:
+    """The pair of files on this machine. Raises UsageError for an invalid pair, before any host is contacted."""
+    assert certificate.local_fullchain  # the table has both or none
+    assert certificate.local_key
+    chain = local_file(certificate.local_fullchain, "registry.certificate.local_fullchain")
+    private = local_file(certificate.local_key, "registry.certificate.local_key")
+    key = Secret(private.decode("utf-8", "replace"))
+    try:
+        left = check_pair(chain, key, url.host)
+    except Refused as error:
+        text = f"{certificate.local_fullchain} with {certificate.local_key}: {error.text}"
+        raise UsageError(f"registry.certificate: {text}", hint=error.hint) from error
+    return UploadedPair(pair.fullchain, pair.key, chain, key, left, url.host, url.port, pair.ca)

@@ -17,6 +17,7 @@ from provision.resources import Resource
 from provision.tasks import SHIPPED, Host
 from provision.testing import LocalSession
 from provision_lab.standins.gitlab_ce.host.layout import Paths
+from tests.support.ci import FakeCi
 from tests.support.report import RunReport
 from tests.support.web import answer_of, forwarded
 
@@ -38,6 +39,7 @@ class Estate:
     """GitLab behind a recorder at `url`. `before` is called with each request, before it is forwarded.
 
     ready_timeout  for how long a run waits for a GitLab that answers 502 or 503
+    ci             answers what is asked about pipelines, in place of GitLab
     """
 
     def __init__(self, folder: Path, behind: str, serve: Callable[..., Any]) -> None:
@@ -48,6 +50,7 @@ class Estate:
         self.bodies: list[Record] = []
         self.before: Callable[[str, str], object] = lambda *_: None
         self.ready_timeout = 0
+        self.ci: FakeCi | None = None
         self.more = ""  # further lines of [gitlab]
         self.folders = {"/var/lib/provision": self.home}
         self.web = serve(self._forward)
@@ -57,6 +60,8 @@ class Estate:
         sent = asked.body if asked.body.startswith(b"{") else b"{}"
         self.bodies.append(json.loads(sent))
         self.before(asked.method, asked.path)
+        if self.ci is not None and (answer := self.ci.answer(asked)) is not None:
+            return answer
         return forwarded(asked, self.behind)
 
     def ask(self, method: str, path: str, **data: Any) -> Any:

@@ -357,6 +357,11 @@ class Project(Table, name="projects", occurs="named"):
     """Local folder: a git repository, or a plain folder, that is pushed to its default branch. Never by force."""
     pipeline: Pipeline | None = None
     """Its .gitlab-ci.yml."""
+    wait: bool = False
+    """true: after a push, wait until its pipeline has succeeded; apps of its images are not replaced before. An error if
+    the pipeline fails."""
+    wait_timeout: int = Field(default=3600, ge=1)
+    """Seconds to wait for the pipeline; it goes on after that."""
 
     @property
     def has_settings(self) -> bool:
@@ -380,6 +385,15 @@ class Project(Table, name="projects", occurs="named"):
             if self.source and self.pipeline and getattr(self.pipeline, name):
                 text = f"source and pipeline.{name} exclude each other: the pipeline is pushed with the source"
                 raise InvalidValue(text, "pipeline", name)
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_wait_for(self) -> Self:
+        one = self.pipeline
+        if self.wait and not self.source and (one is None or one.path is not None or one.merge_request):
+            raise InvalidValue(
+                "wait needs a source, or a pipeline that is committed to a branch: nothing is pushed", "wait"
+            )
         return self
 
     @field_validator("runners")

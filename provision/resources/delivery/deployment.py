@@ -92,6 +92,8 @@ class Deployment(Resource):
     environment  its variables
     ports        the ports among `options`, which must be free
     pull         False: the image is on the host, and no registry is asked
+    released_by  the project whose pipeline releases the image, if that is waited for
+    held         the projects whose pipeline has not succeeded in this run: then the container stays as it is
     """
 
     name: str
@@ -103,6 +105,8 @@ class Deployment(Resource):
     ports: tuple[PublishedPort, ...] = ()
     check: AppCheck = AppCheck()
     pull: bool = True
+    released_by: str = ""
+    held: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -123,6 +127,9 @@ class Deployment(Resource):
         return Probe(questions, when_due={"image": ask.reading(self.registry.password.reveal() + "\n")})
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        if self.released_by in self.held:
+            yield Note(f"{self.name} stays as it is: the pipeline of project {self.released_by} has not succeeded")
+            return
         containers = read_containers(seen["containers"])
         if containers is None:
             yield self._change(f"deploy {self.name}: {self.image}", seen, "docker")

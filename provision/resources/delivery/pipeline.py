@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from typing import Any, Final
 from provision.editing.diff import masked_diff
 from provision.errors import ApiFailed, ChangeFailed, HostFailed, ProvisionError, Refused, UsageError
 from provision.gitlab.api import NO_PROJECT_HINT, Api, project_address
+from provision.gitlab.pipelines import Pipelines, Wait
 from provision.gitlab.repository import Content, Repository
 from provision.resources.base import (
     NOTHING,
@@ -29,6 +30,7 @@ from provision.resources.base import (
     Change,
     Note,
     Observation,
+    Outcome,
     Probe,
     Resource,
     unverified,
@@ -80,6 +82,43 @@ def _rendered(recipe: Recipe, template: str) -> str:
                 hint="docs/projects.md lists the values of each shipped template",
             ) from error
         raise
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """For how many seconds the pipeline of what is pushed is waited for.
+
+    held  the projects whose pipeline has not succeeded in this run: apps of their images are not replaced
+    """
+
+    seconds: int
+    held: set[str] = field(compare=False, repr=False)
+
+    def is_over(self, project: str, wanted: str, seen: Observation) -> bool:
+        """Whether it is recorded that the pipeline of what is `wanted` has succeeded."""
+        return seen.records.get(_awaited_key(project)) == wanted
+
+    def change(self, project: str, api: Api, commit: str, branch: str, wanted: str) -> Change:
+        """Waiting for the pipeline of a commit. A change, since it releases what later tasks deploy.
+
+        branch  "": the default branch
+        """
+
+        def wait() -> Outcome:
+            pipelines = Pipelines(api, project)
+            self.held.add(project)
+            ref = branch or str(api.get(pipelines.address).get("default_branch") or "")
+            Wait(pipelines, commit, ref, self.seconds).run()
+            self.held.discard(project)
+            return Outcome(records={_awaited_key(project): wanted})
+
+        what = f"the pipeline of commit {commit[:8]}" if commit else "the pipeline"
+        call = ApiAction(wait, "GET /projects/:id/pipelines")
+        return Change(f"wait for {what} of project {project}", call, "run", final=True, id=f"wait {project}")
+
+
+def _awaited_key(project: str) -> str:
+    return f"gitlab ci/{project}"
 
 
 @dataclass(frozen=True)
@@ -190,6 +229,7 @@ class PipelineFile(Resource):
     ours     the branch from which a merge request is opened; "": the file is committed directly
     created  whether an earlier task creates the project
     pushed   it is pushed with the project's source, by another task: here it is only compared
+    awaited  its first run on the branch is waited for; None: it is not
     """
 
     project: str
@@ -200,6 +240,7 @@ class PipelineFile(Resource):
     ours: str = ""
     created: bool = False
     pushed: bool = False
+    awaited: Awaited | None = None
 
     @property
     def record_key(self) -> str:
@@ -232,6 +273,9 @@ class PipelineFile(Resource):
             yield Note(f"the pipeline of project {self.project} is in an open merge request: {found.request}")
         if seen.record != self._fingerprint:
             yield Change(compare, NOTHING, "run", record=self._fingerprint, verification=True, final=True)
+        if self.awaited and not self.awaited.is_over(self.project, self._fingerprint, seen):
+            commit = found.now.last_commit_id if change is None and found.now else ""
+            yield self.awaited.change(self.project, self.api, commit, found.branch, self._fingerprint)
 
     def _change(self, found: FoundPipeline) -> Change | None:
         if found.exists and found.now is not None and found.now.text == self.text:
@@ -309,7 +353,8 @@ class PipelineFile(Resource):
 
     def _ask(self, seen: Observation) -> FoundPipeline | ProvisionError | None:
         """The pipeline in GitLab; None if nothing is to be compared."""
-        if not seen.due and seen.record == self._fingerprint:
+        is_over = self.awaited is None or self.awaited.is_over(self.project, self._fingerprint, seen)
+        if not seen.due and seen.record == self._fingerprint and is_over:
             return None
         try:
             found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)

@@ -34,7 +34,7 @@ from provision.resources.base import (
     Probe,
     Resource,
 )
-from provision.resources.delivery.pipeline import NoProject, Recipe, config_path, not_compared
+from provision.resources.delivery.pipeline import Awaited, NoProject, Recipe, config_path, not_compared
 
 _MOST_FILES = 200  # in a diff
 _LARGEST = 200_000  # bytes of a file in a diff
@@ -79,6 +79,7 @@ class ProjectSource(Resource):
     message   of the commits that are made here
     branch    the first push of an empty repository goes there; None: to GitLab's own default
     created   whether an earlier task creates the project
+    awaited   the pipeline of the pushed commit is waited for; None: it is not
     """
 
     project: str
@@ -88,6 +89,7 @@ class ProjectSource(Resource):
     message: str = "Bring the source up to date"
     branch: str | None = None
     created: bool = False
+    awaited: Awaited | None = None
 
     @property
     def record_key(self) -> str:
@@ -127,9 +129,13 @@ class ProjectSource(Resource):
             )
         elif seen.record != record:
             yield Change(compare, NOTHING, "run", record=record, verification=True, final=True)
+        if self.awaited and found.after and not self.awaited.is_over(self.project, found.wanted, seen):
+            yield self.awaited.change(self.project, self.api, found.after, found.branch, found.wanted)
 
     def _push(self, found: FoundSource) -> Outcome:
         """Pushes what was planned. Raises ChangedMeanwhile if the source or the branch is another one now."""
+        if self.awaited:
+            self.awaited.held.add(self.project)
         with workspace(self.source, self.api, self.project) as work:
             now = _compare(self, work, found.branch, found.path, found.before)
             if (now.before, now.tree) != (found.before, found.tree):
@@ -152,7 +158,8 @@ class ProjectSource(Resource):
             uncommitted = f"{self.source.name} has changes that are not committed: they are not pushed"
             notes = (uncommitted,) if work.is_dirty else ()
             if record.get("wanted") == wanted and (not seen.due or self._newest() == record.get("commit")):
-                if not (seen.due or notes):
+                is_over = self.awaited is None or self.awaited.is_over(self.project, wanted, seen)
+                if not (seen.due or notes) and is_over:
                     return None
                 return FoundSource(wanted, "", record["commit"], record["commit"], notes=notes)
             project = self._project()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from provision.engine.events import Message, Output
-from provision.report.text import LineAssembler, diff_lines, mask_event, printable, printable_lines, safe_text
+from provision.masking import printable, printable_lines
+from provision.report.text import LineAssembler, diff_lines, mask_event, safe_text
 from provision.secret import Secret
 
 

@@ -20,7 +20,7 @@ from provision.resources import (
     UploadedPair,
 )
 from provision.tasks import certificates
-from provision.tasks.certificates import certificate_settings
+from provision.tasks.registry import certificate_settings
 from provision_lab.certificates import Authority
 from tests.unit.tasks.conftest import is_tool
 

@@ -100,6 +100,13 @@ def pipeline_jobs(context: Context, identity: str, number: str) -> Response:
     return paged(context, [job_shown(context, project, one) for one in reversed(_scoped(context, found))])
 
 
+@route("GET", f"{_HERE}/pipelines/:number/bridges")
+def pipeline_bridges(context: Context, identity: str, number: str) -> Response:
+    """The trigger jobs of a pipeline. There are none here."""
+    _pipeline(context, find_project(context, identity, REPORTER), number)
+    return paged(context, [])
+
+
 @route("GET", f"{_HERE}/jobs")
 def project_jobs(context: Context, identity: str) -> Response:
     """All jobs of a project, the newest first."""

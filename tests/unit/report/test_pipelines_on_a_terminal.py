@@ -1,0 +1,82 @@
+"""`provision ci` on a terminal: the rows that are redrawn, for few and many projects, and the table at the end."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from provision.gitlab.pipelines import Job, Pipeline
+from provision.report.status import PipelineReport
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It does."""
+        return True
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 24 lines."""
+    for name, value in {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal()
+
+
+def pipeline(status: str, *jobs: Job, project: str = "sammy/hello") -> Pipeline:
+    """A pipeline of a project."""
+    return Pipeline(project, 7, "main", "1a2b3c4d" * 5, status, seconds=31 if status == "success" else None, jobs=jobs)
+
+
+JOBS = (
+    Job(1, "build", "build", "success", seconds=12.4),
+    Job(2, "unit\x1b[2J", "test", "running", seconds=3.0, allow_failure=True),
+    Job(3, "lint", "test", "failed", allow_failure=True),
+    Job(4, "deploy", "deploy", "created", downstream=(4, 9, "running", "")),
+)
+
+
+def lines(report: PipelineReport) -> list[str]:
+    """What is drawn."""
+    return report.frame().plain.split("\n")
+
+
+def test_stages_and_jobs(stream: Terminal) -> None:
+    """Each stage has a line; names are printable."""
+    report = PipelineReport(stream, as_json=False)
+    report.show({"sammy/hello": pipeline("running", *JOBS), "sammy/new": None})
+    assert lines(report) == [
+        "sammy/hello  pipeline #7 of commit 1a2b3c4d on main  running",
+        "  build  ✓ build 12.4 s",
+        "  test  ● unit 3.0 s (running), ✗ lint (failed, allowed)",
+        "  deploy  deploy → pipeline #9 (running)",
+        "sammy/new  no pipeline yet",
+    ]
+
+
+def test_many_projects(stream: Terminal) -> None:
+    """One line for each that has not succeeded, as many as fit, and the number of the others."""
+    report = PipelineReport(stream, as_json=False)
+    good = {f"team/p{number:03}": pipeline("success", *JOBS) for number in range(200)}
+    report.show({**good, **{f"team/q{number:03}": pipeline("running", *JOBS) for number in range(100)}})
+    drawn = lines(report)
+    assert len(drawn) == 22
+    assert drawn[0] == "team/q000  #7  running: unit"
+    assert drawn[-1] == "… 79 more; 200 of 300 succeeded"
+
+
+def test_the_end(stream: Terminal) -> None:
+    """The table stays on the screen, and then come the failures."""
+    report = PipelineReport(stream, as_json=False)
+    with report:
+        report.show({"sammy/hello": pipeline("running", *JOBS)})
+    report.end("sammy/hello", pipeline("failed", *JOBS), "test: unit: failed\n  | not ok 1")
+    report.close()
+    shown = stream.getvalue().rpartition("pipelines\n")[2]
+    assert "✓ build 12.4 s" in shown
+    assert "sammy/hello: pipeline #7 of commit 1a2b3c4d on main failed: test: unit: failed\n  | not ok 1\n" in shown
