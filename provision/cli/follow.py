@@ -225,7 +225,7 @@ class _Watch:
             if not error and one and pipeline and pipeline.is_failed:
                 why = self._tried(name, partial(one.pipelines.why_failed, pipeline)) or self._errors[name]
             failed = failed or bool(error or why) or (named and pipeline is None)
-            self.report.end(name, pipeline, error or problem or why)
+            self.report.end(name, pipeline, error or problem or why or ("" if pipeline else "no pipeline yet"))
         self.report.close()
         return failed
 

@@ -467,9 +467,14 @@ class Wait:
                 f"{pipeline.name} of project {project} waits until somebody starts a job by hand: {jobs}",
                 hint=f"start it in GitLab, then rerun the command: {pipeline.url}",
             )
-        if pipeline.is_failed:
+        if pipeline.status == "canceled":
             raise ChangeFailed(
-                f"{pipeline.name} of project {project} {_verb(pipeline)}:\n{self.pipelines.why_failed(pipeline)}",
+                f"{pipeline.name} of project {project} was canceled:\n{self.pipelines.why_failed(pipeline)}",
+                hint=f"somebody did, or a newer push; retry it in GitLab, then rerun the command: {pipeline.url}",
+            )
+        if pipeline.status == "failed":
+            raise ChangeFailed(
+                f"{pipeline.name} of project {project} failed:\n{self.pipelines.why_failed(pipeline)}",
                 hint=f"correct the source and rerun the command, or retry the job in GitLab and rerun it: {pipeline.url}",
             )
         return pipeline
@@ -481,7 +486,3 @@ class Wait:
             f"{name} of project {project} did not end in {self.seconds:.0f} s: {follower.still}",
             hint=f'it goes on: {self._look}; a rerun waits for it again; projects."{project}".wait_timeout is the limit',
         )
-
-
-def _verb(pipeline: Pipeline) -> str:
-    return "was canceled" if pipeline.status == "canceled" else "failed"

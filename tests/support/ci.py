@@ -48,6 +48,7 @@ class FakeCi:
     runners  of the project, as the API returns them, with their tags
     broken   answers to give instead, first come first served
     other    answers by path, below /api/v4
+    refs     the branches that were asked for; "": any
     """
 
     states: list[State]
@@ -59,6 +60,7 @@ class FakeCi:
     broken: list[Reply] = field(default_factory=list)
     other: dict[str, Reply] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    refs: set[str] = field(default_factory=set)
     _now: State | None = None
 
     def answer(self, asked: Request) -> Reply | None:
@@ -88,6 +90,7 @@ class FakeCi:
 
     def _pipelines(self, rest: str, query: dict[str, list[str]]) -> Reply:
         if rest == "/pipelines":
+            self.refs.update(query.get("ref", [""]))
             if self.absent:
                 self.absent -= 1
                 return Reply(200, [])

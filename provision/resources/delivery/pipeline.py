@@ -101,14 +101,12 @@ class Awaited:
     def change(self, project: str, api: Api, commit: str, branch: str, wanted: str) -> Change:
         """Waiting for the pipeline of a commit. A change, since it releases what later tasks deploy.
 
-        branch  "": the default branch
+        branch  "": any
         """
 
         def wait() -> Outcome:
-            pipelines = Pipelines(api, project)
             self.held.add(project)
-            ref = branch or str(api.get(pipelines.address).get("default_branch") or "")
-            Wait(pipelines, commit, ref, self.seconds).run()
+            Wait(Pipelines(api, project), commit, branch, self.seconds).run()
             self.held.discard(project)
             return Outcome(records={_awaited_key(project): wanted})
 

@@ -113,7 +113,7 @@ class ProjectSource(Resource):
             yield not_compared(what, compare, found, created=self.created)
             return
         yield from (Note(f"project {self.project}: {one}") for one in found.notes)
-        record = {"wanted": found.wanted, "commit": found.after}
+        record = self._record(found, found.after)
         if found.after != found.before:
             if found.errors:
                 raise Refused(
@@ -142,7 +142,12 @@ class ProjectSource(Resource):
                 what = "the branch" if now.before != found.before else "the source"
                 raise ChangedMeanwhile(f"{what} changed in the meantime")
             work.push(now.after, found.branch)
-        return Outcome(record={"wanted": found.wanted, "commit": now.after})
+        return Outcome(record=self._record(found, now.after))
+
+    def _record(self, found: FoundSource, commit: str) -> dict[str, str]:
+        """What is recorded: with the branch, if its pipeline is waited for, since a tag may have a pipeline of its own."""
+        branch = {"branch": found.branch} if self.awaited and found.branch else {}
+        return {"wanted": found.wanted, "commit": commit, **branch}
 
     def _ask(self, seen: Observation) -> FoundSource | ProvisionError | None:
         """The source compared with GitLab; None if nothing is to be compared."""
@@ -161,7 +166,8 @@ class ProjectSource(Resource):
                 is_over = self.awaited is None or self.awaited.is_over(self.project, wanted, seen)
                 if not (seen.due or notes) and is_over:
                     return None
-                return FoundSource(wanted, "", record["commit"], record["commit"], notes=notes)
+                branch = record.get("branch", "")
+                return FoundSource(wanted, branch, record["commit"], record["commit"], notes=notes)
             project = self._project()
             default = str(project.get("default_branch") or "main")
             branch = self.branch if self.branch and project.get("empty_repo") else default

@@ -189,6 +189,8 @@ def test_a_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Project
     """Its pipeline is waited for."""
     projects.age = 1
     projects.add("sammy/hello", GREEN, absent=3)
+    ended = ci("--no-wait")
+    assert (ended.code, "sammy/hello: no pipeline yet" in ended.out) == (0, True)
     assert "main: success" in ci().out
 
 

@@ -76,6 +76,13 @@ class TestSource:
         named = estate.run("source", SOURCE, named="source")
         assert (named.summaries, estate.asked) == ([], [f"GET {ADDRESS}/repository/commits/HEAD"])
 
+    def test_a_tag_of_the_same_commit(self, estate: Estate, ci: FakeCi) -> None:
+        """Its pipeline is another one: only those of the branch count, also in a later run."""
+        ci.states = [RED]
+        for _ in range(2):
+            assert estate.run("source", SOURCE).code == 1
+        assert ci.refs == {"main"}
+
     def test_without_wait(self, estate: Estate, ci: FakeCi) -> None:
         """Nothing is asked about pipelines."""
         assert pushes(estate.run("source", SOURCE.replace(WAIT, ""))) == 1
