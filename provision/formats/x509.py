@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import ipaddress
 import re
+import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -53,8 +54,6 @@ def read_chain(pem: bytes, hint: str = _CHAIN) -> list[Certificate]:
 
     hint  the next step for a text without certificates
     """
-    import ssl  # slow to import
-
     from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificates
 
     if pem[:1] == b"0":  # an ASN.1 sequence
@@ -68,10 +67,8 @@ def read_chain(pem: bytes, hint: str = _CHAIN) -> list[Certificate]:
     except ValueError as error:
         reason = str(error).partition(". See ")[0]
         raise Refused(f"holds no PEM certificate: {reason}", hint=hint) from error
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=pem.decode("ascii", "replace").replace("\ufffd", "?"))
-        readable = context.cert_store_stats()["x509"]
+        readable = _read_by_openssl(pem)
     except ssl.SSLError as error:
         # Python has no reason where OpenSSL found no certificate: it read past the first one.
         reason = f" ({error.reason.lower().replace('_', ' ')})" if error.reason else ""
@@ -82,9 +79,21 @@ def read_chain(pem: bytes, hint: str = _CHAIN) -> list[Certificate]:
     return chain
 
 
+def _read_by_openssl(pem: bytes) -> int:
+    """How many different certificates OpenSSL finds in a PEM text. Raises ssl.SSLError where it finds none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=pem.decode("ascii", "replace").replace("\ufffd", "?"))
+    return context.cert_store_stats()["x509"]
+
+
 @lru_cache(maxsize=16)  # each host of the inventory has the same CA
 def check_certificates(pem: bytes) -> None:
     """Raises Refused for a file that programs cannot read certificates from, such as those of a CA."""
+    # A file that OpenSSL reads completely is right. Only for another one `read_chain` has to find the reason: it imports
+    # cryptography's X.509, which takes as long as the evaluation of all tasks.
+    with contextlib.suppress(ssl.SSLError, ValueError):
+        if _read_by_openssl(pem) == len(_BEGIN.findall(pem)) == pem.count(b"-----BEGIN CERTIFICATE-----"):
+            return
     read_chain(pem, "give the certificates as PEM")
 
 
