@@ -1,6 +1,6 @@
-"""The releases of Debian and Ubuntu, and which packages exist for them.
+"""A host's release and its packages, and which packages exist for the releases of Debian and Ubuntu.
 
-As of 28 November 2026. Sources:
+Releases as of 28 November 2026. Sources:
 
 - End of free support (Debian LTS, Ubuntu's standard support): Debian's package distro-info-data 2026.10.12.
 - Docker: docs.docker.com/engine/install/debian and /ubuntu, "OS requirements", read on 8 September 2026.
@@ -18,11 +18,67 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from provision.errors import Refused
-from provision.host.facts import System
+from provision.errors import ProbeFailed, Refused
 from provision.inventory.tables.apt import Mirror
+from provision.shell import Result, sh
+
+# All packages at once: one process, however many resources need it.
+ASK_PACKAGES: Final = sh(r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'")
+ASK_SYSTEM: Final = sh(
+    '. /etc/os-release && printf "%%s\\n" "$ID" "${VERSION_CODENAME:-$UBUNTU_CODENAME}" "$VERSION_ID" && dpkg --print-architecture'
+)
+# What a download over HTTPS needs, by package: curl may have come another way, and apt itself needs the CAs.
+ASK_DOWNLOAD_TOOLS: Final = sh(
+    "command -v curl >/dev/null || echo curl; [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates"
+)
+
+
+class Installed(NamedTuple):
+    """An installed package. `held`: apt does not change it."""
+
+    version: str
+    held: bool
+
+
+class System(NamedTuple):
+    """What the host runs: `ubuntu` or `debian`, its codename and version, dpkg's architecture."""
+
+    id: str
+    codename: str
+    version: str
+    architecture: str
+
+
+@lru_cache(maxsize=256)
+def read_packages(result: Result) -> Mapping[str, Installed]:
+    """Installed packages by name. Source: dpkg-query(1), db:Status-Abbrev: wanted, state, error."""
+    if result.code != 0:
+        raise ProbeFailed(
+            f"dpkg-query: {result.errors.strip()}", hint="the host must be a Debian or Ubuntu with a working dpkg"
+        )
+    packages = {}
+    for line in result.text.splitlines():
+        name, version, status, *rest = [*line.split("\t"), "", ""]
+        if not name or not status or len(rest) != 2:
+            raise ProbeFailed(f"dpkg-query printed: {line[:200]!r}", hint="try dpkg-query -W on the host")
+        if status[1:2] == "i":
+            packages[name] = Installed(version, status[0] == "h")
+    return packages
+
+
+def read_system(result: Result) -> System:
+    """The answer to ASK_SYSTEM."""
+    lines = result.text.splitlines()
+    if result.code != 0 or len(lines) != 4 or lines[0] not in ("ubuntu", "debian"):
+        raise ProbeFailed(
+            f"not Debian or Ubuntu: {' '.join(lines) or result.errors.strip()}",
+            hint="only Debian and Ubuntu hosts can be provisioned",
+        )
+    return System(*lines)
+
 
 _NEWEST_KNOWN: Final = "the newest that are known to this version of provision"
 

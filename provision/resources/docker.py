@@ -16,10 +16,9 @@ from typing import Any, Final
 
 from provision.editing.json import diff, edit
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS, between_ci_jobs
-from provision.host.facts import ASK_PACKAGES, ASK_SYSTEM, read_packages, read_system
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
-from provision.host.releases import distribution_docker
+from provision.host.releases import ASK_PACKAGES, ASK_SYSTEM, distribution_docker, read_packages, read_system
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.resources.base import Action, Change, Note, Observation, Probe, Resource, record_only

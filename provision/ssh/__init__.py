@@ -25,6 +25,15 @@ def connect(target: Target, *, lock: bool, who: str) -> ShellSession:
     raises Locked, and BecomeError when sudo requires a password and none is given: detecting them here would cost a
     round trip.
     """
-    from provision.ssh.shell_session import open_session
+    from provision.ssh.dial import dial_directly
 
-    return open_session(target, lock=lock, who=who)
+    # The host starts its processes for the connection while fabric and paramiko are imported here.
+    dialled = dial_directly(target)
+    try:
+        from provision.ssh.shell_session import open_session
+
+        return open_session(target, dialled, lock=lock, who=who)
+    except BaseException:
+        if dialled is not None:
+            dialled.close()
+        raise

@@ -7,6 +7,7 @@ this package: fabric alone accepts every host key, even a changed one, and param
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from functools import partial
@@ -19,11 +20,12 @@ from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHExcept
 from provision.errors import HostKeyError, LoginRefused, ProvisionError, Unreachable, UsageError
 from provision.inventory.tables.host import jump_hosts
 from provision.ssh.authentication import Authenticator
+from provision.ssh.dial import dial, gateways_to
 from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
 from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host, limit_buffers
 from provision.ssh.session import Target
 from provision.ssh.ssh_config import HostOptions, host_options
-from provision.ssh.wire import Wire, dial, run_proxy_command
+from provision.ssh.wire import Wire, run_proxy_command
 
 _MAX_ATTEMPTS = 3  # when a host drops connections before the login (MaxStartups); never after a login has started
 _RETRY_PAUSE = (0.2, 0.8)  # seconds between attempts, times the number of the attempt
@@ -42,6 +44,7 @@ class HostConnection:
     label     names the host in messages: "runner-1 (203.0.113.7)"
     name      the inventory's name, which begins the messages about its gateways
     gateway   the way to the host: another connection, which other hosts may share, a ProxyCommand, or None
+    dialled   the TCP connection for the first attempt to open it, if it is there already
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class HostConnection:
         name: str,
         identity_file: str | Path | None,
         timeout: float,
+        dialled: socket.socket | None = None,
     ) -> None:
         self.label = label
         self.gateway: HostConnection | str | None = None
@@ -63,6 +67,7 @@ class HostConnection:
         self._name = name
         self._identity_file = identity_file
         self._timeout = timeout
+        self._dialled = dialled
         self._wire: Wire | None = None
         # As a gateway:
         self._sharing = threading.Lock()
@@ -217,9 +222,10 @@ class HostConnection:
 
     def _open_wire(self) -> Wire:
         if self.gateway is None:
-            return dial(
-                self.host, self.port, timeout=self._timeout, label=self.label, family=self._options.address_family
-            )
+            dialled, self._dialled = self._dialled, None
+            wire = Wire(dialled or self._dial())
+            wire.count_round_trips()
+            return wire
         if isinstance(self.gateway, str):
             return run_proxy_command(self.gateway)
         opened = self._acquire_gateway(self.gateway)
@@ -240,6 +246,9 @@ class HostConnection:
         wire = Wire(channel)
         wire.count_round_trips(1 + (self.gateway.wire.traffic.round_trips if opened else 0))
         return wire
+
+    def _dial(self) -> socket.socket:
+        return dial(self.host, self.port, timeout=self._timeout, label=self.label, family=self._options.address_family)
 
     def _acquire_gateway(self, gateway: HostConnection) -> bool:
         """Open the gateway, or use it together with other hosts. Returns whether it was opened."""
@@ -329,22 +338,23 @@ class _RulePolicy(paramiko.MissingHostKeyPolicy):
         self._rule.check(key.get_name(), key.asbytes(), certificate)
 
 
-def resolve(target: Target) -> HostConnection:
+def resolve(target: Target, dialled: socket.socket | None = None) -> HostConnection:
     """The connection to a host, not yet open. The inventory's settings override ~/.ssh/config.
+
+    dialled  the TCP connection for the first attempt, if it is there already
 
     Raises UsageError for ssh_config files that cannot be used.
     """
     options = host_options(target.address, user=target.user, port=target.port)
-    connection = _connection(target, options, gateway=False)
-    jump = target.proxy_jump or options.proxy_jump
-    if jump and jump.lower() != "none":
-        connection.gateway = _gateway(target, jump, depth=0)
-    elif not jump:
-        connection.gateway = options.proxy_command
+    connection = _connection(target, options, gateway=False, dialled=dialled)
+    jump, command = gateways_to(target, options)
+    connection.gateway = _gateway(target, jump, depth=0) if jump else command or None
     return connection
 
 
-def _connection(target: Target, options: HostOptions, *, gateway: bool) -> HostConnection:
+def _connection(
+    target: Target, options: HostOptions, *, gateway: bool, dialled: socket.socket | None = None
+) -> HostConnection:
     """A connection with these options: to the target itself, or to one of its gateways."""
     # A configuration for each connection: fabric writes into it, and hosts connect in parallel. It is given no
     # ssh_config, which paramiko reads in another way than OpenSSH.
@@ -352,8 +362,7 @@ def _connection(target: Target, options: HostOptions, *, gateway: bool) -> HostC
     connection = fabric.Connection(
         options.hostname, user=options.user, port=options.port, config=config, gateway=False, connect_timeout=None
     )
-    where = options.hostname if options.port == 22 else f"{options.hostname} port {options.port}"
-    label = f"the gateway {where}" if gateway else f"{target.name} ({where})"
+    label = f"the gateway {options.place}" if gateway else f"{target.name} ({options.place})"
     files = (*options.user_known_hosts, *options.system_known_hosts)
     rule = HostKeyRule(
         label,
@@ -373,6 +382,7 @@ def _connection(target: Target, options: HostOptions, *, gateway: bool) -> HostC
         name=label if gateway else target.name,
         identity_file=None if gateway else target.identity_file,
         timeout=target.connect_timeout,
+        dialled=dialled,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,9 +40,9 @@ _GATHER_ABOVE = 4  # commands in a batch; for fewer commands the two gathering p
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-def open_session(target: Target, *, lock: bool, who: str) -> ShellSession:
-    """See `provision.ssh.connect`."""
-    connection = resolve(target)
+def open_session(target: Target, dialled: socket.socket | None, *, lock: bool, who: str) -> ShellSession:
+    """See `provision.ssh.connect`. `dialled` is the TCP connection to the host; None for a host behind a gateway."""
+    connection = resolve(target, dialled)
     sudo = target.become and connection.user != "root"
     password = target.become_password if sudo else None
     handshake = Handshake(target.name, connection.user, frame.new_nonce(), sudo, password is not None)

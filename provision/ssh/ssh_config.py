@@ -64,6 +64,11 @@ class HostOptions(NamedTuple):
     host_key_alias: str | None = None
     address_family: str = "any"
 
+    @property
+    def place(self) -> str:
+        """Name and port, for messages: "203.0.113.7 port 2222"."""
+        return self.hostname if self.port == 22 else f"{self.hostname} port {self.port}"
+
 
 def host_options(host: str, *, user: str | None = None, port: int | None = None) -> HostOptions:
     """The options of a host; `user` and `port` override those of the files. Looked up once for each combination.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import ConnectionLost, DeadlineExceeded, ProbeFailed
-from provision.host.facts import read_packages
+from provision.host.releases import read_packages
 from provision.host.state import HostState
 from provision.resources import File, GroupMember, JsonSettings, Result
 from provision.shell import Command, sh

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.files import HOME, replace
 from provision.host.pending import PENDING, Handler
+from provision.host.releases import ASK_PACKAGES, Installed, read_packages
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.inventory.tables.gitlab import READY_SECONDS

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provision.errors import Refused
-from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.pending import Handler
+from provision.host.releases import ASK_PACKAGES, read_packages
 from provision.host.scripts import NO_PROGRAM, script
 from provision.resources.base import NOTHING, Change, Note, Observation, Probe, Resource, without_program
 from provision.resources.gitlab.gitlab_rb import ASK_GITLAB_RB, gitlab_version, read_gitlab_rb

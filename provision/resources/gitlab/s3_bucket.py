@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from provision.errors import Refused
 from provision.formats.s3 import Signer, checksum, checksum_of_zeros, curl_config
-from provision.host.facts import ASK_PACKAGES, read_packages
+from provision.host.releases import ASK_PACKAGES, read_packages
 from provision.host.scripts import CURL_FAILURES, NO_PROGRAM, script
 from provision.host.state import fingerprint
 from provision.resources.base import Change, Note, Observation, Probe, Resource, without_program

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provision.errors import Refused
-from provision.host.facts import ASK_PACKAGES, read_packages
+from provision.host.releases import ASK_PACKAGES, read_packages
 from provision.host.scripts import script
 from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.resources.gitlab.gitlab_rb import gitlab_version

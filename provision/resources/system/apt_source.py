@@ -17,9 +17,16 @@ from provision.editing.apt_sources import AptEntry, disable
 from provision.editing.diff import masked_diff
 from provision.errors import ProbeFailed, Refused, UsageError
 from provision.formats.openpgp import NotAKey, expires, fingerprints
-from provision.host.facts import ASK_DOWNLOAD_TOOLS, ASK_PACKAGES, ASK_SYSTEM, System, read_packages, read_system
 from provision.host.files import replace
-from provision.host.releases import Publisher
+from provision.host.releases import (
+    ASK_DOWNLOAD_TOOLS,
+    ASK_PACKAGES,
+    ASK_SYSTEM,
+    Publisher,
+    System,
+    read_packages,
+    read_system,
+)
 from provision.host.scripts import script
 from provision.inventory import Settings
 from provision.inventory.tables.apt import LOCK_SECONDS, Mirror, PublishedKey, repository

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from provision.errors import ProbeFailed
-from provision.host.facts import ASK_PACKAGES, read_packages
 from provision.host.files import BACKUP
+from provision.host.releases import ASK_PACKAGES, read_packages
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.resources.base import Change, Guard, Note, Observation, Probe, Resource, record_only

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS
-from provision.host.facts import ASK_PACKAGES, Installed, read_packages
 from provision.host.pending import Handler
+from provision.host.releases import ASK_PACKAGES, Installed, read_packages
 from provision.host.scripts import script
 from provision.host.state import strings
 from provision.inventory import Settings

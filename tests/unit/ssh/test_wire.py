@@ -19,8 +19,10 @@ import pytest
 from provision.errors import Unreachable
 from provision.shell import sh
 from provision.ssh import connect
+from provision.ssh import dial as dial_module
+from provision.ssh.dial import dial
 from provision.ssh.host_keys import known_hosts_name
-from provision.ssh.wire import dial, run_proxy_command
+from provision.ssh.wire import run_proxy_command
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -103,16 +105,14 @@ def test_all_addresses_share_the_time_limit(resolves_to: Callable[..., None]) ->
 
 def test_the_families_are_tried_in_turn(resolves_to: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """IPv6 addresses that do not answer are followed by an IPv4 address, not by the next IPv6 address (RFC 8305)."""
-    from provision.ssh import wire
-
     tried: list[str] = []
-    begin = wire._begin
+    begin = dial_module._begin
 
     def record(address: tuple[Any, ...]) -> socket.socket:
         tried.append(address[4][0])
         return begin(address)
 
-    monkeypatch.setattr(wire, "_begin", record)
+    monkeypatch.setattr(dial_module, "_begin", record)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         resolves_to(("::1", 1), ("::1", 2), ("127.0.0.1", port), ("127.0.0.1", port))
@@ -135,14 +135,14 @@ def test_no_connection_is_left_half_open(resolves_to: Callable[..., None]) -> No
         port = fast.getsockname()[1]
         resolves_to(("127.0.0.1", slow), ("127.0.0.1", port), ("127.0.0.1", port))
         before = connections_to(slow)
-        wire = dial("web1", 22, timeout=5, label="web1")
+        connection = dial("web1", 22, timeout=5, label="web1")
         fast.settimeout(5)
         fast.accept()[0].close()
         fast.settimeout(0.5)
         with pytest.raises(TimeoutError):
             fast.accept()
         assert connections_to(slow) == before
-        wire.close()
+        connection.close()
 
 
 def connections_to(port: int) -> int:
@@ -156,6 +156,24 @@ def test_a_name_that_cannot_be_encoded_is_unreachable(name: str) -> None:
     """Two dots in a row, or a label of more than 63 characters, as HostName in ~/.ssh/config may contain them."""
     with pytest.raises(Unreachable, match="does not resolve"):
         dial(name, 22, timeout=1, label="web1")
+
+
+def test_a_host_is_dialled_before_paramiko_is_imported() -> None:
+    """The import takes 0.1 s, in which the host can start its processes."""
+    program = """
+import socket, sys
+from provision.errors import Unreachable
+from provision.ssh import Target, connect
+
+with socket.socket() as closed:
+    closed.bind(("127.0.0.1", 0))
+    try:
+        connect(Target("web1", "127.0.0.1", closed.getsockname()[1]), lock=False, who="test")
+    except Unreachable as error:
+        print(error.text, "paramiko" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("refused the connection False\n"), done.stdout + done.stderr
 
 
 # -- ProxyCommand ------------------------------------------------------------------------------------

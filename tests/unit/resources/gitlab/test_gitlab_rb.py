@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision.errors import ProbeFailed, Refused
-from provision.host.facts import Installed
+from provision.host.releases import Installed
 from provision.host.scripts import NOTHING_CHANGED
 from provision.resources import Handler, Result, RubySettings
 from provision.resources.base import Change

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from provision.errors import ProbeFailed
-from provision.host.facts import Installed, System, read_packages, read_system
 from provision.host.pending import Handler
+from provision.host.releases import Installed, System, read_packages, read_system
 from provision.resources import Packages, Result
 from provision.resources.base import Change
 from provision.shell import Command, sh
