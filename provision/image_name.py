@@ -10,8 +10,7 @@ Sources: distribution/reference (grammar, lengths), Docker Hub's documentation o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 HUB: Final = "docker.io"
 _LONGEST_NAME: Final = 255  # characters of domain and path in total
@@ -24,8 +23,7 @@ _HUB_NAME: Final = re.compile(r"[a-z0-9_-]{2,255}")
 _HUB_USER: Final = re.compile(r"[a-z0-9_-]{2,30}")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """The parts of an image reference. `domain` is "" if the text has none."""
 
     domain: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import NamedTuple
 
 from provision.secret import Secret
 
@@ -30,8 +31,7 @@ class Command:
         return Command(self.script, stdin.encode() if isinstance(stdin, str) else stdin)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A command's exit code and its outputs, byte by byte."""
 
     stdout: bytes = b""

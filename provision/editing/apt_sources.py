@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -52,6 +53,7 @@ class AptEntry(NamedTuple):
         return same or self.signed_by != ours.signed_by or not _SHARED.isdisjoint(self.options)
 
 
+@lru_cache(maxsize=64)  # the hosts of an estate have equal files
 def disable(name: str, content: bytes, ours: AptEntry, why: str) -> bytes:
     """The file's content without active entries in conflict with ours; the same content if there are none.
 

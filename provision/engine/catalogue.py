@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -127,7 +127,7 @@ class Catalogue:
             if self.unused:
                 error.text = "\n".join([error.text, *(f"also: {one}" for one in self.warnings)])
             raise
-        return replace(inventory, warnings=(*self.warnings, *inventory.warnings))
+        return inventory._replace(warnings=(*self.warnings, *inventory.warnings))
 
     def plays(self, names: Sequence[str]) -> list[Play]:
         """The plays of these names, in the order given. Raises UsageError for an unknown name, and for a broken one."""

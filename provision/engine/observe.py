@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
@@ -76,12 +76,16 @@ class Observer:
                 ) from error
         return self._state
 
-    def observe(self, items: Iterable[Owned]) -> None:
+    def observe(self, items: Sequence[Owned], later: Sequence[Owned] = ()) -> None:
         """Asks all open questions: those for the host in one round trip, then those for APIs.
+
+        later  resources that are needed after `items`: if a question of `items` is open, theirs are asked with it
 
         It does not wait for GitLab: what is not answered for this reason is asked again by `observation`.
         """
-        questions = [(item, question) for item in items for question in self._questions(item).values()]
+        if ASK_PENDING in self._answers and all(map(self.is_observed, items)):
+            return
+        questions = [(item, question) for item in [*items, *later] for question in self._questions(item).values()]
         commands = [question if isinstance(question, Command) else question.needs for _, question in questions]
         first = [ASK_PENDING, ASK_STATE] if self._state is None else [ASK_PENDING]
         for one in self._ask_open([*first, *(one for one in commands if one is not None)]):

@@ -70,7 +70,7 @@ class TaskRun:
     def _plan(self, items: Sequence[Owned], later: Sequence[Owned], step: str = "observing") -> Plan:
         self._stop_point()
         self.recorder.start_step(step, "observing")
-        self.observer.observe([*items, *later])
+        self.observer.observe(items, later)
         return make_plan(items, self.observer, go_on=self.check)
 
     def _predict(self, plan: Plan) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from provision.errors import ProbeFailed, UsageError
@@ -72,8 +71,7 @@ def read_containers(answer: Result) -> Mapping[str, Container] | None:
     return found
 
 
-@dataclass(frozen=True)
-class RegistryAccess:
+class RegistryAccess(NamedTuple):
     """A registry with the login for it.
 
     url          its origin; "" for an image that names no registry
@@ -83,7 +81,7 @@ class RegistryAccess:
 
     url: str = ""
     user: str = ""
-    password: Secret = field(default_factory=lambda: Secret(""))
+    password: Secret = Secret("")
     token_hosts: tuple[str, ...] = ()
     direct: bool = False
 

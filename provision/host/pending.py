@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from provision.host.files import HOME
 from provision.host.scripts import body, script
@@ -18,8 +17,7 @@ PENDING: Final = f"{HOME}/pending"
 ASK_PENDING: Final = sh("test ! -e %s || cat %s", PENDING, PENDING)
 
 
-@dataclass(frozen=True)
-class Handler:
+class Handler(NamedTuple):
     """A command that a change requires: it runs once, at the end of the last task of the play that may require it.
 
     name        its key in `pending`; one word

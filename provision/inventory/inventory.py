@@ -76,8 +76,7 @@ class Host:
     estate: Estate = field(default_factory=Estate)
 
 
-@dataclass(frozen=True)
-class Inventory:
+class Inventory(NamedTuple):
     """What the files and `--set` describe. Build it with `load`."""
 
     hosts: tuple[Host, ...]

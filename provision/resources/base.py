@@ -153,8 +153,7 @@ class Observation(dict[str, Result]):
         return self._known.fingerprint_key()
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of an API action: the remaining command, and records that are known only afterwards.
 
     run      the command for the host
@@ -165,7 +164,7 @@ class Outcome:
 
     run: Command = NOTHING
     record: Json = KEEP
-    records: Mapping[str, Json] = field(default_factory=dict)
+    records: Mapping[str, Json] = {}
     after: Callable[[], None] | None = None
 
 
@@ -240,8 +239,7 @@ class Change:
         return f"{self.action} {hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """A message for the user that is not a change."""
 
     text: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from provision.secret import Secret
 from provision.shell import Command, Result
@@ -17,8 +17,7 @@ from provision.shell import Command, Result
 HostKeys = Literal["strict", "accept-new"]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """One host to connect to. None: the value of ~/.ssh/config, or ssh's own default.
 
     name              the inventory's name, used in messages

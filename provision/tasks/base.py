@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from provision.errors import PlaybookError, ProvisionError
 from provision.inventory import Host, Table
@@ -183,8 +183,7 @@ def task(
     return lambda function: Task(function.__name__, on, function, settings, uses, where, serial, removes, leftovers)
 
 
-@dataclass(frozen=True)
-class Play:
+class Play(NamedTuple):
     """Tasks, in order, on the hosts of a group. The next play starts when all hosts have finished this one.
 
     serial  one host after the other, in the inventory's order; after a failure the remaining hosts are skipped

@@ -65,8 +65,8 @@ class RubyDocument(Document):
     @cached_property
     def heredocs(self) -> dict[int, Node]:
         """The body of each heredoc, by the offset at which its `<<MARK` begins."""
-        beginnings = self.captured("(heredoc_beginning) @beginning")
-        bodies = self.captured("(heredoc_body) @body")
+        parts = self.captured("[(heredoc_beginning) (heredoc_body)] @part")
+        beginnings, bodies = ([one for one in parts if one.type == f"heredoc_{kind}"] for kind in ("beginning", "body"))
         return {one.start_byte: other for one, other in zip(beginnings, bodies, strict=False)}
 
     def captured(self, pattern: str) -> list[Node]:

@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from provision.errors import ApiFailed, ProbeFailed, Refused
 from provision.gitlab.api import Api, project_address
@@ -190,8 +190,7 @@ def _yes(value: bool) -> str:
 _CONNECT = "timeout 5 bash -c ': 2>/dev/null <>/dev/tcp/$0/$1' %s %s"
 
 
-@dataclass(frozen=True)
-class ProjectBot:
+class ProjectBot(NamedTuple):
     """A login for one check: a bot of the project, whose token is revoked after it.
 
     The role and the scope are those that deleting an image needs. A deploy token could push and pull, and not delete.

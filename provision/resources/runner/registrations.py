@@ -11,7 +11,6 @@ one, as `gitlab-runner unregister` does for a token that begins with glrt-).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from provision.editing.toml.model import (
@@ -32,8 +31,7 @@ from provision.secret import Secret
 from provision.shell import Command, Result
 
 
-@dataclass(frozen=True)
-class RunnerRecord:
+class RunnerRecord(NamedTuple):
     """What a task recorded about a runner that it wrote to config.toml.
 
     fingerprint  of its token
