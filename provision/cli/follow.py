@@ -154,9 +154,8 @@ def ci(
                     time.sleep(watch.interval)
                     watch.poll()
         except KeyboardInterrupt:
-            again = shlex.join(
-                ["provision", "ci", *watch.running, *(word for one in inventory for word in ("-i", str(one)))]
-            )
+            files = [word for one in inventory for word in ("-i", str(one))]
+            again = shlex.join(["provision", "ci", *projects, *files])
             print_error(f"following ended; the pipelines go on in GitLab. To follow them again: {again}")
             return 130
         return 1 if watch.end(named=bool(projects)) else 0

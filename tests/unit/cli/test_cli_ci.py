@@ -216,7 +216,7 @@ def test_ctrl_c(ci: Callable[..., Any], projects: Projects) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     projects.before = press
-    ended = ci()
+    ended = ci("sammy/hello")
     assert ended.code == 130
     assert "the pipelines go on in GitLab. To follow them again: provision ci sammy/hello -i " in ended.err
 
