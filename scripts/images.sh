@@ -5,11 +5,11 @@ set -eu
 bin=$1
 "$bin/python" - <<'PYTHON'
 from provision_lab import repository
-from provision_lab.container_images import BASES, BUILDAH
+from provision_lab.container_images import BUILDAH, HUB
 from provision_lab.image import Image
 
 for image in (Image(), Image("bookworm"), Image.like("ubuntu-26.04")):
     repository.ensure(image)
-for one in (BUILDAH, *BASES.values()):
+for one in (BUILDAH, *HUB.values()):
     one.ensure()
 PYTHON

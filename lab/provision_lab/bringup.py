@@ -40,11 +40,14 @@ def bring_up(lab: LabInfo, base: Path, repository: Path) -> None:
     for key in repository.glob("*.asc"):
         lab.folder.joinpath(key.name).write_text(key.read_text())
     lab.folder.joinpath("repository").symlink_to(repository)
-    for service in SERVICES:
-        start(lab, service)
     authority = Authority(f"provision lab {lab.name} CA")
     lab.ca.write_text(authority.certificate)
     write_private(lab.folder / "ca.key", authority.key)
+    hub = authority.issue([], [lab.gateway])
+    lab.folder.joinpath("hub.pem").write_text(hub.fullchain)
+    write_private(lab.folder / "hub.key", hub.key)
+    for service in SERVICES:
+        start(lab, service)
     pair = _certificate(lab, authority)
     with ThreadPoolExecutor(max(1, len(lab.machines))) as pool:
         keys = list(pool.map(lambda machine: _boot(lab, machine, base, pair), lab.machines))

@@ -8,6 +8,8 @@ those that one would write anyway.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 import tempfile
@@ -66,10 +68,13 @@ class ContainerImage:
             there.unlink()
 
     def ensure(self) -> Path:
-        """The folder with `image.tar.zst`, built if it is not in the cache. Raises LabUnavailable."""
+        """The folder with `image.tar.zst`, built if it is not in the cache. Raises LabUnavailable.
+
+        `digests.json` has the digest of this file (`zst`) and of the archive in it (`tar`).
+        """
         names = (*(_FOR_PIP if self.wheels else ()), *(_FOR_NODE if self.node else ()))
         offered = [_OFFERED.joinpath(name).read_text() for name in names]
-        return cache.ensure("container", cache.key_of(_SUITE, asdict(self), offered), self._make)
+        return cache.ensure("container", cache.key_of(_SUITE, asdict(self), offered, "with digests"), self._make)
 
     def _make(self, draft: Path) -> None:
         root, debs = draft / "root", draft / "debs"
@@ -92,7 +97,10 @@ class ContainerImage:
             raise LabUnavailable(what, hint="the first build needs the archives of Debian, PyPI and npm") from error
         options = ["--numeric-owner", "--exclude=./dev/*", "--exclude=./proc/*"]
         run("tar", "-C", root, *options, "-cf", draft / "image.tar", ".", deadline=120)
+        digests = {"tar": _digest_of(draft / "image.tar")}
         run("zstd", "--rm", "-q", draft / "image.tar", deadline=120)
+        digests["zst"] = _digest_of(draft / "image.tar.zst")
+        _write(draft, "digests.json", json.dumps(digests))
         for folder in (root, debs):
             shutil.rmtree(folder)
 
@@ -113,6 +121,11 @@ class ContainerImage:
             (root / path).symlink_to(target)
         for path in self.removed:
             (root / path).unlink()
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
 
 
 def _write(root: Path, path: str, text: str) -> None:
@@ -227,3 +240,8 @@ BASES: Final = {
     "alpine:3.22": BUSYBOX,
 }
 """What the Dockerfiles in examples/ begin with. Alpine's is busybox alone, without apk and musl."""
+HUB: Final = {
+    **BASES,
+    "docker:28-cli": ContainerImage(("docker-cli", "docker-buildx", "ca-certificates"), changes=("CMD sh",)),
+}
+"""What the lab's Docker Hub has: the same, and what jobs of the shipped pipelines run in."""

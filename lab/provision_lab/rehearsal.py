@@ -192,7 +192,7 @@ def _tables(lab: Lab, host: Host, machine: LabHost) -> dict[str, Any]:
 
 
 def _stand_ins(lab: Lab, settings: Settings, system: str) -> dict[str, Any]:
-    """The lab's repositories; a pinned version becomes whatever version they have."""
+    """The lab's repositories and its Docker Hub; a pinned version becomes whatever version they have."""
     from provision.inventory.tables.docker import Docker
     from provision.inventory.tables.gitlab import Gitlab
     from provision.inventory.tables.runners import RunnerProgram
@@ -202,6 +202,8 @@ def _stand_ins(lab: Lab, settings: Settings, system: str) -> dict[str, Any]:
     for name, table in (("docker", docker), ("runner", runner), ("gitlab", gitlab)):
         if table and table.version:
             tables[name] = {"version": "*"}
+    if docker:
+        tables.setdefault("docker", {})["daemon"] = lab.docker_hub
     if gitlab and gitlab.edition != "ce":
         tables.setdefault("gitlab", {})["edition"] = "ce"
     return tables

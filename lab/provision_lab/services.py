@@ -1,6 +1,6 @@
 """The services beside a lab's hosts, each a process of its own:
 
-    python -m provision_lab.services apt ADDRESS PORT REPOSITORY LAB-FOLDER    the apt repository, over HTTP
+    python -m provision_lab.services apt ADDRESS PORT REPOSITORY LAB-FOLDER    the apt repository, over HTTP; Docker Hub, over TLS
     python -m provision_lab.services s3 ADDRESS PORT BUCKET LAB-FOLDER         S3, with an empty bucket
     python -m provision_lab.services keeper LAB-FOLDER                         takes the lab down when its owner ends
 
@@ -15,16 +15,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import shutil
 import socket
+import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from provision.url import bracketed
+from provision_lab.state import HUB_PORT
+
+if TYPE_CHECKING:
+    from provision_lab.hub import Reply
 
 _REFUSAL = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{}</Code><Message>{}</Message></Error>'
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -38,17 +45,62 @@ class _RepositoryHandler(SimpleHTTPRequestHandler):
         print(self.address_string(), format % args, flush=True)
 
 
-class _RepositoryServer(ThreadingHTTPServer):
+class _HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Answers with the body."""
+        reply = self._answer()
+        if reply.file is None:
+            self.wfile.write(reply.body)
+            return
+        with reply.file.open("rb") as opened:
+            shutil.copyfileobj(opened, self.wfile, 1 << 20)
+
+    def do_HEAD(self) -> None:
+        """Answers without the body."""
+        self._answer()
+
+    def _answer(self) -> Reply:
+        from provision_lab.hub import answer  # few labs pull images
+
+        reply = answer(self.path)
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.kind)
+        self.send_header("Content-Length", str(reply.file.stat().st_size if reply.file else len(reply.body)))
+        if reply.digest:
+            self.send_header("Docker-Content-Digest", reply.digest)
+        self.end_headers()
+        return reply
+
+    def log_message(self, format: str, *args: object) -> None:
+        print("Docker Hub:", self.address_string(), format % args, flush=True)
+
+
+class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], handler: Callable[..., SimpleHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
 
-def serve_apt(address: str, port: str, repository: str) -> None:
-    """Serves the repository until the process is ended."""
-    server = _RepositoryServer((address, int(port)), partial(_RepositoryHandler, directory=repository))
+class _TlsServer(_Server):
+    """Each connection does its handshake in its own thread, at its first request."""
+
+    def __init__(self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler], folder: Path) -> None:
+        super().__init__(address, handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "hub.pem", folder / "hub.key")
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+
+def serve_apt(address: str, port: str, repository: str, folder: str) -> None:
+    """Serves the repository and Docker Hub until the process is ended."""
+    hub = _TlsServer((address, HUB_PORT), _HubHandler, Path(folder))
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    server = _Server((address, int(port)), partial(_RepositoryHandler, directory=repository))
     server.serve_forever()
 
 
@@ -195,8 +247,8 @@ def _escape(text: str) -> str:
 def main(service: str, *arguments: str) -> None:
     """Runs one service."""
     match service, arguments:
-        case "apt", (address, port, repository, _):
-            serve_apt(address, port, repository)
+        case "apt", (address, port, repository, folder):
+            serve_apt(address, port, repository, folder)
         case "s3", (address, port, bucket, folder):
             serve_s3(address, port, bucket, folder)
         case "keeper", (folder,):

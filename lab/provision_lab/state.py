@@ -20,6 +20,7 @@ from provision_lab.machine import Machine
 from provision_lab.processes import Identity
 from provision_lab.run import LabError, run
 
+HUB_PORT = 8443  # of the lab's Docker Hub
 USER = "ubuntu"
 
 
@@ -207,6 +208,14 @@ class LabInfo:
     def apt_url(self) -> str:
         """The root of the lab's apt server."""
         return f"http://{bracketed(self.gateway)}:{self.apt_port}"
+
+    @property
+    def docker_hub(self) -> dict[str, list[str]]:
+        """The key of daemon.json that puts the lab's Docker Hub in place of the real one. Its certificate is the lab's.
+
+        It has TLS, because the BuildKit in Docker 26 asks every mirror by https.
+        """
+        return {"registry-mirrors": [f"https://{bracketed(self.gateway)}:{HUB_PORT}"]}
 
     @property
     def s3_url(self) -> str:

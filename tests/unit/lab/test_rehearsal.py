@@ -113,7 +113,7 @@ def test_nothing_reaches_production(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert str(git.settings[Gitlab].external_url) == "https://git.example.com"
     assert git.settings[Registry].s3.bucket == "images"
     assert git.settings[Registry].s3.regionendpoint == Url.parse(lab.s3_url)
-    assert runners[0].settings[Docker].daemon == {"debug": True}
+    assert runners[0].settings[Docker].daemon == {"debug": True, **lab.docker_hub}
     assert runners[0].settings[Ssh].port == 22
     assert runners[0].settings[Apt].docker is not None
     assert str(runners[0].settings[Apt].docker.url).startswith(lab.apt_url)
