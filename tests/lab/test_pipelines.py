@@ -64,7 +64,7 @@ PYTHON_PROJECT = {
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """Bare hosts; an inventory with a project that has a runner of its own; a token for jobs."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
+    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST, prepared="runner")))
     seed = harness.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
     seed.write_text(
         json.dumps(

@@ -28,7 +28,9 @@ NOTHING = "Nothing to change on"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged estate of eight hosts."""
-    made = harness_factory(*(LabHost(name) for name in HOSTS))
+    made = harness_factory(
+        LabHost("gitlab", prepared="server"), *(LabHost(name, prepared="runner") for name in HOSTS if name != "gitlab")
+    )
     done = made.run("all", deadline=550)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
