@@ -213,6 +213,20 @@ BUILDAH: Final = ContainerImage(
 DEBIAN: Final = ContainerImage(
     (), changes=("CMD bash",), wheels=True, debs=("apache2", "curl", "nginx", "python3-venv", "supervisor")
 )
+# Like docker:VERSION-cli: without a socket, the client uses the service `docker` of the job, with TLS if its certificates
+# are there. Source: github.com/docker-library/docker, docker-entrypoint.sh.
+DOCKER_CLI: Final = ContainerImage(
+    ("docker-cli", "docker-buildx", "ca-certificates"),
+    {
+        "usr/local/bin/docker-entrypoint.sh": (
+            'if [ -z "$DOCKER_HOST" ] && [ ! -S /var/run/docker.sock ]; then\n'
+            '  if [ -s "$DOCKER_TLS_CERTDIR/client/ca.pem" ] && [ -s "$DOCKER_TLS_CERTDIR/client/key.pem" ]; then\n'
+            "    export DOCKER_HOST=tcp://docker:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$DOCKER_TLS_CERTDIR/client\n"
+            '  else\n    export DOCKER_HOST=tcp://docker:2375\n  fi\nfi\nexec "$@"\n'
+        )
+    },
+    ("ENV DOCKER_TLS_CERTDIR=/certs", 'ENTRYPOINT ["sh", "/usr/local/bin/docker-entrypoint.sh"]', "CMD sh"),
+)
 # Debian forbids pip to install beside its own packages. Images of Python have none, and no such file.
 PYTHON: Final = ContainerImage(
     ("python3", "python3-pip", "ca-certificates"),
@@ -240,8 +254,5 @@ BASES: Final = {
     "alpine:3.22": BUSYBOX,
 }
 """What the Dockerfiles in examples/ begin with. Alpine's is busybox alone, without apk and musl."""
-HUB: Final = {
-    **BASES,
-    "docker:28-cli": ContainerImage(("docker-cli", "docker-buildx", "ca-certificates"), changes=("CMD sh",)),
-}
+HUB: Final = {**BASES, "docker:28-cli": DOCKER_CLI, "docker:28.5.2-cli": DOCKER_CLI}
 """What the lab's Docker Hub has: the same, and what jobs of the shipped pipelines run in."""

@@ -209,6 +209,12 @@ class Redirect:
             return self.lab.secret_source("rehearsal_secret")
         return value if _HARMLESS.fullmatch(value) and not is_secret_name(name) else PLACEHOLDER
 
+    def _project(self, project: Table, found: dict[str, Any]) -> None:
+        """No pipeline is waited for: the images of its jobs are not there, so it would fail."""
+        assert isinstance(project, Project)
+        if project.wait and not self.lab.internet:
+            found["wait"] = False
+
     def _acme(self, acme: Table, found: dict[str, Any]) -> None:
         """No authority is asked for a certificate of production's name: a failure would count against its limits."""
         assert isinstance(acme, Acme)
@@ -221,6 +227,7 @@ _ADAPT: Final[Mapping[type[Table], _Adapt]] = {
     Runner: Redirect._runner,
     Image: Redirect._image,
     App: Redirect._app,
+    Project: Redirect._project,
     Variable: Redirect._variable,
     Acme: Redirect._acme,
 }

@@ -16,7 +16,9 @@ from tests.support.runs import applied, provision, unchanged, without_s3
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])

@@ -22,10 +22,11 @@ TOKEN = "glrt-a-token-of-nobody"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two runner hosts with Docker and gitlab-runner; GitLab does not answer."""
-    harness = without_s3(with_playbooks(harness_factory(*(LabHost(name, prepared="runner") for name in (HOST, OTHER)))))
+    """Two runner hosts with Docker, one also with gitlab-runner; GitLab does not answer."""
+    harness = without_s3(with_playbooks(harness_factory(LabHost(HOST), LabHost(OTHER))))
     del harness.inventory["runners"]
-    applied(harness, "register", "--limit", HOST)
+    applied(harness, "docker")
+    applied(harness, "runner", "register", "--limit", HOST)
     return harness
 
 

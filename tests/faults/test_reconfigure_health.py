@@ -20,7 +20,9 @@ URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def test_nginx_without_its_certificate(harness: Harness) -> None:

@@ -34,7 +34,9 @@ sed -i "s/^gitlab_rails.'time_zone'. = .*/gitlab_rails['time_zone'] = 'Edited'/"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 @contextmanager

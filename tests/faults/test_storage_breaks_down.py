@@ -36,7 +36,9 @@ OUT = "/var/lib/provision/job/reconfigure/out"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host whose registry stores images on its disk."""
-    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def s3(harness: Harness) -> Tables:

@@ -16,7 +16,9 @@ from tests.support.runs import applied, reconfigures, unchanged, without_s3
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host that is converged."""
-    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
+    harness = without_s3(harness_factory(LabHost("gitlab")))
+    applied(harness, "server")
+    return harness
 
 
 def keys(count: int, value: str) -> Mapping[str, Any]:

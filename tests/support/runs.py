@@ -113,8 +113,7 @@ def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
     before = set(harness.lab.inside(host, script).splitlines())
     assert before
     yield
-    different = sorted(set(harness.lab.inside(host, script).splitlines()) ^ before)
-    assert different == [], different
+    assert sorted(set(harness.lab.inside(host, script).splitlines()) ^ before) == []
 
 
 @contextmanager

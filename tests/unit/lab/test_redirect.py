@@ -244,6 +244,8 @@ token_server = "https://tokens.example.org"
 login = { username = "robot", password = "canary-app" }
 environment = { PORT = "8080", DB = "postgres://u:canary-db@db.example.com/x", KEY = { env = "CANARY" }, MODE = "production" }
 [projects."sammy/own"]
+wait = true
+source = "source"
 variables.PLAIN = "canary-plain-1"
 variables.SECRET = { command = ["touch", "VARIABLE"] }
 variables.LEVEL = "debug"
@@ -296,6 +298,7 @@ def test_nothing_of_production_is_left(tmp_path: Path, monkeypatch: pytest.Monke
         "production",
         "rehearsal",
     )
+    assert git.settings.named(Project)["sammy/own"].wait is False  # the images of its jobs are not in the lab
     variables = git.settings.named(Project)["sammy/own"].variables
     assert (variables["LEVEL"][0].value, variables["PLAIN"][0].value) == ("debug", "rehearsal")
     assert variables["BOTH"][0].masked

@@ -17,6 +17,7 @@ from .logs import ARCHITECTURE, REVISION, VERSION
 
 CREATED = "glrt-"  # the prefix of the token of a runner that was created in GitLab
 _DEADLINE = 30.0
+_HELD = 90.0  # GitLab holds a request for jobs for 50 s
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Answer:
     code: int
     status: str
     body: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def header(self, name: str) -> str:
+        """A header's value, or ""."""
+        return self.headers.get(name.lower(), "")
 
 
 @dataclass(frozen=True)
@@ -36,27 +42,48 @@ class Server:
     ca_file: str
     certs: str  # /etc/gitlab-runner/certs
 
-    def ask(self, method: str, path: str, token: str, body: dict[str, Any]) -> tuple[Answer, str]:
-        """Sends one request below /api/v4; its answer and correlation id."""
+    def ask(
+        self, method: str, path: str, token: str, body: dict[str, Any], *, deadline: float = _DEADLINE
+    ) -> tuple[Answer, str]:
+        """Sends one request below /api/v4; its answer and correlation id. A job's own requests have the job's token."""
+        kind = "JOB-TOKEN" if path.startswith("jobs/") and path != "jobs/request" else "RUNNER-TOKEN"
+        sent = {kind: token, "Content-Type": "application/json", "Accept": "application/json"}
         correlation = secrets.token_hex(16)
+        return self._send(
+            method, path, sent | {"X-Request-ID": correlation}, json.dumps(body).encode(), deadline
+        ), correlation
+
+    def ask_for_a_job(self, token: str, body: dict[str, Any]) -> tuple[Answer, str]:
+        """Sends POST jobs/request, which GitLab may hold."""
+        return self.ask("POST", "jobs/request", token, body, deadline=_HELD)
+
+    def patch(self, path: str, token: str, piece: bytes, start: int) -> Answer:
+        """Sends a piece of a job's log."""
+        place = f"{start}-{start + len(piece) - 1}"
+        return self._send(
+            "PATCH", path, {"JOB-TOKEN": token, "Content-Type": "text/plain", "Content-Range": place}, piece
+        )
+
+    def _send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, deadline: float = _DEADLINE
+    ) -> Answer:
         url = f"{self.url.rstrip('/')}/api/v4/{path}"
-        sent = {"RUNNER-TOKEN": token, "Content-Type": "application/json", "Accept": "application/json"}
-        sent |= {"X-Request-ID": correlation, "User-Agent": f"gitlab-runner {VERSION} (linux/{ARCHITECTURE})"}
+        sent = headers | {"User-Agent": f"gitlab-runner {VERSION} (linux/{ARCHITECTURE})"}
         try:
-            return self._call(method, url, json.dumps(body), sent), correlation
+            return self._call(method, url, body, sent, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = f'couldn\'t execute {method} against {url}: {method.capitalize()} "{url}": {_go_message(error, url)}'
-            return Answer(0, why), correlation
+            return Answer(0, why)
 
-    def _call(self, method: str, url: str, body: str, headers: dict[str, str]) -> Answer:
+    def _call(self, method: str, url: str, body: bytes, headers: dict[str, str], deadline: float) -> Answer:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if parts.scheme == "https":
             link: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, parts.port or 443, timeout=_DEADLINE, context=self._context(parts.netloc)
+                host, parts.port or 443, timeout=deadline, context=self._context(parts.netloc)
             )
         elif parts.scheme == "http":
-            link = http.client.HTTPConnection(host, parts.port or 80, timeout=_DEADLINE)
+            link = http.client.HTTPConnection(host, parts.port or 80, timeout=deadline)
         else:
             raise ValueError(f'unsupported protocol scheme "{parts.scheme}"')
         try:
@@ -69,7 +96,8 @@ class Server:
             data = json.loads(text or b"{}")
         except ValueError:
             data = {}
-        return Answer(reply.status, f"{reply.status} {reply.reason}", data if isinstance(data, dict) else {})
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        return Answer(reply.status, f"{reply.status} {reply.reason}", data if isinstance(data, dict) else {}, headers)
 
     def _context(self, authority: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -94,7 +122,15 @@ def short(token: str) -> str:
 def about(config_executor: str = "") -> dict[str, Any]:
     """What a runner sends about itself."""
     texts = {"name": "gitlab-runner", "version": VERSION, "revision": REVISION, "platform": "linux"}
-    return texts | {"architecture": ARCHITECTURE, "executor": config_executor}
+    features = {
+        "cancelable": True,
+        "cancel_gracefully": True,
+        "masking": True,
+        "variables": True,
+        "image": True,
+        "services": True,
+    }
+    return {**texts, "architecture": ARCHITECTURE, "executor": config_executor, "features": features}
 
 
 def verify(server: Server, token: str, system_id: str) -> Answer | None:

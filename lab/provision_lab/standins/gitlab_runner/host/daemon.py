@@ -2,10 +2,12 @@
 
 Like the real program, it reloads config.toml when the file's time changes or on SIGHUP and keeps the old settings when
 the file is invalid; it ends at `concurrent = 0`, reads listen_address only at the start, renews expiring tokens and
-rewrites the file then, and cancels its jobs when it is stopped. It has no executors. The file `job` in the folder of
-switches holds a shell command and takes the place of a job from GitLab: it becomes `job-N.running`, runs in a process
-group of its own, and ends as `job-N.done` with `success`, `failed` or `canceled` (the service was stopped). While the
-file `preparing` is there, a job that was taken waits without a process, as one does whose image is pulled.
+rewrites the file then, and cancels its jobs when it is stopped. It has the docker executor alone.
+
+Beside GitLab's jobs, the file `job` in the folder of switches holds a shell command and takes the place of a job: it
+becomes `job-N.running`, runs in a process group of its own, and ends as `job-N.done` with `success`, `failed` or `canceled`
+(the service was stopped). While the file `preparing` is there, a job that was taken waits without a process, as one does
+whose image is pulled.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from . import config, logs
-from .api import about, short
+from .api import Server, about, short
+from .build import Build
 from .config import system_id as system_id_of
 from .flags import Flag, parse
 from .logs import VERSION
@@ -56,6 +59,7 @@ class Daemon:
         self.data: dict[str, Any] = {"concurrent": 1, "runners": []}
         self.seen = 0  # the file's modification time at the last check, in nanoseconds
         self.jobs = Jobs()
+        self.builds = Builds(self.jobs)
         self.signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -63,15 +67,15 @@ class Daemon:
         self._log(f"Starting multi-runner from {self.path}...", max_builds=0)
         logs.mode()
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, lambda number, _: self.signals.put(number))
+            signal.signal(number, self._received)
         self._reload()
         serve(self.address or str(self.data.get("listen_address", "")), self)
         self._log("[session_server].listen_address not defined, session endpoints disabled")
         self._log("Initializing executor providers")
-        polling = Polling(self.path, system_id_of(self.path), lambda: self.data)
+        polling = Polling(self.path, system_id_of(self.path), lambda: self.data, self.builds)
         polling.start()
         look_again, stopping = time.monotonic() + _RELOAD, 0
-        while not stopping or (stopping == signal.SIGQUIT and self.jobs.running):
+        while not stopping or (stopping == signal.SIGQUIT and self.builds.count):
             self.jobs.reap()
             if not stopping:
                 self._take()
@@ -79,8 +83,17 @@ class Daemon:
                     look_again = time.monotonic() + _RELOAD
                     self._look()
             stopping = self._signalled(stopping)
+            polling.stopping = bool(stopping)
         self.jobs.cancel()
+        self.builds.interrupt()
+        self.builds.wait()
         self._log("All workers stopped. Can exit now")
+
+    def _received(self, number: int, _: object) -> None:
+        """Tells the jobs at once: systemd ends the clients of Docker, which they use, at the same time."""
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self.builds.interrupt()
+        self.signals.put(number)
 
     def _signalled(self, stopping: int) -> int:
         try:
@@ -128,7 +141,7 @@ class Daemon:
         logs.info(text, **(self._fields() | fields))
 
     def _fields(self) -> dict[str, object]:
-        return {"builds": len(self.jobs.running), "max_builds": self.data["concurrent"]}
+        return {"builds": self.builds.count, "max_builds": self.data["concurrent"]}
 
 
 def serve(address: str, daemon: Daemon) -> None:
@@ -142,7 +155,7 @@ def serve(address: str, daemon: Daemon) -> None:
         def do_GET(self) -> None:
             text = f'gitlab_runner_version_info{{version="{VERSION}"}} 1\n'
             text += f"gitlab_runner_concurrent {daemon.data['concurrent']}\n"
-            text += f"gitlab_runner_jobs {len(daemon.jobs.running)}\n"
+            text += f"gitlab_runner_jobs {daemon.builds.count}\n"
             self.send_response(200)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -218,39 +231,111 @@ def _start(number: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.DEVNULL, start_new_session=True)
 
 
-_ROUND = 10.0  # seconds; the real program asks every 3, and holds its requests open
+class Builds:
+    """The running jobs of GitLab."""
+
+    def __init__(self, switched: Jobs) -> None:
+        self._switched = switched
+        self._lock = threading.Lock()
+        self._running: dict[threading.Thread, Build] = {}
+
+    @property
+    def count(self) -> int:
+        """How many jobs run, those of the switches included."""
+        return len(self._running) + len(self._switched.running)
+
+    def room(self, data: dict[str, Any], entry: dict[str, Any]) -> bool:
+        """Whether one more job of this entry may run: `concurrent` of the service and `limit` of the entry."""
+        mine = [one for one in list(self._running.values()) if one.entry.get("token") == entry.get("token")]
+        return self.count < int(data["concurrent"]) and (not entry.get("limit") or len(mine) < int(entry["limit"]))
+
+    def start(self, entry: dict[str, Any], server: Server, system_id: str, job: dict[str, Any]) -> None:
+        """Runs a job in a thread of its own."""
+        project = job["job_info"]["project_id"]
+        with self._lock:
+            same = [one for one in self._running.values() if one.job["job_info"]["project_id"] == project]
+            taken = {one.slot for one in same if one.entry.get("token") == entry.get("token")}
+            slot = next(number for number in range(len(taken) + 1) if number not in taken)
+            build = Build(entry, server, system_id, job, slot)
+            thread = threading.Thread(target=self._run, args=(build,), daemon=True)
+            self._running[thread] = build
+        logs.info("Added job to processing list", builds=self.count, job=build.number)
+        thread.start()
+
+    def _run(self, build: Build) -> None:
+        try:
+            build.run()
+        finally:
+            with self._lock:
+                del self._running[threading.current_thread()]
+
+    def interrupt(self) -> None:
+        """Ends all jobs."""
+        for build in list(self._running.values()):
+            build.interrupted.set()
+
+    def wait(self) -> None:
+        """Waits for the jobs' end."""
+        for thread in list(self._running):
+            thread.join(60)
+
+
+_CHECK_INTERVAL = 3.0  # seconds; `check_interval` in config.toml. GitLab holds a request for which it has nothing new
 _UNHEALTHY = 3  # refusals in a row after which a runner pauses
 _PAUSE = 3600.0
 
 
 class Polling(threading.Thread):
-    """Asks each server for jobs, in a thread of its own, so that a slow server delays nothing else."""
+    """Asks each server for jobs: each entry in a thread of its own, so that a slow server delays nothing else."""
 
-    def __init__(self, path: str, system_id: str, data: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, path: str, system_id: str, data: Callable[[], dict[str, Any]], builds: Builds) -> None:
         super().__init__(daemon=True)
-        self.path, self.system_id, self.data = path, system_id, data
+        self.path, self.system_id, self.data, self.builds = path, system_id, data, builds
         self.refused: dict[str, int] = {}
         self.paused: dict[str, float] = {}
+        self.news: dict[str, str] = {}
+        self.stopping = False
 
     def run(self) -> None:
-        """Asks in rounds; a new entry is asked for at once."""
-        asked: dict[str, float] = {}
+        """Starts a thread for each entry that has none."""
+        asking: dict[str, threading.Thread] = {}
         while True:
-            now = time.monotonic()
-            for entry in list(self.data().get("runners", [])):
-                token = str(entry.get("token", ""))
-                if now - asked.get(token, -_ROUND) >= _ROUND and self.paused.get(token, 0.0) <= now:
-                    asked[token] = now
-                    self._ask(entry, token)
-                    self._renew(entry, token)
+            for token in [str(one.get("token", "")) for one in list(self.data().get("runners", []))]:
+                if token not in asking or not asking[token].is_alive():
+                    asking[token] = threading.Thread(target=self._ask_on, args=(token,), daemon=True)
+                    asking[token].start()
             time.sleep(0.2)
 
+    def _ask_on(self, token: str) -> None:
+        """Asks for as long as the entry is in the file. Without room for a job, nothing is asked."""
+        while True:
+            data = self.data()
+            entry = next((one for one in data.get("runners", []) if one.get("token") == token), None)
+            if entry is None:
+                return
+            healthy = self.paused.get(token, 0.0) <= time.monotonic()
+            if healthy and not self.stopping and self.builds.room(data, entry):
+                self._ask(entry, token)
+            self._renew(entry, token)
+            time.sleep(float(data.get("check_interval") or _CHECK_INTERVAL))
+
     def _ask(self, entry: dict[str, Any], token: str) -> None:
-        body = {"token": token, "system_id": self.system_id, "info": about(str(entry.get("executor", "")))}
-        answer, correlation = server_of(entry, self.path).ask("POST", "jobs/request", token, body)
+        body: dict[str, Any] = {
+            "token": token,
+            "system_id": self.system_id,
+            "info": about(str(entry.get("executor", ""))),
+        }
+        body["last_update"] = self.news.get(token, "")
+        server = server_of(entry, self.path)
+        answer, correlation = server.ask_for_a_job(token, body)
         fields = {"correlation_id": correlation, "runner": short(token)}
-        if answer.code in (201, 204):
+        if answer.code == 201:
             self.refused.pop(token, None)
+            logs.info("Checking for jobs... received", job=answer.body["id"], **fields)
+            self.builds.start(entry, server, self.system_id, answer.body)
+        elif answer.code == 204:
+            self.refused.pop(token, None)
+            self.news[token] = answer.header("X-GitLab-Last-Update") or self.news.get(token, "")
         elif answer.code == 403:
             self.refused[token] = self.refused.get(token, 0) + 1
             logs.error("Checking for jobs... forbidden", status=answer.status, **fields)

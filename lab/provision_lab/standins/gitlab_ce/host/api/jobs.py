@@ -15,6 +15,7 @@ import time
 from typing import Any, Final
 
 from . import ci_variables, pipelines
+from .git import repository_of
 from .http import API, ApiError, Context, Request, Response, route
 from .pipeline_requests import elapsed, trace_file
 from .runners import by_token, groups_above, groups_of, touch
@@ -95,6 +96,7 @@ def _project(context: Context, job: Record) -> Record:
 def _taken(context: Context, runner: Record, manager: Record, job: Record) -> Record:
     project, pipeline = _project(context, job), pipelines.pipeline_of(context, job)
     token = f"glcbt-64_{secrets.token_urlsafe(15)}"
+    repository_of(context.store, project).run("update-ref", f"refs/pipelines/{pipeline['id']}", pipeline["sha"])
     facts = {"status": "running", "started_at": now(), "runner_id": runner["id"], "token": token}
     job |= facts | {"system_id": manager["system_id"]}
     path = project["path_with_namespace"]
@@ -210,14 +212,17 @@ def _end(context: Context, job: Record, status: str, **facts: Any) -> None:
     pipelines.finish(context, job, status, **facts)
 
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [0-9a-f]{2}[EO][+ ]")
 
 
 def coverage(log: str, pattern: str) -> float | None:
-    """The last number that matches `/pattern/`. Source: Gitlab::Ci::Trace::Stream#extract_coverage."""
-    wanted = re.compile(pattern.strip().strip("/"))
-    for line in reversed(_COLOURS.sub("", log).replace("\r", "\n").split("\n")):
-        for found in reversed(list(wanted.finditer(line))):
+    """The last number that matches `/pattern/`, without the times of the lines.
+
+    Source: Gitlab::Ci::Trace::Stream#extract_coverage; the times are there if the first line has one.
+    """
+    wanted, timed = re.compile(pattern.strip().strip("/")), 32 if _TIME.match(log) else 0
+    for line in reversed(log.split("\n")):
+        for found in reversed(list(wanted.finditer(line.rstrip("\r")[timed:]))):
             if number := re.search(r"\d+(?:\.\d+)?", found[1] if wanted.groups else found[0]):
                 return float(number[0])
     return None

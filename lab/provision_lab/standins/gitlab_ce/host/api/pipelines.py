@@ -201,7 +201,12 @@ def finish(context: Context, job: Record, status: str, **facts: Any) -> None:
     job |= {"status": status, "finished_at": now(), **facts}
     for token in [one for one in context.store.all("tokens") if one.get("job_id") == job["id"]]:
         context.store.remove("tokens", token)
-    process(context, pipeline_of(context, job))
+    pipeline = pipeline_of(context, job)
+    process(context, pipeline)
+    if pipeline["status"] in COMPLETED:  # the ref that keeps the commit while the pipeline runs: Ci::PersistentRef
+        project = context.store.find("projects", id=job["project_id"])
+        if project:
+            repository_of(context.store, project).run("update-ref", "-d", f"refs/pipelines/{pipeline['id']}")
 
 
 def pipeline_of(context: Context, job: Record) -> Record:
