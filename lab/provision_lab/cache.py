@@ -13,7 +13,7 @@ from pathlib import Path
 from provision_lab.processes import locked, mentioned
 from provision_lab.run import LabError
 
-_KEPT = 7 * 86400  # seconds that an unused entry is kept
+_KEPT = 7 * 86400.0  # seconds that an unused entry is kept
 
 
 def folder() -> Path:
@@ -42,7 +42,7 @@ def entry(kind: str, key: str) -> Path:
     return folder() / f"{kind}-{key}"
 
 
-def ensure(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+def ensure(kind: str, key: str, make: Callable[[Path], None], *, kept: float = _KEPT) -> Path:
     """The folder `kind`-`key` of the cache; filled by `make(folder)` if it does not exist.
 
     One process makes it while others wait; other entries are made at the same time. It appears under its name only when
@@ -61,16 +61,16 @@ def ensure(kind: str, key: str, make: Callable[[Path], None]) -> Path:
                 except BaseException:
                     remove(draft)
                     raise
-                _prune(kind, keep=path)
+                _prune(kind, keep=path, kept=kept)
     os.utime(path)
     return path
 
 
-def _prune(kind: str, *, keep: Path) -> None:
-    """Removes entries that were not used for a week, unless a mount or a process uses them."""
+def _prune(kind: str, *, keep: Path, kept: float) -> None:
+    """Removes entries that were not used for `kept` seconds, unless a mount or a process uses them."""
     mounts = Path("/proc/self/mounts").read_text()
     for path in folder().glob(f"{kind}-*"):
-        old = path != keep and time.time() - path.stat().st_mtime > _KEPT
+        old = path != keep and time.time() - path.stat().st_mtime > kept
         if old and str(path) not in mounts and not mentioned(path):
             remove(path)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -30,6 +31,18 @@ class Authority:
         self._key = _new_key()
         subject = _name(name)
         self._certificate = _builder(subject, subject, self._key, days=365, ca=True).sign(self._key, _sha256())
+
+    @classmethod
+    def load(cls, folder: Path) -> Authority:
+        """The authority whose certificate and key are ca.pem and ca.key in a folder."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        authority = cls.__new__(cls)
+        authority._certificate = x509.load_pem_x509_certificate(folder.joinpath("ca.pem").read_bytes())
+        key = load_pem_private_key(folder.joinpath("ca.key").read_bytes(), None)
+        authority._key = cast("EllipticCurvePrivateKey", key)
+        return authority
 
     @property
     def certificate(self) -> str:

@@ -10,6 +10,7 @@ from provision_lab.run import LabError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?", re.IGNORECASE)
 Trait = Literal["bare", "use-pty", "umask", "noexec-tmp", "fish", "csh", "noisy", "nameless", "clock-behind"]
+Preparation = Literal["", "server", "runner"]
 _LIVE = "/etc/letsencrypt/live/gitlab.lab.test"
 
 
@@ -25,6 +26,9 @@ class LabHost:
     gitlab      the host is the GitLab host and has its certificate and seed; default: the host called gitlab
     names       more names that every host of the lab resolves to this one
     disk_mb     size of its disk in MiB; 0: as large as this machine's
+    prepared    what it is already when it boots; a lab with such hosts needs `preparing.ensure`
+                server  a GitLab host, as `provision server` makes one of inventories/lab.toml without S3
+                runner  a host with Docker and gitlab-runner, which has no runners
     traits      what makes the host unlike the others:
                 bare          no curl, gpg, git, ufw, openssl and ca-certificates
                 use-pty       sudo runs commands in a terminal of its own
@@ -45,6 +49,7 @@ class LabHost:
     names: tuple[str, ...] = ()
     disk_mb: int = 0
     traits: tuple[Trait, ...] = ()
+    prepared: Preparation = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -28,6 +28,7 @@ class Lab(LabInfo):
     throwaway   the lab is taken down when this process ends, also by kill -9
     internet    its hosts reach beyond this machine, and their packages come from their system's own archive
     isolated    its hosts reach nothing but the lab; with `internet`: everything but the addresses in `forbidden`
+    prepared    the folder of `preparing.ensure`, for prepared hosts; cannot be combined with `internet` or `ipv6`
     ipv6        its hosts and services have IPv6 addresses only; cannot be combined with `internet`
     """
 
@@ -44,16 +45,20 @@ class Lab(LabInfo):
         ipv6: bool = False,
         isolated: bool = False,
         forbidden: Iterable[str] = (),
+        prepared: Path | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise LabError(f"{name!r} cannot be a lab's name: at most 20 small letters, digits and dashes")
         if ipv6 and internet:
             raise LabError("a lab with IPv6 only cannot have internet access: its addresses are not translated")
+        hosts = tuple(hosts)
+        if any(host.prepared for host in hosts) and (prepared is None or internet or ipv6):
+            raise LabError("prepared hosts need their folder, IPv4, and no internet access")
         owner = processes.identify(os.getpid()) if throwaway else None
         self._record = state.Record(
             name,
             subnet,
-            tuple(hosts),
+            hosts,
             image or Image(),
             server or Server(),
             owner,
@@ -61,6 +66,7 @@ class Lab(LabInfo):
             ipv6=ipv6,
             isolated=isolated,
             forbidden=tuple(forbidden),
+            prepared=str(prepared or ""),
         )
 
     @classmethod
@@ -207,7 +213,7 @@ def _same(there: state.Record, asked: state.Record) -> bool:
 
 
 def _system(record: state.Record) -> tuple[object, ...]:
-    return record.image, record.server, record.internet, record.ipv6, record.isolated
+    return record.image, record.server, record.internet, record.ipv6, record.isolated, record.prepared
 
 
 def sweep() -> list[str]:

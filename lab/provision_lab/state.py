@@ -39,6 +39,7 @@ class Record:
     ipv6       whether its hosts and services have IPv6 addresses only
     isolated   whether nothing outside the lab can be reached from its hosts; with `internet`: nothing in `forbidden`
     forbidden  addresses
+    prepared   the folder of what prepared hosts need; empty: the lab has none of them
     kernel     the settings that were raised for it, with their values before any lab
     """
 
@@ -53,6 +54,7 @@ class Record:
     ipv6: bool = False
     isolated: bool = False
     forbidden: tuple[str, ...] = ()
+    prepared: str = ""
     kernel: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -164,6 +166,16 @@ class LabInfo:
     def server(self) -> Server:
         """What the GitLab host has."""
         return self._record.server
+
+    @property
+    def prepared(self) -> Path | None:
+        """The folder of what prepared hosts need; None when the lab has none of them."""
+        return Path(self._record.prepared) if self._record.prepared else None
+
+    @property
+    def server_address(self) -> str:
+        """The address of the first GitLab host; empty without one."""
+        return next((host.address for host in self.hosts if host.is_gitlab), "")
 
     @property
     def hosts_file(self) -> str:

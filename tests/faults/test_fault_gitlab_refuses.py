@@ -16,9 +16,7 @@ from tests.support.runs import applied, provision, unchanged, without_s3
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 @pytest.mark.parametrize("switch", ["fail-next-reconfigure", "fail-next-reconfigure-late"])

@@ -21,7 +21,7 @@ STORAGE = "/var/opt/gitlab/gitlab-rails/shared/registry"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """An app that runs."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), LabHost(HOST, prepared="runner")))
     applied(harness, "all")
     base_image(harness, HOST)
     write_app(harness)

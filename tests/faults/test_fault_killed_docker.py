@@ -22,11 +22,10 @@ TOKEN = "glrt-a-token-of-nobody"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Two runner hosts with Docker, one also with gitlab-runner; GitLab does not answer."""
-    harness = without_s3(with_playbooks(harness_factory(LabHost(HOST), LabHost(OTHER))))
+    """Two runner hosts with Docker and gitlab-runner; GitLab does not answer."""
+    harness = without_s3(with_playbooks(harness_factory(*(LabHost(name, prepared="runner") for name in (HOST, OTHER)))))
     del harness.inventory["runners"]
-    applied(harness, "docker")
-    applied(harness, "runner", "register", "--limit", HOST)
+    applied(harness, "register", "--limit", HOST)
     return harness
 
 

@@ -22,9 +22,7 @@ Tables = Mapping[str, Any]
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    harness = without_s3(with_playbooks(harness_factory(LabHost("gitlab"))))
-    applied(harness, "server")
-    return harness
+    return without_s3(with_playbooks(harness_factory(LabHost("gitlab", prepared="server"))))
 
 
 def next_run_reconfigures_once(harness: Harness, before: int, changes: Tables, *names: str) -> None:

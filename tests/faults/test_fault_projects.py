@@ -19,7 +19,7 @@ Tables = Mapping[str, Any]
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab with a project that is set up, and a template of the user's that is no pipeline."""
-    harness = estate(harness_factory, tasks=("gitlab",))
+    harness = estate(harness_factory)
     harness.inventory["gitlab"]["ready_timeout"] = 0  # the faults here stay
     folder = harness.folder / "templates/pipelines"
     folder.mkdir(parents=True)

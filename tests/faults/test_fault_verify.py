@@ -27,7 +27,11 @@ Broken = AbstractContextManager[Any]
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A whole, working estate."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(BROKEN_HOST), LabHost(OTHER)))
+    harness = without_s3(
+        harness_factory(
+            LabHost("gitlab", prepared="server"), *(LabHost(name, prepared="runner") for name in (BROKEN_HOST, OTHER))
+        )
+    )
     applied(harness, "all")
     harness.inventory["gitlab"]["ready_timeout"] = 0  # the faults here stay
     return harness

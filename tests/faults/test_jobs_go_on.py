@@ -39,10 +39,9 @@ numbers = count(1)
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A host with Docker and gitlab-runner, and another team's runner that runs jobs."""
-    harness = harness_factory(LabHost(HOST))
+    harness = harness_factory(LabHost(HOST, prepared="runner"))
     for table in ("registry", "gitlab", "runners", "runner"):
         del harness.inventory[table]
-    applied(harness, "docker", "runner")
     harness.lab.inside(HOST, f"cat > {CONFIG} && chmod 600 {CONFIG} && mkdir -p {JOBS}", stdin=THEIRS)
     harness.lab.inside(HOST, "tar -C / -c bin/busybox | docker import - tiny")
     return harness

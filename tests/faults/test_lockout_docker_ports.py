@@ -20,9 +20,9 @@ RUN = "docker run -d --name {} {} lab/busybox httpd -f -p 8000"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host with Docker, ufw enabled, and containers: one published to the world, one to the host."""
-    harness = harness_factory(LabHost("gitlab"))
+    harness = harness_factory(LabHost("gitlab", prepared="runner"))
     harness.inventory["hosts"]["gitlab"]["groups"] = ["gitlab", "runners"]
-    applied(harness, "docker", "firewall")
+    applied(harness, "firewall")
     harness.lab.inside("gitlab", IMAGE)
     harness.lab.inside("gitlab", RUN.format("quiet", ""))
     harness.lab.inside("gitlab", RUN.format("inner", "-p 127.0.0.1:8001:8000 -p '[::1]:8001:8000'"))

@@ -18,9 +18,7 @@ FULL = "fallocate -l 1G /fill 2>/dev/null; cat /dev/zero >> /fill 2>/dev/null; t
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host with a small disk."""
-    harness = without_s3(harness_factory(LabHost("gitlab", disk_mb=160)))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", disk_mb=160, prepared="server")))
 
 
 def in_force(harness: Harness) -> tuple[str, str]:

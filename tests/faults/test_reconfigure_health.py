@@ -20,9 +20,7 @@ URL, REALM = "https://gitlab.lab.test:5555", "https://gitlab.lab.test/jwt/auth"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 def test_nginx_without_its_certificate(harness: Harness) -> None:

@@ -21,8 +21,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host on which a run can be paused."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server")))
     can_be_held(harness)
     return harness
 

@@ -18,9 +18,7 @@ KEPT = ("/etc/gitlab", "/var/lib/provision", "/var/opt/gitlab")
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab 19.3."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 def test_somebodys_removed_setting(harness: Harness) -> None:

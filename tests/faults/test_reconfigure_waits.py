@@ -34,9 +34,7 @@ sed -i "s/^gitlab_rails.'time_zone'. = .*/gitlab_rails['time_zone'] = 'Edited'/"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 @contextmanager

@@ -36,9 +36,7 @@ OUT = "/var/lib/provision/job/reconfigure/out"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host whose registry stores images on its disk."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 def s3(harness: Harness) -> Tables:

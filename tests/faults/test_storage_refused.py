@@ -18,7 +18,7 @@ from provision_lab.certificates import Authority
 from provision_lab.harness import Harness, inventory_of
 from tests.support.buckets import ACCESS_KEY, SECRET_KEY, Refusal, Rule, bucket, denying, operation
 from tests.support.faults import on_host, pending
-from tests.support.runs import applied, provision, reconfigures, unchanged, untouched, without_s3
+from tests.support.runs import provision, reconfigures, unchanged, untouched, without_s3
 from tests.support.web import Reply, Request, Web, tls
 
 S3 = Mapping[str, Any]
@@ -28,9 +28,8 @@ Broken = AbstractContextManager[S3]
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A converged GitLab host whose registry stores images on its disk."""
-    harness = harness_factory(LabHost("gitlab"))
+    harness = harness_factory(LabHost("gitlab", prepared="server"))
     without_s3(harness)
-    applied(harness, "server")
     return harness
 
 

@@ -28,8 +28,7 @@ ACKNOWLEDGED = ("--set", "registry.migrate=acknowledged")
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """GitLab with images on its disk, one of them pushed, and a host with Docker."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost("runner")))
-    applied(harness, "server", "docker")
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), LabHost("runner", prepared="runner")))
     docker(harness, PUSH, "disk")
     return harness
 

@@ -42,7 +42,9 @@ TOKEN = "the-token-of-the-app"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """An estate with a base image, one image and one app."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), *map(LabHost, RUNNERS)))
+    harness = without_s3(
+        harness_factory(LabHost("gitlab", prepared="server"), *(LabHost(name, prepared="runner") for name in RUNNERS))
+    )
     applied(harness, "all")
     base_image(harness, "runner-1")
     write_app(harness)

@@ -22,8 +22,7 @@ NOW = {"prune": {"days": 0}}
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A host with Docker and a base image; no registry anywhere."""
-    harness = without_registry(without_s3(harness_factory(LabHost(HOST))))
-    applied(harness, "docker")
+    harness = without_registry(without_s3(harness_factory(LabHost(HOST, prepared="runner"))))
     base_image(harness, HOST)
     write_app(harness)
     return harness

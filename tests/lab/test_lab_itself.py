@@ -19,6 +19,7 @@ from provision_lab.harness import PROVISION, Harness, changed, inventory_of
 from provision_lab.image import Image
 from provision_lab.lab import sweep
 from tests.support.labs import release
+from tests.support.runs import applied, unchanged, without_s3
 from tests.support.waiting import wait_for
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -242,6 +243,21 @@ def test_two_labs_stand_side_by_side_and_nothing_stays(lab: Lab, lab_factory: Ca
     assert remains(other) == []
     assert lab.is_up
     other.down()  # again, with nothing there
+
+
+def test_prepared_hosts_need_no_change(harness_factory: Callable[..., Harness]) -> None:
+    """They boot converged, under any name and with a sudo password, and their services answer: all that is left is to register.
+
+    Their secrets and their authority are those of all labs with prepared hosts; each lab has addresses and SSH keys of its own.
+    """
+    runner = LabHost("another", sshd_port=2222, sudo="password", prepared="runner")
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), runner))
+    unchanged(harness, "server")
+    unchanged(harness, "firewall", "docker", "runner")
+    assert {one["task"] for one in applied(harness, "all").of("change")} == {"register"}
+    assert harness.lab.secret("api_token") == (harness.lab.prepared / "lab/api_token").read_text()
+    addressed = harness.lab.inside("another", "apt-get update -q && cat /etc/apt/sources.list.d/*.sources")
+    assert set(re.findall(r"http://(198\.18\.\d+\.\d+):", addressed)) == {harness.lab.gateway}
 
 
 @pytest.fixture

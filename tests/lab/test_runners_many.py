@@ -19,7 +19,7 @@ HOSTS = [f"runner-{number:02}" for number in range(1, 21)]
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab and twenty hosts."""
-    harness = estate(harness_factory, *HOSTS, tasks=["gitlab"])
+    harness = estate(harness_factory, *HOSTS, prepared="")
     harness.inventory["runners"] = [docker_runner("builder", tags=["docker"])]
     return harness
 

@@ -16,9 +16,7 @@ from tests.support.runs import applied, reconfigures, unchanged, without_s3
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A GitLab host that is converged."""
-    harness = without_s3(harness_factory(LabHost("gitlab")))
-    applied(harness, "server")
-    return harness
+    return without_s3(harness_factory(LabHost("gitlab", prepared="server")))
 
 
 def keys(count: int, value: str) -> Mapping[str, Any]:

@@ -7,13 +7,12 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from provision_lab import LabHost
 from provision_lab.harness import Harness
-from tests.support.runs import applied
+from provision_lab.hosts import Preparation
 from tests.support.waiting import wait_for
 
 URL = "https://gitlab.lab.test"
@@ -24,15 +23,12 @@ _REQUEST = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<statu
 Record = dict[str, Any]
 
 
-def estate(
-    harness_factory: Callable[..., Harness], *hosts: str, tasks: Sequence[str] = ("gitlab", "runner")
-) -> Harness:
-    """A GitLab without a registry, and hosts with gitlab-runner. The inventory has no runners, but GitLab's CA."""
-    harness = harness_factory(LabHost("gitlab"), *map(LabHost, hosts))
+def estate(harness_factory: Callable[..., Harness], *hosts: str, prepared: Preparation = "runner") -> Harness:
+    """A GitLab, and hosts with gitlab-runner, or bare ones (`prepared` = ""). The inventory has no runners, but GitLab's CA."""
+    server = LabHost("gitlab", prepared="server")
+    harness = harness_factory(server, *(LabHost(name, prepared=prepared) for name in hosts))
     registry = harness.inventory.pop("registry")
     del harness.inventory["runners"]
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda task: applied(harness, task), tasks))
     harness.inventory["registry"] = {name: registry[name] for name in ("external_url", "certificate")}
     return harness
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision_lab import Lab, LabHost
+from provision_lab import Lab, LabHost, preparing
 from provision_lab.harness import Harness
 from provision_lab.image import Image
 
@@ -43,6 +43,8 @@ def lab_factory() -> Iterator[Callable[..., Lab]]:
     def boot(*hosts: LabHost, **options: object) -> Lab:
         if _LIKE:
             options.setdefault("image", Image.like(_LIKE))
+        if any(host.prepared for host in hosts):
+            options["prepared"] = preparing.ensure(options.get("image", Image()))  # type: ignore[arg-type]
         lab = Lab(f"t{os.getpid()}-{next(_numbers)}", hosts, throwaway=True, **options)  # type: ignore[arg-type]
         labs.append(lab)
         lab.up()

@@ -113,7 +113,8 @@ def untouched(harness: Harness, host: str, *paths: str) -> Iterator[None]:
     before = set(harness.lab.inside(host, script).splitlines())
     assert before
     yield
-    assert sorted(set(harness.lab.inside(host, script).splitlines()) ^ before) == []
+    different = sorted(set(harness.lab.inside(host, script).splitlines()) ^ before)
+    assert different == [], different
 
 
 @contextmanager

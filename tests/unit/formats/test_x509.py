@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ssl
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -184,6 +185,12 @@ class TestAuthorities:
         """Nothing would be trusted, without an error."""
         with pytest.raises(Refused):
             check_certificates(content.encode())
+
+    def test_a_readable_file_needs_openssl_alone(self) -> None:
+        """cryptography's X.509 takes 20 ms to import: only a fault is explained with it."""
+        code = "import sys; from provision.formats.x509 import check_certificates\n"
+        code += "check_certificates(sys.stdin.buffer.read()); sys.exit('cryptography' in sys.modules)"
+        subprocess.run([sys.executable, "-c", code], input=ROOTS["A"].encode(), check=True)
 
     def test_several(self) -> None:
         """With text between them."""

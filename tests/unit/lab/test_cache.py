@@ -118,6 +118,17 @@ def test_unused_entries_go_after_a_week(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["apt-old", "base-new", "base-recent", "base-served"]
 
 
+def test_entries_may_be_kept_for_a_shorter_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind decides: here an hour."""
+    monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
+    for name, hours in (("prepared-old", 2), ("prepared-recent", 0)):
+        (tmp_path / name).mkdir()
+        when = time.time() - hours * 3600
+        os.utime(tmp_path / name, (when, when))
+    cache.ensure("prepared", "new", lambda _: None, kept=3600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared-new", "prepared-recent"]
+
+
 def test_the_hash_sees_names_contents_and_modes_but_no_compiled_python(tmp_path: Path) -> None:
     """Changing a stand-in changes its hash; running it does not."""
     file = tmp_path / "a.py"

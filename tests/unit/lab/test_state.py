@@ -32,6 +32,7 @@ def test_a_record_comes_back_as_it_was() -> None:
         names=("a", "b"),
         disk_mb=5,
         traits=("bare",),
+        prepared="server",
     )
     owner = processes.identify(os.getpid())
     record = Record("x", "198.18.3.0/24", (host,), Image(), Server(), owner, True, False, {"a/b": "1"})
