@@ -37,12 +37,14 @@ from provision.inventory.tables.registry import Acme, Certificate
 from provision.inventory.tables.runners import Runner
 from provision.secret import is_secret_name, secret_values
 from provision.url import Url
+from provision_lab import container_images
 from provision_lab.run import LabError
 
 if TYPE_CHECKING:
     from provision.inventory import Settings
     from provision_lab.state import LabInfo
 
+_FROM: Final = re.compile(r"^FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
 PLACEHOLDER: Final = "rehearsal"
 NOWHERE: Final = "rehearsal.invalid"  # RFC 6761: names below invalid are never resolved
 # By the key path without places: the lab's secret for it. Everything else is `rehearsal_secret`.
@@ -210,9 +212,9 @@ class Redirect:
         return value if _HARMLESS.fullmatch(value) and not is_secret_name(name) else PLACEHOLDER
 
     def _project(self, project: Table, found: dict[str, Any]) -> None:
-        """No pipeline is waited for: the images of its jobs are not there, so it would fail."""
+        """A pipeline is waited for only where the lab has the images that its jobs need: else it would fail."""
         assert isinstance(project, Project)
-        if project.wait and not self.lab.internet:
+        if project.wait and not self.lab.internet and not _has_images(project):
             found["wait"] = False
 
     def _acme(self, acme: Table, found: dict[str, Any]) -> None:
@@ -220,6 +222,20 @@ class Redirect:
         assert isinstance(acme, Acme)
         if self.lab.internet or acme.directory:
             found |= {"client": "certbot", "directory": f"https://{NOWHERE}/directory"}
+
+
+def _has_images(project: Project) -> bool:
+    """Whether the lab's Docker Hub has all images that a shipped pipeline of the project begins with."""
+    pipeline, folder = project.pipeline, project.source
+    if pipeline is None or folder is None or (pipeline.template, pipeline.build) != ("registry", "socket"):
+        return False
+    try:
+        text = (folder / "Dockerfile").read_text("utf-8")
+    except OSError:
+        return False
+    stages = _FROM.findall(text)
+    known = {f"docker:{pipeline.docker}-cli", *(image for image, _ in stages)} - {name for _, name in stages if name}
+    return bool(stages) and known <= container_images.HUB.keys()
 
 
 _Adapt = Callable[[Redirect, Table, dict[str, Any]], None]

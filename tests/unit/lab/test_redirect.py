@@ -298,13 +298,47 @@ def test_nothing_of_production_is_left(tmp_path: Path, monkeypatch: pytest.Monke
         "production",
         "rehearsal",
     )
-    assert git.settings.named(Project)["sammy/own"].wait is False  # the images of its jobs are not in the lab
+    assert git.settings.named(Project)["sammy/own"].wait is False  # its source has no Dockerfile
     variables = git.settings.named(Project)["sammy/own"].variables
     assert (variables["LEVEL"][0].value, variables["PLAIN"][0].value) == ("debug", "rehearsal")
     assert variables["BOTH"][0].masked
     (runner,) = ci.settings.all(Runner)
     assert (runner.url, runner.registration_token) == (None, None)
     assert runner.environment == ("API_TOKEN=rehearsal", "HOSTS=198.18.7.11,203.0.113.180")
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "build", "waits"),
+    [
+        ("FROM node:24-slim\nRUN npm ci\n", "socket", True),
+        (
+            "from --platform=linux/amd64 golang:1.24 as build\nFROM alpine:3.22\nCOPY --from=build /a /a\n",
+            "socket",
+            True,
+        ),
+        ("FROM golang:1.24 AS build\nFROM build\n", "socket", True),
+        ("FROM node:22\n", "socket", False),
+        ("FROM node:24-slim\n", "dind", False),
+        (None, "socket", False),
+    ],
+)
+def test_a_pipeline_is_waited_for_where_its_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dockerfile: str | None, build: str, waits: bool
+) -> None:
+    """All images that the Dockerfile begins with are in the lab's Docker Hub."""
+    tmp_path.joinpath("app").mkdir()
+    if dockerfile:
+        tmp_path.joinpath("app/Dockerfile").write_text(dockerfile)
+    volumes = 'volumes = ["/var/run/docker.sock:/var/run/docker.sock"]' if build == "socket" else "privileged = true"
+    text = (
+        '[hosts.gitlab]\ngroups = ["gitlab"]\n[hosts.ci]\ngroups = ["runners"]\n'
+        '[gitlab]\nexternal_url = "https://gitlab.example.com"\n[registry]\nexternal_url = "https://gitlab.example.com:5555"\n'
+        f'[[runners]]\nname = "a"\nexecutor = "docker"\n[runners.docker]\nimage = "x"\n{volumes}\n'
+        f'[projects."sammy/a"]\nsource = "{tmp_path}/app"\nwait = true\n'
+        f'[projects."sammy/a".pipeline]\ntemplate = "registry"\ntest = "true"\nbuild = "{build}"\n'
+    )
+    _, files = rehearsed(tmp_path, monkeypatch, text)
+    assert load(files).hosts[0].settings.named(Project)["sammy/a"].wait is waits
 
 
 def test_the_api_is_asked_at_the_labs_gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
