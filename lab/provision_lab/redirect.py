@@ -175,6 +175,10 @@ class Redirect:
         if self.gitlab:
             for key in ("token", "url", "clone_url"):
                 found.pop(key, None)
+            if "docker" in found:  # containers do not read the host's /etc/hosts
+                address = next(one.address for one in self.lab.hosts if one.is_gitlab)
+                own = [f"{name}:{address}" for name in self.lab.server.names]
+                found["docker"]["extra_hosts"] = [*found["docker"].get("extra_hosts", []), *own]
         else:
             found["url"] = f"https://{NOWHERE}"
             found["token"] = self.lab.secret_source("rehearsal_secret")

@@ -132,6 +132,9 @@ def test_runners_lose_their_tokens_and_keep_the_rest(tmp_path: Path, monkeypatch
     lab, files = rehearsed(tmp_path, monkeypatch, ESTATE)
     runner = load(files).hosts[1].settings.all(Runner)[0]
     assert (runner.name, runner.token, runner.registration_token) == ("builder", None, None)
+    assert runner.docker is not None
+    names = ("git.example.com", "registry.example.com")
+    assert runner.docker["extra_hosts"] == [f"{name}:198.18.7.10" for name in names], "containers know no /etc/hosts"
     assert runner.cache is not None
     assert runner.cache["s3"]["SecretKey"].value == str(lab.folder / "rehearsal_secret")
 
