@@ -142,7 +142,7 @@ class EstateStatus:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A tag in the registry. `age`: seconds; `runs`: the apps and hosts that run this digest."""
+    """A tag in the registry. `age`: seconds, None if GitLab does not know; `runs`: the apps and hosts that run this digest."""
 
     repository: str
     tag: str
@@ -184,7 +184,8 @@ def print_images(images: Sequence[StoredImage], console: Console) -> None:
         shown = "" if one.repository == last else one.repository
         last = one.repository
         digest = one.digest.removeprefix("sha256:")[:12]
-        rows.append((shown, one.tag, digest, size(one.bytes), ago(one.age), ", ".join(one.runs)))
+        age = "unknown" if one.age is None else ago(one.age)
+        rows.append((shown, one.tag, digest, size(one.bytes), age, ", ".join(one.runs)))
     _print(console, "images", ("repository", "tag", "digest", "size", "age", "runs as"), rows)
 
 

@@ -53,7 +53,7 @@ def push(blob):
     assert status == 201, (status, body)
     return {"size": len(blob), "digest": digest}
 
-layer, config = push(b"layer" * 1000), push(b'{"os":"linux"}')
+layer, config = push(b"layer" * 1000), push(b'{"os":"linux","created":"2026-01-02T03:04:05Z"}')
 config["mediaType"] = "application/vnd.docker.container.image.v1+json"
 layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}).encode()
@@ -204,7 +204,8 @@ def test_the_api_lists_what_was_pushed(server):
     found = json.loads(server.run(f"{api}?tags=true", stdin=key))
     assert [(one["path"], [tag["name"] for tag in one["tags"]]) for one in found] == [("root/hello_hapi/tiny", ["v1"])]
     tag = f"{api}/{found[0]['id']}/tags/v1"
-    assert json.loads(server.run(tag, stdin=key))["total_size"] == 5000
+    details = json.loads(server.run(tag, stdin=key))
+    assert (details["total_size"], details["created_at"]) == (5000, "2026-01-02T03:04:05Z")
     server.run(f"{tag} -X DELETE", stdin=key)
     assert json.loads(server.run(f"{api}/{found[0]['id']}/tags", stdin=key)) == []
 

@@ -50,7 +50,7 @@ def answers(path: str) -> Any:
         place: [{"id": 7, "path": "sammy/hello"}],
         f"{place}/7/tags": [{"name": "1.0"}, {"name": "latest"}],
         f"{place}/7/tags/1.0": tag,
-        f"{place}/7/tags/latest": {**tag, "name": "latest", "digest": "sha256:" + "cd" * 32},
+        f"{place}/7/tags/latest": {**tag, "name": "latest", "digest": "sha256:" + "cd" * 32, "created_at": None},
     }.get(path)
 
 
@@ -167,7 +167,8 @@ def test_images(estate: Any, provision: Any, inventory: Callable[[int], str]) ->
     assert ended.code == 0
     (first,) = [line for line in lines if line.startswith("sammy/hello 1.0 abababababab")]
     assert first.endswith("hello on runner-[001:002]")
-    assert any(line.startswith("latest cdcdcdcdcdcd") for line in lines)
+    (second,) = [line for line in lines if line.startswith("latest cdcdcdcdcdcd")]
+    assert second.endswith(" unknown"), "its age"
     found = json.loads(provision("images", "sammy/hello", "--json", "-i", inventory(2)).out)["images"]
     assert (found[0]["tag"], found[0]["digest"], found[0]["bytes"]) == ("1.0", DIGEST, 52_000_000)
     assert found[0]["runs"] == ["hello on runner-[001:002]"]

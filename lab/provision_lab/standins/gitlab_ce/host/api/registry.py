@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 import time
+import urllib.request
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -215,6 +216,7 @@ def tag(context: Context, identity: str, repository: str, tag: str) -> Response:
     revision = manifest.get("config", {}).get("digest", digest).partition(":")[2]
     total = sum(layer.get("size", 0) for layer in manifest.get("layers", []))
     more = {"revision": revision, "short_revision": revision[:9], "digest": digest, "total_size": total}
+    more["created_at"] = _created(context, found["path"], manifest)
     return Response(200, _tag(context, found["path"], tag) | more)
 
 
@@ -283,8 +285,17 @@ def _manifest(context: Context, path: str, tag: str) -> tuple[str, dict[str, Any
     return digest, json.loads(body)
 
 
+def _created(context: Context, path: str, manifest: dict[str, Any]) -> str | None:
+    """When an image was made, as its configuration says. Source: GitLab's lib/container_registry/tag.rb."""
+    if "config" not in manifest:  # an index
+        return None
+    status, _, body = _ask(context, "GET", f"/v2/{path}/blobs/{manifest['config']['digest']}", path, "pull")
+    created = json.loads(body).get("created") if status == 200 else None
+    return str(created) if created else None
+
+
 def _ask(context: Context, method: str, address: str, path: str, action: str) -> tuple[int, str, bytes]:
-    """Sends a request to the registry as GitLab itself: status, digest and body."""
+    """Sends a request to the registry as GitLab itself: status, digest and body. A blob may be a redirect to the storage."""
     settings = context.settings
     access = [{"type": "repository", "name": path, "actions": [action]}]
     text = signed(settings["signing_key"], settings["issuer"], "gitlab", access)
@@ -292,6 +303,9 @@ def _ask(context: Context, method: str, address: str, path: str, action: str) ->
     try:
         connection.request(method, address, headers={"Authorization": f"Bearer {text}", "Accept": _MANIFESTS})
         answer = connection.getresponse()
+        if answer.status == 307:
+            with urllib.request.urlopen(answer.getheader("Location") or "", timeout=10) as stored:
+                return 200, "", stored.read()
         return answer.status, answer.getheader("Docker-Content-Digest") or "", answer.read()
     except OSError as error:
         raise ApiError(503, {"message": f"503 Service Unavailable - the registry does not answer: {error}"}) from error
