@@ -1,7 +1,7 @@
 """The tasks `project` and `pipeline` on real hosts, and the pipelines that they commit: every line of both is run.
 
-The scripts run in order with the variables that GitLab sets. Images are built, pushed, pulled and run with the lab's
-registry. The tests run in order.
+The lab's runner runs them in containers. Images are built, pushed, pulled and run with the lab's registry. The tests run in
+order.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from provision_lab.harness import Harness
 from tests.support.faults import Live
 from tests.support.gitlab import Server, rails_does_not_boot, writes
 from tests.support.images import CONTAINERD_STORE, pushed
-from tests.support.pipelines import BUILDS, Pipeline, checkout, committed, push_base, tags
-from tests.support.python_image import make as make_python
-from tests.support.runs import Outcome, applied, provision, refused, strays, twice, unchanged, without_s3
+from tests.support.pipelines import CLI, commit, committed, ended, push_base, run, tags, tokens
+from tests.support.runs import Outcome, applied, provision, refused, strays, succeeds, twice, unchanged, without_s3
+from tests.support.waiting import wait_for
 
 HOST = "runner-1"
 PROJECT = "root/hello_hapi"
@@ -32,7 +32,7 @@ SOURCE = "root/source"
 REGISTRY = "gitlab.lab.test:5555"
 IMAGE = f"{REGISTRY}/{PROJECT}"
 converged = pytest.mark.usefixtures("images")
-JOB_TOKEN = "glcbt-the-token-of-this-job"
+SUCCESS = dict.fromkeys(("build", "test", "release"), "success")
 APP = 'FROM {base}\nRUN cat /bin/sh > /bin/copy\nCOPY app.sh /app.sh\nENTRYPOINT ["/bin/sh", "/app.sh"]\n'
 APP_TEST = "sh /app.sh | grep -q hello && test -s /app.sh"
 PLAYBOOK = '''"""An estate with its projects."""
@@ -48,8 +48,11 @@ PLAYS = [
 HUB = {
     "template": "dockerhub",
     "image": f"{PROJECT}/hub",
-    "build": "dind",
+    "build": "socket",
 }
+# What a container of a job needs in a lab: there is no DNS server, and the lab has a CA of its own.
+TRUST = "/etc/ssl/certs/ca-certificates.crt"
+SOCKET = "/var/run/docker.sock"
 PYTHON_PROJECT = {
     "requirements.txt": "# none: the lab reaches no index\n",
     "greeting.py": 'def greeting(name):\n    return f"Hello, {name}!"\n',
@@ -63,19 +66,18 @@ PYTHON_PROJECT = {
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """Bare hosts; an inventory with a project that has a runner of its own; a token for jobs."""
+    """Bare hosts; an inventory with a project that has a runner of its own."""
     harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST, prepared="runner")))
     seed = harness.lab.machine("gitlab").root / "etc/gitlab-standin/seed.json"
-    seed.write_text(
-        json.dumps(
-            {
-                **json.loads(seed.read_text()),
-                "job_tokens": [{"token": JOB_TOKEN, "project": PROJECT}],
-                "projects": [SOURCE],
-            }
-        )
-    )
-    harness.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT}
+    seed.write_text(json.dumps({**json.loads(seed.read_text()), "projects": [SOURCE]}))
+    docker = {
+        "image": CLI,
+        "pull_policy": ["always", "if-not-present"],
+        "volumes": ["/cache", f"{SOCKET}:{SOCKET}", f"{TRUST}:{TRUST}:ro"],
+        "extra_hosts": [f"gitlab.lab.test:{harness.lab.machine('gitlab').host.address}"],
+    }
+    harness.inventory["runners"][0] |= {"runner_type": "project_type", "project": PROJECT, "docker": docker}
+    harness.inventory["docker"]["daemon"] |= harness.lab.docker_hub
     harness.inventory["projects"] = {
         PROJECT: {
             "shared_runners": False,
@@ -87,7 +89,7 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
                 "DOCKERHUB_TOKEN": {"value": harness.lab.secret_source("registry_password"), "masked": True},
                 "HIDDEN": {"value": harness.lab.secret_source("s3_secret_key"), "hidden": True},
             },
-            "pipeline": {"template": "registry", "test": APP_TEST},
+            "pipeline": {"template": "registry", "test": APP_TEST, "build": "socket"},
         }
     }
     (harness.folder / "playbooks").mkdir()
@@ -103,10 +105,9 @@ def first(harness: Harness) -> Outcome:
 
 @pytest.fixture(scope="module")
 def images(harness: Harness, first: Outcome) -> None:
-    """The base image of the project's image, in its registry, and one for Python jobs."""
+    """The base image of the project's image, in its registry. Jobs have their images from the lab's mirror of Docker Hub."""
     del first
     push_base(harness, HOST, f"{IMAGE}/base:1")
-    make_python(harness, HOST, "python:3.13-slim")
 
 
 @pytest.fixture(scope="module")
@@ -115,22 +116,9 @@ def server(harness: Harness) -> Server:
     return Server(harness)
 
 
-def pipeline(harness: Harness, server: Server, commit: str, branch: str = "main") -> Pipeline:
-    """Runs the committed pipeline for a commit, with the variables of GitLab and the project."""
-    predefined = {
-        "CI_REGISTRY": REGISTRY,
-        "CI_REGISTRY_IMAGE": IMAGE,
-        "CI_REGISTRY_USER": "gitlab-ci-token",
-        "CI_REGISTRY_PASSWORD": JOB_TOKEN,
-        "CI_COMMIT_SHORT_SHA": commit,
-        "CI_COMMIT_BRANCH": branch,
-        "CI_DEFAULT_BRANCH": "main",
-        "CI_PROJECT_DIR": BUILDS,
-    }
-    own = json.loads(harness.lab.inside("gitlab", "cat /var/opt/gitlab/standin/db.json"))["variables"]
-    values = {one["key"]: one["value"] for one in own}
-    docker = harness.inventory["runners"][0]["docker"]
-    return Pipeline(harness, HOST, committed(server, PROJECT), {**values, **predefined}, docker).run()
+def app(text: str) -> dict[str, str]:
+    """The project's files, with the output of its program."""
+    return {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": f"echo {text}\n"}
 
 
 def test_check_mode_on_bare_hosts(harness: Harness) -> None:
@@ -189,10 +177,10 @@ def test_manual_changes_are_reverted(harness: Harness, server: Server) -> None:
 
 def test_a_build_that_does_not_fit_the_runner(harness: Harness) -> None:
     """Refused before anything is contacted."""
-    table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "socket"}}}}
+    table: dict[str, Any] = {"projects": {PROJECT: {"pipeline": {"build": "dind"}}}}
     outcome = provision(harness, "pipeline", changes=table)
     assert outcome.code == 2
-    assert "docker-builder does not mount /var/run/docker.sock" in outcome.stderr
+    assert "docker-builder is not privileged" in outcome.stderr
 
 
 def test_buildah_needs_a_user_namespace(harness: Harness) -> None:
@@ -243,7 +231,11 @@ def test_a_source_is_pushed(harness: Harness, server: Server) -> None:
     (folder / "bin").mkdir(parents=True)
     (folder / "Dockerfile").write_text(APP.format(base=f"{IMAGE}/base:1"))
     (folder / "bin/large").write_bytes(os.urandom(3_000_000))  # sent in chunks
-    changes = {"projects": {SOURCE: {"source": "source", "pipeline": {"template": "registry", "test": "true"}}}}
+    changes = {
+        "projects": {
+            SOURCE: {"source": "source", "pipeline": {"template": "registry", "test": "true", "build": "socket"}}
+        }
+    }
     outcome = applied(harness, "source", changes=changes)
     assert outcome.changes() == [f"push 3 files of source to branch main of project {SOURCE}"]
     assert "image: " in committed(server, SOURCE)
@@ -262,33 +254,45 @@ def test_a_source_is_pushed(harness: Harness, server: Server) -> None:
 @converged
 def test_the_registry_pipeline(harness: Harness, server: Server) -> None:
     """Built, tested in the image and released as latest; the tested image is the released one."""
-    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 1\n"})
-    done = pipeline(harness, server, "1111aaaa")
-    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    done = run(harness, server, PROJECT, app("hello from 1"))
+    assert (done.status, done.jobs) == ("success", SUCCESS), done.log
     found = tags(server, PROJECT, PROJECT)
-    assert found["latest"] == found["1111aaaa"]
-    assert JOB_TOKEN not in done.logs
+    assert found["latest"] == found[done.sha[:8]]
+    assert tokens(harness)
+    assert [one for one in tokens(harness) if one in done.log] == []
+    assert harness.lab.inside(HOST, "docker ps -aq") == ""  # nothing of the jobs is left
 
 
 def test_a_branch_releases_nothing(harness: Harness, server: Server) -> None:
     """Built and tested only; layers of the last release come from the registry."""
     before = tags(server, PROJECT, PROJECT)["latest"]
-    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 2\n"})
     harness.lab.inside(HOST, f"docker image rm -f $(docker images -q {IMAGE}); docker builder prune -af")
-    done = pipeline(harness, server, "2222bbbb", "feature")
-    assert done.codes == {"build": 0, "test": 0}, done.logs
+    done = run(harness, server, PROJECT, app("hello from 2"), "feature")
+    assert done.jobs == {"build": "success", "test": "success"}, done.log
     assert tags(server, PROJECT, PROJECT)["latest"] == before
-    assert re.search(r"#(\d+) \[.*\] RUN cat .*(?:\n#\1 .*)*\n#\1 CACHED", done.jobs[0].log), done.jobs[0].log
+    assert re.search(r"#(\d+) \[.*\] RUN cat .*(?:\n#\1 .*)*\n#\1 CACHED", done.logs["build"]), done.log
 
 
 def test_what_fails_its_test_is_not_released(harness: Harness, server: Server) -> None:
     """A failed test of the image prevents the release."""
     before = tags(server, PROJECT, PROJECT)["latest"]
-    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo goodbye\n"})
-    done = pipeline(harness, server, "3333cccc")
-    assert (done.codes["build"], list(done.codes)) == (0, ["build", "test"]), done.logs
-    assert done.codes["test"] != 0
+    done = run(harness, server, PROJECT, app("goodbye"))
+    assert (done.status, done.jobs) == ("failed", {"build": "success", "test": "failed", "release": "skipped"}), (
+        done.log
+    )
+    assert "ERROR: Job failed: exit code 1" in done.logs["test"]
     assert tags(server, PROJECT, PROJECT)["latest"] == before
+
+
+def test_a_stop_of_the_runner_ends_its_jobs(harness: Harness, server: Server) -> None:
+    """GitLab knows why, and no container is left. As gitlab-runner: a stop does not wait for jobs."""
+    script = f"long: {{script: [sleep 300], image: '{CLI}', tags: [docker]}}\n"
+    commit(server, PROJECT, {".gitlab-ci.yml": script}, "long")
+    wait_for(lambda: succeeds(harness, HOST, "docker ps --format '{{.Names}}' | grep -q build$"), "the job runs", 60)
+    harness.lab.inside(HOST, "systemctl restart gitlab-runner")
+    done = ended(harness, server, PROJECT, "long")
+    assert "ERROR: Job failed (system failure): aborted: terminated" in done.log
+    assert harness.lab.inside(HOST, "docker ps -aq") == ""
 
 
 @converged
@@ -296,24 +300,21 @@ def test_the_dockerhub_pipeline(harness: Harness, server: Server) -> None:
     """Verified, measured, published: the target registry is a variable of the project."""
     harness.inventory["projects"][PROJECT]["pipeline"] = dict(HUB)
     assert twice(harness, "pipeline").changes() == [f"commit .gitlab-ci.yml to branch main of project {PROJECT}"]
-    checkout(harness, HOST, PYTHON_PROJECT)
-    done = pipeline(harness, server, "4444dddd")
-    assert done.codes == {"requirements": 0, "tests": 0, "publish": 0}, done.logs
-    assert "TOTAL" in done.logs
-    assert "100%" in done.logs
+    done = run(harness, server, PROJECT, PYTHON_PROJECT)
+    assert done.jobs == dict.fromkeys(("requirements", "tests", "publish"), "success"), done.log
+    assert re.search(r"TOTAL .* 100%", done.logs["tests"])
     found = tags(server, PROJECT, f"{PROJECT}/hub")
-    assert found["latest"] == found["4444dddd"]
-    assert harness.lab.secret("registry_password") not in done.logs
+    assert found["latest"] == found[done.sha[:8]]
+    assert harness.lab.secret("registry_password") not in done.log
 
 
 def test_too_little_coverage_is_not_published(harness: Harness, server: Server) -> None:
     """A line that no test runs prevents publishing."""
     before = tags(server, PROJECT, f"{PROJECT}/hub")["latest"]
     more = PYTHON_PROJECT["greeting.py"] + "\n\ndef unused():\n    return 1\n"
-    checkout(harness, HOST, {**PYTHON_PROJECT, "greeting.py": more})
-    done = pipeline(harness, server, "5555eeee")
-    assert list(done.codes) == ["requirements", "tests"]
-    assert "less than fail-under=100" in done.logs
+    done = run(harness, server, PROJECT, {"greeting.py": more})
+    assert done.jobs == {"requirements": "success", "tests": "failed", "publish": "skipped"}
+    assert "less than fail-under=100" in done.log
     assert tags(server, PROJECT, f"{PROJECT}/hub")["latest"] == before
 
 
@@ -321,39 +322,42 @@ def test_too_little_coverage_is_not_published(harness: Harness, server: Server) 
 def test_the_containerd_image_store(harness: Harness, server: Server) -> None:
     """As in docker:29-dind: the release is the image that was tested, and one manifest, not an index of attestations."""
     harness.inventory["docker"]["daemon"] |= CONTAINERD_STORE
-    harness.inventory["projects"][PROJECT]["pipeline"] = {"template": "registry", "test": "sh /app.sh | grep -q hello"}
+    harness.inventory["projects"][PROJECT]["pipeline"] = {
+        "template": "registry",
+        "test": "sh /app.sh | grep -q hello",
+        "build": "socket",
+    }
     applied(harness, "docker", "pipeline")
     assert "io.containerd.snapshotter" in harness.lab.inside(HOST, "docker info -f '{{.DriverStatus}}'")
-    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 6\n"})
-    done = pipeline(harness, server, "6666ffff")
-    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    done = run(harness, server, PROJECT, app("hello from 6"))
+    assert done.jobs == SUCCESS, done.log
     found = tags(server, PROJECT, PROJECT)
-    assert found["latest"] == found["6666ffff"]
+    assert found["latest"] == found[done.sha[:8]]
     assert "layers" in pushed(harness, PROJECT, "latest")
 
 
 @converged
 def test_buildah_without_privileges(harness: Harness, server: Server) -> None:
     """Built, tested and released in containers that have no daemon; the tested image is the released one."""
-    address = harness.lab.machine("gitlab").host.address
-    docker = {
-        "image": "docker:28",
+    docker = harness.inventory["runners"][0]["docker"]
+    docker |= {
         "volumes": ["/cache", "/etc/docker/certs.d:/etc/docker/certs.d:ro"],
-        "extra_hosts": [f"gitlab.lab.test:{address}"],
         "security_opt": ["seccomp:unconfined", "apparmor:unconfined"],
     }
-    harness.inventory["runners"][0]["docker"] = docker
     harness.inventory["projects"][PROJECT]["pipeline"] = {"template": "registry", "test": APP_TEST, "build": "buildah"}
-    applied(harness, "register", "pipeline")
-    assert "privileged = true" not in harness.lab.inside(HOST, "cat /etc/gitlab-runner/config.toml")
     BUILDAH.load(harness.lab, HOST, "quay.io/buildah/stable:v1.43.1")
-    checkout(harness, HOST, {"Dockerfile": APP.format(base=f"{IMAGE}/base:1"), "app.sh": "echo hello from 7\n"})
-    done = pipeline(harness, server, "7777aaaa")
-    assert done.codes == {"build": 0, "test": 0, "release": 0}, done.logs
+    applied(harness, "register", "pipeline")
+    config = harness.lab.inside(HOST, "cat /etc/gitlab-runner/config.toml")
+    assert "privileged = true" not in config
+    assert SOCKET not in config
+    done = run(harness, server, PROJECT, app("hello from 7"))
+    assert done.jobs == SUCCESS, done.log
     found = tags(server, PROJECT, PROJECT)
-    assert found["latest"] == found["7777aaaa"]
+    assert found["latest"] == found[done.sha[:8]]
     assert "layers" in pushed(harness, PROJECT, "latest")
-    docker["security_opt"] = []
-    refused_by_seccomp = pipeline(harness, server, "8888bbbb")
-    assert refused_by_seccomp.codes["build"] != 0
-    assert "unshare(CLONE_NEWUSER): Operation not permitted" in refused_by_seccomp.logs
+    harness.lab.inside(
+        HOST, "sed -i '/security_opt/d' /etc/gitlab-runner/config.toml && systemctl kill -s HUP gitlab-runner"
+    )
+    refused_by_seccomp = run(harness, server, PROJECT, app("hello from 8"))
+    assert refused_by_seccomp.jobs["build"] == "failed"
+    assert "unshare(CLONE_NEWUSER): Operation not permitted" in refused_by_seccomp.log
