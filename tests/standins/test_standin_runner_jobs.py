@@ -18,7 +18,7 @@ import pytest
 from provision_lab.standins.gitlab_ce.loopback import serve
 from provision_lab.standins.gitlab_runner.host.api import Server
 from provision_lab.standins.gitlab_runner.host.build import Build
-from provision_lab.standins.gitlab_runner.host.executor import pull_failure, split_service
+from provision_lab.standins.gitlab_runner.host.executor import Failure, pull_failure, split_service
 from provision_lab.standins.gitlab_runner.host.shell import expand, script_of
 from provision_lab.standins.gitlab_runner.host.trace import Stream, Trace
 from tests.standins.test_standin_gitlab_pipelines import CONFIG, SEED, Runner, pushed
@@ -112,6 +112,34 @@ def test_an_executor_that_the_lab_lacks(clone: Clone, taken: dict[str, Any]) -> 
     assert "Running with gitlab-runner 19.3.0 (1abd57a0)" in log
     assert "on one t1_abcdef, system ID: s_123" in log
     assert "ERROR: Job failed (system failure): the lab's gitlab-runner has no executor shell" in log
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason", "text"),
+    [
+        ("interrupted", "runner_system_failure", "ERROR: Job failed (system failure): aborted: terminated"),
+        ("timeout", "job_execution_timeout", "ERROR: Job failed: execution took longer than 1h0m0s seconds"),
+    ],
+)
+def test_what_stops_a_job(
+    clone: Clone, taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stop: str, reason: str, text: str
+) -> None:
+    """A stop of the service is a failure of the system, a time that is over is not. Source: common/build.go, run."""
+    entry = {"name": "one", "token": "glrt-t1_abcdefghij", "executor": "docker"}
+    build = Build(entry, Server(clone.url, "", ""), "s_123", taken)
+
+    def prepare(_: object) -> None:
+        if stop == "interrupted":
+            build.interrupted.set()
+        else:
+            build.end = 0
+        raise Failure(build._stopped(scripts=True), "stopped")
+
+    monkeypatch.setattr("provision_lab.standins.gitlab_runner.host.executor.Executor.prepare", prepare)
+    build.run()
+    job = clone.ask(f"/jobs/{taken['id']}")
+    assert (job["status"], job["failure_reason"]) == ("failed", reason)
+    assert text in clone.ask(f"/jobs/{taken['id']}/trace")
 
 
 def test_variables_are_expanded(clone: Clone, taken: dict[str, Any]) -> None:

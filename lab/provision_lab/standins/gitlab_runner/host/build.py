@@ -58,10 +58,11 @@ class Build:
         self.trace.finish("success")
 
     def _failed(self, error: Failure, seconds: float) -> None:
-        reason, kind = error.reason, " (system failure)" if error.reason == "runner_system_failure" else ""
+        reason = error.reason
         if reason == "stopped":
             reason = "runner_system_failure" if self.interrupted.is_set() else "job_execution_timeout"
             reason = "job_canceled" if self.trace.canceled.is_set() or self.trace.aborted.is_set() else reason
+        kind = " (system failure)" if reason == "runner_system_failure" else ""
         logs.warning(f"Job failed{kind}: {error}", duration_s=f"{seconds:.3f}", job=self.number)
         self.trace.print(f"ERROR: Job failed{kind}: {error}", RED)
         self.trace.finish("failed", reason, error.code)
