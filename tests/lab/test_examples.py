@@ -28,9 +28,8 @@ REGISTRY = "gitlab.lab.test:5555"
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
     """A registry, the user whose projects the examples are, and a host with Docker and all base images."""
-    harness = without_s3(harness_factory(LabHost("gitlab"), LabHost(HOST)))
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), LabHost(HOST, prepared="runner")))
     harness.inventory["gitlab"]["users"] = {"sammy": {"name": "Sammy", "email": "sammy@example.com"}}
-    applied(harness, "gitlab", "registry", "docker")
     for name, image in BASES.items():
         image.load(harness.lab, HOST, name)
     return harness
