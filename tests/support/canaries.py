@@ -40,9 +40,9 @@ def forms(text: str) -> set[bytes]:
 
 @contextmanager
 def watched(harness: Harness, canaries: Canaries) -> Iterator[None]:
-    """Reads argv and environment of every process while the block runs."""
+    """Reads argv and environment of every process while the block runs, but those of other labs' hosts."""
     spaces = {os.readlink(f"/proc/{machine.leader}/ns/pid") for machine in harness.lab.machines}  # noqa: PTH115
-    argv = [sys.executable, str(_SAMPLER)]
+    argv = [sys.executable, str(_SAMPLER), f"provision-{harness.lab.name}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sampler:
         assert sampler.stdin is not None
         assert sampler.stdout is not None
