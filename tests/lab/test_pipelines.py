@@ -53,6 +53,7 @@ HUB = {
 # What a container of a job needs in a lab: there is no DNS server, and the lab has a CA of its own.
 TRUST = "/etc/ssl/certs/ca-certificates.crt"
 SOCKET = "/var/run/docker.sock"
+BUILDS = "-q --filter label=com.gitlab.gitlab-runner.managed=true --filter label=com.gitlab.gitlab-runner.type=build"
 PYTHON_PROJECT = {
     "requirements.txt": "# none: the lab reaches no index\n",
     "greeting.py": 'def greeting(name):\n    return f"Hello, {name}!"\n',
@@ -288,7 +289,7 @@ def test_a_stop_of_the_runner_ends_its_jobs(harness: Harness, server: Server) ->
     """GitLab knows why, and no container is left. As gitlab-runner: a stop does not wait for jobs."""
     script = f"long: {{script: [sleep 300], image: '{CLI}', tags: [docker]}}\n"
     commit(server, PROJECT, {".gitlab-ci.yml": script}, "long")
-    wait_for(lambda: succeeds(harness, HOST, "docker ps --format '{{.Names}}' | grep -q build$"), "the job runs", 60)
+    wait_for(lambda: succeeds(harness, HOST, f"docker ps {BUILDS} | grep -q ."), "the job runs", 60)
     harness.lab.inside(HOST, "systemctl restart gitlab-runner")
     done = ended(harness, server, PROJECT, "long")
     assert "ERROR: Job failed (system failure): aborted: terminated" in done.log

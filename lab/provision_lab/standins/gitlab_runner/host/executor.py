@@ -104,7 +104,7 @@ class Executor:
         self._create_volumes()
         if not self._network and self._flag("FF_NETWORK_PER_BUILD"):
             self._own_network = self._network = f"{self.unique}-network"
-            self._run("network", "create", self._network)
+            self._run("network", "create", *self._labels(), self._network)
         self._start_services()
         self._image = {**image, "name": self._pull(name, image.get("pull_policy"))}
         self._start("predefined", self._image["name"], ["-i", "--entrypoint", "sh"], [])
@@ -139,7 +139,7 @@ class Executor:
     def _add_volume(self, where: str, owner: str) -> str:
         protected = self.values.get("CI_COMMIT_REF_PROTECTED", {}).get("value") == "true"
         name = f"{owner}-cache-{hashlib.md5(where.encode()).hexdigest()}{'-protected' * protected}"
-        self._run("volume", "create", name)
+        self._run("volume", "create", *self._labels(type="cache", destination=where), name)
         self._binds.append(f"{name}:{where}")
         return name
 
@@ -241,6 +241,7 @@ class Executor:
             own = {one["key"]: one["value"] for one in self.values.values() if not one["file"]}
         options += [f"--network={self._network}"] if self._network else []
         options += [f"--volume={one}" for one in self._binds]
+        options += self._labels(type=role if role in ("build", "predefined") else "service")
         # The values are in the environment of docker, not among its arguments.
         names = [f"--env={key}" for key in own]
         self._made.append(name)
@@ -248,6 +249,13 @@ class Executor:
         if done.returncode:
             raise SystemFailure(done.stderr.decode(errors="replace").strip())
         return name
+
+    def _labels(self, **more: str) -> list[str]:
+        """The labels by which others know what belongs to a job. Source: executors/docker/internal/labels."""
+        job, info, git = self.job, self.job["job_info"], self.job["git_info"]
+        found = {"managed": "true", "job.id": job["id"], "job.sha": git["sha"], "job.ref": git["ref"], **more}
+        found |= {"project.id": info["project_id"], "pipeline.id": info.get("pipeline_id", "")}
+        return [f"--label=com.gitlab.gitlab-runner.{key}={value}" for key, value in found.items()]
 
     def _options(self, keys: Iterable[str]) -> list[str]:
         found = [(_FLAGS[key], self.docker[key]) for key in keys if self.docker.get(key)]
