@@ -136,11 +136,24 @@ class Pipelines:
         """The project's place below /api/v4."""
         return project_address(self.project)
 
+    @property
+    def repository(self) -> Repository:
+        """The project's repository."""
+        return Repository(self.api, self.address)
+
     def newest(self, commit: str = "", ref: str = "") -> int | None:
-        """The number of the newest pipeline of a commit, of a branch, or of all; not one that a trigger job made."""
+        """The number of the newest pipeline of a commit, of a branch, or of all; not one that a trigger job made.
+
+        Raises NotReady where CI/CD is off: GitLab answers 403 there.
+        """
         query = {"per_page": 1, "order_by": "id", "sort": "desc"}
         given = {name: value for name, value in (("sha", commit), ("ref", ref)) if value}
-        found = self.api.get_page(f"{self.address}/pipelines", {**query, **given})
+        try:
+            found = self.api.get_page(f"{self.address}/pipelines", {**query, **given})
+        except ApiFailed as error:
+            if error.status == 403 and (why := self.repository.why_no_pipeline("")):
+                raise NotReady(why) from error
+            raise
         return int(found[0]["id"]) if found else None
 
     def head(self) -> tuple[str, float] | None:
@@ -156,7 +169,7 @@ class Pipelines:
         """A pipeline with its jobs. `bridges`: with its trigger jobs, which cost a request."""
         place = f"{self.address}/pipelines/{number}"
         found = self.api.get(place)
-        query = {"per_page": 100, "include_retried": True}
+        query = {"per_page": 100, "include_retried": "true"}
         listed = self.api.get_list(f"{place}/jobs", query)
         if bridges:
             listed += [{**one, "triggers": True} for one in self.api.get_list(f"{place}/bridges", {"per_page": 100})]
@@ -181,29 +194,13 @@ class Pipelines:
             raw = raw.partition(b"\n")[2]
         return log_lines(raw, count)
 
-    def why_none(self, commit: str) -> str:
-        """Why a commit has no pipeline; "" if one may still appear."""
-        project = self.api.get(self.address)
-        if project.get("builds_access_level") == "disabled" or project.get("jobs_enabled") is False:
-            return "CI/CD is off in the project's settings"
-        path = str(project.get("ci_config_path") or "") or ".gitlab-ci.yml"
-        if "@" in path or path.startswith(("http://", "https://")):
-            return ""
-        repository = Repository(self.api, self.address)
-        found = repository.file(path, commit)
-        if found is None:
-            return "" if project.get("auto_devops_enabled") else f"the commit has no {path}"
-        lint = repository.lint(int(project["id"]), found.text)
-        return f"{path} is not valid: {'; '.join(lint.errors)}" if lint.errors else ""
-
     def why_failed(self, pipeline: Pipeline) -> str:
         """Why a pipeline failed: its errors, or its failed jobs with the last lines of their logs."""
         if pipeline.errors:
             return f"its YAML is not valid: {pipeline.errors}"
         failed = [one for one in pipeline.jobs if one.is_failed]
-        parts = ["\n".join([one.text, *self._below(one)]) for one in failed[:MOST_JOBS]]
-        parts += [one.text for one in failed[MOST_JOBS:]]
-        return "\n".join(parts) or f"it is {pipeline.status}"
+        shown = ["\n".join([one.text, *self._below(one)]) for one in failed[:MOST_JOBS]]
+        return "\n".join([*shown, *(one.text for one in failed[MOST_JOBS:])]) or f"it is {pipeline.status}"
 
     def _below(self, job: Job) -> Iterator[str]:
         """The lines under a failed job: of its log, or the failed jobs of the pipeline that it triggered."""
@@ -362,7 +359,11 @@ class Follower:
 
     def _poll(self, now: float) -> list[News]:
         project = self.pipelines.project
-        number = self.pipeline.id if self.pipeline else self.pipelines.newest(self.commit, self.ref)
+        try:
+            number = self.pipeline.id if self.pipeline else self.pipelines.newest(self.commit, self.ref)
+        except NotReady as error:
+            self.problem = error.text
+            return []
         if number is None:
             self._missing(now)
             return []
@@ -387,7 +388,7 @@ class Follower:
             self.problem = "it has no pipeline yet"
         elif waited >= _ASK_WHY_SECONDS and not self._asked_why:
             self._asked_why = True
-            self.problem = self.pipelines.why_none(self.commit)
+            self.problem = self.pipelines.repository.why_no_pipeline(self.commit)
         elif waited >= _CREATED_SECONDS:
             self.problem = (
                 f"none was made in {waited:.0f} s: {_NO_RULE}, or GitLab's background jobs (Sidekiq) are late"
@@ -416,10 +417,13 @@ def follow_newest(api: Api, project: str) -> Follower:
     if head is None:
         return Follower(pipelines, problem="its repository is empty")
     commit, age = head
-    if age < _CREATED_SECONDS or pipelines.newest(commit) is not None:
-        return Follower(pipelines, commit)
-    why = f"commit {commit[:8]} has no pipeline: {pipelines.why_none(commit) or _NO_RULE}"
-    return Follower(pipelines, note=why) if pipelines.newest() is not None else Follower(pipelines, problem=why)
+    try:
+        if pipelines.newest(commit) is not None or age < _CREATED_SECONDS:
+            return Follower(pipelines, commit)
+        why = f"commit {commit[:8]} has no pipeline: {pipelines.repository.why_no_pipeline(commit) or _NO_RULE}"
+        return Follower(pipelines, note=why) if pipelines.newest() is not None else Follower(pipelines, problem=why)
+    except NotReady as error:
+        return Follower(pipelines, problem=error.text)
 
 
 @dataclass(frozen=True)
@@ -467,15 +471,15 @@ class Wait:
                 f"{pipeline.name} of project {project} waits until somebody starts a job by hand: {jobs}",
                 hint=f"start it in GitLab, then rerun the command: {pipeline.url}",
             )
-        if pipeline.status == "canceled":
-            raise ChangeFailed(
-                f"{pipeline.name} of project {project} was canceled:\n{self.pipelines.why_failed(pipeline)}",
-                hint=f"somebody did, or a newer push; retry it in GitLab, then rerun the command: {pipeline.url}",
+        if pipeline.is_failed:
+            canceled = pipeline.status == "canceled"
+            what = (
+                "somebody or a newer push canceled it: retry it" if canceled else "correct the source, or retry the job"
             )
-        if pipeline.status == "failed":
             raise ChangeFailed(
-                f"{pipeline.name} of project {project} failed:\n{self.pipelines.why_failed(pipeline)}",
-                hint=f"correct the source and rerun the command, or retry the job in GitLab and rerun it: {pipeline.url}",
+                f"{pipeline.name} of project {project} {'was canceled' if canceled else 'failed'}:\n"
+                f"{self.pipelines.why_failed(pipeline)}",
+                hint=f"{what} in GitLab, then rerun the command: {pipeline.url}",
             )
         return pipeline
 

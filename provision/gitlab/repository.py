@@ -84,6 +84,20 @@ class Repository:
         errors = [] if answer.get("valid") else answer.get("errors") or ["invalid, without a reason"]
         return Lint(tuple(map(str, errors)), tuple(map(str, answer.get("warnings") or ())))
 
+    def why_no_pipeline(self, commit: str) -> str:
+        """Why a commit, or with "" the project, has no pipeline; "" if one may still appear."""
+        project = self.api.get(self.address)
+        if project.get("builds_access_level") == "disabled" or project.get("jobs_enabled") is False:
+            return "CI/CD is off in the project's settings"
+        path = str(project.get("ci_config_path") or "") or ".gitlab-ci.yml"
+        if not commit or "@" in path or path.startswith(("http://", "https://")):
+            return ""
+        found = self.file(path, commit)
+        if found is None:
+            return "" if project.get("auto_devops_enabled") else f"the commit has no {path}"
+        lint = self.lint(int(project["id"]), found.text)
+        return f"{path} is not valid: {'; '.join(lint.errors)}" if lint.errors else ""
+
     def merge_request(self, source: str, target: str) -> MergeRequest | None:
         """The open merge request from one branch into another; None where there is none."""
         query = {"state": "opened", "source_branch": source, "target_branch": target}

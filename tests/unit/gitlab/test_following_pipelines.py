@@ -243,6 +243,16 @@ class TestNone:
         with pytest.raises(NotReady, match=f"commit 1a2b3c4d of project root/hello has no pipeline: {why}"):
             start(ci).run()
 
+    def test_ci_is_off(self, start: Callable[..., Wait]) -> None:
+        """GitLab answers 403 to questions about pipelines then. A token that may not ask is another error."""
+        ci = FakeCi([RUNNING])
+        ci.other |= {f"{PROJECT}/pipelines": Reply(403, {}), PROJECT: Reply(200, {"builds_access_level": "disabled"})}
+        with pytest.raises(NotReady, match="CI/CD is off in the project's settings"):
+            start(ci).run()
+        ci.other[PROJECT] = Reply(200, {"builds_access_level": "private"})
+        with pytest.raises(ApiFailed, match="403"):
+            start(ci).run()
+
 
 class TestStuck:
     """A job that no runner takes."""
