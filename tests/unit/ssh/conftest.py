@@ -58,7 +58,7 @@ class Sshd:
             connect_timeout=5.0,
             become=False,
         )
-        return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+        return base._replace(**changes)
 
 
 def free_port() -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from provision.resources.runner.registrations import Candidate, RunnerRecord, under_new_names
@@ -11,7 +9,7 @@ from provision.resources.runner.registrations import Candidate, RunnerRecord, un
 URL = "https://gitlab.example.com"
 KEYS = ("executor", "name")
 RECORD = RunnerRecord(URL, "f", 7, created=True, keys=KEYS, scope="instance_type")
-OTHER = dataclasses.replace(RECORD, fingerprint="g", id=8)
+OTHER = RECORD._replace(fingerprint="g", id=8)
 
 
 def candidate(name: str, keys: tuple[str, ...] = KEYS) -> Candidate:
@@ -37,7 +35,7 @@ def test_one_left_and_one_came() -> None:
 )
 def test_one_that_differs_in_more_than_its_name(changes: dict[str, object]) -> None:
     """It is another runner."""
-    before = dataclasses.replace(RECORD, **changes)  # type: ignore[arg-type]
+    before = RECORD._replace(**changes)
     assert under_new_names({"old": before}, ["new"], [candidate("new")]) == {"old": before}
 
 
@@ -51,7 +49,7 @@ def test_several_could_be_meant() -> None:
 
 def test_two_with_different_keys() -> None:
     """Each is recognised."""
-    other = dataclasses.replace(OTHER, keys=("executor",))
+    other = OTHER._replace(keys=("executor",))
     found = under_new_names({"a": RECORD, "b": other}, ["x", "y"], [candidate("x", ("executor",)), candidate("y")])
     assert found == {"y": RECORD, "x": other}
 
@@ -61,7 +59,7 @@ def test_no_records() -> None:
     assert under_new_names({}, ["new"], [candidate("new")]) == {}
 
 
-@pytest.mark.parametrize("record", [RECORD, dataclasses.replace(RECORD, scope=""), RunnerRecord()])
+@pytest.mark.parametrize("record", [RECORD, RECORD._replace(scope=""), RunnerRecord()])
 def test_a_record_is_read_as_it_was_written(record: RunnerRecord) -> None:
     """state.json keeps its keys of version 0.1.0."""
     assert RunnerRecord.parse(record.data()) == record
