@@ -18,7 +18,7 @@ from . import letsencrypt, system
 from .layout import Paths, consume, duration, installed, linger, parse_version, write_atomically
 from .output import START, Output
 from .removed import deprecations, removals
-from .services import SERVICES, disable, enable, enabled, hup, read, read_all, systemctl, unit
+from .services import SERVICES, SUPERVISOR, disable, enable, enabled, hup, read, read_all, systemctl, unit
 from .settings import (
     ConfigurationError,
     EvaluationError,
@@ -188,8 +188,12 @@ def _letsencrypt(paths: Paths, wanted: Wanted, out: Output) -> None:
 
 def _run_services(paths: Paths, wanted: Wanted, changed: set[str], out: Output) -> None:
     running = {"puma": True, "nginx": wanted.front_end, "registry": wanted.registry is not None}
-    systemctl("daemon-reload") if changed else None
-    systemctl("enable", "--now", "gitlab-runsvdir.service")
+    # The package's scripts reload systemd for its unit files, and no reconfigure changes these. Enabling reloads it too.
+    if (
+        systemctl("is-enabled", "--quiet", SUPERVISOR).returncode
+        or systemctl("is-active", "--quiet", SUPERVISOR).returncode
+    ):
+        systemctl("enable", "--now", SUPERVISOR)
     for name in [one for one in enabled(paths.opt) if one not in (*SERVICES, *wanted.services)]:
         out.resource(f"runit_service[{name}]", "disable", disable(paths.opt, name))
     for name in wanted.services:
