@@ -7,6 +7,7 @@ GitLab's database and Docker's and gitlab-runner's files hold them. Addresses ar
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,8 +54,9 @@ def readdress(folder: Path, kind: Preparation, root: Path, gateway: str, server:
     old = Addresses(**json.loads(folder.joinpath("addresses.json").read_text()))
     for name in old.files[kind]:
         path = root / name
-        text = path.read_bytes().replace(f"{old.gateway}:".encode(), f"{gateway}:".encode())
-        path.write_bytes(text.replace(old.server.encode(), server.encode()))
+        # 198.18.3.1 is not a part of 198.18.3.10.
+        text = re.sub(rf"\b{re.escape(old.gateway)}\b", gateway, path.read_text())
+        path.write_text(re.sub(rf"\b{re.escape(old.server)}\b", server, text))
     for path in (root / _LISTS).glob(f"{old.gateway}:*"):  # apt names a list by its address
         path.rename(path.with_name(path.name.replace(old.gateway, gateway, 1)))
 

@@ -251,7 +251,8 @@ def test_prepared_hosts_need_no_change(harness_factory: Callable[..., Harness]) 
     Their secrets and their authority are those of all labs with prepared hosts; each lab has addresses and SSH keys of its own.
     """
     runner = LabHost("another", sshd_port=2222, sudo="password", prepared="runner")
-    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), runner))
+    subnet = f"198.18.{200 + os.getpid() % 50}.0/24"  # another one than where they were prepared
+    harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), runner, subnet=subnet))
     unchanged(harness, "server")
     unchanged(harness, "firewall", "docker", "runner")
     assert {one["task"] for one in applied(harness, "all").of("change")} == {"register"}

@@ -21,12 +21,12 @@ def test_addresses_become_those_of_the_lab(tmp_path: Path) -> None:
     lists.mkdir(parents=True)
     (root / "etc").mkdir()
     lists.joinpath("198.18.3.1:8080_debian_InRelease").write_text("1")
-    root.joinpath("etc/sources").write_text("URIs: http://198.18.3.1:8080/debian\n")
+    root.joinpath("etc/sources").write_text("URIs: http://198.18.3.1:8080/debian\nPin: origin 198.18.3.1\n")
     root.joinpath("etc/sources").chmod(0o600)
     root.joinpath("etc/hosts").write_text("198.18.3.10 gitlab\n198.18.3.11 other\n")
     root.joinpath("etc/other").write_text("198.18.3.10")
     prepared.readdress(tmp_path, "server", root, "198.18.7.1", "198.18.7.12")
-    assert root.joinpath("etc/sources").read_text() == "URIs: http://198.18.7.1:8080/debian\n"
+    assert root.joinpath("etc/sources").read_text() == "URIs: http://198.18.7.1:8080/debian\nPin: origin 198.18.7.1\n"
     assert root.joinpath("etc/sources").stat().st_mode & 0o777 == 0o600
     assert root.joinpath("etc/hosts").read_text() == "198.18.7.12 gitlab\n198.18.3.11 other\n"
     assert root.joinpath("etc/other").read_text() == "198.18.3.10"
