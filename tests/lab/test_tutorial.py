@@ -1,57 +1,84 @@
 """docs/tutorial.md, typed line by line on lab hosts.
 
-Differences from a reader's estate: each command has a second `-i` with the lab's overlay, `ssh` uses the lab's key, the lab's
-registry replaces Docker Hub, and base images are created on the host, without network.
+Differences from a reader's estate:
+
+- Each command has a second `-i` with the overlay of a rehearsal, to which this test adds: pebble issues certificates in place
+  of Let's Encrypt.
+- Jobs build with the host's Docker, because not every machine can run privileged containers in a lab. Their containers get
+  the lab's name of GitLab and its authority, which a reader has in DNS and in the system.
+- `ssh` uses the lab's key, and sammy's password is that of the rehearsal.
+- What is pushed to Docker Hub goes to the lab's registry.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import tomlkit
 
+from provision.inventory.tree import merge
 from provision_lab import Lab, rehearsal
+from provision_lab.harness import Harness
+from tests.support.acme import pebble
 from tests.support.tutorial import Step, steps
 
 PAGE = "tutorial.md"
 RUNNER = "runner-1"
-SYSTEM = "bin sbin lib lib64 usr/bin usr/sbin usr/lib usr/lib64 etc"
-IMPORT = "tar -C {root} --exclude=usr/lib/systemd --exclude=usr/lib/firmware -c {what} 2>/dev/null | docker import {more} - {name} >/dev/null"
-# A compiler is not what this is about: one file comes out of the first stage, and goes into the second.
-GO = '#!/bin/sh\n[ "$1 $2" = \'build -o\' ] && mkdir -p "${3%/*}" && cp /bin/true "$3"\n'
+PROJECT = "sammy/hello"
+REGISTRY = "gitlab.example.com:5555"
+FIRST = "provision all -i inventory.toml"
+ANSWER = f"ssh {RUNNER}.example.com curl -s http://localhost:5001/"
+SOCKET = "/var/run/docker.sock"
+TRUST = "/etc/ssl/certs/ca-certificates.crt"
+DIND = 'privileged = true\nvolumes = ["/certs/client", "/cache"]\n'
 
 
 @dataclass
 class Reader:
     """A reader at a shell in a folder of their own, with exported variables."""
 
-    lab: Lab
-    folder: Path
+    harness: Harness
+    overlay: Path
     exported: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def lab(self) -> Lab:
+        """The reader's hosts."""
+        return self.harness.lab
+
+    @property
+    def folder(self) -> Path:
+        """The reader's folder."""
+        return self.harness.folder
 
     def write(self, step: Step) -> None:
         """Writes a file, or appends to it."""
         path = self.folder / step.path
         path.parent.mkdir(exist_ok=True)
-        before = path.read_text() if step.added else ""
-        path.write_text(
-            before + step.text.replace("docker.io/sammy/hello", "gitlab.example.com:5555/sammy/hello_hapi/hub")
-        )
+        address = self.lab.machine("gitlab").host.address
+        socket = f'volumes = ["/cache", "{SOCKET}:{SOCKET}", "{TRUST}:{TRUST}:ro"]\n'
+        socket += f'extra_hosts = ["gitlab.example.com:{address}"]\n'
+        text = step.text.replace("docker.io/sammy/hello", f"{REGISTRY}/{PROJECT}/hub").replace(DIND, socket)
+        if path.name == "inventory.toml":
+            text = text.replace('template = "registry"\n', 'template = "registry"\nbuild = "socket"\n')
+        path.write_text((path.read_text() if step.added else "") + text)
 
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
         """Runs one line of the page; it must succeed."""
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
-            self.exported[name] = self.lab.secret("registry_password") if name == "DOCKERHUB_TOKEN" else value
-        line = command.replace("-i inventory.toml", f"-i inventory.toml -i {self.lab.folder / 'overlay.toml'}")
+            own = {"SAMMY_PASSWORD": "rehearsal_secret", "DOCKERHUB_TOKEN": "rehearsal_secret"}  # sammy's in the lab
+            self.exported[name] = self.lab.secret(own[name]) if name in own else value
+        line = command.replace("-i inventory.toml", f"-i inventory.toml -i {self.overlay}")
         line = line.replace(f"ssh {RUNNER}.example.com", shlex.join(self.lab.ssh_command(RUNNER)))
         done = subprocess.run(
             ["bash", "-ec", line],
@@ -68,76 +95,100 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """The bare hosts of the page's inventory, and the overlay for them."""
+def reader(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """The bare hosts of the page's inventory, without a certificate, and the overlay for them."""
     folder = tmp_path_factory.mktemp("tutorial")
-    inventory = folder / "inventory.toml"
-    inventory.write_text(next(one.text for one in steps(PAGE) if one.path == "inventory.toml"))
+    first = next(one for one in steps(PAGE) if one.path == "inventory.toml")
+    inventory = folder / first.path
+    inventory.write_text(first.text)
     hosts, server = rehearsal.plan([inventory])
     lab = lab_factory(*hosts, server=server)
-    (lab.folder / "overlay.toml").write_text(tomlkit.dumps(rehearsal.overlay(lab, [inventory])))
-    return Reader(lab, folder)
+    reader = Reader(Harness(lab, folder), lab.folder / "overlay.toml")
+    reader.write(first)
+    with pebble(reader.harness, tmp_path_factory.mktemp("pebble")) as authority:
+        ca = lab.ca.read_text() + authority.tls.certificate + authority.root  # the lab's is that of its Docker Hub
+        (lab.folder / "authorities.pem").write_text(ca)
+        place = "/etc/gitlab/trusted-certs"
+        write = f"rm -r /etc/gitlab/ssl; mkdir -p {place}; cat > {place}/public.crt"
+        lab.inside("gitlab", write, stdin=authority.tls.certificate)
+        directories = {f"acme_{kind}_endpoint": authority.directory for kind in ("staging", "production")}
+        trust = {"registry": {"certificate": {"ca": str(lab.folder / "authorities.pem")}}}
+        own = {
+            "gitlab": {**trust, "gitlab": {"settings": {"letsencrypt": directories}}},
+            RUNNER: {**trust, "docker": {"daemon": lab.docker_hub}},
+        }
+        reader.overlay.write_text(tomlkit.dumps(merge(rehearsal.overlay(lab, [inventory]), {"hosts": own})))
+        yield reader
 
 
-def create_base_images(lab: Lab) -> None:
-    """Creates the base images of the page's Dockerfiles."""
-    machine = lab.machine(RUNNER)
-    (machine.root / "root/usr/local/bin").mkdir(parents=True, exist_ok=True)
-    (machine.root / "root/usr/local/apache2/htdocs").mkdir(parents=True, exist_ok=True)
-    go = machine.root / "root/usr/local/bin/go"
-    go.write_text(GO)
-    go.chmod(0o755)
-    path = "--change 'ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'"
-    for root, what, name in (
-        ("/", SYSTEM, "python:3.13-slim"),
-        ("/", f"{SYSTEM} -C /root usr/local/bin/go", "golang:1.25"),
-        ("/", "bin/busybox", "alpine:3.22"),
-        ("/root", "usr/local/apache2", "httpd:2.4"),
-    ):
-        lab.inside(RUNNER, IMPORT.format(root=root, what=what, more=path, name=name))
-
-
-def test_every_command(reader: Reader) -> None:
-    """Every line in order; the output shows the purpose of each."""
-    message: dict[str, list[str]] = {}
+@pytest.fixture(scope="module")
+def message(reader: Reader) -> dict[str, list[str]]:
+    """Every line of the page in order: what each of its commands printed, each time."""
+    found: dict[str, list[str]] = {}
     for step in steps(PAGE):
         if step.path:
             reader.write(step)
         for command in step.commands:
-            if command == "provision image -i inventory.toml" and command not in message:
-                create_base_images(reader.lab)
-            message.setdefault(command, []).append(reader.type(command).stdout)
-    full, project = message["provision all -i inventory.toml"], "provision project pipeline -i inventory.toml"
-    assert "verify push and pull of gitlab.example.com:5555/sammy/hello_hapi" in full[0]
-    assert ["Nothing to change on 2 hosts" in one for one in full] == [False, True, True]
-    assert ".gitlab-ci.yml" in message[f"{project} --check --diff"][0]
-    assert "docker login" in message[f"{project} --check --diff"][0]
-    assert "DEPLOY_TOKEN" in message[project][0]
-    answers = message[f"ssh {RUNNER}.example.com curl -s http://localhost:5001/"]
-    assert answers == ["hello world!\n", "hello beautiful world!\n"]
+            found.setdefault(command, []).append(reader.type(command).stdout)
+            if command == FIRST and len(found[command]) == 1:  # the base image of a template, which the mirror lacks
+                folder = reader.lab.machine(RUNNER).root / "root/httpd/usr/local/apache2/htdocs"
+                folder.mkdir(parents=True)
+                reader.lab.inside(RUNNER, "tar -C /root/httpd -c . | docker import - httpd:2.4")
+    return found
+
+
+def test_every_command(message: dict[str, list[str]], reader: Reader) -> None:
+    """The output of each shows its purpose."""
+    full = message[FIRST]
+    assert f"verify push and pull of {REGISTRY}/{PROJECT}" in full[0]
+    assert ["Nothing to change on 2 hosts" in one for one in full] == [False, True, False, False, True]
+    planned, plan = message[f"{FIRST} --check --diff"]
+    assert "would create project sammy/hello" in planned
+    assert "docker login" in plan
+    assert "push 4 files of hello to branch main" in full[2]
+    assert "variable DEPLOY_TOKEN" in full[2]
+    assert "deploy hello" in full[2]
+    assert "push 1 file of hello to branch main" in full[3]
+    assert "replace hello" in full[3]
+    assert "success" in message["provision ci -i inventory.toml"][0]
+    assert "latest" in message["provision images -i inventory.toml"][0]
+    assert message[ANSWER] == ["hello world!\n", "hello beautiful world!\n"]
     assert "GET / HTTP" in message["provision logs hello -i inventory.toml"][0]
-    socket = message["provision register pipeline -i inventory.toml -i socket.toml --check --diff"][0]
-    assert "/var/run/docker.sock" in socket
-    assert not any(value in text for value in reader.exported.values() for one in message.values() for text in one)
+    # The reader of this test has that runner already.
+    assert (
+        "Nothing to change" in message["provision register source -i inventory.toml -i socket.toml --check --diff"][0]
+    )
+    (token,) = re.findall(r"glpat-\w+", reader.lab.inside("gitlab", "cat /var/lib/provision/api_token"))
+    secrets = {**reader.exported, "token": token}
+    assert not any(value in text for value in secrets.values() for one in message.values() for text in one)
 
 
-def test_nothing_to_do_costs_what_it_did_without(reader: Reader) -> None:
-    """With project, pipeline, images and app in the inventory: no change, and no more round trips."""
-    events = [json.loads(line) for line in reader.type("provision all -i inventory.toml --json").stdout.splitlines()]
+def test_the_certificate_is_the_authoritys(message: dict[str, list[str]], reader: Reader) -> None:
+    """GitLab and its registry have the one that they asked for."""
+    assert message
+    for port in (443, 5555):
+        show = (
+            f"openssl s_client -connect gitlab.example.com:{port} </dev/null 2>/dev/null | openssl x509 -noout -issuer"
+        )
+        assert "Pebble" in reader.lab.inside(RUNNER, show)
+
+
+def test_nothing_to_do_costs_what_it_did_without(message: dict[str, list[str]], reader: Reader) -> None:
+    """With project, source, images and app in the inventory: no change, and no more round trips."""
+    assert message
+    events = [json.loads(line) for line in reader.type(f"{FIRST} --json").stdout.splitlines()]
     assert [one for one in events if one["type"] == "change"] == []
     tasks = {one["task"] for one in events if one["type"] == "task"}
-    assert tasks >= {"project", "pipeline", "image", "deploy", "verify"}
+    assert tasks >= {"access", "accounts", "project", "source", "image", "deploy", "verify"}
     assert max(one["round_trips"] for one in events[-1]["hosts"].values()) <= 9
 
 
-def test_images_of_several_stages_and_of_a_template(reader: Reader) -> None:
-    """The images are on the host that built them; the compiler is not in them."""
-    assert (
-        reader.lab.inside(
-            RUNNER, "docker run --rm --entrypoint /bin/busybox gitlab.example.com:5555/sammy/counter ls /app"
-        )
-        == "/app\n"
-    )
+def test_images_of_several_stages_and_of_a_template(message: dict[str, list[str]], reader: Reader) -> None:
+    """The images are on the host that built them; the program was compiled, and the compiler is not in its image."""
+    assert message
+    run = f"docker run --rm {REGISTRY}/sammy/counter"
+    assert reader.lab.inside(RUNNER, run) == "one, two, three\n"
+    assert reader.lab.inside(RUNNER, f"{run} ls /usr").split() == ["bin", "sbin"]
     page = "usr/local/apache2/htdocs/index.html"
-    shown = f"i=$(docker create gitlab.example.com:5555/sammy/site x) && docker cp $i:/{page} - | tar -xO; docker rm $i >/dev/null"
+    shown = f"i=$(docker create {REGISTRY}/sammy/site x) && docker cp $i:/{page} - | tar -xO; docker rm $i >/dev/null"
     assert "It works" in reader.lab.inside(RUNNER, shown)
