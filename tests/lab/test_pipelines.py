@@ -18,7 +18,7 @@ import pytest
 from provision_lab import LabHost
 from provision_lab.container_images import BUILDAH
 from provision_lab.harness import Harness
-from tests.support.faults import Live
+from tests.support.faults import Live, wait_until_free
 from tests.support.gitlab import Server, rails_does_not_boot, writes
 from tests.support.images import CONTAINERD_STORE, pushed
 from tests.support.pipelines import CLI, commit, committed, ended, push_base, run, tags, tokens
@@ -29,6 +29,7 @@ HOST = "runner-1"
 PROJECT = "root/hello_hapi"
 PLACE = "/projects/root%2Fhello_hapi"
 SOURCE = "root/source"
+AWAITED = "root/awaited"
 REGISTRY = "gitlab.lab.test:5555"
 IMAGE = f"{REGISTRY}/{PROJECT}"
 converged = pytest.mark.usefixtures("images")
@@ -44,6 +45,11 @@ PLAYS = [
     play("runners", docker, runner, register, verify),
     play("all", project, pipeline),
 ]
+'''
+RELEASED = '''"""A source, from the push to the running app."""
+from provision.tasks import accounts, deploy, play, project, source
+
+PLAYS = [play("all", accounts), play("all", project, source), play("all", deploy, serial=True)]
 '''
 HUB = {
     "template": "dockerhub",
@@ -294,6 +300,62 @@ def test_a_stop_of_the_runner_ends_its_jobs(harness: Harness, server: Server) ->
     done = ended(harness, server, PROJECT, "long")
     assert "ERROR: Job failed (system failure): aborted: terminated" in done.log
     assert harness.lab.inside(HOST, "docker ps -aq") == ""
+
+
+@converged
+def test_a_source_is_released_and_deployed(harness: Harness, server: Server) -> None:
+    """One run pushes, waits and deploys; a failed test leaves the app as it is; a killed run is continued by the next."""
+    (harness.folder / "playbooks/released.py").write_text(RELEASED)
+    folder, place = harness.folder / "awaited", f"/projects/{AWAITED.replace('/', '%2F')}/pipelines"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(APP.format(base=f"{REGISTRY}/{AWAITED}/base:1"))
+    test = "grep -q hello /app.sh || { echo not ok 1 - no greeting; exit 1; }"
+    pipeline = {"template": "registry", "test": test, "build": "socket"}
+    awaited = {"create": True, "runners": ["docker-builder"], "source": "awaited", "wait": True, "pipeline": pipeline}
+    changes: dict[str, Any] = {"projects": {AWAITED: awaited}, "apps": [{"name": "hello", "image": AWAITED}]}
+
+    def write(text: str) -> None:
+        (folder / "app.sh").write_text(f"echo {text}\nexec busybox sleep 100000\n")
+
+    def app_and_release() -> list[str]:
+        container = harness.lab.inside(HOST, "docker ps -q --filter name=^hello$ && docker logs hello").split("\n")
+        return [*container, tags(server, AWAITED, AWAITED)["latest"]]
+
+    def pipelines() -> list[str]:
+        return [one["status"] for one in server.ask("GET", place)]
+
+    applied(harness, "accounts", changes=changes)
+    push_base(harness, HOST, f"{REGISTRY}/{AWAITED}/base:1")
+    write("hello from 1")
+    first = applied(harness, "released", changes=changes)
+    assert [one.split(" of ")[0] for one in first.changes(task="source")] == ["push 3 files", "wait for the pipeline"]
+    assert f"{AWAITED}: pipeline #{server.ask('GET', place)[0]['id']}: release: release: success" in first.messages()
+    assert app_and_release()[1] == "hello from 1"
+    unchanged(harness, "released", changes=changes)
+
+    write("goodbye")
+    before = app_and_release()
+    for _ in range(2):  # the second run pushes nothing, and fails again
+        failed = refused(harness, "released", changes=changes)
+        assert "test: test: failed, script failure" in failed.errors
+        assert "  | not ok 1 - no greeting\n" in failed.errors
+        assert f"hello stays as it is: the pipeline of project {AWAITED} has not succeeded" in failed.messages()
+        assert (app_and_release(), pipelines()) == (before, ["failed", "success"])
+
+    write("hello from 2")
+    killed = Live(harness, "released", changes=changes)
+    killed.until("message", kind="waiting", task="source")
+    killed.kill()
+    for host in ("gitlab", HOST):
+        wait_until_free(harness, host)
+    done = applied(harness, "released", changes=changes)
+    assert [one.split(" of ")[0] for one in done.changes(task="source")] == ["wait for the pipeline"]
+    assert [one.split(":")[0] for one in done.changes(task="deploy")] == ["replace hello"]
+    after = app_and_release()
+    assert (after[1], after[0] == before[0], pipelines()) == ("hello from 2", False, ["success", "failed", "success"])
+    shown = harness.run("ci", AWAITED, "--no-wait", changes=changes)
+    assert (shown.returncode, "✓ release" in shown.stdout) == (0, True), shown.stdout
+    applied(harness, "deploy", changes={"projects": {AWAITED: awaited}})  # the app is removed
 
 
 @converged
