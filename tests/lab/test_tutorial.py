@@ -39,6 +39,8 @@ FIRST = "provision all -i inventory.toml"
 ANSWER = f"ssh {RUNNER}.example.com curl -s http://localhost:5001/"
 SOCKET = "/var/run/docker.sock"
 TRUST = "/etc/ssl/certs/ca-certificates.crt"
+# The page installs all, runs two pipelines and compiles a program: six minutes while other tests boot hosts beside it.
+pytestmark = pytest.mark.timeout(900)
 DIND = 'privileged = true\nvolumes = ["/certs/client", "/cache"]\n'
 
 
