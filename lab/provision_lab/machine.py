@@ -15,7 +15,7 @@ from provision_lab.cache import mounted_below, remove
 from provision_lab.hosts import LabHost
 from provision_lab.run import LabError, run
 
-_BOOT = 60  # seconds until sshd has to answer
+_BOOT = 120  # seconds until sshd has to answer; a busy machine may boot twenty hosts at once
 _INTERVAL = 0.02  # seconds between two checks
 
 
