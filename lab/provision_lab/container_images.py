@@ -58,7 +58,7 @@ class ContainerImage:
 
     def load(self, lab: Lab, host: str, name: str) -> None:
         """Creates the image on a host that has Docker, under this name with its tag."""
-        tar = self.ensure() / "image.tar.zst"
+        tar = self.ensure() / "image.tar.gz"
         there = lab.machine(host).root / "var/tmp" / tar.name
         shutil.copyfile(tar, there)
         try:
@@ -68,13 +68,13 @@ class ContainerImage:
             there.unlink()
 
     def ensure(self) -> Path:
-        """The folder with `image.tar.zst`, built if it is not in the cache. Raises LabUnavailable.
+        """The folder with `image.tar.gz`, built if it is not in the cache. Raises LabUnavailable.
 
-        `digests.json` has the digest of this file (`zst`) and of the archive in it (`tar`).
+        `digests.json` has the digest of this file (`gz`) and of the archive in it (`tar`).
         """
         names = (*(_FOR_PIP if self.wheels else ()), *(_FOR_NODE if self.node else ()))
         offered = [_OFFERED.joinpath(name).read_text() for name in names]
-        return cache.ensure("container", cache.key_of(_SUITE, asdict(self), offered, "with digests"), self._make)
+        return cache.ensure("container", cache.key_of(_SUITE, asdict(self), offered, "with digests, gzip"), self._make)
 
     def _make(self, draft: Path) -> None:
         root, debs = draft / "root", draft / "debs"
@@ -98,8 +98,8 @@ class ContainerImage:
         options = ["--numeric-owner", "--exclude=./dev/*", "--exclude=./proc/*"]
         run("tar", "-C", root, *options, "-cf", draft / "image.tar", ".", deadline=120)
         digests = {"tar": _digest_of(draft / "image.tar")}
-        run("zstd", "--rm", "-q", draft / "image.tar", deadline=120)
-        digests["zst"] = _digest_of(draft / "image.tar.zst")
+        run("gzip", "-n", draft / "image.tar", deadline=300)
+        digests["gz"] = _digest_of(draft / "image.tar.gz")
         _write(draft, "digests.json", json.dumps(digests))
         for folder in (root, debs):
             shutil.rmtree(folder)

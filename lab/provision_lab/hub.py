@@ -23,7 +23,9 @@ from provision_lab.run import LabError
 _PATH: Final = re.compile(r"/v2/library/([a-z0-9._/-]+)/(manifests|blobs)/([A-Za-z0-9._:-]+)")
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG: Final = "application/vnd.oci.image.config.v1+json"
-_LAYER: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+# By gzip, as most images on Docker Hub are. With the containerd store, Docker 26.1 pushed an image that it had built on a layer
+# by zstd, and could not pull it: "number of layers and diffIDs don't match".
+_LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -108,15 +110,15 @@ def _load(name: str) -> _Image:
         "rootfs": {"type": "layers", "diff_ids": [digests["tar"]]},
         "history": [{"created_by": "provision lab"}],
     }
-    layer = folder / "image.tar.zst"
+    layer = folder / "image.tar.gz"
     text = json.dumps(config).encode()
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": {"mediaType": _CONFIG, "digest": _digest(text), "size": len(text)},
-        "layers": [{"mediaType": _LAYER, "digest": digests["zst"], "size": layer.stat().st_size}],
+        "layers": [{"mediaType": _LAYER, "digest": digests["gz"], "size": layer.stat().st_size}],
     }
-    return _Image(json.dumps(manifest).encode(), text, layer, digests["zst"])
+    return _Image(json.dumps(manifest).encode(), text, layer, digests["gz"])
 
 
 def settings_of(changes: Sequence[str]) -> dict[str, Any]:

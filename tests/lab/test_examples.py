@@ -1,6 +1,6 @@
 """examples/, each with its own inventory: built, pushed, run. It answers or prints what its source says, and its tests pass.
 
-The Dockerfiles are built as they are, on the lab's images of the same names. The tests do not depend on each other: an app
+The Dockerfiles are built as they are. Their bases come from the lab's Docker Hub. The tests do not depend on each other: an app
 that the next example does not name is removed.
 """
 
@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from provision_lab import LabHost
-from provision_lab.container_images import BASES
 from provision_lab.harness import Harness
-from tests.support.images import NO_FILES, answer, blobs, pushed, tar_of
+from tests.support.images import CONTAINERD_STORE, NO_FILES, answer, blobs, pushed, tar_of
 from tests.support.pages import DOCS
 from tests.support.runs import Outcome, applied, unchanged, without_s3
 
@@ -27,11 +26,14 @@ REGISTRY = "gitlab.lab.test:5555"
 
 @pytest.fixture(scope="module")
 def harness(harness_factory: Callable[..., Harness]) -> Harness:
-    """A registry, the user whose projects the examples are, and a host with Docker and all base images."""
+    """A registry, the user whose projects the examples are, and a host whose Docker pulls from the lab's Docker Hub.
+
+    Docker stores images as Docker 29 does: what it has pulled is pushed as it came, and not compressed again.
+    """
     harness = without_s3(harness_factory(LabHost("gitlab", prepared="server"), LabHost(HOST, prepared="runner")))
     harness.inventory["gitlab"]["users"] = {"sammy": {"name": "Sammy", "email": "sammy@example.com"}}
-    for name, image in BASES.items():
-        image.load(harness.lab, HOST, name)
+    harness.inventory["docker"]["daemon"] |= harness.lab.docker_hub | CONTAINERD_STORE
+    applied(harness, "docker")
     return harness
 
 

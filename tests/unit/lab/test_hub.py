@@ -19,8 +19,8 @@ LAYER, TAR = f"sha256:{hashlib.sha256(b'layer').hexdigest()}", f"sha256:{hashlib
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ContainerImage]]:
     """The images that were built; every one has the same layer."""
     images: list[ContainerImage] = []
-    tmp_path.joinpath("image.tar.zst").write_bytes(b"layer")
-    tmp_path.joinpath("digests.json").write_text(json.dumps({"tar": TAR, "zst": LAYER}))
+    tmp_path.joinpath("image.tar.gz").write_bytes(b"layer")
+    tmp_path.joinpath("digests.json").write_text(json.dumps({"tar": TAR, "gz": LAYER}))
 
     def ensure(image: ContainerImage) -> Path:
         images.append(image)
