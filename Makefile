@@ -1,4 +1,4 @@
-# make demo: three throwaway hosts converge.  make test: everything that CI runs.  make check: before each commit.
+# make demo: bare hosts to a released app.  make test: everything that CI runs.  make check: before each commit.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

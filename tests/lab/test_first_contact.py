@@ -1,8 +1,13 @@
-"""`provision all` on bare hosts, with an inventory that holds no token: killed after the token was made, then to the end."""
+"""From bare hosts to an app that answers, with an inventory that holds no token: killed 20 times on the way, then changed.
+
+GitLab is new. `provision all` makes the token, a user and her project, pushes the source, waits for the pipeline that
+builds, tests and releases the image in containers, and runs the image.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +17,14 @@ from provision_lab import LabHost
 from provision_lab.harness import Harness
 from provision_lab.hosts import Server
 from tests.support.canaries import Canaries, files, watched
-from tests.support.faults import Live, wait_until_free
+from tests.support.faults import Live, killed_run, wait_until_free
 from tests.support.gitlab import URL, entries
+from tests.support.images import answer
+from tests.support.pages import DOCS
 from tests.support.runs import Outcome, provision, succeeds, unchanged
 from tests.support.waiting import wait_for
 
+EXAMPLE = DOCS.parent / "examples/hello_hapi"
 PROJECT = "anna/hello_hapi"
 ROOT = "correct-horse-battery-7"
 ANNA = "another-horse-battery-8"
@@ -31,9 +39,53 @@ def harness(harness_factory: Callable[..., Harness]) -> Harness:
     gitlab = harness.inventory["gitlab"]
     del gitlab["api_token"], harness.inventory["registry"]["login"]
     gitlab |= {"root_password": ROOT, "users": {"anna": {"email": "anna@example.com", "password": ANNA}}}
-    harness.inventory["projects"] = {PROJECT: {"create": True, "runners": ["docker-builder"]}}
-    harness.inventory["runners"][0]["project"] = PROJECT
+    source = shutil.copytree(EXAMPLE, harness.folder / "hello_hapi")
+    harness.inventory["projects"] = {
+        PROJECT: {
+            "create": True,
+            "runners": ["docker-builder"],
+            "source": str(source),
+            "pipeline": {"template": "registry", "build": "socket", "test": "npm test"},
+            "wait": True,
+        }
+    }
+    harness.inventory["docker"]["daemon"] |= harness.lab.docker_hub
+    harness.inventory["runners"][0] |= {
+        "project": PROJECT,
+        "docker": {
+            "image": "docker:28-cli",
+            "volumes": ["/var/run/docker.sock:/var/run/docker.sock", "/cache"],
+            "extra_hosts": [f"gitlab.lab.test:{harness.lab.machine('gitlab').host.address}"],
+        },
+    }
+    harness.inventory["apps"] = [
+        {
+            "name": "hello_hapi",
+            "image": f"{PROJECT}:latest",
+            "ports": ["3000:3000"],
+            "check": {"url": "http://localhost:3000/hello/test", "contains": ", test!"},
+            "login": {"username": "anna", "password": ANNA},
+        }
+    ]
     return harness
+
+
+def change(harness: Harness, file: str, old: str, new: str) -> None:
+    """Changes a line of the source."""
+    path = harness.folder / "hello_hapi" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def greeting(harness: Harness) -> str:
+    """What the app answers over HTTP."""
+    return answer(harness, "runner-1", "/hello/test", 3000)
+
+
+def pipelines(harness: Harness) -> list[str]:
+    """The states of all pipelines, the oldest first."""
+    return [one["status"] for one in database(harness)["pipelines"]]
 
 
 def database(harness: Harness) -> dict[str, Any]:
@@ -71,8 +123,12 @@ def canaries(killed: list[dict[str, Any]]) -> Canaries:
 
 @pytest.fixture(scope="module")
 def first(harness: Harness, canaries: Canaries) -> Outcome:
-    """The run after it, with all processes of the hosts and of this machine watched."""
+    """The runs after it, 19 of them killed, with all processes of the hosts and of this machine watched."""
     with watched(harness, canaries):
+        for news in (*[""] * 16, *["pipeline #1"] * 3):
+            killed_run(harness, "all", news=news)
+            for host in ("gitlab", "runner-1"):
+                wait_until_free(harness, host)
         outcome = provision(harness, "all")
     assert outcome.code == 0, f"{outcome.errors}\n{outcome.stderr}"
     return outcome
@@ -114,8 +170,10 @@ def test_what_was_made(first: Outcome, harness: Harness) -> None:
     (runner,) = stored["runners"]
     assert (runner["runner_type"], runner["locked"]) == ("project_type", True)
     assert [one["url"] for one in entries(harness, "runner-1")] == [URL]
-    assert any("verify push and pull" in one["text"] for one in first.of("message", task="verify"))
-    assert [one["revoked"] for one in stored["tokens"] if "bot_of" in one] == [True]
+    assert first.statuses("runner-1")["verify"] == "ok"
+    bots = [one["revoked"] for one in stored["tokens"] if "bot_of" in one]
+    assert bots, "an image was pushed and pulled by one"
+    assert all(bots)
 
 
 def test_the_first_password(first: Outcome, harness: Harness) -> None:
@@ -126,6 +184,13 @@ def test_the_first_password(first: Outcome, harness: Harness) -> None:
     assert not succeeds(harness, "gitlab", "test -e /etc/gitlab/initial_root_password")
 
 
+def test_the_pipeline_released_what_the_source_says(first: Outcome, harness: Harness) -> None:
+    """One pipeline, however often the run was killed; its image answers."""
+    assert first.summary["failed"] == 0
+    assert pipelines(harness) == ["success"]
+    assert greeting(harness) == "Hello, test!\n"
+
+
 def test_the_next_run_changes_nothing(first: Outcome, harness: Harness) -> None:
     """Every task is ok, within 9 round trips; GitLab's API is not asked, and Rails not started."""
     assert first.summary["failed"] == 0
@@ -133,3 +198,19 @@ def test_the_next_run_changes_nothing(first: Outcome, harness: Harness) -> None:
     again = unchanged(harness, "all")
     assert again.statuses("gitlab")["access"] == "ok"
     assert max(one["round_trips"] for one in again.summary["hosts"].values()) <= 9
+
+
+def test_a_changed_line_is_released(first: Outcome, harness: Harness) -> None:
+    """Pushed, built, tested, released and deployed in one run, which touches nothing else."""
+    assert first.summary["failed"] == 0
+    change(harness, "server.js", "Hello, ", "Good morning, ")
+    change(harness, "test/server.test.js", "Hello, test!", "Good morning, test!")
+    outcome = provision(harness, "all")
+    assert outcome.code == 0, outcome.errors
+    push, wait, replace = outcome.changes()
+    assert push.startswith("push 2 files of hello_hapi to branch main")
+    assert wait.startswith("wait for the pipeline of commit ")
+    assert replace.startswith("replace hello_hapi: ")
+    assert greeting(harness) == "Good morning, test!\n"
+    assert pipelines(harness) == ["success", "success"]
+    unchanged(harness, "all")

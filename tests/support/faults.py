@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,37 @@ def greeters(harness: Harness) -> Harness:
         del harness.inventory[unused]
     assert provision(with_playbooks(harness), "greet", env={"GREETING": "hello\n"}).code == 0
     return harness
+
+
+# A run that kills itself when it has printed a change, or a message with this text.
+_KILLED = """
+import json, os, signal, sys
+from provision.cli import main
+
+news, real = sys.argv.pop(1), sys.stdout
+
+class Fatal:
+    def __getattr__(self, name):
+        return getattr(real, name)
+
+    def write(self, line):
+        real.write(line)
+        real.flush()
+        event = json.loads(line)
+        if event["type"] == "change" and not news or event["type"] == "message" and news and news in event["text"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.stdout = Fatal()
+main()
+"""
+
+
+def killed_run(harness: Harness, *arguments: str, news: str = "") -> list[dict[str, Any]]:
+    """The events of a run that is killed by SIGKILL at its first change, or at a message with `news`, and no later."""
+    argv = [sys.executable, "-c", _KILLED, news, *arguments, "--json", "-i", str(harness.write())]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, f"{news}: it ended by itself\n{done.stdout}\n{done.stderr}"
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @contextmanager
