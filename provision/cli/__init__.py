@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
@@ -80,7 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     _reopen_closed_streams()
     sys.stderr = cast("TextIO", MaskingStream(sys.stderr))
-    sys.exit(exit_code_of(sys.argv[1:] if arguments is None else arguments))
+    code = exit_code_of(sys.argv[1:] if arguments is None else arguments)
+    _end_quickly(code)
+    sys.exit(code)
+
+
+def _end_quickly(code: int) -> None:
+    """Ends the process without freeing each object first, which takes 0.1 s after the last line of a run.
+
+    Returns if that is not safe: when a thread is still at work, or when the output cannot be written.
+    """
+    if any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # the interpreter's own end reports it
+        return
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def exit_code_of(arguments: Sequence[str]) -> int:

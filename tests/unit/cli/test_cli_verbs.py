@@ -208,6 +208,22 @@ class TestInit:
         assert "choose a folder" in ended.err
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--no-such-option"], 2)])
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_end_of_the_process(arguments: list[str], code: int, busy: bool) -> None:
+    """What was registered for the end happens, the exit code and all output stay; a thread at work is waited for."""
+    work = (
+        "import threading\nthreading.Thread(target=lambda: (threading.main_thread().join(), print('done'))).start()\n"
+    )
+    start = f"import atexit\natexit.register(print, 'at the end')\n{work if busy else ''}"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{start}{RUN}", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == code
+    assert ended.stdout.endswith("done\nat the end\n" if busy else "at the end\n")
+    assert ("error" in ended.stderr or "Error" in ended.stderr) == bool(code)
+
+
 @pytest.mark.parametrize(
     ("arguments", "full", "code"),
     [
