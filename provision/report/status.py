@@ -396,7 +396,7 @@ class PipelineReport:
             self._failures.append(f"{project}: {f'{pipeline.name} {pipeline.status}: ' if pipeline else ''}{problem}")
 
     def close(self) -> None:
-        """Prints how all projects ended. Of many, those that succeeded share a row."""
+        """Prints how all projects ended. Many have a row each, and those that succeeded share one."""
         if self._json is not None:
             listed = [
                 {
@@ -415,9 +415,13 @@ class PipelineReport:
             for name, (one, problem) in self._ended.items():
                 if many and one is not None and one.status == "success" and not problem:
                     good.append(name)
+                elif many and one is not None:
+                    rows.append((*_short_row(name, one), duration(one.seconds) if one.seconds else ""))
                 else:
                     rows += pipeline_rows(name, one, problem)
-            rows += [(_counted(fold_names(good, limit=4), good), "", "success", "")] if good else []
+            folded = _counted(fold_names(good, limit=4), good)
+            others = folded if len(folded) <= _LONGEST else f"{len(good)} others"
+            rows += [(others, "", "success", "")] if good else []
             _print(self._console, "pipelines", ("project", "pipeline", "state", "time"), rows)
         for text in self._failures:
             self._console.print(safe_text(text), soft_wrap=True)

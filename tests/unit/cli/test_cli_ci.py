@@ -157,7 +157,7 @@ def test_three_hundred_projects(ci: Callable[..., Any], projects: Projects) -> N
     assert ended.code == 1
     lines = [" ".join(one.split()) for one in ended.out.splitlines()]
     assert "team/p[000:006,008:299] (299) success" in lines
-    assert "team/p007 pipeline #7 of commit 1a2b3c4d on main failed 31.0 s" in lines
+    assert "team/p007 #7 failed: unit 31.0 s" in lines
     assert len(lines) < 15
     assert "team/p007: pipeline #7 of commit 1a2b3c4d on main failed" in ended.out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.text import Text
 
 from provision.gitlab.pipelines import Job, Pipeline
 from provision.report.status import PipelineReport
@@ -80,3 +81,17 @@ def test_the_end(stream: Terminal) -> None:
     shown = stream.getvalue().rpartition("pipelines\n")[2]
     assert "✓ build 12.4 s" in shown
     assert "sammy/hello: pipeline #7 of commit 1a2b3c4d on main failed: test: unit: failed\n  | not ok 1\n" in shown
+
+
+def test_the_end_of_many(stream: Terminal) -> None:
+    """A row for each project that failed, with its failed jobs, and one row for all that succeeded."""
+    report = PipelineReport(stream, as_json=False, only_table=True)
+    failed = Job(5, "unit", "test", "failed", seconds=6.0)
+    for number in range(300):
+        bad = number % 20 == 0
+        name = f"team/p{number:03}"
+        report.end(name, pipeline("failed", failed) if bad else pipeline("success", *JOBS), "no" if bad else "")
+    report.close()
+    table = Text.from_ansi(stream.getvalue().partition("\n\n")[0]).plain.split("\n")
+    rows = [" ".join(line.split()) for line in table[2:]]
+    assert rows == [*(f"team/p{number:03} #7 failed: unit" for number in range(0, 300, 20)), "285 others success"]
