@@ -17,7 +17,8 @@ TESTS = Path(__file__).parent
 # Files that take one to three minutes on a busy machine, by the processor time that they and their hosts take.
 LONGEST = (
     *("lab/test_bare_hosts", "lab/test_examples", "lab/test_image_and_deploy", "lab/test_playbook_all"),
-    *("lab/test_pipelines", "lab/test_speed", "faults/test_fault_images_and_apps", "lab/test_tutorial"),
+    *("lab/test_pipelines", "lab/test_first_contact", "lab/test_speed", "faults/test_fault_images_and_apps"),
+    "lab/test_tutorial",
     *("lab/test_like_ubuntu_26_04", "faults/test_fault_secrets", "faults/test_reconfigure_health"),
     *("lab/test_certificates_omnibus", "lab/test_task_docker", "lab/test_task_verify", "lab/test_lab_itself"),
     *("lab/test_images_on_host", "faults/test_storage_switch", "faults/test_fault_killed_gitlab"),
