@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import time
@@ -43,7 +42,7 @@ def target(lab: Lab, name: str = "open", **changes: object) -> Target:
         connect_timeout=5.0,
         become_password=(lambda: password) if name == "asks" else None,
     )
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -275,7 +274,7 @@ def test_connecting_and_one_batch_take_seven_round_trips(lab: Lab, name: str, tr
     there = target(lab, name)
     pin = lab.host_keys[name]
     with Proxy(there.address, there.port or 22, round_trip=0.1) as line:
-        through = dataclasses.replace(there, address="127.0.0.1", port=line.port, host_key=pin)
+        through = there._replace(address="127.0.0.1", port=line.port, host_key=pin)
         started = time.monotonic()
         with session(through, lock=True) as opened:
             assert len(opened.ask([sh("echo")] * 100, deadline=20)) == 100

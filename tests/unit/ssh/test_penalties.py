@@ -6,7 +6,6 @@ outstanding, connections are refused (sshd_config(5), PerSourcePenalties).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -101,7 +100,7 @@ def test_a_gateway_that_refuses_costs_one(sshd_factory: Start, sshd: Sshd, empty
     wait_for(lambda: without_login(bastion) == 0, "the log of the probe")
 
     def message(number: int) -> str:
-        return refusal_of(Unreachable, dataclasses.replace(target, name=f"web{number}"))
+        return refusal_of(Unreachable, target._replace(name=f"web{number}"))
 
     with ThreadPoolExecutor(3) as pool:
         messages = list(pool.map(message, range(12)))
