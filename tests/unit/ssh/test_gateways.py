@@ -58,7 +58,7 @@ def test_twenty_hosts_behind_a_bastion_share_one_connection(bastion: Sshd, sshd:
     target = behind(bastion, sshd)
 
     def work(number: int) -> str:
-        session = connect(Target(**{**vars(target), "name": f"web{number}"}), lock=False, who="test")
+        session = connect(target._replace(name=f"web{number}"), lock=False, who="test")
         try:
             together.wait(60)  # all are open at the same time
             return session.ask([sh("echo %s", number)], deadline=30)[0].text
@@ -110,7 +110,7 @@ def test_a_failed_host_does_not_close_the_gateway_of_others(bastion: Sshd, sshd:
     target = behind(bastion, sshd)
     good = connect(target, lock=False, who="test")
     with pytest.raises(Unreachable):
-        connect(Target(**{**vars(target), "port": 1}), lock=False, who="test")
+        connect(target._replace(port=1), lock=False, who="test")
     assert good.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
     good.close()
     wait_for(lambda: connections(bastion) == 0, "no connection to the bastion")
@@ -124,7 +124,7 @@ def test_a_dead_gateway_costs_one_time_limit(sshd: Sshd, empty_home: Path) -> No
 
         def message(number: int) -> str:
             with pytest.raises(Unreachable) as raised:
-                connect(Target(**{**vars(target), "name": f"web{number}"}), lock=False, who="test")
+                connect(target._replace(name=f"web{number}"), lock=False, who="test")
             return str(raised.value)
 
         started = time.monotonic()
