@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from provision_lab import processes
 from provision_lab.processes import locked, mentioned
-from provision_lab.run import LabError
+from provision_lab.run import LabError, run
 
 _KEPT = 7 * 86400.0  # seconds that an unused entry is kept
+_DRAFT = ".draft"
 
 
 def folder() -> Path:
@@ -50,27 +53,52 @@ def ensure(kind: str, key: str, make: Callable[[Path], None], *, kept: float = _
     """
     path = entry(kind, key)
     if not path.is_dir():
-        with locked(path.with_name(f"{path.name}.lock"), deadline=900):
+        with locked(_lock_of(path), deadline=900):
             if not path.is_dir():
-                draft = path.with_name(f"{path.name}.draft")
-                remove(draft)
+                clear_drafts()
+                draft = path.with_name(f"{path.name}{_DRAFT}")
+                _clear(draft)
                 draft.mkdir(parents=True)
                 try:
                     make(draft)
+                    unmount(draft)  # mmdebstrap succeeds, with a warning, when it cannot unmount
                     draft.rename(path)
                 except BaseException:
-                    remove(draft)
+                    _clear(draft)
                     raise
                 _prune(kind, keep=path, kept=kept)
     os.utime(path)
     return path
 
 
+def clear_drafts() -> None:
+    """Removes the drafts of killed builds. Who builds holds the lock of the entry, and the kernel frees it at the end."""
+    for draft in folder().glob(f"*{_DRAFT}"):
+        with contextlib.suppress(processes.Held), locked(_lock_of(draft.with_suffix("")), deadline=0):
+            _clear(draft)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _clear(draft: Path) -> None:
+    """Removes a draft with what a killed build left there. The caller holds the lock of its entry.
+
+    mmdebstrap mounts /proc, /sys and /dev/shm in its tree, and a part of it may still run when its parent was killed.
+    """
+    processes.end(processes.of_build(draft))
+    unmount(draft)
+    remove(draft)
+
+
 def _prune(kind: str, *, keep: Path, kept: float) -> None:
     """Removes entries that were not used for `kept` seconds, unless a mount or a process uses them."""
     mounts = Path("/proc/self/mounts").read_text()
     for path in folder().glob(f"{kind}-*"):
-        old = path != keep and time.time() - path.stat().st_mtime > kept
+        if path == keep or path.suffix:  # a draft or a lock
+            continue
+        old = time.time() - path.stat().st_mtime > kept
         if old and str(path) not in mounts and not mentioned(path):
             remove(path)
 
@@ -81,6 +109,18 @@ def remove(path: Path) -> None:
         raise LabError(f"cannot remove {path}: {mounts[0]} is mounted", hint=f"umount {mounts[0]}")
     if path.is_dir():
         shutil.rmtree(path)
+
+
+def unmount(path: Path) -> None:
+    """Unmounts everything at or below `path`. Raises LabError."""
+    points = mounted_below(path)
+    for point in points:
+        # Where a folder of this machine is mounted with all below it, the machine's own would be unmounted with the copies.
+        # Source: mount_namespaces(7), propagation of unmounts.
+        run("mount", "--make-private", point, check=False)
+    for point in points:
+        if run("umount", point, check=False).returncode:
+            run("umount", "--lazy", point)  # a process uses it: it is unmounted when that process ends
 
 
 def mounted_below(path: Path) -> list[str]:

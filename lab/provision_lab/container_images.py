@@ -102,7 +102,7 @@ class ContainerImage:
         digests["gz"] = _digest_of(draft / "image.tar.gz")
         _write(draft, "digests.json", json.dumps(digests))
         for folder in (root, debs):
-            shutil.rmtree(folder)
+            cache.remove(folder)
 
     def _complete(self, root: Path, debs: Path) -> None:
         """Adds what is not in a package of Debian."""
@@ -136,7 +136,7 @@ def _write(root: Path, path: str, text: str) -> None:
 def _add_busybox(root: Path) -> None:
     """All programs of busybox, root and nobody, and nothing else."""
     binary = (root / "usr/bin/busybox").read_bytes()
-    shutil.rmtree(root)
+    cache.remove(root)
     for folder in ("bin", "etc", "root", "tmp", "usr"):
         (root / folder).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from provision_lab import bringup, kernel, network, processes, repository, state
+from provision_lab import bringup, cache, kernel, network, processes, repository, state
 from provision_lab.bringup import Service
 from provision_lab.hosts import LabHost, Server
 from provision_lab.image import Image
@@ -90,6 +90,7 @@ class Lab(LabInfo):
         """
         require(build=False)
         sweep()
+        cache.clear_drafts()
         with _plain_umask(), self._held():
             there = Lab.find(self.name)
             if there and there.is_up:

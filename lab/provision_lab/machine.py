@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provision.url import bracketed
 from provision_lab import kernel, network, processes
-from provision_lab.cache import mounted_below, remove
+from provision_lab.cache import remove, unmount
 from provision_lab.hosts import LabHost
 from provision_lab.run import LabError, run
 
@@ -197,7 +197,5 @@ def wipe(lab: str, folder: Path) -> None:
     hosts = [machine_name(lab, host.name) for host in folder.glob("hosts/*")]
     left = [path for host in hosts for path in Path("/run/systemd/nspawn").glob(f"*/{host}") if path.is_dir()]
     for place in (*left, folder):
-        for point in mounted_below(place):
-            if run("umount", point, check=False).returncode:
-                run("umount", "--lazy", point)  # a process uses it: it is unmounted when that process ends
+        unmount(place)
         remove(place)

@@ -22,6 +22,11 @@ _children: list[subprocess.Popen[bytes]] = []  # those of this process, whose ex
 _PACKAGE = "provision_lab."  # a service's argv names its module
 _nspawns: dict[Path, int | None] = {}  # by the tree of the host that it runs
 _LOCK_INTERVAL = 0.02  # seconds between two attempts to lock
+_BUILDERS = ("mmdebstrap", "apt-get")
+
+
+class Held(LabError):
+    """Another process holds a lock."""
 
 
 def start(
@@ -75,6 +80,23 @@ def of_lab(folder: Path) -> list[int]:
 def of_service(folder: Path, service: str) -> list[int]:
     """The ids of the processes of one service (apt, s3, keeper) of the lab in `folder`."""
     return [pid for pid, argv in _all() if service in argv and _is_service(argv, folder)]
+
+
+def of_build(folder: Path) -> list[int]:
+    """The ids of the processes that build a system below `folder`: those whose root is there, mmdebstrap and its apt-get."""
+    return [pid for pid, argv in _all() if _is_rooted(pid, folder) or _is_builder(argv, folder)]
+
+
+def _is_rooted(pid: int, folder: Path) -> bool:
+    try:
+        return Path(f"/proc/{pid}/root").readlink().is_relative_to(folder)
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def _is_builder(argv: list[str], folder: Path) -> bool:
+    names = {Path(word).name for word in argv[:2]}  # mmdebstrap is the first argument of perl
+    return not names.isdisjoint(_BUILDERS) and any(f"{folder}/" in word for word in argv)
 
 
 def mentioned(path: Path) -> bool:
@@ -160,7 +182,7 @@ def _reap() -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, deadline: float = 600) -> Iterator[None]:
-    """Holds the lock file `path`; waits up to `deadline` seconds for another process. Removes the file at the end.
+    """Holds the lock file `path`; waits up to `deadline` seconds for another process. Removes the file at the end. Raises Held.
 
     The kernel frees the lock when its holder dies.
     """
@@ -168,9 +190,7 @@ def locked(path: Path, *, deadline: float = 600) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     while (fd := _try_lock(path)) is None:
         if time.monotonic() > ends:
-            raise LabError(
-                f"another process has held {path} for {deadline:g} s", hint=f"to see which one: fuser -v {path}"
-            )
+            raise Held(f"another process has held {path} for {deadline:g} s", hint=f"to see which one: fuser -v {path}")
         time.sleep(_LOCK_INTERVAL)
     try:
         yield

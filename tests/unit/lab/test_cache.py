@@ -1,5 +1,6 @@
 """Locks that the kernel frees, and a cache that holds only complete entries."""
 
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -7,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
-from provision_lab import LabError, cache
+from provision_lab import LabError, cache, processes
 from provision_lab.processes import locked
 
 
@@ -154,3 +156,113 @@ def test_nothing_below_a_mount_is_removed(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(LabError, match=r"/proc.* is mounted"):
         cache.remove(Path("/proc"))
     assert removed == []
+
+
+_IN_CHROOT = "import os, sys; os.chroot(sys.argv[1]); print('there', flush=True); sys.stdin.read()"
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems: needs root")
+
+
+def mount(*arguments: str | Path) -> None:
+    """Mounts, as root."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def after_a_killed_build(folder: Path, check: Callable[[Path, Path], None]) -> None:
+    """Calls `check` with the draft of a killed build and a folder outside, in a process whose mounts end with it.
+
+    The draft has a mount with one below it, as /sys of a tree, the folder outside, and a process with its root there.
+    """
+    outside, draft = folder / "outside", folder / "container-1.draft"
+    outside.mkdir()
+    outside.joinpath("file").write_text("kept")
+
+    def work() -> None:
+        assert ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS) == 0, os.strerror(ctypes.get_errno())
+        mount("--make-rprivate", "/")
+        (draft / "root/proc").mkdir(parents=True)
+        (draft / "root/sys").mkdir()
+        mount("-t", "tmpfs", "tmpfs", draft / "root/sys")
+        (draft / "root/sys/below").mkdir()
+        mount("-t", "tmpfs", "tmpfs", draft / "root/sys/below")
+        mount("--bind", outside, draft / "root/proc")
+        argv = [sys.executable, "-c", _IN_CHROOT, draft / "root"]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"there\n"
+            check(draft, outside)
+            assert child.wait(10) == -signal.SIGKILL
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, "see its standard error"
+    assert outside.joinpath("file").read_text() == "kept"
+
+
+@needs_root
+def test_the_next_build_removes_what_a_killed_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes and mounts first: nothing is removed while something is mounted there."""
+    monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
+
+    def check(draft: Path, _: Path) -> None:
+        with pytest.raises(LabError, match=r"cannot remove .*container-1\.draft: .* is mounted"):
+            cache.remove(draft)
+        made = cache.ensure("container", "1", lambda empty: empty.joinpath("new").touch())
+        assert [path.name for path in made.iterdir()] == ["new"]
+
+    after_a_killed_build(tmp_path, check)
+
+
+@needs_root
+def test_another_build_removes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may need that entry again. A draft whose lock is held is somebody's work."""
+    monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
+
+    def check(draft: Path, _: Path) -> None:
+        with locked(draft.with_name("container-1.lock")):
+            cache.ensure("base", "1", lambda _: None)
+            assert len(cache.mounted_below(draft)) == 3
+            assert len(processes.of_build(draft)) == 1
+        cache.ensure("base", "2", lambda _: None)
+        assert not draft.exists()
+
+    after_a_killed_build(tmp_path, check)
+
+
+@needs_root
+def test_an_entry_has_no_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a build that fails leave one. mmdebstrap ends with a warning when it could not unmount."""
+    monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
+
+    def check(draft: Path, outside: Path) -> None:
+        def fail(empty: Path) -> None:
+            make(empty)
+            raise LabError("it took too long")
+
+        def make(empty: Path) -> None:
+            empty.joinpath("root").mkdir()
+            mount("--bind", outside, empty / "root")
+
+        with pytest.raises(LabError, match="it took too long"):
+            cache.ensure("container", "1", fail)
+        assert not draft.exists()
+        assert list(cache.ensure("container", "1", make).joinpath("root").iterdir()) == []
+
+    after_a_killed_build(tmp_path, check)
+
+
+@pytest.mark.parametrize(
+    ("argv", "builds"),
+    [
+        (["/usr/bin/perl", "/usr/bin/mmdebstrap", "trixie", "{}/root"], True),
+        (["apt-get", "--yes", "-oDPkg::Chroot-Directory={}/root", "install"], True),
+        (["apt-get", "--yes", "install", "hello"], False),
+        (["/usr/bin/perl", "/usr/bin/mmdebstrap", "trixie", "{}2/root"], False),
+        (["rm", "-rf", "{}/root"], False),
+    ],
+)
+def test_what_builds_in_a_draft(tmp_path: Path, argv: list[str], builds: bool) -> None:
+    """By its name and the draft in its arguments, and no other process that mentions the draft."""
+    draft = tmp_path / "container-1.draft"
+    assert processes._is_builder([word.format(draft) for word in argv], draft) is builds
