@@ -270,7 +270,18 @@ def beyond() -> Iterator[tuple[str, str, Path]]:
     number = os.getpid() % 64 * 4
     here, there, link = f"192.0.2.{number + 1}", f"192.0.2.{number + 2}", f"beyond-{number}"
     with TemporaryDirectory() as folder, Path(folder, "log").open("w") as log:
-        argv = ("unshare", "-n", sys.executable, "-m", "http.server", "-d", folder, "8000")
+        argv = (
+            "setpriv",
+            "--pdeathsig=KILL",
+            "unshare",
+            "-n",
+            sys.executable,
+            "-m",
+            "http.server",
+            "-d",
+            folder,
+            "8000",
+        )
         server = subprocess.Popen(argv, stdout=log, stderr=log)
         inside = ("nsenter", "-t", str(server.pid), "-n", "ip")
         try:
