@@ -16,7 +16,7 @@ from provision_lab.hosts import Preparation
 from provision_lab.machine import Machine
 from provision_lab.run import LabError, run
 
-_READY = 120  # seconds
+_READY = 240  # seconds; a busy machine may start the services of many hosts at once
 _INTERVAL = 0.1  # seconds between two looks
 _ASK = "[ \"$(curl -sk -o /dev/null -w '%{{http_code}}' https://gitlab.lab.test{})\" = {} ]"
 _IS_READY: dict[Preparation, str] = {

@@ -27,7 +27,7 @@ from provision_lab.run import LabError, run
 
 # What `provision` does on each host.
 _RUNS: Final[dict[Preparation, tuple[str, ...]]] = {"server": ("server",), "runner": ("firewall", "docker", "runner")}
-_STOP = 60  # seconds
+_STOP = 180  # seconds; systemd gives a service 90 s to stop, and the machine may be busy
 # What bringing up writes for each host, and what no other host may have.
 _OWN = ("home/*/.ssh", "etc/machine-id", "etc/ssh/ssh_host_*", "etc/systemd/system-generators", "etc/hostname")
 _OTHER = ("tmp/*", "var/tmp/*", "var/log/journal", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "run/*")
@@ -60,7 +60,7 @@ def _make(draft: Path, image: Image) -> None:
             harness = Harness(lab, Path(folder))
             del harness.inventory["registry"]["s3"]
             for kind, tasks in _RUNS.items():
-                done = harness.run(*tasks, "--limit", hosts[kind].name)
+                done = harness.run(*tasks, "--limit", hosts[kind].name, deadline=600)
                 if done.returncode:
                     raise LabError(f"a host cannot be prepared: {done.stdout}{done.stderr}")
         shared = prepared.shared(draft)

@@ -30,6 +30,8 @@ ROOT = "correct-horse-battery-7"
 ANNA = "another-horse-battery-8"
 _SWITCH = "/etc/gitlab-standin/rails-runner-exit-seconds"
 _DATABASE = "/var/opt/gitlab/standin/db.json"
+# The first test installs all in 21 runs, while hosts of other tests boot.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ def test_a_stop_of_the_runner_ends_its_jobs(harness: Harness, server: Server) ->
     """GitLab knows why, and no container is left. As gitlab-runner: a stop does not wait for jobs."""
     script = f"long: {{script: [sleep 300], image: '{CLI}', tags: [docker]}}\n"
     commit(server, PROJECT, {".gitlab-ci.yml": script}, "long")
-    wait_for(lambda: succeeds(harness, HOST, f"docker ps {BUILDS} | grep -q ."), "the job runs", 60)
+    wait_for(lambda: succeeds(harness, HOST, f"docker ps {BUILDS} | grep -q ."), "the job runs", 180)
     harness.lab.inside(HOST, "systemctl restart gitlab-runner")
     done = ended(harness, server, PROJECT, "long")
     assert "ERROR: Job failed (system failure): aborted: terminated" in done.log

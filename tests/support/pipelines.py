@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 
 CLI = "docker:28.5.2-cli"
 _DONE = ("success", "failed", "canceled", "skipped")
-_SECONDS = 300
+_SECONDS = 480  # a module may build, test and release while hosts of other tests boot
 
 
 @dataclass(frozen=True)
