@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from provision_lab.standins.gitlab_ce.loopback import serve
 from provision_lab.standins.gitlab_runner.host.api import Server
 from provision_lab.standins.gitlab_runner.host.build import Build
-from provision_lab.standins.gitlab_runner.host.executor import Failure, pull_failure, split_service
+from provision_lab.standins.gitlab_runner.host.executor import Executor, Failure, pull_failure, split_service
 from provision_lab.standins.gitlab_runner.host.shell import expand, script_of
 from provision_lab.standins.gitlab_runner.host.trace import Stream, Trace
 from tests.standins.test_standin_gitlab_pipelines import CONFIG, SEED, Runner, pushed
@@ -140,6 +141,19 @@ def test_what_stops_a_job(
     job = clone.ask(f"/jobs/{taken['id']}")
     assert (job["status"], job["failure_reason"]) == ("failed", reason)
     assert text in clone.ask(f"/jobs/{taken['id']}/trace")
+
+
+def test_a_stop_ends_what_a_script_has_started(clone: Clone, taken: dict[str, Any]) -> None:
+    """git below the shell too: it would keep the log open, and the job running. Source: common/build.go, run."""
+    values = {"CI_PROJECT_DIR": {"key": "CI_PROJECT_DIR", "value": "/builds/team/app", "public": True, "file": False}}
+    executor = Executor({"docker": {}}, taken, values, "name", trace_of(clone, taken))
+    executor.stopped = lambda: "aborted: terminated"
+    started = time.monotonic()
+    with pytest.raises(Failure, match="aborted: terminated"):
+        executor._follow(["sh", "-c", "sleep 30; true"], b"", None)
+    assert time.monotonic() - started < 20
+    executor.clean_up()
+    executor.trace.finish("failed")
 
 
 def test_variables_are_expanded(clone: Clone, taken: dict[str, Any]) -> None:

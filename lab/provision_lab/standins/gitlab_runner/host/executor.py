@@ -14,6 +14,7 @@ import re
 import secrets
 import selectors
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
@@ -380,6 +381,7 @@ class Executor:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=env or self._environment(),
+            start_new_session=True,
         )
 
         def feed() -> None:
@@ -406,7 +408,7 @@ class Executor:
                         selector.unregister(key.fileobj)
                 if not stop and (stop := self.stopped()):
                     self._stop_build()
-                    child.terminate()
+                    os.killpg(child.pid, signal.SIGTERM)  # the shell's git too; nobody has waited for the child yet
         output.close()
         errors.close()
         code = child.wait()
