@@ -144,7 +144,8 @@ def ci(
         api = api_of(hosts)
         if api is None:
             raise UsageError(
-                "pipelines are asked from GitLab's API, and gitlab.external_url or gitlab.api_token is missing"
+                "provision ci needs GitLab's API, and gitlab.external_url or gitlab.api_token is missing",
+                hint="add them to the inventory",
             )
         watch = _Watch(api, wanted, _limits(hosts), PipelineReport(sys.stdout, as_json=as_json, only_table=no_wait))
         try:

@@ -22,7 +22,7 @@ StepKind = Literal["connecting", "observing", "applying", "checking", "handler",
 MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned", "waiting"]
 """`check`: what check mode would verify. `stopping`, `abandoned`: answers to Ctrl-C. `skipped`: tasks that do not run.
 
-`waiting`: GitLab is not ready yet, or what is new about the pipeline that the run waits for.
+`waiting`: GitLab is not ready yet, or news about the pipeline that the run waits for.
 """
 
 

@@ -90,7 +90,7 @@ def _read_by_openssl(pem: bytes) -> int:
 @lru_cache(maxsize=16)  # each host of the inventory has the same CA
 def check_certificates(pem: bytes) -> None:
     """Raises Refused for a file that programs cannot read certificates from, such as those of a CA."""
-    # A file that OpenSSL reads completely is right. Only for another one `read_chain` has to find the reason: it imports
+    # A file that OpenSSL reads completely is valid. For any other one, `read_chain` finds the reason: it imports
     # cryptography's X.509, which takes 20 ms.
     with contextlib.suppress(Refused, ValueError):  # ValueError: the text is empty
         if _read_by_openssl(pem) == len(_BEGIN.findall(pem)) == pem.count(b"-----BEGIN CERTIFICATE-----"):

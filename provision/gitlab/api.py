@@ -34,7 +34,7 @@ _LONGEST_TEXT: Final = 128 << 20  # bytes; GitLab's own limit for a job's log is
 
 
 class Following(Protocol):
-    """What a request that follows something in GitLab needs of the program around it: a pipeline may take an hour."""
+    """How a request that follows something in GitLab reports and waits: a pipeline may take an hour."""
 
     def report(self, text: str) -> None:
         """Reports news, as one line."""
@@ -168,7 +168,7 @@ class Api:
         return page
 
     def tail(self, path: str, size: int) -> bytes:
-        """The last bytes of the text at a path, at most `size`. A longer text is read to its end, and not kept."""
+        """The last bytes of the text at a path, at most `size`. The bytes before them are read and dropped."""
 
         def send(client: Gitlab) -> bytes:
             answer: Any = client.http_get(path, streamed=True, **_OWN_RATE_LIMIT)

@@ -1,11 +1,11 @@
-"""Pipelines in GitLab: finding that of a commit, following it to its end, and saying why it failed or does not go on.
+"""Pipelines in GitLab: finds the one of a commit, follows it to its end, and finds out why it failed or waits.
 
-Following only asks: it never starts, cancels or retries anything. A poll costs two requests, and a third one where the
+Following only reads: it never starts, cancels or retries anything. A poll costs two requests, and a third one where the
 pipeline has trigger jobs. A pipeline appears some seconds after the push, because a background job of GitLab makes it.
 
 Sources: GitLab's REST API, /projects/:id/pipelines, …/jobs, …/bridges, /projects/:id/jobs/:id/trace and
-/projects/:id/runners; lib/gitlab/ci/pipeline/chain (what makes a pipeline: a commit with [ci skip] has one that is
-skipped, an invalid .gitlab-ci.yml one that failed, rules without a job none).
+/projects/:id/runners; lib/gitlab/ci/pipeline/chain. A commit with [ci skip] has a pipeline that is skipped; an
+invalid .gitlab-ci.yml makes one that failed; rules that leave no job make none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CREATED_SECONDS: Final = 120.0  # for a pipeline to appear
 _ASK_WHY_SECONDS: Final = 10.0  # before GitLab is asked why there is none
 _STUCK_SECONDS: Final = 20.0  # that a job waits for a runner before GitLab is asked why
 _AGAIN_SECONDS: Final = 120.0  # until it is asked again
-_PATIENCE_SECONDS: Final = 300.0  # that GitLab may be away while a pipeline is followed
+_PATIENCE_SECONDS: Final = 300.0  # that GitLab may be unavailable while a pipeline is followed
 _NO_RULE: Final = "no rule of .gitlab-ci.yml adds a job for this push"
 _AWAY: Final = (0, 429, 500, 502, 503, 504)
 _SHORTEST, _LONGEST = 2.0, 10.0  # seconds between two polls
@@ -81,7 +81,7 @@ class Job(NamedTuple):
         parts = [f"{self.stage}: {self.name}: {self.status}"]
         if self.status == "failed" and self.reason:
             parts.append(self.reason.replace("_", " "))
-        parts += ["which is allowed"] if self.status == "failed" and self.allow_failure else []
+        parts += ["allowed to fail"] if self.status == "failed" and self.allow_failure else []
         parts += [f"{self.seconds:.0f} s"] if self.seconds is not None and self.status in ENDED else []
         parts += [f"attempt {self.attempt}"] if self.attempt > 1 else []
         if self.downstream:
@@ -214,7 +214,7 @@ class Pipelines:
             for one in [one for one in jobs if one.is_failed][:MOST_JOBS]:
                 yield f"  {one.text}"
                 yield from (f"  | {line}" for line in self.last_lines(one, project=project))
-        except ApiFailed as error:  # that it failed is known, and more important
+        except ApiFailed as error:  # the failure of the job is reported anyway
             yield f"  its log cannot be read: {error.text}"
 
 
@@ -324,16 +324,16 @@ class Follower:
     def still(self) -> str:
         """What it still waits for."""
         if self.pipeline is None:
-            return "it was not made yet"
+            return "it does not exist yet"
         return "; ".join(one.text for one in self.pipeline.unfinished) or "no job runs"
 
     @property
     def interval(self) -> float:
-        """Seconds until the next poll: the longer nothing is new, the more."""
+        """Seconds until the next poll. They grow while nothing is new."""
         return min(_SHORTEST + (self.clock() - self._last_news) / 30, _LONGEST)
 
     def poll(self) -> list[News]:
-        """Asks GitLab, and returns what is new. Raises ApiFailed when GitLab refuses, or is away for long."""
+        """Asks GitLab, and returns what is new. Raises ApiFailed when GitLab refuses, or is unavailable for long."""
         now = self.clock()
         if self.has_ended:
             return []
@@ -382,7 +382,7 @@ class Follower:
         return [*news, *self._stuck(now)]
 
     def _missing(self, now: float) -> None:
-        """Nothing yet: a background job of GitLab makes the pipeline after the push."""
+        """There is no pipeline yet: a background job of GitLab makes it after the push."""
         waited = now - (self._began or now)
         if not self.commit:
             self.problem = "it has no pipeline yet"
@@ -391,11 +391,11 @@ class Follower:
             self.problem = self.pipelines.repository.why_no_pipeline(self.commit)
         elif waited >= _CREATED_SECONDS:
             self.problem = (
-                f"none was made in {waited:.0f} s: {_NO_RULE}, or GitLab's background jobs (Sidekiq) are late"
+                f"none appeared in {waited:.0f} s: {_NO_RULE}, or GitLab's background jobs (Sidekiq) are late"
             )
 
     def _stuck(self, now: float) -> Iterator[News]:
-        """News about the jobs that no runner takes for a while."""
+        """News about jobs that no runner has taken for a while."""
         jobs = [one for one in (self.pipeline.jobs if self.pipeline else ()) if one.status == "pending"]
         self._waiting = {one.id: self._waiting.get(one.id, (now, 0.0)) for one in jobs}
         for one in jobs:
@@ -463,7 +463,7 @@ class Wait:
         if pipeline is None:
             raise NotReady(
                 f"commit {self.commit[:8]} of project {project} has no pipeline: {follower.problem}",
-                hint="correct it and rerun the command; without wait = true no pipeline is waited for",
+                hint="correct this and rerun the command, or remove `wait = true` from the project",
             )
         if pipeline.status == BLOCKED:
             jobs = ", ".join(one.name for one in pipeline.jobs if one.status == BLOCKED)
@@ -488,5 +488,5 @@ class Wait:
         name = pipeline.name if pipeline else f"the pipeline of commit {self.commit[:8]}"
         return DeadlineExceeded(
             f"{name} of project {project} did not end in {self.seconds:.0f} s: {follower.still}",
-            hint=f'it goes on: {self._look}; a rerun waits for it again; projects."{project}".wait_timeout is the limit',
+            hint=f'it goes on in GitLab: {self._look}. A rerun waits for it again; projects."{project}".wait_timeout sets the limit',
         )

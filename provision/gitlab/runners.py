@@ -134,7 +134,7 @@ def why_not_taken(api: Api, project: str, tags: Sequence[str]) -> str:
 
 
 def _details(api: Api, one: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the API tells about a runner to those who administrate it."""
+    """A runner with what the API gives only to its administrators; {} for others."""
     try:
         return api.get(f"/runners/{one['id']}")
     except ApiFailed as error:

@@ -47,7 +47,7 @@ def session_for(url: Url, ca: Path | None, address: str = "") -> Session:
 def days_left(answer: Response) -> int | None:
     """The days until the certificate of the server that gave this answer expires; None without TLS.
 
-    The request was sent with `stream=True` and the body is not read yet: then the connection is still that of the answer.
+    The request must be sent with `stream=True`, and its body not read yet: until then, the answer keeps its connection.
     """
     from cryptography import x509
 

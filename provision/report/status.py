@@ -396,7 +396,7 @@ class PipelineReport:
             self._failures.append(f"{project}: {f'{pipeline.name} {pipeline.status}: ' if pipeline else ''}{problem}")
 
     def close(self) -> None:
-        """Prints how all projects ended. Many have a row each, and those that succeeded share one."""
+        """Prints how all projects ended. With many projects, each has one row, and those that succeeded share one."""
         if self._json is not None:
             listed = [
                 {

@@ -87,7 +87,9 @@ class Authenticator:
                 except AuthenticationException as error:
                     if not transport.is_active():
                         said = last_banner_line(transport)
-                        raise self._refused(f"the host disconnected{f' and said: {said}' if said else ''}") from error
+                        raise self._refused(
+                            f"the host disconnected{f' with the message: {said}' if said else ''}"
+                        ) from error
                     continue
                 if missing:
                     raise self._refused(f"further authentication is required: {', '.join(missing)}")

@@ -339,7 +339,7 @@ def test_a_source_is_released_and_deployed(harness: Harness, server: Server) -> 
         failed = refused(harness, "released", changes=changes)
         assert "test: test: failed, script failure" in failed.errors
         assert "  | not ok 1 - no greeting\n" in failed.errors
-        assert f"hello stays as it is: the pipeline of project {AWAITED} has not succeeded" in failed.messages()
+        assert f"hello is unchanged: the pipeline of project {AWAITED} has not succeeded" in failed.messages()
         assert (app_and_release(), pipelines()) == (before, ["failed", "success"])
 
     write("hello from 2")

@@ -71,7 +71,7 @@ def test_a_host_that_boots_says_so(lab: Lab) -> None:
             connect(target(lab), lock=False, who="test")
     finally:
         lab.inside("open", "rm /run/nologin")
-    assert "the host disconnected and said: System is booting up. Unprivileged users are" in error.value.text
+    assert "the host disconnected with the message: System is booting up. Unprivileged users are" in error.value.text
     with session(target(lab)) as opened:
         assert output_of(opened, "id -u") == "0"
 

@@ -358,7 +358,7 @@ class Project(Table, name="projects", occurs="named"):
     pipeline: Pipeline | None = None
     """Its .gitlab-ci.yml."""
     wait: bool = False
-    """true: after a push, wait until its pipeline has succeeded; apps of its images are not replaced before. An error if
+    """true: after a push, wait until its pipeline has succeeded, and only then replace apps of its images. The run fails if
     the pipeline fails."""
     wait_timeout: int = Field(default=3600, ge=1)
     """Seconds to wait for the pipeline; it goes on after that."""
@@ -392,7 +392,8 @@ class Project(Table, name="projects", occurs="named"):
         one = self.pipeline
         if self.wait and not self.source and (one is None or one.path is not None or one.merge_request):
             raise InvalidValue(
-                "wait needs a source, or a pipeline that is committed to a branch: nothing is pushed", "wait"
+                "wait needs a source, or a pipeline that is committed to a branch: without one, nothing is pushed",
+                "wait",
             )
         return self
 

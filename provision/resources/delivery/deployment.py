@@ -93,7 +93,7 @@ class Deployment(Resource):
     ports        the ports among `options`, which must be free
     pull         False: the image is on the host, and no registry is asked
     released_by  the project whose pipeline releases the image, if that is waited for
-    held         the projects whose pipeline has not succeeded in this run: then the container stays as it is
+    held         the projects whose pipeline has not succeeded in this run: containers of their images are unchanged
     """
 
     name: str
@@ -128,7 +128,7 @@ class Deployment(Resource):
 
     def plan(self, seen: Observation) -> Iterator[Change | Note]:
         if self.released_by in self.held:
-            yield Note(f"{self.name} stays as it is: the pipeline of project {self.released_by} has not succeeded")
+            yield Note(f"{self.name} is unchanged: the pipeline of project {self.released_by} has not succeeded")
             return
         containers = read_containers(seen["containers"])
         if containers is None:

@@ -86,7 +86,7 @@ def _rendered(recipe: Recipe, template: str) -> str:
 
 @dataclass(frozen=True)
 class Awaited:
-    """For how many seconds the pipeline of what is pushed is waited for.
+    """The pipeline of what is pushed is waited for, for at most `seconds`.
 
     held  the projects whose pipeline has not succeeded in this run: apps of their images are not replaced
     """

@@ -109,7 +109,7 @@ class TestWait:
         """The pipeline succeeds, and the job is reported."""
         state = State("success", [job(1, "lint", "failed", allow_failure=True)])
         assert start(FakeCi([state])).run().status == "success"
-        assert "root/hello: pipeline #7: test: lint: failed, script failure, which is allowed, 12 s" in clock.lines
+        assert "root/hello: pipeline #7: test: lint: failed, script failure, allowed to fail, 12 s" in clock.lines
 
     def test_a_retried_job(self, start: Callable[..., Wait], clock: Clock) -> None:
         """Only the newest attempt counts."""
@@ -228,7 +228,7 @@ class TestNone:
                 {},
                 "x: 1",
                 {"valid": True},
-                "none was made in 1[0-9]+ s: no rule of .gitlab-ci.yml adds a job for this push",
+                "none appeared in 1[0-9]+ s: no rule of .gitlab-ci.yml adds a job for this push",
             ),
         ],
     )

@@ -341,7 +341,7 @@ class TestApps:
 
     @pytest.mark.parametrize(
         ("state", "text"),
-        [(RED, "hello stays as it is: the pipeline of project root/hello has not succeeded"), (GREEN, "")],
+        [(RED, "hello is unchanged: the pipeline of project root/hello has not succeeded"), (GREEN, "")],
     )
     def test_they_stay_when_it_fails(self, estate: Estate, ci: FakeCi, state: State, text: str) -> None:
         """In the same run, on another host."""
