@@ -31,7 +31,7 @@ _STOP = 180  # seconds; systemd gives a service 90 s to stop, and the machine ma
 # What bringing up writes for each host, and what no other host may have.
 _OWN = ("home/*/.ssh", "etc/machine-id", "etc/ssh/ssh_host_*", "etc/systemd/system-generators", "etc/hostname")
 _OTHER = ("tmp/*", "var/tmp/*", "var/log/journal", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "run/*")
-_KEPT = 2 * 3600  # seconds; a layer has 500 MB, and each change of the program makes another one
+_KEPT = 2 * 3600  # seconds; both layers have 400 MB, and each change of the program makes new ones
 # dockerd needs writable cgroups. On other hosts they become writable after the boot, and Docker is not there before.
 _UNIT = """\
 [Unit]
