@@ -1,4 +1,4 @@
-"""Run by `python -m unittest`; with `coverage run -m unittest`, every line is run."""
+"""Run by `python -m unittest`; the tests run every line of the program."""
 
 import unittest
 

@@ -1,4 +1,4 @@
-"""Run by `python3 -m unittest`. The validator fails on whatever PEP 3333 forbids."""
+"""Run by `python3 -m unittest`. The validator fails if the application violates PEP 3333."""
 
 import unittest
 from typing import Any
