@@ -216,7 +216,7 @@ class Redirect:
         return value if _HARMLESS.fullmatch(value) and not is_secret_name(name) else PLACEHOLDER
 
     def _project(self, project: Table, found: dict[str, Any]) -> None:
-        """A pipeline is waited for only where the lab has the images that its jobs need: else it would fail."""
+        """Keeps `wait` only where the lab has the images that the pipeline's jobs need: others would fail."""
         assert isinstance(project, Project)
         if project.wait and not self.lab.internet and not _has_images(project):
             found["wait"] = False

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, typed line by line on lab hosts.
+"""docs/tutorial.md: each of its commands, run on lab hosts.
 
 Differences from a reader's estate:
 

@@ -90,7 +90,7 @@ class Daemon:
         self._log("All workers stopped. Can exit now")
 
     def _received(self, number: int, _: object) -> None:
-        """Tells the jobs at once: systemd ends the clients of Docker, which they use, at the same time."""
+        """Stops the jobs at once: systemd ends the clients of Docker, which they use, at the same time."""
         if number in (signal.SIGTERM, signal.SIGINT):
             self.builds.interrupt()
         self.signals.put(number)

@@ -74,7 +74,7 @@ _LEARN = "Please select a different branch or contact your administrator for ass
 
 @route("GET", f"{_HERE}/pipelines/latest")
 def latest_pipeline(context: Context, identity: str) -> Response:
-    """The newest pipeline of the newest commit of a branch. 403 where there is none, as GitLab has it."""
+    """The newest pipeline of the newest commit of a branch. 403 where there is none, as in GitLab."""
     project = find_project(context, identity, REPORTER)
     ref = context.parameters.text("ref") or project["default_branch"]
     commit = repository_of(context.store, project).commit_of(ref)

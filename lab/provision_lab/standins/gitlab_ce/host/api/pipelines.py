@@ -197,7 +197,7 @@ def _settle(pipeline: Record, status: str) -> None:
 
 
 def finish(context: Context, job: Record, status: str, **facts: Any) -> None:
-    """Ends a job and goes on with its pipeline; its token is of no use any more."""
+    """Ends a job, makes its token invalid, and continues its pipeline."""
     job |= {"status": status, "finished_at": now(), **facts}
     for token in [one for one in context.store.all("tokens") if one.get("job_id") == job["id"]]:
         context.store.remove("tokens", token)
