@@ -310,6 +310,7 @@ class Follower:
     _began: float | None = None
     _last_news: float = 0.0
     _away_since: float | None = None
+    _is_answered: bool = False  # before, an error is one of the command, or of a GitLab that still starts
     _asked_why: bool = False
     _bridges: bool = True
     _known: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -343,14 +344,17 @@ class Follower:
         try:
             news = self._poll(now)
         except ApiFailed as error:
-            if self.pipeline is None or error.status not in _AWAY or error.requires:
+            if error.status == 404 and self.pipeline is not None:
+                error.text = f"{self.pipeline.name} is gone: somebody deleted it, or the token may not see it any more"
+                error.hint = "run a new pipeline in GitLab, then rerun the command"
+            if not self._is_answered or error.status not in _AWAY or error.requires:
                 raise
             again = self._away_since is not None
             self._away_since = self._away_since or now
             if now - self._away_since > _PATIENCE_SECONDS:
                 raise
             return [] if again else [News(self.pipelines.project, message=f"{error.text}: trying again")]
-        self._away_since = None
+        self._away_since, self._is_answered = None, True
         if first and self.note:
             news.insert(0, News(self.pipelines.project, message=self.note))
         if news:
@@ -387,8 +391,8 @@ class Follower:
         if not self.commit:
             self.problem = "it has no pipeline yet"
         elif waited >= _ASK_WHY_SECONDS and not self._asked_why:
-            self._asked_why = True
             self.problem = self.pipelines.repository.why_no_pipeline(self.commit)
+            self._asked_why = True
         elif waited >= _CREATED_SECONDS:
             self.problem = (
                 f"none appeared in {waited:.0f} s: {_NO_RULE}, or GitLab's background jobs (Sidekiq) are late"

@@ -188,6 +188,30 @@ class TestWait:
             wait.run()
         assert caught.value.not_ready
 
+    def test_gitlab_is_away_before_the_pipeline_is_made(self, start: Callable[..., Wait], clock: Clock) -> None:
+        """After the first answer, 502 is no end either; why there is no pipeline is asked again."""
+        ci = FakeCi([GREEN], absent=3)
+        ci.other[PROJECT] = Reply(502, b"<html>")
+        follower = Follower(start(ci).pipelines, COMMIT, "main", clock)
+        follower.poll()
+        ci.broken = [Reply(502, b"<html>")]
+        assert "trying again" in follower.poll()[0].text
+        clock.now += 10
+        follower.poll()
+        assert follower.problem == ""
+        ci.other[PROJECT] = Reply(200, {"builds_access_level": "disabled"})
+        follower.poll()
+        assert follower.problem == "CI/CD is off in the project's settings"
+
+    def test_deleted(self, start: Callable[..., Wait], clock: Clock) -> None:
+        """A pipeline that is deleted while it is followed is an error that says so."""
+        ci = FakeCi([RUNNING])
+        follower = Follower(start(ci).pipelines, COMMIT, "main", clock)
+        follower.poll()
+        ci.other[f"{PROJECT}/pipelines/7"] = Reply(404, {"message": "404 Not found"})
+        with pytest.raises(ApiFailed, match="pipeline #7 of commit 1a2b3c4d on main is gone: somebody deleted it"):
+            follower.poll()
+
     def test_gitlab_stays_away(self, start: Callable[..., Wait], clock: Clock) -> None:
         """After some minutes it is an error."""
         ci = FakeCi([RUNNING])
