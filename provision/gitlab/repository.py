@@ -54,7 +54,12 @@ class Repository:
 
     def has_branch(self, name: str) -> bool:
         """Whether a branch of that name exists."""
-        return self.api.find(self._branch(name)) is not None
+        return bool(self.head(name))
+
+    def head(self, branch: str = "") -> str:
+        """The newest commit of a branch, or of the default branch; "" if there is none."""
+        found = self.api.find(self._branch(branch) if branch else f"{self.address}/repository/commits/HEAD")
+        return str((found["commit"] if branch else found)["id"]) if found else ""
 
     def delete_branch(self, name: str) -> None:
         """Deletes a branch."""

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -98,15 +98,18 @@ class Awaited:
         """Whether it is recorded that the pipeline of what is `wanted` has succeeded."""
         return seen.records.get(_awaited_key(project)) == wanted
 
-    def change(self, project: str, api: Api, commit: str, branch: str, wanted: str) -> Change:
+    def change(self, project: str, api: Api, commit: str, branch: str, wanted: str, newer: str = "") -> Change:
         """Waiting for the pipeline of a commit. A change, since it releases what later tasks deploy.
 
         branch  "": any
+        newer   a commit on top, whose pipeline counts instead if it has one: it may correct what failed
         """
 
         def wait() -> Outcome:
             self.held.add(project)
-            Wait(Pipelines(api, project), commit, branch, self.seconds).run()
+            pipelines = Pipelines(api, project)
+            last = newer if newer and pipelines.newest(newer, branch) is not None else commit
+            Wait(pipelines, last, branch, self.seconds).run()
             self.held.discard(project)
             return Outcome(records={_awaited_key(project): wanted})
 
@@ -132,6 +135,7 @@ class FoundPipeline:
     proposed  the file on the branch of our merge requests
     branched  whether that branch exists
     request   the URL of the open merge request, "" for none
+    head      the newest commit of the branch, if its pipeline is waited for
     errors    of GitLab's lint, which is asked only if the file differs
     """
 
@@ -144,6 +148,7 @@ class FoundPipeline:
     proposed: Content | None = None
     branched: bool = False
     request: str = ""
+    head: str = ""
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -273,7 +278,8 @@ class PipelineFile(Resource):
             yield Change(compare, NOTHING, "run", record=self._fingerprint, verification=True, final=True)
         if self.awaited and not self.awaited.is_over(self.project, self._fingerprint, seen):
             commit = found.now.last_commit_id if change is None and found.now else ""
-            yield self.awaited.change(self.project, self.api, commit, found.branch, self._fingerprint)
+            newer = found.head if commit and found.head != commit else ""
+            yield self.awaited.change(self.project, self.api, commit, found.branch, self._fingerprint, newer)
 
     def _change(self, found: FoundPipeline) -> Change | None:
         if found.exists and found.now is not None and found.now.text == self.text:
@@ -356,6 +362,8 @@ class PipelineFile(Resource):
             return None
         try:
             found = find_pipeline(self._repository, self.text, self.branch, self.ours or None)
+            if found and not is_over and found.now and found.now.text == self.text:
+                found = replace(found, head=self._repository.head(found.branch))
         except (HostFailed, UsageError) as error:
             return error
         return found or NoProject()

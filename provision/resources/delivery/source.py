@@ -162,7 +162,9 @@ class ProjectSource(Resource):
             wanted = self._wanted(work)
             uncommitted = f"{self.source.name} has changes that are not committed: they are not pushed"
             notes = (uncommitted,) if work.is_dirty else ()
-            if record.get("wanted") == wanted and (not seen.due or self._newest() == record.get("commit")):
+            if record.get("wanted") == wanted and (
+                not seen.due or Repository(self.api, self._address).head() == record.get("commit")
+            ):
                 is_over = self.awaited is None or self.awaited.is_over(self.project, wanted, seen)
                 if not (seen.due or notes) and is_over:
                     return None
@@ -185,11 +187,6 @@ class ProjectSource(Resource):
         pipeline = self.pipeline.identity if self.pipeline else ""
         parts = [str(self.api.url), now.commit or now.tree, pipeline]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-    def _newest(self) -> str:
-        """The commit of the default branch in GitLab; "" if there is none."""
-        found = self.api.find(f"{self._address}/repository/commits/HEAD")
-        return str(found["id"]) if found else ""
 
     def _project(self) -> dict[str, Any]:
         found = self.api.find(self._address)

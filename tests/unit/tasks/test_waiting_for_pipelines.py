@@ -193,6 +193,16 @@ class TestPipeline:
         assert ("| not ok 1" in again.error.text, again.summaries) == (True, [])
         assert len(estate.ask("GET", f"{ADDRESS}/repository/commits")) == 1
 
+    def test_red_until_a_later_commit_corrects_it(self, estate: Estate, ci: FakeCi) -> None:
+        """A commit by hand that leaves the file as it is: its pipeline counts. One without a pipeline does not."""
+        ci.states = [RED]
+        assert estate.run("pipeline", self.TEXT).code == 1
+        estate.commit("one\n", "README")
+        assert "| not ok 1" in estate.run("pipeline", self.TEXT).error.text
+        ci.states, ci.commit = [GREEN], estate.ask("GET", f"{ADDRESS}/repository/commits/HEAD")["id"]
+        report = estate.run("pipeline", self.TEXT)
+        assert (report.code, waits(report)) == (0, ["wait for the pipeline"])
+
     @pytest.mark.usefixtures("ci")
     def test_check_mode(self, estate: Estate) -> None:
         """The commit is not known yet."""
