@@ -347,6 +347,21 @@ def _news_fields(one: News) -> dict[str, Any]:
     return {"type": "pipeline", **fields}
 
 
+# Names and states that programs look up, as `mask_event` leaves them: a secret may happen to be "failed".
+_NEVER_MASKED: Final = frozenset({"type", "project", "status", "source", "commit"})
+
+
+def _masked(value: Any) -> Any:
+    """A JSON value with the secrets in its texts masked. Numbers stay: a secret may happen to be the number of a job."""
+    if isinstance(value, Mapping):
+        return {
+            name: one if name in _NEVER_MASKED and isinstance(one, str) else _masked(one) for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(one) for one in value]
+    return mask(value) if isinstance(value, str) else value
+
+
 class PipelineReport:
     """What `provision ci` prints: lines, or on a terminal a table that is redrawn; or JSON lines.
 
@@ -446,5 +461,5 @@ class PipelineReport:
             return
         first = {} if self._has_begun else {"schema": 1}
         self._has_begun = True
-        self._json.write(mask(json.dumps({**fields, **first}, separators=(",", ":"))) + "\n")
+        self._json.write(json.dumps({**_masked(fields), **first}, separators=(",", ":")) + "\n")
         self._json.flush()

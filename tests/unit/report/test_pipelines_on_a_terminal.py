@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.text import Text
 
-from provision.gitlab.pipelines import Job, Pipeline
+from provision import masking
+from provision.gitlab.pipelines import Job, News, Pipeline
 from provision.report.status import PipelineReport
 
 
@@ -58,6 +60,23 @@ def test_stages_and_jobs(stream: Terminal) -> None:
         "  deploy  deploy → pipeline #9 (running)",
         "sammy/new  no pipeline yet",
     ]
+
+
+def test_json_with_secrets_that_are_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is a number or the name of a state leaves the lines readable for programs."""
+    monkeypatch.setattr(masking, "_index", masking._Index())
+    for secret in ("4711", "failed"):
+        masking._index.add(secret)
+    stream = io.StringIO()
+    report = PipelineReport(stream, as_json=True)
+    one = pipeline("failed", Job(4711, "unit", "test", "failed"))
+    report.news(News("sammy/hello", one, one.jobs[0]))
+    report.end("sammy/hello", one, "password 4711 is wrong")
+    report.close()
+    first, last = map(json.loads, stream.getvalue().splitlines())
+    assert (first["id"], first["status"]) == (4711, "failed")
+    assert last["projects"][0]["status"] == "failed"
+    assert "4711" not in last["projects"][0]["problem"]
 
 
 def test_many_projects(stream: Terminal) -> None:
