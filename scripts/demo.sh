@@ -21,6 +21,7 @@ from provision_lab.container_images import HUB
 for name in ("docker:28.5.2-cli", "node:24-slim"):
     HUB[name].ensure()' &
 images=$!
+trap wait EXIT
 print "everything, with a GitLab that is new: provision all $*"
 $sudo "$bin/provision" all "$@" --report .cache/demo.html
 wait "$images"
