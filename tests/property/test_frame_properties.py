@@ -18,7 +18,7 @@ from provision.shell import Command, Result, sh
 from provision.ssh.bootstrap import GREETING, SCRIPT, first_line
 from provision.ssh.frame import Answers, Marker, Splitter, encode, new_nonce
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the bootstrap script requires root")
+pytestmark = pytest.mark.root
 
 
 class LocalShell:

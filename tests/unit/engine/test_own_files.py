@@ -15,7 +15,6 @@ import pytest
 from provision.engine.catalogue import Catalogue
 from provision.engine.own_files import trusted_folders
 
-ROOT = os.geteuid() == 0
 EVIL = "from pathlib import Path\nPath({!r}).touch()\n"
 
 
@@ -98,7 +97,7 @@ def test_an_access_control_list_that_cannot_be_read(
     assert (folder.parent / "executed").exists() == used
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+@pytest.mark.root
 class TestOtherOwners:
     """Root executes what belongs to root only."""
 

@@ -21,7 +21,6 @@ from tests.support.local import Local, one_shell
 from tests.support.waiting import wait_for
 
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")
 SLOW = sh("echo begun >&2; echo one; until [ -e /etc/go ]; do sleep 0.02; done; echo two; exit 3")
 
 
@@ -224,7 +223,7 @@ def test_the_job_survives_in_a_session_of_its_own(interrupted: Job) -> None:
 
 
 @one_shell
-@needs_root
+@pytest.mark.root
 def test_a_full_disk_fails_at_once(tmp_path: Path, local: Local) -> None:
     """A step that cannot be started is reported at once."""
     small = tmp_path / "small"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tests.support.local import Local, text_of
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 DETACHED = Handler("reconfigure", "reconfigure GitLab", sh("true"), detached=True)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
 
 
 def mode(path: Path) -> int:
@@ -76,7 +74,7 @@ class TestPending:
         text_of(host, add_pending((DETACHED,)))
         assert [one.name for one in home.iterdir()] == ["pending"]
 
-    @needs_root
+    @pytest.mark.root
     def test_a_handler_that_cannot_be_written_stops_the_change(self, small_disk: Path, local: Local) -> None:
         """With `set -e`, as the engine runs it, the change does not run."""
         (small_disk / "filler").write_bytes(b"x" * 65536)
@@ -85,7 +83,7 @@ class TestPending:
         assert result.code != 0
         assert b"changed" not in result.stdout
 
-    @needs_root
+    @pytest.mark.root
     def test_handlers_survive_a_full_disk(self, small_disk: Path, local: Local) -> None:
         """Removing one on a full disk fails, and the file is unchanged."""
         host = local({"/var/lib/provision": small_disk})

@@ -24,10 +24,7 @@ from tests.support.programs import Programs
 NOBODY: Final = 65534
 ME: Final = "root:root"
 BACKUP: Final = "/var/lib/provision/backup"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes in another user's folder"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from provision.testing import LocalSession
 from tests.support.local import Local, one_shell, text_of
 
 ME = f"{os.getuid()}:{os.getgid()}"
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or gives files away")
 
 
 def write(host: LocalSession, path: Path, content: str | bytes, check: str = "", keep: bool = False) -> Result:
@@ -148,7 +147,7 @@ class TestReplace:
         write(host, fresh, "new\n", keep=True)
         assert mode(fresh) == 0o640
 
-    @needs_root
+    @pytest.mark.root
     def test_keep_leaves_the_owner_of_a_file_that_is_there(self, host: LocalSession, tmp_path: Path) -> None:
         """Without `keep` the owner is the one that is wanted."""
         target = tmp_path / "file"
@@ -169,7 +168,7 @@ class TestReplace:
         assert [one.name for one in tmp_path.iterdir()] == ["file"]
         assert (tmp_path / "file").read_text() == "whole\n"
 
-    @needs_root
+    @pytest.mark.root
     def test_a_full_disk_leaves_the_old_file(self, host: LocalSession, small_disk: Path) -> None:
         """The change fails with the system's words; no half file, no temporary file that fills the disk for good."""
         target = small_disk / "file"
@@ -180,7 +179,7 @@ class TestReplace:
         assert target.read_text() == "old\n"
         assert [one.name for one in small_disk.iterdir()] == ["file"]
 
-    @needs_root
+    @pytest.mark.root
     def test_a_full_disk_under_the_backups_leaves_the_old_file(
         self, small_disk: Path, tmp_path: Path, local: Local
     ) -> None:

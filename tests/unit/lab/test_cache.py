@@ -160,7 +160,6 @@ def test_nothing_below_a_mount_is_removed(monkeypatch: pytest.MonkeyPatch) -> No
 
 _IN_CHROOT = "import os, sys; os.chroot(sys.argv[1]); print('there', flush=True); sys.stdin.read()"
 _NEW_MOUNTS = 0x20000  # CLONE_NEWNS
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems: needs root")
 
 
 def mount(*arguments: str | Path) -> None:
@@ -200,7 +199,7 @@ def after_a_killed_build(folder: Path, check: Callable[[Path, Path], None]) -> N
     assert outside.joinpath("file").read_text() == "kept"
 
 
-@needs_root
+@pytest.mark.root
 def test_the_next_build_removes_what_a_killed_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes and mounts first: nothing is removed while something is mounted there."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
@@ -214,7 +213,7 @@ def test_the_next_build_removes_what_a_killed_one_left(tmp_path: Path, monkeypat
     after_a_killed_build(tmp_path, check)
 
 
-@needs_root
+@pytest.mark.root
 def test_another_build_removes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody may need that entry again. A draft whose lock is held is somebody's work."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))
@@ -230,7 +229,7 @@ def test_another_build_removes_it_too(tmp_path: Path, monkeypatch: pytest.Monkey
     after_a_killed_build(tmp_path, check)
 
 
-@needs_root
+@pytest.mark.root
 def test_an_entry_has_no_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a build that fails leave one. mmdebstrap ends with a warning when it could not unmount."""
     monkeypatch.setenv("PROVISION_LAB_CACHE", str(tmp_path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from provision.testing import NO_FILE, file_is, observe, observe_on, planned
 from tests.support.local import Local, one_shell
 
 pytestmark = pytest.mark.slow
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
 
 
 class Docker:
@@ -323,7 +320,7 @@ class TestDaemonJson:
             assert isinstance(change.run, Command)
             assert docker.session.run(change.run, deadline=10).code == 0
 
-    @needs_root
+    @pytest.mark.root
     def test_the_file_is_copied_once(self, docker: Docker) -> None:
         """Before the first change whose restart has not succeeded yet."""
         docker.file.write_text('{"mtu": 1}')
@@ -331,14 +328,14 @@ class TestDaemonJson:
         self.execute(docker, {"mtu": 3})
         assert docker.copy.read_text() == '{"mtu": 1}'
 
-    @needs_root
+    @pytest.mark.root
     def test_a_missing_file_is_marked(self, docker: Docker) -> None:
         """And not overwritten by the second edit."""
         self.execute(docker, {"mtu": 2})
         self.execute(docker, {"mtu": 3})
         assert [one.name for one in docker.copy.parent.iterdir()] == ["daemon.json.none"]
 
-    @needs_root
+    @pytest.mark.root
     def test_a_reload_makes_no_copy(self, docker: Docker) -> None:
         """It cannot keep Docker from coming up."""
         self.execute(docker, {"debug": True})

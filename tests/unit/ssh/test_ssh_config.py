@@ -365,7 +365,7 @@ def test_a_name_that_openssh_refuses_is_unreachable(
     assert isinstance(raised.value, ProvisionError)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="replaces the user database")
+@pytest.mark.root
 def test_the_users_own_home_folder_is_read_by_openssh_itself(tmp_path: Path) -> None:
     """When $HOME is the home folder of the user database, nothing is copied: OpenSSH reads its usual files."""
     (tmp_path / ".ssh").mkdir(mode=0o700)

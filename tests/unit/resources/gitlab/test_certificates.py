@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,10 +100,7 @@ def host(tmp_path: Path) -> LocalSession:
     return LocalSession({"/var/lib/provision": tmp_path / "home", "/etc": tmp_path / "etc"})
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="sets owners: needs root")
-
-
-@needs_root
+@pytest.mark.root
 def test_carried_out_both_are_there(host: LocalSession, tmp_path: Path) -> None:
     """Written, replaced, converged; modes as wanted, backups kept, no other files."""
     for pair in (OLD, NEW):
@@ -120,7 +116,7 @@ def test_carried_out_both_are_there(host: LocalSession, tmp_path: Path) -> None:
     assert kept == {OLD.fullchain, OLD.key}
 
 
-@needs_root
+@pytest.mark.root
 @pytest.mark.parametrize("before", [OLD, None], ids=["over an old pair", "over nothing"])
 def test_a_key_that_cannot_be_written_leaves_the_old_pair(
     host: LocalSession, tmp_path: Path, before: Pair | None

@@ -249,7 +249,7 @@ def test_the_installed_version(packages: dict[str, str], version: str) -> None:
     assert gitlab_version({name: Installed(one, held=False) for name, one in packages.items()}) == version
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: needs root")
+@pytest.mark.root
 class TestWithShell:
     """Applied with a real sh."""
 
