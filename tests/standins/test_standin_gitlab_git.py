@@ -12,17 +12,13 @@ from pathlib import Path
 import pytest
 
 from provision_lab.standins.gitlab_ce.loopback import serve
-from tests.support.clones import Clone
+from tests.support.clones import TEAM, Clone
 
 SEED = {
     "api_token": "T",
     "users": {"root": "p", "dev": "dev-password", "guest": "p", "reader": "p"},
     "projects": ["team/app", "team/other"],
-    "groups": {"team": {}},
-    "members": [
-        {"user": "dev", "path": "team", "role": "developer"},
-        {"user": "reader", "path": "team", "role": "reporter"},
-    ],
+    **TEAM,
     "tokens": [
         {"token": "dev-api", "user": "dev", "scopes": ["api"]},
         {"token": "dev-write", "user": "dev", "scopes": ["write_repository"]},

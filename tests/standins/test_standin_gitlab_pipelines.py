@@ -12,18 +12,14 @@ import pytest
 
 from provision_lab.standins.gitlab_ce.host.api.ci_config import ConfigError, Expression, jobs_of
 from provision_lab.standins.gitlab_ce.loopback import serve
-from tests.support.clones import Clone
+from tests.support.clones import TEAM, Clone
 from tests.support.web import answer_of
 
 SEED = {
     "api_token": "T",
     "users": {"root": "p", "dev": "p", "reader": "p"},
     "projects": ["team/app"],
-    "groups": {"team": {}},
-    "members": [
-        {"user": "dev", "path": "team", "role": "developer"},
-        {"user": "reader", "path": "team", "role": "reporter"},
-    ],
+    **TEAM,
     "tokens": [
         {"token": "dev-api", "user": "dev", "scopes": ["api"]},
         {"token": "reader-api", "user": "reader", "scopes": ["api"]},

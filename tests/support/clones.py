@@ -11,6 +11,15 @@ from typing import Any
 
 from tests.support.web import answer_of
 
+# Part of a seed: a group with members of two roles.
+TEAM = {
+    "groups": {"team": {}},
+    "members": [
+        {"user": "dev", "path": "team", "role": "developer"},
+        {"user": "reader", "path": "team", "role": "reporter"},
+    ],
+}
+
 
 class Clone:
     """A local repository, and a GitLab to push to."""
