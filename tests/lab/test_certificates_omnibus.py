@@ -122,7 +122,7 @@ def test_a_renewal_needs_the_port(harness: Harness) -> None:
     assert served(harness) == old
     assert run(harness, "server").changes() == ["allow 80/tcp"]
     harness.lab.inside("gitlab", "gitlab-ctl renew-le-certs")
-    assert served(harness) != old
+    wait_for(lambda: served(harness) != old, "nginx, which reloads in the background, serves the new certificate", 10)
 
 
 def test_without_the_firewall_task_the_remedy_is_named(harness: Harness) -> None:

@@ -116,6 +116,7 @@ def test_values(omnibus: Any, value: Any) -> None:
 @many
 @given(source=documents.sources)
 @example(source="%W[#$0]")
+@example(source="<<E\n\\n##{1}\nE")
 def test_literals(omnibus: Any, source: str) -> None:
     """Our reader reads a literal as Ruby does, or reports it as unknown."""
     text = f"nginx['x'] = {source}\n".encode()

@@ -337,8 +337,8 @@ def heredoc(opening: str, body: str) -> str:
     """Return the text of a heredoc: `opening` is `<<~'EOS'` and the like, `body` its whole lines. Raises Unreadable."""
     body = body.replace("\r\n", "\n")
     raw = "'" in opening
-    if not raw and re.search(r"(?<!\\)(?:\\\\)*\\\n", body):
-        raise Unreadable  # a continued line
+    if not raw and (re.search(r"(?<!\\)(?:\\\\)*\\\n", body) or _INTERPOLATION.search(body)):
+        raise Unreadable  # a continued line; an interpolation, which the grammar takes for a comment after an escape
     if opening.startswith("<<~"):
         if "\t" in body or (not raw and set(body) & set("\\#")):
             raise Unreadable  # Ruby counts tabs as columns, and escapes and `#` change the margin
