@@ -6,6 +6,7 @@ With several workers, the longest files start first, so that no worker is left a
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,15 @@ LONGEST = (
 )
 FOLDERS = ("faults", "lab", "standins", "unit", "property")  # the short files that need only a processor come last
 
-# How long an example takes on the clock says more about what else the machine does than about the code.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machine")
+# Every run has the same examples, so that a failure is the fault of the last change; HYPOTHESIS_PROFILE=thorough searches
+# for new ones. How long an example takes on the clock says more about what else the machine does than about the code.
+settings.register_profile(
+    "repeatable",
+    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "thorough",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="module")
