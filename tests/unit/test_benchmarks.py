@@ -1,7 +1,13 @@
-"""The workload of the benchmarks, which only a benchmark on lab hosts runs."""
+"""What the benchmarks use: the workload, which only a benchmark on lab hosts runs, and the simulated hosts."""
 
+import json
 import runpy
+import subprocess
 from pathlib import Path
+
+import pytest
+
+from benchmarks import thousand
 
 WORKLOAD = Path(__file__).resolve().parents[2] / "benchmarks/workload/playbooks/workload.py"
 
@@ -14,3 +20,20 @@ def test_the_workload_can_be_observed() -> None:
         assert one.label
         one.probe()
         one.claims()
+
+
+@pytest.mark.root
+def test_simulated_hosts_are_as_they_are_described() -> None:
+    """Of eight hosts, two fail and one is silent; the others have nothing to change. All processes end afterwards."""
+    printed: list[bytes] = []
+    with thousand.simulation(8, failing=25, silent=13, timeout=0.5) as made:
+        cost = thousand.measure(made, output=printed.append)
+        sessions = subprocess.run(["pgrep", "-f", f"{made.folder}/sshd_config"], capture_output=True).stdout.split()
+    *_, summary = (json.loads(line) for line in b"".join(printed).splitlines())
+    assert (summary["failed"], summary["unreachable"], summary["changed"]) == (2, 1, 0)
+    assert cost.code == 1
+    assert cost.threads > 0
+    assert 0 < cost.processor < 60
+    assert sessions
+    assert not any(Path("/proc", pid.decode()).exists() for pid in sessions)
+    assert not made.folder.exists()
