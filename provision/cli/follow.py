@@ -150,13 +150,14 @@ def ci(
         watch = _Watch(api, wanted, _limits(hosts), PipelineReport(sys.stdout, as_json=as_json, only_table=no_wait))
         try:
             with watch.report:
-                watch.start()
+                watch.start(wait=not no_wait)
                 while not no_wait and watch.running:
                     time.sleep(watch.interval)
                     watch.poll()
         except KeyboardInterrupt:
-            files = [word for one in inventory for word in ("-i", str(one))]
-            again = shlex.join(["provision", "ci", *projects, *files])
+            words = [word for one in inventory for word in ("-i", str(one))]
+            words += [word for one in settings for word in ("--set", one)]
+            again = shlex.join(["provision", "ci", *projects, *words, *(["--json"] if as_json else [])])
             print_error(f"following ended; the pipelines go on in GitLab. To follow them again: {again}")
             return 130
         return 1 if watch.end(named=bool(projects)) else 0
@@ -190,12 +191,12 @@ class _Watch:
         running = self.running
         return max(min(self._followers[one].interval for one in running), _SECONDS_EACH * len(running))
 
-    def start(self) -> None:
-        """Finds the pipeline of each project, and asks for its state."""
+    def start(self, *, wait: bool) -> None:
+        """Finds the pipeline of each project, and asks for its state. `wait`: one that is just being made, too."""
         from provision.gitlab.pipelines import follow_newest
 
         def begin(project: str) -> Follower | None:
-            return self._tried(project, lambda: follow_newest(self._api, project))
+            return self._tried(project, lambda: follow_newest(self._api, project, wait=wait))
 
         found = zip(self._projects, at_once(begin, self._projects), strict=True)
         self._followers = {project: one for project, one in found if one is not None}

@@ -11,7 +11,6 @@ invalid .gitlab-ci.yml makes one that failed; rules that leave no job make none.
 from __future__ import annotations
 
 import datetime
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,7 @@ from typing import Any, Final, NamedTuple
 from provision.errors import ApiFailed, ChangeFailed, DeadlineExceeded, NotReady, ProvisionError
 from provision.gitlab.api import Api, following, project_address
 from provision.gitlab.repository import Repository
-from provision.gitlab.runners import why_not_taken
-from provision.masking import mask, printable_lines
+from provision.gitlab.runners import log_lines, why_not_taken
 
 ENDED: Final = ("success", "failed", "canceled", "skipped")
 """The states of a pipeline that has ended."""
@@ -30,8 +28,8 @@ BLOCKED: Final = "manual"
 LINES: Final = 20  # of a failed job's log
 MOST_JOBS: Final = 3  # whose logs are shown
 _LOG_BYTES: Final = 1 << 18
-_LONGEST_LINE: Final = 400  # characters of a log's line that are shown
 _CREATED_SECONDS: Final = 120.0  # for a pipeline to appear
+_OLD_COMMIT_SECONDS: Final = 20.0  # for the pipeline of a commit that may have been pushed long ago
 _ASK_WHY_SECONDS: Final = 10.0  # before GitLab is asked why there is none
 _STUCK_SECONDS: Final = 20.0  # that a job waits for a runner before GitLab is asked why
 _AGAIN_SECONDS: Final = 120.0  # until it is asked again
@@ -39,11 +37,6 @@ _PATIENCE_SECONDS: Final = 300.0  # that GitLab may be unavailable while a pipel
 _NO_RULE: Final = "no rule of .gitlab-ci.yml adds a job for this push"
 _AWAY: Final = (0, 429, 500, 502, 503, 504)
 _SHORTEST, _LONGEST = 2.0, 10.0  # seconds between two polls
-# A line of a runner with FF_TIMESTAMPS: time, stream, `+` where it continues the line before.
-# Source: gitlab-runner's common/buildlogger, GitLab's Gitlab::Ci::Ansi2json.
-_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[0-9:.]{8,24}Z [0-9a-f]{2}[EO]([ +]?)")
-_SECTION: Final = re.compile(r"section_(start|end):\d+:([\w.-]+)(?:\[[^\]\r]*\])?\r")
-_CLEANUP: Final = "cleanup_file_variables"  # the section that a runner prints after the script
 
 
 class Job(NamedTuple):
@@ -246,28 +239,6 @@ def _job(one: Mapping[str, Any], attempt: int) -> Job:
     )
 
 
-def log_lines(raw: bytes, count: int) -> list[str]:
-    """The last lines of a job's log: without a runner's times, sections and colours, masked and printable."""
-    lines: list[str] = []
-    for line in raw.decode(errors="replace").split("\n"):
-        time_of = _TIMESTAMP.match(line)
-        text = line[time_of.end() :] if time_of else line
-        if time_of and time_of[1] == "+" and lines:
-            lines[-1] += text
-        else:
-            lines.append(text)
-    kept, inside = [], ""
-    for line in lines:
-        for kind, name in _SECTION.findall(line):
-            inside = name if kind == "start" else ""
-        if inside != _CLEANUP:
-            kept.append(line)
-    # Masked twice: a secret may hold a tab, or be interrupted by a colour.
-    shown = printable_lines(mask("\n".join(kept), keep_lines=True))
-    found = [line for line in mask("\n".join(shown), keep_lines=True).split("\n") if line.strip()][-count:]
-    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in found]
-
-
 class News(NamedTuple):
     """Something new about a followed pipeline: its state, that of one job, or a message."""
 
@@ -297,7 +268,8 @@ class Follower:
     commit    "": the newest pipeline of the project
     ref       of this branch; "": of any
     problem   why there is no pipeline, if there will be none
-    note      a message that comes with the first news
+    note      a message that comes with the next news
+    otherwise why the commit may never have a pipeline; after a while the project's newest one is then followed instead
     """
 
     pipelines: Pipelines
@@ -307,6 +279,7 @@ class Follower:
     pipeline: Pipeline | None = None
     problem: str = ""
     note: str = ""
+    otherwise: str = ""
     _began: float | None = None
     _last_news: float = 0.0
     _away_since: float | None = None
@@ -355,8 +328,9 @@ class Follower:
                 raise
             return [] if again else [News(self.pipelines.project, message=f"{error.text}: trying again")]
         self._away_since, self._is_answered = None, True
-        if first and self.note:
+        if self.note:
             news.insert(0, News(self.pipelines.project, message=self.note))
+            self.note = ""
         if news:
             self._last_news = now
         return news
@@ -390,6 +364,9 @@ class Follower:
         waited = now - (self._began or now)
         if not self.commit:
             self.problem = "it has no pipeline yet"
+        elif self.otherwise:
+            if waited >= _OLD_COMMIT_SECONDS:
+                self.note, self.commit, self.otherwise = f"{self.otherwise}: following the newest one", "", ""
         elif waited >= _ASK_WHY_SECONDS and not self._asked_why:
             self.problem = self.pipelines.repository.why_no_pipeline(self.commit)
             self._asked_why = True
@@ -411,10 +388,11 @@ class Follower:
                 yield News(self.pipelines.project, message=text)
 
 
-def follow_newest(api: Api, project: str) -> Follower:
+def follow_newest(api: Api, project: str, *, wait: bool = True) -> Follower:
     """Follows the pipeline of a project's newest commit on its default branch, or its newest one if that has none.
 
-    Raises ApiFailed.
+    GitLab does not say when a commit was pushed, and an old commit may have been pushed just now: `wait` gives its
+    pipeline some seconds to appear. Raises ApiFailed.
     """
     pipelines = Pipelines(api, project)
     head = pipelines.head()
@@ -424,7 +402,11 @@ def follow_newest(api: Api, project: str) -> Follower:
     try:
         if pipelines.newest(commit) is not None or age < _CREATED_SECONDS:
             return Follower(pipelines, commit)
-        why = f"commit {commit[:8]} has no pipeline: {pipelines.repository.why_no_pipeline(commit) or _NO_RULE}"
+        reason = pipelines.repository.why_no_pipeline(commit)
+        why = f"commit {commit[:8]} has no pipeline: {reason or _NO_RULE}"
+        if wait and not reason:
+            note = f"commit {commit[:8]} has no pipeline: waiting {_OLD_COMMIT_SECONDS:.0f} s for one"
+            return Follower(pipelines, commit, otherwise=why, note=note)
         return Follower(pipelines, note=why) if pipelines.newest() is not None else Follower(pipelines, problem=why)
     except NotReady as error:
         return Follower(pipelines, problem=error.text)

@@ -1,19 +1,27 @@
-"""Runners through the API: creating them, and why none takes a job.
+"""Runners through the API: creating them, why none takes a job, and what they write into a job's log.
 
 Sources: GitLab's REST API, POST /user/runners and POST /runners; /projects/:id/runners and /runners/:id; app/models/ci/build.rb (`stuck?`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from provision.errors import ApiFailed, ChangeFailed
 from provision.gitlab.api import Api
+from provision.masking import mask, printable_lines
 from provision.secret import Secret
 
 _MOST_SHOWN: Final = 5
+_LONGEST_LINE: Final = 400  # characters of a log's line that are shown
+# A line of a runner with FF_TIMESTAMPS: time, stream, `+` where it continues the line before.
+# Source: gitlab-runner's common/buildlogger, GitLab's Gitlab::Ci::Ansi2json.
+_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[0-9:.]{8,24}Z [0-9a-f]{2}[EO]([ +]?)")
+_SECTION: Final = re.compile(r"section_(start|end):\d+:([\w.-]+)(?:\[[^\]\r]*\])?\r")
+_CLEANUP: Final = "cleanup_file_variables"  # the section that a runner prints after the script
 
 
 class NewRunner(NamedTuple):
@@ -169,3 +177,25 @@ class _Runner(NamedTuple):
 
     def __str__(self) -> str:
         return f"runner {self.name} ({', '.join(self.tags)})" if self.tags else f"runner {self.name}"
+
+
+def log_lines(raw: bytes, count: int) -> list[str]:
+    """The last lines of a job's log: without a runner's times, sections and colours, masked and printable."""
+    lines: list[str] = []
+    for line in raw.decode(errors="replace").split("\n"):
+        time_of = _TIMESTAMP.match(line)
+        text = line[time_of.end() :] if time_of else line
+        if time_of and time_of[1] == "+" and lines:
+            lines[-1] += text
+        else:
+            lines.append(text)
+    kept, inside = [], ""
+    for line in lines:
+        for kind, name in _SECTION.findall(line):
+            inside = name if kind == "start" else ""
+        if inside != _CLEANUP:
+            kept.append(line)
+    # Masked twice: a secret may hold a tab, or be interrupted by a colour.
+    shown = printable_lines(mask("\n".join(kept), keep_lines=True))
+    found = [line for line in mask("\n".join(shown), keep_lines=True).split("\n") if line.strip()][-count:]
+    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in found]

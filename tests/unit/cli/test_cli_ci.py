@@ -31,6 +31,7 @@ class Projects:
     def __init__(self) -> None:
         self.known: dict[str, FakeCi] = {}
         self.age = 3600
+        self.auto_devops = False  # a project with it needs no .gitlab-ci.yml
         self.before: Callable[[Request], object] = lambda _: None
 
     def add(self, path: str, *states: State, **options: Any) -> FakeCi:
@@ -49,7 +50,7 @@ class Projects:
             made = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=self.age)
             return Reply(200, {"id": COMMIT, "committed_date": made.isoformat()})
         if parts[5:] == []:
-            return Reply(200, {"id": 2, "default_branch": "main"})
+            return Reply(200, {"id": 2, "default_branch": "main", "auto_devops_enabled": self.auto_devops})
         return ci.answer(asked) or Reply(404, {"message": "404 File Not Found"})
 
 
@@ -194,6 +195,29 @@ def test_a_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Project
     assert "main: success" in ci().out
 
 
+def test_an_old_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Projects) -> None:
+    """Its pipeline is waited for, too, since GitLab does not say when a commit was pushed."""
+    projects.auto_devops = True
+    projects.add("sammy/hello", GREEN, absent=3)
+    ended = ci()
+    assert ended.code == 0
+    assert "sammy/hello: commit 1a2b3c4d has no pipeline: waiting 20 s for one" in ended.out
+    assert "main: success" in ended.out
+
+
+def test_an_old_commit_without_a_pipeline(
+    ci: Callable[..., Any], projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while, the project's newest pipeline is followed instead."""
+    monkeypatch.setattr("provision.gitlab.pipelines._OLD_COMMIT_SECONDS", 0.05)
+    projects.auto_devops = True
+    projects.add("sammy/hello", GREEN, commit="5e6f7a8b" * 5)
+    ended = ci()
+    assert ended.code == 0
+    assert "commit 1a2b3c4d has no pipeline: no rule of .gitlab-ci.yml adds a job for this push: following" in ended.out
+    assert "5e6f7a8b on main: success" in ended.out
+
+
 def test_the_limit(ci: Callable[..., Any], projects: Projects) -> None:
     """wait_timeout of the project ends the following."""
     projects.add("sammy/hello", RUNNING)
@@ -216,9 +240,10 @@ def test_ctrl_c(ci: Callable[..., Any], projects: Projects) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     projects.before = press
-    ended = ci("sammy/hello")
+    ended = ci("sammy/hello", "--json", "--set", "gitlab.ready_timeout=60")
     assert ended.code == 130
     assert "the pipelines go on in GitLab. To follow them again: provision ci sammy/hello -i " in ended.err
+    assert ended.err.rstrip().endswith("--set gitlab.ready_timeout=60 --json")
 
 
 def test_without_projects(ci: Callable[..., Any]) -> None:

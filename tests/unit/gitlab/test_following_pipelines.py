@@ -254,16 +254,17 @@ class TestNone:
                 {"valid": True},
                 "none appeared in 1[0-9]+ s: no rule of .gitlab-ci.yml adds a job for this push",
             ),
+            ({}, "x: 1", None, "none appeared in 1[0-9]+ s: no rule of .gitlab-ci.yml adds a job for this push"),
         ],
     )
     def test_why(self, start: Callable[..., Wait], project: Any, file: Any, lint: Any, why: str) -> None:
-        """GitLab is asked why after some seconds; rules are the last guess."""
+        """GitLab is asked why after some seconds; rules are the last guess, also of a token that may not lint."""
         ci = FakeCi([RUNNING], absent=1000)
         ci.other[PROJECT] = Reply(200, {"id": 2, **project})
         path = project.get("ci_config_path", ".gitlab-ci.yml").replace("/", "%2F")
         content = {"content": "eDogMQ==", "last_commit_id": COMMIT}
         ci.other[f"{PROJECT}/repository/files/{path}"] = Reply(200, content) if file else Reply(404, {})
-        ci.other["/projects/2/ci/lint"] = Reply(200, lint)
+        ci.other["/projects/2/ci/lint"] = Reply(200, lint) if lint else Reply(403, {})
         with pytest.raises(NotReady, match=f"commit 1a2b3c4d of project root/hello has no pipeline: {why}"):
             start(ci).run()
 
