@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
 from typing import NamedTuple
 
 from provision.errors import UsageError, together
 from provision.inventory import Host
 from provision.inventory.secrets import missing_count, missing_secrets
-from provision.resources.base import Resource
+from provision.resources.base import Probe, Resource
+from provision.secret import Secret
 from provision.tasks.base import Task
 
 
@@ -30,7 +33,10 @@ class HostPlay(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Owned:
-    """A resource and its owner, the task that yielded it. Its records on the host are kept under the owner's name."""
+    """A resource and its owner, the task that yielded it. Its records on the host are kept under the owner's name.
+
+    Hosts for which a task yields the same resource share one object.
+    """
 
     owner: str
     resource: Resource
@@ -43,44 +49,112 @@ class Owned:
         except (Exception, SystemExit):
             return type(self.resource).__name__
 
+    @cached_property
+    def probe(self) -> Probe:
+        """The resource's questions, the same for every host that shares it."""
+        return self.resource.probe()
 
-@dataclass
+    @property
+    def may_refuse_early(self) -> bool:
+        """Whether the resource has a `refuse_early` of its own."""
+        return type(self.resource).refuse_early is not Resource.refuse_early
+
+
+@dataclass(frozen=True, eq=False)
 class HostDesiredState:
-    """The resources that the tasks of a run yield for one host, and the keys that they claim."""
+    """The resources that the tasks of a run yield for a host, and the keys that they claim.
 
-    tasks: dict[Task, tuple[Owned, ...]] = field(default_factory=dict)
-    claims: dict[str, dict[str, Hashable]] = field(default_factory=dict)  # by key: owner -> value
+    It does not change: hosts with the same desired state share one object.
 
-    def add(self, host: Host, task: Task) -> tuple[Owned, ...]:
-        """Calls the task function unless it was called before. Raises UsageError for bad settings, conflicting claims."""
-        if task in self.tasks:
-            return ()
-        resources = task.resources(host)
-        with task.errors_of():
-            owned = tuple(Owned(task.name, one) for one in _merged(resources, f"{host.name}: task {task.name}"))
-            claims = [item for one in owned for item in one.resource.claims().items()]
-        self.tasks[task] = owned
-        for key, value in claims:
-            self._claim(host.name, key, task.name, value)
-        return owned
+    claims  by key: owner -> value
+    """
+
+    tasks: Mapping[Task, tuple[Owned, ...]] = field(default_factory=dict)
+    claims: Mapping[str, Mapping[str, Hashable]] = field(default_factory=dict)
 
     def claimed(self, owner: str) -> frozenset[str]:
         """The keys claimed by tasks other than `owner`."""
         return frozenset(key for key, owners in self.claims.items() if owners.keys() - {owner})
 
-    def _claim(self, host: str, key: str, owner: str, value: Hashable) -> None:
-        owners = self.claims.setdefault(key, {})
-        if owner in owners and owners[owner] != value:
+    def with_task(self, host: str, task: Task, owned: tuple[Owned, ...]) -> HostDesiredState:
+        """This state and the resources of a further task. Raises UsageError for conflicting claims; `host`: its name."""
+        with task.errors_of():
+            added = [item for one in owned for item in one.resource.claims().items()]
+        claims = dict(self.claims)
+        for key, value in added:
+            claims[key] = _claimed(claims.get(key, {}), host, key, task.name, value)
+        return HostDesiredState({**self.tasks, task: owned}, claims)
+
+
+def _claimed(
+    owners: Mapping[str, Hashable], host: str, key: str, owner: str, value: Hashable
+) -> Mapping[str, Hashable]:
+    """The owners of a key, with one more. Raises UsageError when they want different values."""
+    if owner in owners and owners[owner] != value:
+        raise UsageError(
+            f"{host}: the task {owner} wants two different values for {key}", hint="yield one of the resources only"
+        )
+    for other, wanted in owners.items():
+        if other != owner and wanted != value:
             raise UsageError(
-                f"{host}: the task {owner} wants two different values for {key}", hint="yield one of the resources only"
+                f"{host}: the tasks {other} and {owner} want different values for {key}",
+                hint="change the settings of one of them, or run only one of them on this host",
             )
-        for other, wanted in owners.items():
-            if other != owner and wanted != value:
-                raise UsageError(
-                    f"{host}: the tasks {other} and {owner} want different values for {key}",
-                    hint="change the settings of one of them, or run only one of them on this host",
-                )
-        owners[owner] = value
+    return {**owners, owner: value}
+
+
+class _Shared:
+    """The parts of desired states that were made so far. A host whose part is the same gets that one, not a copy.
+
+    A thousand equal hosts need the memory of one, and its questions and claims are computed once.
+    """
+
+    def __init__(self) -> None:
+        self._owned: dict[tuple[str, Resource], Owned] = {}
+        self._states: dict[tuple[HostDesiredState, str, tuple[Owned, ...]], HostDesiredState] = {}
+        self._valid: set[Owned] = set()
+
+    def owned(self, owner: str, resource: Resource) -> Owned:
+        """The resource of a task; one that an earlier host has, too, if it is the same in every part."""
+        try:
+            known = self._owned.setdefault((owner, resource), new := Owned(owner, resource))
+        except TypeError:  # a resource of the user's own that has no hash: it is not shared
+            return Owned(owner, resource)
+        return known if known is new or is_same(known.resource, resource) else new
+
+    def state(self, before: HostDesiredState, host: Host, task: Task, owned: tuple[Owned, ...]) -> HostDesiredState:
+        """The desired state with one more task. Raises UsageError for conflicting claims."""
+        key = before, task.name, owned
+        if key not in self._states:
+            self._states[key] = before.with_task(host.name, task, owned)
+        return self._states[key]
+
+    def validate(self, task: Task, owned: tuple[Owned, ...]) -> None:
+        """Makes the slow checks of these resources, once for each. Raises UsageError."""
+        for one in owned:
+            if one not in self._valid:
+                with task.errors_of():
+                    one.resource.validate()
+                self._valid.add(one)
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two values are the same in every part. `==` is not enough: 1 is equal to True, and a field may be left out.
+
+    A part of a type that may change or is not known is the same only if it is one object.
+    """
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, str | bytes | int | float | PurePath | Secret):
+        return one == other
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return is_same(tuple(one.items()), tuple(other.items()))
+    kind = getattr(type(one), "__dataclass_params__", None)
+    return kind is not None and kind.frozen and hasattr(one, "__dict__") and is_same(vars(one), vars(other))
 
 
 def _merged(resources: Iterable[Resource], whose: str) -> list[Resource]:
@@ -109,25 +183,32 @@ class DesiredState:
 
         No host is contacted. Raises one UsageError for all bad input, missing secrets, and `mistakes`.
         """
-        self._hosts = {host.name: HostDesiredState() for host in hosts}
+        nothing, shared = HostDesiredState(), _Shared()
+        self._hosts = {host.name: nothing for host in hosts}
         by_name = {host.name: host for host in hosts}
         found: list[UsageError] = []
         with missing_secrets() as missing:
             for play in plays:
                 for name, tasks in play.tasks.items():
                     for task in tasks:
-                        found += self._mistakes(by_name[name], task, task.name in names)
+                        found += self._mistakes(by_name[name], task, shared, task.name in names)
         if wrong := [*mistakes, *missing, *found]:
             raise together(wrong)
 
-    def _mistakes(self, host: Host, task: Task, named: bool) -> list[UsageError]:
-        """Evaluates a task on a host, and returns what is wrong."""
+    def _mistakes(self, host: Host, task: Task, shared: _Shared, named: bool) -> list[UsageError]:
+        """Evaluates a task on a host, unless that was done, and returns what is wrong."""
+        before = self._hosts[host.name]
+        if task in before.tasks:
+            return []
         missing = missing_count()
         try:
-            for one in self._hosts[host.name].add(host, task):
-                if named:
-                    with task.errors_of():
-                        one.resource.validate()
+            resources = task.resources(host)
+            with task.errors_of():
+                merged = _merged(resources, f"{host.name}: task {task.name}")
+                owned = tuple([shared.owned(task.name, one) for one in merged])
+            self._hosts[host.name] = shared.state(before, host, task, owned)
+            if named:
+                shared.validate(task, owned)
         except UsageError as error:
             # A missing secret is empty here, and an empty one may cause a second error: that one is not reported.
             return [] if missing_count() > missing else [error]

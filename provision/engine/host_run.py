@@ -15,7 +15,7 @@ from provision.engine.recorder import Recorder
 from provision.engine.task_run import TaskRun
 from provision.engine.waiting import Stopped, Waiting
 from provision.errors import ApiFailed, HostFailed, Unexpected, Unreachable, as_provision_error
-from provision.ssh.session import Session
+from provision.ssh.session import Session, Traffic
 from provision.tasks import SHIPPED
 from provision.tasks.base import Task
 
@@ -48,6 +48,8 @@ class HostRun:
         self.recorder = Recorder(name, bus)
         self.failed = False
         self._session: Session | None = None
+        self._work: TaskRun | None = None
+        self._traffic: Traffic | None = None  # of the session that has ended
         self._desired = desired
         self._connect = connect
         self._login = login
@@ -99,7 +101,7 @@ class HostRun:
     def _refuse_early(self, observer: Observer) -> None:
         """Raises ResourceError for what makes a later task fail, before an earlier one changes anything."""
         for task, items in self._desired.tasks.items():
-            for item in filter(observer.is_observed, items):
+            for item in [one for one in items if one.may_refuse_early and observer.is_observed(one)]:
                 try:
                     with named(item):
                         item.resource.refuse_early(observer.observation(item))
@@ -124,7 +126,7 @@ class HostRun:
         """Called when an earlier play changed any host: the observations of this host may be outdated."""
         self._changed_elsewhere = True
         if not self.failed and not self._check:
-            self._work.observer.forget()
+            self._opened.observer.forget()
 
     def play(self, tasks: Sequence[Task]) -> bool:
         """Runs the tasks of a play. Returns whether something was changed."""
@@ -155,11 +157,11 @@ class HostRun:
     def abort(self) -> None:
         """Closes the session at once, from another thread. The running step may continue and keep the host's lock."""
         self.recorder.message(f"abandoned during: {self.recorder.step}{self._left}", "abandoned")
-        if self._session is not None:
-            self._session.abort()
+        if (session := self._session) is not None:
+            session.abort()
 
     def close(self) -> None:
-        """Ends the session, which releases the host's lock."""
+        """Ends the session, which releases the host's lock. Of a host that has finished only its counts are kept."""
         try:
             if self._session is not None:
                 self._session.close()
@@ -167,10 +169,19 @@ class HostRun:
             self.recorder.message(f"the session was not closed properly: {as_provision_error(error).text}")
         finally:
             self.recorder.ended = time.monotonic()
+            if self._session is not None:
+                self._traffic = self._session.traffic
+            self._session = self._work = None
 
     def summary(self) -> HostSummary:
         """The counts, for the end of the report."""
-        return self.recorder.summary(self._session.traffic if self._session else None)
+        return self.recorder.summary(self._session.traffic if self._session else self._traffic)
+
+    @property
+    def _opened(self) -> TaskRun:
+        if self._work is None:
+            raise RuntimeError(f"{self.recorder.host}: `open` was not called")
+        return self._work
 
     def _is_due(self, owner: str) -> bool:
         """Whether the verifications of a task are due. For the running task this does not change while it runs."""
@@ -192,9 +203,10 @@ class HostRun:
         self.recorder.task = task.name
         self._current = "", False
         self._current = task.name, self._is_due(task.name)
-        failed, not_planned = False, self._work.not_planned
+        work = self._opened
+        failed, not_planned = False, work.not_planned
         try:
-            self._work.work(self._desired.tasks[task], later)
+            work.work(self._desired.tasks[task], later)
         except Stopped as stop:
             self._report_stop(stop.left)
             self.recorder.task_done(task, "skipped", started, changes)
@@ -206,7 +218,7 @@ class HostRun:
         except BaseException as error:
             failed = True
             self._fail(error)
-        depends = self._work.not_planned > not_planned  # on a task that failed
+        depends = work.not_planned > not_planned  # on a task that failed
         if failed:
             status = "unreachable" if self.recorder.unreachable else "failed"
         elif self.recorder.changed > changes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -52,14 +52,9 @@ class Observer:
         self._session = session
         self._outdated = outdated
         self._waiting = waiting
-        self._claimed = cache(
-            claimed
-        )  # each resource asks, and what tasks claim is known before the first host is observed
+        self._claimed = cache(claimed)  # each resource asks
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
-        self._probes: dict[
-            int, tuple[Owned, Probe]
-        ] = {}  # by id of the item, which is kept so that its id is not reused
         self._state: HostState | None = None
 
     @property
@@ -129,7 +124,6 @@ class Observer:
         """Discards all answers."""
         self._outdated()
         self._answers.clear()
-        self._probes.clear()
 
     def _answer(self, item: Owned, question: Question) -> Any:
         return self.answer(question) if isinstance(question, Command) else self._call(item, question)
@@ -174,11 +168,8 @@ class Observer:
             self._waiting.until_ready(attempt, "observe")
 
     def _questions(self, item: Owned) -> Mapping[str, Question]:
-        kept = self._probes.get(id(item))
-        if kept is None:
-            with named(item):
-                kept = self._probes[id(item)] = (item, item.resource.probe())
-        return kept[1].questions(self._is_due(item.owner))
+        with named(item):
+            return item.probe.questions(self._is_due(item.owner))
 
     def _known(self, item: Owned) -> Known:
         key, state = item.resource.record_key, self.state
@@ -214,15 +205,18 @@ class Observer:
         self._ask(left, [])
 
 
-@contextmanager
-def named(item: Owned) -> Iterator[None]:
+class named:
     """Names the resource in an exception that its code does not handle. ProvisionErrors are raised as they are."""
-    try:
-        yield
-    except (ProvisionError, ResourceError, Stopped):
-        raise
-    except Exception as error:
-        raise ResourceError(item.label, as_provision_error(error)) from error
+
+    def __init__(self, item: Owned) -> None:
+        self._item = item
+
+    def __enter__(self) -> None:
+        """Nothing is prepared: each resource of each host is used inside several times."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ProvisionError | ResourceError | Stopped):
+            raise ResourceError(self._item.label, as_provision_error(error)) from error
 
 
 def _batches(commands: list[Command]) -> tuple[list[Command], list[Batch]]:

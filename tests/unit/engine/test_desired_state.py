@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from provision.engine.assemble import Options, assemble
+from provision.engine.desired_state import DesiredState, HostPlay, Owned
+from provision.engine.events import Event, Summary
+from provision.engine.run import Run
 from provision.errors import UsageError
 from provision.formats.build_context import Context
-from provision.resources import Change, Note, Observation, Probe, Resource
+from provision.resources import Absent, Change, File, Note, Observation, Probe, Resource
 from provision.resources.base import ApiQuery
 from provision.shell import sh
 from provision.tasks.base import Host, Task
 from provision.templating import use_templates_of
 from provision.testing import FakeSession
+from tests.support.report import RunReport
+from tests.unit.engine.conftest import host_of
 
 INVENTORY = """
 [hosts.gitlab]
@@ -210,3 +218,138 @@ def test_input_of_a_named_task_is_validated_before_any_host_is_contacted(engine:
     with pytest.raises(UsageError, match="bad template"):
         engine({"web1": host}, [toys.task("toys", Costly("a"))])
     assert host.batches == []
+
+
+@dataclass(frozen=True)
+class Counted(Resource):
+    """Counts how often it is made and asked; `remark` is not compared."""
+
+    name: str
+    size: object = 0
+    remark: str = field(default="", compare=False)
+
+    calls: ClassVar[Counter[str]] = Counter()
+
+    def claims(self) -> dict[str, Hashable]:
+        self.calls["claims"] += 1
+        return {self.name: 1}
+
+    def probe(self) -> Probe:
+        self.calls["probe"] += 1
+        return Probe.of(sh("true"))
+
+    def validate(self) -> None:
+        self.calls["validate"] += 1
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        del seen
+        self.calls["plan"] += 1
+        yield from ()
+
+
+@dataclass(frozen=True)
+class WithoutHash(Resource):
+    """A resource of a user's own with a field that has no hash."""
+
+    names: list[str]
+
+    def probe(self) -> Probe:
+        return Probe()
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        del seen
+        yield from ()
+
+
+class TestHostsShareWhatIsEqual:
+    """A thousand hosts with the same desired state need the memory of one."""
+
+    @staticmethod
+    def run_of(function: Callable[[Host], Iterator[Resource]], hosts: int) -> tuple[Run, RunReport]:
+        """A run of one task on so many hosts."""
+        names = [f"web{number}" for number in range(hosts)]
+        task = Task("own", "all", function)
+        report = RunReport()
+        play = HostPlay(dict.fromkeys(names, (task,)))
+        run = Run(("own",), [host_of(one) for one in names], [play], lambda _: FakeSession(), [report])
+        return run, report
+
+    @classmethod
+    def states_of(cls, *of_hosts: Resource) -> list[tuple[Owned, ...]]:
+        """What a task that yields one resource for each host yields, by host."""
+        run, _ = cls.run_of(lambda host: iter([of_hosts[int(host.name[3:])]]), len(of_hosts))
+        desired = DesiredState(run.hosts, run.plays)
+        return [one for host in run.hosts for one in desired[host.name].tasks.values()]
+
+    def test_equal_resources_are_one_object_whose_questions_and_claims_are_computed_once(self) -> None:
+        """Planning needs the host's answers, so it is done for each host."""
+        Counted.calls.clear()
+        made = [Counted("a"), Counted("b")]
+        run, report = self.run_of(lambda _: iter([replace(one) for one in made]), 40)
+        summary = run.execute()
+        assert summary.failed == 0
+        assert len(report.statuses) == 40
+        assert Counted.calls == {"claims": 2, "probe": 2, "validate": 2, "plan": 80}
+
+    def test_hosts_with_the_same_desired_state_share_one(self) -> None:
+        """It differs where one resource differs."""
+        run, _ = self.run_of(lambda host: iter([Counted("a"), Counted(host.name[-1])]), 30)
+        desired = DesiredState(run.hosts, run.plays)
+        assert len({id(desired[host.name]) for host in run.hosts}) == 10
+        owned = {id(one): one for host in run.hosts for items in desired[host.name].tasks.values() for one in items}
+        assert sorted(one.resource.name for one in owned.values() if isinstance(one.resource, Counted)) == [
+            *"0123456789",
+            "a",
+        ]
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (Counted("a", 1), Counted("a", True)),
+            (Counted("a", (1,)), Counted("a", (1.0,))),
+            (Counted("a", remark="x"), Counted("a", remark="y")),
+            (WithoutHash(["a"]), WithoutHash(["b"])),
+        ],
+    )
+    def test_resources_that_differ_in_any_part_are_not_shared(self, one: Resource, other: Resource) -> None:
+        """`==` is true for 1 and True, and leaves out fields that are not compared."""
+        ((first,), (second,)) = self.states_of(one, other)
+        assert first.resource is one
+        assert second.resource is other
+
+    def test_a_claim_that_conflicts_is_reported_for_each_host(self) -> None:
+        """Although both hosts have the same resources."""
+
+        def two(host: Host) -> Iterator[Resource]:
+            yield File("/etc/x", host.name[:3])
+            yield Absent("/etc/x")
+
+        run, _ = self.run_of(two, 2)
+        with pytest.raises(UsageError, match=r"(?s)web0: the task own wants .*web1: the task own wants"):
+            run.execute()
+
+    def test_of_a_host_that_has_finished_only_the_counts_are_kept(self) -> None:
+        """Its session, its answers and its plans are freed before the run ends."""
+        sessions: list[weakref.ref[FakeSession]] = []
+        alive: list[int] = []
+
+        def connect(_: Host) -> FakeSession:
+            session = FakeSession()
+            sessions.append(weakref.ref(session))
+            return session
+
+        class AtEnd:
+            def on(self, event: Event) -> None:
+                if isinstance(event, Summary):
+                    gc.collect()
+                    alive.append(sum(one() is not None for one in sessions))
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        run, _ = self.run_of(lambda _: iter([Counted("a")]), 20)
+        run.connect, run.listeners = connect, [AtEnd()]
+        summary = run.execute()
+        assert len(sessions) == 20
+        assert alive == [0]
+        assert {one.round_trips for one in summary.hosts.values()} == {1}

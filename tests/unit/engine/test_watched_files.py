@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from provision.engine.apply import Applier
-from provision.engine.desired_state import HostDesiredState, Owned
+from provision.engine.desired_state import DesiredState, HostPlay, Owned
 from provision.engine.plan import Planned
 from provision.errors import UsageError
 from provision.host.pending import Handler
 from provision.host.state import HostState
 from provision.resources import Change, Firewall, Note, Observation, Probe, Resource, Rule
 from provision.shell import sh
+from provision.tasks.base import Task
 from provision.testing import FakeSession, LocalSession
 from tests.unit.engine.conftest import host_of
 
@@ -127,17 +128,22 @@ def test_a_record_of_what_a_command_printed(tmp_path: Path) -> None:
     assert applier.state.record("task", "things") == ["made", "7"]
 
 
+def desired_of(task: Task) -> list[Owned]:
+    """The resources that a task yields for a host."""
+    return list(DesiredState([host_of("web1")], [HostPlay({"web1": (task,)})])["web1"].tasks[task])
+
+
 class TestMerged:
     """Several resources of one task under one record key."""
 
     def test_firewall_rules_of_one_task_are_one_resource(self, toys: Any) -> None:
         """Otherwise each would remove the other's rules."""
         task = toys.task("1", Firewall.allow(80), Recorded("x"), Firewall.allow(443, comment="web"))
-        wall, other = (one.resource for one in HostDesiredState().add(host_of("web1"), task))
+        wall, other = (one.resource for one in desired_of(task))
         assert wall == Firewall([Rule(80), Rule(443)])
         assert other == Recorded("x")
 
     def test_others_are_refused(self, toys: Any) -> None:
         """With the name of the second, before any host is contacted."""
         with pytest.raises(UsageError, match="Recorded y: the task yields two resources that record the same thing"):
-            HostDesiredState().add(host_of("web1"), toys.task("1", Recorded("x"), Recorded("y")))
+            desired_of(toys.task("1", Recorded("x"), Recorded("y")))
