@@ -31,8 +31,11 @@ demo: env
 check: env
 	@sh scripts/check.sh "$(BIN)"
 
-# Images are built while the checks run. If that fails, the tests that need the image say why.
-test: system
+# The packages are installed beside the environment: each needs one processor. Images are built while the checks run. If
+# that fails, the tests that need the image say why.
+test:
+	@$(SUDO) true  # it asks for the password here, not in the background
+	@$(SUDO) sh scripts/system.sh & system=$$!; $(MAKE) --no-print-directory env; code=$$?; wait $$system && exit $$code
 	@$(SUDO) sh scripts/images.sh "$(BIN)" & \
 	  sh scripts/check.sh "$(BIN)" && $(SUDO) sh scripts/test.sh "$(BIN)"; code=$$?; wait; exit $$code
 

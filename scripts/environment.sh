@@ -10,7 +10,8 @@ command -v "$python" >/dev/null || { report "$python is missing: apt-get install
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
   report "installing python3-venv"
   if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi
-  $sudo apt-get update -q >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv >/dev/null || {
+  # system.sh may install packages at the same time.
+  $sudo flock /run/lock/provision-apt sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv' >/dev/null || {
     report "installing python3-venv failed: as root, apt-get install python3-venv"; exit 1; }
 fi
 report "creating the environment in $venv (about a minute)"

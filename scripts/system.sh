@@ -21,6 +21,8 @@ if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
+exec 9>/run/lock/provision-apt
+flock 9 # environment.sh may install a package at the same time
 apt-get update -q >/dev/null || { report "apt-get update failed: check the network"; exit 1; }
 # shellcheck disable=SC2086
 apt-get install -qy --no-install-recommends $missing >/dev/null || { report "installing failed:$missing"; exit 1; }
