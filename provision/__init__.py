@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from provision.resources.system.apt_source import AptSource
     from provision.resources.system.download import Download
     from provision.resources.system.file import Absent, ConfigFragment, Directory, File
-    from provision.resources.system.firewall import Firewall
+    from provision.resources.system.firewall import Firewall, Rule
     from provision.resources.system.packages import Packages
     from provision.resources.system.systemd import AbsentUnit, Service, Unit
     from provision.resources.system.trusted_ca import TrustedCa
-    from provision.resources.system.ufw import Rule
     from provision.resources.system.user import GroupMember, User
     from provision.secret import Secret
     from provision.shell import Command, Result, sh

@@ -59,9 +59,8 @@ if TYPE_CHECKING:
     from provision.resources.delivery.deployment import AppCheck, Deployment, DroppedApps
     from provision.resources.delivery.image import BuiltImage, ImageCheck, ProjectBot, UnusedImages
     from provision.resources.delivery.pipeline import Awaited, LocalPipeline, PipelineFile, Recipe
-    from provision.resources.delivery.project import ProjectSettings, WantedProject
+    from provision.resources.delivery.project import ProjectSettings, WantedProject, WantedVariable
     from provision.resources.delivery.source import ProjectSource
-    from provision.resources.delivery.variables import WantedVariable
     from provision.resources.docker import JsonSettings
     from provision.resources.gitlab.api_token import ApiToken
     from provision.resources.gitlab.certificates import (
@@ -74,16 +73,14 @@ if TYPE_CHECKING:
     from provision.resources.gitlab.gitlab_rb import RubySettings
     from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
     from provision.resources.gitlab.s3_bucket import S3Bucket
-    from provision.resources.runner.entries import RunnerEntries, RunnerEntry
-    from provision.resources.runner.settings import RunnerSettings
+    from provision.resources.runner.entries import RunnerEntries, RunnerEntry, RunnerSettings
     from provision.resources.system.apt_source import AptSource
     from provision.resources.system.download import Download
     from provision.resources.system.file import Absent, ConfigFragment, Directory, File
-    from provision.resources.system.firewall import Firewall
+    from provision.resources.system.firewall import Firewall, Rule
     from provision.resources.system.packages import Packages
     from provision.resources.system.systemd import AbsentUnit, Service, Unit
     from provision.resources.system.trusted_ca import TrustedCa
-    from provision.resources.system.ufw import Rule
     from provision.resources.system.user import GroupMember, User
 
 # A resource is imported when it is first used (PEP 562): a run waits only for those of its own inventory.
@@ -94,7 +91,7 @@ _MODULES: Final = {
     **dict.fromkeys(("Awaited", "LocalPipeline", "PipelineFile", "Recipe"), ".delivery.pipeline"),
     **dict.fromkeys(("ProjectSettings", "WantedProject"), ".delivery.project"),
     "ProjectSource": ".delivery.source",
-    "WantedVariable": ".delivery.variables",
+    "WantedVariable": ".delivery.project",
     "JsonSettings": ".docker",
     **dict.fromkeys(("AcmeCertificate", "CertificatePair", "DefaultPair"), ".gitlab.certificates"),
     **dict.fromkeys(("ServedCertificate", "UploadedPair"), ".gitlab.certificates"),
@@ -103,7 +100,7 @@ _MODULES: Final = {
     **dict.fromkeys(("RegistryEndpoint", "RegistryStorage"), ".gitlab.registry"),
     "S3Bucket": ".gitlab.s3_bucket",
     **dict.fromkeys(("RunnerEntries", "RunnerEntry"), ".runner.entries"),
-    "RunnerSettings": ".runner.settings",
+    "RunnerSettings": ".runner.entries",
     "AptSource": ".system.apt_source",
     "Download": ".system.download",
     **dict.fromkeys(("Absent", "ConfigFragment", "Directory", "File"), ".system.file"),
@@ -111,7 +108,7 @@ _MODULES: Final = {
     "Packages": ".system.packages",
     **dict.fromkeys(("AbsentUnit", "Service", "Unit"), ".system.systemd"),
     "TrustedCa": ".system.trusted_ca",
-    "Rule": ".system.ufw",
+    "Rule": ".system.firewall",
     **dict.fromkeys(("GroupMember", "User"), ".system.user"),
 }
 

@@ -18,8 +18,7 @@ from provision.inventory.tables.proxy import Proxy
 from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner, RunnerProgram
 from provision.resources import AptSource, File, Packages, Resource, RunnerEntries, RunnerEntry, RunnerSettings, Service
-from provision.resources.runner.entries import RESTART
-from provision.resources.runner.settings import settings_fingerprint
+from provision.resources.runner.entries import RESTART, settings_fingerprint
 from provision.resources.system.proxy import apt_proxy, service_proxy
 from provision.tasks.base import task
 from provision.url import Url

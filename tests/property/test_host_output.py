@@ -56,17 +56,15 @@ from provision.resources.gitlab.gitlab_rb import CONTENT_LIMIT, RubySettings, re
 from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
 from provision.resources.gitlab.s3_bucket import S3Bucket
 from provision.resources.gitlab.upgrade_path import UpgradePath
-from provision.resources.runner.entries import RunnerEntries, RunnerEntry
-from provision.resources.runner.settings import RunnerSettings
+from provision.resources.runner.entries import RunnerEntries, RunnerEntry, RunnerSettings
 from provision.resources.system.apt_source import AptSource
 from provision.resources.system.download import Download
 from provision.resources.system.file import Absent, AskFile, ConfigFragment, Directory, File, ask_file
-from provision.resources.system.firewall import Firewall
+from provision.resources.system.firewall import Firewall, Rule
 from provision.resources.system.packages import Packages
 from provision.resources.system.proxy import ProxyFile
 from provision.resources.system.systemd import AbsentUnit, AskUnit, Service, Unit, ask_unit
 from provision.resources.system.trusted_ca import TrustedCa
-from provision.resources.system.ufw import Rule
 from provision.resources.system.user import GroupMember, User
 from provision.secret import Secret
 from provision.shell import Command, Result

@@ -13,9 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from provision.editing.document import Document, Splice, check_read_back
-from provision.editing.toml.layout import Layout, Statement, TableBlock, parse, value
 from provision.editing.toml.model import Data, Entry, Key, Path, Reconciled, RunnerId, WantedRunner, dotted, entries_in
-from provision.editing.toml.plan import Append, Drop, Edit, Put, make_plan
+from provision.editing.toml.plan import Append, Drop, Edit, Layout, Put, Statement, TableBlock, make_plan, parse, value
 from provision.errors import Refused
 
 

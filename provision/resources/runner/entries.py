@@ -3,27 +3,47 @@
 gitlab-runner reads a changed file by itself within 3 seconds: it is not restarted. Sources: gitlab-runner's documentation
 on config.toml, and on building Docker images: docker-in-docker (`privileged` and the volume /certs/client), or the host's
 socket (the volume /var/run/docker.sock).
+
+The settings of a runner that GitLab stores are tags, paused, locked, …. Source: GitLab's REST API, /runners/:id. GitLab is
+called from here, with gitlab.api_token, and only when the wanted settings differ from the recorded ones, or when a
+verification is due. So `provision all` stays quick, and `provision register` finds what was changed in the UI. Settings
+that the inventory does not mention belong to the UI.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from provision.editing.diff import settings_diff
 from provision.editing.toml.edit import entries, reconcile
 from provision.editing.toml.masking import diff
 from provision.editing.toml.model import Reconciled, WantedRunner, dotted_keys, fingerprint
-from provision.errors import ProbeFailed, Refused
+from provision.errors import ApiFailed, ProbeFailed, Refused
+from provision.gitlab.api import Api
 from provision.gitlab.runners import NewRunner, RunnerCreator
 from provision.host.docker import CI_JOBS_LIMIT_SECONDS, wait_for_ci_jobs
 from provision.host.files import replace
 from provision.host.pending import Handler
 from provision.host.scripts import body, curl_remedy
 from provision.host.state import mapping
-from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource, unverified
+from provision.resources.base import (
+    NOTHING,
+    ApiAction,
+    ApiQuery,
+    Change,
+    Note,
+    Observation,
+    Outcome,
+    Probe,
+    Resource,
+    unverified,
+)
 from provision.resources.runner.registrations import (
     Candidate,
     Registrations,
@@ -35,10 +55,118 @@ from provision.resources.runner.registrations import (
     under_new_names,
     unregister,
 )
-from provision.resources.runner.settings import settings_key
 from provision.resources.system.file import ask_file, read_file
 from provision.secret import Secret, revealed
-from provision.shell import Command
+from provision.shell import Command, sh
+
+# Without the host's system id a verification would add an unnamed machine to GitLab's list.
+_ASK_SYSTEM_ID = sh(
+    "system=; { read -r system < /etc/gitlab-runner/.runner_system_id; } 2>/dev/null; printf '%%s\\n' \"$system\""
+)
+
+
+def settings_key(name: str) -> str:
+    """The record key of the settings that were last compared with GitLab."""
+    return f"gitlab runner/{name}"
+
+
+def settings_fingerprint(fields: Mapping[str, Any]) -> str:
+    """16 hex digits that identify a set of wanted settings."""
+    return hashlib.sha256(json.dumps(dict(fields), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunnerSettings(Resource):
+    """A runner has these settings in GitLab.
+
+    fields    the API's own names with their values; other settings are not compared
+    token     the runner's token, if the inventory has it
+    recorded  from what the task recorded, by record key, to its records about runners, by name (`RunnerEntries.recorded`)
+    """
+
+    name: str
+    api: Api
+    fields: Mapping[str, Any] = field(hash=False)
+    token: Secret | None = None
+    recorded: Callable[[Mapping[str, Any]], Mapping[str, RunnerRecord]] = field(
+        default=lambda _: {}, compare=False, repr=False
+    )
+
+    @property
+    def record_key(self) -> str:
+        return settings_key(self.name)
+
+    def probe(self) -> Probe:
+        key = ("runner settings", self.api.url, self.name, self._fingerprint)
+        return Probe({"runner": ApiQuery(key, self._find, needs=_ASK_SYSTEM_ID)})
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        found: Mapping[str, Any] | ApiFailed | None = seen.data("runner")
+        if found is None:
+            return
+        if isinstance(found, ApiFailed):
+            yield from self._not_compared(found)
+            return
+        number = int(found["id"])
+        wrong = {name: value for name, value in self.fields.items() if not _is_same(value, found.get(name))}
+        if wrong:
+            yield Change(
+                f"set {', '.join(wrong)} of runner {self.name} in GitLab",
+                ApiAction(lambda: self._set(number, wrong), "PUT /runners/:id"),
+                diff=settings_diff(f"runner {self.name}", found, wrong),
+                record=self._fingerprint,
+            )
+        elif seen.record != self._fingerprint:
+            yield self._record(f"compare runner {self.name} with GitLab")
+
+    def _not_compared(self, error: ApiFailed) -> Iterator[Change | Note]:
+        if error.status not in (401, 403):
+            yield unverified(f"compare runner {self.name} with GitLab", error.text, error.requires)
+            return
+        yield Note(
+            f"the settings of runner {self.name} are not compared with GitLab: {error.text}; "
+            "that takes a token with scope api of a user who may manage the runner"
+        )
+        yield self._record(f"record that runner {self.name} cannot be compared")
+
+    def _record(self, summary: str) -> Change:
+        return Change(summary, NOTHING, "run", record=self._fingerprint, verification=True)
+
+    @property
+    def _fingerprint(self) -> str:
+        # With another token it is another runner in GitLab, whose settings have not been compared.
+        token = {"token": fingerprint(self.token.reveal())} if self.token else {}
+        return settings_fingerprint({**self.fields, **token})
+
+    def _find(self, seen: Observation) -> Mapping[str, Any] | ApiFailed | None:
+        """The runner in GitLab; None where nothing is to be compared."""
+        if not seen.due and seen.record == self._fingerprint:
+            return None
+        if not self.api.token:
+            server = f'gitlab.servers."{self.api.url.origin}"'
+            return ApiFailed(f"{self.api.url} is not gitlab.external_url, and {server} has no api_token", status=401)
+        try:
+            number = self.recorded(seen.records).get(self.name, RunnerRecord()).id or self._number(seen.text.strip())
+            found: Mapping[str, Any] | None = self.api.get(f"/runners/{number}") if number is not None else None
+        except ApiFailed as error:
+            return None if error.status == 404 else error
+        return found
+
+    def _number(self, system_id: str) -> int | None:
+        if self.token is None or not system_id:
+            return None
+        return int(self.api.post("/runners/verify", {"token": self.token.reveal(), "system_id": system_id})["id"])
+
+    def _set(self, number: int, wrong: Mapping[str, Any]) -> None:
+        data = {name: ",".join(value) if isinstance(value, list) else value for name, value in wrong.items()}
+        self.api.put(f"/runners/{number}", data)
+
+
+def _is_same(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, list):
+        return sorted(wanted) == sorted(found or [])  # tags have no order
+    return bool(wanted == found)
+
 
 CONFIG: Final = "/etc/gitlab-runner/config.toml"
 # A restart cancels CI jobs, so it waits until none runs.

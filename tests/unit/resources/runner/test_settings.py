@@ -15,8 +15,8 @@ from provision.gitlab.api import Api
 from provision.host.state import HostState
 from provision.resources import RunnerSettings
 from provision.resources.base import ApiAction, Change, Observation
+from provision.resources.runner.entries import settings_key
 from provision.resources.runner.registrations import RunnerRecord
-from provision.resources.runner.settings import settings_key
 from provision.secret import Secret
 from provision.testing import LocalSession, notes, observe_on, planned
 from provision.url import Url

@@ -12,8 +12,7 @@ import pytest
 from provision.errors import ProbeFailed, UsageError
 from provision.resources import Firewall, Result, Rule
 from provision.resources.base import Change
-from provision.resources.system.firewall import published
-from provision.resources.system.ufw import read_rules
+from provision.resources.system.firewall import published, read_rules
 from provision.shell import Command
 from provision.testing import LocalSession, notes, observe, packages_are, planned
 from tests.support.data import DATA
