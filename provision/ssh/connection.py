@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import fabric  # type: ignore[import-untyped]
@@ -338,6 +338,23 @@ class _RulePolicy(paramiko.MissingHostKeyPolicy):
         self._rule.check(key.get_name(), key.asbytes(), certificate)
 
 
+class _FabricConnection(fabric.Connection):  # type: ignore[misc]
+    """A connection that writes nothing into its configuration, which all connections share.
+
+    invoke's own method lists all attributes of the class at each assignment, to find out whether to write into the
+    configuration instead: half a millisecond for each host.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+@lru_cache(maxsize=1)
+def _config() -> fabric.Config:
+    """fabric's configuration. It is given no ssh_config, which paramiko reads in another way than OpenSSH."""
+    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+
+
 def resolve(target: Target, dialled: socket.socket | None = None) -> HostConnection:
     """The connection to a host, not yet open. The inventory's settings override ~/.ssh/config.
 
@@ -356,11 +373,8 @@ def _connection(
     target: Target, options: HostOptions, *, gateway: bool, dialled: socket.socket | None = None
 ) -> HostConnection:
     """A connection with these options: to the target itself, or to one of its gateways."""
-    # A configuration for each connection: fabric writes into it, and hosts connect in parallel. It is given no
-    # ssh_config, which paramiko reads in another way than OpenSSH.
-    config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
-    connection = fabric.Connection(
-        options.hostname, user=options.user, port=options.port, config=config, gateway=False, connect_timeout=None
+    connection = _FabricConnection(
+        options.hostname, user=options.user, port=options.port, config=_config(), gateway=False, connect_timeout=None
     )
     label = f"the gateway {options.place}" if gateway else f"{target.name} ({options.place})"
     files = (*options.user_known_hosts, *options.system_known_hosts)

@@ -100,46 +100,82 @@ def _keys_of(file: Path, name: str) -> tuple[KnownKey, ...]:
     return _scan(file, (status.st_mtime_ns, status.st_size), name)
 
 
+class _Line(NamedTuple):
+    """One line of a known_hosts file: its number, its names, and the fields after them."""
+
+    number: int
+    names: str
+    marker: KeyMarker
+    kind: str
+    blob: str
+
+
+class _Index(NamedTuple):
+    """The lines of a file: by each name that is written out, those with patterns, and those with a hashed name.
+
+    Thousands of hosts are looked up in files of thousands of lines. A hashed name has its salt and its hash beside it.
+    """
+
+    named: dict[str, list[_Line]]
+    patterns: list[_Line]
+    hashed: list[tuple[bytes, bytes, _Line]]
+
+    def of(self, name: str) -> list[_Line]:
+        """Every line that matches the name, in the order of the file."""
+        found = list(self.named.get(name, ()))
+        found += [line for line in self.patterns if matches_patterns(name, line.names.lower().split(","))]
+        wanted = name.encode()
+        found += [
+            line for salt, digest, line in self.hashed if hmac.compare_digest(hmac.digest(salt, wanted, "sha1"), digest)
+        ]
+        return sorted(found)
+
+
 @lru_cache(maxsize=8)
-def _lines(file: Path, version: tuple[int, int]) -> list[tuple[int, str]]:  # noqa: ARG001  keys the cache
-    """The file's numbered lines without comments, read once for all hosts."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
-    return [(n, line) for n, line in lines if line and not line.startswith("#")]
+def _index(file: Path, version: tuple[int, int]) -> _Index:  # noqa: ARG001  keys the cache
+    """The file's lines without comments, read once for all hosts."""
+    index = _Index({}, [], [])
+    for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        fields = text.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        marker: KeyMarker = ""
+        if fields[0] == "@revoked" or fields[0] == "@cert-authority":
+            marker = fields.pop(0)  # type: ignore[assignment]
+        if len(fields) < 3:
+            continue
+        line = _Line(number, fields[0], marker, fields[1], fields[2])
+        if line.names.startswith("|1|"):
+            if (hashed := _read_hash(line.names)) is not None:
+                index.hashed.append((*hashed, line))
+        elif any(one in line.names for one in "*?!"):
+            index.patterns.append(line)
+        else:
+            for name in set(line.names.lower().split(",")):
+                index.named.setdefault(name, []).append(line)
+    return index
 
 
 @lru_cache(maxsize=1024)
 def _scan(file: Path, version: tuple[int, int], name: str) -> tuple[KnownKey, ...]:
     """The lines that match a host. Cached, since each hashed name in the file costs a hash."""
     found = []
-    for number, line in _lines(file, version):
-        fields = line.split()
-        marker: KeyMarker = ""
-        if fields[0] == "@revoked" or fields[0] == "@cert-authority":
-            marker = fields.pop(0)  # type: ignore[assignment]
-        if len(fields) < 3 or not _matches_any(fields[0], name):
-            continue
+    for line in _index(file, version).of(name):
         try:
-            blob = base64.b64decode(fields[2], validate=True)
+            blob = base64.b64decode(line.blob, validate=True)
         except (binascii.Error, ValueError):
             continue  # OpenSSH skips a damaged line too
-        found.append(KnownKey(fields[1], blob, f"{file} line {number}", marker))
+        found.append(KnownKey(line.kind, blob, f"{file} line {line.number}", line.marker))
     return tuple(found)
 
 
-def _matches_any(names: str, name: str) -> bool:
-    if names.startswith("|1|"):
-        return _is_hash_of(names, name)
-    return matches_patterns(name, names.lower().split(","))
-
-
-def _is_hash_of(field: str, name: str) -> bool:
+def _read_hash(field: str) -> tuple[bytes, bytes] | None:
+    """Salt and hash of a hashed name; None for one that is damaged, which matches no host."""
     try:
         _, _, salt, digest = field.split("|")
-        wanted = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
-        return hmac.compare_digest(wanted, base64.b64decode(digest))
+        return base64.b64decode(salt), base64.b64decode(digest)
     except (ValueError, binascii.Error):
-        return False
+        return None
 
 
 # Key types and their signature algorithms, in OpenSSH's order of preference.

@@ -76,7 +76,7 @@ def host_options(host: str, *, user: str | None = None, port: int | None = None)
     Raises UsageError for files that cannot be used, and Unreachable for a name that OpenSSH refuses.
     """
     files = _Files(_version(_USER.expanduser()), _version(_SYSTEM))
-    key = (files, str(Path.home()), os.environ.get("SSH_AUTH_SOCK"), host, user, port)
+    key = (files, _home(), os.environ.get("SSH_AUTH_SOCK"), host, user, port)
     with _lock:
         future, mine = _found.get(key), False
         if future is None:
@@ -134,9 +134,23 @@ def _canonical(hostname: str) -> str:
     return hostname if ":" in hostname else hostname.lower()
 
 
+def _home() -> str:
+    return _home_with(os.environ.get("HOME"))
+
+
+@lru_cache(maxsize=4)
+def _home_with(variable: str | None) -> str:  # noqa: ARG001  keys the cache
+    return str(Path.home())
+
+
 def _local_user() -> str:
+    return _name_of(os.getuid())
+
+
+@lru_cache(maxsize=4)
+def _name_of(user: int) -> str:
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(user).pw_name
     except KeyError:
         return getpass.getuser()
 
@@ -157,8 +171,8 @@ def _ask_openssh(
     """The answer of `ssh -G`: keyword -> values. None when this `ssh` is not OpenSSH's."""
     command = [program, "-G"]
     copies = None
-    if str(Path.home()) != _home_of_user():  # OpenSSH does not read $HOME
-        copies = _copies(files, str(Path.home()))
+    if _home() != _home_of_user():  # OpenSSH does not read $HOME
+        copies = _copies(files, _home())
         command += ["-F", str(copies.file)]
     command += ["-l", user] if user is not None else []
     command += ["-p", str(port)] if port is not None else []
@@ -316,6 +330,12 @@ def _agent(name: str, tokens: _Tokens) -> str | None:
     return str(tokens.path(name))
 
 
+@lru_cache(maxsize=64)
+def _expand_user(text: str, home: str) -> Path:  # noqa: ARG001  keys the cache
+    """The same few names of files hold for each host."""
+    return Path(text).expanduser()
+
+
 class _Tokens(NamedTuple):
     """Replaces tokens such as %h, and ${VARIABLES}. Source: ssh_config(5), TOKENS and ENVIRONMENT VARIABLES."""
 
@@ -329,6 +349,9 @@ class _Tokens(NamedTuple):
 
     def path(self, text: str) -> Path:
         """A path, with `~` replaced too. Raises UsageError for a variable that is not set."""
+
+        if "%" not in text and "$" not in text:
+            return _expand_user(text, _home())
 
         def variable(found: re.Match[str]) -> str:
             if (value := os.environ.get(found[1])) is None:
@@ -345,7 +368,7 @@ class _Tokens(NamedTuple):
         local = socket.gethostname()
         values = {
             "%": "%",
-            "d": str(Path.home()),
+            "d": _home(),
             "h": self.hostname,
             "i": str(os.getuid()),
             "j": self.jump,

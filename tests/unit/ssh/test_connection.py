@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fabric  # type: ignore[import-untyped]
 import pytest
 
 from provision.errors import BecomeError, HostKeyError, LoginRefused, Unreachable
@@ -210,11 +211,31 @@ def test_user_known_hosts_file_of_ssh_config_is_used(sshd: Sshd, empty_home: Pat
     assert connects(sshd.target(known_hosts=None))
 
 
-def test_connections_do_not_share_fabrics_configuration(sshd: Sshd) -> None:
-    """fabric writes into its configuration, and hosts connect side by side: each connection has its own."""
-    first, second = (resolve(sshd.target())._connection for _ in range(2))
-    assert first.config is not second.config
-    assert first.config.connect_kwargs == {}
+def test_connections_share_fabrics_configuration_and_write_nothing_into_it(sshd: Sshd) -> None:
+    """Hosts connect side by side: what is set for one connection has no effect on the others."""
+    first, second = (resolve(target) for target in (sshd.target(), sshd.target(user="nobody")))
+    config = first._connection.config
+    assert second._connection.config is config
+    before = str(config)
+    first.open()
+    try:
+        assert str(config) == before
+        assert config.connect_kwargs == {}
+        assert (first.user, second.user) == ("root", "nobody")
+        assert first._connection.connect_kwargs != second._connection.connect_kwargs
+        assert set(vars(first._connection)) >= {"host", "user", "port", "client", "transport", "connect_timeout"}
+    finally:
+        first.close()
+
+
+def test_an_attribute_that_fabric_sets_is_one_of_its_class() -> None:
+    """Otherwise fabric would write it into the configuration, and our class into the connection."""
+    plain = fabric.Connection("web1", user="root", port=22, config=fabric.Config(lazy=True))
+    assert set(vars(plain)) <= set(dir(fabric.Connection)) | {
+        "_config",
+        "command_prefixes",
+        "command_cwds",
+    }
 
 
 @pytest.mark.parametrize("inventory", [True, False])

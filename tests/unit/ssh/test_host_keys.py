@@ -76,6 +76,28 @@ def test_hashed_names_match(tmp_path: Path, port: int) -> None:
     assert not KnownHosts([hosts]).lookup("web2", port)
 
 
+def test_a_file_is_read_once_for_all_hosts_and_its_order_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that match by name, by a pattern and by a hashed name are returned in the order of the file."""
+    hosts = known(tmp_path, line("web1,web2"), line("web*", OTHER_ED), line("web1", RSA, "ssh-rsa"), line("web2", RSA))
+    subprocess.run(["ssh-keygen", "-H", "-f", hosts.files[0]], check=True, capture_output=True)
+    with hosts.files[0].open("a") as file:  # -H leaves patterns as they are
+        file.write(line("WEB1", b"a key under a plain name") + "\n")
+    reads = []
+    read = Path.read_text
+
+    def counted(file: Path, *arguments: str, **options: str) -> str:
+        reads.append(file)
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    assert [one.blob for one in hosts.lookup("web1", 22)] == [ED, OTHER_ED, RSA, b"a key under a plain name"]
+    assert [one.blob for one in hosts.lookup("web2", 22)] == [ED, OTHER_ED, RSA]
+    assert [one.blob for one in hosts.lookup("web3", 22)] == [OTHER_ED]
+    assert len(reads) == 1
+
+
 def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     """Comments, blank lines and damaged lines do not hide a valid one; its line number is kept."""
     hosts = known(tmp_path, "# a comment", "", "web1", "web1 ssh-ed25519 !!!", line("web1"))
