@@ -92,14 +92,13 @@ class Options(NamedTuple):
 def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run, Sequence[str]]:
     """The run, and warnings to print first. Raises UsageError and InventoryError; no host is contacted."""
     catalogue = catalogue or Catalogue.beside(options.inventories)
-    plays = catalogue.plays(options.names)
+    by_name = catalogue.plays_by_name(options.names)
+    plays = [one for several in by_name for one in several]
     inventory = catalogue.load(options.inventories, options.settings)
     templates, unused = trusted_folders(_template_folders(options.inventories))
     use_templates_of(templates)
     selected = inventory.select(options.limit)
-    concerned = [{host: _concerned(one.tasks, host) for host in _matching(one, selected)} for one in plays]
-    contacted = {host for by_host in concerned for host, tasks in by_host.items() if tasks}
-    steps = [step for one, by_host in zip(plays, concerned, strict=True) for step in _steps(one, by_host, contacted)]
+    steps = _steps(by_name, selected)
     with_tasks = {name for one in steps for name in one.tasks}
     if not with_tasks:
         raise _nothing_to_do(options.names, plays, selected, inventory)
@@ -124,20 +123,49 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     return run, [*warnings, *_unmatched(plays, inventory)]
 
 
-def _concerned(tasks: Sequence[Task], host: Host) -> list[Task]:
-    return [task for task in tasks if task.concerns(host)]
+def _steps(by_name: Sequence[Sequence[Play]], selected: Sequence[Host]) -> list[HostPlay]:
+    """The plays of each name, limited to the selected hosts. Those of a name wait for all plays of the names before it."""
+    concerned = [
+        [
+            {host: [task for task in one.tasks if task.concerns(host)] for host in _matching(one, selected)}
+            for one in plays
+        ]
+        for plays in by_name
+    ]
+    contacted = {host for several in concerned for by_host in several for host, tasks in by_host.items() if tasks}
+    steps: list[HostPlay] = []
+    for plays, by_hosts in zip(by_name, concerned, strict=True):
+        first = len(steps)
+        ends: list[tuple[Play, int]] = []  # the plays of this name, and the last step of each
+        for one, by_host in zip(plays, by_hosts, strict=True):
+            after: tuple[int, ...] | None = None
+            if one.after is not None:
+                own = [end for other, end in ends if any(other is awaited for awaited in one.after)]
+                after = (*range(first), *own)
+            steps += _steps_of(one, by_host, contacted, after, len(steps))
+            ends.append((one, len(steps) - 1))
+    return steps
 
 
-def _steps(one: Play, concerned: Mapping[Host, Sequence[Task]], contacted: Set[Host]) -> list[HostPlay]:
+def _steps_of(
+    one: Play,
+    concerned: Mapping[Host, Sequence[Task]],
+    contacted: Set[Host],
+    after: tuple[int, ...] | None,
+    first: int,
+) -> list[HostPlay]:
+    """The step of a play; of a serial play a step for each host, or one without hosts. `first`: the first step's index."""
     tasks = {
         host.name: tuple(task for task in one.tasks if task in own or (task.leftovers and host in contacted))
         for host, own in concerned.items()
     }
     with_tasks = {name: host_tasks for name, host_tasks in tasks.items() if host_tasks}
-    if one.serial:
-        chain = object()
-        return [HostPlay({name: host_tasks}, chain) for name, host_tasks in with_tasks.items()]
-    return [HostPlay(with_tasks)]
+    if not one.serial or not with_tasks:
+        return [HostPlay(with_tasks, after=after)]
+    return [
+        HostPlay({name: host_tasks}, f"chain {first}", after if number == 0 or after is None else (first + number - 1,))
+        for number, (name, host_tasks) in enumerate(with_tasks.items())
+    ]
 
 
 def _matching(one: Play, hosts: Sequence[Host]) -> list[Host]:

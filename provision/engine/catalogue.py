@@ -131,7 +131,11 @@ class Catalogue:
 
     def plays(self, names: Sequence[str]) -> list[Play]:
         """The plays of these names, in the order given. Raises UsageError for an unknown name, and for a broken one."""
-        return [one for name in names for one in self._plays(name, names)]
+        return [one for plays in self.plays_by_name(names) for one in plays]
+
+    def plays_by_name(self, names: Sequence[str]) -> list[tuple[Play, ...]]:
+        """The plays of each name. Raises UsageError for an unknown name, and for a broken one."""
+        return [self._plays(name, names) for name in names]
 
     def _plays(self, name: str, names: Sequence[str]) -> tuple[Play, ...]:
         for one in self.unused:
@@ -190,6 +194,7 @@ class Catalogue:
                 raise UsageError(
                     f"{path}: PLAYS: {wrong[0]!r} is not a task", hint='name tasks, as in play("all", docker)'
                 )
+            _check_order(path, plays)
             headline = inspect.cleandoc(module.__doc__ or "").partition("\n")[0]
             playbooks[path.stem] = Playbook(path.stem, headline, tuple(plays), path)
         _tables(tasks, playbooks)
@@ -218,6 +223,20 @@ def _tables(tasks: dict[str, Task], playbooks: dict[str, Playbook], unknown: Ite
     """The tables that the tasks read. Raises UsageError for two different tables with one name."""
     found = [*tasks.values(), *(one for book in playbooks.values() for p in book.plays for one in p.tasks)]
     return Tables(dict.fromkeys([Ssh, *(table for one in found for table in one.tables)]), unknown)
+
+
+def _check_order(path: Path, plays: Sequence[Play]) -> None:
+    """Raises UsageError for a play that waits for one which is not before it in the list."""
+    for index, one in enumerate(plays):
+        for awaited in one.after or ():
+            if not any(awaited is earlier for earlier in plays[:index]):
+                this, other = (
+                    f"play({each.on!r}, {', '.join(task.name for task in each.tasks)})" for each in (one, awaited)
+                )
+                raise UsageError(
+                    f"{path}: PLAYS: {this} waits for {other}, which is not before it in the list",
+                    hint=f"write NAME = {other} above PLAYS, list NAME before this play, and give it after=(NAME,)",
+                )
 
 
 def place_of_task(task: Task) -> str:

@@ -24,11 +24,13 @@ class HostPlay(NamedTuple):
     """A play, limited to the selected hosts.
 
     tasks  by host, in inventory order: the tasks that concern the host; hosts without tasks are left out
-    chain  the same object for all steps of one serial play: when a host fails, the later steps are skipped
+    chain  the same value for all steps of one serial play: when a host fails, the later steps are skipped
+    after  the plays that it waits for, by their index in the run's list; None: all plays before it
     """
 
     tasks: Mapping[str, tuple[Task, ...]]
-    chain: object = None
+    chain: Hashable = None
+    after: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

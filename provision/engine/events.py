@@ -26,12 +26,22 @@ MessageKind = Literal["note", "check", "stopping", "skipped", "abandoned", "wait
 """
 
 
+class StartedPlay(NamedTuple):
+    """A play of the run: its tasks and hosts, and the plays that it waits for, by their index in `Start.plays`."""
+
+    tasks: tuple[str, ...]
+    hosts: tuple[str, ...]
+    after: tuple[int, ...] = ()
+    serial: bool = False
+
+
 class Start(NamedTuple):
-    """The run begins: the names that the user gave, and the hosts in inventory order."""
+    """The run begins: the names that the user gave, the hosts in inventory order, and the plays."""
 
     names: tuple[str, ...]
     hosts: tuple[str, ...]
     check: bool
+    plays: tuple[StartedPlay, ...] = ()
 
 
 class Step(NamedTuple):

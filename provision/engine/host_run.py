@@ -144,10 +144,21 @@ class HostRun:
         for task in tasks:
             self.recorder.task_done(task, "skipped", time.monotonic(), self.recorder.changed)
 
-    def wait(self) -> None:
-        """Reports that the host waits for other hosts to finish their plays."""
-        if not self.failed:
-            self.recorder.start_step("waiting for the other hosts", "waiting")
+    def wait(self, awaited: str) -> None:
+        """Reports that the host waits for plays: "access on gitlab"."""
+        if not self.failed and self.recorder.step != (step := f"waiting for {awaited}"):
+            self.recorder.start_step(step, "waiting")
+
+    def give_up(self) -> None:
+        """Called instead of `open`: Ctrl-C came before the host was contacted. Its tasks are skipped."""
+        self.failed = True
+        self.recorder.task = next(iter(self._desired.tasks)).name
+        self.recorder.message("stopped before the host was contacted")
+
+    @property
+    def failed_tasks(self) -> frozenset[str]:
+        """The names of the tasks that have failed here, or that depend on such a task."""
+        return frozenset(self._failed_here)
 
     @property
     def busy(self) -> bool:

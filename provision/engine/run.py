@@ -1,15 +1,17 @@
-"""A run over many hosts: one thread per host, plays as barriers, at most `forks` hosts working at a time.
+"""A run over many hosts: a bounded number of threads works on the hosts that can go on; a host that waits needs none.
 
-All hosts connect and are observed at the start, in parallel, whatever play they belong to. A run that changes nothing
-needs one batch of questions for each host. A host whose play comes later waits for the plays before it, and is observed
-again if anything was changed meanwhile.
+Each host connects and is observed as soon as a thread is free, whatever play it belongs to. A run that changes nothing
+needs one batch of questions for each host. After that the host works on its plays. While it waits for plays of other
+hosts, its session stays open, without a thread. It is observed again if those plays changed anything.
 """
 
 from __future__ import annotations
 
+import heapq
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from typing import Any, Final, TypeVar
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
+from provision.engine.play_graph import Passed, PlayGraph
 from provision.engine.recorder import Recorder
 from provision.engine.waiting import Waiting
 from provision.errors import UsageError
@@ -70,10 +73,7 @@ class Interrupts:
 
 
 def start_thread(name: str, function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Runs a function in a thread of its own. The future has its result, or the exception that ended or prevented it.
-
-    An executor would queue what it has no thread for: a host that waits for such a host at a barrier would wait forever.
-    """
+    """Runs a function in a thread of its own. The future has its result, or the exception that ended or prevented it."""
     job: Future[T] = Future()
 
     def work() -> None:
@@ -93,6 +93,169 @@ Connect = Callable[[Host], Session]
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
+class HostWork:
+    """What is left to do on a host. One thread at a time works on it.
+
+    left   its plays that have not ended, by their index
+    known  the plays whose changes its observations show: bits, as in `PlayGraph.changed_before`
+    ended  is done when the host has left the run
+    """
+
+    host: str
+    run: HostRun
+    left: deque[int]
+    known: int = 0
+    has_begun: bool = False
+    is_active: bool = False  # a thread works on it
+    ended: Future[None] = field(default_factory=Future)
+
+
+class Workers:
+    """At most `limit` threads, which call `work` with one host after the other. A thread without a host ends."""
+
+    def __init__(self, limit: int, work: Callable[[HostWork], None]) -> None:
+        self._limit = limit
+        self._work = work
+        self._lock = threading.Lock()
+        self._queue: list[tuple[int, int, HostWork]] = []  # a heap
+        self._number = 0
+        self._threads = 0
+
+    def add(self, one: HostWork, urgency: int) -> None:
+        """Queues a host: the most urgent one is next, of equal ones the first. Raises RuntimeError without any thread."""
+        with self._lock:
+            heapq.heappush(self._queue, (-urgency, self._number, one))
+            self._number += 1
+            if self._threads >= self._limit:
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._run, name=f"worker for {one.host}").start()
+        except RuntimeError:  # the system has no more threads
+            with self._lock:
+                self._threads -= 1
+                left = [entry for entry in self._queue if entry[2] is not one]
+                if self._threads or len(left) == len(self._queue):
+                    return  # another thread takes it, or has taken it
+                self._queue = left
+                heapq.heapify(self._queue)
+            raise
+
+    def _run(self) -> None:
+        while (one := self._next()) is not None:
+            self._work(one)
+
+    def _next(self) -> HostWork | None:
+        with self._lock:
+            if self._queue:
+                return heapq.heappop(self._queue)[2]
+            self._threads -= 1
+            return None
+
+
+class Scheduler:
+    """Has the threads work on the hosts whose next play can start.
+
+    plays     those of the graph, limited to the hosts of this scheduler
+    stopping  set after Ctrl-C: then every host ends after its running step
+    tokens    reads the tokens for GitLab's API
+    """
+
+    def __init__(
+        self, graph: PlayGraph, plays: Sequence[HostPlay], forks: int, stopping: threading.Event, tokens: KeptTokens
+    ) -> None:
+        self._graph = graph
+        self._plays = plays
+        self._stopping = stopping
+        self._tokens = tokens
+        self._workers = Workers(forks, self._work)
+        self._waiting: dict[int, list[HostWork]] = {}  # by the play that cannot start yet
+        self._lock = threading.Lock()
+        graph.listen(lambda _: self.wake())
+
+    def queue(self, work: HostWork) -> None:
+        """Has a thread work on a host, as soon as one is free."""
+        try:
+            self._workers.add(work, self._graph.urgency(work.left))
+        except RuntimeError as error:
+            self._end(work, error)
+
+    def wake(self) -> None:
+        """Queues the hosts whose next play can start; after Ctrl-C all that wait."""
+        with self._lock:
+            ready = [play for play in self._waiting if self._may_start(play)]
+            works = [work for play in ready for work in self._waiting.pop(play)]
+        for work in works:
+            self.queue(work)
+
+    def _may_start(self, play: int) -> bool:
+        return self._graph.is_open(play) or self._stopping.is_set()
+
+    def _work(self, work: HostWork) -> None:
+        error: BaseException | None = None
+        work.is_active = True
+        try:
+            with self._tokens.used():
+                if not self._run_plays(work):
+                    return
+        except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
+            error = problem
+        self._end(work, error)
+
+    def _run_plays(self, work: HostWork) -> bool:
+        """Runs the plays of a host. Returns False if it waits for other hosts: another thread may have it by then."""
+        run, graph, host = work.run, self._graph, work.host
+        if not work.has_begun:
+            work.has_begun = True
+            run.give_up() if self._stopping.is_set() else run.open()
+        while work.left:
+            play = work.left[0]
+            if not self._may_start(play) and self._waits(work, play):
+                return False
+            changed = graph.changed_before(play, host)
+            if changed & ~work.known:
+                run.changed_elsewhere()
+            work.known |= changed
+            one, changed_here = self._plays[play], False
+            if not run.failed and (failed := graph.broken(one.chain)):
+                run.skip(one.tasks[host], f"skipped: {failed} failed earlier")
+            else:
+                changed_here = run.play(one.tasks[host])
+            work.left.popleft()
+            graph.add(Passed(host, play, changed_here, one.chain if run.failed else None, run.failed_tasks))
+        return True
+
+    def _waits(self, work: HostWork, play: int) -> bool:
+        """Has the host wait until the play can start. Returns False if it can by now."""
+        if awaited := self._graph.waits_for(play):
+            work.run.wait(awaited)
+        with self._lock:
+            if self._may_start(play):
+                return False
+            work.is_active = False
+            self._waiting.setdefault(play, []).append(work)
+            return True
+
+    def _end(self, work: HostWork, error: BaseException | None) -> None:
+        """The host leaves the run; `error` ended it outside of its tasks. No other host waits for it any more."""
+        try:
+            try:
+                if error is not None:
+                    work.run.crashed(error)
+                    for play in work.left:
+                        self._graph.add(Passed(work.host, play, breaks=self._plays[play].chain))
+            finally:
+                self._graph.add(Passed(work.host, None))
+                work.run.close()
+        except BaseException as problem:
+            work.ended.set_exception(problem)
+        else:
+            work.ended.set_result(None)
+        finally:
+            work.is_active = False
+
+
 @dataclass
 class Run:
     """A run, ready to be executed.
@@ -102,6 +265,8 @@ class Run:
     login    opens a second session, without the lock; by default `connect`
     mistakes what is known to be wrong already: it is reported together with the tasks' mistakes
     tokens   reads the tokens for GitLab's API that are kept on hosts; by default over `login`
+    graph    of the plays; by default that of `plays`. If others run some of the hosts, it has all hosts, and `plays` those
+             of this run
     """
 
     names: tuple[str, ...]
@@ -114,21 +279,21 @@ class Run:
     login: Connect | None = None
     mistakes: Sequence[UsageError] = ()
     tokens: KeptTokens | None = None
+    graph: PlayGraph | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _runs: dict[str, HostRun] = field(default_factory=dict)
+    _works: dict[str, HostWork] = field(default_factory=dict)
 
     def execute(self) -> Summary:
         """Runs to the end and returns the counts. Ctrl-C stops after the running steps; a second Ctrl-C abandons them."""
         started = time.monotonic()
         desired = DesiredState(self.hosts, self.plays, self.names, self.mistakes)
         bus = Bus(self.listeners)
-        bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check))
-        barrier = Barrier(self.plays)
-        slots = threading.Semaphore(self.forks)
-        failed_tasks: set[str] = set()  # of all hosts, in check mode
+        graph = self.graph or PlayGraph(self.plays)
         tokens = self.tokens or KeptTokens(self._login_by_name)
+        scheduler = Scheduler(graph, self.plays, self.forks, self._stopping, tokens)
+        bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check, graph.outline()))
         for host in self.hosts:
-            self._runs[host.name] = HostRun(
+            run = HostRun(
                 host.name,
                 desired[host.name],
                 _bind(self.connect, host),
@@ -138,22 +303,22 @@ class Run:
                 check=self.check,
                 stopping=self._stopping.is_set,
                 waiting=self._waiting_of(host),
-                failed_tasks=failed_tasks,
+                failed_tasks=graph.failed_tasks,
                 outdated=partial(tokens.forget, host.name),
             )
+            self._works[host.name] = HostWork(host.name, run, deque(graph.plays_of(host.name)))
         try:
             with Interrupts() as interrupts:
-                jobs = [
-                    start_thread(f"host {host.name}", self._work, host, barrier, slots, tokens) for host in self.hosts
-                ]
-                for host, job in zip(self.hosts, jobs, strict=True):
-                    if job.done() and (error := job.exception()) is not None:  # no thread could be started for it
-                        self._leave(host, barrier, error)
-                for _ in interrupts.during(jobs):
+                for work in self._works.values():
+                    scheduler.queue(work)
+                for _ in interrupts.during([work.ended for work in self._works.values()]):
                     if self._stopping.is_set():
                         self._abandon()
                     else:
                         self._stop(bus)
+                        scheduler.wake()
+                for work in self._works.values():
+                    work.ended.result()
         finally:
             summary = self._summary(time.monotonic() - started)
             bus.publish(summary)
@@ -165,73 +330,23 @@ class Run:
 
     def _stop(self, bus: Bus) -> None:
         self._stopping.set()
-        for name, run in self._runs.items():
-            if run.busy:
-                bus.publish(
-                    Message(
-                        name,
-                        run.recorder.task,
-                        f"stopping after: {run.recorder.step} (Ctrl-C again abandons it)",
-                        "stopping",
-                    )
-                )
+        for name, work in self._works.items():
+            if work.is_active and work.run.busy:
+                recorder = work.run.recorder
+                text = f"stopping after: {recorder.step} (Ctrl-C again abandons it)"
+                bus.publish(Message(name, recorder.task, text, "stopping"))
 
     def _abandon(self) -> None:
-        for run in self._runs.values():
-            if run.busy:
-                run.abort()
+        for work in self._works.values():
+            if work.is_active and work.run.busy:
+                work.run.abort()
 
     def _login_by_name(self, name: str) -> Session:
         (host,) = [one for one in self.hosts if one.name == name]
         return (self.login or self.connect)(host)
 
-    def _work(self, host: Host, barrier: Barrier, slots: threading.Semaphore, tokens: KeptTokens) -> None:
-        error: BaseException | None = None
-        try:
-            with tokens.used():
-                self._play_all(host, barrier, slots)
-        except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
-            error = problem
-        self._leave(host, barrier, error)
-
-    def _play_all(self, host: Host, barrier: Barrier, slots: threading.Semaphore) -> None:
-        run = self._runs[host.name]
-        with slots:
-            run.open()
-        changes = 0
-        for index, one in self._plays_of(host):
-            if not barrier.is_open(index):
-                run.wait()
-                barrier.wait_for(index)
-            if (now := barrier.changes_before(index)) != changes:
-                changes = now
-                run.changed_elsewhere()
-            tasks = one.tasks[host.name]
-            if not run.failed and (failed := barrier.broken(one.chain)):
-                run.skip(tasks, f"skipped: {failed} failed earlier")
-                barrier.passed(host.name, index, changed=False)
-                continue
-            with slots:
-                changed = run.play(tasks)
-            barrier.passed(host.name, index, changed=changed, breaks=one.chain if run.failed else None)
-
-    def _plays_of(self, host: Host) -> list[tuple[int, HostPlay]]:
-        return [(index, one) for index, one in enumerate(self.plays) if host.name in one.tasks]
-
-    def _leave(self, host: Host, barrier: Barrier, error: BaseException | None) -> None:
-        """The host leaves the run; `error` ended it outside of its tasks. No other host waits for it any more."""
-        run = self._runs[host.name]
-        try:
-            if error is not None:
-                run.crashed(error)
-                for index, one in self._plays_of(host):
-                    barrier.passed(host.name, index, changed=False, breaks=one.chain)
-        finally:
-            barrier.leave(host.name)
-            run.close()
-
     def _summary(self, seconds: float) -> Summary:
-        hosts = {name: run.summary() for name, run in self._runs.items()}
+        hosts = {name: work.run.summary() for name, work in self._works.items()}
         return Summary(
             check=self.check,
             changed=sum(one.changed for one in hosts.values()),
@@ -241,52 +356,6 @@ class Run:
             hosts=hosts,
             interrupted=self._stopping.is_set(),
         )
-
-
-class Barrier:
-    """Plays as barriers: play N starts when every host has finished the plays before it."""
-
-    def __init__(self, plays: Sequence[HostPlay]) -> None:
-        self._left = [set(one.tasks) for one in plays]
-        self._changed = threading.Condition()
-        self._changes = [0] * len(plays)  # on how many hosts each play has changed something
-        self._broken: dict[object, str] = {}  # chain: the host that failed
-
-    def changes_before(self, index: int) -> int:
-        """On how many hosts earlier plays have changed something; final once the barrier is open."""
-        with self._changed:
-            return sum(self._changes[:index])
-
-    def is_open(self, index: int) -> bool:
-        """Whether the play may start."""
-        with self._changed:
-            return not any(self._left[:index])
-
-    def wait_for(self, index: int) -> None:
-        """Waits until the play may start."""
-        with self._changed:
-            self._changed.wait_for(lambda: not any(self._left[:index]))
-
-    def broken(self, chain: object) -> str:
-        """The host that failed in this chain, or ""."""
-        with self._changed:
-            return self._broken.get(chain, "")
-
-    def passed(self, host: str, index: int, *, changed: bool, breaks: object = None) -> None:
-        """The host has finished a play. `breaks`: the chain whose later steps its failure skips."""
-        with self._changed:
-            if breaks is not None:
-                self._broken.setdefault(breaks, host)
-            self._left[index].discard(host)
-            self._changes[index] += changed
-            self._changed.notify_all()
-
-    def leave(self, host: str) -> None:
-        """The host leaves the run: no play waits for it any more."""
-        with self._changed:
-            for left in self._left:
-                left.discard(host)
-            self._changed.notify_all()
 
 
 def _bind(connect: Connect, host: Host) -> Callable[[], Session]:

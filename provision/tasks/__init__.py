@@ -5,9 +5,8 @@ from __future__ import annotations
 from provision.inventory import Host
 from provision.tasks.base import Play, Task, play, task
 from provision.tasks.delivery import deploy, image, prune
-from provision.tasks.docker import docker
-from provision.tasks.firewall import firewall
 from provision.tasks.gitlab import access, accounts, gitlab
+from provision.tasks.host import docker, firewall
 from provision.tasks.project import pipeline, project, source
 from provision.tasks.registry import certificates, registry, verify
 from provision.tasks.runner import register, runner

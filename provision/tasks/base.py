@@ -184,16 +184,28 @@ def task(
 
 
 class Play(NamedTuple):
-    """Tasks, in order, on the hosts of a group. The next play starts when all hosts have finished this one.
+    """Tasks, in order, on the hosts of a group.
 
     serial  one host after the other, in the inventory's order; after a failure the remaining hosts are skipped
+    after   the plays that it waits for, until they have ended on all their hosts; None: all plays before it in the list
     """
 
     on: str
     tasks: tuple[Task, ...]
     serial: bool = False
+    after: tuple[Play, ...] | None = None
 
 
-def play(on: str, *tasks: Task, serial: bool = False) -> Play:
-    """Makes a play: `play("runners", docker, runner)`."""
-    return Play(on, tasks, serial)
+def play(on: str, *tasks: Task, serial: bool = False, after: Iterable[Play] | None = None) -> Play:
+    """Makes a play: `play("runners", docker, runner)`.
+
+    It starts when all plays before it in the list have ended on all their hosts. With `after=(server,)` it waits for
+    this play only, and with `after=()` for none. In each case a host works on its own plays in the order of the list.
+    Raises TypeError if `after` has something else than plays.
+    """
+    if after is None:
+        return Play(on, tasks, serial)
+    awaited = (after,) if isinstance(after, Play) else tuple(after)
+    if wrong := [one for one in awaited if not isinstance(one, Play)]:
+        raise TypeError(f"after={wrong[0]!r} is not a play: give the play a name, and write after=(NAME,)")
+    return Play(on, tasks, serial, awaited)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provision.engine.events import Output, Start, Summary, TaskDone
+from provision.engine.events import Output, Start, StartedPlay, Summary, TaskDone
 from provision.engine.run import HostPlay
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
 from provision.resources.base import Resource
@@ -257,13 +257,28 @@ def test_a_bug_in_the_engine_is_the_failure_of_its_host(
     assert "engine bug" in report.errors[0].text
 
 
-@pytest.mark.usefixtures("no_thread_for_b")
-def test_a_thread_that_cannot_be_started_is_the_failure_of_its_host(engine: Any, toys: Any) -> None:
-    """The other hosts do not wait for it at a barrier."""
-    report = engine({"a": toys.Host(), "b": toys.Host()}, [toys.task("1")], [toys.task("2", toys.Toy("2"))])
-    assert [one for one in report.statuses if one.startswith("a")] == ["a 1 ok", "a 2 changed"]
-    assert (report.summary.failed, report.summary.hosts["b"].failed) == (1, 1)
-    assert "can't start new thread" in report.errors[0].text
+@pytest.mark.parametrize("refused", [("b",), ("a", "b")])
+def test_threads_that_cannot_be_started(
+    engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    """A host without a thread of its own is worked on by another one. Without any thread every host has failed."""
+    start, first = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name in [f"worker for {name}" for name in refused]:
+            first.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    sessions = {"a": toys.Host(on_set=lambda _: int(not first.wait(5))), "b": toys.Host()}
+    report = engine(sessions, [toys.task("1", toys.Toy("1"))], [toys.task("2", toys.Toy("2"))])
+    if "a" not in refused:
+        assert sorted(report.statuses) == ["a 1 changed", "a 2 changed", "b 1 changed", "b 2 changed"]
+        return
+    assert report.statuses == []
+    assert (report.summary.failed, report.summary.hosts["b"].failed) == (2, 1)
+    assert all("can't start new thread" in one.text for one in report.errors)
 
 
 def test_a_session_that_cannot_be_closed_is_reported(engine: Any, toys: Any) -> None:
@@ -298,7 +313,8 @@ class TestEvents:
     def test_from_start_to_summary(self, engine: Any, toys: Any) -> None:
         """Start first, Summary last, each task of each host ends once."""
         report = engine({"b": toys.Host(), "a": toys.Host()}, [toys.task("1", toys.Toy("1")), toys.task("2")])
-        assert report.events[0] == Start(("toys",), ("b", "a"), check=False)
+        plays = (StartedPlay(("1", "2"), ("b", "a")),)
+        assert report.events[0] == Start(("toys",), ("b", "a"), check=False, plays=plays)
         assert isinstance(report.events[-1], Summary)
         assert sorted(report.statuses) == ["a 1 changed", "a 2 ok", "b 1 changed", "b 2 ok"]
         assert list(report.summary.hosts) == ["b", "a"]
