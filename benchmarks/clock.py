@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 _TIMEOUT = 240  # seconds until a run is ended and fails
 
@@ -50,6 +51,11 @@ class Series:
     name: str
     samples: list[Sample] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Series:
+        """The series from its JSON form, which `asdict` makes."""
+        return cls(data["name"], [Sample(**one) for one in data["samples"]])
+
     @property
     def seconds(self) -> float:
         """The median of the runs."""
@@ -61,8 +67,14 @@ class Series:
         return max(one.memory for one in self.samples)
 
 
-def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
-    """Runs a contender. Raises ValueError with its output when it failed. `trips` reads a counter of round trips."""
+def once(
+    contender: Contender, trips: Callable[[], int] = lambda: 0, watch: Callable[[float, str], None] = lambda *_: None
+) -> Sample:
+    """Runs a contender. Raises ValueError with its output when it failed.
+
+    trips  reads a counter of round trips
+    watch  receives each line of output, with the seconds since the start; of several commands, one after the other
+    """
     before, started = trips(), time.perf_counter()
     running = [
         subprocess.Popen(
@@ -73,8 +85,11 @@ def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
     ]  # fmt: skip
     timeout = threading.Timer(_TIMEOUT, _end, (running,))
     timeout.start()
+    lines = []
     try:
-        output = "".join(one.stdout.read() for one in running if one.stdout)
+        for line in (line for one in running if one.stdout for line in one.stdout):
+            lines.append(line)
+            watch(time.perf_counter() - started, line)
         ends = [os.wait4(one.pid, 0) for one in running]
     except BaseException:  # interrupted: end the measured processes too
         _end(running)
@@ -88,13 +103,13 @@ def once(contender: Contender, trips: Callable[[], int] = lambda: 0) -> Sample:
             one.stdout.close()
     contender.clean_up()
     if any(one.returncode for one in running):
-        raise ValueError(f"{contender.name} failed:\n{output}")
+        raise ValueError(f"{contender.name} failed:\n{''.join(lines)}")
     usage = [use for _, _, use in ends]
     return Sample(
         seconds,
         sum(use.ru_utime + use.ru_stime for use in usage),
         max(use.ru_maxrss for use in usage) * 1024,
-        contender.changed(output),
+        contender.changed("".join(lines)),
         trips() - before,
     )
 
@@ -109,15 +124,15 @@ def rounds(
     contenders: Sequence[Contender],
     count: int,
     *,
-    until: float,
+    at_most: Mapping[str, int] | None = None,
     trips: Callable[[], int] = lambda: 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Series]:
-    """Runs `count` rounds of all. A contender that would not end before `until` (monotonic) skips further rounds."""
+    """Runs `count` rounds of all, fewer of the contenders in `at_most`."""
     series = [Series(one.name) for one in contenders]
     for number in range(count):
         for contender, runs in zip(contenders, series, strict=True):
-            if runs.samples and time.monotonic() + 1.5 * runs.seconds > until:
+            if number >= (at_most or {}).get(contender.name, count):
                 continue
             sample = once(contender, trips)
             runs.samples.append(sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from benchmarks.clock import Contender
 from benchmarks.estate import WORKLOAD, Estate, Place, ansible_inventory, environment, pyinfra_hosts
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
+SSH, ALL, PYINFRA, ANSIBLE = "ssh host true", "provision all", "pyinfra", "ansible-core"
+SIXTEEN, MITOGEN, BY_HAND = "provision workload", "ansible-core with mitogen", "a shell script by hand"
 
 
 def ssh(estate: Estate, places: Sequence[Place]) -> Contender:
@@ -22,7 +25,7 @@ def ssh(estate: Estate, places: Sequence[Place]) -> Contender:
     commands = tuple(
         ("ssh", *options, "-p", str(one.port), f"{estate.lab.user}@{one.address}", "true") for one in places
     )
-    return Contender("ssh host true", commands, lambda _: 0, WORKLOAD, environment())
+    return Contender(SSH, commands, lambda _: 0, WORKLOAD, environment())
 
 
 def provision(estate: Estate, places: Sequence[Place], playbook: str, *, name: str = "") -> Contender:
@@ -37,11 +40,11 @@ def pyinfra(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
     folder = WORKLOAD / "pyinfra"
     command = (str(peers / "bin/pyinfra"), "-y", "--sudo", str(folder / "inventory.py"), str(folder / "deploy.py"))
     env = environment({"BENCH_HOSTS": pyinfra_hosts(estate, places)})
-    return Contender("pyinfra", (command,), _changed_by_pyinfra, folder, env)
+    return Contender(PYINFRA, (command,), _changed_by_pyinfra, folder, env)
 
 
-def ansible(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
-    """ansible-core with pipelining and 8 forks; its connections are closed after each run."""
+def ansible(estate: Estate, places: Sequence[Place], peers: Path, *, mitogen: bool = False) -> Contender:
+    """ansible-core with pipelining and 8 forks, or with mitogen's strategy; its connections are closed after each run."""
     folder = WORKLOAD / "ansible"
     sockets = estate.folder / "s"  # a socket's path must be short
     sockets.mkdir(exist_ok=True)
@@ -55,15 +58,40 @@ def ansible(estate: Estate, places: Sequence[Place], peers: Path) -> Contender:
             left.unlink()
 
     command = (str(peers / "bin/ansible-playbook"), "-i", str(ansible_inventory(estate, places)), "playbook.yml")
+    strategy = {}
+    if mitogen:
+        (plugins,) = peers.glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy")
+        strategy = {"ANSIBLE_STRATEGY_PLUGINS": str(plugins), "ANSIBLE_STRATEGY": "mitogen_linear"}
     env = environment(
         {
+            **strategy,
             "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(sockets),
             "ANSIBLE_HOME": str(estate.folder / "ansible"),
             "LC_ALL": "C.UTF-8",
         }
     )
-    return Contender("ansible-core", (command,), _changed_by_ansible, folder, env, close_connections)
+    return Contender(MITOGEN if mitogen else ANSIBLE, (command,), _changed_by_ansible, folder, env, close_connections)
+
+
+def first_run(inventories: Sequence[Path], playbook: str) -> Contender:
+    """provision, with its events as JSON lines: round trips and the tasks' seconds are read from them."""
+    files = [word for path in inventories for word in ("-i", str(path))]
+    return Contender(
+        f"provision {playbook}", ((PROVISION, playbook, *files, "--json"),), _changed_in_events, WORKLOAD, environment()
+    )
+
+
+def by_hand(estate: Estate, places: Sequence[Place]) -> Contender:
+    """The workload as a shell script, over plain ssh on all hosts at once."""
+    hosts = [f"{one.address}:{one.port}" for one in places]
+    login = [str(estate.lab.identity_file), str(estate.known_hosts(places)), estate.lab.user]
+    command = ("sh", str(WORKLOAD / "by_hand.sh"), *login, *hosts)
+    return Contender(BY_HAND, (command,), lambda _: 0, WORKLOAD, environment())
+
+
+def _changed_in_events(output: str) -> int:
+    return int(json.loads(output.splitlines()[-1])["changed"])
 
 
 def _changed_by_provision(output: str) -> int:

@@ -19,6 +19,8 @@ WORKLOAD = HERE / "workload"
 NAMES = ("gitlab", *(f"runner-{number}" for number in range(1, 8)))
 LONG = 170_000  # bytes of the gitlab.rb of GitLab 19.3; the lab's is shorter, so comments are added
 TEMPLATE = "/opt/gitlab/etc/gitlab.rb.template"
+# Folders in which the workload puts files, and gitlab.rb's own. Some of the tools do not create a file's folder.
+FOLDERS = ("/etc/docker/certs.d/registry.bench.test:5000", "/etc/gitlab-runner", "/etc/gitlab")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def estate(report: Callable[[str], None]) -> Iterator[Estate]:
     """Boots the lab, converges it for `all` and for the workload, and takes it down at the end."""
     lab = Lab(f"bench-{os.getpid()}", [LabHost(name) for name in NAMES], throwaway=True)
-    with tempfile.TemporaryDirectory(prefix="provision-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="e") as folder:
         try:
             lab.up(report)
             made = Estate(Harness(lab, Path(folder)), Path(folder))
@@ -94,14 +96,18 @@ def estate(report: Callable[[str], None]) -> Iterator[Estate]:
 def _prepare(made: Estate) -> None:
     """Makes gitlab.rb as long as the real one, and installs Docker on the GitLab host, where `all` does not."""
     template = made.lab.inside("gitlab", f"cat {TEMPLATE}")
-    comments = "".join(f"# example['setting_{number}'] = 'a comment of the usual length'\n" for number in range(3000))
-    comments = comments[: LONG - len(template)].rpartition("\n")[0] + "\n"
     for host in made.lab.hosts:
-        text = comments if host.is_gitlab else template + comments
-        made.lab.inside(host.name, "mkdir -p /etc/gitlab; cat >> /etc/gitlab/gitlab.rb", stdin=text)
+        lengthen_gitlab_rb(made.lab, host.name, "" if host.is_gitlab else template, LONG - len(template))
     both: dict[str, Any] = {"hosts": {"gitlab": {"groups": ["gitlab", "runners"]}}}
     _converge(made, "docker", "--limit", "gitlab", changes=both)
     _converge(made, "workload")
+
+
+def lengthen_gitlab_rb(lab: Lab, host: str, text: str = "", length: int = LONG) -> None:
+    """Adds a text to the host's gitlab.rb, and comments of `length` bytes."""
+    comments = "".join(f"# example['setting_{number}'] = 'a comment of the usual length'\n" for number in range(3000))
+    comments = comments[:length].rpartition("\n")[0] + "\n"
+    lab.inside(host, "mkdir -p /etc/gitlab; cat >> /etc/gitlab/gitlab.rb", stdin=text + comments)
 
 
 def _converge(made: Estate, *arguments: str, changes: Mapping[str, Any] | None = None) -> None:

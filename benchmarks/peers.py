@@ -14,6 +14,7 @@ from provision_lab.run import LabError
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
+_TOOLS = ("pyinfra", "ansible-core", "mitogen")
 # ansible's apt module needs it. Debian and Ubuntu servers have it, the lab's minimal image does not.
 _FOR_APT = ("python3-apt", "python-apt-common", "distro-info-data")
 
@@ -33,9 +34,9 @@ def environment(report: Callable[[str], None]) -> Path:
 
 def versions() -> dict[str, str]:
     """The installed versions of the tools."""
-    ask = "from importlib.metadata import version as v; print(v('pyinfra'), v('ansible-core'))"
+    ask = f"from importlib.metadata import version; print(*map(version, {_TOOLS!r}))"
     out = subprocess.run([str(FOLDER / "bin/python"), "-c", ask], capture_output=True, text=True, check=True).stdout
-    return dict(zip(("pyinfra", "ansible-core"), out.split(), strict=True))
+    return dict(zip(_TOOLS, out.split(), strict=True))
 
 
 def prepare_hosts(lab: Lab) -> None:

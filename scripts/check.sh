@@ -8,6 +8,7 @@ standins=lab/provision_lab/standins
   "$bin/ruff" format --check --quiet .
   "$bin/ruff" check --quiet .
   "$bin/shellcheck" --check-sourced scripts/*.sh .ci/run provision/host/scripts/*.sh \
+    benchmarks/*/by_hand.sh \
     "$standins"/*/debian/p*inst "$standins"/*/debian/p*rm "$standins"/gitlab_runner/root/usr/share/gitlab-runner/*
   "$bin/lint-imports" --no-cache | tail -n 2
   "$bin/mypy" --no-error-summary
