@@ -98,6 +98,7 @@ class FinalReport:
         return line
 
     def _change_group(self, group: ChangeGroup) -> Iterable[Text]:
+        where = place(self._names(group.hosts), group.task)
         for change, seconds in zip(group.changes, group.seconds, strict=True):
             text = Text(printable(describe_change(change, check=self.log.check)))
             if change.predicted:
@@ -109,7 +110,7 @@ class FinalReport:
             if is_styled(self.console):
                 yield from self._wrapped(Text.assemble("  ", MARKS.get(change.action, MARKS["update"]), " "), text)
             else:
-                yield Text.assemble(f"{place(self._names(group.hosts), group.task)}: ", text)
+                yield Text.assemble(f"{where}: ", text)
             if self.options.diff:
                 yield from (Text(f"    {line}", f"diff.{kind}") for kind, line in diff_lines(change.diff))
 
@@ -156,7 +157,7 @@ class FinalReport:
     def _costs(self, summary: Summary) -> Table:
         """Per host: round trips, bytes sent and received, seconds; and the total."""
         table = self._table("round trips", "sent", "received", "seconds")
-        for name in self.log.in_order(set(summary.hosts)):
+        for name in self.log.in_order(summary.hosts):
             one = summary.hosts[name]
             table.add_row(Text(printable(name), "host"), *_cost(one))
         if len(summary.hosts) > 1:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.masking import mask
 
 _NUMBER = re.compile(r"[0-9]+")
 _Affixes = tuple[str, ...]  # the text before and after a number; for a name without a number, only the name
@@ -17,7 +18,7 @@ _Affixes = tuple[str, ...]  # the text before and after a number; for a name wit
 def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
     """Names with consecutive numbers folded to the inventory's ranges, in order of first appearance.
 
-    With `limit` > 0, at most that many folded parts are shown and the other names are counted: `a, b and 7 more`.
+    With `limit` > 0, at most that many names and ranges are shown and the other names are counted: `a, b and 7 more`.
     """
     names = list(dict.fromkeys(names))
     groups: dict[_Affixes, dict[str, str]] = {}
@@ -30,11 +31,13 @@ def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
         # A name with several numbers joins the largest group: web1.eu2 is folded with web2.eu2, not with web1.eu3.
         affixes, number = max(readings, key=lambda one: shared[one[0]])
         groups.setdefault(affixes, {})[name] = number
-    parts = [(_folded(affixes, members), len(members)) for affixes, members in groups.items()]
-    if limit and len(parts) > limit:
-        rest = sum(count for _, count in parts[limit:])
-        return ", ".join(text for text, _ in parts[:limit]) + f" and {rest} more"
-    return ", ".join(text for text, _ in parts)
+    ranges = [(affixes, *one) for affixes, members in groups.items() for one in _ranges(affixes, members)]
+    shown = ranges[:limit] if limit else ranges
+    parts: dict[_Affixes, list[str]] = {}
+    for affixes, text, _ in shown:
+        parts.setdefault(affixes, []).append(text)
+    rest = sum(count for _, _, count in ranges[len(shown) :])
+    return ", ".join(_folded(*one) for one in parts.items()) + (f" and {rest} more" if rest else "")
 
 
 def _readings(name: str) -> Iterator[tuple[_Affixes, str]]:
@@ -43,15 +46,23 @@ def _readings(name: str) -> Iterator[tuple[_Affixes, str]]:
         yield (name[: match.start()], name[match.end() :]), match.group()
 
 
-def _folded(affixes: _Affixes, members: dict[str, str]) -> str:
-    if len(members) == 1:
-        return next(iter(members))
+def _folded(affixes: _Affixes, ranges: list[str]) -> str:
+    if len(affixes) == 1:
+        return affixes[0]
     before, after = affixes
-    return f"{before}[{','.join(_ranges(list(members.values())))}]{after}"
+    numbers = ",".join(ranges)
+    return f"{before}[{numbers}]{after}" if len(ranges) > 1 or ":" in numbers else f"{before}{numbers}{after}"
 
 
-def _ranges(numbers: list[str]) -> Iterator[str]:
-    """`01`, `02`, `03`, `07` as `01:03`, `07`. Numbers of different width share a range only if none is padded."""
+def _ranges(affixes: _Affixes, members: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """`01`, `02`, `03`, `07` as `01:03`, `07`, each with the number of its members; "" for a name without a number.
+
+    Numbers of different width share a range only if none is padded.
+    """
+    if len(affixes) == 1:
+        yield "", 1
+        return
+    numbers = list(members.values())
     widths = {len(one) for one in numbers if one.startswith("0") and len(one) > 1}
     padded = sorted(one for one in numbers if len(one) in widths)
     unpadded = sorted((one for one in numbers if len(one) not in widths), key=int)
@@ -60,7 +71,7 @@ def _ranges(numbers: list[str]) -> Iterator[str]:
         for index, one in enumerate(batch):
             follower = batch[index + 1] if index + 1 < len(batch) else ""
             if not follower or int(follower) != int(one) + 1 or (batch is padded and len(follower) != len(one)):
-                yield one if index == start else f"{batch[start]}:{one}"
+                yield (one if index == start else f"{batch[start]}:{one}"), index + 1 - start
                 start = index + 1
 
 
@@ -74,33 +85,58 @@ class ReportOptions(NamedTuple):
 
 
 @dataclass
+class Sharing:
+    """The hosts that have equal events, in order of arrival, and the seconds of the slowest of them."""
+
+    hosts: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, host: str, seconds: float = 0.0) -> None:
+        """Adds a host."""
+        self.hosts.append(host)
+        self.seconds = max(self.seconds, seconds)
+
+
+@dataclass
 class RunLog:
-    """The events of a run so far, by type, in order of arrival; `hosts` are in inventory order."""
+    """What happened in a run so far. Events are folded as they come: one that many hosts have is kept once.
+
+    hosts      in inventory order
+    headlines  by task
+    changes    without host, seconds and id; so are messages and errors, in order of arrival. In an error's texts the name
+               of its own host is replaced
+    predicted  the number of predicted changes
+    keep_diffs whether changes with different diffs are different, and their diffs are kept
+    """
 
     names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     check: bool = False
-    tasks: dict[tuple[str, str], TaskDone] = field(default_factory=dict)
     headlines: dict[str, str] = field(default_factory=dict)
-    changes: list[ChangeEvent] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    errors: list[ErrorEvent] = field(default_factory=list)
+    changes: dict[ChangeEvent, Sharing] = field(default_factory=dict)
+    messages: dict[Message, Sharing] = field(default_factory=dict)
+    errors: dict[ErrorEvent, Sharing] = field(default_factory=dict)
+    predicted: int = 0
     summary: Summary | None = None
+    keep_diffs: bool = True
+    _position: dict[str, int] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """Adds an event. Events that matter only during the run are dropped."""
         match event:
             case Start():
                 self.names, self.hosts, self.check = event.names, event.hosts, event.check
+                self._position = {name: index for index, name in enumerate(event.hosts)}
             case TaskDone():
-                self.tasks[event.host, event.task] = event
-                self.headlines.setdefault(event.task, event.headline)
+                if event.task not in self.headlines:
+                    self.headlines[event.task] = mask(event.headline)
             case ChangeEvent():
-                self.changes.append(event)
+                self.predicted += event.predicted
+                self.changes.setdefault(_common(event, diffs=self.keep_diffs), Sharing()).add(event.host, event.seconds)
             case Message() if event.kind not in ("stopping", "waiting"):  # outdated when the run has ended
-                self.messages.append(event)
+                self.messages.setdefault(event._replace(host=""), Sharing()).add(event.host)
             case ErrorEvent():
-                self.errors.append(event)
+                self.errors.setdefault(_without_host(event), Sharing()).add(event.host)
             case Summary():
                 self.summary = event
             case _:
@@ -112,15 +148,20 @@ class RunLog:
         return not (self.changes or self.messages or self.errors)
 
     @property
+    def errors_count(self) -> int:
+        """The number of errors of all hosts."""
+        return sum(len(one.hosts) for one in self.errors.values())
+
+    @property
     def hosts_to_rerun(self) -> list[str]:
         """The hosts with errors, for a rerun after the fix. Empty if all hosts have errors."""
-        hosts = self.in_order({one.host for one in self.errors if one.host})
+        hosts = self.in_order({host for one in self.errors.values() for host in one.hosts if host})
         return hosts if len(hosts) < len(self.hosts) else []
 
-    def in_order(self, hosts: set[str]) -> list[str]:
-        """Sorts hosts in inventory order; names that are not in the inventory come last."""
-        position = {name: index for index, name in enumerate(self.hosts)}
-        return sorted(hosts, key=lambda name: (position.get(name, len(position)), name))
+    def in_order(self, hosts: Iterable[str]) -> list[str]:
+        """Each host once, in inventory order; names that are not in the inventory come last."""
+        last = len(self._position)
+        return sorted(set(hosts), key=lambda name: (self._position.get(name, last), name))
 
 
 class ChangeGroup(NamedTuple):
@@ -149,18 +190,23 @@ class CountsGroup(NamedTuple):
     slowest: float
 
 
+def _common(change: ChangeEvent, *, diffs: bool) -> ChangeEvent:
+    """Changes are equal if they read the same; their ids may differ where scripts contain a name of the host."""
+    return change._replace(host="", seconds=0.0, id="", diff=change.diff if diffs else "")
+
+
 def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
     """Changes by task, then by the hosts that share them. With `diffs`, only changes with equal diffs are equal."""
-    shared: dict[ChangeEvent, dict[str, float]] = {}
-    for change in log.changes:
-        # Changes are equal if they read the same; their ids may differ where scripts contain a name of the host.
-        common = change._replace(host="", seconds=0.0, id="", diff=change.diff if diffs else "")
-        shared.setdefault(common, {})[change.host] = change.seconds
+    shared: dict[ChangeEvent, Sharing] = {}
+    for change, one in log.changes.items():
+        joined = shared.setdefault(_common(change, diffs=diffs), Sharing())
+        joined.hosts += one.hosts
+        joined.seconds = max(joined.seconds, one.seconds)
     groups: dict[str, dict[tuple[str, ...], list[ChangeEvent]]] = {}
-    for common, hosts in shared.items():
-        groups.setdefault(common.task, {}).setdefault(tuple(log.in_order(set(hosts))), []).append(common)
+    for common, one in shared.items():
+        groups.setdefault(common.task, {}).setdefault(tuple(log.in_order(one.hosts)), []).append(common)
     return [
-        ChangeGroup(task, hosts, tuple(changes), tuple(max(shared[one].values()) for one in changes))
+        ChangeGroup(task, hosts, tuple(changes), tuple(shared[one].seconds for one in changes))
         for task, by_hosts in groups.items()
         for hosts, changes in by_hosts.items()
     ]
@@ -168,10 +214,7 @@ def fold_changes(log: RunLog, *, diffs: bool) -> list[ChangeGroup]:
 
 def fold_messages(log: RunLog) -> list[tuple[tuple[str, ...], Message]]:
     """Each message once, with the hosts that share it."""
-    shared: dict[Message, set[str]] = {}
-    for message in log.messages:
-        shared.setdefault(message._replace(host=""), set()).add(message.host)
-    return [(tuple(log.in_order(hosts)), message) for message, hosts in shared.items()]
+    return [(tuple(log.in_order(one.hosts)), message) for message, one in log.messages.items()]
 
 
 def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
@@ -179,34 +222,33 @@ def fold_errors(log: RunLog, *, each: bool = False) -> list[ErrorGroup]:
 
     Errors that differ only in numbers (addresses, ports) are joined as well, unless `each` is set.
     """
-    shared: dict[ErrorEvent, list[ErrorEvent]] = {}
+    groups: dict[ErrorEvent, list[ErrorEvent]] = {}
     for error in log.errors:
-        common = _without_host(error)
-        if not each:
-            common = common._replace(text=_without_numbers(common.text), hint=_without_numbers(common.hint))
-        shared.setdefault(common, []).append(error)
-    return [_error_group(log, errors) for errors in shared.values()]
+        numberless = error._replace(text=_without_numbers(error.text), hint=_without_numbers(error.hint))
+        groups.setdefault(error if each else numberless, []).append(error)
+    return [_error_group(log, errors) for errors in groups.values()]
 
 
 _HOST: Final = "\0"  # replaces a host's own name in a text while texts are compared
 
 
 def _error_group(log: RunLog, errors: list[ErrorEvent]) -> ErrorGroup:
-    hosts = tuple(log.in_order({one.host for one in errors}))
-    first = errors[0]
-    if len(hosts) == 1:
-        return ErrorGroup(hosts, first)
-    variants = {_without_host(one) for one in errors}
-    if len(variants) > 1:
-        return ErrorGroup(hosts, first, similar=True)
-    common, name = variants.pop(), fold_names(hosts, limit=3)
-    text, hint = (one.replace(_HOST, name) for one in (common.text, common.hint))
-    return ErrorGroup(hosts, common._replace(text=text, hint=hint))
+    hosts = tuple(log.in_order(host for one in errors for host in log.errors[one].hosts))
+    first, host = errors[0], log.errors[errors[0]].hosts[0]
+    if len(hosts) == 1 or len(errors) > 1:
+        return ErrorGroup(hosts, _with_name(first, host)._replace(host=host), similar=len(hosts) > 1)
+    return ErrorGroup(hosts, _with_name(first, fold_names(hosts, limit=3)))
 
 
 def _without_host(error: ErrorEvent) -> ErrorEvent:
-    own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])") if error.host else re.compile(r"(?!)")
+    if not error.host or not (error.host in error.text or error.host in error.hint):
+        return error._replace(host="")
+    own = re.compile(rf"(?<![\w.-]){re.escape(error.host)}(?![\w-])")
     return error._replace(host="", text=own.sub(_HOST, error.text), hint=own.sub(_HOST, error.hint))
+
+
+def _with_name(error: ErrorEvent, name: str) -> ErrorEvent:
+    return error._replace(text=error.text.replace(_HOST, name), hint=error.hint.replace(_HOST, name))
 
 
 def _without_numbers(text: str) -> str:
@@ -216,7 +258,7 @@ def _without_numbers(text: str) -> str:
 def fold_counts(log: RunLog, hosts: dict[str, HostSummary], *, above: int) -> list[CountsGroup]:
     """A group for each host; with more than `above` hosts, a group for all hosts with equal counts."""
     groups: dict[object, list[str]] = {}
-    for name in log.in_order(set(hosts)):
+    for name in log.in_order(hosts):
         one = hosts[name]
         counts = (one.ok, one.changed, one.failed, one.skipped, one.unreachable)
         groups.setdefault(counts if len(hosts) > above else name, []).append(name)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
-from provision.engine.events import Event, HostSummary, TaskDone
+from provision.engine.events import Event, HostSummary, Status, TaskDone
 from provision.errors import ProvisionError, UsageError
 from provision.masking import printable, printable_lines
 from provision.report.folding import ChangeGroup, RunLog, fold_changes, fold_errors, fold_messages, fold_names
+from provision.report.progress import MAX_NAMES
 from provision.report.text import (
     count,
     describe_change,
@@ -31,6 +31,7 @@ from provision.templating import render
 
 TEMPLATE: Final = "report.html.j2"
 SHOW_EACH_UP_TO: Final = 6  # errors; if there are more, those that differ only in numbers are joined
+FOLD_ROWS_ABOVE: Final = 100  # hosts; up to there, each has its own row in the table and in the timeline
 
 Values = dict[str, Any]
 _SIGNS: Final = {"ok": "✓", "changed": "~", "failed": "✗", "skipped": "–", "unreachable": "⌀"}
@@ -62,8 +63,7 @@ class HtmlReport:
         self._command = command
         self._clock = clock
         self._log = RunLog()
-        self._bars: list[TaskBar] = []
-        self._ends: dict[str, float] = {}
+        self._bars: dict[str, list[TaskBar]] = {}
         self._began = clock()
         self._started = now()
 
@@ -71,11 +71,12 @@ class HtmlReport:
         """Collects an event, and for a task the time at which it ended."""
         event = mask_event(event)
         self._log.add(event)
-        if isinstance(event, TaskDone) and event.status != "skipped":
+        if isinstance(event, TaskDone):
             end = self._clock() - self._began
-            earlier = self._ends.get(event.host, 0.0)  # a host does one task at a time
-            self._ends[event.host] = end
-            self._bars.append(TaskBar(event, max(end - event.seconds, earlier), end))
+            bars = self._bars.setdefault(event.host, [])
+            earlier = bars[-1].end if bars else 0.0  # a host does one task at a time
+            start = end if event.status == "skipped" else max(end - event.seconds, earlier)
+            bars.append(TaskBar(event.task, event.status, event.changes, event.seconds, start, end))
 
     def close(self) -> None:
         """Writes the page. If that fails, an existing file is unchanged."""
@@ -100,21 +101,30 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
-@dataclass(frozen=True)
-class TaskBar:
-    """A task on a host in the timeline; `start` and `end` are seconds since the run began."""
+class TaskBar(NamedTuple):
+    """A task that ended on a host; `start` and `end` are seconds since the run began."""
 
-    done: TaskDone
+    task: str
+    status: Status
+    changes: int
+    seconds: float
     start: float
     end: float
 
 
-def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float, command: str = "") -> Values:
-    """The values for the template. Texts are printable but not escaped for HTML: the template does that."""
+Bars = Mapping[str, Sequence[TaskBar]]
+
+
+def page(log: RunLog, bars: Bars, started: datetime, elapsed: float, command: str = "") -> Values:
+    """The values for the template. Texts are printable but not escaped for HTML: the template does that.
+
+    bars  by host, in the order in which the tasks ended
+    """
     result, tone = describe_result(log)
-    total = max([elapsed, 0.1, *(bar.end for bar in bars)])
-    tasks = list(dict.fromkeys(task for _, task in log.tasks))
-    rows = {host: index for index, host in enumerate(log.hosts)}
+    total = max([elapsed, 0.1, *(bar.end for of_host in bars.values() for bar in of_host)])
+    tasks = list(log.headlines)
+    groups = _equal_hosts(log, bars)
+    rows = {host: index for index, hosts in enumerate(groups) for host in hosts}
     return {
         "title": f"provision {' '.join(log.names)}" + (" --check" if log.check else ""),
         "check": log.check,
@@ -129,13 +139,23 @@ def page(log: RunLog, bars: Sequence[TaskBar], started: datetime, elapsed: float
             for hosts, message in fold_messages(log)
         ],
         "tasks": [{"name": task, "headline": printable(log.headlines.get(task, ""))} for task in tasks],
-        "rows": [_row(log, host, tasks) for host in log.hosts],
+        "rows": [_row(log, hosts, bars, tasks) for hosts in groups],
         "changes": [_changes(group, log, rows) for group in fold_changes(log, diffs=True)],
         "ticks": _ticks(total),
-        "lanes": [
-            {"host": host, "bars": [_bar(bar, total) for bar in bars if bar.done.host == host]} for host in log.hosts
-        ],
+        "lanes": [_lane(hosts, bars, total) for hosts in groups],
     }
+
+
+def _equal_hosts(log: RunLog, bars: Bars) -> list[list[str]]:
+    """The hosts of each row: one, or in a large run those whose tasks ended in the same way."""
+    if len(log.hosts) <= FOLD_ROWS_ABOVE:
+        return [[host] for host in log.hosts]
+    groups: dict[object, list[str]] = {}
+    for host in log.hosts:
+        one = log.summary.hosts.get(host) if log.summary else None
+        ends = tuple((bar.task, bar.status, bar.changes) for bar in bars.get(host, ()))
+        groups.setdefault((ends, one and (one.changed, one.failed, one.unreachable)), []).append(host)
+    return list(groups.values())
 
 
 def _errors(log: RunLog) -> list[Values]:
@@ -148,39 +168,51 @@ def _errors(log: RunLog) -> list[Values]:
             "hint": "\n".join(printable_lines(group.error.hint)),
             "similar": len(group.hosts) if group.similar else 0,
         }
-        for group in fold_errors(log, each=len(log.errors) <= SHOW_EACH_UP_TO)
+        for group in fold_errors(log, each=log.errors_count <= SHOW_EACH_UP_TO)
     ]
 
 
-def _row(log: RunLog, host: str, tasks: Sequence[str]) -> Values:
-    """A host's row in the table: a cell per task, then the host's counts and costs."""
+def _row(log: RunLog, hosts: Sequence[str], bars: Bars, tasks: Sequence[str]) -> Values:
+    """A row of the table, of one host or of several equal ones: a cell per task, then counts and costs of each host."""
+    name = fold_names(hosts, limit=MAX_NAMES)
+    ended = [{bar.task: bar for bar in bars.get(host, ())} for host in hosts]
     cells = []
     for task in tasks:
-        done = log.tasks.get((host, task))
-        if done is None:
-            cells.append({"status": "none", "sign": "", "title": f"{host}: {task}: not selected for this host"})
+        done = [of_host[task] for of_host in ended if task in of_host]
+        if not done:
+            cells.append({"status": "none", "sign": "", "title": f"{name}: {task}: not selected for this host"})
             continue
-        details = [done.status, *([count(done.changes, "change")] if done.changes else []), duration(done.seconds)]
-        sign = str(done.changes) if done.changes and done.status == "changed" else _SIGNS[done.status]
-        cells.append({"status": done.status, "sign": sign, "title": f"{host}: {task}: {', '.join(details)}"})
-    one = log.summary.hosts.get(host, HostSummary()) if log.summary else HostSummary()
+        status, changes = done[0].status, done[0].changes
+        took = _span([bar.seconds for bar in done], duration)
+        details = [status, *([count(changes, "change")] if changes else []), took]
+        sign = str(changes) if changes and status == "changed" else _SIGNS[status]
+        cells.append({"status": status, "sign": sign, "title": f"{name}: {task}: {', '.join(details)}"})
+    known = log.summary.hosts if log.summary else {}
+    summaries = [known.get(host, HostSummary()) for host in hosts]
     statuses = {cell["status"] for cell in cells}
     return {
-        "host": host,
+        "host": name,
+        "names": " ".join(hosts),
         "cells": cells,
-        "bad": one.unreachable or bool(one.failed) or bool(statuses & {"failed", "unreachable"}),
-        "changed": one.changed,
-        "round_trips": one.round_trips,
-        "sent": size(one.bytes_sent),
-        "received": size(one.bytes_received),
-        "seconds": f"{one.seconds:.1f}",
+        "bad": summaries[0].unreachable or bool(summaries[0].failed) or bool(statuses & {"failed", "unreachable"}),
+        "changed": summaries[0].changed,
+        "round_trips": _span([one.round_trips for one in summaries], str),
+        "sent": _span([one.bytes_sent for one in summaries], size),
+        "received": _span([one.bytes_received for one in summaries], size),
+        "seconds": _span([one.seconds for one in summaries], "{:.1f}".format),
     }
+
+
+def _span(numbers: Iterable[Any], text: Callable[[Any], str]) -> str:
+    """The smallest and the largest number, or one where they read the same."""
+    lowest, highest = min(numbers), max(numbers)
+    return text(lowest) if text(lowest) == text(highest) else f"{text(lowest)}–{text(highest)}"
 
 
 def _changes(group: ChangeGroup, log: RunLog, rows: dict[str, int]) -> Values:
     return {
         "hosts": fold_names(group.hosts),
-        "rows": " ".join(str(rows[host]) for host in group.hosts if host in rows),
+        "rows": " ".join(dict.fromkeys(str(rows[host]) for host in group.hosts if host in rows)),
         "task": group.task,
         "headline": printable(log.headlines.get(group.task, "")),
         "items": [
@@ -197,15 +229,23 @@ def _changes(group: ChangeGroup, log: RunLog, rows: dict[str, int]) -> Values:
     }
 
 
-def _bar(bar: TaskBar, total: float) -> Values:
-    done = bar.done
+def _lane(hosts: Sequence[str], bars: Bars, total: float) -> Values:
+    """The timeline of one host, or of several equal ones: a task's bar is from its first start to its last end."""
+    name = fold_names(hosts, limit=MAX_NAMES)
+    tasks = zip(*(bars.get(host, ()) for host in hosts), strict=True)
+    return {"host": name, "bars": [_bar(name, same, total) for same in tasks if same[0].status != "skipped"]}
+
+
+def _bar(name: str, of_hosts: Sequence[TaskBar], total: float) -> Values:
+    first = of_hosts[0]
+    start, end = min(bar.start for bar in of_hosts), max(bar.end for bar in of_hosts)
     return {
-        "task": done.task,
-        "status": done.status,
-        "left": f"{100 * bar.start / total:.2f}",
-        "width": f"{100 * (bar.end - bar.start) / total:.2f}",
-        "wide": (bar.end - bar.start) / total > 0.008 * (len(done.task) + 1),
-        "title": f"{done.host}: {done.task}: {done.status}, {duration(done.seconds)}",
+        "task": first.task,
+        "status": first.status,
+        "left": f"{100 * start / total:.2f}",
+        "width": f"{100 * (end - start) / total:.2f}",
+        "wide": (end - start) / total > 0.008 * (len(first.task) + 1),
+        "title": f"{name}: {first.task}: {first.status}, {_span([bar.seconds for bar in of_hosts], duration)}",
     }
 
 

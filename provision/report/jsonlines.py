@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TextIO
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Start, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Start, Step, Summary, TaskDone
 from provision.report.console import SafeStream
 from provision.report.text import mask_event
 
@@ -21,9 +21,9 @@ class JsonLines:
 
     def on(self, event: Event) -> None:
         """Writes one line, or none for an event that is not part of the contract."""
-        fields = as_json(mask_event(event))
-        if fields is None:
+        if isinstance(event, Step | Output):  # most events: they are not masked either
             return
+        fields = as_json(mask_event(event))
         if not self._has_begun:
             self._has_begun = True
             fields["schema"] = SCHEMA
@@ -35,8 +35,8 @@ class JsonLines:
         """Does nothing: every line has been flushed."""
 
 
-def as_json(event: Event) -> dict[str, Any] | None:
-    """The event's fields in the JSON lines, or None for an event that is not part of the contract."""
+def as_json(event: Event) -> dict[str, Any]:
+    """The event's fields in the JSON lines. Raises TypeError for an event that is not part of the contract."""
     match event:
         case Start():
             return {"type": "start", **_fields(event, "names hosts check")}
@@ -55,8 +55,8 @@ def as_json(event: Event) -> dict[str, Any] | None:
             per_host = "ok changed failed skipped unreachable round_trips seconds"
             hosts = {name: _fields(one, per_host) for name, one in event.hosts.items()}
             return {"type": "summary", **_fields(event, "check changed failed unreachable seconds"), "hosts": hosts}
-        case _:
-            return None
+        case Step() | Output():
+            raise TypeError(f"{type(event).__name__} is for live output only")
 
 
 def _fields(value: object, names: str) -> dict[str, Any]:

@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 DELAY: Final = 0.4  # seconds until the view appears: a run with nothing to do ends without it
 FRAMES_PER_SECOND: Final = 10
+LINES_PER_SECOND: Final = 100  # of the view: rich needs 0.07 ms for each, so a large view is drawn less often
 MAX_NAME: Final = 32  # characters of a host's name
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SIGNS: Final = {"waiting": ("·", "soft"), "idle": ("✓", "good"), "failed": ("✗", "bad"), "unreachable": ("✗", "bad")}
 
 
 class LiveView:
-    """Shows what every host is doing. Errors are printed above the view at once; with `verbose`, output as well.
+    """Shows what every host is doing. Errors are printed above the view; with `verbose`, output as well.
 
-    rich redraws the view from its own thread. Nothing is printed while `_lock` is held: that thread holds rich's
-    locks while it gets a frame.
+    A thread of its own draws at a limited rate, whatever the number of events: rich draws the whole view again for each
+    line that is printed above it. No event waits for the terminal.
     """
 
     def __init__(self, console: Console, *, verbose: int, clock: Callable[[], float]) -> None:
@@ -40,56 +41,62 @@ class LiveView:
         self._activity = Activity()
         self._lock = threading.Lock()
         self._output = LineAssembler()
-        self._live: Live | None = None
-        self._failure: Exception | None = None  # what failed in another thread
-        self._appear = threading.Timer(DELAY, self._show)
-        self._appear.daemon = True
+        self._lines: list[Text] = []  # to be printed above the view
+        self._failure: Exception | None = None  # what failed in the drawing thread
+        self._closing = threading.Event()
+        self._drawing = threading.Thread(target=self._draw_until_closed, name="live view", daemon=True)
         self.has_printed = False
 
-    def _show(self) -> None:
-        try:
-            self._start()
-        except Exception as error:  # this is a timer's thread: `close` raises it
-            self._failure = error
-
-    def _start(self) -> None:
-        # rich takes the first frame when the object is made: at this point the view has the hosts.
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._frame,
-            refresh_per_second=FRAMES_PER_SECOND,
-            transient=True,
-            vertical_overflow="crop",
-            redirect_stdout=False,
-            redirect_stderr=sys.stderr.isatty(),  # warnings appear above the view; a redirected stderr is unchanged
-        )
-        self._live.start()
-
     def on(self, event: Event) -> None:
-        """Handles an event, and prints it if it is urgent."""
+        """Handles an event. What is urgent is printed when the view is drawn next."""
         with self._lock:
             self._activity.add(event, self._clock())
-        self._print(self._urgent(event))
+            self._lines += self._urgent(event)
         if isinstance(event, Start):
             atexit.register(self.close)  # shows the cursor again even if the program ends abnormally
-            self._appear.start()
+            self._drawing.start()
 
     def close(self) -> None:
         """Removes the view from the screen."""
         atexit.unregister(self.close)
-        self._appear.cancel()
-        if self._appear.ident is not None:
-            self._appear.join()
-        if self._live is not None:
-            self._live.stop()
-        self._print([self._output_line(host, line) for host, line in self._output.flush()])
+        self._closing.set()
+        if self._drawing.ident is not None:
+            self._drawing.join()
+        self._lines += [self._output_line(host, line) for host, line in self._output.flush()]
+        self._print_lines()
         if self._failure is not None:
             raise self._failure
 
-    def _print(self, lines: list[Text]) -> None:
-        for line in lines:
+    def _draw_until_closed(self) -> None:
+        if self._closing.wait(DELAY):
+            return
+        try:
+            with Live(
+                self._frame(),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                vertical_overflow="crop",
+                redirect_stdout=False,
+                redirect_stderr=sys.stderr.isatty(),  # warnings appear above the view; a redirected stderr is unchanged
+            ) as live:
+                while not self._closing.wait(self._interval()):
+                    self._print_lines()
+                    live.update(self._frame(), refresh=True)
+        except Exception as error:  # no traceback is printed over the view: `close` raises it
+            self._failure = error
+
+    def _interval(self) -> float:
+        """Seconds until the view is drawn again."""
+        rows = min(len(self._activity.hosts) + 1, self._console.height)
+        return max(1 / FRAMES_PER_SECOND, rows / LINES_PER_SECOND)
+
+    def _print_lines(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if lines:
             self.has_printed = True
-            self._console.print(line)
+            self._console.print(Text("\n").join(lines))
 
     def _urgent(self, event: Event) -> list[Text]:
         match event:
@@ -108,12 +115,8 @@ class LiveView:
         return Text.assemble((f"{host}: ", "host"), (line, "soft"))
 
     def _frame(self) -> Text:
-        try:
-            with self._lock:
-                lines = frame(self._activity, self._console.height - 1, self._clock())
-        except Exception as error:  # rich's thread would print a traceback over the view
-            self._failure = error
-            return Text()
+        with self._lock:
+            lines = frame(self._activity, self._console.height - 1, self._clock())
         return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
 
 

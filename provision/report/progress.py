@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
@@ -35,13 +36,14 @@ class HostActivity:
 
 @dataclass
 class Activity:
-    """All hosts in inventory order, and the number of changes so far."""
+    """All hosts in inventory order, the number of hosts in each state, and the number of changes so far."""
 
     names: tuple[str, ...] = ()
     check: bool = False
     began: float = 0.0
     hosts: dict[str, HostActivity] = field(default_factory=dict)
     changes: int = 0
+    states: Counter[State] = field(default_factory=Counter)
 
     def add(self, event: Event, now: float) -> None:
         """Updates the activity by an event; `now` is in monotonic seconds."""
@@ -49,9 +51,10 @@ class Activity:
             case Start():
                 self.names, self.check, self.began = event.names, event.check, now
                 self.hosts = {name: HostActivity() for name in event.hosts}
+                self.states = Counter({"waiting": len(event.hosts)})
             case Step():
                 state: State = "waiting" if event.kind == "waiting" else "busy"
-                self.hosts[event.host] = HostActivity(state, event.task, printable(event.text), now)
+                self._set(event.host, HostActivity(state, event.task, printable(event.text), now))
             case Output():
                 lines = [line for line in printable_lines(event.text) if line.strip()]
                 if lines and event.host in self.hosts:
@@ -62,21 +65,27 @@ class Activity:
                 self._add_task(event, now)
             case ErrorEvent() if event.host in self.hosts:
                 state = "unreachable" if is_unreachable(event) else "failed"
-                self.hosts[event.host] = HostActivity(state, event.task, printable_lines(event.text)[0], now)
+                self._set(event.host, HostActivity(state, event.task, printable_lines(event.text)[0], now))
             case _:
                 pass
 
     def _add_task(self, event: TaskDone, now: float) -> None:
         before = self.hosts.get(event.host, HostActivity())
         if event.status in ("failed", "unreachable"):
-            self.hosts[event.host] = HostActivity(event.status, event.task, before.text, now)
+            self._set(event.host, HostActivity(event.status, event.task, before.text, now))
         elif before.state not in FAILURES:  # a task skipped after a failure does not hide the failure
             text = count(event.changes, "change") if event.changes else event.status
-            self.hosts[event.host] = HostActivity("idle", event.task, text, now)
+            self._set(event.host, HostActivity("idle", event.task, text, now))
+
+    def _set(self, host: str, activity: HostActivity) -> None:
+        if host in self.hosts:
+            self.states[self.hosts[host].state] -= 1
+        self.states[activity.state] += 1
+        self.hosts[host] = activity
 
     def count(self, state: State) -> int:
         """How many hosts are in this state."""
-        return len([one for one in self.hosts.values() if one.state == state])
+        return self.states[state]
 
 
 def is_urgent(message: Message) -> bool:

@@ -434,7 +434,7 @@ class PipelineReport:
                     rows.append((*_short_row(name, one), duration(one.seconds) if one.seconds else ""))
                 else:
                     rows += pipeline_rows(name, one, problem)
-            folded = _counted(fold_names(good, limit=4), good)
+            folded = _counted(fold_names(good), good)
             others = folded if len(folded) <= _LONGEST else f"{len(good)} others"
             rows += [(others, "", "success", "")] if good else []
             _print(self._console, "pipelines", ("project", "pipeline", "state", "time"), rows)

@@ -32,7 +32,7 @@ class Terminal:
     ) -> None:
         self._console = console
         self._options = options or ReportOptions()
-        self._log = RunLog()
+        self._log = RunLog(keep_diffs=self._options.diff)
         self._has_reported = False
         verbose = self._options.verbose
         self._progress: LiveView | PlainProgress

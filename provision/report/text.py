@@ -10,7 +10,7 @@ import shlex
 from typing import Any, Final, Literal
 
 from provision import errors
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, Summary, TaskDone
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, Summary
 from provision.masking import LONGEST_LINE, mask, printable, printable_lines
 from provision.report.folding import RunLog
 
@@ -24,7 +24,6 @@ INCOMPLETE: Final = "The run did not complete"
 _FREE_TEXTS: dict[type, tuple[str, ...]] = {
     Step: ("text",),
     Output: ("text",),
-    TaskDone: ("headline",),
     ChangeEvent: ("resource", "summary", "diff"),
     Message: ("text",),
     ErrorEvent: ("resource", "text", "hint"),
@@ -154,8 +153,7 @@ def describe_result(log: RunLog) -> tuple[str, Tone]:
     summary = log.summary
     if summary is None:
         return INCOMPLETE, "bad"
-    predicted = len([one for one in log.changes if one.predicted]) if summary.check else 0
-    return _sentence(summary, predicted), _tone(summary)
+    return _sentence(summary, log.predicted if summary.check else 0), _tone(summary)
 
 
 def _tone(summary: Summary) -> Tone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Message, Start
+from provision.engine.events import ChangeEvent, ErrorEvent, HostSummary, Message, Start, TaskDone
 from provision.report.folding import RunLog, fold_changes, fold_counts, fold_errors, fold_messages, fold_names
 
 
@@ -36,6 +36,8 @@ def test_names_with_consecutive_numbers_become_ranges(names: str, folded: str) -
 def test_names_beyond_the_limit_are_counted() -> None:
     """The first folded parts are shown, and the names in the others are counted."""
     assert fold_names(["alpha", "beta", "web1", "web2", "web3"], limit=2) == "alpha, beta and 3 more"
+    scattered = [f"web{number:03}" for number in range(0, 500, 5)]
+    assert fold_names([*scattered, "web001", "alpha"], limit=3) == "web[000:001,005,010] and 98 more"
 
 
 def log_of(*events: ChangeEvent | ErrorEvent | Message) -> RunLog:
@@ -116,3 +118,22 @@ def test_changes_fold_by_what_is_shown() -> None:
     """Two hosts may do the same by different scripts; the reader sees one change."""
     log = log_of(change("web1", "write x")._replace(id="a"), change("web2", "write x")._replace(id="b"))
     assert [group.hosts for group in fold_changes(log, diffs=True)] == [("web1", "web2")]
+
+
+def test_events_are_folded_as_they_come() -> None:
+    """Of a thousand hosts with equal events, each event is kept once; the diffs only where they are shown."""
+    kept = {}
+    for keep_diffs in (True, False):
+        log = RunLog(keep_diffs=keep_diffs)
+        names = tuple(f"web{number}" for number in range(1000))
+        log.add(Start(("t",), names, False))
+        for number, name in enumerate(names):
+            log.add(change(name, "write x", diff=f"+{number % 10}", seconds=number / 1000))
+            log.add(Message(name, "t", "x"))
+            log.add(error(name, f"{name}: full"))
+            log.add(TaskDone(name, "t", "failed", 1.0, 1, "Write x."))
+        kept[keep_diffs] = len(log.changes), len(log.messages), len(log.errors)
+        assert log.errors_count == 1000
+        assert [(len(one.hosts), max(one.seconds)) for one in fold_changes(log, diffs=False)] == [(1000, 0.999)]
+        assert [len(one.hosts) for one in fold_errors(log)] == [1000]
+    assert kept == {True: (10, 1, 1), False: (1, 1, 1)}

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from provision.engine.events import Event, Message, Start, Summary
+from provision.engine.events import (
+    ChangeEvent,
+    ErrorEvent,
+    Event,
+    HostSummary,
+    Message,
+    Start,
+    Status,
+    Summary,
+    TaskDone,
+)
 from provision.errors import UsageError
 from provision.report.html import HtmlReport
 from provision.secret import Secret
@@ -164,3 +174,57 @@ def test_impossible_path_is_refused_at_once(where: str, tmp_path: Path) -> None:
     """The user learns it before anything is contacted."""
     with pytest.raises(UsageError, match="--report"):
         HtmlReport(tmp_path / where, io.StringIO())
+
+
+class TestManyHosts:
+    """The page of a large run stays small: hosts whose tasks ended in the same way share a row and a lane."""
+
+    @staticmethod
+    def events(hosts: int) -> list[Event]:
+        """Three tasks on each host; every tenth has a change, and the last one fails."""
+        names = tuple(f"web{number:04}" for number in range(hosts))
+        events: list[Event] = [Start(("all",), names, False)]
+        for number, name in enumerate(names):
+            changes = int(number % 10 == 0)
+            if changes:
+                events.append(ChangeEvent(name, "docker", "File x", "update", "write x", f"+{number}", True))
+            if number == hosts - 1:
+                events.append(ErrorEvent(name, "docker", "File x", "ChangeFailed", "disk full", ""))
+            status: Status = "failed" if number == hosts - 1 else "changed" if changes else "ok"
+            events.append(TaskDone(name, "docker", status, number / 100, changes, "Docker"))
+            events += [TaskDone(name, task, "ok", 0.1) for task in ("runner", "register")]
+        counts = {
+            name: HostSummary(3, int(number % 10 == 0), int(number == hosts - 1), round_trips=5, bytes_sent=number)
+            for number, name in enumerate(names)
+        }
+        return [*events, Summary(False, hosts // 10, 1, 0, 30.0, counts)]
+
+    def test_equal_hosts_share_a_row(self, tmp_path: Path) -> None:
+        """Its figures are ranges, and each name can be filtered by. The host that failed has a row of its own."""
+        parsed = page(self.events(1000), tmp_path)
+        rows = [attrs for tag, attrs in parsed.tags if tag == "tr" and "data-row" in attrs]
+        assert [len((one["data-hosts"] or "").split()) for one in rows] == [100, 899, 1]
+        assert [one["data-row"] for one in rows] == ["0", "1", "2"]
+        assert ["data-bad" in one for one in rows] == [False, False, True]
+        assert rows[2]["data-name"] == "web0999"
+        assert parsed.count("div", class_="lane") == 3
+        assert "0 B–990 B" in parsed.text
+        titles = [attrs.get("title") for _, attrs in parsed.tags]
+        assert "web[0000,0010,0020,0030,0040,0050] and 94 more: docker: changed, 1 change, 0.0 s–9.9 s" in titles
+        assert [attrs["data-rows"] for _, attrs in parsed.tags if "data-rows" in attrs][:1] == [" 0 "]
+
+    def test_up_to_a_hundred_hosts_each_has_a_row(self, tmp_path: Path) -> None:
+        """One host more, and they are joined."""
+        for hosts, rows in ((100, 100), (101, 3)):
+            parsed = page(self.events(hosts), tmp_path)
+            assert sum(tag == "tr" and "data-row" in attrs for tag, attrs in parsed.tags) == rows
+            assert parsed.count("div", class_="lane") == rows
+
+    def test_the_page_does_not_grow_with_equal_hosts(self, tmp_path: Path) -> None:
+        """Ten times as many hosts: only their names, and the diffs that differ, are added."""
+        sizes = []
+        for hosts in (200, 2000):
+            events = [one for one in self.events(hosts) if not isinstance(one, ChangeEvent)]
+            page(events, tmp_path)
+            sizes.append((tmp_path / "report.html").stat().st_size)
+        assert sizes[1] - sizes[0] < 1800 * 10

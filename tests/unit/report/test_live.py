@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.live import Live
 
 from provision.engine.events import ErrorEvent, Output, Start, Step, TaskDone
 from provision.report.console import open_console
-from provision.report.live import LiveView, frame
+from provision.report.live import FRAMES_PER_SECOND, LiveView, frame
 from provision.report.progress import Activity
 
 pytestmark = pytest.mark.slow
@@ -122,37 +124,98 @@ def test_short_run_on_a_terminal_shows_no_view(script: Path) -> None:
     assert "Nothing to change on 3 hosts, 0.8 s" in text
 
 
+class Drawn:
+    """A view on a terminal of 80 × `height` whose output and number of drawings are known."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, height: int = 24) -> None:
+        self.output = io.StringIO()
+        self.drawn = 0
+        self._more = threading.Condition()
+        monkeypatch.setattr("provision.report.live.DELAY", 0)
+        monkeypatch.setattr("rich.live.Live.refresh", self._counted(Live.refresh))
+        monkeypatch.setenv("LINES", str(height))
+        self.view = LiveView(open_console(self.output, terminal=True, width=80), verbose=0, clock=lambda: 5000.0)
+
+    def _counted(self, refresh: Callable[[Live], None]) -> Callable[[Live], None]:
+        def counted(live: Live) -> None:
+            refresh(live)
+            with self._more:
+                self.drawn += 1
+                self._more.notify_all()
+
+        return counted
+
+    def wait_until_drawn(self, times: int = 1) -> None:
+        """Waits for so many further drawings."""
+        with self._more:
+            wanted = self.drawn + times
+            assert self._more.wait_for(lambda: self.drawn >= wanted, 10)
+
+
 def test_the_first_frame_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that is printed before the first refresh is followed by the current view, not by an empty one."""
-    output = io.StringIO()
-    view = LiveView(open_console(output, terminal=True, width=80), verbose=0, clock=lambda: 5000.0)
-    monkeypatch.setattr("provision.report.live.DELAY", 0)
-    monkeypatch.setattr("rich.live.Live.refresh", lambda _: None)
-    view.on(Start(("all",), ("web1",), False))
-    view._appear.join()
-    view.on(ErrorEvent("web1", "", "", "Unreachable", "refused", ""))
-    view.close()
-    assert "1 host ·" in output.getvalue()
-    assert "0 hosts" not in output.getvalue()
+    """An empty view is never drawn."""
+    drawn = Drawn(monkeypatch)
+    drawn.view.on(Start(("all",), ("web1",), False))
+    drawn.wait_until_drawn()
+    drawn.view.close()
+    assert "1 host ·" in drawn.output.getvalue()
+    assert "0 hosts" not in drawn.output.getvalue()
 
 
-@pytest.mark.parametrize("where", ["_start", "frame"])
-def test_a_failure_in_another_thread_is_raised_by_close(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_printed_above_the_view_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the view is drawn next, each once and in their order."""
+    drawn = Drawn(monkeypatch)
+    drawn.view.on(Start(("all",), ("web1", "web2"), False))
+    for name in ("web1", "web2"):
+        drawn.view.on(ErrorEvent(name, "", "", "Unreachable", "refused", ""))
+    drawn.wait_until_drawn(2)
+    during = drawn.output.getvalue()
+    drawn.view.close()
+    assert during.index("web1: ") < during.index("web2: ")  # above the view, which shows names without a colon
+    assert during.count("UNREACHABLE") == drawn.output.getvalue().count("UNREACHABLE") == 2
+
+
+def test_the_number_of_events_does_not_change_how_often_the_view_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither steps nor errors are drawn one by one, and no event waits for the terminal."""
+    drawn = Drawn(monkeypatch)
+    names = tuple(f"web{number}" for number in range(1000))
+    before = time.monotonic()
+    drawn.view.on(Start(("all",), names, False))
+    for name in names:
+        drawn.view.on(Step(name, "docker", "observing", "observing"))
+        drawn.view.on(ErrorEvent(name, "docker", "", "ChangeFailed", "no", ""))
+    drawn.wait_until_drawn()
+    took = time.monotonic() - before
+    drawn.view.close()
+    assert drawn.drawn <= took * FRAMES_PER_SECOND + 3
+    assert drawn.output.getvalue().count("FAILED") == 1000
+
+
+def test_a_large_view_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred lines per second, at most ten views per second; only what fits on the screen counts."""
+    names = [f"web{number}" for number in range(1000)]
+    intervals = []
+    for height, hosts in ((24, 3), (24, 1000), (50, 1000), (50, 19)):
+        drawn = Drawn(monkeypatch, height)
+        drawn.view._activity.add(Start(("all",), tuple(names[:hosts]), False), 0.0)
+        intervals.append(drawn.view._interval())
+    assert intervals == [0.1, 0.24, 0.5, 0.2]
+
+
+@pytest.mark.parametrize("what", ["rich.live.Live.start", "provision.report.live.frame"])
+def test_a_failure_in_another_thread_is_raised_by_close(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine reports it then; no thread prints a traceback over the view."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("cannot draw")
 
     monkeypatch.setattr("provision.report.live.DELAY", 0.01)
-    if where == "frame":
-        monkeypatch.setattr("provision.report.live.frame", fail)
+    monkeypatch.setattr(what, fail)
     uncaught: list[object] = []
     monkeypatch.setattr(threading, "excepthook", uncaught.append)
     view = LiveView(open_console(io.StringIO(), terminal=True, width=80), verbose=0, clock=lambda: 1.0)
-    if where == "_start":
-        monkeypatch.setattr(view, "_start", fail)
     view.on(Start(("docker",), ("web1",), False))
-    view._appear.join(10)
+    view._drawing.join(10)
     with pytest.raises(RuntimeError, match="cannot draw"):
         view.close()
     assert uncaught == []
