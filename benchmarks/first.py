@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -145,13 +146,17 @@ def bare(names: Sequence[str]) -> Iterator[Estate]:
                 f"Types: deb\nURIs: {lab.mirrors()['docker']['url']}\nSuites: {lab.image.suite}\nComponents: stable\n"
                 "Signed-By: /etc/apt/keyrings/docker.asc\n"
             )
-            for host in lab.hosts:
+
+            def prepare(host: LabHost) -> None:
                 tree = lab.machine(host.name).root
                 (tree / "etc/apt/keyrings").mkdir(parents=True, exist_ok=True)
                 (tree / "etc/apt/keyrings/docker.asc").write_text((lab.folder / "docker.asc").read_text())
                 (tree / "etc/apt/sources.list.d/docker.sources").write_text(source)
                 lab.inside(host.name, f"mkdir -p {' '.join(FOLDERS)} && apt-get update -qq")
                 lengthen_gitlab_rb(lab, host.name)
+
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(prepare, lab.hosts))
             yield made
         finally:
             lab.down()

@@ -57,7 +57,9 @@ class Claim:
 
     def row(self, figures: Figures) -> tuple[str, str, str, str]:
         """The line of the table."""
-        target = f"at {'least' if self.least else 'most'} {self.form(self.limit)}"
+        limit = self.form(self.limit)
+        limit = re.sub(r"\.?0+(?= |$)", "", limit) if "." in limit else limit
+        target = f"at {'least' if self.least else 'most'} {limit}"
         if self.value is None:
             return self.what, "not measured", target, ""
         return (

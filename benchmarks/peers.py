@@ -7,9 +7,12 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from provision_lab import Lab
+from provision_lab.machine import Machine
 from provision_lab.run import LabError
 
 ROOT = Path(__file__).parents[1]
@@ -41,13 +44,29 @@ def versions() -> dict[str, str]:
 
 def prepare_hosts(lab: Lab) -> None:
     """Installs on all hosts what ansible's modules need. Raises LabError when Debian's archive is not reachable."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # apt downloads as another user
-        source = Path(folder, "image.sources")
-        source.write_text(lab.image.source)
-        state = Path(folder, "lists")
+    packages = _packages(lab.image.source)
+
+    def prepare(machine: Machine) -> None:
+        there = machine.root / "var/cache/bench"
+        there.mkdir(exist_ok=True)
+        for name, data in packages:
+            (there / name).write_bytes(data)
+        lab.inside(machine.host.name, "dpkg -i /var/cache/bench/*.deb && rm -r /var/cache/bench")
+
+    with ThreadPoolExecutor(len(lab.machines)) as pool:
+        list(pool.map(prepare, lab.machines))
+
+
+@cache
+def _packages(source: str) -> list[tuple[str, bytes]]:
+    """The packages for ansible's modules from the archive `source`: name and content of each. Downloaded once in a run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # apt downloads as another user
+        (folder / "image.sources").write_text(source)
+        state = folder / "lists"
         state.mkdir()
-        options = ["-o", f"Dir::Etc::SourceList={source}", "-o", "Dir::Etc::SourceParts=/dev/null"]
+        options = ["-o", f"Dir::Etc::SourceList={folder}/image.sources", "-o", "Dir::Etc::SourceParts=/dev/null"]
         options += ["-o", f"Dir::State::Lists={state}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
         options += ["-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root"]
         for command in (["update", "-q"], ["download", "-q", *_FOR_APT]):
@@ -56,9 +75,4 @@ def prepare_hosts(lab: Lab) -> None:
             )
             if done.returncode != 0:
                 raise LabError(f"apt-get {command[0]} failed: {done.stderr.strip()}")
-        for machine in lab.machines:
-            there = machine.root / "var/cache/bench"
-            there.mkdir(exist_ok=True)
-            for package in Path(folder).glob("*.deb"):
-                (there / package.name).write_bytes(package.read_bytes())
-            lab.inside(machine.host.name, "dpkg -i /var/cache/bench/*.deb && rm -r /var/cache/bench")
+        return [(one.name, one.read_bytes()) for one in folder.glob("*.deb")]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from benchmarks import contenders, figures, first, many, owner, page, phases, pr
 from benchmarks.chain import Step, longest_chain
 from benchmarks.clock import Contender, Sample, Series, once, rounds
 from provision import play
+from provision_lab.processes import identify
 
 ROOT = Path(__file__).resolve().parents[2]
 COST = {"processor": 6.0, "memory": 100_000_000, "threads": 20, "descriptors": 500, "seconds": 30.0}
@@ -135,7 +137,7 @@ def test_all_parts_and_claims_are_on_the_page() -> None:
         "Why it is fast",
     ):
         assert title in text
-    assert "| first `provision all` of the demo, against its longest chain | 1.05 | at most 1.10 | met |" in text
+    assert "| first `provision all` of the demo, against its longest chain | 1.05 | at most 1.1 | met |" in text
     assert "| first `provision all` of the demo, against the same by hand | 1.40 | at most 1.15 | **missed** |" in text
     assert page.MARK not in text.partition("## Targets")[2]
 
@@ -250,8 +252,10 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     owner.end_leftovers(told.append)
     assert not Path(folder).exists()
     assert own.exists()
-    state = Path("/proc", pid, "stat")
-    assert not state.exists() or " Z " in state.read_text()
+    until = time.monotonic() + 10
+    while identify(int(pid)) and time.monotonic() < until:  # it is the child of init: there is nothing to wait for
+        time.sleep(0.01)
+    assert identify(int(pid)) is None
     assert len([one for one in told if pid in one or folder in one]) == 2
 
 
