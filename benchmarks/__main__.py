@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -55,20 +56,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix=owner.prefix()) as folder:
         owner.end_leftovers(report)
         tempfile.tempdir = folder
-        bench = Bench(options, report)
+        bench, failed = Bench(options, report), list[str]()
         try:
             with ExitStack() as stack:
                 for part in figures.PARTS:  # in this order, whatever was asked for
                     if part in chosen and part in _PARTS:
                         if part not in ("near", "far"):
                             stack.close()  # takes the estate down
-                        _PARTS[part](bench, stack)
+                        try:
+                            _PARTS[part](bench, stack)
+                        except LabUnavailable:
+                            raise
+                        except Exception:  # the figures of the other parts are worth having
+                            report(f"part {part} failed, its figures stay as they were:\n{traceback.format_exc()}")
+                            failed.append(part)
         except LabUnavailable as error:
             raise SystemExit(f"cannot measure without a lab: {error}") from error
         finally:
             tempfile.tempdir = None
     options.out.write_text(page.write(figures.load(options.figures)), "utf-8")
     report(f"wrote {options.out}")
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 class Bench:

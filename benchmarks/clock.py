@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-_TIMEOUT = 240  # seconds until a run is ended and fails
+_TIMEOUT = 600  # seconds until a run is ended and fails
 
 
 @dataclass(frozen=True)

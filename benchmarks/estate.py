@@ -13,6 +13,7 @@ from typing import Any
 
 from provision_lab import Lab, LabHost
 from provision_lab.harness import PROVISION, Harness
+from provision_lab.run import LabError
 
 HERE = Path(__file__).parent
 WORKLOAD = HERE / "workload"
@@ -116,7 +117,7 @@ def _converge(made: Estate, *arguments: str, changes: Mapping[str, Any] | None =
     argv = [*PROVISION, *arguments, "-i", str(made.harness.write(changes))]
     done = subprocess.run(argv, cwd=WORKLOAD, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"provision {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        raise LabError(f"provision {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
 
 def pyinfra_hosts(estate: Estate, places: Sequence[Place]) -> str:

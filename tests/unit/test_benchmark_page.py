@@ -270,6 +270,58 @@ def test_parts_are_named(tmp_path: Path) -> None:
     assert "not measured" in (tmp_path / "page.md").read_text()
 
 
+def run_by_hand(script: Path, folder: Path, *arguments: str) -> list[str]:
+    """Runs a script whose ssh, curl and git are stand-ins; what it would run on each host, which must be valid shell."""
+    programs = folder / "bin"
+    programs.mkdir()
+    answer = '{"id": 7, "token": "glrt-x", "status": "success"}'
+    for name, text in (
+        ("ssh", f'cat > "$(mktemp {folder}/sent.XXXXXX)"'),
+        ("curl", f"echo '{answer}'"),
+        ("git", "true"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder)}
+    subprocess.run(["sh", str(script), *arguments], env=env, check=True, timeout=30)
+    sent = sorted(folder.glob("sent.*"))
+    for one in sent:
+        subprocess.run(["sh", "-n", str(one)], check=True)
+    return [one.read_text() for one in sent]
+
+
+def test_the_workload_by_hand_has_the_same_files_and_settings(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/workload/by_hand.sh"
+    sent = run_by_hand(script, tmp_path, "key", "known_hosts", "ubuntu", "198.18.0.10:22", "198.18.0.11:22")
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    files = script.parent / "files"
+    for name in ("daemon.json", "ca.crt", "template.toml"):
+        assert (files / name).read_text() in sent[0]
+    for key, value in json.loads((files / "gitlab_rb.json").read_text()).items():
+        assert f"gitlab_rails['{key}'] = {json.dumps(value)}\"" in sent[0]
+
+
+def test_the_demo_by_hand_sends_valid_scripts_to_both_hosts(tmp_path: Path) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    names = ("ca.pem", "docker.asc", "gitlab.asc", "rehearsal_secret", "s3_access_key", "s3_secret_key")
+    for name in names:
+        (lab / name).write_text(f"text of {name}\n")
+    source = tmp_path / "source"
+    source.mkdir()
+    addresses = ("198.18.0.10", "198.18.0.11", "198.18.0.1")
+    sent = run_by_hand(first.BY_HAND, tmp_path, str(lab), *addresses, str(source))
+    assert len(sent) == 4  # GitLab, Docker, the registration, the app
+    assert sorted(sum(name in one for one in sent) for name in ("gitlab-ce", "docker-buildx-plugin", "glrt-x")) == [
+        1,
+        1,
+        1,
+    ]
+    for name in names:
+        assert any(f"text of {name}" in one for one in sent)
+
+
 @pytest.mark.root
 def test_five_simulated_hosts_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "FAILING", 40)
