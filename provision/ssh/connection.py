@@ -25,7 +25,7 @@ from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
 from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host, limit_buffers
 from provision.ssh.session import Target
 from provision.ssh.ssh_config import HostOptions, host_options
-from provision.ssh.wire import Wire, run_proxy_command
+from provision.ssh.wire import Wire, keeper, run_proxy_command
 
 _MAX_ATTEMPTS = 3  # when a host drops connections before the login (MaxStartups); never after a login has started
 _RETRY_PAUSE = (0.2, 0.8)  # seconds between attempts, times the number of the attempt
@@ -191,6 +191,8 @@ class HostConnection:
                     if isinstance(error, HostKeyError | LoginRefused):
                         self._refusal = error
                     raise
+                keeper.remove(self.transport)
+                self.transport.serve()
             self._users += 1
             return opened
 
@@ -218,6 +220,7 @@ class HostConnection:
         }
         self._connection.open()
         self._wire.login_complete()
+        keeper.add(self.transport, self._wire)
         self._wire.count_round_trips(_HANDSHAKE_ROUND_TRIPS + login.attempts)
 
     def _open_wire(self) -> Wire:
@@ -271,6 +274,8 @@ class HostConnection:
         return transport.host_key.get_name() if transport is not None and transport.host_key else None
 
     def _disconnect(self) -> None:
+        if self._connection.transport is not None:
+            keeper.remove(self._connection.transport)
         if self._wire is not None:
             self._wire.close()
         self._connection.client.close()

@@ -10,20 +10,32 @@ import re
 import socket
 import threading
 import time
-from typing import Any
+import weakref
+from typing import Any, Protocol
 
 import paramiko
 from paramiko.agent import AgentSSH
 from paramiko.auth_handler import AuthHandler
 from paramiko.buffered_pipe import BufferedPipe
-from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
+from paramiko.common import (
+    MSG_DEBUG,
+    MSG_DISCONNECT,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_UNIMPLEMENTED,
+    cMSG_CHANNEL_REQUEST,
+    cMSG_GLOBAL_REQUEST,
+    cMSG_UNIMPLEMENTED,
+)
 from paramiko.message import Message
 from paramiko.packet import Packetizer
-from paramiko.ssh_exception import SSHException
+from paramiko.ssh_exception import MessageOrderError, SSHException
 
 _PACKET_LIMIT = 256 << 10  # bytes; OpenSSH's own limit. Source: packet.h, PACKET_MAX_SIZE
 _BANNER_SHOWN = 200  # characters
 _BUFFER_LIMIT = 4 << 20  # bytes; paramiko's window is 2 MiB for both outputs together
+_SERVING_WAIT = 1.0  # seconds; closing the connection ends the wait
+_TENDED = 16  # receptions, each of up to 64 KiB: then the other idle connections have their turn
 
 
 class EagerAuthHandler(AuthHandler):
@@ -45,20 +57,188 @@ class EagerAuthHandler(AuthHandler):
         """The authentication request has been sent already."""
 
 
+class Stream(Protocol):
+    """What a transport needs of the socket under it: wire.py has the only implementation."""
+
+    def receive(self, seconds: float) -> bytes | None: ...
+    def send(self, data: bytes) -> int: ...
+    def close(self) -> None: ...
+
+
 class SessionTransport(paramiko.Transport):
-    """The transport of one connection.
+    """The transport of one connection, without a thread of its own.
+
+    paramiko starts a thread for each connection, which reads and handles messages, while others wait for its events. A
+    thousand connections would have a thousand threads, and each message would cost two switches between threads. Here
+    the thread that waits for a message reads and handles it itself (`drive`). A connection that nobody waits for must be
+    driven now and then, since the host may ask for an answer or for new keys; `serve` does that in a thread, for a
+    gateway, whose users wait in threads of their own.
 
     host_key_algorithms   what is offered to the host, best first
     handshake_timeout     seconds for the key exchange
+
+    Relies on: messages reach paramiko's state only through its tables of handlers, and everything that waits does so for
+    `clear_to_send`, an event given to the AuthHandler, or the event of a channel that is being opened.
     """
 
+    packetizer: Packets
+
     def __init__(
-        self, sock: Any, *, host_key_algorithms: tuple[str, ...], handshake_timeout: float, **options: Any
+        self, sock: Stream, *, host_key_algorithms: tuple[str, ...], handshake_timeout: float, **options: Any
     ) -> None:
-        super().__init__(sock, **options)
+        super().__init__(sock, packetizer_class=Packets, **options)  # type: ignore[arg-type]
         self._host_key_algorithms = host_key_algorithms
         self.handshake_timeout = handshake_timeout  # undocumented; paramiko's default is 15
-        limit_packets(self.packetizer)
+        self.clear_to_send = _DrivenEvent(self)
+        self.served = False
+        self.last_driven = time.monotonic()
+        self._wire = sock
+        self._driving = threading.RLock()  # a handler may wait for an event, and drive
+        self._opening: float | None = None
+
+    def start_client(self, event: threading.Event | None = None, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Exchange banners and keys. Raises SSHException, EOFError, OSError."""
+        self.active = True
+        self.completion_event = threading.Event()
+        with self._driving:
+            try:
+                self.packetizer.write_all(f"{self.local_version}\r\n".encode())
+                self._check_banner()  # type: ignore[attr-defined]
+                self._send_kex_init()  # type: ignore[attr-defined]
+                self._expect_packet(MSG_KEXINIT)  # type: ignore[attr-defined]
+            except Exception as error:
+                self._end(error)
+        deadline = time.monotonic() + self.handshake_timeout
+        while self.active and not self.initial_kex_done:
+            if (left := deadline - time.monotonic()) <= 0:
+                self._end(EOFError())
+            self.drive(left)
+        if not self.active:
+            raise self.get_exception() or SSHException("Negotiation failed.")
+
+    def drive(self, seconds: float) -> bool:
+        """Handle the messages that have arrived, or wait up to `seconds` for data. Returns whether there were any.
+
+        Data may be a part of a message. An error ends the connection, and is kept for `get_exception`.
+        """
+        with self._driving:
+            self.last_driven = time.monotonic()
+            try:
+                if self._handle_messages():
+                    return True
+                if not self.active:
+                    return False
+                data = self._wire.receive(seconds)
+                if data is None:
+                    return False
+                if not data:
+                    raise EOFError
+                self.packetizer.received += data
+                return self._handle_messages()
+            except Exception as error:  # paramiko's parsers raise any
+                self._end(error)
+                return False
+
+    def tend(self) -> None:
+        """Handle what has arrived, unless another thread does so."""
+        if self._driving.acquire(blocking=False):
+            try:
+                for _ in range(_TENDED):
+                    if not self.drive(0):
+                        break
+            finally:
+                self._driving.release()
+
+    def serve(self) -> None:
+        """From now on a thread drives this connection until it ends."""
+        self.served = True
+        self.start()
+
+    def run(self) -> None:
+        """Drive the connection: the thread's function."""
+        while self.active:
+            self.drive(_SERVING_WAIT)
+
+    def _handle_messages(self) -> bool:
+        handled = False
+        while self.active:
+            if self.packetizer.need_rekey() and not self.in_kex:
+                self._send_kex_init()  # type: ignore[attr-defined]
+            if not self.packetizer.has_message():
+                break
+            handled = True
+            kind, message = self.packetizer.read_message()
+            self._handle(kind, message)
+        return handled
+
+    def _handle(self, kind: int, message: Message) -> None:
+        """Pass a message on to paramiko's handler. As `Transport.run`."""
+        if kind in (MSG_IGNORE, MSG_DEBUG):
+            self._enforce_strict_kex(kind)  # type: ignore[attr-defined]
+            return
+        if kind == MSG_DISCONNECT:
+            self._parse_disconnect(message)  # type: ignore[attr-defined]
+            self._end(None)
+            return
+        if expected := self._expected_packet:
+            if kind not in expected:
+                unexpected = MessageOrderError if self.agreed_on_strict_kex else SSHException  # type: ignore[attr-defined]
+                raise unexpected(f"the host sent message {kind} where one of {expected} is due")
+            self._expected_packet: tuple[int, ...] = ()
+            if 30 <= kind <= 41:  # the meaning of these depends on the method of the key exchange
+                assert self.kex_engine is not None
+                self.kex_engine.parse_next(kind, message)
+                return
+        if (handler := self._handler_table.get(kind)) is not None:  # type: ignore[attr-defined]
+            handler(message)
+        elif (channel_handler := self._channel_handler_table.get(kind)) is not None:  # type: ignore[attr-defined]
+            number = message.get_int()
+            channel = self._channels.get(number)  # type: ignore[attr-defined]
+            if channel is not None:
+                channel_handler(channel, message)
+            elif number not in self.channels_seen:
+                raise SSHException(f"the host sent data for channel {number}, which was never opened")
+        elif self.auth_handler is not None and kind in self.auth_handler._handler_table:  # type: ignore[attr-defined]
+            self.auth_handler._handler_table[kind](message)  # type: ignore[attr-defined]
+        elif kind != MSG_UNIMPLEMENTED:
+            answer = Message()
+            answer.add_byte(cMSG_UNIMPLEMENTED)
+            answer.add_int(message.seqno)
+            self._send_message(answer)  # type: ignore[attr-defined]
+
+    def _end(self, error: Exception | None) -> None:
+        """The connection has ended: close it, and wake everything that waits for it. As the end of `Transport.run`."""
+        if error is not None:
+            self.saved_exception = error
+        was_active, self.active = self.active, False
+        for channel in list(self._channels.values()):  # type: ignore[attr-defined]
+            channel._unlink()
+        if was_active:
+            self.packetizer.close()
+            if self.completion_event is not None:
+                self.completion_event.set()
+            if self.auth_handler is not None:
+                self.auth_handler.abort()
+            for event in list(self.channel_events.values()):
+                event.set()
+        self._wire.close()
+
+    def open_session(
+        self, window_size: int | None = None, max_packet_size: int | None = None, timeout: float | None = None
+    ) -> paramiko.Channel:
+        """Open a channel, as paramiko does. Raises SSHException, ChannelException, EOFError, OSError."""
+        self._opening = timeout
+        return super().open_session(window_size, max_packet_size, timeout)
+
+    def _send_user_message(self, data: Message) -> None:
+        """`open_channel` waits for an event of its own after it has called this; until then the answer is awaited here."""
+        super()._send_user_message(data)  # type: ignore[misc]
+        if self._opening is None or self.served:
+            return
+        deadline = time.monotonic() + self._opening
+        self._opening = None
+        while self.channel_events and self.active and (left := deadline - time.monotonic()) > 0:
+            self.drive(left)
 
     def _parse_kex_init(self, m: Message) -> None:
         """Keep what the host offers, before paramiko compares it. `m` begins after the message's type."""
@@ -87,7 +267,7 @@ class SessionTransport(paramiko.Transport):
         """
         if not self.is_active() or not self.initial_kex_done:
             raise SSHException("No existing session")
-        answered = event or threading.Event()
+        answered = event or _DrivenEvent(self)
         self.auth_handler = EagerAuthHandler(self)
         self.auth_handler.auth_publickey(username, key, answered)
         if event is not None:
@@ -104,7 +284,7 @@ class SessionTransport(paramiko.Transport):
         request.add_byte(cMSG_GLOBAL_REQUEST)
         request.add_string("keepalive@openssh.com")
         request.add_boolean(True)
-        self._send_user_message(request)  # type: ignore[attr-defined]
+        self._send_user_message(request)
 
     def execute(self, channel: paramiko.Channel, command: str) -> None:
         """`Channel.exec_command` without waiting for its answer: data sent afterwards is read by the program.
@@ -118,7 +298,7 @@ class SessionTransport(paramiko.Transport):
         request.add_boolean(True)
         request.add_string(command)
         channel._event_pending()  # type: ignore[attr-defined]
-        self._send_user_message(request)  # type: ignore[attr-defined]
+        self._send_user_message(request)
 
 
 def algorithms_of_host(transport: paramiko.Transport | None) -> tuple[str, list[str], list[str]]:
@@ -171,33 +351,96 @@ class SocketAgent(AgentSSH):
         self._close()  # type: ignore[attr-defined]
 
 
-def limit_packets(packetizer: Packetizer) -> None:
-    """Refuse a packet that is longer than any that a server sends: paramiko would read the whole packet into memory.
+class _DrivenEvent(threading.Event):
+    """An event of a transport: who waits for it drives the transport."""
 
-    The banner must be complete in the time that paramiko gives to its first line; paramiko gives that time to each
-    byte. Relies on: `read_message` reads each packet through `read_all`, and `_check_banner` through `readline`.
+    def __init__(self, transport: SessionTransport) -> None:
+        super().__init__()
+        self._transport: SessionTransport = weakref.proxy(transport)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the event is set, the connection has ended, or `timeout` seconds have passed."""
+        if self._transport.served:
+            return super().wait(timeout)
+        deadline = time.monotonic() + (_SERVING_WAIT if timeout is None else timeout)
+        while not self.is_set() and self._transport.active and (left := deadline - time.monotonic()) > 0:
+            self._transport.drive(left)
+        return self.is_set()
+
+
+class Packets(Packetizer):
+    """Reads packets from `received`, and so never waits: `has_message` tells whether the next packet is complete.
+
+    A packet that is longer than any that a server sends is refused: paramiko would read the whole packet into memory.
+    Relies on: `read_message` reads each packet through `read_all`, and decrypts the first block of a packet whose length
+    is encrypted with one call of the engine's `update`.
     """
-    read_all, read_some = packetizer.read_all, packetizer._read_timeout  # type: ignore[attr-defined]
-    deadline: float | None = None
 
-    def bounded(n: int, check_rekey: bool = False) -> bytes:
-        if n > _PACKET_LIMIT:
-            raise SSHException(f"the host announced a packet of {n} bytes")
-        data: bytes = read_all(n, check_rekey)
+    def __init__(self, sock: Stream) -> None:
+        super().__init__(sock)  # type: ignore[arg-type]
+        self.received = bytearray()
+        self._wire = sock
+        self._first_block: _FirstBlock | None = None
+
+    def set_inbound_cipher(self, block_engine: Any, *arguments: Any, **options: Any) -> None:
+        """The length of a packet is in clear text with `etm` and with `aead`; otherwise it is in the first block."""
+        self._first_block = None
+        if not options["etm"] and not options["aead"]:
+            block_engine = self._first_block = _FirstBlock(block_engine)
+        super().set_inbound_cipher(block_engine, *arguments, **options)
+
+    def has_message(self) -> bool:
+        """Whether `read_message` can be called. Raises SSHException when the next packet is too long."""
+        size: int = self._Packetizer__block_size_in  # type: ignore[attr-defined]
+        if len(self.received) < size:
+            return False
+        block = bytes(self.received[:size])
+        if self._first_block is not None:
+            block = self._first_block.peek(block)
+        length = int.from_bytes(block[:4], "big")
+        if length > _PACKET_LIMIT:
+            raise SSHException(f"the host announced a packet of {length} bytes")
+        return len(self.received) >= max(size, 4 + length + self.get_mac_size_in())
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: ARG002
+        """The next n bytes, which have been received."""
+        if n > len(self.received):
+            raise SSHException("the host sent a packet of a wrong length")
+        data = bytes(self.received[: max(n, 0)])
+        del self.received[: max(n, 0)]
         return data
 
-    def timely(timeout: float) -> bytes:
-        nonlocal deadline
-        if deadline is None:
-            deadline = time.monotonic() + timeout
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("it takes too long")
-        data: bytes = read_some(min(timeout, left))
-        return data
+    def readline(self, timeout: float) -> str:
+        """A line of the banner. All lines must arrive in the time that paramiko gives to the first. Raises TimeoutError."""
+        self._banner_ends: float = getattr(self, "_banner_ends", time.monotonic() + timeout)
+        while b"\n" not in self.received:
+            if (left := self._banner_ends - time.monotonic()) <= 0:
+                raise TimeoutError("it takes too long" if self.received else "")
+            if (data := self._wire.receive(left)) == b"":
+                raise EOFError
+            self.received += data or b""
+        line, _, rest = self.received.partition(b"\n")
+        self.received = rest
+        return line.removesuffix(b"\r").decode("utf-8", "replace")
 
-    packetizer.read_all = bounded  # type: ignore[method-assign]
-    packetizer._read_timeout = timely  # type: ignore[attr-defined]
+
+class _FirstBlock:
+    """A cipher whose next block can be seen before it is read."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._seen = b""
+
+    def peek(self, block: bytes) -> bytes:
+        """The block that the next `update` begins with, decrypted."""
+        self._seen = self._seen or self._engine.update(block)
+        return self._seen
+
+    def update(self, data: bytes) -> bytes:
+        """Decrypt; the block that was seen is decrypted already."""
+        seen, self._seen = self._seen, b""
+        rest: bytes = self._engine.update(data[len(seen) :])
+        return seen + rest
 
 
 class SocketState:
@@ -212,28 +455,6 @@ class SocketState:
     def mark_closed(self) -> None:
         """Make paramiko stop waiting for its reader thread."""
         self._closed = True
-
-
-class DataEvent(threading.Event):
-    """Set when a channel has received data, or has ended.
-
-    Both buffers of a channel share it. paramiko's `BufferedPipe` clears its event when that one buffer becomes empty,
-    although the other may hold data: `clear` does nothing here. The reader calls `reset` before it drains both.
-    """
-
-    def clear(self) -> None:
-        """Do nothing."""
-
-    def reset(self) -> None:
-        """Clear the event."""
-        super().clear()
-
-
-def notify_on_data(channel: paramiko.Channel, event: DataEvent) -> None:
-    """Set `event` whenever stdout or stderr of the channel receives data or ends. What waits in them is bounded."""
-    channel.in_buffer.set_event(event)
-    channel.in_stderr_buffer.set_event(event)
-    limit_buffers(channel)
 
 
 def limit_buffers(channel: paramiko.Channel) -> None:
@@ -264,10 +485,14 @@ def request_refused(channel: paramiko.Channel) -> bool:
     return bool(channel.closed and not channel.event_ready)
 
 
-def wait_for_exit(channel: paramiko.Channel, seconds: float) -> int | None:
-    """The exit code of the channel's program; None when it is not known after `seconds`.
+def room_to_write(channel: paramiko.Channel) -> bool:
+    """Whether the host accepts data on the channel. `Channel.send` would wait for room without driving its transport."""
+    return bool(channel.out_window_size)
 
-    The public `recv_exit_status` has no timeout.
-    """
-    channel.status_event.wait(seconds)
+
+def wait_for_exit(transport: SessionTransport, channel: paramiko.Channel, seconds: float) -> int | None:
+    """The exit code of the channel's program; None when it is not known after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not channel.status_event.is_set() and transport.active and (left := deadline - time.monotonic()) > 0:
+        transport.drive(left)
     return channel.exit_status if channel.exit_status >= 0 else None

@@ -101,8 +101,7 @@ class ShellSession:
             Splitter(nonce, partial(self._receive_output, stream), partial(self._receive_marker, stream))
             for stream in (0, 1)
         )
-        ping = connection.transport.ping
-        self._pump = Pump(channel, connection.wire, ping, (stdout.feed, stderr.feed), connection.label)
+        self._pump = Pump(channel, connection.wire, connection.transport, (stdout.feed, stderr.feed), connection.label)
 
     # -- the Session protocol --------------------------------------------------------------------
 
@@ -250,7 +249,7 @@ class ShellSession:
             return None
         self._channel.shutdown_write()
         self._connection.wire.discard_output()
-        code = wait_for_exit(self._channel, _CLOSE_TIMEOUT)
+        code = wait_for_exit(self._connection.transport, self._channel, _CLOSE_TIMEOUT)
         self._connection.wire.count_round_trips()
         return code
 

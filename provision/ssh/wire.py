@@ -3,8 +3,8 @@
 paramiko retries a blocked write without end: that is corrected here.
 
 Transfer: stdin is written and both outputs are read in one loop, with a deadline and a watchdog. Reading one output to its end
-before the other would deadlock as soon as 2 MiB wait on the second. Here one thread reads and writes; paramiko's reader thread
-sets an event when data has arrived.
+before the other would deadlock as soon as 2 MiB wait on the second. One thread does all of it: it drives the transport
+(see `SessionTransport`). Connections that nobody waits for are tended by one thread.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -24,24 +25,30 @@ import paramiko
 
 from provision.errors import ConnectionLost
 from provision.ssh.dial import SILENCE_LIMIT
-from provision.ssh.paramiko_internals import DataEvent, SocketState, notify_on_data, output_ended
+from provision.ssh.paramiko_internals import SessionTransport, SocketState, limit_buffers, output_ended, room_to_write
 from provision.ssh.session import Traffic
 
 _LOGIN_LIMIT = 256 << 10  # bytes that a host may send before the login is complete; usual are 3 to 8 KiB
 _BEGINNING = 200  # bytes
 _HELPER_ENDS = 0.5  # seconds for a ProxyCommand to end after SIGHUP
-_POLL_INTERVAL = 0.5  # seconds; paramiko polls every 0.1 s, but `close` wakes its reader anyway
+_POLL_INTERVAL = 0.5  # seconds; closing ends a wait at once
+_CHANNEL_WAIT = 0.1  # seconds to wait for room in a gateway's channel before reading from it
+_RECEIVED = 64 << 10  # bytes that are received at once
+_COLLECTED = 4 << 20  # bytes that are received while the host accepts none
 
 # The transfer over a channel:
 _WRITE_SIZE = 32_000  # bytes per write: one SSH packet, so that paramiko does not slice it again
 _READ_SIZE = 1 << 20
 _READ_LIMIT = 4 << 20  # bytes of one output that are read before the deadline and the other output are looked at again
 _PING_AFTER = 10.0  # seconds of silence before the host is pinged
-_WINDOW_WAIT = 0.05  # seconds to wait for room to write before reading the outputs again
+
+# Connections that nobody waits for:
+_TEND_AFTER = 2.0  # seconds since a connection was driven; sshd's ClientAliveInterval is usually 15 or more
+_IDLE_LIMIT = 1.0  # seconds that sending may take: the other connections wait meanwhile
 
 
 class Stream(Protocol):
-    """What paramiko needs of a socket: a TCP socket, or a channel through a gateway."""
+    """A TCP socket, one end of a socket pair, or a channel through a gateway."""
 
     def send(self, data: bytes, /) -> int: ...
     def recv(self, size: int, /) -> bytes: ...
@@ -54,6 +61,7 @@ class Wire(SocketState):
 
     traffic         bytes in both directions, and round trips
     last_received   monotonic time in seconds of the last byte received
+    tended_by       the thread that tends the connection while nobody waits for it, and must not wait long
     beginning       the first bytes that the host sent: an SSH server's banner, or what another server sent in its place
 
     The code that waits for an answer counts the round trip (`count_round_trips`): the bytes alone do not show whether a
@@ -65,45 +73,96 @@ class Wire(SocketState):
         self.traffic = Traffic()
         self.last_received = time.monotonic()
         self.beginning = b""
+        self.tended_by: int | None = None
         self._stream = stream
         self._helper = helper
         self._ending_helper = threading.Lock()
         self._discards = False
         self._logged_in = False
-        self._blocked_since: float | None = None
+        self._collected = bytearray()
+        self._ended = False  # while bytes were collected
+        self._receiving = threading.Lock()
+        self._socket = stream if isinstance(stream, socket.socket) else None
+        if self._socket is not None:
+            self._socket.setblocking(False)
+            self._readable = select.poll()
+            self._readable.register(self._socket, select.POLLIN)
 
     def send(self, data: bytes) -> int:
-        """Send some of `data`.
+        """Send some of `data`, and wait until the host accepts some.
 
-        Raises OSError when the host has accepted and sent nothing for SILENCE_LIMIT seconds, or has accepted nothing for
-        twice that time although it sends.
+        What the host sends meanwhile is collected for `receive`: a host that waits until its output is read may accept
+        nothing before. Raises OSError when the host has accepted and sent nothing for SILENCE_LIMIT seconds, or has
+        accepted nothing for twice that time although it sends.
         """
         if self._discards:
             return len(data)
-        try:
-            count = self._stream.send(data)
-        except TimeoutError:
-            now = time.monotonic()
-            self._blocked_since = self._blocked_since or now
-            if now - max(self._blocked_since, self.last_received) > SILENCE_LIMIT:
-                raise OSError("the host accepts no more data and sends none") from None
-            if now - self._blocked_since > 2 * SILENCE_LIMIT:
-                raise OSError("the host accepts no more data") from None
-            raise
-        self._blocked_since = None
-        self.traffic.bytes_sent += count
-        return count
+        blocked_since: float | None = None
+        while True:
+            try:
+                if self._socket is None:
+                    self._stream.settimeout(_CHANNEL_WAIT)
+                count = self._stream.send(data)
+            except (BlockingIOError, TimeoutError):
+                now = time.monotonic()
+                blocked_since = blocked_since or now
+                if now - max(blocked_since, self.last_received) > SILENCE_LIMIT:
+                    raise OSError("the host accepts no more data and sends none") from None
+                tended = self.tended_by == threading.get_ident()
+                if now - blocked_since > (_IDLE_LIMIT if tended else 2 * SILENCE_LIMIT):
+                    raise OSError("the host accepts no more data") from None
+                self._wait_for_room()
+                continue
+            self.traffic.bytes_sent += count
+            return count
 
-    def recv(self, size: int) -> bytes:
-        """Receive up to `size` bytes. Raises OSError when the host sends too much before the login is complete."""
-        data = self._stream.recv(size)
+    def _wait_for_room(self) -> None:
+        """Collects what arrives, unless another thread receives it: the bytes must stay in their order."""
+        mine = self._receiving.acquire(blocking=False)
+        try:
+            collects = mine and len(self._collected) < _COLLECTED and not self._ended
+            if self._socket is not None:
+                room = select.poll()
+                room.register(self._socket, select.POLLOUT | (select.POLLIN if collects else 0))
+                room.poll(_POLL_INTERVAL * 1000)
+            if collects and (data := self._receive_now()) is not None:
+                self._collected += data
+                self._ended = not data
+        finally:
+            if mine:
+                self._receiving.release()
+
+    def receive(self, seconds: float) -> bytes | None:
+        """What has arrived, b"" at the end; None if nothing arrives within `seconds`.
+
+        Raises OSError when the host sends too much before the login is complete.
+        """
+        with self._receiving:
+            if self._collected:
+                data, self._collected = bytes(self._collected), bytearray()
+                return data
+            if self._ended:
+                return b""
+            if self._socket is None:
+                self._stream.settimeout(seconds)
+                return self._receive_now()
+            at_once = self._receive_now()
+            if at_once is not None or seconds <= 0 or self._closed or not self._readable.poll(seconds * 1000):
+                return at_once
+            return self._receive_now()
+
+    def _receive_now(self) -> bytes | None:
+        try:
+            data = self._stream.recv(_RECEIVED)
+        except (BlockingIOError, TimeoutError):
+            return None
         if data:
             self.last_received = time.monotonic()
             if len(self.beginning) < _BEGINNING:
                 self.beginning += data[:_BEGINNING]
             self.traffic.bytes_received += len(data)
             if not self._logged_in and self.traffic.bytes_received > _LOGIN_LIMIT:
-                # With a number, since paramiko's thread reads it in every OSError.
+                # With a number, as every OSError of the system.
                 raise OSError(errno.EMSGSIZE, f"the host sent more than {_LOGIN_LIMIT >> 10} KiB before the login")
         return data
 
@@ -120,8 +179,7 @@ class Wire(SocketState):
         self.traffic.round_trips += count
 
     def settimeout(self, seconds: float) -> None:
-        """Set paramiko's polling interval, but not below _POLL_INTERVAL."""
-        self._stream.settimeout(max(seconds, _POLL_INTERVAL))
+        """Do nothing: paramiko sets its polling interval, which is not needed here."""
 
     def close(self) -> None:
         """Close the stream and wake the thread that is blocked in `recv`."""
@@ -178,22 +236,21 @@ class ChannelEnded(ConnectionLost):
 class Pump:
     """Moves bytes between a channel and two receivers: one for stdout, one for stderr.
 
-    `ping` requests an answer from the host; `label` names the host in messages.
+    `label` names the host in messages.
     """
 
     def __init__(
         self,
         channel: paramiko.Channel,
         wire: Wire,
-        ping: Callable[[], None],
+        transport: SessionTransport,
         receivers: tuple[Callable[[bytes], None], Callable[[bytes], None]],
         label: str,
     ) -> None:
         self._channel = channel
-        self._data_arrived = DataEvent()
-        notify_on_data(channel, self._data_arrived)
+        limit_buffers(channel)
         self._wire = wire
-        self._ping = ping
+        self._transport = transport
         self._pinged = 0.0  # monotonic seconds of the last ping
         self._receivers = receivers
         self._label = label
@@ -208,7 +265,6 @@ class Pump:
         started = time.monotonic()
         sent = 0
         while True:
-            self._data_arrived.reset()
             ended = output_ended(self._channel)  # read before draining, so that no data is missed
             received = self._drain()
             if until is None and sent >= len(data):
@@ -225,10 +281,11 @@ class Pump:
             if time.monotonic() > deadline:
                 raise TransferTimeout
             self._watch(started)
-            if sent < len(data) and not ended:
+            if sent < len(data) and not ended and room_to_write(self._channel):
                 sent += self._write(data[sent : sent + _WRITE_SIZE])
+                self._transport.drive(0)
             elif not received:
-                self._data_arrived.wait(min(1.0, max(0.0, deadline - time.monotonic())))
+                self._transport.drive(min(1.0, max(0.0, deadline - time.monotonic())))
 
     def _drain(self) -> bool:
         """Pass on received data, up to _READ_LIMIT: a host may send faster than this reads. Returns whether there was any."""
@@ -248,11 +305,8 @@ class Pump:
         return received
 
     def _write(self, piece: bytes) -> int:
-        self._channel.settimeout(_WINDOW_WAIT)
         try:
             return self._channel.send(piece)
-        except TimeoutError:
-            return 0
         except (OSError, EOFError) as error:
             self._drain()  # the output that arrived before the end
             raise ChannelEnded(f"{self._label}: the connection broke while data was sent ({error})") from error
@@ -270,4 +324,46 @@ class Pump:
                 )
         elif now - last > _PING_AFTER:
             self._pinged = now
-            self._ping()
+            self._transport.ping()
+
+
+class Keeper:
+    """One thread that tends all connections that nobody waits for: hosts that wait for other hosts.
+
+    A host may ask for an answer (sshd's ClientAliveInterval) or for new keys (RekeyLimit), and ends the connection when
+    it gets none.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[SessionTransport, Wire] = {}
+        self._lock = threading.Lock()
+        self._running = False
+
+    def add(self, transport: SessionTransport, wire: Wire) -> None:
+        """Tend this connection from now on."""
+        with self._lock:
+            self._kept[transport] = wire
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="idle connections", daemon=True).start()
+
+    def remove(self, transport: SessionTransport) -> None:
+        """The connection is closed, or is driven by a thread of its own."""
+        with self._lock:
+            self._kept.pop(transport, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_TEND_AFTER / 2)
+            with self._lock:
+                if not self._kept:
+                    self._running = False
+                    return
+                kept = list(self._kept.items())
+            for transport, wire in kept:
+                if time.monotonic() - transport.last_driven > _TEND_AFTER / 2:
+                    wire.tended_by = threading.get_ident()
+                    transport.tend()
+
+
+keeper = Keeper()

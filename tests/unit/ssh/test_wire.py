@@ -223,12 +223,11 @@ from provision.ssh.wire import run_proxy_command
 pressed = []
 signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
 wire = run_proxy_command("cat")
-wire.settimeout(10)
 print("ready", flush=True)
 while not pressed:
     signal.pause()
 wire.send(b"still here")
-print(wire.recv(100).decode() or "gone", flush=True)
+print((wire.receive(10) or b"gone").decode(), flush=True)
 wire.close()
 """
 
