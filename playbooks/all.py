@@ -19,12 +19,16 @@ from provision.tasks import (
     verify,
 )
 
-PLAYS = [
-    play("gitlab", firewall, gitlab, certificates, registry, access),
-    play("all", accounts),
-    play("runners", firewall, docker, runner, register),
-    play("runners", verify),
-    play("all", project, source, pipeline),
-    play("all", image),
-    play("all", deploy, serial=True),
-]
+# Docker and gitlab-runner are installed while GitLab is. What follows needs GitLab: its API, and the token that `access`
+# makes. `accounts` makes the projects that runners are registered in, and that images are pushed to.
+server = play("gitlab", firewall, gitlab, certificates, registry, access)
+packages = play("runners", firewall, docker, runner, after=())
+projects = play("all", accounts, after=(server,))
+runners = play("runners", register, after=(projects,))
+verification = play("runners", verify, after=(projects,))
+settings = play("all", project, after=(runners,))
+pipelines = play("all", source, pipeline, after=(settings,))  # their jobs need the runners
+images = play("all", image, after=(settings,))
+apps = play("all", deploy, serial=True, after=(pipelines, images))
+
+PLAYS = [server, packages, projects, runners, verification, settings, pipelines, images, apps]

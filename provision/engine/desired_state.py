@@ -113,7 +113,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self._owned: dict[tuple[str, Resource], Owned] = {}
-        self._states: dict[tuple[HostDesiredState, str, tuple[Owned, ...]], HostDesiredState] = {}
+        self._states: dict[tuple[HostDesiredState, Task, tuple[Owned, ...]], HostDesiredState] = {}
         self._valid: set[Owned] = set()
 
     def owned(self, owner: str, resource: Resource) -> Owned:
@@ -126,7 +126,7 @@ class _Shared:
 
     def state(self, before: HostDesiredState, host: Host, task: Task, owned: tuple[Owned, ...]) -> HostDesiredState:
         """The desired state with one more task. Raises UsageError for conflicting claims."""
-        key = before, task.name, owned
+        key = before, task, owned
         if key not in self._states:
             self._states[key] = before.with_task(host.name, task, owned)
         return self._states[key]

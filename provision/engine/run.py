@@ -309,7 +309,7 @@ class Run:
             self._works[host.name] = HostWork(host.name, run, deque(graph.plays_of(host.name)))
         try:
             with Interrupts() as interrupts:
-                for work in self._works.values():
+                for work in sorted(self._works.values(), key=lambda work: -graph.urgency(work.left)):
                     scheduler.queue(work)
                 for _ in interrupts.during([work.ended for work in self._works.values()]):
                     if self._stopping.is_set():
