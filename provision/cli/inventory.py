@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from provision.cli.verbs import catalogue_of, find_verb, inventory_option, report_unused, set_option, verbose_option
+
+if TYPE_CHECKING:
+    from provision.tasks.base import Play
 
 
 @click.command("list")
@@ -23,12 +28,29 @@ def list_(inventory: tuple[Path, ...], verbose: int) -> None:
     click.echo("playbooks")
     for name, book in sorted(catalogue.playbooks.items()):
         click.echo(f"  {name:<{width}}{book.headline}")
-        for one in book.plays:
-            click.echo(f"  {'':<{width}}  on {one.on}: {', '.join(task.name for task in one.tasks)}")
+        for line in _describe_plays(book.plays):
+            click.echo(f"  {'':<{width}}  {line}")
     click.echo("tasks")
     for name, task in catalogue.tasks.items():
         click.echo(f"  {name:<{width}}{task.headline} (on {task.on})")
     click.echo(f"tables\n{table_list(catalogue.tables)}")
+
+
+def _describe_plays(plays: Sequence[Play]) -> list[str]:
+    """A line for each play. They have numbers if one of them names what it waits for."""
+    lines = [f"on {one.on}: {', '.join(task.name for task in one.tasks)}" for one in plays]
+    if all(one.after is None for one in plays):
+        return lines
+    described = []
+    for index, (one, line) in enumerate(zip(plays, lines, strict=True)):
+        awaited = (
+            range(index)
+            if one.after is None
+            else [number for number, other in enumerate(plays) if any(other is each for each in one.after)]
+        )
+        after = f" (after {' and '.join(str(number + 1) for number in awaited)})" if awaited else ""
+        described.append(f"{index + 1} {line}{after}")
+    return described
 
 
 @click.command("inventory")

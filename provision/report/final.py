@@ -22,6 +22,7 @@ from provision.report.folding import (
     ErrorGroup,
     ReportOptions,
     RunLog,
+    describe_plays,
     fold_changes,
     fold_counts,
     fold_errors,
@@ -60,7 +61,7 @@ class FinalReport:
 
     def print(self, *, blank_line_first: bool = False) -> None:
         """Prints all sections that have something to show."""
-        sections: list[Sequence[Text | Table]] = [self._changes(), self._messages(), *self._tables()]
+        sections: list[Sequence[Text | Table]] = [self._plays(), self._changes(), self._messages(), *self._tables()]
         sections += [self._failures(), self._result()]
         for section in sections:
             if not section:
@@ -77,6 +78,11 @@ class FinalReport:
             self.console.print(Segments(self.console.render(item, unlimited)), soft_wrap=True)
         else:  # already wrapped if necessary
             self.console.print(item, soft_wrap=True)
+
+    def _plays(self) -> list[Text]:
+        """In check mode: the plays, and which of them each waits for."""
+        lines = describe_plays(self.log, limit=0 if self.options.verbose else MAX_NAMES) if self.log.check else []
+        return [Text("plays", "heading"), *(Text(f"  {printable(line)}") for line in lines)] if lines else []
 
     def _changes(self) -> list[Text | Table]:
         """What changed or would change: under a heading per task and hosts, or a line each."""

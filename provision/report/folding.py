@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.engine.events import (
+    ChangeEvent,
+    ErrorEvent,
+    Event,
+    HostSummary,
+    Message,
+    Start,
+    StartedPlay,
+    Summary,
+    TaskDone,
+)
 from provision.masking import mask
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -112,6 +122,7 @@ class RunLog:
     names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     check: bool = False
+    plays: tuple[StartedPlay, ...] = ()
     headlines: dict[str, str] = field(default_factory=dict)
     changes: dict[ChangeEvent, Sharing] = field(default_factory=dict)
     messages: dict[Message, Sharing] = field(default_factory=dict)
@@ -127,6 +138,7 @@ class RunLog:
             case Start():
                 self.names, self.hosts, self.check = event.names, event.hosts, event.check
                 self._position = {name: index for index, name in enumerate(event.hosts)}
+                self.plays = event.plays
             case TaskDone():
                 if event.task not in self.headlines:
                     self.headlines[event.task] = mask(event.headline)
@@ -162,6 +174,19 @@ class RunLog:
         """Each host once, in inventory order; names that are not in the inventory come last."""
         last = len(self._position)
         return sorted(set(hosts), key=lambda name: (self._position.get(name, last), name))
+
+
+def describe_plays(log: RunLog, *, limit: int = 0) -> list[str]:
+    """A line for each play: its number, hosts, tasks, and the numbers of the plays it waits for. [] for a single play."""
+    if len(log.plays) < 2:
+        return []
+    lines, width = [], len(str(len(log.plays)))
+    for number, one in enumerate(log.plays, 1):
+        how = ["one host after the other"] if one.serial else []
+        how += [f"after {' and '.join(str(other + 1) for other in one.after)}"] if one.after else []
+        text = f"{number:>{width}}  {fold_names(one.hosts, limit=limit)}: {', '.join(one.tasks)}"
+        lines.append(f"{text} ({', '.join(how)})" if how else text)
+    return lines
 
 
 class ChangeGroup(NamedTuple):

@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple, TextIO
 from provision.engine.events import Event, HostSummary, Status, TaskDone
 from provision.errors import ProvisionError, UsageError
 from provision.masking import printable, printable_lines
-from provision.report.folding import ChangeGroup, RunLog, fold_changes, fold_errors, fold_messages, fold_names
+from provision.report.folding import (
+    ChangeGroup,
+    RunLog,
+    describe_plays,
+    fold_changes,
+    fold_errors,
+    fold_messages,
+    fold_names,
+)
 from provision.report.progress import MAX_NAMES
 from provision.report.text import (
     count,
@@ -132,6 +140,7 @@ def page(log: RunLog, bars: Bars, started: datetime, elapsed: float, command: st
         "tone": tone,
         "started": started.strftime("%Y-%m-%d %H:%M:%S %Z").strip(),
         "hosts_count": count(len(log.hosts), "host"),
+        "plays": [printable(line) for line in describe_plays(log)],
         "errors": _errors(log),
         "rerun": rerun_hint(log, command),
         "messages": [

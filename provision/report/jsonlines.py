@@ -39,7 +39,8 @@ def as_json(event: Event) -> dict[str, Any]:
     """The event's fields in the JSON lines. Raises TypeError for an event that is not part of the contract."""
     match event:
         case Start():
-            return {"type": "start", **_fields(event, "names hosts check")}
+            plays = [_fields(one, "tasks hosts after serial") for one in event.plays]
+            return {"type": "start", **_fields(event, "names hosts check"), "plays": plays}
         case TaskDone():
             return {"type": "task", **_fields(event, "host task status seconds")}
         case ChangeEvent():

@@ -67,7 +67,8 @@ class Terminal:
     def _report_at_end(self) -> None:
         options, console = self._options, self._console
         if isinstance(console, PlainConsole):
-            if self._log.is_empty and self._log.summary and not (options.verbose or options.stats):
+            shows_plays = self._log.check and len(self._log.plays) > 1
+            if self._log.is_empty and self._log.summary and not (options.verbose or options.stats or shows_plays):
                 # The only section is the result: the other parts of the report, and rich, are not imported.
                 if self._progress.has_printed:
                     console.print()

@@ -16,7 +16,7 @@ from tests.support.runs import Outcome, applied, provision, without_s3
 
 HOSTS = ("gitlab", "runner-1")
 FIELDS = {
-    "start": {"type", "schema", "names", "hosts", "check"},
+    "start": {"type", "schema", "names", "hosts", "check", "plays"},
     "task": {"type", "host", "task", "status", "seconds"},
     "change": {"type", "host", "task", "resource", "action", "summary", "diff", "applied", "predicted", "requires"},
     "message": {"type", "host", "task", "text", "kind"},

@@ -116,6 +116,9 @@ class TestList:
         out = provision("list").out
         assert "  all " in out
         assert "on runners: firewall, docker, runner, register" in out
+        assert " 2 on runners: firewall, docker, runner\n" in out
+        assert " 3 on all: accounts (after 1)\n" in out
+        assert " 9 on all: deploy (after 7 and 8)\n" in out
         assert (
             "Install Docker Engine and start it; configure its daemon, users and trusted registries. (on runners)"
             in out

@@ -21,6 +21,7 @@ from provision.engine.events import (
     Message,
     Output,
     Start,
+    StartedPlay,
     Status,
     Step,
     Summary,
@@ -132,7 +133,13 @@ def interleave(*streams: Iterator[Timed]) -> Iterator[Timed]:
 def first(*, check: bool = False) -> Iterator[Timed]:
     """A first run over a GitLab host and two runners."""
     hosts = ("gitlab", "runner-1", "runner-2")
-    yield 0.0, Start(("all",), hosts, check)
+    plays = (
+        StartedPlay(("gitlab", "certificates", "registry", "firewall"), hosts[:1]),
+        StartedPlay(("docker", "runner"), hosts[1:]),
+        StartedPlay(("register", "verify"), hosts[1:], (0,)),
+        StartedPlay(("deploy",), hosts[1:], (0, 2), serial=True),
+    )
+    yield 0.0, Start(("all",), hosts, check, plays)
     yield from interleave(
         *(
             iter([(0.3, Step(host, "", "connecting", "connecting")), (0.2, Step(host, "", "observing", "observing"))])

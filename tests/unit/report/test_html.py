@@ -95,6 +95,13 @@ def test_errors_come_first_and_each_host_has_a_cell_per_task(events_of: EventsOf
     assert cells == {"failed": 3, "unreachable": 3, "skipped": 3}
 
 
+def test_plays_and_what_they_wait_for(events_of: EventsOf, tmp_path: Path) -> None:
+    """A line for each."""
+    text = page(events_of("first"), tmp_path).text
+    assert "3  runner-[1:2]: register, verify (after 1)" in text
+    assert "Plays" not in page(events_of("noop"), tmp_path).text
+
+
 def test_changes_with_diffs_are_folded(events_of: EventsOf, tmp_path: Path) -> None:
     """Each change is shown once; its diff can be opened."""
     parsed = page(events_of("many"), tmp_path)

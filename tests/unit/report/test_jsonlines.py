@@ -9,13 +9,23 @@ from typing import Any
 
 import pytest
 
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, HostSummary, Message, Start, Summary, TaskDone
+from provision.engine.events import (
+    ChangeEvent,
+    ErrorEvent,
+    Event,
+    HostSummary,
+    Message,
+    Start,
+    StartedPlay,
+    Summary,
+    TaskDone,
+)
 from provision.report.jsonlines import JsonLines
 from provision.secret import Secret
 
 EventsOf = Callable[[str], list[Event]]
 FIELDS = {
-    "start": "names hosts check",
+    "start": "names hosts check plays",
     "task": "host task status seconds",
     "change": "host task resource action summary diff applied predicted requires",
     "message": "host task text kind",
@@ -50,7 +60,7 @@ def test_each_event_is_written_with_its_values() -> None:
     counts = HostSummary(5, 3, 0, 0, False, 4, 10, 20, 3.94444)
     assert lines(
         [
-            Start(("all",), ("gitlab",), False),
+            Start(("all",), ("gitlab",), False, (StartedPlay(("registry",), ("gitlab",), (), serial=True),)),
             ChangeEvent("gitlab", "registry", "File x", "update", "write x", "-a\n+b\n", True, False, 1.5),
             Message("gitlab", "registry", "é"),
             TaskDone("gitlab", "registry", "changed", 1.23456, 1, "headline"),
@@ -58,7 +68,14 @@ def test_each_event_is_written_with_its_values() -> None:
             Summary(False, 3, 0, 0, 4.1, {"gitlab": counts}),
         ]
     ) == [
-        {"type": "start", "names": ["all"], "hosts": ["gitlab"], "check": False, "schema": 1},
+        {
+            "type": "start",
+            "names": ["all"],
+            "hosts": ["gitlab"],
+            "check": False,
+            "plays": [{"tasks": ["registry"], "hosts": ["gitlab"], "after": [], "serial": True}],
+            "schema": 1,
+        },
         {
             "type": "change",
             "host": "gitlab",
