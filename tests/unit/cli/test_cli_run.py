@@ -71,12 +71,13 @@ class TestExitCodes:
     def test_a_plan_of_several_plays_shows_them(self, estate: Any, provision: Any) -> None:
         """Those of a later name wait for the earlier ones. A single play is not shown."""
         converged(estate)
-        plan = "plays\n  1  web[1:2]: staff\n  2  web[1:2], db1: staff (after 1)\n\nNothing to change on 3 hosts"
+        hosts = "web[1:2], db1"
+        plan = f"plays\n  1  {hosts}: staff\n  2  {hosts}: again (after 1)\n\nNothing to change on 3 hosts"
         (estate.folder / "playbooks" / "again.py").write_text(
             "from provision.resources import GroupMember\nfrom provision.tasks import task\n"
             "@task()\ndef again(host):\n    yield GroupMember('bob', 'staff')\n"
         )
-        assert plan.replace("db1: staff", "db1: again") in provision("staff", "again", "-i", estate.inventory, "-C").out
+        assert plan in provision("staff", "again", "-i", estate.inventory, "-C").out
         assert "plays" not in provision("staff", "-i", estate.inventory, "-C").out
         assert "plays" not in provision("staff", "again", "-i", estate.inventory).out
 

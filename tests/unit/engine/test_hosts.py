@@ -237,17 +237,18 @@ def test_a_bug_in_the_engine_is_the_failure_of_its_host(
     """Outside of tasks, too: no other host waits for it, the later steps of its serial play are skipped, and it is counted."""
     from provision.engine.host_run import HostRun
 
-    original = getattr(HostRun, method)
+    original, called = getattr(HostRun, method), threading.Event()
 
     def broken(self: Any, *arguments: Any) -> Any:
         if self.recorder.host == "bad":
+            called.set()
             raise RuntimeError("engine bug")
         return original(self, *arguments)
 
     monkeypatch.setattr(HostRun, method, broken)
     chain = object()
     first, second = toys.task("1", toys.Toy("1")), toys.task("2", toys.Toy("2"))
-    sessions = {"bad": toys.Host(), "good": toys.Host()}
+    sessions = {"bad": toys.Host(), "good": toys.Host(on_set=lambda _: int(not called.wait(5)))}
     plays = [HostPlay({"good": (toys.task("0", toys.Toy("0")),)})] if method == "wait" else []
     report = engine(sessions, *plays, HostPlay({"bad": (first,)}, chain), HostPlay({"good": (second,)}, chain))
     assert report.summary.failed == 1
