@@ -6,11 +6,11 @@ task function again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from provision.errors import UsageError, together
 from provision.inventory import Host
@@ -18,6 +18,8 @@ from provision.inventory.secrets import missing_count, missing_secrets
 from provision.resources.base import Probe, Resource
 from provision.secret import Secret
 from provision.tasks.base import Task
+
+_PROBE_SECONDS: Final = 60.0
 
 
 class HostPlay(NamedTuple):
@@ -33,7 +35,7 @@ class HostPlay(NamedTuple):
     after: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Owned:
     """A resource and its owner, the task that yielded it. Its records on the host are kept under the owner's name.
 
@@ -42,6 +44,8 @@ class Owned:
 
     owner: str
     resource: Resource
+    _probe: Probe | None = field(default=None, init=False, repr=False)
+    _probed: float = field(default=0.0, init=False, repr=False)  # when the probe was made, in monotonic seconds
 
     @property
     def label(self) -> str:
@@ -51,10 +55,13 @@ class Owned:
         except (Exception, SystemExit):
             return type(self.resource).__name__
 
-    @cached_property
+    @property
     def probe(self) -> Probe:
-        """The resource's questions, the same for every host that shares it."""
-        return self.resource.probe()
+        """The resource's questions, shared by all hosts for a minute: a signed request in them expires (S3: 15 minutes)."""
+        now = time.monotonic()
+        if self._probe is None or now - self._probed > _PROBE_SECONDS:
+            self._probe, self._probed = self.resource.probe(), now
+        return self._probe
 
     @property
     def may_refuse_early(self) -> bool:
@@ -145,18 +152,22 @@ def is_same(one: object, other: object) -> bool:
 
     A part of a type that may change or is not known is the same only if it is one object.
     """
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
+    kind = type(one)
+    if one is other or kind is not type(other):
+        return one is other
     if isinstance(one, str | bytes | int | float | PurePath | Secret):
         return one == other
     if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(is_same, one, other))
+        return _are_same(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
-        return is_same(tuple(one.items()), tuple(other.items()))
-    kind = getattr(type(one), "__dataclass_params__", None)
-    return kind is not None and kind.frozen and hasattr(one, "__dict__") and is_same(vars(one), vars(other))
+        return _are_same(tuple(one), tuple(other)) and _are_same(tuple(one.values()), tuple(other.values()))
+    options = getattr(kind, "__dataclass_params__", None)
+    return options is not None and options.frozen and hasattr(one, "__dict__") and is_same(vars(one), vars(other))
+
+
+def _are_same(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
+    different = [pair for pair in zip(some, others, strict=False) if pair[0] is not pair[1]]
+    return len(some) == len(others) and all(is_same(*pair) for pair in different)
 
 
 def _merged(resources: Iterable[Resource], whose: str) -> list[Resource]:

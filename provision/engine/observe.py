@@ -55,6 +55,7 @@ class Observer:
         self._claimed = cache(claimed)  # each resource asks
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
+        self._probes: dict[Owned, Probe] = {}  # with those that were asked: later ones may be others
         self._state: HostState | None = None
 
     @property
@@ -124,6 +125,7 @@ class Observer:
         """Discards all answers."""
         self._outdated()
         self._answers.clear()
+        self._probes.clear()
 
     def _answer(self, item: Owned, question: Question) -> Any:
         return self.answer(question) if isinstance(question, Command) else self._call(item, question)
@@ -168,8 +170,11 @@ class Observer:
             self._waiting.until_ready(attempt, "observe")
 
     def _questions(self, item: Owned) -> Mapping[str, Question]:
-        with named(item):
-            return item.probe.questions(self._is_due(item.owner))
+        probe = self._probes.get(item)
+        if probe is None:
+            with named(item):
+                probe = self._probes[item] = item.probe
+        return probe.questions(self._is_due(item.owner))
 
     def _known(self, item: Owned) -> Known:
         key, state = item.resource.record_key, self.state

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DELAY: Final = 0.4  # seconds until the view appears: a run with nothing to do ends without it
 FRAMES_PER_SECOND: Final = 10
-LINES_PER_SECOND: Final = 100  # of the view: rich needs 0.07 ms for each, so a large view is drawn less often
+LINES_PER_SECOND: Final = 60  # of the view: rich needs 0.07 ms for each, so a large view is drawn less often
 MAX_NAME: Final = 32  # characters of a host's name
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SIGNS: Final = {"waiting": ("·", "soft"), "idle": ("✓", "good"), "failed": ("✗", "bad"), "unreachable": ("✗", "bad")}

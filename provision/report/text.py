@@ -10,7 +10,7 @@ import shlex
 from typing import Any, Final, Literal
 
 from provision import errors
-from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, Summary
+from provision.engine.events import ChangeEvent, ErrorEvent, Event, Message, Output, Step, StepKind, Summary
 from provision.masking import LONGEST_LINE, mask, printable, printable_lines
 from provision.report.folding import RunLog
 
@@ -30,8 +30,13 @@ _FREE_TEXTS: dict[type, tuple[str, ...]] = {
 }
 
 
+_ROUTINE: Final[tuple[StepKind, ...]] = ("connecting", "observing")  # most events: their texts are our own
+
+
 def mask_event(event: Event) -> Event:
     """The event with every known secret in its free texts replaced by `***`."""
+    if isinstance(event, Step) and event.kind in _ROUTINE:
+        return event
     texts = {name: getattr(event, name) for name in _FREE_TEXTS.get(type(event), ())}
     masked: dict[str, Any] = {name: mask(text) for name, text in texts.items()}
     return event if masked == texts else event._replace(**masked)

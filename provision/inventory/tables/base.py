@@ -92,11 +92,13 @@ class TableOptions(NamedTuple):
         return {"once": "[{}]", "array": "[[{}]]", "named": "[{}.NAME]"}[self.occurs].format(self.name)
 
 
+@cache
 def options_of(table: type[Table]) -> TableOptions:
     """The class options of a table."""
     return table._table_options
 
 
+@cache
 def is_optional(table: type[Table]) -> bool:
     """Whether a host's settings hold None when the inventory has no such table."""
     given = table._table_options.optional

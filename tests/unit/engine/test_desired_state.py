@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,15 +16,19 @@ import pytest
 from provision.engine.assemble import Options, assemble
 from provision.engine.desired_state import DesiredState, HostPlay, Owned
 from provision.engine.events import Event, Summary
+from provision.engine.observe import Observer
 from provision.engine.run import Run
 from provision.errors import UsageError
 from provision.formats.build_context import Context
 from provision.resources import Absent, Change, File, Note, Observation, Probe, Resource
 from provision.resources.base import ApiQuery
+from provision.resources.gitlab.s3_bucket import S3Bucket
+from provision.secret import Secret
 from provision.shell import sh
 from provision.tasks.base import Host, Task
 from provision.templating import use_templates_of
 from provision.testing import FakeSession
+from provision.url import Url
 from tests.support.report import RunReport
 from tests.unit.engine.conftest import host_of
 
@@ -290,6 +295,25 @@ class TestHostsShareWhatIsEqual:
         assert summary.failed == 0
         assert len(report.statuses) == 40
         assert Counted.calls == {"claims": 2, "probe": 2, "validate": 2, "plan": 80}
+
+    def test_questions_are_made_again_after_a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A signed request in them expires. The answers of a host are to the questions that it was asked."""
+        now = [1000.0]
+        monkeypatch.setattr("provision.engine.desired_state.time", SimpleNamespace(monotonic=lambda: now[0]))
+        bucket = S3Bucket("b", "r", Url.parse("https://s3.example.com"), "id", Secret("the-secret-key"))
+        item, session = Owned("registry", bucket), FakeSession()
+        observer = Observer(session)
+        observer.observe([item])
+        first = item.probe
+        now[0] += 59
+        assert item.probe is first
+        now[0] += 2
+        observer.observation(item)
+        assert item.probe is not first
+        assert len(session.batches) == 1
+        observer.forget()
+        observer.observe([item])
+        assert len(session.batches) == 2
 
     def test_hosts_with_the_same_desired_state_share_one(self) -> None:
         """It differs where one resource differs."""
