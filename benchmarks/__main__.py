@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import clock, contenders, figures, first, many, owner, page, peers, phases, profiling
-from benchmarks.estate import Estate, Place, estate
+from benchmarks.estate import NAMES, Estate, Place, estate
 from provision_lab import LabUnavailable
 from provision_lab.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
 ROUND_TRIP = 0.1  # seconds
+_FIGURES = ROOT / "benchmarks" / "figures.json"
+_PAGE = ROOT / "docs" / "performance.md"
 Report = Callable[[str], None]
 
 
@@ -40,13 +42,16 @@ def main() -> None:
     parser.add_argument("--first-rounds", type=int, default=2, help="first runs of provision, and by hand")
     parser.add_argument("--many-rounds", type=int, default=1)
     parser.add_argument("--hosts", default="300,1000", help="numbers of simulated hosts")
+    parser.add_argument("--lab-hosts", type=int, default=len(NAMES), help="to try this program; needs --figures, --out")
     parser.add_argument("--quiet", type=float, default=90, help="seconds that a part may wait for the load to fall")
-    parser.add_argument("--figures", type=Path, default=ROOT / "benchmarks" / "figures.json")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
+    parser.add_argument("--figures", type=Path, default=_FIGURES)
+    parser.add_argument("--out", type=Path, default=_PAGE)
     options = parser.parse_args()
     chosen = [one for one in options.only.split(",") if one != "none"]
     if unknown := set(chosen) - set(figures.PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}; known: {', '.join(figures.PARTS)}")
+    if options.lab_hosts != len(NAMES) and (options.figures == _FIGURES or options.out == _PAGE):
+        parser.error("--lab-hosts needs --figures and --out: the page is about eight hosts")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended, as on Ctrl-C
     begun = time.monotonic()
 
@@ -90,7 +95,7 @@ class Bench:
     def estate(self, stack: ExitStack) -> Estate:
         """Eight hosts with nothing to change, for the tools too."""
         if self._estate is None:
-            self._estate = made = stack.enter_context(estate(self.report))
+            self._estate = made = stack.enter_context(estate(self.report, NAMES[: self.options.lab_hosts]))
             self.report("install the packages that ansible needs on the hosts")
             peers.prepare_hosts(made.lab)
             self.report("run the other tools once, so that they find nothing to change later")
@@ -185,7 +190,12 @@ def _far(bench: Bench, stack: ExitStack) -> None:
 
 def _first(bench: Bench, _: ExitStack) -> None:
     before, started = bench.quiet("first"), time.monotonic()
-    bench.save("first", first.workload(bench.options.first_rounds, 1, bench.report), before, started)
+    bench.save(
+        "first",
+        first.workload(bench.options.first_rounds, 1, bench.report, names=NAMES[: bench.options.lab_hosts]),
+        before,
+        started,
+    )
 
 
 def _demo(bench: Bench, _: ExitStack) -> None:

@@ -78,9 +78,9 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def estate(report: Callable[[str], None]) -> Iterator[Estate]:
+def estate(report: Callable[[str], None], names: Sequence[str] = NAMES) -> Iterator[Estate]:
     """Boots the lab, converges it for `all` and for the workload, and takes it down at the end."""
-    lab = Lab(f"bench-{os.getpid()}", [LabHost(name) for name in NAMES], throwaway=True)
+    lab = Lab(f"bench-{os.getpid()}", [LabHost(name) for name in names], throwaway=True)
     with tempfile.TemporaryDirectory(prefix="e") as folder:
         try:
             lab.up(report)

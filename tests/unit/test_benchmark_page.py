@@ -18,6 +18,7 @@ from benchmarks import contenders, figures, first, many, owner, page, phases, pr
 from benchmarks.chain import Step, longest_chain
 from benchmarks.clock import Contender, Sample, Series, once, rounds
 from provision import play
+from provision.cli.verbs import catalogue_of
 from provision_lab.processes import identify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +123,8 @@ def test_plays_wait_for_those_that_they_name() -> None:
         (0, 1),
         (0, 1, 2),
     ]
+    shipped = catalogue_of([]).plays(["all"])
+    assert len(first.after_of(shipped)) == len(shipped)
 
 
 def test_all_parts_and_claims_are_on_the_page() -> None:
