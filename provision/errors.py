@@ -18,6 +18,7 @@
         │   ├── DeadlineExceeded       it did not end in its time
         │   ├── ApiFailed              GitLab's API refused, or could not be reached
         │   └── ChangedMeanwhile       another program changed the same thing after it was observed
+        ├── WorkerLost                 `--dask`: the worker that ran the host was lost, and no other ran it to the end
         ├── NotConverged               changes were applied, and some are still pending
         └── Unexpected                 an exception that no code handles: a bug, or unexpected data from the host
 
@@ -133,6 +134,10 @@ class ChangedMeanwhile(ChangeFailed):
     """Another program changed the same thing after it was observed."""
 
     changed_nothing = True
+
+
+class WorkerLost(HostFailed):
+    """The Dask worker that ran the host was lost, and no other one ran it to the end."""
 
 
 class NotConverged(HostFailed):

@@ -6,11 +6,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from provision import __version__
 from provision.cli.verbs import catalogue_of, describe_verbs, inventory_option, print_error, report_unused, set_option
+
+if TYPE_CHECKING:
+    from provision.cluster.client import ClusterRun
+    from provision.engine.run import Run
 
 _EXIT_CODES = """\
 Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host was contacted ·
@@ -45,6 +50,7 @@ class _Run(click.Command):
 @click.option("-f", "--forks", type=click.IntRange(1), default=DEFAULT_FORKS, show_default=True, help="Hosts at once.")
 @click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for the sudo password.")
 @set_option
+@click.option("--dask", metavar="ADDRESS", help="Run on the workers of a Dask scheduler: tls://HOST:8786.")
 @click.option("--json", is_flag=True, help="Events as JSON lines on stdout.")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write an HTML report."
@@ -62,6 +68,7 @@ def run(
     forks: int,
     ask_become_pass: bool,
     settings: tuple[str, ...],
+    dask: str | None,
     json: bool,
     report: Path | None,
     stats: bool,
@@ -80,7 +87,12 @@ def run(
 
     options = Options(names, inventory, settings, limit, check, forks, _password() if ask_become_pass else None)
     catalogue = catalogue_of(inventory)
+    chosen: Run | ClusterRun
     chosen, warnings = assemble(options, catalogue)
+    if dask is not None:
+        from provision.cluster.client import on_cluster
+
+        chosen = on_cluster(chosen, options, dask, print_error)
     for warning in warnings:
         print_error(f"warning: {mask(warning)}")
     report_unused(catalogue, verbose=bool(verbose), warnings=False)
@@ -88,6 +100,7 @@ def run(
     flags |= {"--ask-become-pass": ask_become_pass, "--json": json}
     given = [flag for flag, is_given in flags.items() if is_given]
     given += ["--forks", str(forks)] if forks != DEFAULT_FORKS else []
+    given += ["--dask", dask] if dask is not None else []
     given += ["--report", str(report)] if report is not None else []
     given += [f"-{'v' * verbose}"] if verbose else []
     chosen.listeners = listeners(

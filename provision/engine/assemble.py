@@ -15,6 +15,7 @@ from provision.engine.run import Run
 from provision.errors import UsageError, nearest, together
 from provision.gitlab.access import KeptTokens, keeps_records, keeps_token
 from provision.inventory import Host, Inventory
+from provision.inventory.reading import current_folder
 from provision.inventory.secrets import missing_secrets
 from provision.inventory.tables.base import options_of
 from provision.inventory.tables.host import Ssh
@@ -217,5 +218,5 @@ def _unmatched(plays: Sequence[Play], inventory: Inventory) -> list[str]:
 
 
 def _template_folders(inventories: Sequence[Path]) -> list[Path]:
-    candidates = [*(one.resolve().parent / "templates" for one in inventories), Path.cwd() / "templates"]
+    candidates = [*(one.resolve().parent / "templates" for one in inventories), current_folder() / "templates"]
     return [one for one in dict.fromkeys(candidates) if one.is_dir()]

@@ -25,7 +25,7 @@ from provision.distributions import added
 from provision.engine.own_files import Unused, defined, load_playbook, not_trusted, others_can_change
 from provision.errors import InventoryError, PlaybookError, UsageError, misspelt
 from provision.inventory import Inventory, Tables, load
-from provision.inventory.reading import unreadable
+from provision.inventory.reading import current_folder, unreadable
 from provision.inventory.tables.host import Ssh
 from provision.tasks import SHIPPED
 from provision.tasks.base import Play, Task, play
@@ -252,6 +252,6 @@ def load_inventory(inventories: Sequence[Path], overrides: Sequence[str] = ()) -
 
 def folders_beside(inventories: Sequence[Path]) -> list[Path]:
     """The user's playbook folders: in the current folder, then beside each inventory."""
-    candidates = [Path.cwd() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
+    candidates = [current_folder() / "playbooks", *(one.resolve().parent / "playbooks" for one in inventories)]
     shipped_folder = shipped("playbooks").resolve()
     return [one for one in dict.fromkeys(candidates) if one.is_dir() and one.resolve() != shipped_folder]

@@ -185,6 +185,13 @@ def load_playbook(path: Path, *, shipped: bool = False) -> ModuleType | Unused:
         return Unused(_playbook_error(error, path), *defined(path, text))
 
 
+def forget_playbooks(folder: Path) -> None:
+    """Drops the modules of the playbook files below a folder: a process that runs for long loads many."""
+    for name in [name for name, (path, _) in _FINDER.texts.items() if path.is_relative_to(folder)]:
+        del _FINDER.texts[name]
+        sys.modules.pop(name, None)
+
+
 def defined(path: Path, text: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """What a playbook file defines by its text, which may be invalid: names of tasks and the playbook; tables."""
     source = text.decode("utf-8", "replace")

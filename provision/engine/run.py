@@ -56,6 +56,10 @@ class Interrupts:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
 
+    def press(self) -> None:
+        """Does what Ctrl-C does. May be called from any thread."""
+        self._pressed.put(True)
+
     def during(self, jobs: Sequence[Future[Any]]) -> Iterator[None]:
         """Waits until every job has ended. Yields once for each Ctrl-C, also for those that came before."""
         for job in jobs:
@@ -282,6 +286,11 @@ class Run:
     graph: PlayGraph | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _works: dict[str, HostWork] = field(default_factory=dict)
+    _interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def interrupt(self) -> None:
+        """Does what Ctrl-C does. May be called from any thread, also before `execute`."""
+        self._interrupts.press()
 
     def execute(self) -> Summary:
         """Runs to the end and returns the counts. Ctrl-C stops after the running steps; a second Ctrl-C abandons them."""
@@ -308,7 +317,7 @@ class Run:
             )
             self._works[host.name] = HostWork(host.name, run, deque(graph.plays_of(host.name)))
         try:
-            with Interrupts() as interrupts:
+            with self._interrupts as interrupts:
                 for work in sorted(self._works.values(), key=lambda work: -graph.urgency(work.left)):
                     scheduler.queue(work)
                 for _ in interrupts.during([work.ended for work in self._works.values()]):

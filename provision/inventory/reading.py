@@ -16,6 +16,7 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
@@ -31,6 +32,14 @@ from provision.inventory.tree import KeyPath, Tree, dotted, merge
 from provision.secret import is_secret_name
 
 _READABLE_BY_OTHERS = 0o044
+
+here: ContextVar[Path | None] = ContextVar("here", default=None)
+"""The folder of the command line, if it is not the current folder of this process."""
+
+
+def current_folder() -> Path:
+    """The folder that relative paths on the command line refer to, and that may have playbooks and templates."""
+    return here.get() or Path.cwd()
 
 
 def unreadable(path: Path, error: OSError) -> InventoryError:
@@ -65,7 +74,7 @@ def read_overrides(overrides: Sequence[str], tables: Tables) -> tuple[Source, li
     for override in overrides:
         tree = merge(tree, _override(override))
     # A relative path on the command line is relative to the current folder.
-    reader = _ValueReader(SET, Path.cwd(), tables)
+    reader = _ValueReader(SET, current_folder(), tables)
     source = Source(SET, reader.read(tree))
     keys = ", ".join(dotted(path) for path in reader.in_plain_text)
     text = f"{SET} {keys}: visible in the process list and the shell's history; use '{{ env = \"NAME\" }}' as the value"

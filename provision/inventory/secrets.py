@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -94,6 +94,16 @@ class SecretSource:
             if 0 < len(self._secret.reveal()) < SHORTEST:
                 _too_short.add(self.origin)
             return self._secret
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the secret is known: a task of this run needed it, or it was supplied."""
+        return self._secret is not None
+
+    @property
+    def path(self) -> Path:
+        """The file of a secret of the kind "file"."""
+        return self.origin.base / Path(str(self.value)).expanduser()
 
     def __repr__(self) -> str:
         if isinstance(self.value, tuple):
@@ -206,6 +216,20 @@ def missing_count() -> int:
     return found.count if found else 0
 
 
+Supplied = Callable[[SecretSource], Secret | None]
+_supplied: ContextVar[Supplied | None] = ContextVar("supplied", default=None)
+
+
+@contextmanager
+def supplied(supply: Supplied) -> Iterator[None]:
+    """Inside, secrets are taken from `supply` instead of their source, unless it returns None."""
+    token = _supplied.set(supply)
+    try:
+        yield
+    finally:
+        _supplied.reset(token)
+
+
 _too_short: set[Origin] = set()
 
 
@@ -232,12 +256,15 @@ def fetch(source: SecretSource) -> Secret:
     value = source.value
     if isinstance(value, Secret):
         return value
+    supply = _supplied.get()
+    if supply is not None and (given := supply(source)) is not None:
+        return given
     if isinstance(value, tuple):
         return Secret(_command(value, source.origin))
     if source.kind == "env":
         return Secret(_env(value, source.origin))
     if source.kind == "file":
-        return Secret(_file(value, source.origin))
+        return Secret(_file(source.path, source.origin))
     return _prompt(value, source.origin)
 
 
@@ -249,8 +276,7 @@ def _env(name: str, origin: Origin) -> str:
     return text
 
 
-def _file(name: str, origin: Origin) -> str:
-    path = origin.base / Path(name).expanduser()
+def _file(path: Path, origin: Origin) -> str:
     try:
         text = path.read_text("utf-8")
     except OSError as error:

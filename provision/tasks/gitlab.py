@@ -20,7 +20,7 @@ from provision.inventory.tables.registry import Registry
 from provision.inventory.tables.runners import Runner
 from provision.resources import AptSource, Handler, Packages, Resource, RubySettings
 from provision.resources.gitlab.gitlab_rb import ready, reconfigure
-from provision.resources.gitlab.upgrade_path import UpgradePath
+from provision.resources.gitlab.registry import UpgradePath
 from provision.resources.system.proxy import apt_proxy
 from provision.tasks.base import task
 from provision.url import Url

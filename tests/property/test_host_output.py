@@ -53,9 +53,8 @@ from provision.resources.gitlab.certificates import (
     UploadedPair,
 )
 from provision.resources.gitlab.gitlab_rb import CONTENT_LIMIT, RubySettings, read_gitlab_rb
-from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage
+from provision.resources.gitlab.registry import RegistryEndpoint, RegistryStorage, UpgradePath
 from provision.resources.gitlab.s3_bucket import S3Bucket
-from provision.resources.gitlab.upgrade_path import UpgradePath
 from provision.resources.runner.entries import RunnerEntries, RunnerEntry, RunnerSettings
 from provision.resources.system.apt_source import AptSource
 from provision.resources.system.download import Download

@@ -6,7 +6,7 @@ import pytest
 
 from provision.errors import Refused
 from provision.resources import Change, Note
-from provision.resources.gitlab.upgrade_path import UpgradePath
+from provision.resources.gitlab.registry import UpgradePath
 from provision.testing import observe, packages_are, planned
 
 

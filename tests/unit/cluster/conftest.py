@@ -1,0 +1,286 @@
+"""Hosts on one real sshd, each with its own state, and Dask clusters of real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.thousand import simulation
+from provision.cli import exit_code_of
+from tests.support.waiting import wait_for
+
+ROOT = Path(__file__).parents[3]
+DASK = Path(sys.executable).parent / "dask"
+
+# Unlike in the benchmarks, all sessions of a host have one /var/lib/provision, as on a real host: its address selects it.
+_SESSION = """\
+#!/bin/sh
+set -- $SSH_CONNECTION
+mkdir -p -m 700 {folder}/state/$3
+exec unshare --mount --propagation private /bin/sh -c '
+mount --bind "$0" /var/lib/provision && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"' {folder}/state/$3
+"""
+
+# A step writes when it begins and when it ends. It fails if the same host runs another step at the same time.
+PLAYBOOK = '''\
+"""Steps that take time and record when they ran."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision import Change, Host, Observation, Probe, Resource, SecretSource, Table, play, sh, task
+
+OUT = Path({out!r})
+RUN = """
+set -e
+exec 9>"$1.lock"
+flock -n 9 || {{ echo "$1 runs twice at once" >&2; exit 1; }}
+echo "begin $2" >> "$1.log"
+[ -e "$1.end" ] || mkfifo "$1.end"
+timeout "$3" cat "$1.end" || :
+echo "end $2" >> "$1.log"
+echo "$(date +%s.%N) $2 $1" >> {out}/order
+touch "$1.$2"
+"""
+
+
+@dataclass(frozen=True)
+class Step(Resource):
+    """One step of a host."""
+
+    host: str
+    name: str
+    seconds: float
+
+    @property
+    def label(self) -> str:
+        return f"step {{self.name}}"
+
+    def probe(self) -> Probe:
+        return Probe({{"done": sh("[ -e %s ]", f"{{OUT}}/{{self.host}}.{{self.name}}")}})
+
+    def plan(self, seen: Observation) -> Iterator[Change]:
+        if seen["done"].code:
+            command = sh("sh -c %s sh %s %s %s", RUN, f"{{OUT}}/{{self.host}}", self.name, str(self.seconds))
+            yield Change(f"run the step {{self.name}}", command)
+
+
+class Steps(Table):
+    """[steps]: how long the steps take."""
+
+    first: float = 0.05
+    """Seconds of the first step."""
+    second: float = 0.05
+    """Seconds of the second step."""
+
+
+class Code(Table):
+    """[code]: a secret."""
+
+    word: SecretSource
+    """The word."""
+
+
+@dataclass(frozen=True)
+class Word(Resource):
+    """A file with the secret."""
+
+    host: str
+    word: object
+
+    @property
+    def label(self) -> str:
+        return "the word"
+
+    def probe(self) -> Probe:
+        return Probe({{"done": sh("[ -s %s ]", f"{{OUT}}/{{self.host}}.word")}})
+
+    def plan(self, seen: Observation) -> Iterator[Change]:
+        if seen["done"].code:
+            yield Change("write the word", sh("cat > %s", f"{{OUT}}/{{self.host}}.word").reading(self.word))
+
+
+@task(settings=Steps)
+def first(host: Host, wanted: Steps) -> Iterator[Resource]:
+    """Run the first step."""
+    yield Step(host.name, "first", wanted.first)
+
+
+@task(settings=Steps)
+def second(host: Host, wanted: Steps) -> Iterator[Resource]:
+    """Run the second step."""
+    yield Step(host.name, "second", wanted.second)
+
+
+@task(settings=Steps)
+def third(host: Host, wanted: Steps) -> Iterator[Resource]:
+    """Run the third step."""
+    yield Step(host.name, "third", 0.05)
+
+
+@task(settings=Code)
+def word(host: Host, wanted: Code) -> Iterator[Resource]:
+    """Write the word."""
+    yield Word(host.name, wanted.word.resolve())
+
+
+PLAYS = [play("all", first, second), play("even", third)]
+'''
+
+
+@dataclass
+class Estate:
+    """Hosts h0000, h0001, … that answer, and the playbook `steps`. Hosts with an even number are in the group even."""
+
+    folder: Path
+    names: list[str]
+
+    @property
+    def inventory(self) -> Path:
+        """Its file."""
+        return self.folder / "inventory.toml"
+
+    def log(self, host: str) -> list[str]:
+        """What the steps of a host recorded: `begin first`, `end first`."""
+        file = self.folder / "out" / f"{host}.log"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def end_steps(self) -> None:
+        """Ends the steps that were abandoned: until then they keep the locks of their hosts."""
+        for file in (self.folder / "out").glob("*.end"):
+            file.write_text("")  # who reads it reads its end
+        wait_for(lambda: all(self.log(one)[-1].startswith("end") for one in self.names), "all steps have ended")
+
+    def reset(self) -> None:
+        """Nothing has run on any host."""
+        for file in (self.folder / "out").iterdir():
+            file.unlink()
+
+
+@pytest.fixture(scope="module")
+def estate() -> Iterator[Estate]:
+    """Eight hosts."""
+    with simulation(8) as made:
+        folder = made.folder
+        (folder / "session").write_text(_SESSION.format(folder=folder))
+        (folder / "out").mkdir()
+        (folder / "playbooks" / "thousand.py").unlink()
+        (folder / "playbooks" / "steps.py").write_text(PLAYBOOK.format(out=str(folder / "out")))
+        text = (folder / "inventory.toml").read_text()
+        for number in range(0, 8, 2):
+            text = text.replace(f"[hosts.h{number:04}]\n", f'[hosts.h{number:04}]\ngroups = ["even"]\n')
+        (folder / "inventory.toml").write_text(text)
+        yield Estate(folder, [f"h{number:04}" for number in range(8)])
+
+
+@dataclass
+class Cluster:
+    """A scheduler and workers, as processes of their own."""
+
+    address: str
+    folder: Path
+    environment: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        """Starts a worker with one thread."""
+        number = len(self.workers)
+        log = (self.folder / f"worker{number}.log").open("wb")
+        argv = [DASK, "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", *self.options]
+        argv += ["--local-directory", self.folder / f"worker{number}"]
+        self.workers.append(
+            subprocess.Popen(
+                argv, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        )
+        return self.workers[-1]
+
+    def has_workers(self, count: int) -> None:
+        """Waits until this number of workers has joined."""
+        logs = [self.folder / f"worker{number}.log" for number in range(len(self.workers))]
+        wait_for(lambda: sum("Registered to" in one.read_text() for one in logs) >= count, "workers", 60)
+
+    @property
+    def logs(self) -> str:
+        """What all processes have printed."""
+        return "".join(one.read_text() for one in self.folder.glob("*.log"))
+
+
+@contextmanager
+def started_cluster(folder: Path, workers: int, scheme: str = "tcp", **environment: str) -> Iterator[Cluster]:
+    """Starts `dask scheduler` and workers, which end with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = folder / "home"
+    home.mkdir()
+    whole = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DASK"))}
+    whole |= {"PYTHONPATH": str(ROOT), "HOME": str(home), **environment}
+    options = ("--protocol", scheme, "--host", "127.0.0.1")
+    cluster = Cluster(f"{scheme}://127.0.0.1:{port}", folder, whole, options)
+    argv = [DASK, "scheduler", "--port", str(port), "--no-dashboard", *options]
+    with ExitStack() as stack, (folder / "scheduler.log").open("wb") as log:
+        scheduler = subprocess.Popen(argv, cwd=folder, env=whole, stdout=log, stderr=log, start_new_session=True)
+        stack.callback(_end, [scheduler])
+        stack.callback(lambda: _end(cluster.workers))
+        for _ in range(workers):
+            cluster.add_worker()
+        cluster.has_workers(workers)
+        yield cluster
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for one in processes:
+        one.terminate()
+    for one in processes:
+        try:
+            one.wait(10)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of the command line, with its events."""
+
+    code: int
+    events: list[dict[str, Any]]
+    errors: str
+
+    def of(self, host: str, *types: str) -> list[dict[str, Any]]:
+        """The events of a host, of these types."""
+        return [one for one in self.events if one.get("host") == host and (not types or one["type"] in types)]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last event."""
+        return self.events[-1]
+
+
+@pytest.fixture
+def provision(
+    capfd: pytest.CaptureFixture[str], estate: Estate, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ended]:
+    """`provision("steps", "--dask", address)` with --json."""
+    monkeypatch.chdir(estate.folder)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+    def call(*arguments: str) -> Ended:
+        code = exit_code_of([*arguments, "-i", str(estate.inventory), "--json"])
+        printed = capfd.readouterr()
+        return Ended(code, [json.loads(line) for line in printed.out.splitlines()], printed.err)
+
+    return call

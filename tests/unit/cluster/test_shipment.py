@@ -1,0 +1,296 @@
+"""What is sent to workers: files, secrets, and what is refused. Nothing here needs a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from provision.cluster import shipment as shipments
+from provision.cluster import worker
+from provision.cluster.client import split
+from provision.cluster.scheduler import scheduler_address
+from provision.cluster.shipment import Sealed, Shipment, Unpacked, pack
+from provision.cluster.worker import Outbox, Share
+from provision.engine.assemble import Options, assemble
+from provision.engine.desired_state import DesiredState
+from provision.engine.events import Message
+from provision.engine.own_files import _FINDER
+from provision.engine.play_graph import Passed
+from provision.errors import UsageError
+from provision.inventory.secrets import supplied
+from provision.resources import File
+from provision.secret import Secret
+
+INVENTORY = """
+[hosts."web[1:5]"]
+[registry]
+external_url = "https://gitlab.example.com:5555"
+[registry.certificate]
+ca = "ca.pem"
+local_fullchain = "pair/fullchain.pem"
+local_key = "pair/privkey.pem"
+[ssh]
+identity_file = "id_ed25519"
+[code]
+word = { env = "CODE_WORD" }
+other = { env = "UNUSED" }
+"""
+PLAYBOOK = '''"""A task that needs a secret."""
+from pathlib import Path
+from provision import File, Host, Registry, SecretSource, Table, task
+
+
+class Code(Table):
+    """[code]"""
+
+    word: SecretSource
+    """The word."""
+    other: SecretSource | None = None
+    """Another one."""
+    source: Path | None = None
+    """A local folder."""
+
+
+@task(settings=Code, uses=(Registry,))
+def code(host: Host, wanted: Code):
+    """Write the word."""
+    yield File("/etc/word", wanted.word.resolve(), mode=0o600)
+    yield File("/etc/size", Path(__file__).with_name("size.txt").read_bytes())
+'''
+
+
+class Folder:
+    """An estate's folder, and what is sent of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, text: str = "text") -> Path:
+        """Writes a file."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def pack(self, *settings: str, encrypted: bool = True, password: str | None = None, **replaced: str) -> Shipment:
+        """Assembles a run of the task `code`, as the client does, and packs it."""
+        text = INVENTORY
+        for old, new in replaced.items():
+            text = text.replace(f"{old} = ", f"{old} = {new} #")
+        self.write("inventory.toml", text)
+        options = Options(("code",), (self.path / "inventory.toml",), settings, become_password=password)
+        run, _ = assemble(options)
+        DesiredState(run.hosts, run.plays, run.names, run.mistakes)
+        return pack(run, options, encrypted=encrypted, details=True)
+
+    def sent(self, shipment: Shipment) -> set[str]:
+        """The names of the sent files."""
+        return {str(Path(one.path).relative_to(self.path)) for one in shipment.files}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """An estate with playbooks, templates, a certificate's pair and an SSH key."""
+    made = Folder(tmp_path / "estate")
+    for name in ("ca.pem", "pair/fullchain.pem", "pair/privkey.pem", "id_ed25519", "notes.txt", "playbooks/size.txt"):
+        made.write(name)
+    made.write("playbooks/code.py", PLAYBOOK)
+    made.write("templates/note.j2")
+    made.write("playbooks/.git/config")
+    monkeypatch.chdir(made.path)
+    monkeypatch.setenv("CODE_WORD", "correct-horse-battery")
+    monkeypatch.delenv("UNUSED", raising=False)
+    return made
+
+
+FILES = {"inventory.toml", "ca.pem", "pair/fullchain.pem", "pair/privkey.pem"}
+OWN = {"playbooks/code.py", "playbooks/size.txt", "templates/note.j2"}
+
+
+def test_the_files_of_a_run(folder: Folder) -> None:
+    """Inventory, playbooks, templates and what tables name; no SSH key, no .git, no other file."""
+    shipment = folder.pack()
+    assert folder.sent(shipment) == FILES | OWN
+    assert shipment.links == (str(folder.path / "id_ed25519"),)
+
+
+def test_private_keys_stay_here_without_tls(folder: Folder) -> None:
+    """Over TCP the worker reads the private key, and the file of a secret, at the same path."""
+    folder.write("word.txt")
+    shipment = folder.pack(encrypted=False, word='{ file = "word.txt" }')
+    assert folder.sent(shipment) == (FILES | OWN) - {"pair/privkey.pem"}
+    assert set(shipment.links) == {str(folder.path / name) for name in ("id_ed25519", "pair/privkey.pem", "word.txt")}
+    assert shipment.secrets == {}
+    assert folder.sent(folder.pack(word='{ file = "word.txt" }')) == FILES | OWN | {"word.txt"}
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ('{ env = "CODE_WORD" }', "code.word (env)"),
+        ('{ command = ["echo", "correct"] }', "code.word (command)"),
+        ('"correct-horse"', "code.word (text in "),
+    ],
+)
+def test_secrets_are_refused_over_tcp(folder: Folder, word: str, named: str) -> None:
+    """Those of the client, and those in the inventory; the message names each. A secret that no task needs is none."""
+    with pytest.raises(UsageError, match="secrets are not sent over tcp://") as refused:
+        folder.pack(encrypted=False, word=word)
+    assert named in refused.value.text
+    assert "code.other" not in refused.value.text
+    assert "correct" not in str(refused.value)
+    assert "tls://" in refused.value.hint
+
+
+def test_every_secret_is_named(folder: Folder) -> None:
+    """-K, --set, a password in a URL, and a secret in a table that this run does not read."""
+    folder.write("word.txt")
+    setting = ("registry.login={username='a', password='correct-horse', image='a/b'}",)
+    with pytest.raises(UsageError) as refused:
+        folder.pack(*setting, encrypted=False, password="sesame-open", word='{ file = "word.txt" }')
+    assert "the sudo password of -K" in refused.value.text
+    assert "registry.login.password (text in --set)" in refused.value.text
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_playbook_that_others_can_change_is_not_sent(folder: Folder) -> None:
+    """It is not used here. On the worker it would belong to the worker's user, and be trusted."""
+    (folder.path / "playbooks" / "evil.py").write_text("raise SystemExit")
+    (folder.path / "playbooks" / "evil.py").chmod(0o666)
+    assert folder.sent(folder.pack()) == FILES | OWN
+
+
+def test_links_out_of_the_folder_are_refused(folder: Folder, tmp_path: Path) -> None:
+    """A link must not carry a file out of the user's home into the archive."""
+    (tmp_path / "secret").write_text("text")
+    (folder.path / "playbooks" / "link.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(UsageError, match=r"link\.txt is a link to .*secret, outside"):
+        folder.pack()
+
+
+def test_the_size_is_limited(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler passes the files to each worker."""
+    monkeypatch.setattr(shipments, "LIMIT", 500)
+    with pytest.raises(UsageError, match="too many to send"):
+        folder.pack()
+
+
+def test_a_git_repository_is_not_sent(folder: Folder) -> None:
+    """The worker must have it at the same path."""
+    repository = folder.path / "hello"
+    repository.mkdir()
+    (repository / "README").write_text("text")
+    assert "hello/README" in folder.sent(folder.pack("code.source=hello"))
+    subprocess.run(["git", "init", "-q", repository], check=True)
+    shipment = folder.pack("code.source=hello")
+    assert str(repository) in shipment.links
+    assert not any("hello" in one for one in folder.sent(shipment))
+
+
+def test_unpacked_files(folder: Folder, tmp_path: Path) -> None:
+    """They are private, at their own paths below a folder, and nothing is left afterwards."""
+    estate = Unpacked(Shipment.opened(folder.pack().sealed()), str(tmp_path))
+    root = Path(estate.root)
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert estate.path(folder.path / "ca.pem").read_text() == "text"
+    assert estate.path(folder.path / "ca.pem").stat().st_mode & 0o777 == 0o600
+    assert estate.path(folder.path / "id_ed25519").readlink() == folder.path / "id_ed25519"
+    assert estate.client_path(f"{root}/a/b: no") == "/a/b: no"
+    estate.remove()
+    assert not root.exists()
+    assert (folder.path / "id_ed25519").exists()
+
+
+def test_a_worker_has_the_same_run(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It assembles the run from the files, with the client's secrets, and forgets the playbooks at the end."""
+    shipment = folder.pack()
+    monkeypatch.delenv("CODE_WORD")
+    monkeypatch.chdir("/")
+    (folder.path / "playbooks" / "code.py").unlink()
+    prepared = asyncio.run(worker.prepare("run", shipment.sealed()))
+    try:
+        assert (prepared.error, prepared.missing, prepared.tasks) == ("", (), shipment.tasks)
+        share = worker._shares["run"]
+        assert [one.name for one in share.run.hosts] == [f"web{number}" for number in range(1, 6)]
+        with supplied(worker._supply(shipment, share.estate)):
+            desired = DesiredState(share.run.hosts, share.run.plays)["web3"]
+        assert "correct-horse-battery" in [
+            one.resource.content.reveal()
+            for owned in desired.tasks.values()
+            for one in owned
+            if isinstance(one.resource, File) and isinstance(one.resource.content, Secret)
+        ]
+        busy = asyncio.run(worker.prepare("other", shipment.sealed()))
+        assert busy.error == "it works for another run"
+        assert any(path.is_relative_to(share.estate.root) for path, _ in _FINDER.texts.values())
+    finally:
+        asyncio.run(worker.finish("run"))
+    assert not Path(share.estate.root).exists()
+    assert not any(path.is_relative_to(share.estate.root) for path, _ in _FINDER.texts.values())
+    assert asyncio.run(worker.fetch("run", {})) is None
+
+
+def test_a_missing_file_is_named_with_its_path_on_the_client(folder: Folder) -> None:
+    """Before any host is contacted."""
+    shipment = folder.pack()
+    (folder.path / "id_ed25519").unlink()
+    prepared = asyncio.run(worker.prepare("run", shipment.sealed()))
+    assert prepared.missing == (f"ssh.identity_file ({folder.path}/id_ed25519)",)
+    assert worker._shares == {}
+
+
+def test_a_run_ends_when_its_client_is_gone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request for a minute is what the first Ctrl-C is; at the end the files are removed."""
+    monkeypatch.setattr(worker, "SILENCE_SECONDS", 0.1)
+
+    async def abandoned() -> Share:
+        assert (await worker.prepare("run", folder.pack().sealed())).error == ""
+        share = worker._shares["run"]
+        until = time.monotonic() + 10
+        while worker._shares and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        return share
+
+    share = asyncio.run(abandoned())
+    assert share.presses == 1
+    assert not Path(share.estate.root).exists()
+
+
+def test_shares_are_equal_and_repeatable() -> None:
+    """Each worker has hosts from the whole inventory."""
+    assert split(["a", "b", "c", "d", "e"], 2) == [["a", "c", "e"], ["b", "d"]]
+    assert split(["a"], 3) == [["a"]]
+
+
+@pytest.mark.parametrize("text", ["scheduler:8786", "tcp://scheduler:8786"])
+def test_addresses(text: str) -> None:
+    """tcp:// may be left out."""
+    assert scheduler_address(text) == "tcp://scheduler:8786"
+
+
+@pytest.mark.parametrize("text", ["scheduler", "tls://scheduler", "http://scheduler:8786", "tcp://:8786", ""])
+def test_wrong_addresses(text: str) -> None:
+    """They are refused before anything is loaded."""
+    with pytest.raises(UsageError, match="not the address of a Dask scheduler"):
+        scheduler_address(text)
+
+
+def test_messages_are_kept_until_they_have_arrived() -> None:
+    """An answer that is lost on its way is given again; nothing arrives twice."""
+    outbox = Outbox()
+    first, second = Message("a", "t", "1"), Passed("a", 0)
+    outbox.add(first)
+    assert outbox.after(0) == (0, (first,))
+    outbox.add(second)
+    assert outbox.after(0) == (0, (first, second))
+    assert outbox.after(1) == (1, (second,))
+    assert outbox.after(2) == (2, ())
+
+
+def test_sealed_bytes_are_not_shown() -> None:
+    """Dask logs the arguments of functions that raise."""
+    assert "secret" not in f"{Sealed(b'secret')!r} {Sealed(b'secret')}"
