@@ -19,7 +19,7 @@ from provision.inventory.inventory import Estate, Host, Inventory, Member
 from provision.inventory.problems import Problem, Source, problems_in, refuse
 from provision.inventory.ranges import expand, expand_pair
 from provision.inventory.reading import read_file, read_overrides
-from provision.inventory.settings import HOST_KEYS, STRUCTURE, Settings, Tables
+from provision.inventory.settings import HOST_KEYS, STRUCTURE, KnownTables, Settings, Tables
 from provision.inventory.tables.base import describe
 from provision.inventory.tables.host import HostTable, check_address, check_name
 from provision.inventory.tree import KeyPath, Tree, dotted, merge, merge_all
@@ -250,14 +250,15 @@ def _names(key: str) -> list[str]:
 def _all_settings(
     hosts: list[_DeclaredHost], below: _Layers, above: _Layers, tables: Tables, problems: list[Problem]
 ) -> dict[str, Settings]:
-    """The settings by host. Hosts with the same layers share one object, which is validated once."""
+    """The settings by host. Hosts with the same layers share one object, and others the tables that are equal."""
     known: dict[Any, Settings] = {}
+    known_tables: KnownTables = {}
     found = {}
     for host in hosts:
         key = _sharing_key(host, below, above)
         if key not in known:
             layers = [*below.of(host.key, host.groups), *above.of(host.name, host.groups)]
-            known[key], wrong = tables.settings(merge_all(layers), host.paths)
+            known[key], wrong = tables.settings(merge_all(layers), host.paths, known_tables)
             problems += wrong
         found[host.name] = known[key]
     return found

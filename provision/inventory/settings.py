@@ -23,6 +23,8 @@ from provision.inventory.tree import KeyPath, Tree
 
 T = TypeVar("T", bound=Table)
 Places = Callable[[KeyPath], tuple[KeyPath, ...]]
+KnownTables = dict[tuple[type[Table], int], tuple[Any, Any]]
+"""By table and identity of its value in the tree: the value, which stays alive so, and the validated table or tables."""
 
 HOST_KEYS = frozenset({"address", "groups", "host_key"})  # of [hosts.NAME], beside the tables
 STRUCTURE = frozenset({"hosts", "groups"})
@@ -116,16 +118,20 @@ class Tables:
         """All names, in the order in which the tables were registered."""
         return tuple(self._by_name)
 
-    def settings(self, tree: Tree, places: Places | None = None) -> tuple[Settings, list[Problem]]:
+    def settings(
+        self, tree: Tree, places: Places | None = None, known: KnownTables | None = None
+    ) -> tuple[Settings, list[Problem]]:
         """The settings in a merged tree, and what is wrong with it. With a problem the settings are incomplete.
 
         `places(path)`: the key paths that may have brought a value into the tree, the strongest first.
+        `known`: the valid tables of earlier trees. A value that is in several trees is validated once.
         """
         at = places or (lambda path: (path,))
+        known = {} if known is None else known
         problems = [
             Problem(at((key,)), self._unknown(key)) for key in tree.keys() - self._by_name.keys() - self._unchecked
         ]
-        values = {table: _read(table, tree, at, problems) for table in self}
+        values = {table: _read_once(table, tree, at, problems, known) for table in self}
         found = Settings(values)
         for table in self if not problems else ():
             try:
@@ -146,6 +152,18 @@ def place_of(table: type[Table]) -> str:
         return f"{inspect.getsourcefile(table)}:{inspect.getsourcelines(table)[1]}"
     except (OSError, TypeError):
         return table.__module__
+
+
+def _read_once(table: type[Table], tree: Tree, at: Places, problems: list[Problem], known: KnownTables) -> Any:
+    value = tree.get(options_of(table).name)
+    key = table, id(value)
+    if key in known:
+        return known[key][1]
+    before = len(problems)
+    found = _read(table, tree, at, problems)
+    if len(problems) == before:
+        known[key] = value, found
+    return found
 
 
 def _read(table: type[Table], tree: Tree, at: Places, problems: list[Problem]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from provision.engine.catalogue import load_inventory as load
 from provision.errors import InventoryError
 from provision.inventory import Inventory, Settings, Tables, settings_dict
 from provision.inventory.tables.apt import Apt
+from provision.inventory.tables.base import Table
 from provision.inventory.tables.docker import Docker
 from provision.inventory.tables.firewall import Firewall
 from provision.inventory.tables.gitlab import Gitlab
@@ -190,6 +192,45 @@ def test_equal_settings_are_one_object(estate: Estate) -> None:
     assert len({id(host.settings) for host in runners}) == 1
     assert gitlab.settings is not runners[0].settings
     assert (gitlab.settings[Docker].source, runners[0].settings[Docker].source) == ("docker.com", "distro")
+
+
+def test_a_table_that_several_hosts_have_is_validated_once(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the hosts differ in other tables: a port of its own on each host costs one table for each."""
+    ports = "".join(f"[hosts.web{number}.ssh]\nport = {2000 + number}\n" for number in range(20))
+    path = write(f'[docker]\nsource = "distro"\n[[runners]]\nname = "one"\nexecutor = "shell"\n{ports}')
+    validated: Counter[str] = Counter()
+    validate = Table.model_validate.__func__  # type: ignore[attr-defined]  # of a class method
+
+    def counted(table: type[Table], value: object) -> Table:
+        validated[table.__name__] += 1
+        found: Table = validate(table, value)
+        return found
+
+    monkeypatch.setattr(Table, "model_validate", classmethod(counted))
+    hosts = load([path]).hosts
+    assert validated.pop("Ssh") == 20
+    assert validated.pop("HostTable") == 20
+    assert validated["Docker"] == validated["Runner"] == 1
+    assert set(validated.values()) == {1}
+    assert [host.settings[Ssh].port for host in hosts] == list(range(2000, 2020))
+    assert len({id(host.settings[Docker]) for host in hosts}) == 1
+    assert len({id(host.settings.all(Runner)[0]) for host in hosts}) == 1
+
+
+def test_a_wrong_table_is_reported_for_each_place(write: Callable[..., Path]) -> None:
+    """It is not taken from a host that has another one, and each host's mistake is found."""
+    path = write(
+        '[docker]\nsource = "distro"\n[hosts.a.docker]\nsource = "x"\n[hosts.b.docker]\nusers = ["me"]\n'
+        '[hosts.c.docker]\nsource = "y"\n'
+    )
+    with pytest.raises(InventoryError) as caught:
+        load([path])
+    assert [line.split(": ")[1] for line in caught.value.text.splitlines()] == [
+        "hosts.a.docker.source",
+        "hosts.c.docker.source",
+    ]
 
 
 def test_settings_are_frozen(estate: Estate) -> None:
