@@ -44,15 +44,17 @@ def _run(out: str) -> None:
     from provision.engine import events
 
     published = events.Bus.publish
-    seen: set[str] = set()
+    connected: set[str] = set()  # a host may be observed again
+    observed: set[str] = set()
 
     def publish(bus: events.Bus, event: events.Event) -> None:
         if isinstance(event, events.Start):
             mark("inventory")
-        elif isinstance(event, events.Step) and event.kind == "observing":
+        elif isinstance(event, events.Step) and event.kind == "observing" and event.host not in connected:
+            connected.add(event.host)
             mark("connect")
-        elif isinstance(event, events.TaskDone) and event.host not in seen:
-            seen.add(event.host)
+        elif isinstance(event, events.TaskDone) and event.host not in observed:
+            observed.add(event.host)
             mark("observe")
         published(bus, event)
 

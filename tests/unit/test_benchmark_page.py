@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import contenders, figures, first, many, owner, page, phases, profiling
+from benchmarks import contenders, figures, first, many, owner, page, phases, profiling, thousand
 from benchmarks.chain import Step, longest_chain
 from benchmarks.clock import Contender, Sample, Series, once, rounds
 from provision import play
@@ -336,3 +336,13 @@ def test_five_simulated_hosts_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert found[0]["last_ok"] > 0
     assert page.write({"many": part(0.2, runs=found)})
+
+
+@pytest.mark.root
+def test_a_run_on_simulated_hosts_is_profiled(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    with thousand.simulation(5) as made:
+        command = ("provision", "thousand", "-i", str(made.folder / "inventory.toml"))
+        found = profiling.profile(Contender("", (command,), lambda _: 0, made.folder, env), 1)
+    assert [one.name for one in found] == [name for name, _ in phases.PHASES]
+    assert all(one.seconds > 0 and one.own >= 0 for one in found)
