@@ -154,7 +154,7 @@ def simulation(
             # Spread evenly over the hosts, in the order in which they are worked on.
             if _is_one_of(number, silent):
                 lines.append(f"ssh.port = {quiet[(number * silent // 100) % 2]}")
-            elif _is_one_of(number + 50, failing):
+            elif _is_one_of(number + 55, failing):
                 lines.append('groups = ["failing"]')
         (folder / "inventory.toml").write_text("\n".join(lines) + "\n")
         yield Simulation(folder, hosts)

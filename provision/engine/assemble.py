@@ -20,6 +20,7 @@ from provision.inventory.secrets import missing_secrets
 from provision.inventory.tables.base import options_of
 from provision.inventory.tables.host import Ssh
 from provision.secret import Secret
+from provision.ssh.dial import Dialler
 from provision.ssh.session import Session, Target
 from provision.tasks.base import Play, Task
 from provision.templating import use_templates_of
@@ -36,17 +37,26 @@ def opener(hosts: Iterable[Host], password: Secret | None = None, missing: list[
 
     Secrets that cannot be fetched are added to `missing`; without it they are raised as one InventoryError.
     """
+    return _opener(_targets(hosts, password, missing))
+
+
+def _targets(
+    hosts: Iterable[Host], password: Secret | None, missing: list[UsageError] | None = None
+) -> dict[str, Target]:
     with missing_secrets() as found:
         targets = {one.name: _target(one, password) for one in hosts}
     if missing is not None:
         missing += found
     elif found:
         raise together(found)
+    return targets
 
+
+def _opener(targets: Mapping[str, Target], dialler: Dialler | None = None) -> Opener:
     def open_to(name: str, /, *, lock: bool) -> Session:
         from provision.ssh import connect
 
-        return connect(targets[name], lock=lock, who=_who())
+        return connect(targets[name], lock=lock, who=_who(), dialler=dialler)
 
     return open_to
 
@@ -107,18 +117,22 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     password = Secret(options.become_password) if options.become_password is not None else None
     missing: list[UsageError] = []
     keeper = [one for one in inventory.hosts if keeps_records(one) and one not in hosts and keeps_token(one)]
-    open_to = opener([*hosts, *keeper], password, missing)
+    targets = _targets([*hosts, *keeper], password, missing)
+    # With fewer hosts than threads, a host that does not answer keeps none from the others.
+    dialler = Dialler(targets, options.forks) if len(hosts) > options.forks else None
+    open_first, open_to = _opener(targets, dialler), _opener(targets)
     run = Run(
         options.names,
         hosts,
         steps,
-        lambda host: open_to(host.name, lock=not options.check),
+        lambda host: open_first(host.name, lock=not options.check),
         listeners=(),
         check=options.check,
         forks=options.forks,
         login=lambda host: open_to(host.name, lock=False),
         mistakes=missing,
         tokens=KeptTokens(lambda name: open_to(name, lock=False)),
+        dialler=dialler,
     )
     warnings = [*inventory.warnings, *(one.warning for one in unused)]
     return run, [*warnings, *_unmatched(plays, inventory)]

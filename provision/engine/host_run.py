@@ -66,9 +66,13 @@ class HostRun:
         self._pending: set[str] = set()  # handlers, kept up to date by the task run
         self._current: tuple[str, bool] = ("", False)  # the running task, and whether its verifications are due
 
+    def connecting(self) -> None:
+        """Reports that the host is being connected to."""
+        self.recorder.start_step("connecting", "connecting")
+
     def open(self) -> None:
         """Connects, and observes the resources of all tasks of the run in one batch."""
-        self.recorder.start_step("connecting", "connecting")
+        self.connecting()
         try:
             self._session = self._connect()
             observer = Observer(self._session, self._desired.claimed, self._is_due, self._waiting, self._outdated)

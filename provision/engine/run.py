@@ -28,6 +28,7 @@ from provision.engine.waiting import Waiting
 from provision.errors import UsageError
 from provision.gitlab.access import KeptTokens, ready_timeout
 from provision.inventory import Host
+from provision.ssh.dial import Dialler
 from provision.ssh.session import Session
 
 # The kernel may deliver a signal to another thread; Python handles it when the main thread runs again.
@@ -164,15 +165,23 @@ class Scheduler:
     plays     those of the graph, limited to the hosts of this scheduler
     stopping  set after Ctrl-C: then every host ends after its running step
     tokens    reads the tokens for GitLab's API
+    release   is called when a thread is free again that has worked on a host
     """
 
     def __init__(
-        self, graph: PlayGraph, plays: Sequence[HostPlay], forks: int, stopping: threading.Event, tokens: KeptTokens
+        self,
+        graph: PlayGraph,
+        plays: Sequence[HostPlay],
+        forks: int,
+        stopping: threading.Event,
+        tokens: KeptTokens,
+        release: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._graph = graph
         self._plays = plays
         self._stopping = stopping
         self._tokens = tokens
+        self._release = release
         self._workers = Workers(forks, self._work)
         self._waiting: dict[int, list[HostWork]] = {}  # by the play that cannot start yet
         self._lock = threading.Lock()
@@ -205,6 +214,8 @@ class Scheduler:
                     return
         except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
             error = problem
+        finally:
+            self._release(work.host)
         self._end(work, error)
 
     def _run_plays(self, work: HostWork) -> bool:
@@ -271,6 +282,7 @@ class Run:
     tokens   reads the tokens for GitLab's API that are kept on hosts; by default over `login`
     graph    of the plays; by default that of `plays`. If others run some of the hosts, it has all hosts, and `plays` those
              of this run
+    dialler  dials the hosts before a thread works on them; by default the thread does
     """
 
     names: tuple[str, ...]
@@ -284,6 +296,7 @@ class Run:
     mistakes: Sequence[UsageError] = ()
     tokens: KeptTokens | None = None
     graph: PlayGraph | None = None
+    dialler: Dialler | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _works: dict[str, HostWork] = field(default_factory=dict)
     _interrupts: Interrupts = field(default_factory=Interrupts)
@@ -299,7 +312,8 @@ class Run:
         bus = Bus(self.listeners)
         graph = self.graph or PlayGraph(self.plays)
         tokens = self.tokens or KeptTokens(self._login_by_name)
-        scheduler = Scheduler(graph, self.plays, self.forks, self._stopping, tokens)
+        release = self.dialler.release if self.dialler is not None else lambda _: None
+        scheduler = Scheduler(graph, self.plays, self.forks, self._stopping, tokens, release)
         bus.publish(Start(self.names, tuple(host.name for host in self.hosts), self.check, graph.outline()))
         for host in self.hosts:
             run = HostRun(
@@ -325,14 +339,31 @@ class Run:
                         self._abandon()
                     else:
                         self._stop(bus)
+                        if self.dialler is not None:
+                            self.dialler.cancel()
                         scheduler.wake()
                 for work in self._works.values():
                     work.ended.result()
         finally:
+            if self.dialler is not None:
+                self.dialler.close()
             summary = self._summary(time.monotonic() - started)
             bus.publish(summary)
             bus.close()
         return summary
+
+    def _begin(self, scheduler: Scheduler, graph: PlayGraph) -> None:
+        """Has threads work on the hosts: on all at once, or on each when it has been dialled."""
+        works = self._works
+        if self.dialler is None:
+            for work in works.values():
+                scheduler.queue(work)
+            return
+        by_urgency = sorted(works, key=lambda name: -graph.urgency(works[name].left))
+        self.dialler.start(
+            by_urgency, lambda name: scheduler.queue(works[name]), lambda name: works[name].run.connecting()
+        )
+        import provision.ssh.shell_session  # noqa: F401  with paramiko: while the first hosts are dialled
 
     def _waiting_of(self, host: Host) -> Callable[[Recorder], Waiting]:
         return lambda recorder: Waiting(recorder, self._stopping.wait, ready_timeout(host.settings))

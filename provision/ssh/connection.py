@@ -20,7 +20,7 @@ from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHExcept
 from provision.errors import HostKeyError, LoginRefused, ProvisionError, Unreachable, UsageError
 from provision.inventory.tables.host import jump_hosts
 from provision.ssh.authentication import Authenticator
-from provision.ssh.dial import dial, gateways_to
+from provision.ssh.dial import dial, gateways_to, no_banner
 from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
 from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host, limit_buffers
 from provision.ssh.session import Target
@@ -322,13 +322,7 @@ class HostConnection:
             )
         text = str(error) or type(error).__name__
         if "banner" in text or isinstance(error, EOFError | ConnectionError):
-            return Unreachable(
-                f"{self.label}: {self.host} port {self.port} accepts TCP connections but sends no SSH banner"
-                f" ({text}; {attempts} attempts)",
-                hint="check that sshd listens on this port; a busy sshd drops connections too:"
-                " raise MaxStartups in its sshd_config, or use fewer --forks. OpenSSH 9.8 and newer refuse a machine for a"
-                " while after connections that ended without a login (PerSourcePenalties)",
-            )
+            return no_banner(self.label, self.host, self.port, f"{text}; {attempts} attempts")
         return Unreachable(f"{self.label}: no SSH session: {text}", hint="run `ssh -v` to the host to see each step")
 
 

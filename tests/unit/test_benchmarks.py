@@ -37,3 +37,15 @@ def test_simulated_hosts_are_as_they_are_described() -> None:
     assert sessions
     assert not any(Path("/proc", pid.decode()).exists() for pid in sessions)
     assert not made.folder.exists()
+
+
+@pytest.mark.root
+def test_more_hosts_than_threads_are_dialled_ahead() -> None:
+    """With two threads for sixteen hosts, of which four never answer, each host has its result."""
+    printed: list[bytes] = []
+    with thousand.simulation(16, silent=25, timeout=0.5, plays=2) as made:
+        cost = thousand.measure(made, output=printed.append, options=["--forks", "2"])
+    *_, summary = (json.loads(line) for line in b"".join(printed).splitlines())
+    assert (summary["failed"], summary["unreachable"], summary["changed"]) == (0, 4, 0)
+    assert sum(one["ok"] for one in summary["hosts"].values()) == 24
+    assert cost.code == 4

@@ -55,9 +55,10 @@ class Estate:
         """The inventory's path."""
         return str(self.folder / "inventory.toml")
 
-    def connect(self, target: Target, *, lock: bool, who: str) -> FakeSession:
+    def connect(self, target: Target, *, lock: bool, who: str, dialler: object = None) -> FakeSession:
         """Stands for `provision.ssh.connect`."""
         assert "process" in who
+        del dialler
         self.targets[target.name], self.locked[target.name] = target, lock
         session = self.sessions.get(target.name, Unreachable(f"{target.name}: nobody there"))
         if isinstance(session, Exception):

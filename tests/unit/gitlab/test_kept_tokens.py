@@ -89,8 +89,8 @@ def test_another_host_is_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """With --limit, the token is still read on the GitLab host, without its lock; with a token in the inventory, nothing is."""
     opened: list[tuple[str, bool]] = []
 
-    def connect(target: Any, *, lock: bool, who: str) -> FakeSession:
-        del who
+    def connect(target: Any, *, lock: bool, who: str, dialler: object = None) -> FakeSession:
+        del who, dialler
         opened.append((target.name, lock))
         return FakeSession(otherwise=f"{TOKEN}\n")
 
