@@ -19,6 +19,7 @@ from provision_lab.processes import identify
 
 VARIABLE: Final = "PROVISION_BENCH"
 _FOLDERS: Final = "provision-bench-"
+_CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))  # where the Dask workers' quotas are
 
 
 def identity() -> str:
@@ -43,6 +44,10 @@ def end_leftovers(report: Callable[[str], None]) -> None:
         if not _is_alive(run):
             report(f"remove {folder}, which an earlier run has left")
             shutil.rmtree(folder)
+    for folder in (one for place in _CGROUPS for one in place.glob("provision-quota-*")):
+        if not Path("/proc", folder.name.rpartition("-")[2]).exists():
+            with suppress(OSError):  # another process is in it
+                folder.rmdir()
 
 
 def _of(pid: int) -> str:

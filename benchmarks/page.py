@@ -345,13 +345,20 @@ def _many(part: Part) -> dict[str, str]:
 
 def _dask(part: Part) -> dict[str, str]:
     rows = [
-        (name, f"{part[key]['seconds']:.1f}{mark(part)}", times(part["one"]["seconds"] / part[key]["seconds"]))
-        for key, name in (("one", "1 worker"), ("two", "2 workers"))
+        (
+            name,
+            f"{part[key]['seconds']:.1f}{mark(part)}",
+            times(part["one"]["seconds"] / part[key]["seconds"]),
+            " + ".join(f"{one:.1f} s" for one in part[key]["processor"]),
+            f"{part[key]['client']:.1f} s",
+        )
+        for key, name in (("one", "1 worker"), ("two", "2 workers"), ("killed", "2 workers, one is killed on the way"))
     ]
     return {
-        "dask": table(("", "seconds", "× 1 worker"), rows),
+        "dask": table(("", "seconds", "times as fast", "processor of the workers", "of the client"), rows),
         "dask_hosts": f"{part['hosts']:,}",
-        "dask_lost": f"{part['lost']}",
+        "dask_quota": percent(part["quota"]),
+        "dask_lost": f"{part['lost']} of {part['hosts']:,}",
     }
 
 

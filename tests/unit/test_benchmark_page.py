@@ -64,8 +64,12 @@ def everything(load: float = 0.4) -> dict[str, dict[str, Any]]:
         ),
         "demo": part(load, rounds=[{**demo, "chain": chain, "round_trips": {"gitlab": 16}}]),
         "many": part(load, runs=runs),
-        "dask": part(load, hosts=600, one={"seconds": 20.0}, two={"seconds": 11.0}, lost=0),
+        "dask": part(load, hosts=600, quota=0.15, lost=0, one=dask(20.0, 1), two=dask(11.0, 2), killed=dask(18.0, 1)),
     }
+
+
+def dask(seconds: float, workers: int) -> dict[str, Any]:
+    return {"seconds": seconds, "processor": [3.0] * workers, "client": 1.5}
 
 
 def claim(found: dict[str, dict[str, Any]], text: str) -> page.Claim:
