@@ -23,7 +23,7 @@ from provision.errors import ConnectionLost, DeadlineExceeded, ProvisionError
 from provision.host.state import ASK_STATE, HostState
 from provision.resources.base import Change, Known, Note, Observation, Probe, Resource
 from provision.shell import Command, Result
-from provision.ssh.session import Traffic
+from provision.ssh.session import Report, Step, Traffic
 
 # A text or bytes: stdout. A number: the exit code. An error is raised. A function is called with the command.
 Answer = Result | str | bytes | int | ProvisionError | Callable[[Command], "Result | str | bytes | int"]
@@ -121,7 +121,45 @@ def observe_on(
     )
 
 
-class FakeSession:
+class _InTurn:
+    """Steps for sessions without a connection: one command after the other, in one round trip."""
+
+    traffic: Traffic
+
+    def ask(self, commands: Sequence[Command], *, deadline: float) -> list[Result]:
+        """See `Session`."""
+        raise NotImplementedError
+
+    def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
+        """See `Session`."""
+        raise NotImplementedError
+
+    def run_steps(
+        self,
+        steps: Sequence[Step],
+        then: Sequence[Command],
+        *,
+        deadline: float,
+        report: Report,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> tuple[list[Result], list[Result]]:
+        """Runs the steps with `run` until one fails, or `stopping`; then asks `then` with `ask`."""
+        results: list[Result] = []
+        trips = self.traffic.round_trips
+        try:
+            for step in steps:
+                if results and stopping():
+                    return results, []
+                results.append(self.run(step.command, deadline=step.deadline, on_output=report.output))
+                report.result(results[-1])
+                if results[-1].code != 0:
+                    return results, []
+            return results, self.ask(then, deadline=deadline) if then and not stopping() else []
+        finally:
+            self.traffic.round_trips = trips + 1
+
+
+class FakeSession(_InTurn):
     """A `provision.ssh.session.Session` with scripted answers.
 
     answers    by a text that the script contains, or a pattern that matches in it; the first match counts. The
@@ -188,7 +226,7 @@ class FakeSession:
         return self.otherwise
 
 
-class LocalSession:
+class LocalSession(_InTurn):
     """A `provision.ssh.session.Session` that runs commands on this machine, with `/bin/sh`, as the user of the tests.
 
     folders      replace the host's: `{"/var/lib/provision": tmp_path}` makes every script use that folder instead

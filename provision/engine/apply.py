@@ -1,8 +1,13 @@
-"""Applying a change, and running the handlers that it notifies.
+"""Applying changes, and running the handlers that they notify.
 
 A change is one script, in this order: its handlers are added to `pending`, its records are added to `state.json`, then
 the change itself runs. If a run is killed at any point, the next run finds the pending handlers and runs them. After the
 change, outdated records are removed, and the result of a verification is recorded.
+
+Several changes and handlers travel in one round trip, with the questions that are to be asked after them. The host runs
+them one by one and ends after the first that fails, so the script of each one is made as if all before it had succeeded.
+Between two of them it also ends when the user has pressed Ctrl-C or the connection is gone. So a killed or interrupted run
+leaves at most one step running, however many were sent (`ssh/frame.py`).
 
 A command that fails before it changes anything ends with NOTHING_CHANGED or CHANGED_MEANWHILE: a file that its checker
 refuses, for instance. The script then undoes both additions, so that no handler runs for nothing.
@@ -14,9 +19,10 @@ the open connection undoes the change at once; if that connection is dead too, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
+from provision.engine.observe import DEADLINE
 from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed, ProvisionError
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
@@ -25,12 +31,63 @@ from provision.host.state import HostState, Json
 from provision.masking import OutputMasker, last_lines
 from provision.resources.base import ApiAction, Guard, Outcome
 from provision.shell import Command, Result, sh
-from provision.ssh.session import Session
+from provision.ssh.session import Session, Step
 
-OnOutput = Callable[[str], None]
+Work = Planned | Handler
+# By handler: the records to write after it has succeeded. A handler that fails may roll back its changes.
+_AfterHandler = dict[str, list[tuple[str, Mapping[str, Json]]]]
 
 _ADDED = "provision_added"  # a shell variable
 _DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
+
+
+class Progress(Protocol):
+    """Learns which change or handler runs, while several are applied."""
+
+    def begin(self, one: Work) -> None:
+        """It is to run now."""
+
+    def output(self, text: str) -> None:
+        """It printed this; secrets are masked."""
+
+    def end(self, one: Work) -> None:
+        """It has succeeded."""
+
+    def observe(self) -> None:
+        """All have succeeded; the questions are asked now."""
+
+    def stopped(self) -> None:
+        """What was to run now has not started, because the user asked to stop."""
+
+
+class Applied(NamedTuple):
+    """What one round trip did: how many were applied, and the answers to the questions, or None if they were not asked."""
+
+    done: int
+    answers: list[Result] | None = None
+
+
+class _Prepared(NamedTuple):
+    """One step of a round trip.
+
+    ended    called when it has succeeded, or failed after it may have changed something
+    applied  called with its output when it has succeeded, after `ended`
+    sequel   whether `applied` needs the connection
+    """
+
+    step: Step
+    summary: str
+    ended: Callable[[], None]
+    applied: Callable[[str], None]
+    sequel: bool = False
+
+
+class _Draft:
+    """The state of the host when the next step of a round trip runs."""
+
+    def __init__(self, state: HostState, after_handler: _AfterHandler) -> None:
+        self.state = state
+        self.after_handler = {name: list(entries) for name, entries in after_handler.items()}
 
 
 class Applier:
@@ -44,26 +101,76 @@ class Applier:
         self._session = session
         self._login = login
         self.state = state
-        # By handler: the records to write after it has succeeded. A handler that fails may roll back its changes.
-        self._after_handler: dict[str, list[tuple[str, Mapping[str, Json]]]] = {}
+        self._after_handler: _AfterHandler = {}
 
-    def apply(self, planned: Planned, on_output: OnOutput) -> None:
-        """Applies one change. Raises ChangeFailed with the last lines of the command's output."""
-        outcome = planned.change.run.make() if isinstance(planned.change.run, ApiAction) else None
+    def apply(
+        self,
+        work: Sequence[Work],
+        progress: Progress,
+        then: Sequence[Command] = (),
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Applied:
+        """Applies as many of the changes and handlers, in order, as one round trip can; if all of them, it asks `then`.
+
+        A handler that has succeeded is no longer in `pending`. One that fails stays pending, unless it rolled back.
+        Raises ChangeFailed for the first one that fails, with the last lines of its output. When the user asks to stop,
+        fewer are applied.
+        """
+        first = work[0]
+        progress.begin(first)
+        action = first.change.run if isinstance(first, Planned) else None
+        outcome = (action.make() or Outcome()) if isinstance(action, ApiAction) else None
         try:
-            self._apply(planned, outcome, on_output)
+            return self._send(work[: _together(work, outcome)], outcome, progress, then, len(work), stopping)
         finally:
             if outcome is not None and outcome.after is not None:
                 outcome.after()
 
-    def _apply(self, planned: Planned, outcome: Outcome | None, on_output: OnOutput) -> None:
-        change, owner = planned.change, planned.item.owner
-        command = (outcome.run if outcome else Command(":")) if isinstance(change.run, ApiAction) else change.run
+    def _send(
+        self,
+        work: Sequence[Work],
+        outcome: Outcome | None,
+        progress: Progress,
+        then: Sequence[Command],
+        wanted: int,
+        stopping: Callable[[], bool],
+    ) -> Applied:
+        draft = _Draft(self.state, self._after_handler)
+        steps = [self._prepare(one, draft, outcome if index == 0 else None) for index, one in enumerate(work)]
+        if len(work) < wanted or steps[-1].sequel:
+            then = ()
+        running = _Running(work, steps, progress, asks=bool(then))
+        try:
+            results, answers = self._session.run_steps(
+                [one.step for one in steps], then, deadline=DEADLINE, report=running, stopping=stopping
+            )
+            if len(results) > running.done:  # it failed, or it has a sequel
+                step, last = steps[running.done], results[-1]
+                _raise_for(last, step.summary)
+                step.ended()
+                step.applied(last.text)
+                running.end()
+        except HostFailed as error:
+            if running.done < len(steps) and not changed_nothing(error):
+                steps[running.done].ended()
+            raise
+        finally:
+            running.flush()
+        if running.done < len(work) or (then and not answers):
+            progress.stopped()
+        return Applied(running.done, answers or None)
+
+    def _prepare(self, one: Work, draft: _Draft, outcome: Outcome | None) -> _Prepared:
+        return self._handler(one, draft) if isinstance(one, Handler) else self._change(one, draft, outcome)
+
+    def _change(self, planned: Planned, draft: _Draft, outcome: Outcome | None) -> _Prepared:
+        change, owner, before = planned.change, planned.item.owner, draft.state
+        command = change.run if isinstance(change.run, Command) else (outcome or Outcome()).run
         entries = planned.entries(outcome)
-        after = self.state.updated(owner, entries) if entries else self.state
-        during = self.state if change.verification else self.state.merged(after)
-        steps = [add_pending(change.notify), during.write() if during != self.state else ""]
-        undo = [undo_pending(_ADDED) if change.notify else "", self.state.write() if during != self.state else ""]
+        after = before.updated(owner, entries) if entries else before
+        during = before if change.verification else before.merged(after)
+        first = [add_pending(change.notify), during.write() if during != before else ""]
+        undo = [undo_pending(_ADDED) if change.notify else "", before.write() if during != before else ""]
         rolling_back = [one.name for one in change.notify if one.rolls_back]
         if rolling_back:
             after = during
@@ -72,61 +179,126 @@ class Applier:
         ).strip()
         if change.guard:
             command = _armed(command, change.guard)
-        command = _with_scripts(steps, command, "" if change.guard else follow_up, undo)
-        try:
-            output = self._run(command, change.summary, change.deadline, on_output)
-        except HostFailed as error:
-            if not changed_nothing(error):
-                self._record_after(rolling_back, owner, entries)
-            raise
-        self._record_after(rolling_back, owner, entries)
-        if change.guard:
-            _confirm(change.summary, change.guard, self._session, self._login)
-            if follow_up:
-                self._run(Command(follow_up), change.summary, change.deadline, on_output)
-        if change.record_from is not None:
-            after = after.updated(owner, {planned.item.resource.record_key: change.record_from(output)})
-            self._run(Command(after.write()), change.summary, change.deadline, on_output)
-        self.state.replace_with(after)
+        command = _with_scripts(first, command, "" if change.guard else follow_up, undo)
+        draft.state = after
+        _record_after(draft.after_handler, rolling_back, owner, entries)
 
-    def _record_after(self, handlers: list[str], owner: str, entries: Mapping[str, Json]) -> None:
-        for name in handlers:
-            self._after_handler.setdefault(name, []).append((owner, entries))
+        def applied(output: str) -> None:
+            recorded = after
+            if change.guard:
+                _confirm(change.summary, change.guard, self._session, self._login)
+                if follow_up:
+                    self._run(Command(follow_up), change.summary, change.deadline)
+            if change.record_from is not None:
+                recorded = after.updated(owner, {planned.item.resource.record_key: change.record_from(output)})
+                self._run(Command(recorded.write()), change.summary, change.deadline)
+            self.state.replace_with(recorded)
 
-    def run_handler(self, handler: Handler, on_output: OnOutput) -> None:
-        """Runs a handler, then removes it from `pending`. One that fails stays pending, unless it rolled back."""
+        return _Prepared(
+            Step(command, change.deadline),
+            change.summary,
+            lambda: _record_after(self._after_handler, rolling_back, owner, entries),
+            applied,
+            _has_sequel(planned),
+        )
+
+    def _handler(self, handler: Handler, draft: _Draft) -> _Prepared:
         command = detach(handler.name, handler.run) if handler.detached else handler.run
-        after = self.state
-        for owner, entries in self._after_handler.get(handler.name, ()):
+        after = draft.state
+        for owner, entries in draft.after_handler.pop(handler.name, ()):
             after = after.updated(owner, entries)
-        record = after.write() if after != self.state else ""
-        script = "\n".join(filter(None, [clear_pending(handler.name), record]))
-        self._run(_with_scripts([], command, script, []), handler.summary, handler.deadline, on_output)
-        self._after_handler.pop(handler.name, None)
-        self.state.replace_with(after)
+        record = after.write() if after != draft.state else ""
+        follow_up = "\n".join(filter(None, [clear_pending(handler.name), record]))
+        draft.state = after
 
-    def _run(self, command: Command, what: str, deadline: float, on_output: OnOutput) -> str:
-        """Runs a command and returns its standard output."""
-        masker = OutputMasker()
-        try:
-            result = self._session.run(
-                command, deadline=deadline, on_output=lambda piece: _pass_on(masker.add(piece), on_output)
-            )
-        finally:
-            _pass_on(masker.end(), on_output)
-        if result.code == CHANGED_MEANWHILE:
-            raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
-        if result.code != 0:
-            error = ChangeFailed(f"{what}: {end_of_output(result)}")
-            error.changed_nothing = result.code == NOTHING_CHANGED
-            error.not_ready = result.code == NOT_READY
-            raise error
-        return result.text
+        def applied(_: str) -> None:
+            self._after_handler.pop(handler.name, None)
+            self.state.replace_with(after)
+
+        step = Step(_with_scripts([], command, follow_up, []), handler.deadline)
+        return _Prepared(step, handler.summary, lambda: None, applied)
+
+    def _run(self, command: Command, what: str, deadline: float) -> None:
+        _raise_for(self._session.run(command, deadline=deadline), what)
 
 
-def _pass_on(text: str, on_output: OnOutput) -> None:
-    if text:
-        on_output(text)
+class _Running:
+    """The session's report of a round trip: it masks outputs, and passes everything on to a Progress.
+
+    done  how many steps have succeeded; one that has a sequel is counted by `end`
+    """
+
+    def __init__(self, work: Sequence[Work], steps: Sequence[_Prepared], progress: Progress, *, asks: bool) -> None:
+        self.done = 0
+        self._work = work
+        self._steps = steps
+        self._progress = progress
+        self._asks = asks
+        self._masker = OutputMasker()
+
+    def output(self, piece: bytes) -> None:
+        self._pass_on(self._masker.add(piece))
+
+    def result(self, result: Result) -> None:
+        self.flush()
+        step = self._steps[self.done]
+        if result.code == 0 and not step.sequel:
+            step.ended()
+            step.applied(result.text)
+            self.end()
+
+    def end(self) -> None:
+        """The running step has succeeded: the next one begins."""
+        self._progress.end(self._work[self.done])
+        self.done += 1
+        if self.done < len(self._work):
+            self._progress.begin(self._work[self.done])
+        elif self._asks:
+            self._progress.observe()
+
+    def flush(self) -> None:
+        """Passes on the rest of a step's output."""
+        self._pass_on(self._masker.end())
+        self._masker = OutputMasker()
+
+    def _pass_on(self, text: str) -> None:
+        if text:
+            self._progress.output(text)
+
+
+def _together(work: Sequence[Work], outcome: Outcome | None) -> int:
+    """How many of the changes and handlers, in order, can be sent in one round trip.
+
+    An API action is called after everything before it has succeeded: it can only be the first. `outcome` is that of the
+    first. What is followed up from here is the last: a guard by a login, a record by the output that it is made from.
+    """
+    if outcome is not None and outcome.after is not None:
+        return 1
+    for index, one in enumerate(work):
+        if index and isinstance(one, Planned) and isinstance(one.change.run, ApiAction):
+            return index
+        if _has_sequel(one):
+            return index + 1
+    return len(work)
+
+
+def _has_sequel(one: Work) -> bool:
+    return isinstance(one, Planned) and (one.change.guard is not None or one.change.record_from is not None)
+
+
+def _record_after(by_handler: _AfterHandler, handlers: list[str], owner: str, entries: Mapping[str, Json]) -> None:
+    for name in handlers:
+        by_handler.setdefault(name, []).append((owner, entries))
+
+
+def _raise_for(result: Result, what: str) -> None:
+    if result.code == CHANGED_MEANWHILE:
+        raise ChangedMeanwhile(f"{what}: {end_of_output(result)}")
+    if result.code != 0:
+        error = ChangeFailed(f"{what}: {end_of_output(result)}")
+        error.changed_nothing = result.code == NOTHING_CHANGED
+        error.not_ready = result.code == NOT_READY
+        raise error
 
 
 def changed_nothing(error: HostFailed) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision.engine.desired_state import Owned
 from provision.engine.waiting import Stopped, Waiting
@@ -30,6 +30,18 @@ class ResourceError(Exception):
 
 Batch = tuple[type[BatchQuery], list[BatchQuery]]
 DEADLINE = 120.0  # seconds for one batch of questions; a healthy host needs well under one
+
+
+class Questions(NamedTuple):
+    """Questions that are sent along with changes, to be asked after them."""
+
+    single: list[Command]
+    batches: list[Batch]
+
+    @property
+    def commands(self) -> list[Command]:
+        """What the host is asked."""
+        return [*self.single, *(kind.join(questions) for kind, questions in self.batches)]
 
 
 class Observer:
@@ -82,9 +94,8 @@ class Observer:
         if ASK_PENDING in self._answers and all(map(self.is_observed, items)):
             return
         questions = [(item, question) for item in [*items, *later] for question in self._questions(item).values()]
-        commands = [question if isinstance(question, Command) else question.needs for _, question in questions]
         first = [ASK_PENDING, ASK_STATE] if self._state is None else [ASK_PENDING]
-        for one in self._ask_open([*first, *(one for one in commands if one is not None)]):
+        for one in self._ask_open([*first, *_commands(question for _, question in questions)]):
             del self._answers[one]
         for item, question in questions:
             if isinstance(question, ApiQuery) and (question.needs is None or question.needs in self._answers):
@@ -126,6 +137,30 @@ class Observer:
         self._outdated()
         self._answers.clear()
         self._probes.clear()
+
+    def questions(self, items: Sequence[Owned], later: Sequence[Owned], *, due: bool) -> Questions:
+        """What `observe` would ask the host after `forget`.
+
+        due  whether all verifications of other tasks are due then, because something will have changed
+        """
+        asked = [ASK_PENDING]
+        for item in items:
+            asked += _commands(self._questions(item).values())
+        for item in later:
+            with named(item):
+                asked += _commands(item.probe.questions(due or self._is_due(item.owner)).values())
+        return Questions(*_batches(list(dict.fromkeys(asked))))
+
+    def renew(self, questions: Questions, results: Sequence[Result]) -> None:
+        """Discards all answers but these, which the host gave after the last change.
+
+        A question that is another one by now, such as a signed request, is asked again; so is one that met a GitLab that
+        was starting, and one whose answer cannot be read.
+        """
+        self.forget()
+        self._keep(questions, results)
+        for one in [one for one, result in self._answers.items() if result.code == NOT_READY]:
+            del self._answers[one]
 
     def _answer(self, item: Owned, question: Question) -> Any:
         return self.answer(question) if isinstance(question, Command) else self._call(item, question)
@@ -190,24 +225,26 @@ class Observer:
     def _ask_open(self, commands: Iterable[Command]) -> dict[Command, str]:
         """Runs the commands that have no answer yet. Returns those that met a GitLab that was starting, with the reasons."""
         asked = [one for one in dict.fromkeys(commands) if one not in self._answers]
-        self._ask(*_batches(asked))
+        self._ask(Questions(*_batches(asked)))
         starting = [one for one in asked if self._answers[one].code == NOT_READY]
         return {one: last_lines(self._answers[one].errors, 1) or "it is not ready" for one in starting}
 
-    def _ask(self, single: list[Command], batches: list[Batch]) -> None:
-        commands = [*single, *(kind.join(questions) for kind, questions in batches)]
-        if not commands:
-            return
-        results = self._session.ask(commands, deadline=DEADLINE)
-        self._answers.update(zip(single, results, strict=False))
+    def _ask(self, questions: Questions) -> None:
+        if commands := questions.commands:
+            results = self._session.ask(commands, deadline=DEADLINE)
+            self._ask(Questions(self._keep(questions, results), []))
+
+    def _keep(self, questions: Questions, results: Sequence[Result]) -> list[Command]:
+        """Keeps the answers. Returns the questions that must be asked alone, since their common answer cannot be split."""
+        self._answers.update(zip(questions.single, results, strict=False))
         left: list[Command] = []
-        for (kind, questions), result in zip(batches, results[len(single) :], strict=True):
-            answers = kind.split(questions, result)
+        for (kind, asked), result in zip(questions.batches, results[len(questions.single) :], strict=True):
+            answers = kind.split(asked, result)
             if answers is None:
-                left += questions
+                left += asked
             else:
-                self._answers.update(zip(questions, answers, strict=True))
-        self._ask(left, [])
+                self._answers.update(zip(asked, answers, strict=True))
+        return left
 
 
 class named:
@@ -222,6 +259,12 @@ class named:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, ProvisionError | ResourceError | Stopped):
             raise ResourceError(self._item.label, as_provision_error(error)) from error
+
+
+def _commands(questions: Iterable[Question]) -> list[Command]:
+    """The commands for the host that these questions are or need."""
+    commands = [one if isinstance(one, Command) else one.needs for one in questions]
+    return [one for one in commands if one is not None]
 
 
 def _batches(commands: list[Command]) -> tuple[list[Command], list[Batch]]:

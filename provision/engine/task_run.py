@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from provision.engine.apply import Applier, changed_nothing
+from provision.engine.apply import Applier, Work, changed_nothing
 from provision.engine.desired_state import Owned
-from provision.engine.observe import Observer, ResourceError, named
+from provision.engine.observe import Observer, Questions, ResourceError, named
 from provision.engine.plan import Plan, PlanErrors, Planned, declared_handlers, make_plan
 from provision.engine.recorder import Recorder
 from provision.engine.waiting import Stopped, Waiting
@@ -16,6 +17,7 @@ from provision.errors import ChangedMeanwhile, ChangeFailed, DeadlineExceeded, H
 from provision.host.pending import ASK_PENDING, Handler, read_pending
 from provision.resources.base import Change
 
+_AGAIN = "observing again"
 _RACES = 3  # how often a task plans again because another program changed the same thing in the meantime
 
 
@@ -50,30 +52,41 @@ class TaskRun:
         plan = self._plan(items, later)
         for text in plan.notes:
             self.recorder.message(text)
-        changed = self._predict(plan) if self.check else self._apply_all(plan, items, later)
-        # A handler runs at the end of the last task of the play that may notify it.
-        later_handlers = declared_handlers(later)
+        if self.check:
+            self._predict(plan)
+            for handler in self._due([], items, later):
+                self.pending.discard(handler.name)
+                self.recorder.handler(handler, applied=False)
+            if plan.errors:  # the other resources of the task have been planned
+                raise PlanErrors(plan.errors)
+        else:
+            self._apply_all(plan, items, later)
+
+    def _due(self, first: Sequence[Planned], items: Sequence[Owned], later: Sequence[Owned]) -> list[Handler]:
+        """The handlers that must run at the end of this task, if the changes `first` are applied before.
+
+        A handler runs at the end of the last task of the play that may notify it.
+        """
+        pending, replaced = set(self.pending), set(self.replaced)
+        for one in first:
+            _notify(one.change, pending, replaced)
+            _replace(one.change, pending, replaced)
         before = read_pending(self.observer.answer(ASK_PENDING).text)
-        for handler in declared_handlers(items):
-            pending = handler.name in self.pending or (handler.name in before and handler.name not in self.replaced)
-            if pending and handler not in later_handlers:
-                self._run_handler(handler)
-                changed = True
-        if plan.errors:  # check mode only: the other resources of the task have been planned
-            raise PlanErrors(plan.errors)
-        if changed and not self.check:
-            self.observer.forget()
-            left = self._plan(items, later, "observing again").lasting
-            if left:
-                raise _not_converged(left)
+        later_handlers = declared_handlers(later)
+        return [
+            one
+            for one in declared_handlers(items)
+            if (one.name in pending or (one.name in before and one.name not in replaced)) and one not in later_handlers
+        ]
 
     def _plan(self, items: Sequence[Owned], later: Sequence[Owned], step: str = "observing") -> Plan:
         self._stop_point()
-        self.recorder.start_step(step, "observing")
+        if (self.recorder.step, step) != (_AGAIN, _AGAIN):  # it is reported when the questions are asked with changes
+            self.recorder.start_step(step, "observing")
         self.observer.observe(items, later)
         return make_plan(items, self.observer, go_on=self.check)
 
-    def _predict(self, plan: Plan) -> bool:
+    def _predict(self, plan: Plan) -> None:
         for one in plan.changes:
             if one.change.requires and self.failed_before(one.change.requires):
                 text = f"not planned, depends on {one.change.requires}, which failed: {one.change.summary}"
@@ -84,24 +97,15 @@ class TaskRun:
                 self.recorder.message(f"would {one.change.summary}", "check")
             else:
                 self.recorder.change(one, applied=False)
-            self._notify(one.change)
-            self._replace(one.change)
-        return bool(plan.lasting)
+            _notify(one.change, self.pending, self.replaced)
+            _replace(one.change, self.pending, self.replaced)
 
-    def _notify(self, change: Change) -> None:
-        names = {one.name for one in change.notify}
-        self.pending |= names
-        self.replaced -= names
+    def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> None:
+        """Applies in rounds. A change that requires something that this task sets up is planned again afterwards.
 
-    def _replace(self, change: Change) -> None:
-        names = {one.name for one in change.replaces}
-        self.pending -= names
-        self.replaced |= names
-
-    def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> bool:
-        """Applies in rounds. A change that requires something that this task sets up is planned again afterwards."""
+        In the last round the handlers run that are due. If anything was changed, the host is observed again.
+        """
         done: set[tuple[str, str]] = set()
-        changed = False
         while True:
             waiting = [one for one in plan.changes if one.change.requires]
             ready = [one for one in plan.changes if not one.change.requires]
@@ -115,80 +119,139 @@ class TaskRun:
             postponed = len(first) < len(ready) and (bool(waiting) or any(not one.change.verification for one in first))
             if postponed:
                 ready = first
-            raced = False
-            for one in ready:
-                if raced := self._raced(one):
-                    break
-                changed = changed or not one.change.verification
-                done.add(one.id)
-            if not (waiting or raced or postponed):
-                return changed
-            self.observer.forget()
-            plan = self._plan(items, later, "observing again")
+            last = not (waiting or postponed)
+            work: list[Work] = [*ready, *(self._due(ready, items, later) if last else ())]
+            lasting = any(isinstance(one, Handler) or not one.change.verification for one in work)
+            again = not last or lasting
+            questions = self.observer.questions(items, later, due=lasting) if again and work else None
+            raced = self._apply_work(work, questions, done)
+            if not (raced or again):
+                return
+            plan = self._plan(items, later, _AGAIN)
+            if last and not raced:
+                if plan.lasting:
+                    raise _not_converged(plan.lasting)
+                return
 
-    def _raced(self, planned: Planned) -> bool:
-        """Applies one change. Returns True if it must be planned again.
+    def _apply_work(self, work: Sequence[Work], questions: Questions | None, done: set[tuple[str, str]]) -> bool:
+        """Applies changes and handlers, and asks the questions after them. Returns True if they must be planned again.
 
         That is so if another program changed the same thing, and after waiting for a GitLab that was starting.
+        `done` gets the ids of the changes. What was observed before is forgotten.
         """
-        try:
-            self._apply(planned)
-        except ResourceError as problem:
-            error = problem.error
-            # What was planned is outdated after a while: a request may have had an effect although its answer was 502.
-            if (
-                isinstance(error, ChangeFailed)
-                and error.not_ready
-                and self.waiting.again(error.text, planned.change.summary)
-            ):
-                return True
-            self.races += 1
-            if not isinstance(error, ChangedMeanwhile) or self.races > _RACES:
-                raise
-            self.recorder.message(f"{error.text}: observing again")
-            return True
-        return False
-
-    def _apply(self, planned: Planned) -> None:
-        change = planned.change
-        self._stop_point()
-        self.recorder.start_step(change.summary, "checking" if change.verification else "applying")
-        started = time.monotonic()
-        earlier = set(self.pending)
-        self._notify(change)
-        try:
-            with named(planned.item), self.waiting.rate_limits(change.summary):
-                self.applier.apply(planned, self.recorder.output)
-        except HostFailed as error:
-            if changed_nothing(error):
-                self.pending &= earlier
-            raise ResourceError(planned.label, _explained(error)) from error
-        self.waiting.ended()
-        self._replace(change)
-        if change.verification:
-            self.recorder.message(f"done: {change.summary}")
-        else:
-            self.recorder.change(planned, applied=True, seconds=time.monotonic() - started)
-
-    def _run_handler(self, handler: Handler) -> None:
-        if self.check:
-            self.pending.discard(handler.name)
-            self.recorder.handler(handler, applied=False)
-            return
-        self.pending.add(handler.name)  # an earlier run may have left it
-        self._stop_point()
-        self.recorder.start_step(handler.summary, "handler")
-        started = time.monotonic()
-        try:
-            self.applier.run_handler(handler, self.recorder.output)
-        except HostFailed as error:
-            raise ResourceError(handler.name, _explained(error)) from error
-        self.pending.discard(handler.name)
-        self.recorder.handler(handler, applied=True, seconds=time.monotonic() - started)
+        steps = _Steps(self, done)
+        commands = questions.commands if questions else []
+        raced, answers = False, None
+        while work and not raced:
+            self._stop_point()
+            first = work[0]
+            place = named(first.item) if isinstance(first, Planned) else nullcontext()
+            try:
+                with place, self.waiting.rate_limits(_summary(first)):
+                    count, answers = self.applier.apply(work, steps, commands, self.stopping)
+                work = work[count:]
+            except HostFailed as error:
+                raced = steps.failed(error)
+        if (questions is not None or raced) and self.stopping():
+            steps.stopped()  # the questions were asked already: the last step is the one before them
+            raise Stopped
+        if questions is not None and answers is not None:
+            self.observer.renew(questions, answers)
+        elif questions is not None or raced:
+            self.observer.forget()
+        return raced
 
     def _stop_point(self) -> None:
         if self.stopping():
             raise Stopped
+
+
+class _Steps:
+    """Reports changes and handlers while they run, and keeps up to date what is pending."""
+
+    def __init__(self, run: TaskRun, done: set[tuple[str, str]]) -> None:
+        self._run = run
+        self._done = done
+        self._current: Work | None = None
+        self._started = 0.0
+        self._earlier: set[str] = set()  # what was pending before the current one
+        self._step = ""
+
+    def begin(self, one: Work) -> None:
+        run = self._run
+        self._current, self._started = one, time.monotonic()
+        self._earlier, self._step = set(run.pending), run.recorder.step
+        if isinstance(one, Handler):
+            run.pending.add(one.name)  # an earlier run may have left it
+            run.recorder.start_step(one.summary, "handler")
+        else:
+            _notify(one.change, run.pending, run.replaced)
+            run.recorder.start_step(one.change.summary, "checking" if one.change.verification else "applying")
+
+    def output(self, text: str) -> None:
+        self._run.recorder.output(text)
+
+    def end(self, one: Work) -> None:
+        run, seconds = self._run, time.monotonic() - self._started
+        if isinstance(one, Handler):
+            run.pending.discard(one.name)
+            run.recorder.handler(one, applied=True, seconds=seconds)
+        else:
+            run.waiting.ended()
+            _replace(one.change, run.pending, run.replaced)
+            self._done.add(one.id)
+            if one.change.verification:
+                run.recorder.message(f"done: {one.change.summary}")
+            else:
+                run.recorder.change(one, applied=True, seconds=seconds)
+        self._current, self._step = None, run.recorder.step
+
+    def observe(self) -> None:
+        self._run.recorder.start_step(_AGAIN, "observing")
+
+    def stopped(self) -> None:
+        self._forget_pending()
+        self._run.recorder.step = self._step
+
+    def _forget_pending(self) -> None:
+        if isinstance(self._current, Planned):
+            self._run.pending &= self._earlier
+
+    def failed(self, error: HostFailed) -> bool:
+        """Returns True if the current change must be planned again; otherwise raises the error."""
+        one, run = self._current, self._run
+        if one is None:  # while the questions were asked
+            raise error
+        if changed_nothing(error):
+            self._forget_pending()
+        name = one.name if isinstance(one, Handler) else one.label
+        problem = ResourceError(name, _explained(error))
+        if isinstance(one, Handler):
+            raise problem from error
+        # What was planned is outdated after a while: a request may have had an effect although its answer was 502.
+        if isinstance(error, ChangeFailed) and error.not_ready and run.waiting.again(error.text, one.change.summary):
+            return True
+        run.races += 1
+        if not isinstance(error, ChangedMeanwhile) or run.races > _RACES:
+            raise problem from error
+        run.recorder.message(f"{error.text}: observing again")
+        return True
+
+
+def _summary(one: Work) -> str:
+    return one.summary if isinstance(one, Handler) else one.change.summary
+
+
+def _notify(change: Change, pending: set[str], replaced: set[str]) -> None:
+    names = {one.name for one in change.notify}
+    pending |= names
+    replaced -= names
+
+
+def _replace(change: Change, pending: set[str], replaced: set[str]) -> None:
+    names = {one.name for one in change.replaces}
+    pending -= names
+    replaced |= names
 
 
 def _not_ready(planned: Planned) -> ResourceError:

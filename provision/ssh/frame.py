@@ -12,6 +12,12 @@ Out, on standard output and on standard error, after the bytes of each command:
 
     NONCE BATCH.INDEX CODE\\n    and at the end of the batch    NONCE BATCH.end CODE\\n
 
+A batch is one part: questions, or one command that changes something. Or it has several parts: changes in order, one a
+part, and at last questions. Then the script runs each part in a `timeout` and a shell of its own, as if it had come
+alone, and ends after the first part that fails. Between two parts it also ends if the controller asked for it, with an
+empty line on standard input, or is gone: after kill -9, a broken connection or Ctrl-C, the running command ends and no
+other starts. A reader process waits for that line; it costs one process a batch.
+
 The nonce is 128 random bits that travel on standard input only. Therefore no output contains it, neither by chance nor
 on purpose. The bytes between two markers are the unchanged output of one command. (A host's own root can read the nonce
 and answer anything: markers in another order or form than promised end the session.) A command's standard input is a quoted
@@ -35,6 +41,9 @@ from provision.shell import Command, Result
 END = "end"
 OUTPUT_LIMIT = 64 << 20  # bytes that the commands of one batch may print together
 STREAMED_KEPT = 1 << 20  # bytes that are kept of each output of a step whose output is passed on as it arrives
+STOP_REQUEST = b"\n"  # to a batch of several parts: end after the running command
+KILL_AFTER = 30  # seconds between TERM and KILL at a deadline: a rollback may wait for Docker
+_GATHER_ABOVE = 4  # commands in a part; for fewer commands the two gathering processes cost more than they save
 _MARKER_LIMIT = 4096  # bytes of a marker line; the longest one describes the holder of the lock
 _CODE = re.compile(r"-?[0-9]{1,5}")
 _PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")  # what every sh accepts in a quoted word
@@ -60,17 +69,60 @@ _GATHER = b"exec 3>&1 4>&2; trap : TERM\n{ trap : TERM; {\n" + _STOP
 _GATHERED = b"} 2>&1 1>&5 5>&- 3>&- 4>&- | " + _DD + b" >&4 3>&- 4>&- 5>&-; } 5>&1 | " + _DD + b" >&3 3>&- 4>&-\n"
 
 
-def encode(batch: int, commands: Sequence[Command], nonce: str, *, deadline: float, gather: bool = False) -> bytes:
-    """The bytes that make the shell run `commands` in order within `deadline` seconds.
+# The request is one byte: either the reader gets it, or the bootstrap script's loop, which skips it. The batch waits until
+# the reader is gone: a killed process may still read the first byte of the next batch before it ends.
+# $$ is the shell of the batch. It runs the trap after the command that it waits for.
+_READER = b"""trap provision_stop=1 USR1
+{ read -r provision_line; kill -USR1 $$; } <&8 >/dev/null 2>&1 &
+provision_reader=$!
+trap '[ "$provision_stop" ] || { kill "$provision_reader"; wait "$provision_reader"; } 2>/dev/null' EXIT
+exec 8<&-
+"""
+_UNLESS_STOPPED = b"""provision_code=$?
+[ "$provision_code" = 0 ] && [ -z "$provision_stop" ] || exit "$provision_code"
+"""
 
-    `gather`: outputs arrive in blocks when all commands have ended, instead of at once. A background process that a
-    command starts and that keeps its output open then delays the whole batch. Raises ValueError for a NUL in a script.
+
+class Part(NamedTuple):
+    """Commands that run in order regardless of their exit codes, within `deadline` seconds together."""
+
+    commands: Sequence[Command]
+    deadline: float
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the outputs arrive in blocks when all commands have ended, instead of at once.
+
+        A background process that a command starts and that keeps its output open then delays the whole part.
+        """
+        return len(self.commands) > _GATHER_ABOVE
+
+
+def encode(batch: int, parts: Sequence[Part], nonce: str) -> bytes:
+    """The bytes that make the shell run the parts in order; after one whose last command fails, none.
+
+    Raises ValueError for a NUL in a script.
     """
-    marker = f'm(){{ echo "{nonce} {batch}.$1 $2"; echo "{nonce} {batch}.$1 $2" >&2; }}\n'
-    steps = [part for index, command in enumerate(commands) for part in (_step(command), b"m %d $?\n" % index)]
-    steps = [_GATHER, *steps, _GATHERED] if gather else [_STOP, *steps]
-    script = b"".join([marker.encode(), *steps, f"#{nonce}".encode()])
+    if len(parts) == 1:
+        body, deadline = b"exec 8<&-\n" + _body(batch, 0, parts[0], nonce), parts[0].deadline
+    else:
+        body, deadline, index = _STOP + _READER, 0.0, 0
+        for part in parts:
+            limit = f"timeout -k {KILL_AFTER} {max(part.deadline, 0.001):.3f} /bin/sh\n".encode()
+            inner = _body(batch, index, part, nonce) + b"exit $provision_code\n"
+            body += b"printf %s " + _quoted(inner) + b" 2>/dev/null | " + limit + _UNLESS_STOPPED
+            deadline += part.deadline + 2 * KILL_AFTER
+            index += len(part.commands)
+    script = body + f"#{nonce}".encode()
     return f"{batch} {max(deadline, 0.001):.3f} {len(script)}\n".encode() + script
+
+
+def _body(batch: int, first: int, part: Part, nonce: str) -> bytes:
+    marker = f'm(){{ provision_code=$2; echo "{nonce} {batch}.$1 $2"; echo "{nonce} {batch}.$1 $2" >&2; }}\n'.encode()
+    steps = [
+        text for index, command in enumerate(part.commands, first) for text in (_step(command), b"m %d $?\n" % index)
+    ]
+    return b"".join([marker, *([_GATHER, *steps, _GATHERED] if part.gathers else [_STOP, *steps])])
 
 
 def _step(command: Command) -> bytes:
@@ -172,47 +224,49 @@ class _Output:
         """All that is kept."""
         return bytes(self._bytes[-self._kept :] if self._kept is not None else self._bytes)
 
-    def take(self) -> bytes:
-        """All that is kept; the next command begins."""
-        taken = self.get()
-        self._bytes = bytearray()
-        return taken
-
 
 class Answers:
     """The results of one batch as they arrive: add output and markers of both streams until `done`.
 
     `stream` is 0 for stdout and 1 for stderr. `end_code` is the exit code of the shell that ran the batch.
-    `streamed`: the output is passed on as it arrives, and results contain only its end (STREAMED_KEPT).
+    `streamed`: the output of so many commands is passed on as it arrives, and their results contain only its end
+    (STREAMED_KEPT).
     """
 
-    def __init__(self, batch: int, count: int, *, streamed: bool = False) -> None:
+    def __init__(self, batch: int, count: int, *, streamed: int = 0) -> None:
         self.results: list[Result] = []
         self.end_code: int | None = None
         self._batch = batch
         self._count = count
         self._streamed = streamed
         self._size = 0
-        kept = STREAMED_KEPT if streamed else None
-        self._outputs = (_Output(kept), _Output(kept))
         self._finished: tuple[list[tuple[bytes, int]], list[tuple[bytes, int]]] = ([], [])
+        self._outputs = [self._output(0), self._output(1)]
         self._ended: set[int] = set()
+
+    def running(self, stream: int) -> int:
+        """The index of the command whose output arrives now on this stream."""
+        return len(self._finished[stream])
+
+    def _output(self, stream: int) -> _Output:
+        return _Output(STREAMED_KEPT if self.running(stream) < self._streamed else None)
 
     def add_output(self, stream: int, piece: bytes) -> None:
         """Add output of the running command. Raises BrokenAnswer when the batch has printed too much."""
-        self._size += len(piece)
-        if self._size > OUTPUT_LIMIT and not self._streamed:
+        if self.running(stream) >= self._streamed:
+            self._size += len(piece)
+        if self._size > OUTPUT_LIMIT:
             raise BrokenAnswer(f"the host sent more than {OUTPUT_LIMIT >> 20} MiB")
         self._outputs[stream].add(piece)
 
-    def add_marker(self, stream: int, marker: Marker) -> None:
+    def add_marker(self, stream: int, marker: Marker) -> list[Result]:
         """Record that a command of this batch, or the batch, has ended on this stream. Ignore other batches.
 
-        Raises BrokenAnswer for a marker that no shell prints at this point.
+        Returns the results that are complete now. Raises BrokenAnswer for a marker that no shell prints at this point.
         """
         batch, _, index = marker.key.partition(".")
         if batch != str(self._batch):
-            return
+            return []
         finished = self._finished[stream]
         expected = index == END or (index == str(len(finished)) and len(finished) < self._count)
         if not expected or stream in self._ended or not _CODE.fullmatch(marker.rest):
@@ -220,11 +274,13 @@ class Answers:
         if index == END:
             self._ended.add(stream)
             self.end_code = int(marker.rest)
-            return
-        finished.append((self._outputs[stream].take(), int(marker.rest)))
-        while len(self.results) < min(len(self._finished[0]), len(self._finished[1])):
-            (stdout, code), (stderr, _) = (side[len(self.results)] for side in self._finished)
+            return []
+        finished.append((self._outputs[stream].get(), int(marker.rest)))
+        self._outputs[stream] = self._output(stream)
+        before = len(self.results)
+        for (stdout, code), (stderr, _) in list(zip(*self._finished, strict=False))[before:]:
             self.results.append(Result(stdout, stderr, code))
+        return self.results[before:]
 
     @property
     def done(self) -> bool:

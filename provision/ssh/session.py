@@ -54,6 +54,23 @@ class Traffic:
     bytes_received: int = 0
 
 
+class Step(NamedTuple):
+    """A command that changes something, and the seconds that it may take."""
+
+    command: Command
+    deadline: float
+
+
+class Report(Protocol):
+    """Learns about the steps of `Session.run_steps` while they run: the output of each, then its result."""
+
+    def output(self, piece: bytes) -> None:
+        """Called with lines of stdout and stderr of the running step as they arrive, as `Session.run` passes them on."""
+
+    def result(self, result: Result) -> None:
+        """Called when a step has ended, in order; the result contains only the last MiB of each output."""
+
+
 class Session(Protocol):
     """An open root shell on one host. Not thread-safe: one thread uses it, except for `abort`."""
 
@@ -73,6 +90,23 @@ class Session(Protocol):
         With `on_output` the result contains only the last MiB of each output.
         Raises DeadlineExceeded when it does not end within `deadline` seconds (it is then stopped on the host), and
         ConnectionLost when the connection breaks.
+        """
+
+    def run_steps(
+        self,
+        steps: Sequence[Step],
+        then: Sequence[Command],
+        *,
+        deadline: float,
+        report: Report,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> tuple[list[Result], list[Result]]:
+        """Run steps in order in one round trip, until one fails. If all succeed, ask the commands of `then`, as `ask` does.
+
+        Returns the results of the steps that ran, and the answers to `then`, within `deadline` seconds.
+        stopping  is called about once a second; once it returns True, the running step ends and no other starts. The same
+                  holds if the connection breaks
+        Raises the errors of `run` for the first step without a result, and those of `ask`.
         """
 
     def close(self) -> None:

@@ -22,19 +22,18 @@ from provision.shell import Command, Result
 from provision.ssh import frame
 from provision.ssh.bootstrap import GREETING, Handshake, command_line, first_line
 from provision.ssh.connection import HostConnection, resolve
-from provision.ssh.frame import Answers, BrokenAnswer, Marker, Splitter
+from provision.ssh.frame import KILL_AFTER, Answers, BrokenAnswer, Marker, Part, Splitter
 from provision.ssh.paramiko_internals import request_refused, wait_for_exit
-from provision.ssh.session import Target
+from provision.ssh.session import Report, Step, Target
 from provision.ssh.wire import ChannelEnded, Pump, TransferTimeout
 
 _EXEC_TIMEOUT = 30.0  # seconds for sshd to start a program
 _PASSWORD_TIMEOUT = 15.0  # seconds for sudo to read the password and start the shell
 _REFUSAL_SILENCE = 4.0  # seconds of silence after sudo has printed something: it waits for another password
-_KILL_AFTER = 30.0  # seconds between TERM and KILL, as `timeout -k` in bootstrap.py: a rollback may wait for Docker
+_KILL_AFTER = float(KILL_AFTER)
 _ANSWER_TIMEOUT = 10.0  # seconds for the results to arrive after that
 _CLOSE_TIMEOUT = 2.0  # seconds for the remote shell to end and release its lock
 _TIMED_OUT, _KILLED = 124, 137  # exit codes of `timeout`
-_GATHER_ABOVE = 4  # commands in a batch; for fewer commands the two gathering processes cost more than they save
 
 # paramiko logs failures in addition to raising them; without a handler Python would print them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -92,10 +91,8 @@ class ShellSession:
         self._handshake = handshake
         self._batch = 0
         self._aborted = False
-        self._seconds = 0.0  # how long the last batch took
         self._answers: Answers | None = None
-        self._on_output: Callable[[bytes], None] | None = None
-        self._joiners = (LineJoiner(), LineJoiner())  # pieces of the two streams arrive in turn
+        self._progress = _Progress()
         nonce = handshake.nonce.encode()
         stdout, stderr = (
             Splitter(nonce, partial(self._receive_output, stream), partial(self._receive_marker, stream))
@@ -112,20 +109,29 @@ class ShellSession:
         """
         if not commands:
             return []
-        answers = self._run_batch(commands, deadline, None)
-        if len(answers.results) < len(commands):
-            raise self._unfinished(commands, answers, deadline)
-        return answers.results
+        return self._run_batch([Part(commands, deadline)]).results
 
     def run(self, command: Command, *, deadline: float, on_output: Callable[[bytes], None] | None = None) -> Result:
         """Run one command; `on_output` receives whole lines of stdout and stderr as they arrive.
 
         With `on_output` the result contains only the end of each output: see frame.STREAMED_KEPT.
         """
-        answers = self._run_batch([command], deadline, on_output)
-        if not answers.results:
-            raise self._unfinished([command], answers, deadline)
-        return answers.results[0]
+        progress = _Progress(1, on_output) if on_output else None
+        return self._run_batch([Part([command], deadline)], progress).results[0]
+
+    def run_steps(
+        self,
+        steps: Sequence[Step],
+        then: Sequence[Command],
+        *,
+        deadline: float,
+        report: Report,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> tuple[list[Result], list[Result]]:
+        """Run steps in one round trip, until one fails or `stopping`; if all succeed, ask `then`. See `Session`."""
+        parts = [*(Part([one.command], one.deadline) for one in steps), *([Part(then, deadline)] if then else [])]
+        results = self._run_batch(parts, _Progress(len(steps), report.output, report.result), stopping).results
+        return results[: len(steps)], results[len(steps) :]
 
     def close(self) -> None:
         """End the session. Waits briefly for the remote shell to end, so that the host's lock is released."""
@@ -186,25 +192,30 @@ class ShellSession:
     # -- inside ----------------------------------------------------------------------------------
 
     def _run_batch(
-        self, commands: Sequence[Command], deadline: float, on_output: Callable[[bytes], None] | None
+        self,
+        parts: Sequence[Part],
+        progress: _Progress | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Answers:
         self._batch += 1
-        answers = self._answers = Answers(self._batch, len(commands), streamed=on_output is not None)
-        self._on_output = on_output
-        self._joiners = (LineJoiner(), LineJoiner())
-        gather = len(commands) > _GATHER_ABOVE
-        data = frame.encode(self._batch, commands, self._handshake.nonce, deadline=deadline, gather=gather)
-        started = time.monotonic()
+        commands = [one for part in parts for one in part.commands]
+        self._progress = progress = progress or _Progress()
+        answers = self._answers = Answers(self._batch, len(commands), streamed=progress.steps)
+        # A session runs one command after the other: a request to stop is sent only where the host reads it.
+        stop = _StopRequest(stopping if len(parts) > 1 else lambda: False)
+        clock = _Clock(parts, answers)
+        data = frame.encode(self._batch, parts, self._handshake.nonce)
         try:
             self._pump.run(
                 data,
                 lambda: answers.done or self._handshake.failed,
-                seconds=deadline + _KILL_AFTER + _ANSWER_TIMEOUT,
+                seconds=clock.seconds_left,
+                further=stop,
             )
         except TransferTimeout:
             self._connection.close()
             raise DeadlineExceeded(
-                f"{self._name}: no result within {deadline:g} s, and the command could not be stopped;"
+                f"{self._name}: no result within {clock.deadline:g} s, and the command could not be stopped;"
                 " the connection was closed",
                 hint=f"check on the host what blocks: {frame.describe(commands[len(answers.results)])}",
             ) from None
@@ -221,12 +232,13 @@ class ShellSession:
             self._connection.close()
             raise
         finally:
-            self._seconds = time.monotonic() - started
-            for joiner in self._joiners:
-                if on_output is not None and (rest := joiner.end()):
-                    on_output(rest)
-            self._answers = self._on_output = None
+            progress.flush()
+            self._answers, self._progress = None, _Progress()
         self._handshake.check()
+        failed = 0 < len(answers.results) <= progress.steps and answers.results[-1].code != 0
+        stopped = stop.sent and answers.end_code == 0
+        if len(answers.results) < len(commands) and not (failed or stopped):
+            raise self._unfinished(commands, answers, clock)
         return answers
 
     def _receive_output(self, stream: int, piece: bytes) -> None:
@@ -234,14 +246,14 @@ class ShellSession:
             self._handshake.add_output(stream, piece)
         elif self._answers is not None:
             self._answers.add_output(stream, piece)
-            if self._on_output is not None and (lines := self._joiners[stream].add(piece)):
-                self._on_output(lines)
+            self._progress.add(stream, self._answers.running(stream), piece)
 
     def _receive_marker(self, stream: int, marker: Marker) -> None:
         if marker.key == GREETING:
             self._handshake.add_greeting(stream, marker.rest)
         elif self._answers is not None:
-            self._answers.add_marker(stream, marker)
+            for result in self._answers.add_marker(stream, marker):
+                self._progress.end_command(result)
 
     def _end_shell(self) -> int | None:
         """End the shell's input and wait briefly for its exit code; None when it is not known."""
@@ -268,23 +280,113 @@ class ShellSession:
             raise _no_shell(self._connection.label, "the request was refused") from error
         raise self._handshake.exited(code) from error
 
-    def _unfinished(self, commands: Sequence[Command], answers: Answers, deadline: float) -> Exception:
+    def _unfinished(self, commands: Sequence[Command], answers: Answers, clock: _Clock) -> Exception:
         """Why the first command without a result has none."""
         command = frame.describe(commands[len(answers.results)])
         lines = [line.strip() for line in f"{answers.partial.errors}\n{answers.partial.text}".splitlines()]
         lines = [line for line in lines if line and line not in ("Terminated", "Killed")]
         output = f"; last output: {mask(lines[-1])[-300:]}" if lines else ""
-        if answers.end_code == _KILLED and len(commands) > _GATHER_ABOVE:
-            command, output = f"one of {len(commands)} commands, which ignored SIGTERM", ""
-        if answers.end_code in (_TIMED_OUT, _KILLED) and self._seconds >= deadline:
+        if answers.end_code == _KILLED and clock.part.gathers:
+            command, output = f"one of {len(clock.part.commands)} commands, which ignored SIGTERM", ""
+        if answers.end_code == _TIMED_OUT or (answers.end_code == _KILLED and clock.seconds >= clock.deadline):
             return DeadlineExceeded(
-                f"{self._name}: stopped after {deadline:g} s: {command}{output}",
+                f"{self._name}: stopped after {clock.deadline:g} s: {command}{output}",
                 hint="the command did not end within its deadline; check on the host what it waits for",
             )
         return ProbeFailed(
             f"{self._name}: the shell ended with code {answers.end_code} during {command}{output}",
             hint="check on the host whether it was killed (out of memory), and that sh, timeout and dd are installed",
         )
+
+
+class _Progress:
+    """Passes on the outputs and results of the first `steps` commands of a batch, each output before its result."""
+
+    def __init__(
+        self,
+        steps: int = 0,
+        on_output: Callable[[bytes], None] = lambda _: None,
+        on_result: Callable[[Result], None] = lambda _: None,
+    ) -> None:
+        self.steps = steps
+        self._on_output = on_output
+        self._on_result = on_result
+        self._ended = 0
+        self._joiners = (LineJoiner(), LineJoiner())  # pieces of the two streams arrive in turn
+        self._early: list[tuple[int, int, bytes]] = []  # of one stream, when the other one is behind
+
+    def add(self, stream: int, index: int, piece: bytes) -> None:
+        """Add output of the command `index`."""
+        if index > self._ended:
+            self._early.append((stream, index, piece))
+        elif index < self.steps and (lines := self._joiners[stream].add(piece)):
+            self._on_output(lines)
+
+    def end_command(self, result: Result) -> None:
+        """The next command has ended."""
+        if self._ended < self.steps:
+            self.flush()
+            self._on_result(result)
+        self._ended += 1
+        early, self._early = self._early, []
+        for one in early:
+            self.add(*one)
+
+    def flush(self) -> None:
+        """Pass on what has no line break at its end."""
+        for joiner in self._joiners:
+            if rest := joiner.end():
+                self._on_output(rest)
+
+
+class _StopRequest:
+    """What is written after the batch, once: the request to end after the running command."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self._stopping = stopping
+        self.sent = False
+
+    def __call__(self) -> bytes:
+        if self.sent or not self._stopping():
+            return b""
+        self.sent = True
+        return frame.STOP_REQUEST
+
+
+class _Clock:
+    """The time of the part of a batch that runs now: it starts when the part before it has ended."""
+
+    def __init__(self, parts: Sequence[Part], answers: Answers) -> None:
+        self._parts = parts
+        self._answers = answers
+        self._index = 0
+        self._since = time.monotonic()
+
+    @property
+    def part(self) -> Part:
+        """The first part that has not ended."""
+        left = len(self._answers.results)
+        for index, part in enumerate(self._parts):
+            if left < len(part.commands) or index == len(self._parts) - 1:
+                if index != self._index:
+                    self._index, self._since = index, time.monotonic()
+                return part
+            left -= len(part.commands)
+        raise AssertionError("a batch has parts")
+
+    @property
+    def deadline(self) -> float:
+        """The seconds that it may take."""
+        return self.part.deadline
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return (self.part, time.monotonic() - self._since)[1]
+
+    def seconds_left(self) -> float:
+        """Until the result must have arrived, also of a command that is killed."""
+        return self.deadline + _KILL_AFTER + _ANSWER_TIMEOUT - self.seconds
 
 
 class _SilenceAfterOutput:

@@ -255,14 +255,24 @@ class Pump:
         self._receivers = receivers
         self._label = label
 
-    def run(self, data: bytes, until: Callable[[], bool] | None, *, seconds: float) -> None:
+    def run(
+        self,
+        data: bytes,
+        until: Callable[[], bool] | None,
+        *,
+        seconds: float | Callable[[], float],
+        further: Callable[[], bytes] = lambda: b"",
+    ) -> None:
         """Write `data` and read until `until()` is true; without a condition, until all is written.
+
+        seconds  the time for all, or a function that returns how many are left
+        further  is called once in a while after `data` was written, and returns what else is to be written
 
         Raises TransferTimeout after `seconds`, also while the host sends without pause; ChannelEnded when the channel
         ends first; ConnectionLost when the host does not answer a ping; and what a receiver raises.
         """
-        deadline = time.monotonic() + seconds
         started = time.monotonic()
+        left = seconds if callable(seconds) else lambda: started + seconds - time.monotonic()
         sent = 0
         while True:
             ended = output_ended(self._channel)  # read before draining, so that no data is missed
@@ -278,14 +288,16 @@ class Pump:
                     hint="check whether the host rebooted or the shell was killed; rerun the command:"
                     " completed steps are not repeated",
                 )
-            if time.monotonic() > deadline:
+            if (remaining := left()) < 0:
                 raise TransferTimeout
             self._watch(started)
+            if sent >= len(data):
+                data, sent = further(), 0
             if sent < len(data) and not ended and room_to_write(self._channel):
                 sent += self._write(data[sent : sent + _WRITE_SIZE])
                 self._transport.drive(0)
             elif not received:
-                self._transport.drive(min(1.0, max(0.0, deadline - time.monotonic())))
+                self._transport.drive(min(1.0, remaining))
 
     def _drain(self) -> bool:
         """Pass on received data, up to _READ_LIMIT: a host may send faster than this reads. Returns whether there was any."""

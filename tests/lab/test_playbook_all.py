@@ -64,12 +64,12 @@ def test_it_waited_until_rails_had_booted(first: Outcome, harness: Harness) -> N
 
 @converged
 def test_the_next_run_changes_nothing(harness: Harness) -> None:
-    """No change, exit code 0, every task of every host ok, at most 9 round trips for each host."""
+    """No change, exit code 0, every task of every host ok, at most 7 round trips for each host."""
     again = unchanged(harness, "all")
     assert again.statuses("gitlab") == dict.fromkeys(["gitlab", "certificates", "registry", "firewall"], "ok")
     for host in RUNNERS:
         assert again.statuses(host) == dict.fromkeys(["docker", "runner", "register", "verify", "deploy"], "ok")
-    assert max(one["round_trips"] for one in again.summary["hosts"].values()) <= 9
+    assert max(one["round_trips"] for one in again.summary["hosts"].values()) <= 7
     assert again.of("message") == []
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from provision.shell import Command, Result, sh
 from provision.ssh.bootstrap import GREETING, SCRIPT, first_line
-from provision.ssh.frame import Answers, Marker, Splitter, encode, new_nonce
+from provision.ssh.frame import STOP_REQUEST, Answers, Marker, Part, Splitter, encode, new_nonce
 
 pytestmark = pytest.mark.root
 
@@ -25,6 +26,7 @@ class LocalShell:
     """The bootstrap script in a local process, connected by pipes."""
 
     def __init__(self, shell: str) -> None:
+        self.program = shell
         self.nonce = new_nonce()
         self.greetings: list[Marker] = []
         self._batch = 0
@@ -46,10 +48,16 @@ class LocalShell:
         ]
 
     def ask(self, commands: Sequence[Command], *, gather: bool, deadline: float = 20) -> list[Result]:
-        """Send one batch while draining both outputs, as the pump does."""
+        """Send one batch while draining both outputs, as the pump does. `gather`: filled up with commands that do nothing."""
+        filled = [*commands, *[Command(":")] * (5 if gather else 0)]
+        return self.send([Part(filled, deadline)])[: len(commands)]
+
+    def send(self, parts: Sequence[Part], more: bytes = b"") -> list[Result]:
+        """Send a batch of several parts, then `more`."""
         self._batch += 1
-        answers = self._answers = Answers(self._batch, len(commands))
-        data = memoryview(encode(self._batch, commands, self.nonce, deadline=deadline, gather=gather))
+        answers = self._answers = Answers(self._batch, sum(len(one.commands) for one in parts))
+        deadline = sum(one.deadline for one in parts)
+        data = memoryview(encode(self._batch, parts, self.nonce) + more)
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None
         assert stdout is not None
@@ -73,10 +81,19 @@ class LocalShell:
                         self._splitters[key.data].feed(piece)
         return answers.results
 
-    def close(self) -> int:
-        """End the input and return the shell's exit code."""
+    def start(self, parts: Sequence[Part]) -> None:
+        """Send a batch, and read no answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(encode(1, parts, self.nonce))
+
+    def end_input(self) -> None:
+        """End the input, as a broken connection does."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    def close(self) -> int:
+        """End the input and return the shell's exit code."""
+        self.end_input()
         return self._process.wait(10)
 
     def _receive_output(self, stream: int, piece: bytes) -> None:
@@ -195,6 +212,72 @@ def test_the_deadline_ends_the_process_group_and_not_the_session(shell: LocalShe
         assert results == [Result(b"one\n")]
         (left,) = shell.ask([sh("ps -eo args | grep '[s]leep 61.%s'; exit 0", os.getpid())], gather=False)
         assert left == Result()
+
+
+def steps(*scripts: str, deadline: float = 20) -> list[Part]:
+    """Parts of one command each."""
+    return [Part([sh(one)], deadline) for one in scripts]
+
+
+def test_no_part_runs_after_one_that_failed(shell: LocalShell) -> None:
+    """Each has its own output and code, and a shell of its own; questions at the end run whatever their codes."""
+    asked = Part([sh("exit 2"), sh("echo asked"), *[sh(":")] * 4], 20)
+    done = shell.send([*steps("x=1; echo one; exit 0", 'echo "${x-unset}" >&2'), asked])
+    assert done == [Result(b"one\n"), Result(b"", b"unset\n"), Result(code=2), Result(b"asked\n"), *[Result()] * 4]
+    assert shell.send([*steps("echo one", "echo why >&2; exit 7", "echo never"), asked]) == [
+        Result(b"one\n"),
+        Result(b"", b"why\n", 7),
+    ]
+
+
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_byte_of_a_part_is_returned(shell: LocalShell, data: st.DataObject) -> None:
+    """As in a batch of one part, for any input and for commands that do unusual things."""
+    tricks = [one for one in TRICKS if one[1].code == 0]
+    chosen = data.draw(st.lists(st.sampled_from(tricks), min_size=1, max_size=4))
+    text = data.draw(any_bytes(shell.nonce))
+    commands = [*(command for command, _ in chosen), Command("cat", text)]
+    assert shell.send([Part([one], 20) for one in commands]) == [*(result for _, result in chosen), Result(text)]
+
+
+def test_each_part_has_its_own_deadline(shell: LocalShell) -> None:
+    """What exceeds it is stopped with its children, and nothing runs after it; the shell goes on."""
+    started = time.monotonic()
+    done = shell.send([*steps("echo one"), *steps(f"sleep 62.{os.getpid()} | cat", deadline=0.3), *steps("echo three")])
+    assert done == [Result(b"one\n")]
+    assert time.monotonic() - started < 10
+    (left,) = shell.ask([sh("ps -eo args | grep '[s]leep 62.%s'; exit 0", os.getpid())], gather=False)
+    assert left == Result()
+
+
+def test_no_part_starts_after_a_request_to_stop(shell: LocalShell) -> None:
+    """The running command ends, and its result arrives; a request that comes too late is no command."""
+    done = shell.send(steps("sleep 0.5; echo one", "echo two", "echo three"), more=STOP_REQUEST)
+    assert done == [Result(b"one\n")]
+    assert shell.send(steps("echo one", "echo two")) == [Result(b"one\n"), Result(b"two\n")]
+    assert shell.send(steps("echo alone"), more=STOP_REQUEST) == [Result(b"alone\n")]
+    assert shell.ask([sh("echo on")], gather=False) == [Result(b"on\n")]
+
+
+def test_no_part_starts_after_the_input_has_ended(shell: LocalShell, tmp_path: Path) -> None:
+    """The controller was killed, or the connection broke: what runs ends, and nothing else is changed."""
+    gone = LocalShell(shell.program)
+    gate, passed = tmp_path / "gate", tmp_path / "passed"
+    os.mkfifo(gate)
+    scripts = [sh("read -r word < %s; echo 1 > %s.1", gate, passed), sh("echo 2 > %s.2", passed)]
+    gone.start([Part([one], 20) for one in scripts])
+    gone.end_input()
+    gate.write_text("go\n")
+    assert gone.close() == 0
+    assert [one.name for one in tmp_path.glob("passed*")] == ["passed.1"]
+
+
+def test_no_descriptor_of_the_shell_reaches_a_command(shell: LocalShell) -> None:
+    """Neither its input nor its lock, in a batch of one part and of several."""
+    for count in (1, 2):
+        done = shell.send(steps(*["ls /proc/self/fd"] * count))
+        assert [one.text.split() for one in done] == [["0", "1", "2", "3"]] * count
 
 
 def test_large_payloads_are_linear(shell: LocalShell) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from provision.engine.apply import Work
 from provision.engine.run import HostPlay, Run
 from provision.host.pending import Handler
 from provision.inventory import Host, Settings
@@ -124,6 +125,34 @@ class Pieces(FakeSession):
         for piece in self.pieces:
             on_output(piece)
         return Result(code=self.code)
+
+
+class Steps:
+    """A Progress that keeps what it is told: the outputs in `heard`, the rest in `events`."""
+
+    def __init__(self, heard: list[str] | None = None) -> None:
+        self.heard = heard if heard is not None else []
+        self.events: list[str] = []
+
+    def begin(self, one: Work) -> None:
+        self.events.append(f"begin {summary(one)}")
+
+    def output(self, text: str) -> None:
+        self.heard.append(text)
+
+    def end(self, one: Work) -> None:
+        self.events.append(f"end {summary(one)}")
+
+    def observe(self) -> None:
+        self.events.append("observe")
+
+    def stopped(self) -> None:
+        self.events.append("stopped")
+
+
+def summary(one: Work) -> str:
+    """What a change or a handler does."""
+    return one.summary if isinstance(one, Handler) else one.change.summary
 
 
 def toy_task(name: str, *resources: Resource, on: str = "all") -> Task:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.engine.apply import Applier, end_of_output
+from provision.engine.apply import Applied, Applier, end_of_output
 from provision.engine.desired_state import Owned
 from provision.engine.plan import Planned
 from provision.errors import ChangeFailed
 from provision.host.files import replace
-from provision.host.pending import Handler
-from provision.host.state import HostState, union
-from provision.resources.base import ApiAction, Change, Note, Observation, Outcome, Probe, Resource
+from provision.host.pending import ASK_PENDING, Handler
+from provision.host.scripts import NOTHING_CHANGED
+from provision.host.state import ASK_STATE, HostState, union
+from provision.resources.base import ApiAction, Change, Guard, Note, Observation, Outcome, Probe, Resource
 from provision.secret import Secret
 from provision.shell import Command, Result, sh
 from provision.testing import FakeSession, LocalSession
-from tests.unit.engine.conftest import Pieces
+from tests.unit.engine.conftest import Pieces, Steps
 
 RELOAD = Handler("reload", "reload it", sh("true"))
 
@@ -68,12 +69,12 @@ def applier_of(session: FakeSession | LocalSession, records: dict[str, Any] | No
 
 def apply(applier: Applier, change: Change, heard: list[str] | None = None) -> None:
     """Applies one change of the task."""
-    applier.apply(Planned(OWNED, change), (heard if heard is not None else []).append)
+    applier.apply([Planned(OWNED, change)], Steps(heard))
 
 
 def run_handler(applier: Applier, handler: Handler, heard: list[str] | None = None) -> None:
     """Runs a handler."""
-    applier.run_handler(handler, (heard if heard is not None else []).append)
+    applier.apply([handler], Steps(heard))
 
 
 def recorded(home: Path) -> Any:
@@ -390,7 +391,7 @@ def test_a_secret_that_is_cut_by_a_packet_is_masked(code: int) -> None:
     session = Pieces(b"one canary", b"-0f2b\ntwo cana", b"ry-0f2b three", code=code)
     applier = Applier(session, HostState(), lambda: session)
     with suppress(ChangeFailed):
-        applier.apply(Planned(OWNED, Change("change it", Command(":"))), shown.append)
+        applier.apply([Planned(OWNED, Change("change it", Command(":")))], Steps(shown))
     assert shown == ["one ***\n", "two *** three"]
 
 
@@ -412,7 +413,167 @@ def test_what_follows_the_command(host: LocalSession, code: int) -> None:
     applier = Applier(host, HostState(), lambda: host)
     if code:
         with pytest.raises(ChangeFailed):
-            applier.apply(Planned(OWNED, change), lambda _: None)
+            applier.apply([Planned(OWNED, change)], Steps())
     else:
-        applier.apply(Planned(OWNED, change), lambda _: None)
+        applier.apply([Planned(OWNED, change)], Steps())
     assert done == ["revoked"]
+
+
+class TestTogether:
+    """Several changes and handlers, and the questions after them, in one round trip."""
+
+    def change(self, name: str, code: int = 0, **more: Any) -> Change:
+        """Writes what is pending and recorded on the host while it runs to /etc/NAME."""
+        script = "cat /var/lib/provision/pending /var/lib/provision/state.json > %s 2>/dev/null; exit %s"
+        return Change(name, sh(script, f"/etc/{name}", code), **more)
+
+    def seen(self, home: Path, name: str) -> tuple[str, Any]:
+        """What was pending, and what was recorded, while a change ran."""
+        pending, brace, state = (home.parent / "etc" / name).read_text().partition("{")
+        return pending, json.loads(brace + state)["owners"]["task"] if brace else {}
+
+    def together(
+        self, applier: Applier, *work: Change | Handler, then: Sequence[Command] = (), **more: Any
+    ) -> tuple[Applied, list[str]]:
+        """Applies them."""
+        steps = Steps()
+        planned = [one if isinstance(one, Handler) else Planned(OWNED, one) for one in work]
+        return applier.apply(planned, steps, then, **more), steps.events
+
+    def test_each_runs_as_if_it_had_come_alone(self, host: LocalSession, home: Path) -> None:
+        """Its handlers and records are written before it, its old records are removed after it, and then the next begins."""
+        home.mkdir()
+        (home / "state.json").write_text(state_of({"keys": ["old"]}).text())
+        applier = applier_of(host, {"keys": ["old"]})
+        work = [
+            self.change("one", notify=(RELOAD,), record=["new"]),
+            self.change("two", records={"other": 1}),
+            Handler("reload", "reload it", sh("cp /var/lib/provision/pending /etc/at-reload")),
+        ]
+        applied, events = self.together(applier, *work, then=[ASK_PENDING, ASK_STATE])
+        assert host.traffic.round_trips == 1
+        assert self.seen(home, "one") == ("reload\treload it\n", {"keys": ["old", "new"]})
+        assert self.seen(home, "two") == ("reload\treload it\n", {"keys": ["new"], "other": 1})
+        assert (home.parent / "etc/at-reload").read_text() == "reload\treload it\n"
+        assert recorded(home) == applier.state.records("task") == {"keys": ["new"], "other": 1}
+        assert applied.done == 3
+        assert applied.answers is not None
+        assert [one.text for one in applied.answers] == ["", f"{applier.state.text()}\n"]
+        pairs = [f"{word} {one}" for one in ("one", "two", "reload it") for word in ("begin", "end")]
+        assert events == [*pairs, "observe"]
+
+    def test_a_failure_in_the_middle(self, host: LocalSession, home: Path) -> None:
+        """What is recorded, here and there, is that after the change before it, and what it added; nothing later ran."""
+        applier, steps = applier_of(host), Steps()
+        work = [
+            self.change("one", records={"first": 1}),
+            self.change("two", 1, notify=(RELOAD,), records={"second": 2}),
+            self.change("three", notify=(Handler("late", "late work", sh("true")),), records={"third": 3}),
+            RELOAD,
+        ]
+        planned = [one if isinstance(one, Handler) else Planned(OWNED, one) for one in work]
+        with pytest.raises(ChangeFailed, match="two: exit code 1"):
+            applier.apply(planned, steps, [sh("touch %s", home.parent / "asked")])
+        assert steps.events == ["begin one", "end one", "begin two"]
+        assert applier.state.records("task") == {"first": 1}
+        assert recorded(home) == {"first": 1, "second": 2}
+        assert pending(home) == "reload\treload it\n"
+        assert sorted(one.name for one in (home.parent / "etc").iterdir()) == ["one", "two"]
+        assert not (home.parent / "asked").exists()
+
+    def test_a_refusal_in_the_middle_undoes_its_own_additions(self, host: LocalSession, home: Path) -> None:
+        """Those of the change before it stay."""
+        applier = applier_of(host)
+        refused = Change("two", sh("exit %s", NOTHING_CHANGED), notify=(RELOAD,), records={"second": 2})
+        with pytest.raises(ChangeFailed) as caught:
+            self.together(applier, self.change("one", records={"first": 1}), refused, self.change("three"))
+        assert caught.value.changed_nothing
+        assert (recorded(home), pending(home)) == ({"first": 1}, "")
+
+    def test_records_of_a_handler_that_rolls_back(self, host: LocalSession, home: Path) -> None:
+        """The old records stay until it has succeeded, also when it runs in the same round trip."""
+        undo = Handler("undo", "put in force", sh("cp /var/lib/provision/state.json /etc/at-undo"), rolls_back=True)
+        home.mkdir()
+        (home / "state.json").write_text(state_of({"keys": ["a", "b"]}).text())
+        applier = applier_of(host, {"keys": ["a", "b"]})
+        self.together(applier, self.change("edit", notify=(undo,), record=["b"]), undo)
+        at_undo = json.loads((home.parent / "etc/at-undo").read_text())
+        assert at_undo["owners"]["task"] == {"keys": ["a", "b"]}
+        assert recorded(home) == applier.state.records("task") == {"keys": ["b"]}
+
+    def test_an_api_action_is_called_after_what_is_before_it(self, host: LocalSession, home: Path) -> None:
+        """It begins a round trip of its own, in which others may follow."""
+        called: list[list[str]] = []
+
+        def make() -> Outcome:
+            called.append(sorted(one.name for one in (home.parent / "etc").iterdir()))
+            return Outcome(sh("touch /etc/made"))
+
+        applier, action = applier_of(host), Change("make", ApiAction(make, "POST /x"))
+        work = [Planned(OWNED, one) for one in (self.change("one"), self.change("two"), action, self.change("three"))]
+        assert applier.apply(work, Steps(), [ASK_STATE]) == Applied(2)
+        assert called == []
+        done, answers = applier.apply(work[2:], Steps(), [ASK_STATE])
+        assert (called, done, answers and len(answers)) == ([["one", "two"]], 2, 1)
+        assert host.traffic.round_trips == 2
+
+    def test_what_undoes_an_api_action_is_called_at_once(self, host: LocalSession, home: Path) -> None:
+        """Nothing else travels with its command."""
+        undone: list[list[str]] = []
+
+        def names() -> list[str]:
+            return sorted(one.name for one in (home.parent / "etc").iterdir())
+
+        action = Change("make", ApiAction(lambda: Outcome(sh("touch /etc/made"), after=lambda: undone.append(names()))))
+        applied, _ = self.together(applier_of(host), action, self.change("two"), then=[ASK_STATE])
+        assert (applied, undone) == (Applied(1), [["made"]])
+
+    def test_a_guard_is_confirmed_before_anything_else_runs(self) -> None:
+        """It is the last of its round trip; the record of what it removed is dropped after the login."""
+        fresh, session = FakeSession(), FakeSession()
+        applier = Applier(session, state_of({"keys": ["a"]}), lambda: fresh)
+        guarded = Change("two", sh("two"), guard=Guard(sh("undo")), record=None)
+        applied, events = self.together(applier, Change("one", sh("one")), guarded, Change("three", sh("three")))
+        assert applied == Applied(2)
+        assert events == ["begin one", "end one", "begin two", "end two"]
+        assert [one.script.splitlines()[-1] for one in fresh.ran] == ["systemctl stop provision-guard.timer"]
+        assert len(session.ran) == 3  # the third drops the record
+        assert applier.state.records("task") == {}
+
+    def test_ctrl_c_between_two_steps(self, host: LocalSession, home: Path) -> None:
+        """The running one ends; what has not started is reported as such, and left out of the state."""
+        pressed = [False, True]
+        applier = applier_of(host)
+        applied, events = self.together(
+            applier,
+            self.change("one", records={"a": 1}),
+            self.change("two", records={"b": 2}),
+            self.change("three", records={"c": 3}),
+            then=[ASK_STATE],
+            stopping=lambda: pressed.pop(0),
+        )
+        assert applied == Applied(2)
+        assert events == ["begin one", "end one", "begin two", "end two", "begin three", "stopped"]
+        assert recorded(home) == applier.state.records("task") == {"a": 1, "b": 2}
+
+    def test_ctrl_c_before_the_questions(self, host: LocalSession) -> None:
+        """They are not asked."""
+        pressed = [True]
+        applied, events = self.together(
+            applier_of(host), self.change("one"), then=[ASK_STATE], stopping=lambda: pressed.pop(0)
+        )
+        assert applied == Applied(1)
+        assert events[-2:] == ["observe", "stopped"]
+
+    def test_outputs_belong_to_their_steps(self, host: LocalSession) -> None:
+        """The last line of a step has no line break; it is printed before the step has ended."""
+        steps = Steps()
+
+        class Joined(Steps):
+            def output(self, text: str) -> None:
+                self.events.append(text)
+
+        steps = Joined()
+        work = [Planned(OWNED, Change(name, sh("printf %s", name.upper()))) for name in ("one", "two")]
+        applier_of(host).apply(work, steps)
+        assert steps.events == ["begin one", "ONE", "end one", "begin two", "TWO", "end two"]

@@ -16,6 +16,7 @@ from provision.resources.base import Change, Guard
 from provision.shell import Result, sh
 from provision.ssh.session import Session
 from provision.testing import FakeSession
+from tests.unit.engine.conftest import Steps
 
 GUARDED = Change("switch ufw on", sh("ufw --force enable"), guard=Guard(sh("ufw --force disable"), seconds=40))
 DISARM = "systemctl stop provision-guard.timer"
@@ -24,7 +25,7 @@ DISARM = "systemctl stop provision-guard.timer"
 def apply(session: FakeSession, login: Callable[[], Session], change: Change = GUARDED) -> Applier:
     """Applies the change."""
     applier = Applier(session, HostState().updated("firewall", {"ufw": ["old"]}), login)
-    applier.apply(Planned(Owned("firewall", Firewall(())), change), lambda _: None)
+    applier.apply([Planned(Owned("firewall", Firewall(())), change)], Steps())
     return applier
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from provision.host.pending import ASK_PENDING
+import pytest
+
+from provision.host.pending import ASK_PENDING, Handler
 from provision.host.state import ASK_STATE
+from provision.resources.base import Change, Note, Observation, Probe, Resource
 from provision.shell import Command, sh
 
 
@@ -46,12 +51,62 @@ def test_after_a_change_its_task_and_later_ones_are_observed_in_one_batch(engine
     assert len(host.batches) == 2
 
 
-def test_changes_of_one_task_are_applied_between_two_observations(engine: Any, toys: Any) -> None:
-    """Ten changes cost ten runs and one more batch."""
+def test_changes_handlers_and_the_next_observation_take_one_round_trip(engine: Any, toys: Any) -> None:
+    """Whatever their number: one round trip observes the host, and one does all that a task needs."""
+    reload = Handler("reload", "reload it", sh("toy-set reloaded yes"))
     host = toys.Host()
-    report = engine({"web1": host}, [toys.task("many", *(toys.Toy(f"k{number}") for number in range(10)))])
-    assert (len(host.batches), len(host.ran)) == (2, 10)
-    assert report.summary.hosts["web1"].changed == 10
+    report = engine(
+        {"web1": host}, [toys.task("many", *(toys.Toy(f"k{number}", notify=(reload,)) for number in range(10)))]
+    )
+    assert (len(host.batches), len(host.ran)) == (2, 11)
+    assert host.was_set[-1] == "reloaded"
+    assert report.summary.hosts["web1"].changed == 11
+    assert report.summary.hosts["web1"].round_trips == 2
+
+
+def test_each_round_of_a_task_takes_one_round_trip(engine: Any, toys: Any) -> None:
+    """What requires the first changes is planned from what was observed with them."""
+    host = toys.Host()
+    report = engine(
+        {"web1": host}, [toys.task("a", toys.Toy("a1"), toys.Toy("a2"), toys.Toy("b1", after="a1"), toys.Check("c"))]
+    )
+    assert host.was_set == ["a1", "a2", "checked-c", "b1"]
+    assert report.summary.hosts["web1"].round_trips == 3
+    assert report.statuses == ["web1 a changed"]
+
+
+@dataclass(frozen=True)
+class Signed(Resource):
+    """A question that contains the time, such as a signed request to S3."""
+
+    now: list[int] = field(compare=False)
+
+    def probe(self) -> Probe:
+        return Probe.of(sh("echo %s", self.now[0]))
+
+    def plan(self, seen: Observation) -> Iterator[Change | Note]:
+        del seen
+        yield from ()
+
+
+def test_a_question_that_has_changed_meanwhile_is_asked_again(
+    engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the old one is not taken for it."""
+    monkeypatch.setattr("provision.engine.desired_state._PROBE_SECONDS", -1.0)
+    now = [0]
+
+    def pass_time(_: str) -> int:
+        now[0] += 1
+        return 0
+
+    host = toys.Host(on_set=pass_time)
+    report = engine({"web1": host}, [toys.task("a", toys.Toy("a"), Signed(now))])
+    assert report.statuses == ["web1 a changed"]
+    assert report.summary.hosts["web1"].round_trips == 3
+    assert [[one for one in scripts(asked) if "echo" in one] for asked in host.batches] == [["echo 0"]] * 2 + [
+        ["echo 1"]
+    ]
 
 
 def test_a_later_play_observes_again_only_after_a_change_anywhere(engine: Any, toys: Any) -> None:
@@ -105,9 +160,8 @@ def test_a_change_that_requires_another_is_predicted(engine: Any, toys: Any) -> 
 
 def test_an_api_query_is_made_once(engine: Any, toys: Any) -> None:
     """Equal keys are one question; what it needs of the host is asked in the same batch."""
-    from collections.abc import Iterator
 
-    from provision.resources.base import ApiQuery, Change, Note, Observation, Probe, Resource
+    from provision.resources.base import ApiQuery, Note, Probe, Resource
 
     asked: list[str] = []
 

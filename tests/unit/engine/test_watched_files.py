@@ -19,7 +19,7 @@ from provision.resources import Change, Firewall, Note, Observation, Probe, Reso
 from provision.shell import sh
 from provision.tasks.base import Task
 from provision.testing import FakeSession, LocalSession
-from tests.unit.engine.conftest import host_of
+from tests.unit.engine.conftest import Steps, host_of
 
 RESTART = Handler("restart", "restart it", sh("toy-set restarted yes"))
 
@@ -98,7 +98,7 @@ class TestWatches:
         (home / "pending").write_text("restart\trestart it\nother\tdo it\n")
         host = LocalSession({"/var/lib/provision": home})
         change = Change("start it", sh("true"), replaces=(RESTART,))
-        Applier(host, HostState(), FakeSession).apply(Planned(Owned("task", Daemon("/bin/x")), change), lambda _: None)
+        Applier(host, HostState(), FakeSession).apply([Planned(Owned("task", Daemon("/bin/x")), change)], Steps())
         assert (home / "pending").read_text() == "other\tdo it\n"
 
 
@@ -122,7 +122,7 @@ def test_a_record_of_what_a_command_printed(tmp_path: Path) -> None:
     host = LocalSession({"/var/lib/provision": tmp_path / "home"})
     applier = Applier(host, HostState(), FakeSession)
     change = Change("make it", sh("test ! -e /var/lib/provision/state.json && echo made 7"), record_from=str.split)
-    applier.apply(Planned(Owned("task", Recorded("x")), change), lambda _: None)
+    applier.apply([Planned(Owned("task", Recorded("x")), change)], Steps())
     state = HostState.parse((tmp_path / "home/state.json").read_text())
     assert state.record("task", "things") == ["made", "7"]
     assert applier.state.record("task", "things") == ["made", "7"]

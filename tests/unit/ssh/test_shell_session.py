@@ -19,6 +19,7 @@ from provision.shell import Command, Result, sh
 from provision.ssh import connect
 from provision.ssh.bootstrap import SCRIPT
 from provision.ssh.host_keys import known_hosts_name
+from provision.ssh.session import Step
 from provision.ssh.shell_session import _KILL_AFTER, ShellSession
 from provision_lab.proxy import Proxy
 from tests.support.waiting import wait_for
@@ -119,6 +120,124 @@ def test_background_processes_do_not_delay_a_step(sshd: Sshd) -> None:
         opened.close()
         assert time.monotonic() - started < 4
         os.kill(int(result.text), signal.SIGKILL)
+
+
+class Heard:
+    """A report that keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[bytes | int] = []
+
+    def output(self, piece: bytes) -> None:
+        """Keep a piece of output."""
+        self.events.append(piece)
+
+    def result(self, result: Result) -> None:
+        """Keep the exit code."""
+        self.events.append(result.code)
+
+
+def test_several_steps_take_one_round_trip(sshd: Sshd) -> None:
+    """Each output arrives before its result, as it is printed, and the questions are asked after them."""
+    heard, early = Heard(), []
+    with session(sshd) as opened:
+        opened.ready()
+        before, started = opened.traffic.round_trips, time.monotonic()
+        steps = [
+            Step(Command("printf one; echo why >&2", b"input"), 10),
+            Step(sh("echo two; sleep 0.3"), 10),
+            Step(sh("cat >&2"), 10),
+        ]
+        questions = [sh("exit 3"), *[sh("echo asked")] * 9]
+
+        class Early(Heard):
+            """When each came."""
+
+            def result(self, result: Result) -> None:
+                """Keep the time."""
+                early.append(time.monotonic() - started)
+                heard.result(result)
+
+        report = Early()
+        report.output = heard.output  # type: ignore[method-assign]
+        results, answers = opened.run_steps(steps, questions, deadline=10, report=report)
+        assert opened.traffic.round_trips == before + 1
+    assert results == [Result(b"one", b"why\n"), Result(b"two\n"), Result()]
+    assert answers == [Result(code=3), *[Result(b"asked\n")] * 9]
+    assert heard.events in ([b"one", b"why\n", 0, b"two\n", 0, 0], [b"why\n", b"one", 0, b"two\n", 0, 0])
+    assert early[0] < early[1] - 0.2
+
+
+def test_no_step_runs_after_one_that_failed(sshd: Sshd, tmp_path: Path) -> None:
+    """Nor are the questions asked; the session goes on."""
+    heard = Heard()
+    with session(sshd) as opened:
+        steps = [
+            Step(sh("echo one"), 10),
+            Step(sh("echo why >&2; exit 4"), 10),
+            Step(sh("touch %s", tmp_path / "x"), 10),
+        ]
+        results, answers = opened.run_steps(steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=heard)
+        assert (results, answers) == ([Result(b"one\n"), Result(b"", b"why\n", 4)], [])
+        assert heard.events == [b"one\n", 0, b"why\n", 4]
+        assert text(opened, "echo on") == "on\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_each_step_has_its_own_deadline(sshd: Sshd, tmp_path: Path) -> None:
+    """The error names the step and its seconds; what came before it has been reported."""
+    heard = Heard()
+    with session(sshd) as opened:
+        steps = [
+            Step(sh("sleep 0.6"), 10),
+            Step(sh("echo stuck; sleep 20"), 0.5),
+            Step(sh("touch %s", tmp_path / "x"), 10),
+        ]
+        with pytest.raises(DeadlineExceeded, match=r"stopped after 0.5 s: .*echo stuck.*; last output: stuck"):
+            opened.run_steps(steps, [], deadline=10, report=heard)
+        assert heard.events[:2] == [0, b"stuck\n"]
+        assert text(opened, "echo on") == "on\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_request_to_stop_is_heard_between_two_steps(sshd: Sshd, tmp_path: Path) -> None:
+    """The running step ends, and no other starts."""
+    heard, pressed = Heard(), threading.Event()
+    with session(sshd) as opened:
+        heard.output = lambda _: pressed.set()  # type: ignore[method-assign]
+        steps = [Step(sh("echo on; sleep 2.5"), 10), Step(sh("touch %s", tmp_path / "x"), 10)]
+        results, answers = opened.run_steps(
+            steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=heard, stopping=pressed.is_set
+        )
+        assert (results, answers) == ([Result(b"on\n")], [])
+        assert text(opened, "echo on") == "on\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_step_starts_after_an_abort(sshd: Sshd, tmp_path: Path) -> None:
+    """The connection is closed during the first step, which ends; the host stays locked until then."""
+    gate, passed = tmp_path / "gate", tmp_path / "passed"
+    os.mkfifo(gate)
+    with session(sshd, lock=True) as opened:
+        threading.Timer(1.0, opened.abort).start()
+        first = sh("read -r word < %s; touch %s.1", gate, passed)
+        with pytest.raises(ConnectionLost, match="closed by this run"):
+            opened.run_steps([Step(first, 20), Step(sh("touch %s.2", passed), 20)], [], deadline=10, report=Heard())
+    with pytest.raises(Locked), session(sshd, lock=True) as second:
+        second.ready()
+    gate.write_text("go\n")
+    wait_for(lambda: free(sshd), "the host is free", 20)
+    assert [one.name for one in tmp_path.glob("passed*")] == ["passed.1"]
+
+
+def free(sshd: Sshd) -> bool:
+    """Whether the lock can be taken."""
+    try:
+        with session(sshd, lock=True) as opened:
+            opened.ready()
+    except Locked:
+        return False
+    return True
 
 
 def test_large_transfers_are_linear(sshd: Sshd) -> None:
