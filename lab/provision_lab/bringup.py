@@ -29,6 +29,10 @@ Service = Literal["apt", "s3"]
 SERVICES: tuple[Service, ...] = ("apt", "s3")
 _AUTHORITIES = "etc/ca-certificates.conf"  # source: update-ca-certificates(8)
 _FEW = 5
+_NEEDLESS = (
+    *("modprobe@.service", "kmod-static-nodes.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
+    *("dev-hugepages.mount", "systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service"),
+)
 SECRETS = ("api_token", "registry_password", "s3_access_key", "s3_secret_key", "sudo_password", "rehearsal_secret")
 
 
@@ -93,6 +97,7 @@ def _boot(lab: LabInfo, machine: Machine, base: Path, pair: Pair) -> str:
         _write_apt_source(tree, f"{lab.apt_url}/debian", lab.image.suite, debian_key)
         _keep_few_authorities(tree)
         _mask_generators(tree)
+        _mask_units(tree)
     if host.is_gitlab:
         _write_server(tree, lab.server, pair, _seed(lab) if lab.server.seeded and not lab.internet else "")
     apply_traits(tree, host)
@@ -189,6 +194,14 @@ def _mask_generators(tree: Tree) -> None:
         (masks / generator.name).symlink_to("/dev/null")
 
 
+def _mask_units(tree: Tree) -> None:
+    """Masks what finds nothing to do in a container, and takes a boot 0.1 s of processor time: modules, device nodes, debugging."""
+    units = tree.root / "etc/systemd/system"
+    for name in _NEEDLESS:
+        (units / name).unlink(missing_ok=True)  # a prepared host has it
+        (units / name).symlink_to("/dev/null")
+
+
 def _write_access(tree: Tree, host: LabHost, public_key: str, sudo_password: str) -> str:
     """The user's key and sudo rights, and sshd with a key of its own. Returns sshd's public key."""
     uid = (tree.root / "home" / USER).stat().st_uid
@@ -196,7 +209,8 @@ def _write_access(tree: Tree, host: LabHost, public_key: str, sudo_password: str
     ssh.mkdir(mode=0o700)
     os.chown(ssh, uid, uid)
     tree.write(f"home/{USER}/.ssh/authorized_keys", public_key, 0o600, uid)
-    run("chroot", tree.root, "chpasswd", stdin=f"{USER}:{sudo_password}\n")
+    # Without a method, PAM hashes and checks the password, which takes 70 ms of processor time.
+    run("chroot", tree.root, "chpasswd", "-c", "SHA512", "-s", "1000", stdin=f"{USER}:{sudo_password}\n")
     rights = "NOPASSWD: ALL" if host.sudo == "nopasswd" else "ALL"
     tree.write("etc/sudoers.d/90-lab", f"{USER} ALL=(ALL:ALL) {rights}\n", 0o440)
     tree.write("etc/ssh/sshd_config.d/lab.conf", f"Port {host.sshd_port}\nPasswordAuthentication no\nUseDNS no\n")

@@ -22,6 +22,7 @@ from provision_lab.harness import Harness
 from provision_lab.hosts import LabHost, Preparation
 from provision_lab.image import Image
 from provision_lab.lab import Lab
+from provision_lab.machine import WRITABLE
 from provision_lab.processes import nspawn_of
 from provision_lab.run import LabError, run
 
@@ -39,8 +40,7 @@ DefaultDependencies=no
 Before=sysinit.target
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'for point in /sys/fs/cgroup/* /sys/fs/cgroup /proc/sys; do \
-if mountpoint -q "$point"; then mount -o remount,rw,bind "$point"; fi; done'
+ExecStart=/bin/sh /usr/lib/lab-cgroups.sh
 """
 
 
@@ -98,6 +98,7 @@ def _clean(layer: Path) -> None:
     units = layer / "usr/lib/systemd/system"
     wants = units / "sysinit.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
+    layer.joinpath("usr/lib/lab-cgroups.sh").write_text(WRITABLE)
     units.joinpath("lab-cgroups.service").write_text(_UNIT)
     wants.joinpath("lab-cgroups.service").symlink_to("../lab-cgroups.service")
 
