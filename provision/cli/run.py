@@ -22,9 +22,6 @@ Exit codes: 0 converged · 1 a host failed · 2 bad usage or inventory, no host 
 3 --fail-on-change found changes · 4 hosts unreachable · 130 interrupted"""
 
 
-DEFAULT_FORKS = 32
-
-
 class _Run(click.Command):
     """The default command. Its help is the program's help, which ends with the other verbs and the exit codes."""
 
@@ -47,7 +44,9 @@ class _Run(click.Command):
 @click.option("-C", "--check", is_flag=True, help="Plan only: nothing is changed on any host.")
 @click.option("-D", "--diff", is_flag=True, help="Print each change's diff, secrets masked.")
 @click.option("--fail-on-change", is_flag=True, help="With --check: exit 3 when changes are pending.")
-@click.option("-f", "--forks", type=click.IntRange(1), default=DEFAULT_FORKS, show_default=True, help="Hosts at once.")
+@click.option(
+    "-f", "--forks", type=click.IntRange(1), show_default="from cores and open-file limit", help="Hosts at once."
+)
 @click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for the sudo password.")
 @set_option
 @click.option("--dask", metavar="ADDRESS", help="Run on the workers of a Dask scheduler: tls://HOST:8786.")
@@ -65,7 +64,7 @@ def run(
     check: bool,
     diff: bool,
     fail_on_change: bool,
-    forks: int,
+    forks: int | None,
     ask_become_pass: bool,
     settings: tuple[str, ...],
     dask: str | None,
@@ -99,7 +98,7 @@ def run(
     flags = {"--check": check, "--diff": diff, "--fail-on-change": fail_on_change, "--stats": stats}
     flags |= {"--ask-become-pass": ask_become_pass, "--json": json}
     given = [flag for flag, is_given in flags.items() if is_given]
-    given += ["--forks", str(forks)] if forks != DEFAULT_FORKS else []
+    given += ["--forks", str(forks)] if forks is not None else []
     given += ["--dask", dask] if dask is not None else []
     given += ["--report", str(report)] if report is not None else []
     given += [f"-{'v' * verbose}"] if verbose else []

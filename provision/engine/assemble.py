@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from provision.engine.catalogue import Catalogue
 from provision.engine.desired_state import HostPlay
@@ -89,15 +89,41 @@ def _who() -> str:
 
 
 class Options(NamedTuple):
-    """What the user wrote on the command line. `become_password` is the sudo password that -K prompted for."""
+    """What the user wrote on the command line.
+
+    forks            hosts at once; None: `usual_forks`
+    become_password  the sudo password that -K prompted for
+    """
 
     names: tuple[str, ...]
     inventories: tuple[Path, ...]
     settings: tuple[str, ...] = ()
     limit: str | None = None
     check: bool = False
-    forks: int = 32
+    forks: int | None = None
     become_password: str | None = None
+
+
+_FEWEST_FORKS: Final = 32  # no estate of usual size waits
+_MOST_FORKS: Final = 60  # and four other threads: the main one, live view, dialler, idle connections
+_FORKS_PER_CORE: Final = 16
+_FILES_PER_FORK: Final = 4  # a socket, or the process and the pipes of a ProxyCommand
+_OTHER_FILES: Final = 64  # inventory, logs, files to copy, libraries that are being loaded
+
+
+def usual_forks() -> int:
+    """How many hosts are worked on at once: 16 for each core, from 32 to 60; fewer where few files may be open.
+
+    The threads share one processor, so more of them help only where hosts work for long.
+    """
+    import resource  # with --forks it is not needed
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = min(max(_FORKS_PER_CORE * cores, _FEWEST_FORKS), _MOST_FORKS)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    return max(min(wanted, (files - _OTHER_FILES) // _FILES_PER_FORK), 1)
 
 
 def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run, Sequence[str]]:
@@ -119,7 +145,8 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     keeper = [one for one in inventory.hosts if keeps_records(one) and one not in hosts and keeps_token(one)]
     targets = _targets([*hosts, *keeper], password, missing)
     # With fewer hosts than threads, a host that does not answer keeps none from the others.
-    dialler = Dialler(targets, options.forks) if len(hosts) > options.forks else None
+    forks = options.forks or usual_forks()
+    dialler = Dialler(targets, forks) if len(hosts) > forks else None
     open_first, open_to = _opener(targets, dialler), _opener(targets)
     run = Run(
         options.names,
@@ -128,7 +155,7 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
         lambda host: open_first(host.name, lock=not options.check),
         listeners=(),
         check=options.check,
-        forks=options.forks,
+        forks=forks,
         login=lambda host: open_to(host.name, lock=False),
         mistakes=missing,
         tokens=KeptTokens(lambda name: open_to(name, lock=False)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.engine.assemble import Options, assemble
 from provision.engine.events import Output, Start, StartedPlay, Summary, TaskDone
 from provision.engine.run import HostPlay
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
@@ -60,6 +63,25 @@ def test_forks_limit_how_many_work_at_once(engine: Any, toys: Any) -> None:
     hosts = {f"web{number}": toys.Host(on_set=work) for number in range(5)}
     engine(hosts, [toys.task("one", toys.Toy("1"), toys.Toy("2"))], forks=1)
     assert most[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "files", "forks"),
+    [
+        *((1, 1024, 32), (2, 1024, 32), (3, 1024, 48), (4, 1024, 60), (64, resource.RLIM_INFINITY, 60)),
+        *((8, 256, 48), (8, 128, 16), (8, 64, 1), (8, 20, 1)),
+    ],
+)
+def test_by_default_forks_follow_from_cores_and_open_files(
+    cores: int, files: int, forks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At least 32 hosts at once, at most 60, and no more than there are files for. --forks replaces the number."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, resource.RLIM_INFINITY))
+    inventory = tmp_path / "inventory.toml"
+    inventory.write_text('[hosts.web]\ngroups = ["runners"]\n')
+    assert assemble(Options(("docker",), (inventory,)))[0].forks == forks
+    assert assemble(Options(("docker",), (inventory,), forks=7))[0].forks == 7
 
 
 def test_a_failure_stays_on_its_host(engine: Any, toys: Any) -> None:
