@@ -15,6 +15,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 
+from benchmarks.chain import Step, longest_chain
 from provision_lab import LabHost
 from provision_lab.harness import Harness
 from tests.support.gitlab import rails_boots
@@ -60,6 +61,27 @@ def test_it_waited_until_rails_had_booted(first: Outcome, harness: Harness) -> N
     assert set(asked) == {"/-/readiness"}
     assert len(asked) > 40
     assert [one for one in first.of("message") if one["kind"] == "waiting"] == []
+
+
+@converged
+def test_runners_are_prepared_while_gitlab_is_installed(first: Outcome) -> None:
+    """Docker was running before GitLab was, and the whole run took as long as its longest chain."""
+    ended = [(one["host"], one["task"]) for one in first.of("task")]
+    for host in RUNNERS:
+        assert ended.index((host, "docker")) < ended.index(("gitlab", "registry")) < ended.index((host, "register"))
+    seconds = {(one["host"], one["task"]): one["seconds"] for one in first.of("task")}
+    plays = [
+        Step(
+            ", ".join(one["tasks"]),
+            {host: sum(seconds.get((host, task), 0.0) for task in one["tasks"]) for host in one["hosts"]},
+            one["after"],
+            one["serial"],
+        )
+        for one in first.of("start")[0]["plays"]
+    ]
+    chain = longest_chain(plays)
+    connecting = 5  # seconds: the first observation, which is no part of a task
+    assert first.summary["seconds"] <= 1.1 * (chain.seconds + connecting), chain
 
 
 @converged

@@ -26,9 +26,10 @@ logged_since() {
 }
 # A registry that gitlab.rb does not configure yet cannot answer after this reconfigure.
 grep -as '^[[:space:]]*registry_external_url' "$rb" | grep -qF -- "$url" || url=
-log=/run/provision-reconfigure
+log=/run/provision-reconfigure bad_storage=/run/provision-storage-found checker=
 (umask 077; : > "$log") || exit 1
-trap 'rm -f -- "$log"' EXIT
+rm -f -- "$bad_storage"
+trap 'rm -f -- "$log" "$bad_storage"' EXIT
 # lock_holder: prints the process that holds the lock of a reconfigure, with its name; nothing when none does.
 # Chef prints that it waits into its log only. It locks a file with flock(2), and /proc/locks shows that. The inode alone
 # does not identify the file. Sources: chef/run_lock.rb; proc(5); gitlab.rb's file_cache_path.
@@ -118,25 +119,39 @@ check_health() {
     waiting=yes
     sleep 0.5
   done
-  check_storage && check_readiness
+  begin_storage_check
+  check_readiness
+  ready_code=$?
+  end_storage_check && return "$ready_code"
 }
-check_storage() {
+# begin_storage_check: uses a new storage, in a process "$checker" that goes on while Rails boots. It writes what is wrong
+# into the file "$bad_storage".
+begin_storage_check() {
   [ -n "$url" ] && [ "$config_before" != "$(checksum)" ] || return 0
   # On the host's own disk: without it the registry does not start.
   ! grep -qs '^storage:.*"filesystem":' "$config" || return 0
   echo "the registry answers; checking its storage with an upload"
-  found=$(storage_problem "$config" /var/opt/gitlab/gitlab-rails/etc/gitlab.yml "$storage_seconds")
-  if [ $? = 2 ]; then
-    echo "its storage was not checked: $found; run provision verify"
-  elif [ -n "$found" ]; then
-    cause="the registry cannot use its storage: $found$(printf '\n'; storage_unreachable; logged)"
-    return 1
-  fi
+  (
+    problem=$(storage_problem "$config" /var/opt/gitlab/gitlab-rails/etc/gitlab.yml "$storage_seconds")
+    if [ $? = 2 ]; then
+      echo "its storage was not checked: $problem; run provision verify"
+    else
+      (umask 077; printf %s "$problem" > "$bad_storage")
+    fi
+  ) &
+  checker=$!
 }
-# Whatever follows needs Rails: the API, and the tokens of every login to the registry.
+end_storage_check() {
+  [ -n "$checker" ] || return 0
+  wait "$checker"
+  [ -s "$bad_storage" ] || return 0
+  cause="the registry cannot use its storage: $(cat "$bad_storage")$(printf '\n'; storage_unreachable; logged)"
+  return 1
+}
+# Whatever follows needs Rails: the API, and the tokens of every login to the registry. A storage that cannot be used ends this.
 check_readiness() {
   [ -n "$gitlab" ] || return 0
-  wait_until_ready "$gitlab" "$ready"
+  wait_until_ready "$gitlab" "$ready" "$bad_storage"
   case $? in
     1)
       problem="$gitlab/-/readiness answers ${status:-nothing}"

@@ -578,6 +578,62 @@ def test_far_storage_is_used(gitlab: Gitlab, storage: Storage) -> None:
     assert storage.kept.startswith(b"written by provision ")
 
 
+def rails_and_storage(
+    gitlab: Gitlab, storage: Storage, serve: Callable[..., Any], reply: Any
+) -> tuple[list[str], threading.Event]:
+    """What Rails was asked: it answers 502 at first. The storage answers once Rails was asked since the reconfigure."""
+    asked: list[str] = []
+    booting, ready = threading.Event(), threading.Event()
+
+    def answer(request: Any) -> Any:
+        asked.append(request.path)
+        if len(asked) > 1:  # the first is that of before the reconfigure
+            booting.set()
+        return reply(200 if ready.is_set() or len(asked) == 1 else 502)
+
+    plain = storage._reply
+
+    def late(*arguments: Any, **named: Any) -> Any:
+        assert arguments[0] == 401 or booting.wait(10)  # 401: /v2/ itself, whose answer the reconfigure waits for
+        return plain(*arguments, **named)
+
+    storage._reply = late
+    gitlab.external = f"http://gitlab.example.com:{serve(answer).port}"
+    return asked, ready
+
+
+def test_the_storage_is_checked_while_rails_boots(
+    gitlab: Gitlab, storage: Storage, serve: Callable[..., Any], reply: Any
+) -> None:
+    """Neither waits for the other, and the reconfigure ends after both."""
+    _, ready = rails_and_storage(gitlab, storage, serve, reply)
+    plain = storage._reply
+
+    def then_ready(*arguments: Any, **named: Any) -> Any:
+        if len(storage.requests) == 5:
+            ready.set()
+        return plain(*arguments, **named)
+
+    storage._reply = then_ready
+    done = gitlab.run()
+    assert (done.code, gitlab.now.startswith(NEW)) == (0, True)
+    assert storage.requests == ["POST", "PUT", "GET", "DELETE", "GET"]
+
+
+@one_shell
+def test_a_bad_storage_is_not_waited_with(
+    gitlab: Gitlab, storage: Storage, serve: Callable[..., Any], reply: Any
+) -> None:
+    """Rails does not get ready: the storage's error ends the waiting at once, and is the cause."""
+    gitlab.ready = 50
+    storage.codes["POST"] = (503, "no role")
+    asked, _ = rails_and_storage(gitlab, storage, serve, reply)
+    done = gitlab.run()
+    assert done.errors.startswith("the registry cannot use its storage: an upload cannot be started: HTTP 503 no role")
+    assert gitlab.now == OLD
+    assert len(asked) < 10
+
+
 @one_shell
 def test_a_redirect_to_the_storage_is_followed_without_the_token(gitlab: Gitlab, storage: Storage) -> None:
     """The registry sends readers to the storage, as it does by default."""
