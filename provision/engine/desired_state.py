@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import PosixPath, PurePosixPath
 from typing import Final, NamedTuple
 
 from provision.errors import UsageError, together
@@ -89,10 +89,11 @@ class HostDesiredState:
         """This state and the resources of a further task. Raises UsageError for conflicting claims; `host`: its name."""
         with task.errors_of():
             added = [item for one in owned for item in one.resource.claims().items()]
-        claims = dict(self.claims)
+        claims: dict[str, Mapping[str, Hashable]] = {}
         for key, value in added:
-            claims[key] = _claimed(claims.get(key, {}), host, key, task.name, value)
-        return HostDesiredState({**self.tasks, task: owned}, claims)
+            owners = claims.get(key) or self.claims.get(key, {})
+            claims[key] = _claimed(owners, host, key, task.name, value)
+        return HostDesiredState({**self.tasks, task: owned}, {**self.claims, **claims} if claims else self.claims)
 
 
 def _claimed(
@@ -155,19 +156,21 @@ def is_same(one: object, other: object) -> bool:
     kind = type(one)
     if one is other or kind is not type(other):
         return one is other
-    if isinstance(one, str | bytes | int | float | PurePath | Secret):
+    if kind in _PLAIN:
         return one == other
     if isinstance(one, tuple) and isinstance(other, tuple):
-        return _are_same(one, other)
+        return len(one) == len(other) and _are_same(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
-        return _are_same(tuple(one), tuple(other)) and _are_same(tuple(one.values()), tuple(other.values()))
+        return len(one) == len(other) and _are_same(one, other) and _are_same(one.values(), other.values())
     options = getattr(kind, "__dataclass_params__", None)
     return options is not None and options.frozen and hasattr(one, "__dict__") and is_same(vars(one), vars(other))
 
 
-def _are_same(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
-    different = [pair for pair in zip(some, others, strict=False) if pair[0] is not pair[1]]
-    return len(some) == len(others) and all(is_same(*pair) for pair in different)
+_PLAIN: Final = frozenset({str, bytes, int, bool, float, Secret, PurePosixPath, PosixPath})
+
+
+def _are_same(some: Iterable[object], others: Iterable[object]) -> bool:
+    return all(map(is_same, some, others))
 
 
 def _merged(resources: Iterable[Resource], whose: str) -> list[Resource]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DELAY: Final = 0.4  # seconds until the view appears: a run with nothing to do ends without it
 FRAMES_PER_SECOND: Final = 10
-LINES_PER_SECOND: Final = 60  # of the view: rich needs 0.07 ms for each, so a large view is drawn less often
+HOSTS_PER_SECOND: Final = 100  # a line costs rich 0.07 ms, so a view of many hosts is drawn less often
+SLOWEST: Final = 1.0  # seconds between two drawings
 MAX_NAME: Final = 32  # characters of a host's name
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SIGNS: Final = {"waiting": ("·", "soft"), "idle": ("✓", "good"), "failed": ("✗", "bad"), "unreachable": ("✗", "bad")}
@@ -88,8 +89,7 @@ class LiveView:
 
     def _interval(self) -> float:
         """Seconds until the view is drawn again."""
-        rows = min(len(self._activity.hosts) + 1, self._console.height)
-        return max(1 / FRAMES_PER_SECOND, rows / LINES_PER_SECOND)
+        return min(max(len(self._activity.hosts) / HOSTS_PER_SECOND, 1 / FRAMES_PER_SECOND), SLOWEST)
 
     def _print_lines(self) -> None:
         with self._lock:

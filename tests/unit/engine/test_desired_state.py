@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -377,3 +378,23 @@ class TestHostsShareWhatIsEqual:
         assert len(sessions) == 20
         assert alive == [0]
         assert {one.round_trips for one in summary.hosts.values()} == {1}
+
+    def test_a_further_host_needs_little_memory(self) -> None:
+        """With ten files on each; neither the session over SSH nor the report is included."""
+
+        def ten(_: Host) -> Iterator[Resource]:
+            for number in range(10):
+                yield File(f"/etc/ten/{number}", f"value = {number}\n" * 50)
+
+        def peak(hosts: int) -> int:
+            run, _ = self.run_of(ten, hosts)
+            run.connect, run.listeners, run.check = lambda _: FakeSession({"/etc/ten": "absent\n"}), [], True
+            tracemalloc.start()
+            try:
+                assert run.execute().failed == 0
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        peak(10)  # what is imported and cached
+        assert (peak(250) - peak(50)) / 200 < 9 * 1024
