@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clock, contenders, figures, first, many, owner, page, peers, phases, profiling
+from benchmarks import clock, cluster, contenders, figures, first, many, owner, page, peers, phases, profiling
 from benchmarks.estate import NAMES, Estate, Place, estate
 from provision_lab import LabUnavailable
 from provision_lab.proxy import Proxy
@@ -210,12 +210,18 @@ def _many(bench: Bench, _: ExitStack) -> None:
     bench.save("many", many.measure(counts, bench.options.many_rounds, bench.report), before, started)
 
 
+def _dask(bench: Bench, _: ExitStack) -> None:
+    before, started = bench.quiet("dask"), time.monotonic()
+    bench.save("dask", cluster.measure(bench.report), before, started)
+
+
 _PARTS: dict[str, Callable[[Bench, ExitStack], None]] = {
     "near": _near,
     "far": _far,
     "first": _first,
     "demo": _demo,
     "many": _many,
+    "dask": _dask,
 }
 
 if __name__ == "__main__":

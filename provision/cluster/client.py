@@ -98,6 +98,9 @@ class ClusterRun:
         self._hosts = {one.name: _Host() for one in run.hosts}
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[int, _Task] = {}
+        self._jobs: list[asyncio.Task[None]] = []
+        self._prepared: set[str] = set()  # addresses of workers that have the estate
+        self._refused: set[str] = set()  # addresses of new workers that cannot run the hosts
         self._presses = 0
         self._begun = False
         self._changed = asyncio.Event()
@@ -106,6 +109,8 @@ class ClusterRun:
     def execute(self) -> Summary:
         """Runs to the end and returns the counts. Raises UsageError before any host is contacted."""
         run = self._run
+        if run.dialler is not None:
+            run.dialler.close()
         DesiredState(run.hosts, run.plays, run.names, run.mistakes)
         details = not all(type(one).__name__ == "JsonLines" for one in self.listeners)
         shipment = pack(run, self._options, encrypted=self._scheduler.is_encrypted, details=details)
@@ -118,6 +123,7 @@ class ClusterRun:
             try:
                 addresses = await self._scheduler.first_workers()
                 await self._scheduler.prepare(addresses, self._sealed, fingerprint(self._run))
+                self._prepared |= set(addresses)
                 return await self._execute()
             finally:
                 await self._scheduler.close([one.address for one in self._workers.values() if not one.is_lost])
@@ -157,10 +163,8 @@ class ClusterRun:
             await self._divide(list(self._hosts), again=False)
             await self._until_ended()
         finally:
-            watch.cancel()
-            for one in self._workers.values():
-                for job in one.jobs:
-                    job.cancel()
+            for job in [watch, *self._jobs, *(job for one in self._workers.values() for job in one.jobs)]:
+                job.cancel()
             summary = self._summary(time.monotonic() - started)
             self._bus.publish(summary)
             self._bus.close()
@@ -198,6 +202,7 @@ class ClusterRun:
                 self._give_up(hosts, "no other worker is left")
                 return
             await asyncio.sleep(POLL_SECONDS)
+        hosts = [name for name in hosts if self._hosts[name].summary is None]
         for one, share in zip(ready, split(hosts, len(ready)), strict=False):
             number = len(self._tasks)
             task = self._tasks[number] = _Task(number, one.address, dict.fromkeys(share))
@@ -213,12 +218,13 @@ class ClusterRun:
         except Exception:  # the watch decides whether the scheduler is lost
             return []
         for address in addresses:
-            if address not in self._workers or self._workers[address].is_lost:
-                if self._tasks:
+            if address not in self._refused and (address not in self._workers or self._workers[address].is_lost):
+                if address not in self._prepared or address in self._workers:
                     try:
                         await self._scheduler.prepare([address], self._sealed, fingerprint(self._run))
                     except UsageError as error:
-                        self._scheduler.report(f"warning: {error.text}")
+                        self._refused.add(address)
+                        self._scheduler.report(f"warning: not used: {error.text}")
                         continue
                 one = self._workers[address] = _Worker(address)
                 one.jobs.append(asyncio.create_task(self._guarded(self._fetch(one))))
@@ -316,12 +322,14 @@ class ClusterRun:
             host.earlier, host.changed, host.runs = host.earlier + host.changed, 0, {}
             self._bus.publish(Message(name, host.task, f"{what}: another worker runs the host again"))
         if hosts:
-            await self._divide(hosts, again=True)
+            self._jobs.append(asyncio.create_task(self._guarded(self._divide(hosts, again=True))))
 
     def _give_up(self, hosts: list[str], reason: str) -> None:
         """Reports hosts as failed that no worker runs to the end."""
         for name in hosts:
             host = self._hosts[name]
+            if host.summary is not None:
+                continue
             error = WorkerLost(
                 f"{name}: the run on this host did not end: {reason}",
                 hint="rerun the command. A step that was running may have continued on the host; if the host is locked, "

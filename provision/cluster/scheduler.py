@@ -19,6 +19,7 @@ from provision.errors import UsageError
 CONNECT_SECONDS: Final = 20.0  # for the scheduler to answer
 WORKERS_SECONDS: Final = 60.0  # for a worker to exist
 POLL_SECONDS: Final = 0.5
+_CLOSE_SECONDS: Final = 5.0
 _INSTALL: Final = "install the same version of provision on every worker, with the extra dask"
 
 
@@ -135,11 +136,14 @@ class Scheduler:
         return found
 
     async def close(self, workers: list[str]) -> None:
-        """Has these workers remove the files, and disconnects."""
-        with suppress(Exception):
-            await asyncio.wait_for(self.call(worker.finish, workers or await self.addresses(), self.run_id), 5)
-        with suppress(Exception):
-            await asyncio.wait_for(self._client.close(), 5)
+        """Has these workers remove the files, all if none is named, and disconnects."""
+
+        async def finish() -> None:
+            await self.call(worker.finish, workers or await self.addresses(), self.run_id)
+
+        for one in (finish, self._client.close):
+            with suppress(Exception):  # the scheduler may be gone; a worker removes the files by itself
+                await asyncio.wait_for(one(), _CLOSE_SECONDS)
 
     def submit(self, number: int, address: str, hosts: list[str], *, again: bool) -> Any:
         """Starts the Dask task with this number on a worker. Returns its future."""

@@ -14,7 +14,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +32,6 @@ from provision.inventory.secrets import SecretSource, supplied
 from provision.report.text import mask_event
 from provision.secret import Secret
 from provision.ssh.session import Session
-from provision.tasks.base import Task
 
 SILENCE_SECONDS: Final = 60.0  # without a request, after which the client is taken for dead
 LOCK_SECONDS: Final = 180.0  # to wait for the lock of a host whose worker was lost; sshd may need that long to notice
@@ -47,7 +46,6 @@ class Ended(NamedTuple):
 
     summary: Summary | None
     error: str = ""
-    hint: str = ""
 
 
 class Prepared(NamedTuple):
@@ -131,18 +129,14 @@ class Share:
     heard: float = field(default_factory=time.monotonic)
     is_finished: bool = False
     _by_others: threading.local = field(default_factory=threading.local)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, shipment: Shipment, estate: Unpacked) -> Share:
         """Assembles the run. Raises UsageError."""
-        folder = here.set(estate.path(shipment.folder))
-        options = shipment.options
-        options = options._replace(inventories=tuple(estate.path(one) for one in options.inventories))
-        try:
-            with supplied(_supply(shipment, estate)):
-                run, _ = assemble(options)
-        finally:
-            here.reset(folder)
+        run = _assembled(shipment, estate)
+        if run.dialler is not None:  # the hosts are dialled for each task
+            run.dialler.close()
         return cls(shipment, estate, run, PlayGraph(run.plays))
 
     def add(self, passed: Sequence[Passed]) -> None:
@@ -150,8 +144,9 @@ class Share:
         self._by_others.busy = True
         try:
             for one in passed:
-                if one.changed and self.run.tokens is not None:
-                    self.run.tokens.forget(one.host)
+                for run in list(self.active.values()) if one.changed else ():
+                    if run.tokens is not None:
+                        run.tokens.forget(one.host)
                 self.graph.add(one)
         finally:
             self._by_others.busy = False
@@ -166,39 +161,32 @@ class Share:
                 outbox.add(passed)
 
         self.graph.listen(relay)
-        whole = self.run
-        run = Run(
-            whole.names,
-            [one for one in whole.hosts if one.name in own],
-            [one._replace(tasks=_limited(one.tasks, own)) for one in whole.plays],
-            _Patient(whole.connect, outbox, lambda: self.presses > 0) if again else whole.connect,
-            [_Sender(outbox, self.estate, details=self.shipment.details)],
-            whole.check,
-            whole.forks,
-            whole.login,
-            whole.mistakes,
-            whole.tokens,
-            self.graph,
-        )
-        self.active[number] = run
         try:
-            with supplied(_supply(self.shipment, self.estate)):
+            run = _assembled(self.shipment, self.estate, own)
+            run.graph, run.listeners = self.graph, [_Sender(outbox, self.estate, details=self.shipment.details)]
+            if again:
+                run.connect = _Patient(run.connect, outbox, lambda: self.presses > 0)
+            with self._lock:
+                self.active[number] = run
                 for _ in range(self.presses):
                     run.interrupt()
+            with supplied(_supply(self.shipment, self.estate)):
                 ended = Ended(run.execute())
         except BaseException as error:
             problem = as_provision_error(error)
-            ended = Ended(None, self.estate.client_path(problem.text), problem.hint)
+            ended = Ended(None, self.estate.client_path(problem.text))
         finally:
-            del self.active[number]
+            with self._lock:
+                self.active.pop(number, None)
         outbox.add(ended)
 
     def press(self, presses: int) -> None:
         """Does what Ctrl-C does, as often as the user has pressed it."""
-        while self.presses < presses:
-            self.presses += 1
-            for run in list(self.active.values()):
-                run.interrupt()
+        with self._lock:
+            while self.presses < presses:
+                self.presses += 1
+                for run in self.active.values():
+                    run.interrupt()
 
     def remove(self) -> None:
         """Removes the files of this run."""
@@ -206,8 +194,16 @@ class Share:
         self.estate.remove()
 
 
-def _limited(tasks: Mapping[str, tuple[Task, ...]], own: frozenset[str]) -> dict[str, tuple[Task, ...]]:
-    return {host: these for host, these in tasks.items() if host in own}
+def _assembled(shipment: Shipment, estate: Unpacked, own: frozenset[str] | None = None) -> Run:
+    """The run, as the client has it, of all hosts or of `own`. Raises UsageError."""
+    folder = here.set(estate.path(shipment.folder))
+    options = shipment.options
+    options = options._replace(inventories=tuple(estate.path(one) for one in options.inventories), own=own)
+    try:
+        with supplied(_supply(shipment, estate)):
+            return assemble(options)[0]
+    finally:
+        here.reset(folder)
 
 
 def _supply(shipment: Shipment, estate: Unpacked) -> Callable[[SecretSource], Secret | None]:
@@ -269,15 +265,7 @@ async def prepare(run_id: str, sealed: Sealed, dask_worker: Any = None) -> Prepa
     _quiet()
     folder = getattr(dask_worker, "local_directory", None)
     context = contextvars.copy_context()
-    done = await asyncio.get_running_loop().run_in_executor(None, context.run, _prepare, run_id, sealed, folder)
-    if run_id in _shares:
-        watch = asyncio.get_running_loop().create_task(_watch(run_id))
-        _watches.add(watch)
-        watch.add_done_callback(_watches.discard)
-    return done
-
-
-_watches: set[asyncio.Task[None]] = set()  # the event loop itself keeps no reference
+    return await asyncio.get_running_loop().run_in_executor(None, context.run, _prepare, run_id, sealed, folder)
 
 
 def _prepare(run_id: str, sealed: Sealed, folder: str | None) -> Prepared:
@@ -303,6 +291,7 @@ def _prepare(run_id: str, sealed: Sealed, folder: str | None) -> Prepared:
             share.remove()
             return Prepared(missing=missing)
         _shares[run_id] = share
+        threading.Thread(target=_watch, args=(run_id, share), name="watch", daemon=True).start()
         return Prepared(tasks=fingerprint(share.run))
 
 
@@ -356,20 +345,25 @@ async def finish(run_id: str) -> None:
     share = _shares.get(run_id)
     if share is not None:
         share.is_finished = True
+        if share.active:  # the client has given up
+            share.press(1)
         _close(run_id, share)
 
 
 def _close(run_id: str, share: Share) -> None:
-    if not share.active:
-        _shares.pop(run_id, None)
+    if not share.active and _shares.get(run_id) is share:
         share.remove()
+        _shares.pop(run_id, None)
 
 
-async def _watch(run_id: str) -> None:
-    """Ends a run whose client is gone, and removes its files."""
-    while (share := _shares.get(run_id)) is not None:
-        await asyncio.sleep(1)
-        if time.monotonic() - share.heard > SILENCE_SECONDS:
+def _watch(run_id: str, share: Share) -> None:
+    """Ends a run whose client is gone, or whose worker ends, and removes its files.
+
+    A thread of its own: when a worker is told to end, its event loop ends first, and Python waits for the hosts' threads.
+    """
+    while _shares.get(run_id) is share:
+        time.sleep(1)
+        if time.monotonic() - share.heard > SILENCE_SECONDS or not threading.main_thread().is_alive():
             share.is_finished = True
             share.press(1)
         if share.is_finished:

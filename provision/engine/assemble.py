@@ -93,6 +93,7 @@ class Options(NamedTuple):
 
     forks            hosts at once; None: `usual_forks`
     become_password  the sudo password that -K prompted for
+    own              the hosts of this process, if others run the rest; None: all
     """
 
     names: tuple[str, ...]
@@ -102,6 +103,7 @@ class Options(NamedTuple):
     check: bool = False
     forks: int | None = None
     become_password: str | None = None
+    own: frozenset[str] | None = None
 
 
 _FEWEST_FORKS: Final = 32  # no estate of usual size waits
@@ -140,6 +142,9 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     if not with_tasks:
         raise _nothing_to_do(options.names, plays, selected, inventory)
     hosts = [one for one in selected if one.name in with_tasks]
+    if (own := options.own) is not None:
+        hosts = [one for one in hosts if one.name in own]
+        steps = [one._replace(tasks={name: one.tasks[name] for name in one.tasks if name in own}) for one in steps]
     password = Secret(options.become_password) if options.become_password is not None else None
     missing: list[UsageError] = []
     keeper = [one for one in inventory.hosts if keeps_records(one) and one not in hosts and keeps_token(one)]

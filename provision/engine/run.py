@@ -332,8 +332,7 @@ class Run:
             self._works[host.name] = HostWork(host.name, run, deque(graph.plays_of(host.name)))
         try:
             with self._interrupts as interrupts:
-                for work in sorted(self._works.values(), key=lambda work: -graph.urgency(work.left)):
-                    scheduler.queue(work)
+                self._begin(scheduler, graph)
                 for _ in interrupts.during([work.ended for work in self._works.values()]):
                     if self._stopping.is_set():
                         self._abandon()
@@ -355,11 +354,11 @@ class Run:
     def _begin(self, scheduler: Scheduler, graph: PlayGraph) -> None:
         """Has threads work on the hosts: on all at once, or on each when it has been dialled."""
         works = self._works
-        if self.dialler is None:
-            for work in works.values():
-                scheduler.queue(work)
-            return
         by_urgency = sorted(works, key=lambda name: -graph.urgency(works[name].left))
+        if self.dialler is None:
+            for name in by_urgency:
+                scheduler.queue(works[name])
+            return
         self.dialler.start(
             by_urgency, lambda name: scheduler.queue(works[name]), lambda name: works[name].run.connecting()
         )

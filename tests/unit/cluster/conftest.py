@@ -1,15 +1,10 @@
-"""Hosts on one real sshd, each with its own state, and Dask clusters of real processes on loopback."""
+"""Hosts on one real sshd, each with its own state."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +13,6 @@ import pytest
 from benchmarks.thousand import simulation
 from provision.cli import exit_code_of
 from tests.support.waiting import wait_for
-
-ROOT = Path(__file__).parents[3]
-DASK = Path(sys.executable).parent / "dask"
 
 # Unlike in the benchmarks, all sessions of a host have one /var/lib/provision, as on a real host: its address selects it.
 _SESSION = """\
@@ -182,74 +174,6 @@ def estate() -> Iterator[Estate]:
             text = text.replace(f"[hosts.h{number:04}]\n", f'[hosts.h{number:04}]\ngroups = ["even"]\n')
         (folder / "inventory.toml").write_text(text)
         yield Estate(folder, [f"h{number:04}" for number in range(8)])
-
-
-@dataclass
-class Cluster:
-    """A scheduler and workers, as processes of their own."""
-
-    address: str
-    folder: Path
-    environment: Mapping[str, str]
-    options: tuple[str, ...] = ()
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def add_worker(self) -> subprocess.Popen[bytes]:
-        """Starts a worker with one thread."""
-        number = len(self.workers)
-        log = (self.folder / f"worker{number}.log").open("wb")
-        argv = [DASK, "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", *self.options]
-        argv += ["--local-directory", self.folder / f"worker{number}"]
-        self.workers.append(
-            subprocess.Popen(
-                argv, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-        )
-        return self.workers[-1]
-
-    def has_workers(self, count: int) -> None:
-        """Waits until this number of workers has joined."""
-        logs = [self.folder / f"worker{number}.log" for number in range(len(self.workers))]
-        wait_for(lambda: sum("Registered to" in one.read_text() for one in logs) >= count, "workers", 60)
-
-    @property
-    def logs(self) -> str:
-        """What all processes have printed."""
-        return "".join(one.read_text() for one in self.folder.glob("*.log"))
-
-
-@contextmanager
-def started_cluster(folder: Path, workers: int, scheme: str = "tcp", **environment: str) -> Iterator[Cluster]:
-    """Starts `dask scheduler` and workers, which end with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = folder / "home"
-    home.mkdir()
-    whole = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DASK"))}
-    whole |= {"PYTHONPATH": str(ROOT), "HOME": str(home), **environment}
-    options = ("--protocol", scheme, "--host", "127.0.0.1")
-    cluster = Cluster(f"{scheme}://127.0.0.1:{port}", folder, whole, options)
-    argv = [DASK, "scheduler", "--port", str(port), "--no-dashboard", *options]
-    with ExitStack() as stack, (folder / "scheduler.log").open("wb") as log:
-        scheduler = subprocess.Popen(argv, cwd=folder, env=whole, stdout=log, stderr=log, start_new_session=True)
-        stack.callback(_end, [scheduler])
-        stack.callback(lambda: _end(cluster.workers))
-        for _ in range(workers):
-            cluster.add_worker()
-        cluster.has_workers(workers)
-        yield cluster
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    for one in processes:
-        one.terminate()
-    for one in processes:
-        try:
-            one.wait(10)
-        except subprocess.TimeoutExpired:
-            one.kill()
-            one.wait()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster, Security
 
-from provision.cluster import scheduler
+from benchmarks.cluster import ROOT, Cluster
+from benchmarks.cluster import cluster as started_cluster
+from provision.cluster import client, scheduler
 from tests.support.waiting import wait_for
-from tests.unit.cluster.conftest import ROOT, Cluster, Ended, Estate, started_cluster
+from tests.unit.cluster.conftest import Ended, Estate
 
 pytestmark = pytest.mark.root
 Provision = Callable[..., Ended]
@@ -86,17 +88,24 @@ def test_local_cluster(provision: Provision, estate: Estate) -> None:
     ]
 
 
-def test_a_worker_that_is_killed(provision: Provision, estate: Estate, tmp_path: Path) -> None:
-    """Its hosts are run again by another worker, when their locks are free. No step runs twice at once."""
+def _when_all_are_at_work(estate: Estate, act: Callable[[], object]) -> threading.Thread:
+    def wait() -> None:
+        wait_for(lambda: len(list((estate.folder / "out").glob("*.log"))) == 8, "all hosts are at work", 60)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_is_lost(provision: Provision, estate: Estate, tmp_path: Path, number: int) -> None:
+    """Killed or told to end: its hosts are run again by another worker, when their locks are free, and count once.
+
+    No step runs twice at once.
+    """
     with started_cluster(tmp_path, 2) as cluster:
-        doomed = cluster.workers[0]
-
-        def kill() -> None:
-            wait_for(lambda: len(list((estate.folder / "out").glob("*.log"))) == 8, "all hosts are at work", 60)
-            os.kill(doomed.pid, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
+        killer = _when_all_are_at_work(estate, lambda: cluster.workers[0].send_signal(number))
         ended = provision("steps", "--dask", cluster.address, "--set", "steps.first=2.5")
         killer.join()
     assert ended.code == 0, ended.errors
@@ -105,11 +114,33 @@ def test_a_worker_that_is_killed(provision: Provision, estate: Estate, tmp_path:
     lost = {one["host"] for one in ended.events if one["type"] == "message" and "was lost" in one["text"]}
     assert len(lost) == 4
     for host in estate.names:
-        log = estate.log(host)
-        assert log.count("end second") == 1
-        assert all(one["ok"] == (3 if host[-1] in "0246" else 2) for one in [summary["hosts"][host]])
-        tasks = [(one["task"], one["status"]) for one in ended.of(host, "task")]
-        assert len(tasks) == len({task for task, _ in tasks}), tasks
+        assert estate.log(host).count("end second") == 1
+        assert summary["hosts"][host]["ok"] == (3 if host[-1] in "0246" else 2)
+        tasks = [one["task"] for one in ended.of(host, "task")]
+        assert len(tasks) == len(set(tasks)), tasks
+
+
+def test_the_scheduler_is_lost(
+    provision: Provision, estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every host is reported, and the workers end their hosts' running steps."""
+    with started_cluster(tmp_path, 2) as cluster:
+
+        def kill() -> None:
+            assert cluster.scheduler is not None
+            monkeypatch.setattr(client, "_LOST_SECONDS", 2)
+            cluster.scheduler.kill()
+
+        killer = _when_all_are_at_work(estate, kill)
+        ended = provision("steps", "--dask", cluster.address, "--set", "steps.first=4")
+        killer.join()
+        wait_for(lambda: all(one.poll() is not None for one in cluster.workers), "the workers have ended", 60)
+    assert ended.code == 1, ended.errors
+    errors = {one["host"]: one for one in ended.events if one["type"] == "error"}
+    assert set(errors) == set(estate.names)
+    assert all(one["error"] == "WorkerLost" and "the Dask scheduler" in one["text"] for one in errors.values())
+    assert (ended.summary["failed"], len(ended.summary["hosts"])) == (8, 8)
+    assert all(estate.log(host) == ["begin first", "end first"] for host in estate.names)
 
 
 def _start(estate: Estate, cluster: Cluster, *arguments: str, **own: str) -> subprocess.Popen[str]:
