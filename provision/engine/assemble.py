@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -107,14 +109,14 @@ class Options(NamedTuple):
 
 
 _FEWEST_FORKS: Final = 32  # no estate of usual size waits
-_MOST_FORKS: Final = 60  # and four other threads: the main one, live view, dialler, idle connections
+_MOST_FORKS: Final = 52  # and twelve other threads: the main one, live view, dialler and its eight, idle connections
 _FORKS_PER_CORE: Final = 16
 _FILES_PER_FORK: Final = 4  # a socket, or the process and the pipes of a ProxyCommand
 _OTHER_FILES: Final = 64  # inventory, logs, files to copy, libraries that are being loaded
 
 
 def usual_forks() -> int:
-    """How many hosts are worked on at once: 16 for each core, from 32 to 60; fewer where few files may be open.
+    """How many hosts are worked on at once: 16 for each core, from 32 to 52; fewer where few files may be open.
 
     The threads share one processor, so more of them help only where hosts work for long.
     """
@@ -126,6 +128,31 @@ def usual_forks() -> int:
     if files == resource.RLIM_INFINITY:
         return wanted
     return max(min(wanted, (files - _OTHER_FILES) // _FILES_PER_FORK), 1)
+
+
+def open_files(hosts: int, forks: int, *, stay: bool) -> int:
+    """Raise the limit of open files to what a run needs. Returns how many files are left to dial hosts ahead.
+
+    hosts   their number
+    stay    whether sessions stay open while hosts wait for other hosts: then all may be open at once
+
+    Raises UsageError when the system does not allow a process that many files.
+    """
+    import resource  # with few hosts it is not needed
+
+    needed = (hosts if stay else min(hosts, forks)) + _OTHER_FILES + _FILES_PER_FORK * min(hosts, forks)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    if needed > allowed:
+        raise UsageError(
+            f"{hosts} hosts need {needed} open files, but this system allows a process {allowed}",
+            hint="raise the hard limit (`ulimit -Hn` as root, nofile in /etc/security/limits.conf, or LimitNOFILE of the"
+            " systemd unit), use fewer --forks, or run on some of the hosts at a time (--limit)",
+        )
+    wanted = min(needed + hosts, allowed)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted - needed
 
 
 def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run, Sequence[str]]:
@@ -151,7 +178,11 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     targets = _targets([*hosts, *keeper], password, missing)
     # With fewer hosts than threads, a host that does not answer keeps none from the others.
     forks = options.forks or usual_forks()
-    dialler = Dialler(targets, forks) if len(hosts) > forks else None
+    dialler = None
+    if len(hosts) > forks:
+        plays_of = Counter(name for one in steps for name in one.tasks)
+        spare = open_files(len(hosts), forks, stay=max(plays_of.values()) > 1)
+        dialler = Dialler(targets, forks, forks + spare)
     open_first, open_to = _opener(targets, dialler), _opener(targets)
     run = Run(
         options.names,

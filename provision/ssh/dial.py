@@ -261,11 +261,13 @@ class Dialler:
     free for it. At most `workers` hosts are being dialled or worked on at once, without those that are late.
 
     targets   the hosts by their names
+    sockets   how many may be open for dialling; hosts that do not answer use most of them
     """
 
-    def __init__(self, targets: Mapping[str, Target], workers: int) -> None:
+    def __init__(self, targets: Mapping[str, Target], workers: int, sockets: int = _DIALLED) -> None:
         self._targets = targets
         self._workers = workers
+        self._limit = max(1, min(sockets, _DIALLED))
         self._lock = threading.Lock()
         self._left: deque[str] = deque()
         self._counted: set[str] = set()  # hosts that have a thread, or will soon have one
@@ -357,7 +359,7 @@ class Dialler:
             self._ready(self._left.popleft())
 
     def _begin_more(self, resolvers: ThreadPoolExecutor) -> None:
-        while self._left and len(self._calls) < _DIALLED:
+        while self._left and len(self._calls) < self._limit:
             with self._lock:
                 if len(self._counted) >= self._workers:
                     return

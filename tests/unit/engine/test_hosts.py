@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provision.engine.assemble import Options, assemble
+from provision.engine.assemble import Options, assemble, open_files
 from provision.engine.events import Output, Start, StartedPlay, Summary, TaskDone
 from provision.engine.run import HostPlay
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
@@ -68,20 +68,51 @@ def test_forks_limit_how_many_work_at_once(engine: Any, toys: Any) -> None:
 @pytest.mark.parametrize(
     ("cores", "files", "forks"),
     [
-        *((1, 1024, 32), (2, 1024, 32), (3, 1024, 48), (4, 1024, 60), (64, resource.RLIM_INFINITY, 60)),
+        *((1, 1024, 32), (2, 1024, 32), (3, 1024, 48), (4, 1024, 52), (64, resource.RLIM_INFINITY, 52)),
         *((8, 256, 48), (8, 128, 16), (8, 64, 1), (8, 20, 1)),
     ],
 )
 def test_by_default_forks_follow_from_cores_and_open_files(
     cores: int, files: int, forks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At least 32 hosts at once, at most 60, and no more than there are files for. --forks replaces the number."""
+    """At least 32 hosts at once, at most 52, and no more than there are files for. --forks replaces the number."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, resource.RLIM_INFINITY))
     inventory = tmp_path / "inventory.toml"
     inventory.write_text('[hosts.web]\ngroups = ["runners"]\n')
     assert assemble(Options(("docker",), (inventory,)))[0].forks == forks
     assert assemble(Options(("docker",), (inventory,), forks=7))[0].forks == 7
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "stay", "raised", "spare"),
+    [
+        (1024, 4096, False, None, 700),  # 32 of 700 sessions at once
+        (200, 4096, False, 924, 700),
+        (1024, 4096, True, 1592, 700),  # all 700 sessions
+        (512, 1000, True, 1000, 108),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, True, None, 700),
+    ],
+)
+def test_the_limit_of_open_files_is_raised(
+    soft: int, hard: int, stay: bool, raised: int | None, spare: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To what the sessions of a run need, and what dialling can use; not beyond the hard limit."""
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr("resource.setrlimit", lambda _, both: limits.append(both))
+    assert open_files(700, 32, stay=stay) == spare
+    assert limits == ([(raised, hard)] if raised is not None else [])
+
+
+def test_a_run_that_needs_more_open_files_than_there_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any host is contacted, and with what to do."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 512))
+    with pytest.raises(
+        UsageError, match="700 hosts need 892 open files, but this system allows a process 512"
+    ) as caught:
+        open_files(700, 32, stay=True)
+    assert "ulimit -Hn" in caught.value.hint
 
 
 def test_a_failure_stays_on_its_host(engine: Any, toys: Any) -> None:
