@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--hosts", default="300,1000", help="numbers of simulated hosts")
     parser.add_argument("--dask-hosts", type=int, default=cluster.HOSTS, help="number of simulated hosts for Dask")
     parser.add_argument("--lab-hosts", type=int, default=len(NAMES), help="to try this program; needs --figures, --out")
+    parser.add_argument("--minutes", type=float, default=30, help="no part begins after this time")
     parser.add_argument("--quiet", type=float, default=90, help="seconds that a part may wait for the load to fall")
     parser.add_argument("--figures", type=Path, default=_FIGURES)
     parser.add_argument("--out", type=Path, default=_PAGE)
@@ -67,6 +68,10 @@ def main() -> None:
             with ExitStack() as stack:
                 for part in figures.PARTS:  # in this order, whatever was asked for
                     if part in chosen:
+                        if time.monotonic() - begun > options.minutes * 60:
+                            report(f"part {part} is left out: {options.minutes:g} minutes have passed")
+                            failed.append(part)
+                            continue
                         if part not in ("near", "far"):
                             stack.close()  # takes the estate down
                         try:

@@ -275,6 +275,18 @@ def test_parts_are_named(tmp_path: Path) -> None:
     arguments = ["--only", "none", "--figures", str(tmp_path / "figures.json"), "--out", str(tmp_path / "page.md")]
     subprocess.run([*wrong[:3], *arguments], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=60)
     assert "not measured" in (tmp_path / "page.md").read_text()
+    late = [*wrong[:3], "--only", "many", "--minutes", "-1", *arguments[2:]]
+    ended = subprocess.run(late, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "part many is left out" in ended.stderr
+    assert "not measured: many" in ended.stderr
+
+
+def test_the_page_in_docs_is_that_of_the_kept_figures() -> None:
+    """`python -m benchmarks --only none` writes it again, after a change of the template."""
+    kept = ROOT / "benchmarks/figures.json"
+    if kept.exists():  # before the first measurement there is nothing to compare
+        assert (ROOT / "docs/performance.md").read_text("utf-8") == page.write(figures.load(kept))
 
 
 def run_by_hand(script: Path, folder: Path, *arguments: str) -> list[str]:
