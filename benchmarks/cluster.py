@@ -26,7 +26,7 @@ from benchmarks import thousand
 
 ROOT = Path(__file__).parents[1]
 HOSTS: Final = 600
-QUOTA: Final = 0.15  # processors for each worker
+QUOTA: Final = 0.1  # processors for each worker
 _DASK = Path(sys.executable).parent / "dask"
 _CGROUPS = Path("/sys/fs/cgroup")
 _PERIOD = 50_000  # microseconds: the quota is granted for each period of this length

@@ -32,9 +32,11 @@ from provision.engine.events import (
 from provision.engine.play_graph import Passed, PlayGraph
 from provision.engine.run import Run
 from provision.errors import UsageError, WorkerLost
+from provision.report.jsonlines import JsonLines
 
 ATTEMPTS: Final = 3  # workers that may be lost with a host, before the host is taken for the cause
 _LOST_SECONDS: Final = 20.0  # without any answer of the scheduler
+_TELL_SECONDS: Final = 0.05  # reports of this time travel together
 _ABANDON_SECONDS: Final = 15.0  # for the workers to end after the second Ctrl-C
 
 
@@ -112,7 +114,7 @@ class ClusterRun:
         if run.dialler is not None:
             run.dialler.close()
         DesiredState(run.hosts, run.plays, run.names, run.mistakes)
-        details = not all(type(one).__name__ == "JsonLines" for one in self.listeners)
+        details = not all(isinstance(one, JsonLines) for one in self.listeners)
         shipment = pack(run, self._options, encrypted=self._scheduler.is_encrypted, details=details)
         self._sealed = shipment.sealed()
         return asyncio.run(self._conduct())
@@ -246,7 +248,7 @@ class ClusterRun:
         """Sends what hosts of other workers report, and Ctrl-C."""
         while not one.is_lost:
             if one.sent == len(self._log) and one.presses == self._presses:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_TELL_SECONDS)
                 continue
             until, presses = len(self._log), self._presses
             passed = [passed for source, passed in self._log[one.sent : until] if source != one.address]
