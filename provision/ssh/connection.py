@@ -350,8 +350,14 @@ class _FabricConnection(fabric.Connection):  # type: ignore[misc]
 
 @lru_cache(maxsize=1)
 def _config() -> fabric.Config:
-    """fabric's configuration. It is given no ssh_config, which paramiko reads in another way than OpenSSH."""
-    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    """fabric's configuration. It is given no ssh_config, which paramiko reads in another way than OpenSSH.
+
+    What a new connection reads from it is looked up once: invoke builds a list of all attributes for each value.
+    """
+    config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    for name in ("user", "port", "forward_agent", "inline_ssh_env", "connect_kwargs", "authentication"):
+        object.__setattr__(config, name, getattr(config, name))
+    return config
 
 
 def resolve(target: Target, dialled: socket.socket | None = None) -> HostConnection:
@@ -373,7 +379,12 @@ def _connection(
 ) -> HostConnection:
     """A connection with these options: to the target itself, or to one of its gateways."""
     connection = _FabricConnection(
-        options.hostname, user=options.user, port=options.port, config=_config(), gateway=False, connect_timeout=None
+        options.hostname,
+        user=options.user,
+        port=options.port,
+        config=_config(),
+        gateway=False,
+        connect_timeout=target.connect_timeout,
     )
     label = f"the gateway {options.place}" if gateway else f"{target.name} ({options.place})"
     files = (*options.user_known_hosts, *options.system_known_hosts)

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import hmac
 import os
+import stat
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -95,7 +96,7 @@ def _keys_of(file: Path, name: str) -> tuple[KnownKey, ...]:
         status = file.stat()
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    if not file.is_file():
+    if not stat.S_ISREG(status.st_mode):
         return ()
     return _scan(file, (status.st_mtime_ns, status.st_size), name)
 

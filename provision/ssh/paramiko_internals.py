@@ -38,6 +38,14 @@ _SERVING_WAIT = 1.0  # seconds; closing the connection ends the wait
 _TENDED = 16  # receptions, each of up to 64 KiB: then the other idle connections have their turn
 
 
+_ALGORITHMS: dict[str, tuple[str, ...]] = {
+    kind: tuple(getattr(paramiko.Transport, f"_preferred_{kind}"))
+    for kind in ("ciphers", "macs", "keys", "pubkeys", "kex", "compression")
+}
+# GCM first: one call into OpenSSL for each packet, instead of two and an HMAC in Python.
+_ALGORITHMS["ciphers"] = tuple(sorted(_ALGORITHMS["ciphers"], key=lambda one: "-gcm@" not in one))
+
+
 class EagerAuthHandler(AuthHandler):
     """Sends the authentication request right after the request for the authentication service (RFC 4252, section 4).
 
@@ -68,11 +76,9 @@ class Stream(Protocol):
 class SessionTransport(paramiko.Transport):
     """The transport of one connection, without a thread of its own.
 
-    paramiko starts a thread for each connection, which reads and handles messages, while others wait for its events. A
-    thousand connections would have a thousand threads, and each message would cost two switches between threads. Here
-    the thread that waits for a message reads and handles it itself (`drive`). A connection that nobody waits for must be
-    driven now and then, since the host may ask for an answer or for new keys; `serve` does that in a thread, for a
-    gateway, whose users wait in threads of their own.
+    paramiko starts a thread for each connection, which reads and handles messages. Here the thread that waits for a
+    message does so itself (`drive`). A connection that nobody waits for must be driven now and then, since the host may
+    ask for an answer or for new keys; `serve` does that in a thread, for a gateway, whose users wait in other threads.
 
     host_key_algorithms   what is offered to the host, best first
     handshake_timeout     seconds for the key exchange
@@ -87,7 +93,8 @@ class SessionTransport(paramiko.Transport):
         self, sock: Stream, *, host_key_algorithms: tuple[str, ...], handshake_timeout: float, **options: Any
     ) -> None:
         super().__init__(sock, packetizer_class=Packets, **options)  # type: ignore[arg-type]
-        self._host_key_algorithms = host_key_algorithms
+        # `_key_info` maps the algorithms that paramiko can verify to their key classes.
+        self._host_key_algorithms = tuple(one for one in host_key_algorithms if one in self._key_info)  # type: ignore[attr-defined]
         self.handshake_timeout = handshake_timeout  # undocumented; paramiko's default is 15
         self.clear_to_send = _DrivenEvent(self)
         self.served = False
@@ -246,19 +253,14 @@ class SessionTransport(paramiko.Transport):
         m.rewind()
         super()._parse_kex_init(m)  # type: ignore[misc]
 
-    @property
-    def preferred_ciphers(self) -> tuple[str, ...]:
-        """GCM first: one call into OpenSSL for each packet, instead of two and an HMAC in Python."""
-        gcm = [one for one in super().preferred_ciphers if "-gcm@" in one]
-        return (*gcm, *(one for one in super().preferred_ciphers if one not in gcm))
+    def _filter_algorithm(self, type_: str) -> tuple[str, ...]:
+        """No algorithm is disabled; paramiko filters its lists at each of twenty calls."""
+        return _ALGORITHMS[type_]
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """Only the given algorithms. paramiko always adds the certificate types; host_keys.py names them when due.
-
-        `_key_info` maps the algorithms that paramiko can verify to their key classes.
-        """
-        return tuple(one for one in self._host_key_algorithms if one in self._key_info)  # type: ignore[attr-defined]
+        """Only the given algorithms. paramiko always adds the certificate types; host_keys.py names them when due."""
+        return self._host_key_algorithms
 
     def auth_publickey(self, username: str, key: paramiko.PKey, event: Any = None) -> list[str]:
         """Authenticate as paramiko does, with the eager handler. Raises SSHException and its subclasses.
@@ -276,10 +278,7 @@ class SessionTransport(paramiko.Transport):
         return answer
 
     def ping(self) -> None:
-        """Request any answer from the host, without waiting for it. A refusal is an answer too.
-
-        The public `global_request` either waits for the answer or asks for none.
-        """
+        """Request any answer from the host, without waiting for it, as `global_request` does. A refusal is one too."""
         request = Message()
         request.add_byte(cMSG_GLOBAL_REQUEST)
         request.add_string("keepalive@openssh.com")

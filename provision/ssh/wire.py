@@ -146,9 +146,8 @@ class Wire(SocketState):
             if self._socket is None:
                 self._stream.settimeout(seconds)
                 return self._receive_now()
-            at_once = self._receive_now()
-            if at_once is not None or seconds <= 0 or self._closed or not self._readable.poll(seconds * 1000):
-                return at_once
+            if seconds > 0 and not self._closed and not self._readable.poll(seconds * 1000):
+                return None
             return self._receive_now()
 
     def _receive_now(self) -> bytes | None:
