@@ -51,7 +51,7 @@ _LOCK = (
 # `dd` with fullblock and count_bytes takes exactly n bytes from a pipe (some `head -c` read ahead). The trailer shows
 # that the whole script has arrived. 9>&-: no child inherits the lock.
 # 8: our input, of which the reader of a batch (frame.py) takes at most one byte. A batch that has ended meanwhile leaves
-# it to the loop: an empty line.
+# it to the loop: an empty line. apt-lists: what this run has fetched (host/scripts/lib/apt.sh).
 _LOOP = (
     "exec 8<&0; "
     "while read -r b d n; do "
@@ -60,7 +60,7 @@ _LOOP = (
     'case $s in *"#$m") ;; *) break;; esac; '
     'printf %s "$s" 2>/dev/null 8<&- 9>&- | timeout -k 30 $d /bin/sh 9>&-; r=$?; s=; '
     'echo "$m $b.end $r"; echo "$m $b.end $r" >&2; done; '
-    "case $x in held) rm -f /var/lib/provision/lock;; esac; exit 0"
+    "case $x in held) rm -f /var/lib/provision/lock /var/lib/provision/apt-lists;; esac; exit 0"
 )
 SCRIPT = _PROLOGUE + _LOCK + _LOOP
 

@@ -12,6 +12,12 @@
 # The code is NOTHING_CHANGED where neither FIRST nor dpkg ran.
 . ./lib/files.sh
 . ./lib/apt.sh
+# uris_of PACKAGE…: what apt would download, one a line. apt prints no address for a package in its archive of downloads:
+# therefore it must not use that archive.
+uris_of() {
+  apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
+    -o Dir::Cache::archives=/nonexistent -y -- "$@"
+}
 # reason_of_package FILE: what the last package's own script printed in apt's output, at most 8 lines. A script prints on
 # standard output, among apt's progress; the error of dpkg on standard error contains the script's exit code alone.
 reason_of_package() {
@@ -29,11 +35,12 @@ trap 'ended=$?
   [ "$ended" = 0 ] || [ "$completed$output" ] || exit "$NOTHING_CHANGED"' EXIT
 wait_for_apt "$seconds"
 complete_dpkg
-fetch_with_apt "$stall" update
+refresh_lists "$stall"
 wait_for_apt "$seconds"
-# apt prints no address for a package in its archive of downloads: therefore it must not use that archive.
-if ! uris=$(apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
-  -o Dir::Cache::archives=/nonexistent -y -- "$@"); then
+if [ "$lists" = some ] && ! uris_of "$@" >/dev/null 2>&1; then  # another program may have removed lists meanwhile
+  fetch_with_apt "$stall" update
+fi
+if ! uris=$(uris_of "$@"); then
   for package; do
     echo "${package%%=*} is offered as: $(apt-cache madison "${package%%=*}" | awk '{ printf sep $3; sep = ", " }')" >&2
   done

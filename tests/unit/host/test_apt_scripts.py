@@ -196,6 +196,129 @@ class TestInstall:
 SIZES = {"x": (3000, 1_000_000), "lib": (2000, 500_000)}  # KiB unpacked, bytes packed
 
 
+class TestLists:
+    """Which package lists are fetched by the second installation of a run."""
+
+    @pytest.fixture
+    def etc(self, tmp_path: Path) -> Path:
+        """Replaces /etc/apt: a source with its key."""
+        etc = tmp_path / "etc"
+        for name in ("sources.list.d/debian.sources", "keyrings/debian.asc", "apt.conf.d/95proxy"):
+            (etc / name).parent.mkdir(parents=True)
+            (etc / name).write_text("before")
+        return etc
+
+    @pytest.fixture
+    def lock(self, tmp_path: Path) -> Path:
+        """The lock of the run."""
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home/lock").write_text("host-pid 7 since 2026 by anna\n")
+        return tmp_path / "home/lock"
+
+    @pytest.fixture
+    def host(self, programs: Programs, locks: Path, local: Local, etc: Path, lock: Path) -> LocalSession:
+        """The session."""
+        (programs.folder / "run").mkdir()
+        folders = {"/var/lib/dpkg": locks / "dpkg", "/var/lib/apt": locks / "apt", "/run": programs.folder / "run"}
+        return local({**folders, "/etc/apt": etc, "/var/lib/provision": lock.parent}, {"PATH": programs.path})
+
+    def updates(self, programs: Programs, host: LocalSession) -> list[str]:
+        """What is fetched by an installation: "all" or the names of sources."""
+        before = len(programs.calls())
+        assert install(host).code == 0
+        found = [one for one in programs.calls()[before:] if one.endswith(" update")]
+        alone = [re.search(r"Dir::Etc::SourceList=\S+/(\S+) .*List-Cleanup=0", one) for one in found]
+        return [one[1] if one else "all" for one in alone]
+
+    def test_each_list_once(self, programs: Programs, host: LocalSession, etc: Path) -> None:
+        """Then only those of sources that are new, or differ, with their keys."""
+        assert self.updates(programs, host) == ["all"]
+        assert self.updates(programs, host) == []
+        (etc / "sources.list.d/docker.sources").write_text("new")
+        (etc / "keyrings/docker.asc").write_text("new")
+        assert self.updates(programs, host) == ["docker.sources"]
+        assert self.updates(programs, host) == []
+        (etc / "sources.list.d/new").write_text("differs")
+        (etc / "sources.list.d/new").rename(etc / "sources.list.d/docker.sources")
+        assert self.updates(programs, host) == ["docker.sources"]
+
+    @pytest.mark.parametrize("name", ["apt.conf.d/95proxy", "keyrings/debian.asc", "sources.list"])
+    def test_another_change_of_the_configuration(
+        self, programs: Programs, host: LocalSession, etc: Path, name: str
+    ) -> None:
+        """All lists are fetched."""
+        assert self.updates(programs, host) == ["all"]
+        (etc / name).write_text("it differs")
+        assert self.updates(programs, host) == ["all"]
+
+    def test_a_source_that_is_gone(self, programs: Programs, host: LocalSession, etc: Path) -> None:
+        """All lists are fetched."""
+        assert self.updates(programs, host) == ["all"]
+        (etc / "sources.list.d/debian.sources").unlink()
+        assert self.updates(programs, host) == ["all"]
+
+    def test_the_next_run_fetches_all(self, programs: Programs, host: LocalSession, lock: Path) -> None:
+        """Packages may have been published since; without a lock there is no run."""
+        assert self.updates(programs, host) == ["all"]
+        lock.write_text("host-pid 7 since 2027 by anna\n")
+        assert self.updates(programs, host) == ["all"]
+        lock.unlink()
+        assert self.updates(programs, host) == ["all"]
+        assert self.updates(programs, host) == ["all"]
+
+    def test_lists_that_another_program_removed(self, programs: Programs, host: LocalSession) -> None:
+        """Where apt finds no package, all lists are fetched before it is an error."""
+        assert self.updates(programs, host) == ["all"]
+        (programs.folder / "unknown").touch()
+        before = len(programs.calls())
+        assert install(host).code == NOTHING_CHANGED
+        assert [one for one in programs.calls()[before:] if one.endswith(" update")] != []
+
+    def test_a_failure_is_tried_again(self, programs: Programs, host: LocalSession, etc: Path) -> None:
+        """What was not fetched does not count as fetched."""
+        assert self.updates(programs, host) == ["all"]
+        (etc / "sources.list.d/docker.sources").write_text("new")
+        apt = (Path(programs.path.split(":")[0]) / "apt-get").read_text()
+        programs.add("apt-get", 'case "$*" in *update) exit 100 ;; esac')
+        assert install(host).code == NOTHING_CHANGED
+        (Path(programs.path.split(":")[0]) / "apt-get").write_text(apt)
+        assert self.updates(programs, host) == ["docker.sources"]
+
+
+@one_shell
+def test_apt_fetches_the_lists_of_one_source(local: Local, tmp_path: Path) -> None:
+    """A real apt-get: the packages of the new source are known, and the lists of the other sources stay as they were."""
+    etc, home = tmp_path / "etc", tmp_path / "home"
+    for folder in (etc / "sources.list.d", home):
+        folder.mkdir(parents=True)
+    (home / "lock").write_text("host-pid 7\n")
+    config = apt_config(tmp_path)
+    config.write_text(config.read_text().replace('sourceparts "/dev/null"', f'sourceparts "{etc}/sources.list.d"'))
+    session = local({"/etc/apt": etc, "/var/lib/provision": home}, {"APT_CONFIG": str(config)})
+
+    def publish(name: str, *packages: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        text = "".join(f"Package: {one}\nVersion: 1\nArchitecture: all\nFilename: x\nSize: 1\n\n" for one in packages)
+        (folder / "Packages").write_text(text)
+        source = etc / f"sources.list.d/{name}.sources"
+        if not source.exists():
+            source.write_text(f"Types: deb\nURIs: copy:{folder}\nSuites: ./\nTrusted: yes\n")
+
+    def known() -> list[str]:
+        done = session.run(Command(f"set -e\n{body('lib/apt')}\nrefresh_lists 60 >&2; apt-cache pkgnames"), deadline=60)
+        assert done.code == 0, done.errors
+        return sorted(one for one in done.text.split() if one.startswith("of-"))
+
+    publish("one", "of-one")
+    assert known() == ["of-one"]
+    publish("one", "of-one", "of-one-later")
+    publish("two", "of-two")
+    assert known() == ["of-one", "of-two"]
+    (home / "lock").write_text("host-pid 8\n")
+    assert known() == ["of-one", "of-one-later", "of-two"]
+
+
 class TestSpace:
     """The disk space for the packages and what they depend on; apt compares the downloads only."""
 

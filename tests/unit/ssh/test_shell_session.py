@@ -398,9 +398,9 @@ def test_a_second_run_is_refused_and_named_the_holder_of_the_lock(sshd: Sshd) ->
         assert text(first, "ls -a /var/lib/provision; stat -c %%a /var/lib/provision") == ".\n..\nlock\n700\n"
     assert not Path("/tmp/never").exists()
     with session(sshd, lock=True) as third:
-        assert text(third, "echo in") == "in\n"
+        assert text(third, "echo in; touch /var/lib/provision/apt-lists") == "in\n"
     with session(sshd) as fourth:
-        assert text(fourth, "ls -A /var/lib/provision") == "", "the lock file is removed"
+        assert text(fourth, "ls -A /var/lib/provision") == "", "what holds for one run is removed with its lock"
 
 
 def test_without_the_lock_nothing_is_written(sshd: Sshd) -> None:

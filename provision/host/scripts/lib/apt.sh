@@ -55,6 +55,39 @@ fetch_with_apt() {
     -o Acquire::Retries=3 "$@"
 }
 
+# refresh_lists STALL: fetches the package lists, each of them once in a run: first all, later those of sources that are new
+# or differ. So the tasks of a run share one `apt-get update`. All are fetched again when anything else of apt's
+# configuration differs, such as a proxy or a replaced key, and where no run holds the host's lock. The file that says what
+# was fetched is removed with the lock. "$lists" is "all" afterwards, or "some".
+# Source: apt.conf(5), Dir::Etc and APT::Get::List-Cleanup; sources.list(5).
+refresh_lists() {
+  fetched_by='' run='' lists=all known=/var/lib/provision/apt-lists
+  { read -r run < /var/lib/provision/lock && read -r fetched_by < "$known"; } 2>/dev/null || fetched_by=
+  configuration=$(stat -c '%i.%Y.%s %n' /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/keyrings/* \
+    /etc/apt/trusted.gpg.d/* /etc/apt/apt.conf /etc/apt/apt.conf.d/* /etc/apt/auth.conf /etc/apt/auth.conf.d/* 2>/dev/null) || :
+  if [ "$run" ] && [ "$fetched_by" = "$run" ]; then
+    # The changed sources, one a line, or "all".
+    changed=$(printf '%s\n' "$configuration" | awk -v known="$known" '
+      BEGIN { while ((getline < known) > 0) before[substr($0, index($0, " ") + 1)] = $1 }
+      { name = substr($0, index($0, " ") + 1); found[name] }
+      before[name] == $1 { next }
+      name ~ /\/sources\.list\.d\/[^\/]*\.sources$/ { print name; next }
+      name ~ /\/keyrings\// && before[name] == "" { next }
+      { all = 1 }
+      END { for (name in before) if (name ~ /^\// && !(name in found)) all = 1; if (all) print "all" }')
+    case $changed in *all) ;; *) lists=some ;; esac
+  fi
+  if [ "$lists" = some ]; then
+    printf '%s\n' "$changed" | while read -r source; do
+      [ -z "$source" ] || fetch_with_apt "$1" -o Dir::Etc::SourceList="$source" -o Dir::Etc::SourceParts=/dev/null \
+        -o APT::Get::List-Cleanup=0 update
+    done
+  else
+    fetch_with_apt "$1" update
+  fi
+  [ -z "$run" ] || printf '%s\n' "$run" "$configuration" > "$known" || rm -f -- "$known"
+}
+
 # check_space_for PACKAGE…: fails, and prints why, if the disk has no room for the packages and what they depend on.
 # apt itself compares the downloads only, and a dpkg that fills the disk leaves packages half installed. The files of an
 # old version are deleted after the new ones are written. Where several file systems may get them, the one with most room
