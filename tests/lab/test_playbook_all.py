@@ -49,6 +49,7 @@ def test_bare_hosts_converge(first: Outcome) -> None:
     assert all(one["changed"] > 0 and one["skipped"] == 0 for one in first.summary["hosts"].values())
     assert first.of("error") == []
     assert len([one for one in first.of("message", task="verify") if "verify push and pull" in one["text"]]) == 2
+    assert max(one["round_trips"] for one in first.summary["hosts"].values()) <= 15
 
 
 @converged
