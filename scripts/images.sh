@@ -3,6 +3,8 @@
 # Run as root, beside `make check`. Argument: the environment's bin folder.
 set -eu
 bin=$1
+# pytest's compiled files of the tests on hosts. The workers would all make them at the same time.
+"$bin/pytest" -q --collect-only tests/lab tests/faults tests/standins tests/property >/dev/null
 "$bin/python" - <<'PYTHON'
 from provision_lab import preparing, repository
 from provision_lab.container_images import BUILDAH, HUB

@@ -81,28 +81,31 @@ def test_a_cold_run_is_nine_round_trips_at_most(harness: Harness, host: str) -> 
             return proxy.round_trips
 
     # Where a busy machine pauses us between two packets of one message, an answer slips in, and is counted.
-    assert min(round_trips() for _ in range(3)) <= 9
+    assert any(round_trips() <= 9 for _ in range(3))
 
 
-@pytest.mark.parametrize(("host", "most"), [("gitlab", 90), ("runner-1", 66)])
-def test_a_run_starts_few_processes_on_a_host(harness: Harness, host: str, most: int) -> None:
+def test_a_run_starts_few_processes_on_a_host(harness: Harness) -> None:
     """The login's, sudo's and those of all questions: each costs the host one to two milliseconds.
 
     A host numbers its processes and threads one after the other. Its own timers start some too: the least of five counts.
     """
-    leader = harness.lab.machine(host).leader
+    most = {"gitlab": 90, "runner-1": 66}
 
-    def last_number() -> int:
+    def last_number(host: str) -> int:
+        leader = harness.lab.machine(host).leader
         command = ["nsenter", f"--target={leader}", "--all", "--", "sh", "-c", "echo $$"]
         return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    def started() -> int:
-        before = last_number()
+    least: dict[str, int] = {}
+    for _ in range(5):
+        before = {host: last_number(host) for host in most}
         done = harness.run("all")
         assert (done.returncode, f"{NOTHING} 8 hosts" in done.stdout) == (0, True), done.stdout + done.stderr
-        return last_number() - before - 1
-
-    assert min(started() for _ in range(5)) <= most
+        started = {host: last_number(host) - number - 1 for host, number in before.items()}
+        least = {host: min(number, least.get(host, number)) for host, number in started.items()}
+        if all(least[host] <= number for host, number in most.items()):
+            return
+    raise AssertionError(least)
 
 
 def test_memory_on_eight_hosts(harness: Harness) -> None:
@@ -127,7 +130,7 @@ def test_beside_saying_hello(harness: Harness) -> None:
     hello = [[*harness.lab.ssh_command(name), "true"] for name in HOSTS]
     cost_of(ours)  # Python's compiled files are laid
     quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
-    turns = [(cost_of(ours), cost_of(*hello)) for _ in range(7)]
+    turns = [(cost_of(ours), cost_of(*hello)) for _ in range(5)]
     assert median(mine.processor / theirs.processor for mine, theirs in turns) <= 1.35, turns
     if quiet:
         assert median(mine.clock / theirs.clock for mine, theirs in turns) <= 2.6, turns

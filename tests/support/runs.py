@@ -145,10 +145,9 @@ def reconfigures(harness: Harness, host: str = "gitlab") -> int:
 def strays(harness: Harness, host: str) -> list[str]:
     """Files and processes of ours on the host that a finished run must not leave."""
     look = """
-    find / /run /tmp /var/tmp /dev/shm /etc -xdev \\( -name '*provision*' -o -name '.docker' -o -name '*.new' \\) \
-      -not -path '/var/lib/provision' -not -path '/var/lib/provision/*' -not -path '/usr/*' -not -path '/opt/*' \
-      -not -path '/etc/ssl/certs/provision-registry*.pem' \
-      -not -path '/var/lib/docker/*' -not -path '/var/lib/containerd/*' -not -path '/run/host/*'
+    find / /run /tmp /var/tmp /dev/shm /etc -xdev \\( -path /var/lib/provision -o -path /usr -o -path /opt -o -path /run/host \
+      -o -path /var/lib/docker -o -path /var/lib/containerd \\) -prune -o \\( -name '*provision*' -o -name '.docker' -o -name '*.new' \\) \
+      -not -path '/etc/ssl/certs/provision-registry*.pem' -print
     find /var/lib/provision -mindepth 1 -maxdepth 1 -not -name state.json -not -name backup -not -name lock
     ps -eo args | grep -F /var/lib/provision | grep -vF grep
     true

@@ -13,7 +13,10 @@ import select
 import sys
 
 _PLACES = {"cmdline": "argv", "environ": "environment"}
-_PAUSE = 0.02  # seconds between two rounds, each of which takes a quarter as long
+_PAUSE = 0.02  # seconds between two rounds
+# What a process had in this many rounds one after the other, it has until it executes another program. Services do not, and
+# are most of the processes: they are read in every tenth round only.
+_SETTLED, _SELDOM = 5, 10
 
 
 def read(pid: str, place: str) -> bytes:
@@ -58,7 +61,9 @@ def main() -> None:
     }
     seen: set[tuple[str, int, str, str]] = set()
     lab = sys.argv[1].encode()
-    known: dict[tuple[str, str], bytes] = {}  # what was searched in the round before
+    known: dict[
+        str, tuple[int, dict[str, bytes]]
+    ] = {}  # rounds with the same, and what was searched in the round before
     elsewhere: dict[str, bool] = {}  # of the processes that there were in the round before
     print("watching", flush=True)
     samples = 0
@@ -70,14 +75,19 @@ def main() -> None:
             skipped = elsewhere[pid] = there[pid] if pid in there else is_elsewhere(pid, lab)
             if skipped:
                 continue
+            rounds, last = before.get(pid, (0, {}))
+            if rounds >= _SETTLED and (samples + int(pid)) % _SELDOM:
+                known[pid] = rounds, last
+                continue
+            data = {place: read(pid, place) for place in _PLACES}
+            known[pid] = rounds + 1 if data == last else 0, data
             for place, what in _PLACES.items():
-                known[pid, place] = data = read(pid, place)
-                if data == before.get((pid, place)):
+                if data[place] == last.get(place):
                     continue
                 seen |= {
-                    (name, owner(pid, known[pid, "cmdline"]), what, space(pid))
+                    (name, owner(pid, data["cmdline"]), what, space(pid))
                     for form, name in wanted.items()
-                    if form in data
+                    if form in data[place]
                 }
         samples += 1
     print(json.dumps({"samples": samples, "seen": sorted(seen)}))

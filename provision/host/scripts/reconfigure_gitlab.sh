@@ -117,7 +117,7 @@ check_health() {
     if [ "$(now)" -ge "$deadline" ]; then cause="GitLab was reconfigured, but does not come up: $(problems)"; return 1; fi
     [ -n "$waiting" ] || echo "waiting until GitLab's services are up"
     waiting=yes
-    sleep 0.5
+    sleep 1
   done
   begin_storage_check
   check_readiness
