@@ -91,6 +91,7 @@ def cluster(folder: Path, workers: int, scheme: str = "tcp", **environment: str)
 
 def _start(argv: list[Any], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
+        argv = ["setpriv", "--pdeathsig", "KILL", *argv]  # it ends even if this process is killed
         return subprocess.Popen(argv, cwd=log.parent, env=environment, stdout=file, stderr=file, start_new_session=True)
 
 
