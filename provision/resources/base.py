@@ -144,7 +144,10 @@ class Observation(dict[str, Result]):
 
     @property
     def due(self) -> bool:
-        """Whether a verification is due: the task was named by the user, or something was changed earlier in this run."""
+        """Whether a verification is due: the user named the task, or something was changed earlier in this run.
+
+        That is: on this host, or in a play that the host waited for.
+        """
         return self._known.due
 
     @cached_property
