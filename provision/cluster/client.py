@@ -36,7 +36,7 @@ from provision.report.jsonlines import JsonLines
 
 ATTEMPTS: Final = 3  # workers that may be lost with a host, before the host is taken for the cause
 _LOST_SECONDS: Final = 20.0  # without any answer of the scheduler
-_TELL_SECONDS: Final = 0.05  # reports of this time travel together
+_SEND_SECONDS: Final = 0.05  # reports of this time travel together
 _ABANDON_SECONDS: Final = 15.0  # for the workers to end after the second Ctrl-C
 
 
@@ -230,7 +230,7 @@ class ClusterRun:
                         continue
                 one = self._workers[address] = _Worker(address)
                 one.jobs.append(asyncio.create_task(self._guarded(self._fetch(one))))
-                one.jobs.append(asyncio.create_task(self._guarded(self._tell(one))))
+                one.jobs.append(asyncio.create_task(self._guarded(self._send(one))))
         return [one for address, one in self._workers.items() if not one.is_lost and address in addresses]
 
     async def _fetch(self, one: _Worker) -> None:
@@ -244,11 +244,11 @@ class ClusterRun:
             elif answer is None and not one.is_lost:
                 await self._lose(one, "it has restarted")
 
-    async def _tell(self, one: _Worker) -> None:
+    async def _send(self, one: _Worker) -> None:
         """Sends what hosts of other workers report, and Ctrl-C."""
         while not one.is_lost:
             if one.sent == len(self._log) and one.presses == self._presses:
-                await asyncio.sleep(_TELL_SECONDS)
+                await asyncio.sleep(_SEND_SECONDS)
                 continue
             until, presses = len(self._log), self._presses
             passed = [passed for source, passed in self._log[one.sent : until] if source != one.address]

@@ -361,7 +361,7 @@ def _close(run_id: str, share: Share) -> None:
 def _watch(run_id: str, share: Share) -> None:
     """Ends a run whose client is gone, or whose worker ends, and removes its files.
 
-    A thread of its own: when a worker is told to end, its event loop ends first, and Python waits for the hosts' threads.
+    A thread of its own: when a worker gets SIGTERM, its event loop ends first, and Python waits for the hosts' threads.
     """
     while _shares.get(run_id) is share:
         time.sleep(1)

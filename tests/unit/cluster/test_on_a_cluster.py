@@ -100,7 +100,7 @@ def _when_all_are_at_work(estate: Estate, act: Callable[[], object]) -> threadin
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_is_lost(provision: Provision, estate: Estate, tmp_path: Path, number: int) -> None:
-    """Killed or told to end: its hosts are run again by another worker, when their locks are free, and count once.
+    """With SIGKILL or SIGTERM: its hosts are run again by another worker, when their locks are free, and count once.
 
     No step runs twice at once.
     """
