@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -112,6 +113,11 @@ class Web:
 
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Prints the traceback, except for clients that end early: tests kill them."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
 
         self._server = Server((address, 0), Handler)
         if context is not None:
