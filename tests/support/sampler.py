@@ -39,10 +39,14 @@ def is_elsewhere(pid: str, lab: bytes) -> bool:
     return b":/provision-" in groups and b":/%s/" % lab not in groups
 
 
-def owner(pid: str, argv: bytes) -> int:
-    """The process, or its parent if both have the same argv: a process that was just forked is a copy of its parent."""
+def parent_of(pid: str) -> str:
+    """The parent of a process; the process itself when it has ended."""
     status = read(pid, "stat").rpartition(b")")[2].split()
-    parent = status[1].decode() if len(status) > 1 else pid
+    return status[1].decode() if len(status) > 1 else pid
+
+
+def owner(pid: str, parent: str, argv: bytes) -> int:
+    """The process, or its parent if both have the same argv: a process that was just forked is a copy of its parent."""
     return int(parent if read(parent, "cmdline") == argv else pid)
 
 
@@ -61,9 +65,8 @@ def main() -> None:
     }
     seen: set[tuple[str, int, str, str]] = set()
     lab = sys.argv[1].encode()
-    known: dict[
-        str, tuple[int, dict[str, bytes]]
-    ] = {}  # rounds with the same, and what was searched in the round before
+    # By process: its parent, rounds with the same, and what was searched in the round before.
+    known: dict[str, tuple[str, int, dict[str, bytes]]] = {}
     elsewhere: dict[str, bool] = {}  # of the processes that there were in the round before
     print("watching", flush=True)
     samples = 0
@@ -75,17 +78,18 @@ def main() -> None:
             skipped = elsewhere[pid] = there[pid] if pid in there else is_elsewhere(pid, lab)
             if skipped:
                 continue
-            rounds, last = before.get(pid, (0, {}))
+            # The parent is read first: a process that was just forked may have ended when something is found.
+            parent, rounds, last = before.get(pid) or (parent_of(pid), 0, {})
             if rounds >= _SETTLED and (samples + int(pid)) % _SELDOM:
-                known[pid] = rounds, last
+                known[pid] = parent, rounds, last
                 continue
             data = {place: read(pid, place) for place in _PLACES}
-            known[pid] = rounds + 1 if data == last else 0, data
+            known[pid] = parent, rounds + 1 if data == last else 0, data
             for place, what in _PLACES.items():
                 if data[place] == last.get(place):
                     continue
                 seen |= {
-                    (name, owner(pid, data["cmdline"]), what, space(pid))
+                    (name, owner(pid, parent, data["cmdline"]), what, space(pid))
                     for form, name in wanted.items()
                     if form in data[place]
                 }
