@@ -23,8 +23,14 @@ def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
             with connection, contextlib.suppress(OSError):  # the client is gone
                 serve(connection)
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield int(listener.getsockname()[1])
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            # close() would leave the thread in accept(): it could then take connections of a later test's server.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def relay(connection: socket.socket, port: int, size: int) -> None:

@@ -29,7 +29,10 @@ def server(greeting: bytes = b"") -> Iterator[int]:
                     connection.sendall(data)
 
         threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() does not
 
 
 def test_each_question_costs_a_round_trip() -> None:
