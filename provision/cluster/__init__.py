@@ -14,7 +14,7 @@ only start side by side. The hosts of one process share `--forks`, the connectio
 worker is lost, its unfinished hosts are divided among the others, as new tasks. A task leaves the worker's thread pool
 at once (`secede`): a task that waits for other hosts takes no place of another task.
 
-The graph of plays exists in each process. What hosts report to it (`Passed`) goes through the client to all others.
+The graph of plays exists in each process. What hosts report to it (`PlayEnded`) goes through the client to all others.
 
 Messages are fetched by the client, with a request that waits until there are some (`worker.fetch`). Dask's event topics
 would keep them in the scheduler's memory after the run, and its queues need a client in each worker. The same request is

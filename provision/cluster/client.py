@@ -29,7 +29,7 @@ from provision.engine.events import (
     Summary,
     TaskDone,
 )
-from provision.engine.play_graph import Passed, PlayGraph
+from provision.engine.play_graph import PlayEnded, PlayGraph
 from provision.engine.run import Run
 from provision.errors import UsageError, WorkerLost
 from provision.report.jsonlines import JsonLines
@@ -96,7 +96,7 @@ class ClusterRun:
         self._scheduler = Scheduler(address, report)
         self._sealed = Sealed(b"")
         self._graph = PlayGraph(run.plays)
-        self._log: list[tuple[str, Passed]] = []  # what hosts reported, with the worker that it came from
+        self._log: list[tuple[str, PlayEnded]] = []  # what hosts reported, with the worker that it came from
         self._hosts = {one.name: _Host() for one in run.hosts}
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[int, _Task] = {}
@@ -346,8 +346,8 @@ class ClusterRun:
                 skipped=sum(1 for one in done if one.status == "skipped"),
             )
             for play in self._graph.plays_of(name):
-                self._add("", Passed(name, play, breaks=self._graph.plays[play].chain))
-            self._add("", Passed(name, None))
+                self._add("", PlayEnded(name, play, breaks=self._graph.plays[play].chain))
+            self._add("", PlayEnded(name, None))
         self._changed.set()
 
     # -- messages --------------------------------------------------------------------------------
@@ -358,14 +358,14 @@ class ClusterRun:
             return
         for content in parcel.messages[max(0, task.received - parcel.first) :]:
             task.received += 1
-            if isinstance(content, Passed):
+            if isinstance(content, PlayEnded):
                 self._add(one.address, content)
             elif isinstance(content, Ended):
                 self._end(task, content)
             else:
                 self._publish(content)
 
-    def _add(self, source: str, passed: Passed) -> None:
+    def _add(self, source: str, passed: PlayEnded) -> None:
         self._graph.add(passed)
         self._log.append((source, passed))
 

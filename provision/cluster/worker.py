@@ -23,7 +23,7 @@ from provision.cluster.shipment import Sealed, Shipment, Unpacked, fingerprint, 
 from provision.engine.assemble import assemble
 from provision.engine.events import Event, Message, Output, Start, Step, Summary
 from provision.engine.own_files import forget_playbooks
-from provision.engine.play_graph import Passed, PlayGraph
+from provision.engine.play_graph import PlayEnded, PlayGraph
 from provision.engine.run import Connect, Run
 from provision.errors import Locked, as_provision_error
 from provision.inventory import Host
@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
     tasks: int = 0
 
 
-Content = Event | Passed | Ended
+Content = Event | PlayEnded | Ended
 
 
 class Parcel(NamedTuple):
@@ -140,7 +140,7 @@ class Share:
             run.dialler.close()
         return cls(shipment, estate, run, PlayGraph(run.plays))
 
-    def add(self, passed: Sequence[Passed]) -> None:
+    def add(self, passed: Sequence[PlayEnded]) -> None:
         """Takes in what hosts of other workers have reported."""
         self._by_others.busy = True
         try:
@@ -157,7 +157,7 @@ class Share:
         outbox = self.outboxes.setdefault(number, Outbox())
         own = frozenset(names)
 
-        def relay(passed: Passed) -> None:
+        def relay(passed: PlayEnded) -> None:
             if passed.host in own and not getattr(self._by_others, "busy", False):
                 outbox.add(passed)
 
@@ -331,7 +331,7 @@ async def fetch(run_id: str, received: dict[int, int]) -> list[Parcel] | None:
         await asyncio.sleep(_BATCH_SECONDS)
 
 
-async def update(run_id: str, passed: Sequence[Passed], presses: int) -> bool:
+async def update(run_id: str, passed: Sequence[PlayEnded], presses: int) -> bool:
     """Receives what hosts of other workers have reported, and Ctrl-C. False: this worker does not know the run."""
     share = _shares.get(run_id)
     if share is None:

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from provision.engine.desired_state import DesiredState, HostPlay
 from provision.engine.events import Bus, Listener, Message, Start, Summary
 from provision.engine.host_run import HostRun
-from provision.engine.play_graph import Passed, PlayGraph
+from provision.engine.play_graph import PlayEnded, PlayGraph, PlaySet
 from provision.engine.recorder import Recorder
 from provision.engine.waiting import Waiting
 from provision.errors import UsageError
@@ -103,14 +103,14 @@ class HostWork:
     """What is left to do on a host. One thread at a time works on it.
 
     left   its plays that have not ended, by their index
-    known  the plays whose changes its observations show: bits, as in `PlayGraph.changed_before`
+    known  the plays of other hosts whose changes its observations show
     ended  is done when the host has left the run
     """
 
     host: str
     run: HostRun
     left: deque[int]
-    known: int = 0
+    known: PlaySet = PlaySet()
     has_begun: bool = False
     is_active: bool = False  # a thread works on it
     ended: Future[None] = field(default_factory=Future)
@@ -229,16 +229,16 @@ class Scheduler:
             if not self._may_start(play) and self._waits(work, play):
                 return False
             changed = graph.changed_before(play, host)
-            if changed & ~work.known:
+            if changed - work.known:
                 run.changed_elsewhere()
             work.known |= changed
             one, changed_here = self._plays[play], False
-            if not run.failed and (failed := graph.broken(one.chain)):
+            if not run.failed and (failed := graph.failed_host(one.chain)):
                 run.skip(one.tasks[host], f"skipped: {failed} failed earlier")
             else:
                 changed_here = run.play(one.tasks[host])
             work.left.popleft()
-            graph.add(Passed(host, play, changed_here, one.chain if run.failed else None, run.failed_tasks))
+            graph.add(PlayEnded(host, play, changed_here, one.chain if run.failed else None, run.failed_tasks))
         return True
 
     def _waits(self, work: HostWork, play: int) -> bool:
@@ -259,9 +259,9 @@ class Scheduler:
                 if error is not None:
                     work.run.crashed(error)
                     for play in work.left:
-                        self._graph.add(Passed(work.host, play, breaks=self._plays[play].chain))
+                        self._graph.add(PlayEnded(work.host, play, breaks=self._plays[play].chain))
             finally:
-                self._graph.add(Passed(work.host, None))
+                self._graph.add(PlayEnded(work.host, None))
                 work.run.close()
         except BaseException as problem:
             work.ended.set_exception(problem)

@@ -25,7 +25,7 @@ from provision.ssh.host_keys import HostKeyRule, KnownHosts, OtherKeyPinned
 from provision.ssh.paramiko_internals import SessionTransport, algorithms_of_host, limit_buffers
 from provision.ssh.session import Target
 from provision.ssh.ssh_config import HostOptions, host_options
-from provision.ssh.wire import Wire, keeper, run_proxy_command
+from provision.ssh.wire import Wire, idle_connections, run_proxy_command
 
 _MAX_ATTEMPTS = 3  # when a host drops connections before the login (MaxStartups); never after a login has started
 _RETRY_PAUSE = (0.2, 0.8)  # seconds between attempts, times the number of the attempt
@@ -191,7 +191,7 @@ class HostConnection:
                     if isinstance(error, HostKeyError | LoginRefused):
                         self._refusal = error
                     raise
-                keeper.remove(self.transport)
+                idle_connections.remove(self.transport)
                 self.transport.serve()
             self._users += 1
             return opened
@@ -220,7 +220,7 @@ class HostConnection:
         }
         self._connection.open()
         self._wire.login_complete()
-        keeper.add(self.transport, self._wire)
+        idle_connections.add(self.transport, self._wire)
         self._wire.count_round_trips(_HANDSHAKE_ROUND_TRIPS + login.attempts)
 
     def _open_wire(self) -> Wire:
@@ -275,7 +275,7 @@ class HostConnection:
 
     def _disconnect(self) -> None:
         if self._connection.transport is not None:
-            keeper.remove(self._connection.transport)
+            idle_connections.remove(self._connection.transport)
         if self._wire is not None:
             self._wire.close()
         self._connection.client.close()
@@ -338,10 +338,10 @@ class _RulePolicy(paramiko.MissingHostKeyPolicy):
 
 
 class _FabricConnection(fabric.Connection):  # type: ignore[misc]
-    """A connection that writes nothing into its configuration, which all connections share.
+    """A connection that does not change its configuration, so that all connections can share one.
 
-    invoke's own method lists all attributes of the class at each assignment, to find out whether to write into the
-    configuration instead: half a millisecond for each host.
+    At each assignment, invoke's own method lists all attributes of the class, and then sets the attribute or changes the
+    configuration. That takes half a millisecond for each host.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -350,9 +350,9 @@ class _FabricConnection(fabric.Connection):  # type: ignore[misc]
 
 @lru_cache(maxsize=1)
 def _config() -> fabric.Config:
-    """fabric's configuration. It is given no ssh_config, which paramiko reads in another way than OpenSSH.
+    """fabric's configuration, without ssh_config: paramiko does not read these files as OpenSSH does.
 
-    What a new connection reads from it is looked up once: invoke builds a list of all attributes for each value.
+    The values that a new connection reads are looked up once, because invoke lists all attributes for each of them.
     """
     config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
     for name in ("user", "port", "forward_agent", "inline_ssh_env", "connect_kwargs", "authentication"):

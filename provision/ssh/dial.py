@@ -1,7 +1,7 @@
-"""The TCP connection to a host. Nothing here needs paramiko, whose import takes 0.1 s: the host is dialled before it.
+"""The TCP connection to a host. It is opened before paramiko is imported, which takes 0.1 s.
 
-`dial` waits for one host. `Dialler` dials many hosts in one thread: a host that does not answer keeps no thread from
-the others.
+`dial` opens a connection to one host, and waits for it. `Dialler` opens connections to many hosts in one thread, so that
+hosts that do not answer do not occupy the threads that work on hosts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from provision.ssh.ssh_config import HostOptions, host_options
 SILENCE_LIMIT = 30.0  # seconds without a received byte, after a request for one, until a host counts as lost
 _NEXT_ADDRESS = 0.25  # seconds without an answer until the next address is tried too (RFC 8305, section 5)
 _LATE = 1.0  # seconds after which a host that is dialled is not expected to answer soon
-_BANNER_PATIENCE = 3  # times connect_timeout: a busy sshd is not dialled three times, but waited for as long
-_DIALLED = 512  # hosts that are dialled at once, most of which do not answer
+_BANNER_FACTOR = 3  # times connect_timeout, for a busy sshd: one long wait instead of three attempts
+_DIALLED = 512  # hosts that are dialled at once; only hosts that do not answer can become so many
 _RESOLVERS = 8  # threads that ask for addresses and run `ssh -G`
-_STALE = 60.0  # seconds; sshd's LoginGraceTime is 120: a connection that is not used until then is not used any more
+_STALE = 60.0  # seconds after which an unused connection is closed; sshd's LoginGraceTime is 120
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -67,20 +67,21 @@ def dial(host: str, port: int, *, timeout: float, label: str, family: str = "any
 
     The addresses are tried at the same time, each one _NEXT_ADDRESS after the one before it. Raises Unreachable.
     """
-    race = _Race(_addresses(host, port, label, family), timeout)
+    attempts = _Attempts(_addresses(host, port, label, family), timeout)
     with selectors.DefaultSelector() as selector:
         try:
-            while not race.is_lost(now := time.monotonic()):
-                if (begun := race.begin(now)) is not None:
+            while not attempts.have_failed(now := time.monotonic()):
+                if (begun := attempts.begin_next(now)) is not None:
                     selector.register(begun, selectors.EVENT_WRITE)
-                for ready, _ in selector.select(max(0.0, race.wakes - now)):
+                for ready, _ in selector.select(max(0.0, attempts.wake_at - now)):
                     assert isinstance(ready.fileobj, socket.socket)
                     selector.unregister(ready.fileobj)
-                    if race.finish(ready.fileobj):
+                    if attempts.is_connected(ready.fileobj):
                         return ready.fileobj
         finally:
-            race.close()
-    raise _unreachable(label, host, port, timeout, race.failures) from (race.failures[-1] if race.failures else None)
+            attempts.close()
+    failures = attempts.failures
+    raise _unreachable(label, host, port, timeout, failures) from (failures[-1] if failures else None)
 
 
 def _addresses(host: str, port: int, label: str, family: str) -> list[tuple[Any, ...]]:
@@ -103,14 +104,14 @@ def _interleaved(addresses: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [one for one in chain.from_iterable(zip_longest(first, others)) if one is not None]
 
 
-class _Race:
-    """The addresses of one name, tried side by side; the first connection that is accepted wins.
+class _Attempts:
+    """The attempts to connect to the addresses of one name, at the same time. The first accepted connection is used.
 
-    The others are closed while they wait for an answer. Their hosts then see no connection at all: sshd would count one
-    that ends without a login against this machine (PerSourcePenalties).
+    The other attempts are closed before they are accepted. sshd would count an accepted connection that ends without a
+    login against this machine (PerSourcePenalties).
 
-    wakes      when to call `begin` again, in monotonic seconds
-    failures   the errors of the addresses that were refused
+    wake_at    when to call `begin_next` again, in monotonic seconds
+    failures   the errors of the addresses that refused
     """
 
     def __init__(self, addresses: Sequence[tuple[Any, ...]], timeout: float) -> None:
@@ -121,15 +122,15 @@ class _Race:
         self._begun: set[socket.socket] = set()
 
     @property
-    def wakes(self) -> float:
+    def wake_at(self) -> float:
         return min(self._deadline, self._next_start) if self._waiting else self._deadline
 
-    def is_lost(self, now: float) -> bool:
+    def have_failed(self, now: float) -> bool:
         """Whether no address has answered in time, or all have refused."""
         return now >= self._deadline or not (self._waiting or self._begun)
 
-    def begin(self, now: float) -> socket.socket | None:
-        """A socket that is being connected to the next address, if that one is due."""
+    def begin_next(self, now: float) -> socket.socket | None:
+        """Begin the next attempt if it is time for it. Returns its socket, which is being connected."""
         while self._waiting and (now >= self._next_start or not self._begun):
             self._next_start = now + _NEXT_ADDRESS
             try:
@@ -141,8 +142,8 @@ class _Race:
             return begun
         return None
 
-    def finish(self, attempt: socket.socket) -> bool:
-        """Whether a socket that is ready is connected. Otherwise it is closed, and the next address is due."""
+    def is_connected(self, attempt: socket.socket) -> bool:
+        """Whether this socket, which is ready, is connected. Otherwise close it; the next attempt can begin at once."""
         self._begun.discard(attempt)
         code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:
@@ -154,7 +155,7 @@ class _Race:
         return False
 
     def close(self) -> list[socket.socket]:
-        """Give up the addresses that have not answered. Returns their sockets."""
+        """Close the attempts that have not ended. Returns their sockets."""
         left = list(self._begun)
         for one in left:
             one.close()
@@ -204,7 +205,7 @@ def _unreachable(label: str, host: str, port: int, timeout: float, failures: lis
 
 
 def no_banner(label: str, host: str, port: int, detail: str) -> Unreachable:
-    """The error for a server that accepts TCP connections and is no SSH server, or a busy one."""
+    """The error for a server that accepts TCP connections but sends no banner: no SSH server, or a busy one."""
     return Unreachable(
         f"{label}: {host} port {port} accepts TCP connections but sends no SSH banner ({detail})",
         hint="check that sshd listens on this port; a busy sshd drops connections too:"
@@ -223,11 +224,12 @@ class _Place(NamedTuple):
     addresses: list[tuple[Any, ...]]
 
 
-class _Call:
-    """A host that is being dialled.
+class _DialledHost:
+    """A host that is being dialled: its name is resolved, then its addresses are tried, then its banner is awaited.
 
-    place       None until its name is resolved
-    connection  is there when an address has accepted; then the banner is awaited until `deadline`
+    place       None until the name is resolved
+    attempts    while the addresses are tried
+    connection  while the banner is awaited, at most until `deadline`
     """
 
     def __init__(self, name: str) -> None:
@@ -235,33 +237,34 @@ class _Call:
         self.late_at = time.monotonic() + _LATE
         self.deadline = float("inf")
         self.place: _Place | None = None
-        self.race: _Race | None = None
+        self.attempts: _Attempts | None = None
         self.connection: socket.socket | None = None
 
     @property
-    def wakes(self) -> float:
-        """When to look at it again, in monotonic seconds, if nothing happens before."""
-        return min(self.late_at, self.race.wakes if self.race is not None else self.deadline)
+    def wake_at(self) -> float:
+        """When to check its times again, in monotonic seconds, if nothing happens before."""
+        return min(self.late_at, self.attempts.wake_at if self.attempts is not None else self.deadline)
 
     def error(self, now: float) -> Unreachable | None:
-        """Why the host is given up, if it is."""
+        """Why no more is tried; None while there is still something to try."""
         assert self.place is not None
         label, host, port, timeout, _ = self.place
-        if self.race is not None:
-            return _unreachable(label, host, port, timeout, self.race.failures) if self.race.is_lost(now) else None
-        seconds = _BANNER_PATIENCE * timeout
+        if (attempts := self.attempts) is not None:
+            return _unreachable(label, host, port, timeout, attempts.failures) if attempts.have_failed(now) else None
+        seconds = _BANNER_FACTOR * timeout
         return no_banner(label, host, port, f"nothing within {seconds:g} s") if now >= self.deadline else None
 
 
 class Dialler:
-    """Dials hosts in one thread, and reports each when an SSH server has answered, or when it is given up.
+    """Dials hosts in one thread. Each host is reported when its SSH server has answered, or when dialling it has failed.
 
-    A host that does not answer takes none of the threads that work on hosts. sshd accepts a connection without a login
-    for two minutes only, and remembers those that end without one: a host is dialled when a thread can be expected to be
-    free for it. At most `workers` hosts are being dialled or worked on at once, without those that are late.
+    So a host that does not answer occupies none of the threads that work on hosts. At most `workers` hosts are dialled or
+    worked on at the same time; hosts that are late do not count. A host is therefore dialled only when a thread will soon
+    be free for it. This matters because sshd ends a connection without a login after two minutes, and penalizes this
+    machine for it.
 
     targets   the hosts by their names
-    sockets   how many may be open for dialling; hosts that do not answer use most of them
+    sockets   how many may be open for dialling
     """
 
     def __init__(self, targets: Mapping[str, Target], workers: int, sockets: int = _DIALLED) -> None:
@@ -270,20 +273,20 @@ class Dialler:
         self._limit = max(1, min(sockets, _DIALLED))
         self._lock = threading.Lock()
         self._left: deque[str] = deque()
-        self._counted: set[str] = set()  # hosts that have a thread, or will soon have one
+        self._active: set[str] = set()  # hosts that have a thread, or will soon have one: at most `workers`
         self._results: dict[str, tuple[socket.socket | Exception | None, float]] = {}
         self._resolved: SimpleQueue[tuple[str, _Place | Exception | None]] = SimpleQueue()
-        self._calls: dict[str, _Call] = {}  # used by the thread only
+        self._dialled: dict[str, _DialledHost] = {}  # used by the thread only
         self._cancelled = False
-        self._bell, self._listener = socket.socketpair()
+        self._waker, self._woken = socket.socketpair()  # a byte ends the thread's wait
         self._thread = threading.Thread(target=self._run, name="dialler", daemon=True)
-        for one in (self._bell, self._listener):
+        for one in (self._waker, self._woken):
             one.setblocking(False)
 
     def start(self, names: Sequence[str], ready: Callable[[str], None], late: Callable[[str], None]) -> None:
-        """Dial these hosts, in their order. The two functions are called in the dialler's thread.
+        """Dial these hosts, in this order. The two functions are called in the dialler's thread.
 
-        ready   is called once for each host: `take` has the result
+        ready   is called once for each host: then `take` returns its result
         late    is called for a host that has not answered after _LATE seconds
         """
         self._left.extend(names)
@@ -291,9 +294,9 @@ class Dialler:
         self._thread.start()
 
     def take(self, name: str) -> socket.socket | None:
-        """The TCP connection to a host that is ready; None if there is none: behind a gateway, or it became too old.
+        """The TCP connection to a host that is ready. None for a host behind a gateway, and if the connection is too old.
 
-        Raises why the host was given up: Unreachable, UsageError.
+        Raises Unreachable and UsageError if dialling the host has failed.
         """
         with self._lock:
             result, since = self._results.pop(name, (None, 0.0))
@@ -305,18 +308,18 @@ class Dialler:
         return result
 
     def release(self, name: str) -> None:
-        """The thread that worked on the host is free for another one."""
+        """Report that the thread that worked on this host is free for another host."""
         with self._lock:
-            self._counted.discard(name)
+            self._active.discard(name)
         self._wake()
 
     def cancel(self) -> None:
-        """Report all hosts that are left as ready, without a connection."""
+        """Stop dialling: all hosts that are left are reported as ready, without a connection."""
         self._cancelled = True
         self._wake()
 
     def close(self) -> None:
-        """End the thread, and close the connections that nobody has taken."""
+        """End the thread, and close the connections that `take` has not returned."""
         self._ready = self._late = lambda _: None
         self.cancel()
         if self._thread.ident is not None:
@@ -326,50 +329,50 @@ class Dialler:
                 if isinstance(result, socket.socket):
                     result.close()
             self._results.clear()
-        self._bell.close()
-        self._listener.close()
+        self._waker.close()
+        self._woken.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: there is nothing to wake
-            self._bell.send(b"!")
+        with contextlib.suppress(OSError):  # full: the thread wakes anyway; closed: the thread has ended
+            self._waker.send(b"!")
 
     def _run(self) -> None:
         resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
         with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
             try:
-                while not self._cancelled and (self._left or self._calls):
+                while not self._cancelled and (self._left or self._dialled):
                     self._begin_more(resolvers)
                     now = time.monotonic()
-                    wakes = min((now + _STALE, *(one.wakes for one in self._calls.values())))
-                    for key, _ in selector.select(max(0.0, wakes - now)):
+                    wake_at = min((now + _STALE, *(one.wake_at for one in self._dialled.values())))
+                    for key, _ in selector.select(max(0.0, wake_at - now)):
                         if key.data is not None:
-                            self._progress(key.data, key.fileobj, selector)
+                            self._socket_ready(key.data, key.fileobj, selector)
                         else:
                             with contextlib.suppress(BlockingIOError):
-                                self._listener.recv(4096)
+                                self._woken.recv(4096)
                     while not self._resolved.empty():
-                        self._has_place(*self._resolved.get())
-                    self._look_at_clocks(selector)
+                        self._name_resolved(*self._resolved.get())
+                    self._check_times(selector)
             finally:
                 resolvers.shutdown(wait=False, cancel_futures=True)
-                for call in list(self._calls.values()):
-                    self._finish(call, None, selector)
+                for host in list(self._dialled.values()):
+                    self._finish(host, None, selector)
         while self._left:
             self._ready(self._left.popleft())
 
     def _begin_more(self, resolvers: ThreadPoolExecutor) -> None:
-        while self._left and len(self._calls) < self._limit:
+        while self._left and len(self._dialled) < self._limit:
             with self._lock:
-                if len(self._counted) >= self._workers:
+                if len(self._active) >= self._workers:
                     return
                 name = self._left.popleft()
-                self._counted.add(name)
-            self._calls[name] = _Call(name)
+                self._active.add(name)
+            self._dialled[name] = _DialledHost(name)
             resolvers.submit(self._resolve, name)
 
     def _resolve(self, name: str) -> None:
-        """In a thread of its own: DNS, and the commands of `Match exec` in ~/.ssh/config, take their time."""
+        """Look up where to dial a host. This has threads of its own: DNS and commands of `Match exec` may be slow."""
         result: _Place | Exception | None
         try:
             result = self._place(self._targets[name])
@@ -386,53 +389,53 @@ class Dialler:
         addresses = _addresses(options.hostname, options.port, label, options.address_family)
         return _Place(label, options.hostname, options.port, target.connect_timeout, addresses)
 
-    def _has_place(self, name: str, place: _Place | Exception | None) -> None:
-        call = self._calls[name]
+    def _name_resolved(self, name: str, place: _Place | Exception | None) -> None:
+        host = self._dialled[name]
         if isinstance(place, _Place):
-            call.place, call.race = place, _Race(place.addresses, place.timeout)
+            host.place, host.attempts = place, _Attempts(place.addresses, place.timeout)
         else:
-            self._finish(call, place, None)
+            self._finish(host, place, None)
 
-    def _progress(self, call: _Call, ready: Any, selector: selectors.BaseSelector) -> None:
-        """A socket of this host is ready."""
+    def _socket_ready(self, host: _DialledHost, ready: Any, selector: selectors.BaseSelector) -> None:
         selector.unregister(ready)
-        if call.race is None:  # data, or the end of the connection, which the login reports
-            call.connection = None
-            self._finish(call, ready, selector)
-        elif call.race.finish(ready):
-            assert call.place is not None
-            for loser in call.race.close():
-                selector.unregister(loser)
-            call.race, call.connection = None, ready
-            call.deadline = time.monotonic() + _BANNER_PATIENCE * call.place.timeout
-            selector.register(ready, selectors.EVENT_READ, call)
+        if host.attempts is None:  # the banner has arrived, or the connection has ended: the login reports that
+            host.connection = None
+            self._finish(host, ready, selector)
+        elif host.attempts.is_connected(ready):
+            assert host.place is not None
+            for unused in host.attempts.close():
+                selector.unregister(unused)
+            host.attempts, host.connection = None, ready
+            host.deadline = time.monotonic() + _BANNER_FACTOR * host.place.timeout
+            selector.register(ready, selectors.EVENT_READ, host)
 
-    def _look_at_clocks(self, selector: selectors.BaseSelector) -> None:
+    def _check_times(self, selector: selectors.BaseSelector) -> None:
+        """Begin the attempts that are to begin now, report the hosts that are late, and end those without more to try."""
         now = time.monotonic()
-        for call in list(self._calls.values()):
-            if call.race is not None and (begun := call.race.begin(now)) is not None:
-                selector.register(begun, selectors.EVENT_WRITE, call)
-            if now >= call.late_at:
-                call.late_at = float("inf")
+        for host in list(self._dialled.values()):
+            if host.attempts is not None and (begun := host.attempts.begin_next(now)) is not None:
+                selector.register(begun, selectors.EVENT_WRITE, host)
+            if now >= host.late_at:
+                host.late_at = float("inf")
                 with self._lock:
-                    self._counted.discard(call.name)
-                self._late(call.name)
-            if call.place is not None and (error := call.error(now)) is not None:
-                self._finish(call, error, selector)
+                    self._active.discard(host.name)
+                self._late(host.name)
+            if host.place is not None and (error := host.error(now)) is not None:
+                self._finish(host, error, selector)
 
     def _finish(
-        self, call: _Call, result: socket.socket | Exception | None, selector: selectors.BaseSelector | None
+        self, host: _DialledHost, result: socket.socket | Exception | None, selector: selectors.BaseSelector | None
     ) -> None:
-        """The host is ready: connected, given up, or to be connected by the thread that works on it."""
-        del self._calls[call.name]
-        unused = call.race.close() if call.race is not None else []
-        if call.connection is not None:
-            call.connection.close()
-            unused.append(call.connection)
+        """Report a host as ready. Without a connection or an error, the thread that works on it connects to it."""
+        del self._dialled[host.name]
+        unused = host.attempts.close() if host.attempts is not None else []
+        if host.connection is not None:
+            host.connection.close()
+            unused.append(host.connection)
         for one in unused:
             if selector is not None:
                 selector.unregister(one)
         with self._lock:
-            self._counted.add(call.name)
-            self._results[call.name] = result, time.monotonic()
-        self._ready(call.name)
+            self._active.add(host.name)
+            self._results[host.name] = result, time.monotonic()
+        self._ready(host.name)

@@ -112,9 +112,11 @@ class _Line(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """The lines of a file: by each name that is written out, those with patterns, and those with a hashed name.
+    """The lines of a file, arranged so that looking up thousands of hosts in thousands of lines is fast.
 
-    Thousands of hosts are looked up in files of thousands of lines. A hashed name has its salt and its hash beside it.
+    named     by host name
+    patterns  lines whose names have wildcards
+    hashed    lines with a hashed name: its salt, its hash, and the line
     """
 
     named: dict[str, list[_Line]]

@@ -35,14 +35,14 @@ _PACKET_LIMIT = 256 << 10  # bytes; OpenSSH's own limit. Source: packet.h, PACKE
 _BANNER_SHOWN = 200  # characters
 _BUFFER_LIMIT = 4 << 20  # bytes; paramiko's window is 2 MiB for both outputs together
 _SERVING_WAIT = 1.0  # seconds; closing the connection ends the wait
-_TENDED = 16  # receptions, each of up to 64 KiB: then the other idle connections have their turn
+_IDLE_READS = 16  # of up to 64 KiB each, of one idle connection; then the next idle connection is read
 
 
 _ALGORITHMS: dict[str, tuple[str, ...]] = {
     kind: tuple(getattr(paramiko.Transport, f"_preferred_{kind}"))
     for kind in ("ciphers", "macs", "keys", "pubkeys", "kex", "compression")
 }
-# GCM first: one call into OpenSSL for each packet, instead of two and an HMAC in Python.
+# GCM first: it needs one call into OpenSSL for each packet. The other ciphers need two calls, and an HMAC in Python.
 _ALGORITHMS["ciphers"] = tuple(sorted(_ALGORITHMS["ciphers"], key=lambda one: "-gcm@" not in one))
 
 
@@ -66,7 +66,7 @@ class EagerAuthHandler(AuthHandler):
 
 
 class Stream(Protocol):
-    """What a transport needs of the socket under it: wire.py has the only implementation."""
+    """What a transport needs from the socket below it. wire.py has the only implementation."""
 
     def receive(self, seconds: float) -> bytes | None: ...
     def send(self, data: bytes) -> int: ...
@@ -76,9 +76,10 @@ class Stream(Protocol):
 class SessionTransport(paramiko.Transport):
     """The transport of one connection, without a thread of its own.
 
-    paramiko starts a thread for each connection, which reads and handles messages. Here the thread that waits for a
-    message does so itself (`drive`). A connection that nobody waits for must be driven now and then, since the host may
-    ask for an answer or for new keys; `serve` does that in a thread, for a gateway, whose users wait in other threads.
+    paramiko starts a thread for each connection, which reads and handles its messages. Here the thread that waits for a
+    message reads and handles all messages itself: it drives the transport (`drive`). A connection that no thread waits for
+    must be driven every few seconds too, because the host may request an answer or new keys: see `IdleConnections` in
+    wire.py. `serve` starts a thread for the connection to a gateway, because its users wait in several threads.
 
     host_key_algorithms   what is offered to the host, best first
     handshake_timeout     seconds for the key exchange
@@ -146,23 +147,23 @@ class SessionTransport(paramiko.Transport):
                 self._end(error)
                 return False
 
-    def tend(self) -> None:
-        """Handle what has arrived, unless another thread does so."""
+    def drive_idle(self) -> None:
+        """Handle what has arrived, without waiting. Do nothing while another thread drives the connection."""
         if self._driving.acquire(blocking=False):
             try:
-                for _ in range(_TENDED):
+                for _ in range(_IDLE_READS):
                     if not self.drive(0):
                         break
             finally:
                 self._driving.release()
 
     def serve(self) -> None:
-        """From now on a thread drives this connection until it ends."""
+        """Start a thread that drives this connection until it ends."""
         self.served = True
         self.start()
 
     def run(self) -> None:
-        """Drive the connection: the thread's function."""
+        """Drive the connection until it ends. paramiko calls this in the thread that `start` creates."""
         while self.active:
             self.drive(_SERVING_WAIT)
 
@@ -179,7 +180,7 @@ class SessionTransport(paramiko.Transport):
         return handled
 
     def _handle(self, kind: int, message: Message) -> None:
-        """Pass a message on to paramiko's handler. As `Transport.run`."""
+        """Pass a message on to paramiko's handler, as `Transport.run` does."""
         if kind in (MSG_IGNORE, MSG_DEBUG):
             self._enforce_strict_kex(kind)  # type: ignore[attr-defined]
             return
@@ -190,9 +191,9 @@ class SessionTransport(paramiko.Transport):
         if expected := self._expected_packet:
             if kind not in expected:
                 unexpected = MessageOrderError if self.agreed_on_strict_kex else SSHException  # type: ignore[attr-defined]
-                raise unexpected(f"the host sent message {kind} where one of {expected} is due")
+                raise unexpected(f"the host sent message {kind} instead of one of {expected}")
             self._expected_packet: tuple[int, ...] = ()
-            if 30 <= kind <= 41:  # the meaning of these depends on the method of the key exchange
+            if 30 <= kind <= 41:  # the meaning of these numbers depends on the method of the key exchange
                 assert self.kex_engine is not None
                 self.kex_engine.parse_next(kind, message)
                 return
@@ -214,7 +215,7 @@ class SessionTransport(paramiko.Transport):
             self._send_message(answer)  # type: ignore[attr-defined]
 
     def _end(self, error: Exception | None) -> None:
-        """The connection has ended: close it, and wake everything that waits for it. As the end of `Transport.run`."""
+        """Close the connection, and wake every thread that waits for it, as `Transport.run` does at its end."""
         if error is not None:
             self.saved_exception = error
         was_active, self.active = self.active, False
@@ -238,7 +239,10 @@ class SessionTransport(paramiko.Transport):
         return super().open_session(window_size, max_packet_size, timeout)
 
     def _send_user_message(self, data: Message) -> None:
-        """`open_channel` waits for an event of its own after it has called this; until then the answer is awaited here."""
+        """Send a message. After a request to open a channel, wait for its answer.
+
+        `open_channel` calls this method, and then waits for an event of its own without driving the transport.
+        """
         super()._send_user_message(data)  # type: ignore[misc]
         if self._opening is None or self.served:
             return
@@ -254,12 +258,12 @@ class SessionTransport(paramiko.Transport):
         super()._parse_kex_init(m)  # type: ignore[misc]
 
     def _filter_algorithm(self, type_: str) -> tuple[str, ...]:
-        """No algorithm is disabled; paramiko filters its lists at each of twenty calls."""
+        """The algorithms of one kind. paramiko filters its lists at each of twenty calls; here no algorithm is disabled."""
         return _ALGORITHMS[type_]
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """Only the given algorithms. paramiko always adds the certificate types; host_keys.py names them when due."""
+        """Only the given algorithms. paramiko would add all certificate types; host_keys.py names those that are needed."""
         return self._host_key_algorithms
 
     def auth_publickey(self, username: str, key: paramiko.PKey, event: Any = None) -> list[str]:
@@ -278,7 +282,7 @@ class SessionTransport(paramiko.Transport):
         return answer
 
     def ping(self) -> None:
-        """Request any answer from the host, without waiting for it, as `global_request` does. A refusal is one too."""
+        """Send a request that the host must answer, as `global_request` does. Do not wait; a refusal is an answer too."""
         request = Message()
         request.add_byte(cMSG_GLOBAL_REQUEST)
         request.add_string("keepalive@openssh.com")
@@ -351,7 +355,7 @@ class SocketAgent(AgentSSH):
 
 
 class _DrivenEvent(threading.Event):
-    """An event of a transport: who waits for it drives the transport."""
+    """An event of a transport. The thread that waits for it drives the transport meanwhile."""
 
     def __init__(self, transport: SessionTransport) -> None:
         super().__init__()
@@ -368,9 +372,9 @@ class _DrivenEvent(threading.Event):
 
 
 class Packets(Packetizer):
-    """Reads packets from `received`, and so never waits: `has_message` tells whether the next packet is complete.
+    """Reads packets from `received`, so that reading never waits. `has_message`: whether the next packet is complete.
 
-    A packet that is longer than any that a server sends is refused: paramiko would read the whole packet into memory.
+    A packet that is longer than any packet of a server is refused: paramiko would read the whole packet into memory.
     Relies on: `read_message` reads each packet through `read_all`, and decrypts the first block of a packet whose length
     is encrypted with one call of the engine's `update`.
     """
@@ -382,7 +386,7 @@ class Packets(Packetizer):
         self._first_block: _FirstBlock | None = None
 
     def set_inbound_cipher(self, block_engine: Any, *arguments: Any, **options: Any) -> None:
-        """The length of a packet is in clear text with `etm` and with `aead`; otherwise it is in the first block."""
+        """Keep what `has_message` needs: with `etm` and `aead` a packet's length is plain, otherwise it is encrypted."""
         self._first_block = None
         if not options["etm"] and not options["aead"]:
             block_engine = self._first_block = _FirstBlock(block_engine)
@@ -402,7 +406,7 @@ class Packets(Packetizer):
         return len(self.received) >= max(size, 4 + length + self.get_mac_size_in())
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: ARG002
-        """The next n bytes, which have been received."""
+        """The next n bytes. They have been received already."""
         if n > len(self.received):
             raise SSHException("the host sent a packet of a wrong length")
         data = bytes(self.received[: max(n, 0)])
@@ -410,7 +414,7 @@ class Packets(Packetizer):
         return data
 
     def readline(self, timeout: float) -> str:
-        """A line of the banner. All lines must arrive in the time that paramiko gives to the first. Raises TimeoutError."""
+        """A line of the banner. All lines together must arrive within the time for the first one. Raises TimeoutError."""
         self._banner_ends: float = getattr(self, "_banner_ends", time.monotonic() + timeout)
         while b"\n" not in self.received:
             if (left := self._banner_ends - time.monotonic()) <= 0:
@@ -424,22 +428,22 @@ class Packets(Packetizer):
 
 
 class _FirstBlock:
-    """A cipher whose next block can be seen before it is read."""
+    """A cipher that can decrypt the next block before it is read."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._seen = b""
+        self._block = b""  # decrypted, and not read yet
 
     def peek(self, block: bytes) -> bytes:
-        """The block that the next `update` begins with, decrypted."""
-        self._seen = self._seen or self._engine.update(block)
-        return self._seen
+        """The decrypted block. The data of the next `update` begins with this block."""
+        self._block = self._block or self._engine.update(block)
+        return self._block
 
     def update(self, data: bytes) -> bytes:
-        """Decrypt; the block that was seen is decrypted already."""
-        seen, self._seen = self._seen, b""
-        rest: bytes = self._engine.update(data[len(seen) :])
-        return seen + rest
+        """Decrypt the data, except for the block that `peek` has decrypted already."""
+        block, self._block = self._block, b""
+        rest: bytes = self._engine.update(data[len(block) :])
+        return block + rest
 
 
 class SocketState:
@@ -452,7 +456,7 @@ class SocketState:
         self._closed = False
 
     def mark_closed(self) -> None:
-        """Make paramiko stop waiting for its reader thread."""
+        """End paramiko's wait for its reader thread."""
         self._closed = True
 
 

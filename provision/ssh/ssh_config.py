@@ -332,7 +332,7 @@ def _agent(name: str, tokens: _Tokens) -> str | None:
 
 @lru_cache(maxsize=64)
 def _expand_user(text: str, home: str) -> Path:  # noqa: ARG001  keys the cache
-    """The same few names of files hold for each host."""
+    """The path without `~`. It is kept, because all hosts have the same few files."""
     return Path(text).expanduser()
 
 

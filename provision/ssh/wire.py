@@ -1,10 +1,10 @@
-"""The socket under a connection, whose bytes are counted, and the transfer over a channel of it.
+"""The socket below a connection, the transfer over a channel, and the connections that no thread waits for.
 
-paramiko retries a blocked write without end: that is corrected here.
+The socket counts its bytes. It limits how long a write may block: paramiko repeats a blocked write without end.
 
-Transfer: stdin is written and both outputs are read in one loop, with a deadline and a watchdog. Reading one output to its end
-before the other would deadlock as soon as 2 MiB wait on the second. One thread does all of it: it drives the transport
-(see `SessionTransport`). Connections that nobody waits for are tended by one thread.
+The transfer writes stdin and reads both outputs in one loop, with a deadline and a watchdog. Reading one output to its end
+before the other one would deadlock when 2 MiB wait in the second. One thread does all of this: it drives the transport
+(see `SessionTransport`).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _HELPER_ENDS = 0.5  # seconds for a ProxyCommand to end after SIGHUP
 _POLL_INTERVAL = 0.5  # seconds; closing ends a wait at once
 _CHANNEL_WAIT = 0.1  # seconds to wait for room in a gateway's channel before reading from it
 _RECEIVED = 64 << 10  # bytes that are received at once
-_COLLECTED = 4 << 20  # bytes that are received while the host accepts none
+_COLLECTED = 4 << 20  # bytes that are received while the host accepts no data
 
 # The transfer over a channel:
 _WRITE_SIZE = 32_000  # bytes per write: one SSH packet, so that paramiko does not slice it again
 _READ_SIZE = 1 << 20
-_READ_LIMIT = 4 << 20  # bytes of one output that are read before the deadline and the other output are looked at again
+_READ_LIMIT = 4 << 20  # bytes of one output that are read before the deadline and the other output are checked again
 _PING_AFTER = 10.0  # seconds of silence before the host is pinged
 
-# Connections that nobody waits for:
-_TEND_AFTER = 2.0  # seconds since a connection was driven; sshd's ClientAliveInterval is usually 15 or more
-_IDLE_LIMIT = 1.0  # seconds that sending may take: the other connections wait meanwhile
+# Connections that no thread waits for:
+_IDLE_INTERVAL = 1.0  # seconds between two reads of a connection; sshd's ClientAliveInterval is usually 15 or more
+_IDLE_SEND_LIMIT = 1.0  # seconds that sending may take: the other idle connections wait meanwhile
 
 
 class Stream(Protocol):
@@ -61,7 +61,7 @@ class Wire(SocketState):
 
     traffic         bytes in both directions, and round trips
     last_received   monotonic time in seconds of the last byte received
-    tended_by       the thread that tends the connection while nobody waits for it, and must not wait long
+    idle_thread     the id of the thread of `IdleConnections`: its writes have a shorter time limit
     beginning       the first bytes that the host sent: an SSH server's banner, or what another server sent in its place
 
     The code that waits for an answer counts the round trip (`count_round_trips`): the bytes alone do not show whether a
@@ -73,7 +73,7 @@ class Wire(SocketState):
         self.traffic = Traffic()
         self.last_received = time.monotonic()
         self.beginning = b""
-        self.tended_by: int | None = None
+        self.idle_thread: int | None = None
         self._stream = stream
         self._helper = helper
         self._ending_helper = threading.Lock()
@@ -89,11 +89,11 @@ class Wire(SocketState):
             self._readable.register(self._socket, select.POLLIN)
 
     def send(self, data: bytes) -> int:
-        """Send some of `data`, and wait until the host accepts some.
+        """Wait until the host accepts data, and send as much of `data` as it accepts. Returns the number of bytes.
 
-        What the host sends meanwhile is collected for `receive`: a host that waits until its output is read may accept
-        nothing before. Raises OSError when the host has accepted and sent nothing for SILENCE_LIMIT seconds, or has
-        accepted nothing for twice that time although it sends.
+        What the host sends meanwhile is collected for `receive`: some hosts accept nothing until their output is read.
+        Raises OSError when the host has neither accepted nor sent anything for SILENCE_LIMIT seconds, and when it has sent
+        but accepted nothing for twice that time.
         """
         if self._discards:
             return len(data)
@@ -108,8 +108,8 @@ class Wire(SocketState):
                 blocked_since = blocked_since or now
                 if now - max(blocked_since, self.last_received) > SILENCE_LIMIT:
                     raise OSError("the host accepts no more data and sends none") from None
-                tended = self.tended_by == threading.get_ident()
-                if now - blocked_since > (_IDLE_LIMIT if tended else 2 * SILENCE_LIMIT):
+                is_idle = self.idle_thread == threading.get_ident()
+                if now - blocked_since > (_IDLE_SEND_LIMIT if is_idle else 2 * SILENCE_LIMIT):
                     raise OSError("the host accepts no more data") from None
                 self._wait_for_room()
                 continue
@@ -117,7 +117,7 @@ class Wire(SocketState):
             return count
 
     def _wait_for_room(self) -> None:
-        """Collects what arrives, unless another thread receives it: the bytes must stay in their order."""
+        """Wait until the host may accept data. Collect what arrives, unless another thread receives: bytes keep their order."""
         mine = self._receiving.acquire(blocking=False)
         try:
             collects = mine and len(self._collected) < _COLLECTED and not self._ended
@@ -133,7 +133,7 @@ class Wire(SocketState):
                 self._receiving.release()
 
     def receive(self, seconds: float) -> bytes | None:
-        """What has arrived, b"" at the end; None if nothing arrives within `seconds`.
+        """What has arrived; b"" at the end of the connection; None if nothing arrives within `seconds`.
 
         Raises OSError when the host sends too much before the login is complete.
         """
@@ -174,7 +174,7 @@ class Wire(SocketState):
         self._discards = True
 
     def count_round_trips(self, count: int = 1) -> None:
-        """Count answers of the host that had to be waited for."""
+        """Count answers that the caller had to wait for."""
         self.traffic.round_trips += count
 
     def settimeout(self, seconds: float) -> None:
@@ -264,8 +264,8 @@ class Pump:
     ) -> None:
         """Write `data` and read until `until()` is true; without a condition, until all is written.
 
-        seconds  the time for all, or a function that returns how many are left
-        further  is called once in a while after `data` was written, and returns what else is to be written
+        seconds  the time limit, or a function that returns the seconds that are left
+        further  is called about once per second after `data` was written; what it returns is written too
 
         Raises TransferTimeout after `seconds`, also while the host sends without pause; ChannelEnded when the channel
         ends first; ConnectionLost when the host does not answer a ping; and what a receiver raises.
@@ -299,7 +299,7 @@ class Pump:
                 self._transport.drive(min(1.0, remaining))
 
     def _drain(self) -> bool:
-        """Pass on received data, up to _READ_LIMIT: a host may send faster than this reads. Returns whether there was any."""
+        """Pass on received data. Returns whether there was any. The limit matters where a host sends faster than we read."""
         channel = self._channel
         on_stdout, on_stderr = self._receivers
         outputs = (
@@ -338,43 +338,42 @@ class Pump:
             self._transport.ping()
 
 
-class Keeper:
-    """One thread that tends all connections that nobody waits for: hosts that wait for other hosts.
+class IdleConnections:
+    """One thread drives all connections that no other thread waits for: those of hosts that wait for other hosts.
 
-    A host may ask for an answer (sshd's ClientAliveInterval) or for new keys (RekeyLimit), and ends the connection when
-    it gets none.
+    sshd may request an answer (ClientAliveInterval) or new keys (RekeyLimit), and ends a connection that does not answer.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[SessionTransport, Wire] = {}
+        self._wires: dict[SessionTransport, Wire] = {}
         self._lock = threading.Lock()
         self._running = False
 
     def add(self, transport: SessionTransport, wire: Wire) -> None:
-        """Tend this connection from now on."""
+        """Drive this connection from now on, whenever it is idle."""
         with self._lock:
-            self._kept[transport] = wire
+            self._wires[transport] = wire
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="idle connections", daemon=True).start()
 
     def remove(self, transport: SessionTransport) -> None:
-        """The connection is closed, or is driven by a thread of its own."""
+        """Stop driving a connection: it is closed, or a thread of its own drives it."""
         with self._lock:
-            self._kept.pop(transport, None)
+            self._wires.pop(transport, None)
 
     def _run(self) -> None:
         while True:
-            time.sleep(_TEND_AFTER / 2)
+            time.sleep(_IDLE_INTERVAL)
             with self._lock:
-                if not self._kept:
+                if not self._wires:
                     self._running = False
                     return
-                kept = list(self._kept.items())
-            for transport, wire in kept:
-                if time.monotonic() - transport.last_driven > _TEND_AFTER / 2:
-                    wire.tended_by = threading.get_ident()
-                    transport.tend()
+                connections = list(self._wires.items())
+            for transport, wire in connections:
+                if time.monotonic() - transport.last_driven > _IDLE_INTERVAL:
+                    wire.idle_thread = threading.get_ident()
+                    transport.drive_idle()
 
 
-keeper = Keeper()
+idle_connections = IdleConnections()

@@ -19,7 +19,7 @@ from provision.engine.assemble import Options, assemble
 from provision.engine.desired_state import DesiredState
 from provision.engine.events import Message
 from provision.engine.own_files import _FINDER
-from provision.engine.play_graph import Passed
+from provision.engine.play_graph import PlayEnded
 from provision.errors import UsageError
 from provision.inventory.secrets import supplied
 from provision.resources import File
@@ -282,7 +282,7 @@ def test_wrong_addresses(text: str) -> None:
 def test_messages_are_kept_until_they_have_arrived() -> None:
     """An answer that is lost on its way is given again; nothing arrives twice."""
     outbox = Outbox()
-    first, second = Message("a", "t", "1"), Passed("a", 0)
+    first, second = Message("a", "t", "1"), PlayEnded("a", 0)
     outbox.add(first)
     assert outbox.after(0) == (0, (first,))
     outbox.add(second)

@@ -1,4 +1,4 @@
-"""Plays as a graph: what does not depend on each other goes on side by side, in a bounded number of threads."""
+"""The graph of plays: plays that do not depend on each other run at the same time, in a bounded number of threads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import permutations
+from operator import and_, or_, sub
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from provision.engine.assemble import Options, assemble
 from provision.engine.catalogue import Catalogue
 from provision.engine.events import Message, Start, StartedPlay, Step
 from provision.engine.host_run import HostRun
-from provision.engine.play_graph import Passed, PlayGraph
+from provision.engine.play_graph import PlayEnded, PlayGraph, PlaySet
 from provision.engine.run import HostPlay
 from provision.tasks import play
 
@@ -34,7 +35,7 @@ def on(hosts: Sequence[str], task: Any, after: tuple[int, ...] | None = None, ch
 
 
 class Order:
-    """The changes of all hosts in the order in which they ended: "host key"."""
+    """Records the changes of all hosts in the order in which they ended, as "host key"."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -57,7 +58,7 @@ class Order:
 class TestOrder:
     """When a play starts."""
 
-    def test_what_depends_on_nothing_starts_at_once(self, engine: Any, toys: Any) -> None:
+    def test_a_play_that_waits_for_none_starts_at_once(self, engine: Any, toys: Any) -> None:
         """The first play of the server ends only after the second play, of another host, has ended."""
         order = Order()
         sessions = {
@@ -76,7 +77,7 @@ class TestOrder:
         assert waits == ["waiting for install on server"]
 
     def test_a_diamond(self, engine: Any, toys: Any) -> None:
-        """Both sides start after the top, and may overlap; the bottom starts after both."""
+        """Both sides start after the top play and may overlap. The bottom play starts after both."""
         order = Order()
         sessions = {
             "a": toys.Host(on_set=order.after("a")),
@@ -93,13 +94,13 @@ class TestOrder:
         assert order.done == ["a top", "c right", "b left", "a bottom"]
 
     def test_a_host_works_on_its_plays_in_their_order(self, engine: Any, toys: Any) -> None:
-        """Although the second depends on nothing."""
+        """The second play starts after the first, although it waits for no other play."""
         host = toys.Host()
         engine({"one": host}, on(["one"], named(toys, "a")), on(["one"], named(toys, "b"), ()))
         assert host.was_set == ["a", "b"]
 
     def test_a_play_without_hosts_still_orders_others(self, engine: Any, toys: Any) -> None:
-        """--limit has removed its hosts: what waits for it waits for what it would have waited for."""
+        """--limit has removed the hosts of the second play: the third one waits for the first."""
         order = Order()
         sessions = {
             "a": toys.Host(on_set=lambda key: time.sleep(0.2) or order.after("a")(key)),
@@ -114,7 +115,7 @@ class TestOrder:
         assert order.done == ["a first", "c third"]
 
     def test_a_host_that_others_wait_for_goes_first(self, engine: Any, toys: Any) -> None:
-        """With one thread, although it is the last one of the inventory."""
+        """There is one thread, and the host is the last one of the inventory."""
         order = Order()
         sessions = {name: toys.Host(on_set=order.after(name)) for name in ("r1", "r2", "server")}
         plays = [
@@ -126,7 +127,7 @@ class TestOrder:
         assert order.done[0] == "server install"
 
     def test_serial_plays_beside_others(self, engine: Any, toys: Any) -> None:
-        """Its steps follow each other; a play that depends on none of them goes on meanwhile."""
+        """The steps of the serial play follow each other. A play that waits for none of them runs meanwhile."""
         order = Order()
         sessions = {
             "web1": toys.Host(on_set=order.after("web1", {"deploy": "other packages"})),
@@ -142,8 +143,8 @@ class TestOrder:
         assert engine(sessions, *plays).summary.failed == 0
         assert order.done == ["other packages", "web1 deploy", "web2 deploy"]
 
-    def test_a_failure_does_not_keep_what_follows(self, engine: Any, toys: Any) -> None:
-        """The other hosts of a later play run it; the chain that the host was to be part of is broken."""
+    def test_a_failure_does_not_stop_later_plays(self, engine: Any, toys: Any) -> None:
+        """The other hosts run the later play. In a serial play, the steps after the failed host are skipped."""
         sessions = {"bad": toys.Host(on_set=lambda _: 1), "good": toys.Host(), "last": toys.Host()}
         deploy = named(toys, "deploy")
         report = engine(
@@ -166,7 +167,7 @@ class TestOrder:
         assert [one.text for one in report.messages_of("last")] == ["skipped: bad failed earlier"]
 
     def test_check_mode_predicts_in_the_same_order(self, engine: Any, toys: Any) -> None:
-        """A change that requires a task which failed on another host is not planned."""
+        """A change that requires a task is not planned if this task failed on another host."""
         from provision.errors import Refused
 
         class Refusing(toys.Toy):  # type: ignore[misc]
@@ -188,11 +189,11 @@ class TestOrder:
 
 
 class TestObservations:
-    """What is observed again, and which verifications are due."""
+    """When a host is observed again, and which verifications are due."""
 
     @staticmethod
     def batches(engine: Any, toys: Any, after: tuple[int, ...]) -> tuple[int, list[str]]:
-        """How often a host was observed whose play comes `after` others; the first of them changes something."""
+        """How often the host `quiet` was observed, and all messages. Its play comes `after` others; play 0 changes something."""
         quiet = toys.Host({"b": "on", "checked-p": "shown"})
         plays = [
             on(["one"], named(toys, "a")),
@@ -214,7 +215,7 @@ class TestObservations:
 
     @pytest.mark.parametrize("depends", [True, False])
     def test_verifications_are_due_after_what_they_depend_on(self, engine: Any, toys: Any, depends: bool) -> None:
-        """And not after an unrelated change."""
+        """A verification is due after a change in a play that its own play waits for, and not after another change."""
         seen: list[bool] = []
 
         class Asking(toys.Toy):  # type: ignore[misc]
@@ -231,13 +232,13 @@ class TestObservations:
         assert seen == [depends]
 
     def test_a_host_knows_its_own_changes(self, engine: Any, toys: Any) -> None:
-        """Each play is observed before and after its change, and no more often."""
+        """The host is observed before and after each change, and no more often."""
         host = toys.Host()
         engine({"one": host}, on(["one"], named(toys, "a")), on(["one"], named(toys, "b"), (0,)))
         assert len(host.batches) == 4  # all; a again; b; b again
 
     def test_each_change_elsewhere_counts_once(self, engine: Any, toys: Any) -> None:
-        """A third play that waits for the same does not have the host observed once more."""
+        """The host is not observed once more for a third play that waits for the same play."""
         quiet = toys.Host({"b": "on", "d": "on"})
         plays = [
             on(["one"], named(toys, "a")),
@@ -252,7 +253,7 @@ class TestInterrupt:
     """Ctrl-C while hosts wait for a play."""
 
     def test_hosts_that_wait_end_at_once(self, engine: Any, toys: Any) -> None:
-        """They free their lock while the running step of another host still goes on; nothing of them is begun."""
+        """They release their locks while a step of another host still runs, and start no task."""
         waiting = toys.Host()
         waits, closed = threading.Event(), threading.Event()
 
@@ -311,13 +312,13 @@ class Watch:
 
 
 def test_hosts_that_wait_need_no_thread(engine: Any, toys: Any) -> None:
-    """300 hosts, and 8 at once: while 299 of them wait for one, no thread but its own is left."""
+    """Of 300 hosts, 299 wait for one, with --forks 8: then only the thread of this host is left."""
     before, most, while_waiting = threading.active_count(), 0, 0
     waiting: set[str] = set()
     all_wait = threading.Event()
     names = [f"web{number}" for number in range(299)]
 
-    def note(event: Any) -> None:
+    def count_threads(event: Any) -> None:
         nonlocal most
         most = max(most, threading.active_count())
         if isinstance(event, Step) and event.kind == "waiting":
@@ -341,7 +342,7 @@ def test_hosts_that_wait_need_no_thread(engine: Any, toys: Any) -> None:
         on(names, named(toys, "packages"), ()),
         on(names, named(toys, "register"), (0,)),
     ]
-    report = engine(sessions, *plays, forks=8, run=lambda run: run.listeners.append(Watch(note)))
+    report = engine(sessions, *plays, forks=8, run=lambda run: run.listeners.append(Watch(count_threads)))
     assert (report.summary.failed, report.summary.changed) == (0, 1 + 2 * 299)
     assert most <= before + 8
     assert while_waiting == before + 1
@@ -350,7 +351,7 @@ def test_hosts_that_wait_need_no_thread(engine: Any, toys: Any) -> None:
 def test_an_engine_error_at_the_end_of_a_host_ends_the_run(
     engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is raised after all hosts have ended: nothing waits for this host."""
+    """The error is raised after all hosts have ended: no other host waits for the failed one."""
 
     def broken(run: Any) -> None:
         if run.recorder.host == "bad":
@@ -359,6 +360,20 @@ def test_an_engine_error_at_the_end_of_a_host_ends_the_run(
     monkeypatch.setattr(HostRun, "close", broken)
     with pytest.raises(RuntimeError, match="engine bug"):
         engine({"bad": toys.Host(), "good": toys.Host()}, [named(toys, "a")], [named(toys, "b")])
+
+
+def test_a_set_of_plays_is_like_a_frozenset() -> None:
+    """The operators give the same members as those of frozensets, also in a set of 1,000 plays."""
+    some, others = [0, 2, 3, 999], [2, 5, 999]
+    made, wanted = (PlaySet.of(some), PlaySet.of(others)), (frozenset(some), frozenset(others))
+    for operator in (or_, and_, sub):
+        assert list(operator(*made)) == sorted(operator(*wanted))
+        assert list(operator(*reversed(made))) == sorted(operator(*reversed(wanted)))
+    assert [one in made[0] for one in (0, 1, 2, 1000)] == [True, False, True, False]
+    assert list(PlaySet.before(3)) == [0, 1, 2]
+    assert made[0].isdisjoint(PlaySet.of([1, 4]))
+    assert not made[0].isdisjoint(made[1])
+    assert [bool(PlaySet()), bool(PlaySet.of([0]))] == [False, True]
 
 
 class TestGraph:
@@ -373,44 +388,44 @@ class TestGraph:
     )
 
     def test_graphs_of_several_processes_agree(self) -> None:
-        """Whatever the order in which the reports of other processes arrive."""
+        """The reports may arrive in any order."""
         reports = (
-            Passed("a", 0, changed=True),
-            Passed("b", 0, changed=True, failed=frozenset({"x"})),
-            Passed("c", None),
-            Passed("a", 2, breaks="chain"),
+            PlayEnded("a", 0, changed=True),
+            PlayEnded("b", 0, changed=True, failed=frozenset({"x"})),
+            PlayEnded("c", None),
+            PlayEnded("a", 2, breaks="chain"),
         )
         for order in permutations(reports):
             graph = PlayGraph(self.PLAYS)
             for one in order:
                 graph.add(one)
             assert [graph.is_open(play) for play in range(5)] == [True] * 5
-            assert [graph.changed_before(3, host) for host in "abc"] == [1, 1, 1]
-            assert (graph.broken("chain"), graph.broken(None), graph.failed_tasks) == ("a", "", {"x"})
+            assert [list(graph.changed_before(3, host)) for host in "abc"] == [[0], [0], [0]]
+            assert (graph.failed_host("chain"), graph.failed_host(None), graph.failed_tasks) == ("a", "", {"x"})
 
-    def test_a_change_of_one_host_is_none_for_itself(self) -> None:
-        """It is one for every other host, and a second host's change is one for both."""
+    def test_a_hosts_own_change_does_not_count_for_it(self) -> None:
+        """It counts for every other host. When a second host changes something too, it counts for both."""
         graph = PlayGraph(self.PLAYS)
-        graph.add(Passed("a", 0, changed=True))
-        assert [graph.changed_before(1, host) for host in "abc"] == [0, 1, 1]
-        graph.add(Passed("b", 0, changed=True))
-        assert [graph.changed_before(1, host) for host in "abc"] == [1, 1, 1]
-        assert graph.changed_before(4, "c") == 0
+        graph.add(PlayEnded("a", 0, changed=True))
+        assert [list(graph.changed_before(1, host)) for host in "abc"] == [[], [0], [0]]
+        graph.add(PlayEnded("b", 0, changed=True))
+        assert [list(graph.changed_before(1, host)) for host in "abc"] == [[0], [0], [0]]
+        assert not graph.changed_before(4, "c")
 
     def test_listeners_are_called_with_each_report(self) -> None:
-        """After it counts."""
+        """They are called after the report was added."""
         graph, heard = PlayGraph(self.PLAYS), []
-        graph.listen(lambda passed: heard.append((passed.host, graph.is_open(1))))
+        graph.listen(lambda ended: heard.append((ended.host, graph.is_open(1))))
         for host in ("a", "b"):
-            graph.add(Passed(host, 0))
+            graph.add(PlayEnded(host, 0))
         assert heard == [("a", False), ("b", True)]
 
 
 class TestOutline:
     """The plays as reports show them."""
 
-    def test_it_names_what_a_play_waits_for(self, toys: Any) -> None:
-        """Only directly; the steps of a serial play are one play, and plays without hosts are left out."""
+    def test_it_names_the_plays_that_a_play_waits_for(self, toys: Any) -> None:
+        """Only direct ones are named. A serial play is one play, and plays without hosts are left out."""
         task = {name: named(toys, name) for name in "abcde"}
         plays = [
             on(["h1"], task["a"]),
@@ -464,7 +479,7 @@ class TestPlaybooks:
         first = len(plays("runners"))
         assert first == 1
         for host in ("runner-1", "runner-2"):
-            graph.add(Passed(host, 0))
+            graph.add(PlayEnded(host, 0))
             assert [graph.is_open(index) for index in (1, 2)] == [host == "runner-2"] * 2
 
     def test_all_starts_docker_at_once_and_deploys_last(self, plays: Any) -> None:
@@ -475,8 +490,8 @@ class TestPlaybooks:
         assert [found[index].after for index in (server, packages)] == [(), ()]
         assert (tasks[-1], found[-1].serial) == (("deploy",), True)
 
-    def test_what_it_waits_for_stays_with_limit(self, plays: Any) -> None:
-        """Without the GitLab host nothing waits for it."""
+    def test_limit_leaves_out_plays_without_hosts(self, plays: Any) -> None:
+        """Without the GitLab host, no play waits for it."""
         found = PlayGraph(plays("all", limit="runners")).outline()
         assert [one.after for one in found if "docker" in one.tasks] == [()]
         assert all(set(one.hosts) <= {"runner-1", "runner-2"} for one in found)
@@ -499,7 +514,7 @@ class TestPlaybooks:
         ],
     )
     def test_a_wrong_order_is_refused(self, tmp_path: Any, text: str, problem: str, hint: str) -> None:
-        """With the file and what to write."""
+        """The error names the file, and its hint says what to write."""
         from provision.errors import UsageError
 
         folder = tmp_path / "playbooks"
@@ -518,14 +533,14 @@ class TestPlaybooks:
 
 
 def test_two_tasks_of_one_name_on_two_hosts(engine: Any, toys: Any) -> None:
-    """A task of the user's own and the shipped one that a playbook still names: each host runs its own."""
+    """Each host runs the task of its own play: here a shipped task, and a user's task of the same name."""
     sessions = {"one": toys.Host(), "two": toys.Host()}
     report = engine(sessions, on(["one"], named(toys, "docker")), on(["two"], named(toys, "docker"), ()))
     assert sorted(report.statuses) == ["one docker changed", "two docker changed"]
 
 
 def test_the_run_begins_with_its_plays(engine: Any, toys: Any) -> None:
-    """The first event has them."""
+    """The first event names the plays."""
     report = engine({"one": toys.Host()}, on(["one"], named(toys, "a")), on(["one"], named(toys, "b"), ()))
     (start,) = [one for one in report.events if isinstance(one, Start)]
     assert start.plays == (StartedPlay(("a",), ("one",)), StartedPlay(("b",), ("one",)))

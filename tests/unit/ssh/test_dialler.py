@@ -1,4 +1,4 @@
-"""Dialling many hosts in one thread: who does not answer keeps nobody waiting, and no connection waits for long."""
+"""Dialling many hosts in one thread: hosts that do not answer delay no others, and no connection waits for long."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def dial() -> Iterator[Callable[..., Dialled]]:
         one.dialler.close()
 
 
-def test_hosts_that_do_not_answer_take_no_thread_from_the_others(dial: Callable[..., Dialled]) -> None:
-    """Of 44 hosts, the first 40 drop packets or send nothing. The others are ready long before those are given up."""
+def test_hosts_that_do_not_answer_do_not_delay_the_others(dial: Callable[..., Dialled]) -> None:
+    """Of 44 hosts, the first 40 drop packets or send nothing. The other 4 are ready long before these 40 have failed."""
     with silent() as dropping, server(b"") as (quiet, _), server() as (port, _):
         dialled = dial([dropping, quiet] * 20 + [port] * 4, workers=2, timeout=60)
         started = time.monotonic()
@@ -111,8 +111,8 @@ def test_no_host_is_dialled_before_a_thread_is_free_for_it(dial: Callable[..., D
         assert len(clients) == 4
 
 
-def test_why_a_host_is_given_up(dial: Callable[..., Dialled]) -> None:
-    """No answer, no banner, a refusal, a name that does not resolve: the error is the one of a single host."""
+def test_why_dialling_a_host_fails(dial: Callable[..., Dialled]) -> None:
+    """No answer, no banner, a refusal: the errors are those of `dial`."""
     with silent() as dropping, server(b"") as (quiet, _), socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         dialled = dial([dropping, quiet, closed.getsockname()[1]], workers=3, timeout=0.3)
@@ -125,7 +125,7 @@ def test_why_a_host_is_given_up(dial: Callable[..., Dialled]) -> None:
 
 
 def test_a_host_behind_a_gateway_is_left_to_its_thread(dial: Callable[..., Dialled], empty_home: Path) -> None:
-    """It is ready at once, without a connection."""
+    """It is reported as ready at once, without a connection."""
     (empty_home / ".ssh" / "config").write_text("Host 127.0.0.1\n ProxyCommand true\n")
     dialled = dial([1, 2], workers=1)
     assert dialled.wait(1) == ["h0"]
@@ -133,7 +133,7 @@ def test_a_host_behind_a_gateway_is_left_to_its_thread(dial: Callable[..., Diall
 
 
 def test_cancelling_reports_every_host(dial: Callable[..., Dialled]) -> None:
-    """Those that are being dialled, and those that are not yet; the connections are given up."""
+    """Hosts that are being dialled, and hosts that are not yet. Their connections are closed."""
     with silent() as dropping, server(b"") as (quiet, clients):
         dialled = dial([dropping, quiet, dropping, quiet], workers=2, timeout=60)
         wait_for(lambda: len(clients) == 1, "the host is connected")
@@ -143,7 +143,7 @@ def test_cancelling_reports_every_host(dial: Callable[..., Dialled]) -> None:
         assert clients[0].recv(1) == b""
 
 
-def test_a_connection_that_nobody_took_is_closed(dial: Callable[..., Dialled], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_connection_is_closed(dial: Callable[..., Dialled], monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of the run, and when it has become too old for a login."""
     with server() as (port, clients):
         dialled = dial([port, port], workers=2)
