@@ -4,10 +4,10 @@ A change is one script, in this order: its handlers are added to `pending`, its 
 the change itself runs. If a run is killed at any point, the next run finds the pending handlers and runs them. After the
 change, outdated records are removed, and the result of a verification is recorded.
 
-Several changes and handlers travel in one round trip, with the questions that are to be asked after them. The host runs
-them one by one and ends after the first that fails, so the script of each one is made as if all before it had succeeded.
-Between two of them it also ends when the user has pressed Ctrl-C or the connection is gone. So a killed or interrupted run
-leaves at most one step running, however many were sent (`ssh/frame.py`).
+Several changes and handlers are sent in one round trip, each as a step, together with the questions that are asked after
+them. The host runs the steps one by one and ends after the first one that fails. So the script of each step expects that
+all steps before it have succeeded. Between two steps the host also ends when the user has pressed Ctrl-C or the connection
+is gone. So a killed or interrupted run leaves at most one step running (`ssh/frame.py`).
 
 A command that fails before it changes anything ends with NOTHING_CHANGED or CHANGED_MEANWHILE: a file that its checker
 refuses, for instance. The script then undoes both additions, so that no handler runs for nothing.
@@ -42,26 +42,30 @@ _DISARM: Final = sh("systemctl stop %s.timer", Guard.UNIT)
 
 
 class Progress(Protocol):
-    """Learns which change or handler runs, while several are applied."""
+    """Is called while several changes and handlers are applied."""
 
     def begin(self, one: Work) -> None:
-        """It is to run now."""
+        """Called before a change or handler runs."""
 
     def output(self, text: str) -> None:
-        """It printed this; secrets are masked."""
+        """Called with what the running one prints; secrets are masked."""
 
     def end(self, one: Work) -> None:
-        """It has succeeded."""
+        """Called when one has succeeded."""
 
     def observe(self) -> None:
-        """All have succeeded; the questions are asked now."""
+        """Called when all have succeeded, before the questions are asked."""
 
     def stopped(self) -> None:
-        """What was to run now has not started, because the user asked to stop."""
+        """Called when the next one has not started because the user asked to stop."""
 
 
 class Applied(NamedTuple):
-    """What one round trip did: how many were applied, and the answers to the questions, or None if they were not asked."""
+    """The result of one round trip.
+
+    done     how many changes and handlers were applied
+    answers  to the questions; None if they were not asked
+    """
 
     done: int
     answers: list[Result] | None = None
@@ -70,20 +74,20 @@ class Applied(NamedTuple):
 class _Prepared(NamedTuple):
     """One step of a round trip.
 
-    ended    called when it has succeeded, or failed after it may have changed something
-    applied  called with its output when it has succeeded, after `ended`
-    sequel   whether `applied` needs the connection
+    ended    called when the step has succeeded, or has failed after it may have changed something
+    applied  called with the step's output when it has succeeded, after `ended`
+    is_last  whether `applied` uses the connection: then no other step and no question is sent after this one
     """
 
     step: Step
     summary: str
     ended: Callable[[], None]
     applied: Callable[[str], None]
-    sequel: bool = False
+    is_last: bool = False
 
 
-class _Draft:
-    """The state of the host when the next step of a round trip runs."""
+class _Expected:
+    """What is recorded when the next step of a round trip runs, if all steps before it have succeeded."""
 
     def __init__(self, state: HostState, after_handler: _AfterHandler) -> None:
         self.state = state
@@ -110,18 +114,18 @@ class Applier:
         then: Sequence[Command] = (),
         stopping: Callable[[], bool] = lambda: False,
     ) -> Applied:
-        """Applies as many of the changes and handlers, in order, as one round trip can; if all of them, it asks `then`.
+        """Applies as many changes and handlers as one round trip can, in order. If these are all, it also asks `then`.
 
-        A handler that has succeeded is no longer in `pending`. One that fails stays pending, unless it rolled back.
-        Raises ChangeFailed for the first one that fails, with the last lines of its output. When the user asks to stop,
-        fewer are applied.
+        A handler that has succeeded is no longer in `pending`. A handler that fails stays pending, unless it rolled back.
+        When the user asks to stop, fewer are applied. Raises ChangeFailed for the first change or handler that fails, with
+        the last lines of its output.
         """
         first = work[0]
         progress.begin(first)
         action = first.change.run if isinstance(first, Planned) else None
         outcome = (action.make() or Outcome()) if isinstance(action, ApiAction) else None
         try:
-            return self._send(work[: _together(work, outcome)], outcome, progress, then, len(work), stopping)
+            return self._send(work[: _count_for_one_trip(work, outcome)], outcome, progress, then, len(work), stopping)
         finally:
             if outcome is not None and outcome.after is not None:
                 outcome.after()
@@ -135,16 +139,16 @@ class Applier:
         wanted: int,
         stopping: Callable[[], bool],
     ) -> Applied:
-        draft = _Draft(self.state, self._after_handler)
-        steps = [self._prepare(one, draft, outcome if index == 0 else None) for index, one in enumerate(work)]
-        if len(work) < wanted or steps[-1].sequel:
+        expected = _Expected(self.state, self._after_handler)
+        steps = [self._prepare(one, expected, outcome if index == 0 else None) for index, one in enumerate(work)]
+        if len(work) < wanted or steps[-1].is_last:
             then = ()
         running = _Running(work, steps, progress, asks=bool(then))
         try:
             results, answers = self._session.run_steps(
                 [one.step for one in steps], then, deadline=DEADLINE, report=running, stopping=stopping
             )
-            if len(results) > running.done:  # it failed, or it has a sequel
+            if len(results) > running.done:  # this step has failed, or `applied` uses the connection
                 step, last = steps[running.done], results[-1]
                 _raise_for(last, step.summary)
                 step.ended()
@@ -160,11 +164,11 @@ class Applier:
             progress.stopped()
         return Applied(running.done, answers or None)
 
-    def _prepare(self, one: Work, draft: _Draft, outcome: Outcome | None) -> _Prepared:
-        return self._handler(one, draft) if isinstance(one, Handler) else self._change(one, draft, outcome)
+    def _prepare(self, one: Work, expected: _Expected, outcome: Outcome | None) -> _Prepared:
+        return self._handler(one, expected) if isinstance(one, Handler) else self._change(one, expected, outcome)
 
-    def _change(self, planned: Planned, draft: _Draft, outcome: Outcome | None) -> _Prepared:
-        change, owner, before = planned.change, planned.item.owner, draft.state
+    def _change(self, planned: Planned, expected: _Expected, outcome: Outcome | None) -> _Prepared:
+        change, owner, before = planned.change, planned.item.owner, expected.state
         command = change.run if isinstance(change.run, Command) else (outcome or Outcome()).run
         entries = planned.entries(outcome)
         after = before.updated(owner, entries) if entries else before
@@ -180,8 +184,8 @@ class Applier:
         if change.guard:
             command = _armed(command, change.guard)
         command = _with_scripts(first, command, "" if change.guard else follow_up, undo)
-        draft.state = after
-        _record_after(draft.after_handler, rolling_back, owner, entries)
+        expected.state = after
+        _record_after(expected.after_handler, rolling_back, owner, entries)
 
         def applied(output: str) -> None:
             recorded = after
@@ -199,17 +203,17 @@ class Applier:
             change.summary,
             lambda: _record_after(self._after_handler, rolling_back, owner, entries),
             applied,
-            _has_sequel(planned),
+            _must_be_last(planned),
         )
 
-    def _handler(self, handler: Handler, draft: _Draft) -> _Prepared:
+    def _handler(self, handler: Handler, expected: _Expected) -> _Prepared:
         command = detach(handler.name, handler.run) if handler.detached else handler.run
-        after = draft.state
-        for owner, entries in draft.after_handler.pop(handler.name, ()):
+        after = expected.state
+        for owner, entries in expected.after_handler.pop(handler.name, ()):
             after = after.updated(owner, entries)
-        record = after.write() if after != draft.state else ""
+        record = after.write() if after != expected.state else ""
         follow_up = "\n".join(filter(None, [clear_pending(handler.name), record]))
-        draft.state = after
+        expected.state = after
 
         def applied(_: str) -> None:
             self._after_handler.pop(handler.name, None)
@@ -223,9 +227,9 @@ class Applier:
 
 
 class _Running:
-    """The session's report of a round trip: it masks outputs, and passes everything on to a Progress.
+    """Receives the outputs and results of a round trip from the session. It masks outputs, and calls a Progress.
 
-    done  how many steps have succeeded; one that has a sequel is counted by `end`
+    done  how many steps have succeeded; a step that `is_last` counts when `end` is called
     """
 
     def __init__(self, work: Sequence[Work], steps: Sequence[_Prepared], progress: Progress, *, asks: bool) -> None:
@@ -242,13 +246,13 @@ class _Running:
     def result(self, result: Result) -> None:
         self.flush()
         step = self._steps[self.done]
-        if result.code == 0 and not step.sequel:
+        if result.code == 0 and not step.is_last:
             step.ended()
             step.applied(result.text)
             self.end()
 
     def end(self) -> None:
-        """The running step has succeeded: the next one begins."""
+        """Called when the running step has succeeded. The next one begins."""
         self._progress.end(self._work[self.done])
         self.done += 1
         if self.done < len(self._work):
@@ -257,7 +261,7 @@ class _Running:
             self._progress.observe()
 
     def flush(self) -> None:
-        """Passes on the rest of a step's output."""
+        """Passes on a step's output that has no line break at its end."""
         self._pass_on(self._masker.end())
         self._masker = OutputMasker()
 
@@ -266,23 +270,24 @@ class _Running:
             self._progress.output(text)
 
 
-def _together(work: Sequence[Work], outcome: Outcome | None) -> int:
+def _count_for_one_trip(work: Sequence[Work], outcome: Outcome | None) -> int:
     """How many of the changes and handlers, in order, can be sent in one round trip.
 
-    An API action is called after everything before it has succeeded: it can only be the first. `outcome` is that of the
-    first. What is followed up from here is the last: a guard by a login, a record by the output that it is made from.
+    `outcome` is that of the first one, if this is an API action. An API action is called when everything before it has
+    succeeded, so it can only be the first one. A change with a guard is the last one, because a login follows it. A change
+    whose record is made from its output is the last one too.
     """
     if outcome is not None and outcome.after is not None:
         return 1
     for index, one in enumerate(work):
         if index and isinstance(one, Planned) and isinstance(one.change.run, ApiAction):
             return index
-        if _has_sequel(one):
+        if _must_be_last(one):
             return index + 1
     return len(work)
 
 
-def _has_sequel(one: Work) -> bool:
+def _must_be_last(one: Work) -> bool:
     return isinstance(one, Planned) and (one.change.guard is not None or one.change.record_from is not None)
 
 
@@ -302,7 +307,7 @@ def _raise_for(result: Result, what: str) -> None:
 
 
 def changed_nothing(error: HostFailed) -> bool:
-    """Whether it is known that a failed change left the host as it was."""
+    """Whether it is known that a failed change has changed nothing on the host."""
     return isinstance(error, ChangeFailed) and error.changed_nothing
 
 

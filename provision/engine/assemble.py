@@ -108,8 +108,8 @@ class Options(NamedTuple):
     own: frozenset[str] | None = None
 
 
-_FEWEST_FORKS: Final = 32  # no estate of usual size waits
-_MOST_FORKS: Final = 52  # and twelve other threads: the main one, live view, dialler and its eight, idle connections
+_FEWEST_FORKS: Final = 32  # enough for all hosts of an estate of usual size
+_MOST_FORKS: Final = 52  # 64 threads with the others: main, live view, dialler, its eight resolvers, idle connections
 _FORKS_PER_CORE: Final = 16
 _FILES_PER_FORK: Final = 4  # a socket, or the process and the pipes of a ProxyCommand
 _OTHER_FILES: Final = 64  # inventory, logs, files to copy, libraries that are being loaded
@@ -118,9 +118,9 @@ _OTHER_FILES: Final = 64  # inventory, logs, files to copy, libraries that are b
 def usual_forks() -> int:
     """How many hosts are worked on at once: 16 for each core, from 32 to 52; fewer where few files may be open.
 
-    The threads share one processor, so more of them help only where hosts work for long.
+    Python runs one thread at a time, so more threads help only where they mostly wait for hosts.
     """
-    import resource  # with --forks it is not needed
+    import resource  # not needed with --forks
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = min(max(_FORKS_PER_CORE * cores, _FEWEST_FORKS), _MOST_FORKS)
@@ -131,14 +131,14 @@ def usual_forks() -> int:
 
 
 def open_files(hosts: int, forks: int, *, stay: bool) -> int:
-    """Raise the limit of open files to what a run needs. Returns how many files are left to dial hosts ahead.
+    """Raise the limit of open files to what a run needs. Returns how many more files may be open for dialling hosts.
 
-    hosts   their number
-    stay    whether sessions stay open while hosts wait for other hosts: then all may be open at once
+    hosts   the number of hosts
+    stay    whether sessions stay open while hosts wait for other hosts: then all sessions may be open at once
 
     Raises UsageError when the system does not allow a process that many files.
     """
-    import resource  # with few hosts it is not needed
+    import resource  # not needed with few hosts
 
     needed = (hosts if stay else min(hosts, forks)) + _OTHER_FILES + _FILES_PER_FORK * min(hosts, forks)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -176,7 +176,7 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
     missing: list[UsageError] = []
     keeper = [one for one in inventory.hosts if keeps_records(one) and one not in hosts and keeps_token(one)]
     targets = _targets([*hosts, *keeper], password, missing)
-    # With fewer hosts than threads, a host that does not answer keeps none from the others.
+    # With at least as many threads as hosts, a host that does not answer delays no other host: no dialler is needed.
     forks = options.forks or usual_forks()
     dialler = None
     if len(hosts) > forks:
@@ -202,7 +202,7 @@ def assemble(options: Options, catalogue: Catalogue | None = None) -> tuple[Run,
 
 
 def _steps(by_name: Sequence[Sequence[Play]], selected: Sequence[Host]) -> list[HostPlay]:
-    """The plays of each name, limited to the selected hosts. Those of a name wait for all plays of the names before it."""
+    """The plays of each name, limited to the selected hosts. They wait for all plays of the names before."""
     concerned = [
         [
             {host: [task for task in one.tasks if task.concerns(host)] for host in _matching(one, selected)}
@@ -232,7 +232,10 @@ def _steps_of(
     after: tuple[int, ...] | None,
     first: int,
 ) -> list[HostPlay]:
-    """The step of a play; of a serial play a step for each host, or one without hosts. `first`: the first step's index."""
+    """The steps of a play. There is one; a serial play has one for each host, or one without hosts if it has none.
+
+    first  the index of the first step
+    """
     tasks = {
         host.name: tuple(task for task in one.tasks if task in own or (task.leftovers and host in contacted))
         for host, own in concerned.items()

@@ -226,7 +226,7 @@ def _tables(tasks: dict[str, Task], playbooks: dict[str, Playbook], unknown: Ite
 
 
 def _check_order(path: Path, plays: Sequence[Play]) -> None:
-    """Raises UsageError for a play that waits for one which is not before it in the list."""
+    """Raises UsageError for a play that waits for another one that is not before it in the list."""
     for index, one in enumerate(plays):
         for awaited in one.after or ():
             if not any(awaited is earlier for earlier in plays[:index]):

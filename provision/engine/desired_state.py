@@ -57,7 +57,7 @@ class Owned:
 
     @property
     def probe(self) -> Probe:
-        """The resource's questions, shared by all hosts for a minute: a signed request in them expires (S3: 15 minutes)."""
+        """The resource's questions. All hosts share them for a minute, because signed requests expire (S3: 15 minutes)."""
         now = time.monotonic()
         if self._probe is None or now - self._probed > _PROBE_SECONDS:
             self._probe, self._probed = self.resource.probe(), now
@@ -73,7 +73,7 @@ class Owned:
 class HostDesiredState:
     """The resources that the tasks of a run yield for a host, and the keys that they claim.
 
-    It does not change: hosts with the same desired state share one object.
+    The object does not change, so that hosts with the same desired state can share it.
 
     claims  by key: owner -> value
     """
@@ -86,7 +86,7 @@ class HostDesiredState:
         return frozenset(key for key, owners in self.claims.items() if owners.keys() - {owner})
 
     def with_task(self, host: str, task: Task, owned: tuple[Owned, ...]) -> HostDesiredState:
-        """This state and the resources of a further task. Raises UsageError for conflicting claims; `host`: its name."""
+        """This state with the resources of one more task. Raises UsageError, which names `host`, for conflicting claims."""
         with task.errors_of():
             added = [item for one in owned for item in one.resource.claims().items()]
         claims: dict[str, Mapping[str, Hashable]] = {}
@@ -114,9 +114,9 @@ def _claimed(
 
 
 class _Shared:
-    """The parts of desired states that were made so far. A host whose part is the same gets that one, not a copy.
+    """The parts of the desired states that were made so far. Hosts share equal parts.
 
-    A thousand equal hosts need the memory of one, and its questions and claims are computed once.
+    So a thousand equal hosts need as much memory as one host, and their questions and claims are computed once.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class _Shared:
         self._valid: set[Owned] = set()
 
     def owned(self, owner: str, resource: Resource) -> Owned:
-        """The resource of a task; one that an earlier host has, too, if it is the same in every part."""
+        """The resource of a task. If an earlier host has the same one, this is the earlier object."""
         try:
             known = self._owned.setdefault((owner, resource), new := Owned(owner, resource))
         except TypeError:  # a resource of the user's own that has no hash: it is not shared
@@ -140,7 +140,7 @@ class _Shared:
         return self._states[key]
 
     def validate(self, task: Task, owned: tuple[Owned, ...]) -> None:
-        """Makes the slow checks of these resources, once for each. Raises UsageError."""
+        """Makes the slow checks of these resources, once for each resource. Raises UsageError."""
         for one in owned:
             if one not in self._valid:
                 with task.errors_of():
@@ -149,9 +149,10 @@ class _Shared:
 
 
 def is_same(one: object, other: object) -> bool:
-    """Whether two values are the same in every part. `==` is not enough: 1 is equal to True, and a field may be left out.
+    """Whether two values are equal in every part, types included.
 
-    A part of a type that may change or is not known is the same only if it is one object.
+    `==` is not enough: `1 == True`, and a class may leave a field out of its comparison. Two parts whose type is unknown, or
+    can change, are the same only if they are one object.
     """
     kind = type(one)
     if one is other or kind is not type(other):

@@ -149,12 +149,12 @@ class HostRun:
             self.recorder.task_done(task, "skipped", time.monotonic(), self.recorder.changed)
 
     def wait(self, awaited: str) -> None:
-        """Reports that the host waits for plays: "access on gitlab"."""
+        """Reports that the host waits for other plays. `awaited` names them: "access on gitlab"."""
         if not self.failed and self.recorder.step != (step := f"waiting for {awaited}"):
             self.recorder.start_step(step, "waiting")
 
     def give_up(self) -> None:
-        """Called instead of `open`: Ctrl-C came before the host was contacted. Its tasks are skipped."""
+        """Skips all tasks of the host. Called instead of `open` when Ctrl-C came before the host was contacted."""
         self.failed = True
         self.recorder.task = next(iter(self._desired.tasks)).name
         self.recorder.message("stopped before the host was contacted")
@@ -176,7 +176,7 @@ class HostRun:
             session.abort()
 
     def close(self) -> None:
-        """Ends the session, which releases the host's lock. Of a host that has finished only its counts are kept."""
+        """Ends the session, which releases the host's lock. Only the counts of the host are kept, to save memory."""
         try:
             if self._session is not None:
                 self._session.close()

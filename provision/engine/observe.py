@@ -33,7 +33,7 @@ DEADLINE = 120.0  # seconds for one batch of questions; a healthy host needs wel
 
 
 class Questions(NamedTuple):
-    """Questions that are sent along with changes, to be asked after them."""
+    """Questions that are sent together with changes, and asked after them."""
 
     single: list[Command]
     batches: list[Batch]
@@ -64,10 +64,10 @@ class Observer:
         self._session = session
         self._outdated = outdated
         self._waiting = waiting
-        self._claimed = cache(claimed)  # each resource asks
+        self._claimed = cache(claimed)  # it is called for every resource
         self._is_due = is_due
         self._answers: dict[Hashable, Any] = {}
-        self._probes: dict[Owned, Probe] = {}  # with those that were asked: later ones may be others
+        self._probes: dict[Owned, Probe] = {}  # whose questions were asked: a later probe may have others
         self._state: HostState | None = None
 
     @property
@@ -139,9 +139,9 @@ class Observer:
         self._probes.clear()
 
     def questions(self, items: Sequence[Owned], later: Sequence[Owned], *, due: bool) -> Questions:
-        """What `observe` would ask the host after `forget`.
+        """The questions that `observe` would ask after `forget`.
 
-        due  whether all verifications of other tasks are due then, because something will have changed
+        due  whether to include all verifications of other tasks, because the changes make them due
         """
         asked = [ASK_PENDING]
         for item in items:
@@ -152,10 +152,10 @@ class Observer:
         return Questions(*_batches(list(dict.fromkeys(asked))))
 
     def renew(self, questions: Questions, results: Sequence[Result]) -> None:
-        """Discards all answers but these, which the host gave after the last change.
+        """Discards all answers, and keeps these, which the host gave after the last change.
 
-        A question that is another one by now, such as a signed request, is asked again; so is one that met a GitLab that
-        was starting, and one whose answer cannot be read.
+        Three kinds of questions are asked again: those that differ by now, such as signed requests; those that met a GitLab
+        that was starting; and those whose answer cannot be read.
         """
         self.forget()
         self._keep(questions, results)
@@ -235,7 +235,7 @@ class Observer:
             self._ask(Questions(self._keep(questions, results), []))
 
     def _keep(self, questions: Questions, results: Sequence[Result]) -> list[Command]:
-        """Keeps the answers. Returns the questions that must be asked alone, since their common answer cannot be split."""
+        """Keeps the answers. Returns the questions whose common answer cannot be split: they must be asked one by one."""
         self._answers.update(zip(questions.single, results, strict=False))
         left: list[Command] = []
         for (kind, asked), result in zip(questions.batches, results[len(questions.single) :], strict=True):
@@ -254,7 +254,7 @@ class named:
         self._item = item
 
     def __enter__(self) -> None:
-        """Nothing is prepared: each resource of each host is used inside several times."""
+        """Does nothing. This is a class and not a generator because it is used several times for each resource."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, ProvisionError | ResourceError | Stopped):
@@ -262,7 +262,7 @@ class named:
 
 
 def _commands(questions: Iterable[Question]) -> list[Command]:
-    """The commands for the host that these questions are or need."""
+    """The commands for the host: the questions that are commands, and those that API queries need."""
     commands = [one if isinstance(one, Command) else one.needs for one in questions]
     return [one for one in commands if one is not None]
 

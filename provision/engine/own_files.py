@@ -186,7 +186,7 @@ def load_playbook(path: Path, *, shipped: bool = False) -> ModuleType | Unused:
 
 
 def forget_playbooks(folder: Path) -> None:
-    """Drops the modules of the playbook files below a folder: a process that runs for long loads many."""
+    """Removes the modules of the playbook files below a folder. A Dask worker runs for long, and loads many of them."""
     for name in [name for name, (path, _) in _FINDER.texts.items() if path.is_relative_to(folder)]:
         del _FINDER.texts[name]
         sys.modules.pop(name, None)

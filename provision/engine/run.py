@@ -1,8 +1,9 @@
-"""A run over many hosts: a bounded number of threads works on the hosts that can go on; a host that waits needs none.
+"""A run over many hosts. A bounded number of threads works on the hosts; a host that waits for others needs no thread.
 
 Each host connects and is observed as soon as a thread is free, whatever play it belongs to. A run that changes nothing
-needs one batch of questions for each host. After that the host works on its plays. While it waits for plays of other
-hosts, its session stays open, without a thread. It is observed again if those plays changed anything.
+needs one batch of questions for each host. After that, the plays of the host run. While they wait for plays of other
+hosts, the session stays open without a thread. The host is observed again if another host changed something in those
+plays.
 """
 
 from __future__ import annotations
@@ -100,24 +101,24 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class HostWork:
-    """What is left to do on a host. One thread at a time works on it.
+    """What is left to do on a host. At most one thread at a time works on the host.
 
-    left   its plays that have not ended, by their index
+    left   the plays of the host that have not ended, by their index
     known  the plays of other hosts whose changes its observations show
-    ended  is done when the host has left the run
+    ended  is set when the host has left the run
     """
 
     host: str
     run: HostRun
     left: deque[int]
-    known: PlaySet = PlaySet()
+    known: PlaySet = field(default_factory=PlaySet)
     has_begun: bool = False
     is_active: bool = False  # a thread works on it
     ended: Future[None] = field(default_factory=Future)
 
 
 class Workers:
-    """At most `limit` threads, which call `work` with one host after the other. A thread without a host ends."""
+    """At most `limit` threads, which call `work` with one host after the other. A thread ends when no host is queued."""
 
     def __init__(self, limit: int, work: Callable[[HostWork], None]) -> None:
         self._limit = limit
@@ -128,7 +129,10 @@ class Workers:
         self._threads = 0
 
     def add(self, one: HostWork, urgency: int) -> None:
-        """Queues a host: the most urgent one is next, of equal ones the first. Raises RuntimeError without any thread."""
+        """Queues a host. The most urgent one is next; of equally urgent ones, the first.
+
+        Raises RuntimeError if no thread runs and none can be started.
+        """
         with self._lock:
             heapq.heappush(self._queue, (-urgency, self._number, one))
             self._number += 1
@@ -160,12 +164,12 @@ class Workers:
 
 
 class Scheduler:
-    """Has the threads work on the hosts whose next play can start.
+    """Queues the hosts whose next play can start, and runs the plays of a host in a thread of `Workers`.
 
     plays     those of the graph, limited to the hosts of this scheduler
     stopping  set after Ctrl-C: then every host ends after its running step
     tokens    reads the tokens for GitLab's API
-    release   is called when a thread is free again that has worked on a host
+    release   is called with the name of a host when no thread works on it any more
     """
 
     def __init__(
@@ -188,14 +192,14 @@ class Scheduler:
         graph.listen(lambda _: self.wake())
 
     def queue(self, work: HostWork) -> None:
-        """Has a thread work on a host, as soon as one is free."""
+        """Queues a host: a thread works on it as soon as one is free."""
         try:
             self._workers.add(work, self._graph.urgency(work.left))
         except RuntimeError as error:
             self._end(work, error)
 
     def wake(self) -> None:
-        """Queues the hosts whose next play can start; after Ctrl-C all that wait."""
+        """Queues the waiting hosts whose next play can start; after Ctrl-C, all waiting hosts."""
         with self._lock:
             ready = [play for play in self._waiting if self._may_start(play)]
             works = [work for play in ready for work in self._waiting.pop(play)]
@@ -212,14 +216,14 @@ class Scheduler:
             with self._tokens.used():
                 if not self._run_plays(work):
                     return
-        except BaseException as problem:  # a bug in the engine itself: it is this host's failure, too
+        except BaseException as problem:  # a bug in the engine itself is also a failure of this host
             error = problem
         finally:
             self._release(work.host)
         self._end(work, error)
 
     def _run_plays(self, work: HostWork) -> bool:
-        """Runs the plays of a host. Returns False if it waits for other hosts: another thread may have it by then."""
+        """Runs the plays of a host. Returns False if the host waits for others: another thread may work on it by then."""
         run, graph, host = work.run, self._graph, work.host
         if not work.has_begun:
             work.has_begun = True
@@ -242,7 +246,7 @@ class Scheduler:
         return True
 
     def _waits(self, work: HostWork, play: int) -> bool:
-        """Has the host wait until the play can start. Returns False if it can by now."""
+        """Adds the host to those that wait for this play. Returns False if the play can start by now."""
         if awaited := self._graph.waits_for(play):
             work.run.wait(awaited)
         with self._lock:
@@ -253,7 +257,7 @@ class Scheduler:
             return True
 
     def _end(self, work: HostWork, error: BaseException | None) -> None:
-        """The host leaves the run; `error` ended it outside of its tasks. No other host waits for it any more."""
+        """Ends the work on a host: no other host waits for it any more. `error` is what failed outside of its tasks."""
         try:
             try:
                 if error is not None:
@@ -278,11 +282,11 @@ class Run:
     names    what the user named on the command line: playbooks and tasks
     connect  opens a session on a host, with the host's lock unless in check mode
     login    opens a second session, without the lock; by default `connect`
-    mistakes what is known to be wrong already: it is reported together with the tasks' mistakes
+    mistakes errors that were found before: they are reported together with the tasks' mistakes
     tokens   reads the tokens for GitLab's API that are kept on hosts; by default over `login`
-    graph    of the plays; by default that of `plays`. If others run some of the hosts, it has all hosts, and `plays` those
-             of this run
-    dialler  dials the hosts before a thread works on them; by default the thread does
+    graph    of the plays; by default that of `plays`. If other processes run some of the hosts, the graph has all hosts,
+             and `plays` has the hosts of this process
+    dialler  dials the hosts before a thread works on them; by default the thread dials its host
     """
 
     names: tuple[str, ...]
@@ -352,7 +356,7 @@ class Run:
         return summary
 
     def _begin(self, scheduler: Scheduler, graph: PlayGraph) -> None:
-        """Has threads work on the hosts: on all at once, or on each when it has been dialled."""
+        """Queues all hosts. With a dialler, each host is queued when it has been dialled."""
         works = self._works
         by_urgency = sorted(works, key=lambda name: -graph.urgency(works[name].left))
         if self.dialler is None:
@@ -362,7 +366,7 @@ class Run:
         self.dialler.start(
             by_urgency, lambda name: scheduler.queue(works[name]), lambda name: works[name].run.connecting()
         )
-        import provision.ssh.shell_session  # noqa: F401  with paramiko: while the first hosts are dialled
+        import provision.ssh.shell_session  # noqa: F401  imports paramiko while the first hosts are dialled
 
     def _waiting_of(self, host: Host) -> Callable[[Recorder], Waiting]:
         return lambda recorder: Waiting(recorder, self._stopping.wait, ready_timeout(host.settings))

@@ -81,7 +81,10 @@ class TaskRun:
 
     def _plan(self, items: Sequence[Owned], later: Sequence[Owned], step: str = "observing") -> Plan:
         self._stop_point()
-        if (self.recorder.step, step) != (_AGAIN, _AGAIN):  # it is reported when the questions are asked with changes
+        if (self.recorder.step, step) != (
+            _AGAIN,
+            _AGAIN,
+        ):  # it was reported already if the questions came with the changes
             self.recorder.start_step(step, "observing")
         self.observer.observe(items, later)
         return make_plan(items, self.observer, go_on=self.check)
@@ -103,7 +106,8 @@ class TaskRun:
     def _apply_all(self, plan: Plan, items: Sequence[Owned], later: Sequence[Owned]) -> None:
         """Applies in rounds. A change that requires something that this task sets up is planned again afterwards.
 
-        In the last round the handlers run that are due. If anything was changed, the host is observed again.
+        In the last round, the pending handlers run that must run at the end of this task. If anything was changed, the host
+        is observed again.
         """
         done: set[tuple[str, str]] = set()
         while True:
@@ -136,8 +140,8 @@ class TaskRun:
     def _apply_work(self, work: Sequence[Work], questions: Questions | None, done: set[tuple[str, str]]) -> bool:
         """Applies changes and handlers, and asks the questions after them. Returns True if they must be planned again.
 
-        That is so if another program changed the same thing, and after waiting for a GitLab that was starting.
-        `done` gets the ids of the changes. What was observed before is forgotten.
+        They must be planned again if another program changed the same thing, and after a wait for a starting GitLab. The
+        ids of the applied changes are added to `done`. What was observed before is forgotten.
         """
         steps = _Steps(self, done)
         commands = questions.commands if questions else []
@@ -153,7 +157,7 @@ class TaskRun:
             except HostFailed as error:
                 raced = steps.failed(error)
         if (questions is not None or raced) and self.stopping():
-            steps.stopped()  # the questions were asked already: the last step is the one before them
+            steps.stopped()  # the report must name the last change or handler, not the questions
             raise Stopped
         if questions is not None and answers is not None:
             self.observer.renew(questions, answers)
@@ -167,14 +171,14 @@ class TaskRun:
 
 
 class _Steps:
-    """Reports changes and handlers while they run, and keeps up to date what is pending."""
+    """Reports changes and handlers while they run, and updates which handlers are pending."""
 
     def __init__(self, run: TaskRun, done: set[tuple[str, str]]) -> None:
         self._run = run
         self._done = done
         self._current: Work | None = None
         self._started = 0.0
-        self._earlier: set[str] = set()  # what was pending before the current one
+        self._earlier: set[str] = set()  # the handlers that were pending before the current change or handler
         self._step = ""
 
     def begin(self, one: Work) -> None:
@@ -182,7 +186,7 @@ class _Steps:
         self._current, self._started = one, time.monotonic()
         self._earlier, self._step = set(run.pending), run.recorder.step
         if isinstance(one, Handler):
-            run.pending.add(one.name)  # an earlier run may have left it
+            run.pending.add(one.name)  # it may be pending from an earlier run only
             run.recorder.start_step(one.summary, "handler")
         else:
             _notify(one.change, run.pending, run.replaced)

@@ -50,8 +50,9 @@ _LOCK = (
 )
 # `dd` with fullblock and count_bytes takes exactly n bytes from a pipe (some `head -c` read ahead). The trailer shows
 # that the whole script has arrived. 9>&-: no child inherits the lock.
-# 8: our input, of which the reader of a batch (frame.py) takes at most one byte. A batch that has ended meanwhile leaves
-# it to the loop: an empty line. apt-lists: what this run has fetched (host/scripts/lib/apt.sh).
+# Descriptor 8 is our input. The reader of a batch (frame.py) reads at most one byte from it, the stop request. If the batch
+# has ended before, the loop reads that byte as an empty line, and skips it. apt-lists names the package lists that this run
+# has fetched (host/scripts/lib/apt.sh).
 _LOOP = (
     "exec 8<&0; "
     "while read -r b d n; do "

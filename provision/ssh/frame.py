@@ -12,11 +12,12 @@ Out, on standard output and on standard error, after the bytes of each command:
 
     NONCE BATCH.INDEX CODE\\n    and at the end of the batch    NONCE BATCH.end CODE\\n
 
-A batch is one part: questions, or one command that changes something. Or it has several parts: changes in order, one a
-part, and at last questions. Then the script runs each part in a `timeout` and a shell of its own, as if it had come
-alone, and ends after the first part that fails. Between two parts it also ends if the controller asked for it, with an
-empty line on standard input, or is gone: after kill -9, a broken connection or Ctrl-C, the running command ends and no
-other starts. A reader process waits for that line; it costs one process a batch.
+A batch has one part or several. A single part has questions, or one command that changes something. Several parts have
+one changing command each, in order; the last part may have questions. The script runs each of several parts in a `timeout`
+and a shell of its own, as if the part had been sent alone, and ends after the first part that fails. It also ends between
+two parts if the controller has sent an empty line on standard input, or if the input has ended: so after Ctrl-C, kill -9
+or a broken connection, the running command ends and no other starts. A reader process waits for that line, which costs one
+process for each batch.
 
 The nonce is 128 random bits that travel on standard input only. Therefore no output contains it, neither by chance nor
 on purpose. The bytes between two markers are the unchanged output of one command. (A host's own root can read the nonce
@@ -40,8 +41,8 @@ from provision.shell import Command, Result
 
 END = "end"
 OUTPUT_LIMIT = 64 << 20  # bytes that the commands of one batch may print together
-STREAMED_KEPT = 1 << 20  # bytes that are kept of each output of a step whose output is passed on as it arrives
-STOP_REQUEST = b"\n"  # to a batch of several parts: end after the running command
+STREAMED_KEPT = 1 << 20  # bytes that a result keeps of each output that is passed on as it arrives
+STOP_REQUEST = b"\n"  # makes a batch of several parts end after the running command
 KILL_AFTER = 30  # seconds between TERM and KILL at a deadline: a rollback may wait for Docker
 _GATHER_ABOVE = 4  # commands in a part; for fewer commands the two gathering processes cost more than they save
 _MARKER_LIMIT = 4096  # bytes of a marker line; the longest one describes the holder of the lock
@@ -62,15 +63,15 @@ def new_nonce() -> str:
 # since the dd of uutils up to 0.8 garbles short reads otherwise). At the deadline dd, and the shells that wait for it,
 # ignore TERM, so that the output that dd has gathered still arrives.
 _DD = b'(trap "" TERM; exec dd bs=262144 iflag=fullblock status=none)'
-# SIGTERM reaches all shells of a step. A shell runs its trap after the command it waits for: so the main shell waits for
-# the step, and the step for a subshell that rolls back. One that ignores TERM is killed with the group.
+# SIGTERM reaches all shells of a step. A shell runs its trap after the command that it waits for. So the main shell waits
+# for the step, and the step waits for a subshell that rolls back. A shell that ignores TERM is killed with the group.
 _STOP = b"trap 'exit 143' TERM\n"
 _GATHER = b"exec 3>&1 4>&2; trap : TERM\n{ trap : TERM; {\n" + _STOP
 _GATHERED = b"} 2>&1 1>&5 5>&- 3>&- 4>&- | " + _DD + b" >&4 3>&- 4>&- 5>&-; } 5>&1 | " + _DD + b" >&3 3>&- 4>&-\n"
 
 
-# The request is one byte: either the reader gets it, or the bootstrap script's loop, which skips it. The batch waits until
-# the reader is gone: a killed process may still read the first byte of the next batch before it ends.
+# The stop request is one byte. The reader reads it, or the loop of the bootstrap script, which skips an empty line. The
+# batch waits until the reader has ended: a killed process might still read the first byte of the next batch.
 # $$ is the shell of the batch. It runs the trap after the command that it waits for.
 _READER = b"""trap provision_stop=1 USR1
 { read -r provision_line; kill -USR1 $$; } <&8 >/dev/null 2>&1 &
@@ -93,13 +94,13 @@ class Part(NamedTuple):
     def gathers(self) -> bool:
         """Whether the outputs arrive in blocks when all commands have ended, instead of at once.
 
-        A background process that a command starts and that keeps its output open then delays the whole part.
+        If a command starts a background process that keeps its output open, the whole part then waits for this process.
         """
         return len(self.commands) > _GATHER_ABOVE
 
 
 def encode(batch: int, parts: Sequence[Part], nonce: str) -> bytes:
-    """The bytes that make the shell run the parts in order; after one whose last command fails, none.
+    """The bytes that make the shell run the parts in order, until the last command of a part fails.
 
     Raises ValueError for a NUL in a script.
     """
@@ -229,8 +230,8 @@ class Answers:
     """The results of one batch as they arrive: add output and markers of both streams until `done`.
 
     `stream` is 0 for stdout and 1 for stderr. `end_code` is the exit code of the shell that ran the batch.
-    `streamed`: the output of so many commands is passed on as it arrives, and their results contain only its end
-    (STREAMED_KEPT).
+    `streamed` is the number of commands, from the first one on, whose output is passed on as it arrives. Their results
+    contain only the last STREAMED_KEPT bytes of each output.
     """
 
     def __init__(self, batch: int, count: int, *, streamed: int = 0) -> None:

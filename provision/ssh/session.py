@@ -62,7 +62,7 @@ class Step(NamedTuple):
 
 
 class Report(Protocol):
-    """Learns about the steps of `Session.run_steps` while they run: the output of each, then its result."""
+    """Receives the output and then the result of each step of `Session.run_steps`, while the steps run."""
 
     def output(self, piece: bytes) -> None:
         """Called with lines of stdout and stderr of the running step as they arrive, as `Session.run` passes them on."""
@@ -103,9 +103,10 @@ class Session(Protocol):
     ) -> tuple[list[Result], list[Result]]:
         """Run steps in order in one round trip, until one fails. If all succeed, ask the commands of `then`, as `ask` does.
 
-        Returns the results of the steps that ran, and the answers to `then`, within `deadline` seconds.
-        stopping  is called about once a second; once it returns True, the running step ends and no other starts. The same
-                  holds if the connection breaks
+        Returns the results of the steps that ran, and the answers to `then`.
+        deadline  seconds for `then`; each step has its own
+        stopping  is called about once per second. When it returns True, the running step ends and no other starts. This
+                  also happens when the connection breaks
         Raises the errors of `run` for the first step without a result, and those of `ask`.
         """
 

@@ -128,7 +128,7 @@ class ShellSession:
         report: Report,
         stopping: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Result], list[Result]]:
-        """Run steps in one round trip, until one fails or `stopping`; if all succeed, ask `then`. See `Session`."""
+        """Run steps in one round trip until one fails or `stopping` returns True. Then ask `then`. See `Session`."""
         parts = [*(Part([one.command], one.deadline) for one in steps), *([Part(then, deadline)] if then else [])]
         results = self._run_batch(parts, _Progress(len(steps), report.output, report.result), stopping).results
         return results[: len(steps)], results[len(steps) :]
@@ -201,7 +201,7 @@ class ShellSession:
         commands = [one for part in parts for one in part.commands]
         self._progress = progress = progress or _Progress()
         answers = self._answers = Answers(self._batch, len(commands), streamed=progress.steps)
-        # A session runs one command after the other: a request to stop is sent only where the host reads it.
+        # The host reads a stop request only during a batch of several parts.
         stop = _StopRequest(stopping if len(parts) > 1 else lambda: False)
         clock = _Clock(parts, answers)
         data = frame.encode(self._batch, parts, self._handshake.nonce)
@@ -228,7 +228,7 @@ class ShellSession:
                 f"{self._name}: {error.text}, during {command}; the connection was closed",
                 hint="check what the command prints on the host, and whether the host can be trusted",
             ) from error
-        except BaseException:  # an answer that is not complete: nothing after it can be understood
+        except BaseException:  # the rest of this answer would be taken for the next one
             self._connection.close()
             raise
         finally:
@@ -313,7 +313,7 @@ class _Progress:
         self._on_result = on_result
         self._ended = 0
         self._joiners = (LineJoiner(), LineJoiner())  # pieces of the two streams arrive in turn
-        self._early: list[tuple[int, int, bytes]] = []  # of one stream, when the other one is behind
+        self._early: list[tuple[int, int, bytes]] = []  # of commands after the one that has not ended on both streams
 
     def add(self, stream: int, index: int, piece: bytes) -> None:
         """Add output of the command `index`."""
@@ -333,14 +333,14 @@ class _Progress:
             self.add(*one)
 
     def flush(self) -> None:
-        """Pass on what has no line break at its end."""
+        """Pass on a last line that has no line break."""
         for joiner in self._joiners:
             if rest := joiner.end():
                 self._on_output(rest)
 
 
 class _StopRequest:
-    """What is written after the batch, once: the request to end after the running command."""
+    """The request to end after the running command. It is written once, after the batch."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self._stopping = stopping
@@ -354,7 +354,7 @@ class _StopRequest:
 
 
 class _Clock:
-    """The time of the part of a batch that runs now: it starts when the part before it has ended."""
+    """The time of the running part of a batch. It starts when the part before has ended."""
 
     def __init__(self, parts: Sequence[Part], answers: Answers) -> None:
         self._parts = parts
@@ -364,28 +364,32 @@ class _Clock:
 
     @property
     def part(self) -> Part:
-        """The first part that has not ended."""
-        left = len(self._answers.results)
-        for index, part in enumerate(self._parts):
-            if left < len(part.commands) or index == len(self._parts) - 1:
-                if index != self._index:
-                    self._index, self._since = index, time.monotonic()
-                return part
-            left -= len(part.commands)
-        raise AssertionError("a batch has parts")
+        """The running part: the first one without all results, or the last one."""
+        self._update()
+        return self._parts[self._index]
 
     @property
     def deadline(self) -> float:
-        """The seconds that it may take."""
+        """The seconds that the running part may take."""
         return self.part.deadline
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
-        return (self.part, time.monotonic() - self._since)[1]
+        """How long the running part has run."""
+        self._update()
+        return time.monotonic() - self._since
+
+    def _update(self) -> None:
+        while self._index < len(self._parts) - 1 and self._ended_commands() >= len(self._parts[self._index].commands):
+            self._index += 1
+            self._since = time.monotonic()
+
+    def _ended_commands(self) -> int:
+        """How many commands of the part at `_index` have ended."""
+        return len(self._answers.results) - sum(len(one.commands) for one in self._parts[: self._index])
 
     def seconds_left(self) -> float:
-        """Until the result must have arrived, also of a command that is killed."""
+        """The seconds until its result must have arrived. They include the time to kill a command and to get its output."""
         return self.deadline + _KILL_AFTER + _ANSWER_TIMEOUT - self.seconds
 
 
