@@ -9,15 +9,16 @@
 `shipment` decides what leaves this machine; `scheduler` finds and prepares workers; `client` conducts the run; `worker` is
 what runs on the workers.
 
-There is one Dask task for each worker process, not several: all hosts of a run connect at its start, so more tasks would
-only start side by side. The hosts of one process share `--forks`, the connections to jump hosts and the API tokens. When a
-worker is lost, its unfinished hosts are divided among the others, as new tasks. A task leaves the worker's thread pool
-at once (`secede`): a task that waits for other hosts takes no place of another task.
+There is one Dask task for each worker process. More tasks would bring nothing, because all hosts of a run connect at its
+start. The hosts of one process share `--forks`, the connections to jump hosts and the API tokens. When a worker is lost,
+its unfinished hosts are divided among the others, as new tasks. A task leaves the worker's thread pool at once (`secede`),
+so that a task that waits for other hosts does not block another task.
 
-The graph of plays exists in each process. What hosts report to it (`PlayEnded`) goes through the client to all others.
+Each process has a graph of the plays. When a host has ended a play (`PlayEnded`), the client sends this report to the
+graphs of all other processes.
 
-Messages are fetched by the client, with a request that waits until there are some (`worker.fetch`). Dask's event topics
-would keep them in the scheduler's memory after the run, and its queues need a client in each worker. The same request is
-the sign of life in both directions. Neither the estate nor a secret is part of a Dask task: the scheduler passes
-them on, and its stored state has only the names of hosts.
+The client fetches messages with a request that waits until there are some (`worker.fetch`). Dask's event topics would keep
+them in the scheduler's memory after the run, and Dask's queues need a client in each worker. The same requests show each
+side that the other one is alive. The scheduler passes the estate and the secrets on. It stores neither, because they are
+not part of a Dask task: its stored state has only the names of hosts.
 """

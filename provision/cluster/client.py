@@ -1,4 +1,4 @@
-"""Conducts a run on the workers of a Dask cluster: the same events, summary and exit codes as those of a local run."""
+"""The client of a run on a Dask cluster. Its events, summary and exit codes are those of a local run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 from provision.cluster import worker
 from provision.cluster.scheduler import POLL_SECONDS, WORKERS_SECONDS, Scheduler, in_words
 from provision.cluster.shipment import Sealed, fingerprint, pack
-from provision.cluster.worker import Ended, Parcel
+from provision.cluster.worker import Parcel, TaskEnded
 from provision.engine.assemble import Options
 from provision.engine.desired_state import DesiredState
 from provision.engine.events import (
@@ -34,49 +34,65 @@ from provision.engine.run import Run
 from provision.errors import UsageError, WorkerLost
 from provision.report.jsonlines import JsonLines
 
-ATTEMPTS: Final = 3  # workers that may be lost with a host, before the host is taken for the cause
-_LOST_SECONDS: Final = 20.0  # without any answer of the scheduler
-_SEND_SECONDS: Final = 0.05  # reports of this time travel together
+ATTEMPTS: Final = 3  # workers that may be lost with the same host: then the host may be the cause
+_LOST_SECONDS: Final = 20.0  # without an answer of the scheduler, after which it is lost
+_SEND_SECONDS: Final = 0.05  # between two requests to a worker; one request has all reports of this time
 _ABANDON_SECONDS: Final = 15.0  # for the workers to end after the second Ctrl-C
 
 
 def split(hosts: Sequence[str], parts: int) -> list[list[str]]:
-    """The hosts in at most `parts` shares of equal size, each with hosts of all parts of the inventory."""
-    return [share for number in range(parts) if (share := list(hosts[number::parts]))]
+    """The hosts in at most `parts` lists of about equal length, each with hosts from the whole inventory."""
+    return [part for number in range(parts) if (part := list(hosts[number::parts]))]
 
 
 @dataclass
 class _Task:
-    """A Dask task: hosts that one worker runs. `left` are those that have not ended."""
+    """A Dask task: hosts that one worker runs.
+
+    left      those that have not ended
+    received  how many of its messages have arrived
+    """
 
     number: int
     worker: str
     left: dict[str, None]
-    received: int = 0  # messages
+    received: int = 0
     has_ended: bool = False
     future: Any = None
 
 
 @dataclass
 class _Host:
-    """What is known about a host. `earlier`: changes that lost workers reported."""
+    """What is known about a host.
+
+    attempts  how many workers were given the host
+    changed   the changes of the current attempt
+    earlier   the changes of earlier attempts, whose workers were lost
+    runs      how often each task has ended in the current attempt
+    done      the events of ended tasks, by task and by how often the task had ended before in its attempt
+    """
 
     attempts: int = 0
     changed: int = 0
     earlier: int = 0
-    done: dict[tuple[str, int], TaskDone] = field(default_factory=dict)  # by task, and how often it ran
-    runs: dict[str, int] = field(default_factory=dict)  # of each task, in this attempt
+    done: dict[tuple[str, int], TaskDone] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
     summary: HostSummary | None = None
     task: str = ""
 
 
 @dataclass
 class _Worker:
-    """A worker process, by its address. `sent`: how many reports of other workers' hosts it has."""
+    """A worker process.
+
+    sent        how many entries of the client's log it has received
+    interrupts  how many presses of Ctrl-C it has received
+    jobs        what the client does for this worker
+    """
 
     address: str
     sent: int = 0
-    presses: int = 0
+    interrupts: int = 0
     is_lost: bool = False
     jobs: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -84,7 +100,7 @@ class _Worker:
 class ClusterRun:
     """A run on the workers of a Dask cluster.
 
-    run      as a local run, complete
+    run      the whole run, as a local run would have it
     address  of the scheduler: tcp://… or tls://…
     report   prints a line about the cluster, before the run begins
     """
@@ -96,14 +112,14 @@ class ClusterRun:
         self._scheduler = Scheduler(address, report)
         self._sealed = Sealed(b"")
         self._graph = PlayGraph(run.plays)
-        self._log: list[tuple[str, PlayEnded]] = []  # what hosts reported, with the worker that it came from
+        self._log: list[tuple[str, PlayEnded]] = []  # all reports of hosts, each with the address of its worker
         self._hosts = {one.name: _Host() for one in run.hosts}
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[int, _Task] = {}
         self._jobs: list[asyncio.Task[None]] = []
         self._prepared: set[str] = set()  # addresses of workers that have the estate
         self._refused: set[str] = set()  # addresses of new workers that cannot run the hosts
-        self._presses = 0
+        self._interrupts = 0  # presses of Ctrl-C
         self._begun = False
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
@@ -117,10 +133,10 @@ class ClusterRun:
         details = not all(isinstance(one, JsonLines) for one in self.listeners)
         shipment = pack(run, self._options, encrypted=self._scheduler.is_encrypted, details=details)
         self._sealed = shipment.sealed()
-        return asyncio.run(self._conduct())
+        return asyncio.run(self._connect_and_execute())
 
-    async def _conduct(self) -> Summary:
-        with self._interrupts():
+    async def _connect_and_execute(self) -> Summary:
+        with self._counting_interrupts():
             await self._scheduler.connect()
             try:
                 addresses = await self._scheduler.first_workers()
@@ -131,8 +147,8 @@ class ClusterRun:
                 await self._scheduler.close([one.address for one in self._workers.values() if not one.is_lost])
 
     @contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        """Counts Ctrl-C, as `Interrupts` of the engine does. Before the first host is contacted, it ends the run."""
+    def _counting_interrupts(self) -> Iterator[None]:
+        """Counts presses of Ctrl-C. Before the first host is contacted, the first one ends the run."""
         default = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         if not default or threading.current_thread() is not threading.main_thread():
             yield
@@ -140,7 +156,7 @@ class ClusterRun:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def press() -> None:
-            self._presses += 1
+            self._interrupts += 1
             self._changed.set()
             if not self._begun and task is not None:
                 task.cancel()
@@ -178,7 +194,7 @@ class ClusterRun:
         abandoned: float | None = None
         while any(one.summary is None for one in self._hosts.values()) and self._failure is None:
             self._changed.clear()
-            if self._presses > 1 and abandoned is None:
+            if self._interrupts > 1 and abandoned is None:
                 abandoned = time.monotonic() + _ABANDON_SECONDS
             if abandoned is not None and time.monotonic() > abandoned:
                 self._give_up([name for name, one in self._hosts.items() if one.summary is None], "it was abandoned")
@@ -187,7 +203,7 @@ class ClusterRun:
                 await asyncio.wait_for(self._changed.wait(), 1)
 
     async def _guarded(self, work: Awaitable[None]) -> None:
-        """Ends the run by an exception that no code expects."""
+        """Awaits `work`. If it raises an exception, the run ends, and raises it."""
         try:
             await work
         except asyncio.CancelledError:
@@ -197,27 +213,27 @@ class ClusterRun:
             self._changed.set()
 
     async def _divide(self, hosts: list[str], *, again: bool) -> None:
-        """Gives hosts to the workers, waiting for some if there are none."""
+        """Divides hosts among the workers. If there are none, waits for some. `again`: a lost worker had the hosts before."""
         until = time.monotonic() + WORKERS_SECONDS
         while not (ready := await self._ready_workers()):
-            if time.monotonic() > until or self._presses:
+            if time.monotonic() > until or self._interrupts:
                 self._give_up(hosts, "no other worker is left")
                 return
             await asyncio.sleep(POLL_SECONDS)
         hosts = [name for name in hosts if self._hosts[name].summary is None]
-        for one, share in zip(ready, split(hosts, len(ready)), strict=False):
+        for one, part in zip(ready, split(hosts, len(ready)), strict=False):
             number = len(self._tasks)
-            task = self._tasks[number] = _Task(number, one.address, dict.fromkeys(share))
-            task.future = self._scheduler.submit(number, one.address, share, again=again)
-            for host in share:
+            task = self._tasks[number] = _Task(number, one.address, dict.fromkeys(part))
+            task.future = self._scheduler.submit(number, one.address, part, again=again)
+            for host in part:
                 self._hosts[host].attempts += 1
             one.jobs.append(asyncio.create_task(self._guarded(self._follow(one, task))))
 
     async def _ready_workers(self) -> list[_Worker]:
-        """The workers that can be given hosts. New ones are sent the estate first."""
+        """The workers that can run hosts. New workers are sent the estate first."""
         try:
             addresses = await self._scheduler.addresses()
-        except Exception:  # the watch decides whether the scheduler is lost
+        except Exception:  # `_watch` decides whether the scheduler is lost
             return []
         for address in addresses:
             if address not in self._refused and (address not in self._workers or self._workers[address].is_lost):
@@ -245,19 +261,19 @@ class ClusterRun:
                 await self._lose(one, "it has restarted")
 
     async def _send(self, one: _Worker) -> None:
-        """Sends what hosts of other workers report, and Ctrl-C."""
+        """Sends a worker the reports of hosts of other workers, and Ctrl-C, until it is lost."""
         while not one.is_lost:
-            if one.sent == len(self._log) and one.presses == self._presses:
+            if one.sent == len(self._log) and one.interrupts == self._interrupts:
                 await asyncio.sleep(_SEND_SECONDS)
                 continue
-            until, presses = len(self._log), self._presses
-            passed = [passed for source, passed in self._log[one.sent : until] if source != one.address]
-            if passed or presses != one.presses:
-                await self._ask(one, worker.update, passed, presses)
-            one.sent, one.presses = until, presses
+            until, interrupts = len(self._log), self._interrupts
+            reports = [ended for source, ended in self._log[one.sent : until] if source != one.address]
+            if reports or interrupts != one.interrupts:
+                await self._ask(one, worker.update, reports, interrupts)
+            one.sent, one.interrupts = until, interrupts
 
     async def _ask(self, one: _Worker, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls a function on a worker. Repeats it after an error until the worker is lost; then it returns None."""
+        """Calls a function on a worker, again after each error. Returns None when the worker is lost."""
         while not one.is_lost:
             try:
                 (answer,) = (
@@ -271,7 +287,7 @@ class ClusterRun:
         return None
 
     async def _follow(self, one: _Worker, task: _Task) -> None:
-        """Waits for the end of a Dask task. Its messages are fetched separately."""
+        """Waits for the end of a Dask task, and finds out whether its worker is lost. `_fetch` receives its messages."""
         try:
             reason = await task.future
         except asyncio.CancelledError:
@@ -282,7 +298,7 @@ class ClusterRun:
             await self._lose(one, reason)
 
     async def _watch(self) -> None:
-        """Finds workers that have left the cluster, and a scheduler that is gone."""
+        """Finds workers that have left the cluster, and a scheduler that does not answer any more."""
         answered = time.monotonic()
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -302,7 +318,7 @@ class ClusterRun:
                     await self._lose(one, "it has left the cluster")
 
     async def _lose(self, one: _Worker, reason: str) -> None:
-        """A worker is lost: its unfinished hosts are run by others, or reported."""
+        """Gives the unfinished hosts of a lost worker to other workers, or reports them as failed."""
         one.is_lost = True
         hosts = []
         for task in self._tasks.values():
@@ -316,7 +332,7 @@ class ClusterRun:
         often = [name for name in hosts if self._hosts[name].attempts >= ATTEMPTS]
         self._give_up(often, f"{what}, and {ATTEMPTS - 1} workers before it")
         hosts = [name for name in hosts if name not in often]
-        if self._presses:
+        if self._interrupts:
             self._give_up(hosts, what)
             return
         for name in hosts:
@@ -327,7 +343,7 @@ class ClusterRun:
             self._jobs.append(asyncio.create_task(self._guarded(self._divide(hosts, again=True))))
 
     def _give_up(self, hosts: list[str], reason: str) -> None:
-        """Reports hosts as failed that no worker runs to the end."""
+        """Reports as failed those hosts that have no result yet."""
         for name in hosts:
             host = self._hosts[name]
             if host.summary is not None:
@@ -360,16 +376,16 @@ class ClusterRun:
             task.received += 1
             if isinstance(content, PlayEnded):
                 self._add(one.address, content)
-            elif isinstance(content, Ended):
+            elif isinstance(content, TaskEnded):
                 self._end(task, content)
             else:
                 self._publish(content)
 
-    def _add(self, source: str, passed: PlayEnded) -> None:
-        self._graph.add(passed)
-        self._log.append((source, passed))
+    def _add(self, source: str, ended: PlayEnded) -> None:
+        self._graph.add(ended)
+        self._log.append((source, ended))
 
-    def _end(self, task: _Task, ended: Ended) -> None:
+    def _end(self, task: _Task, ended: TaskEnded) -> None:
         task.has_ended = True
         hosts, task.left = list(task.left), {}
         if ended.summary is None:
@@ -394,7 +410,7 @@ class ClusterRun:
             before, host.done[place] = host.done.get(place), event
             if before is not None and before.status == "changed" and event.status == "ok":
                 host.done[place] = before
-                return  # a lost worker has reported it: it counts once
+                return  # the event of the lost worker stays: it counts the changes
         self._bus.publish(event)
 
     def _summary(self, seconds: float) -> Summary:
@@ -406,7 +422,7 @@ class ClusterRun:
             unreachable=sum(1 for one in hosts.values() if one.unreachable),
             seconds=round(seconds, 3),
             hosts=hosts,
-            interrupted=self._presses > 0,
+            interrupted=self._interrupts > 0,
         )
 
 

@@ -17,7 +17,7 @@ from provision.cluster.worker import Prepared
 from provision.errors import UsageError
 
 CONNECT_SECONDS: Final = 20.0  # for the scheduler to answer
-WORKERS_SECONDS: Final = 60.0  # for a worker to exist
+WORKERS_SECONDS: Final = 60.0  # for the first worker to join the cluster
 POLL_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 5.0
 _INSTALL: Final = "install the same version of provision on every worker, with the extra dask"
@@ -117,7 +117,7 @@ class Scheduler:
             lines = [f"not on {', '.join(these)}: {', '.join(files)}" for files, these in missing.items()]
             raise UsageError(
                 "\n".join(["local files that this run needs are missing on workers", *lines]),
-                hint="put them there at the same paths, or on a shared place; SSH keys are never sent",
+                hint="copy them to the same paths on the workers, or use a shared folder; SSH keys are never sent",
             )
         for address, answer in answers.items():
             if not isinstance(answer, Prepared):
@@ -136,13 +136,13 @@ class Scheduler:
         return found
 
     async def close(self, workers: list[str]) -> None:
-        """Has these workers remove the files, all if none is named, and disconnects."""
+        """Ends the run on these workers, or on all if the list is empty, and disconnects."""
 
         async def finish() -> None:
             await self.call(worker.finish, workers or await self.addresses(), self.run_id)
 
         for one in (finish, self._client.close):
-            with suppress(Exception):  # the scheduler may be gone; a worker removes the files by itself
+            with suppress(Exception):  # the scheduler may be gone; then workers remove the files after some time
                 await asyncio.wait_for(one(), _CLOSE_SECONDS)
 
     def submit(self, number: int, address: str, hosts: list[str], *, again: bool) -> Any:

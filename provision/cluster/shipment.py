@@ -12,8 +12,8 @@
 |                                                         | its own                |                              |
 | .git folders, files outside of these folders            | never                  | never                        |
 
-On the worker the files have their own paths below a private folder, so relative paths in the inventory lead to them.
-Where a file was not sent, there is a link to the same path of the worker's own.
+On the worker, the files are below a private folder, with the same paths as on the client. So relative paths in the
+inventory are right there too. A link stands for each file that was not sent. It leads to the same path on the worker.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Sealed:
 class LocalFile(NamedTuple):
     """A local file or folder that a table names.
 
-    private  a private key, or a secret
-    own      the worker has one of its own: it is never sent
+    private  it is a private key or a secret: sent over TLS only
+    own      every worker has one of its own: never sent
     written  the run writes it
     """
 
@@ -85,14 +85,14 @@ class SentFile(NamedTuple):
 
 
 class Shipment(NamedTuple):
-    """What every worker receives, once.
+    """What each worker receives once.
 
     folder   the client's current folder, which relative paths on the command line refer to
-    links    paths that were not sent: the worker must have them
+    links    paths that are not sent: the worker must have them
     needed   keys of local files that exist on the client
-    secrets  by their source: the text
-    tasks    a fingerprint of the plays: the names of the tasks by host
-    details  whether a listener wants steps and output
+    secrets  their texts, by their source
+    tasks    the fingerprint of the plays
+    details  whether a listener of the client uses steps and output
     """
 
     options: Options
@@ -117,7 +117,7 @@ class Shipment(NamedTuple):
 
 
 def pack(run: Run, options: Options, *, encrypted: bool, details: bool) -> Shipment:
-    """What the workers need for this run, whose secrets have been fetched. Raises UsageError for what cannot be sent."""
+    """What the workers need for this run. Its secrets must have been fetched. Raises UsageError for what cannot be sent."""
     unused = {key for key, one in secrets_of(run) if one.kind == "file" and not one.is_fetched}
     local = [one for one in local_files(run) if one.key not in unused]
     secrets = _fetched(run)
@@ -139,7 +139,7 @@ def pack(run: Run, options: Options, *, encrypted: bool, details: bool) -> Shipm
         _add(path.resolve(), [path.resolve().parent], files)
     for folder in _own_folders(options):
         for path in _files_in(folder):
-            if not others_can_change(path):  # such a file is not used here, and would be on the worker
+            if not others_can_change(path):  # such a file is not used here, so it must not be used on the worker
                 _add(path, [folder], files)
     for one in local:
         path = Path(os.path.normpath(one.path))
@@ -163,7 +163,7 @@ def pack(run: Run, options: Options, *, encrypted: bool, details: bool) -> Shipm
 
 
 def fingerprint(run: Run) -> int:
-    """A number that is equal for equal plays: hosts, and names of their tasks. Source of the hash: zlib's CRC-32."""
+    """A number that is equal for equal plays, that is, equal hosts and names of tasks. It is a CRC-32."""
     plays = [[(host, [task.name for task in tasks]) for host, tasks in one.tasks.items()] for one in run.plays]
     return zlib.crc32(repr(plays).encode())
 
@@ -239,7 +239,7 @@ def _below(
 
 
 def identity(source: SecretSource, root: str = "") -> tuple[object, ...]:
-    """What is the same for a source of a secret on the client and on a worker. `root`: the worker's private folder."""
+    """A key for the source of a secret, which is equal on client and worker. `root`: the worker's private folder."""
     return source.kind, source.value, str(source.origin.base).removeprefix(root)
 
 
@@ -353,7 +353,7 @@ def _add(path: Path, folders: Iterable[Path], files: dict[Path, SentFile]) -> No
 
 
 class Unpacked:
-    """A shipment on a worker: its files, below a private folder that `remove` deletes."""
+    """The files of a shipment on a worker, below a private folder that `remove` deletes."""
 
     def __init__(self, shipment: Shipment, parent: str | None) -> None:
         self._folder = tempfile.mkdtemp(prefix="provision-", dir=parent)  # mode 0700
@@ -369,7 +369,7 @@ class Unpacked:
         return Path(self.root + os.path.normpath(client_path))
 
     def client_path(self, text: str) -> str:
-        """A text in which paths on this worker are those of the client."""
+        """The text, with paths on this worker replaced by those on the client."""
         return text.replace(self.root, "")
 
     def _write(self, shipment: Shipment) -> None:

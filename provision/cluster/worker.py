@@ -1,9 +1,9 @@
 """What runs in the worker processes of a Dask cluster: the functions that the client calls there.
 
-All of them end quickly or wait asynchronously, since Dask calls them in the worker's event loop; only `work` is a Dask
-task, in a thread of its own. None raises: Dask logs the arguments of a function that does.
+All of them end quickly or wait asynchronously, because Dask calls them in the worker's event loop. Only `work` is a Dask
+task, which runs in a thread. No function raises an exception: Dask would log its arguments.
 
-A worker that gets no request for some time takes the client or the network for dead. It then does what the first Ctrl-C
+If a worker gets no request for some time, the client or the network has failed. Then the worker does what the first Ctrl-C
 does, and removes its private folder at the end.
 """
 
@@ -33,23 +33,32 @@ from provision.report.text import mask_event
 from provision.secret import Secret
 from provision.ssh.session import Session
 
-SILENCE_SECONDS: Final = 60.0  # without a request, after which the client is taken for dead
+SILENCE_SECONDS: Final = 60.0  # without a request, after which the run ends
 LOCK_SECONDS: Final = 180.0  # to wait for the lock of a host whose worker was lost; sshd may need that long to notice
-_LOCK_PAUSE: Final = 2.0
-_BATCH_SECONDS: Final = 0.1  # messages of this time travel together: each request costs 1 to 2 ms of processor
-_BATCH_SIZE: Final = 5000
-_FETCH_SECONDS: Final = 5.0  # that a request waits for messages
+_LOCK_PAUSE: Final = 2.0  # seconds between two attempts
+_BATCH_SECONDS: Final = 0.1  # between two answers with messages: each request costs 1 to 2 ms of processor time
+_BATCH_SIZE: Final = 5000  # messages in one answer, at most
+_FETCH_SECONDS: Final = 5.0  # for which a request waits for messages, at most
 
 
-class Ended(NamedTuple):
-    """A task has ended, with the summary of its hosts. `error` ended it outside of its hosts."""
+class TaskEnded(NamedTuple):
+    """A Dask task has ended.
+
+    summary  of its hosts; None after an error that is not the failure of one host
+    error    its text
+    """
 
     summary: Summary | None
     error: str = ""
 
 
 class Prepared(NamedTuple):
-    """The answer of a worker that was sent a shipment. `missing`: local files that it does not have."""
+    """The answer of a worker that has received a shipment.
+
+    error    why it cannot run the hosts, and `hint` what to do; "" if it can
+    missing  local files that it does not have
+    tasks    the fingerprint of the plays of its run
+    """
 
     error: str = ""
     hint: str = ""
@@ -57,11 +66,11 @@ class Prepared(NamedTuple):
     tasks: int = 0
 
 
-Content = Event | PlayEnded | Ended
+Content = Event | PlayEnded | TaskEnded
 
 
 class Parcel(NamedTuple):
-    """Messages of one task, numbered from `first`, in order."""
+    """Messages of one task in order. `first` is the number of the first one."""
 
     task: int
     first: int
@@ -69,12 +78,12 @@ class Parcel(NamedTuple):
 
 
 class Outbox:
-    """The messages of one task, until the client has received them. One thread at a time adds; the event loop reads."""
+    """The messages of one task that the client may not have received yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._messages: list[Content] = []
-        self._first = 0  # the number of the first of them
+        self._first = 0  # the number of the first message in the list
 
     def add(self, message: Content) -> None:
         """Adds a message."""
@@ -82,7 +91,7 @@ class Outbox:
             self._messages.append(message)
 
     def after(self, received: int) -> tuple[int, tuple[Content, ...]]:
-        """The number of the next message and the messages from there on; those below `received` have arrived."""
+        """The messages from number `received` on, and the number of the first one. The messages before have arrived."""
         with self._lock:
             if received > self._first:
                 del self._messages[: received - self._first]
@@ -91,7 +100,7 @@ class Outbox:
 
 
 class _Sender:
-    """Listens to the events of a run, and adds them to the outbox, with secrets masked."""
+    """A listener that adds the events of a run to the outbox, with secrets masked."""
 
     def __init__(self, outbox: Outbox, estate: Unpacked, *, details: bool) -> None:
         self._outbox = outbox
@@ -99,7 +108,7 @@ class _Sender:
         self._details = details
 
     def on(self, event: Event) -> None:
-        """Adds an event. The client has its own first and last one."""
+        """Adds an event, except for the first and the last one: the client makes its own."""
         if isinstance(event, Start | Summary) or (not self._details and isinstance(event, Step | Output)):
             return
         text = getattr(event, "text", "")
@@ -112,11 +121,15 @@ class _Sender:
 
 
 @dataclass
-class Share:
+class WorkerRun:
     """A run on this worker.
 
-    run      the whole run, as assembled here
-    graph    of the whole run: what hosts of this worker report is sent, what others report is added
+    run         the whole run, as assembled here
+    graph       of the whole run, with the reports of the hosts of all workers
+    active      the runs of Dask tasks that have not ended, by the number of the task
+    interrupts  how often the user has pressed Ctrl-C
+    requested   when the client sent its last request, in monotonic seconds
+    answered    when the client last received messages, or no messages after a wait
     """
 
     shipment: Shipment
@@ -124,68 +137,69 @@ class Share:
     run: Run
     graph: PlayGraph
     outboxes: dict[int, Outbox] = field(default_factory=dict)
-    active: dict[int, Run] = field(default_factory=dict)  # by the number of the task
-    presses: int = 0  # of Ctrl-C
-    heard: float = field(default_factory=time.monotonic)
-    answered: float = 0.0  # when messages were fetched last
+    active: dict[int, Run] = field(default_factory=dict)
+    interrupts: int = 0
+    requested: float = field(default_factory=time.monotonic)
+    answered: float = 0.0
     is_finished: bool = False
     _by_others: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def of(cls, shipment: Shipment, estate: Unpacked) -> Share:
+    def of(cls, shipment: Shipment, estate: Unpacked) -> WorkerRun:
         """Assembles the run. Raises UsageError."""
         run = _assembled(shipment, estate)
         if run.dialler is not None:  # the hosts are dialled for each task
             run.dialler.close()
         return cls(shipment, estate, run, PlayGraph(run.plays))
 
-    def add(self, passed: Sequence[PlayEnded]) -> None:
-        """Takes in what hosts of other workers have reported."""
+    def add(self, reports: Sequence[PlayEnded]) -> None:
+        """Adds the reports of hosts of other workers to the graph."""
         self._by_others.busy = True
         try:
-            for one in passed:
-                for run in list(self.active.values()) if one.changed else ():
-                    if run.tokens is not None:
-                        run.tokens.forget(one.host)
+            for one in reports:
+                if one.changed:
+                    for run in list(self.active.values()):
+                        if run.tokens is not None:
+                            run.tokens.forget(one.host)
                 self.graph.add(one)
         finally:
             self._by_others.busy = False
 
     def work(self, number: int, names: Sequence[str], *, again: bool) -> None:
-        """Runs these hosts to their end. `again`: another worker, which was lost, may still hold their locks."""
+        """Runs these hosts to their end. `again`: a lost worker had them before, and their locks may still be held."""
         outbox = self.outboxes.setdefault(number, Outbox())
         own = frozenset(names)
 
-        def relay(passed: PlayEnded) -> None:
-            if passed.host in own and not getattr(self._by_others, "busy", False):
-                outbox.add(passed)
+        def send(ended: PlayEnded) -> None:
+            if ended.host in own and not getattr(self._by_others, "busy", False):
+                outbox.add(ended)
 
-        self.graph.listen(relay)
+        self.graph.listen(send)
         try:
             run = _assembled(self.shipment, self.estate, own)
             run.graph, run.listeners = self.graph, [_Sender(outbox, self.estate, details=self.shipment.details)]
             if again:
-                run.connect = _Patient(run.connect, outbox, lambda: self.presses > 0)
+                run.connect = _WaitForLock(run.connect, outbox, lambda: self.interrupts > 0)
             with self._lock:
                 self.active[number] = run
-                for _ in range(self.presses):
+                for _ in range(self.interrupts):
                     run.interrupt()
             with supplied(_supply(self.shipment, self.estate)):
-                ended = Ended(run.execute())
+                ended = TaskEnded(run.execute())
         except BaseException as error:
             problem = as_provision_error(error)
-            ended = Ended(None, self.estate.client_path(problem.text))
+            ended = TaskEnded(None, self.estate.client_path(problem.text))
         finally:
             with self._lock:
                 self.active.pop(number, None)
         outbox.add(ended)
 
-    def press(self, presses: int) -> None:
-        """Does what Ctrl-C does, as often as the user has pressed it."""
+    def interrupt(self, interrupts: int) -> None:
+        """Does what Ctrl-C does. `interrupts`: how often the user has pressed it so far."""
         with self._lock:
-            while self.presses < presses:
-                self.presses += 1
+            while self.interrupts < interrupts:
+                self.interrupts += 1
                 for run in self.active.values():
                     run.interrupt()
 
@@ -196,7 +210,7 @@ class Share:
 
 
 def _assembled(shipment: Shipment, estate: Unpacked, own: frozenset[str] | None = None) -> Run:
-    """The run, as the client has it, of all hosts or of `own`. Raises UsageError."""
+    """The client's run, assembled here: with all hosts, or only with `own`. Raises UsageError."""
     folder = here.set(estate.path(shipment.folder))
     options = shipment.options
     options = options._replace(inventories=tuple(estate.path(one) for one in options.inventories), own=own)
@@ -215,8 +229,8 @@ def _supply(shipment: Shipment, estate: Unpacked) -> Callable[[SecretSource], Se
     return supply
 
 
-class _Patient:
-    """Connects to a host, and waits for its lock: sshd frees it when it notices that a lost worker is gone."""
+class _WaitForLock:
+    """Connects to a host, and waits for its lock. The lock is free when sshd notices that the lost worker is gone."""
 
     def __init__(self, connect: Connect, outbox: Outbox, stopping: Callable[[], bool]) -> None:
         self._connect = connect
@@ -252,7 +266,7 @@ class _Patient:
             time.sleep(_LOCK_PAUSE)
 
 
-_shares: dict[str, Share] = {}
+_runs: dict[str, WorkerRun] = {}  # by the id of the run
 _preparing = threading.Lock()
 
 
@@ -271,9 +285,9 @@ async def prepare(run_id: str, sealed: Sealed, dask_worker: Any = None) -> Prepa
 
 def _prepare(run_id: str, sealed: Sealed, folder: str | None) -> Prepared:
     with _preparing:
-        if run_id in _shares:
-            return Prepared(tasks=fingerprint(_shares[run_id].run))
-        if any(not one.is_finished for one in _shares.values()):
+        if run_id in _runs:
+            return Prepared(tasks=fingerprint(_runs[run_id].run))
+        if any(not one.is_finished for one in _runs.values()):
             return Prepared("it works for another run", "wait until that run has ended, or use other workers")
         try:
             shipment = Shipment.opened(sealed)
@@ -282,98 +296,98 @@ def _prepare(run_id: str, sealed: Sealed, folder: str | None) -> Prepared:
             problem = as_provision_error(error)
             return Prepared(f"the files of this run cannot be unpacked: {problem.text}", problem.hint)
         try:
-            share = Share.of(shipment, estate)
-            missing = tuple(estate.missing(share.run, shipment.needed))
+            current = WorkerRun.of(shipment, estate)
+            missing = tuple(estate.missing(current.run, shipment.needed))
         except BaseException as error:
             estate.remove()
             problem = as_provision_error(error)
             return Prepared(estate.client_path(problem.text), problem.hint)
         if missing:
-            share.remove()
+            current.remove()
             return Prepared(missing=missing)
-        _shares[run_id] = share
-        threading.Thread(target=_watch, args=(run_id, share), name="watch", daemon=True).start()
-        return Prepared(tasks=fingerprint(share.run))
+        _runs[run_id] = current
+        threading.Thread(target=_watch, args=(run_id, current), name="watch", daemon=True).start()
+        return Prepared(tasks=fingerprint(current.run))
 
 
 def work(run_id: str, number: int, names: Sequence[str], again: bool) -> str:
-    """The Dask task: runs the hosts. Returns "" or why it could not begin; everything else is a message."""
+    """The Dask task: runs the hosts. Returns why it cannot begin, or "". Everything else is sent as messages."""
     from distributed import secede
 
     secede()  # type: ignore[no-untyped-call]
-    share = _shares.get(run_id)
-    if share is None:
+    current = _runs.get(run_id)
+    if current is None:
         return "the worker has restarted"
-    share.work(number, names, again=again)
+    current.work(number, names, again=again)
     return ""
 
 
 async def fetch(run_id: str, received: dict[int, int]) -> list[Parcel] | None:
-    """The next messages; after some seconds without any, none. None: this worker does not know the run.
+    """The next messages; an empty list if there are none within some seconds; None if this worker does not know the run.
 
     received  by the number of a task: the number of the next message that the client expects
     """
-    share = _shares.get(run_id)
-    if share is None:
+    current = _runs.get(run_id)
+    if current is None:
         return None
-    share.heard = time.monotonic()
-    until = share.heard + _FETCH_SECONDS
-    await asyncio.sleep(max(0.0, share.answered + _BATCH_SECONDS - share.heard))
+    current.requested = time.monotonic()
+    until = current.requested + _FETCH_SECONDS
+    await asyncio.sleep(max(0.0, current.answered + _BATCH_SECONDS - current.requested))
     while True:
         parcels = []
-        for number, outbox in list(share.outboxes.items()):
+        for number, outbox in list(current.outboxes.items()):
             first, messages = outbox.after(received.get(number, 0))
             if messages:
                 parcels.append(Parcel(number, first, messages))
         if parcels or time.monotonic() > until:
-            share.heard = share.answered = time.monotonic()
+            current.requested = current.answered = time.monotonic()
             return parcels
         await asyncio.sleep(_BATCH_SECONDS)
 
 
-async def update(run_id: str, passed: Sequence[PlayEnded], presses: int) -> bool:
-    """Receives what hosts of other workers have reported, and Ctrl-C. False: this worker does not know the run."""
-    share = _shares.get(run_id)
-    if share is None:
+async def update(run_id: str, reports: Sequence[PlayEnded], interrupts: int) -> bool:
+    """Receives the reports of hosts of other workers, and Ctrl-C. Returns False if this worker does not know the run."""
+    current = _runs.get(run_id)
+    if current is None:
         return False
-    share.heard = time.monotonic()
-    share.add(passed)
-    share.press(presses)
+    current.requested = time.monotonic()
+    current.add(reports)
+    current.interrupt(interrupts)
     return True
 
 
 async def finish(run_id: str) -> None:
-    """The run has ended: its files are removed."""
-    share = _shares.get(run_id)
-    if share is not None:
-        share.is_finished = True
-        if share.active:  # the client has given up
-            share.press(1)
-        _close(run_id, share)
+    """Removes the files of a run that has ended."""
+    current = _runs.get(run_id)
+    if current is not None:
+        current.is_finished = True
+        if current.active:  # the client has given up
+            current.interrupt(1)
+        _close(run_id, current)
 
 
-def _close(run_id: str, share: Share) -> None:
-    if not share.active and _shares.get(run_id) is share:
-        share.remove()
-        _shares.pop(run_id, None)
+def _close(run_id: str, current: WorkerRun) -> None:
+    if not current.active and _runs.get(run_id) is current:
+        current.remove()
+        _runs.pop(run_id, None)
 
 
-def _watch(run_id: str, share: Share) -> None:
-    """Ends a run whose client is gone, or whose worker ends, and removes its files.
+def _watch(run_id: str, current: WorkerRun) -> None:
+    """Ends a run when its client is gone or its worker ends, and removes its files.
 
-    A thread of its own: when a worker gets SIGTERM, its event loop ends first, and Python waits for the hosts' threads.
+    This is a thread, because after SIGTERM the event loop ends first, while the threads of the hosts still run.
     """
-    while _shares.get(run_id) is share:
+    while _runs.get(run_id) is current:
         time.sleep(1)
-        if time.monotonic() - share.heard > SILENCE_SECONDS or not threading.main_thread().is_alive():
-            share.is_finished = True
-            share.press(1)
-        if share.is_finished:
-            _close(run_id, share)
+        if time.monotonic() - current.requested > SILENCE_SECONDS or not threading.main_thread().is_alive():
+            current.is_finished = True
+            current.interrupt(1)
+        if current.is_finished:
+            _close(run_id, current)
 
 
-class _NotOurs(logging.Filter):
-    """Drops Dask's line in the log for each call of a function of this module: there are several in a second."""
+class _FrequentCalls(logging.Filter):
+    """Drops Dask's log lines about calls of `fetch` and `update`: there are several per second."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write the line."""
@@ -382,5 +396,5 @@ class _NotOurs(logging.Filter):
 
 def _quiet() -> None:
     logger = logging.getLogger("distributed.worker")
-    if not any(isinstance(one, _NotOurs) for one in logger.filters):
-        logger.addFilter(_NotOurs())
+    if not any(isinstance(one, _FrequentCalls) for one in logger.filters):
+        logger.addFilter(_FrequentCalls())

@@ -14,7 +14,7 @@ from provision.cluster import worker
 from provision.cluster.client import split
 from provision.cluster.scheduler import scheduler_address
 from provision.cluster.shipment import Sealed, Shipment, Unpacked, pack
-from provision.cluster.worker import Outbox, Share
+from provision.cluster.worker import Outbox, WorkerRun
 from provision.engine.assemble import Options, assemble
 from provision.engine.desired_state import DesiredState
 from provision.engine.events import Message
@@ -214,10 +214,10 @@ def test_a_worker_has_the_same_run(folder: Folder, monkeypatch: pytest.MonkeyPat
     prepared = asyncio.run(worker.prepare("run", shipment.sealed()))
     try:
         assert (prepared.error, prepared.missing, prepared.tasks) == ("", (), shipment.tasks)
-        share = worker._shares["run"]
-        assert [one.name for one in share.run.hosts] == [f"web{number}" for number in range(1, 6)]
-        with supplied(worker._supply(shipment, share.estate)):
-            desired = DesiredState(share.run.hosts, share.run.plays)["web3"]
+        current = worker._runs["run"]
+        assert [one.name for one in current.run.hosts] == [f"web{number}" for number in range(1, 6)]
+        with supplied(worker._supply(shipment, current.estate)):
+            desired = DesiredState(current.run.hosts, current.run.plays)["web3"]
         assert "correct-horse-battery" in [
             one.resource.content.reveal()
             for owned in desired.tasks.values()
@@ -226,11 +226,11 @@ def test_a_worker_has_the_same_run(folder: Folder, monkeypatch: pytest.MonkeyPat
         ]
         busy = asyncio.run(worker.prepare("other", shipment.sealed()))
         assert busy.error == "it works for another run"
-        assert any(path.is_relative_to(share.estate.root) for path, _ in _FINDER.texts.values())
+        assert any(path.is_relative_to(current.estate.root) for path, _ in _FINDER.texts.values())
     finally:
         asyncio.run(worker.finish("run"))
-    assert not Path(share.estate.root).exists()
-    assert not any(path.is_relative_to(share.estate.root) for path, _ in _FINDER.texts.values())
+    assert not Path(current.estate.root).exists()
+    assert not any(path.is_relative_to(current.estate.root) for path, _ in _FINDER.texts.values())
     assert asyncio.run(worker.fetch("run", {})) is None
 
 
@@ -240,27 +240,27 @@ def test_a_missing_file_is_named_with_its_path_on_the_client(folder: Folder) -> 
     (folder.path / "id_ed25519").unlink()
     prepared = asyncio.run(worker.prepare("run", shipment.sealed()))
     assert prepared.missing == (f"ssh.identity_file ({folder.path}/id_ed25519)",)
-    assert worker._shares == {}
+    assert worker._runs == {}
 
 
 def test_a_run_ends_when_its_client_is_gone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """No request for a minute is what the first Ctrl-C is; at the end the files are removed."""
     monkeypatch.setattr(worker, "SILENCE_SECONDS", 0.1)
 
-    async def abandoned() -> Share:
+    async def abandoned() -> WorkerRun:
         assert (await worker.prepare("run", folder.pack().sealed())).error == ""
-        share = worker._shares["run"]
+        current = worker._runs["run"]
         until = time.monotonic() + 10
-        while worker._shares and time.monotonic() < until:
+        while worker._runs and time.monotonic() < until:
             await asyncio.sleep(0.1)
-        return share
+        return current
 
-    share = asyncio.run(abandoned())
-    assert share.presses == 1
-    assert not Path(share.estate.root).exists()
+    current = asyncio.run(abandoned())
+    assert current.interrupts == 1
+    assert not Path(current.estate.root).exists()
 
 
-def test_shares_are_equal_and_repeatable() -> None:
+def test_hosts_are_split_evenly() -> None:
     """Each worker has hosts from the whole inventory."""
     assert split(["a", "b", "c", "d", "e"], 2) == [["a", "c", "e"], ["b", "d"]]
     assert split(["a"], 3) == [["a"]]
