@@ -34,16 +34,20 @@ def main() -> None:
     """Measures the chosen parts and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "--only", default=",".join(figures.PARTS), help="parts, such as near,far; `none` writes the page"
+        "--only",
+        default=",".join(figures.PARTS),
+        help="parts to measure, such as near,far; `none` only writes the page",
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of eight hosts with nothing to change")
     parser.add_argument("--slow-rounds", type=int, default=2, help="rounds of the tools that take long")
-    parser.add_argument("--far-rounds", type=int, default=3)
+    parser.add_argument("--far-rounds", type=int, default=3, help="rounds of one host with latency")
     parser.add_argument("--first-rounds", type=int, default=2, help="first runs of provision, and by hand")
-    parser.add_argument("--many-rounds", type=int, default=1)
+    parser.add_argument("--many-rounds", type=int, default=1, help="rounds of many simulated hosts")
     parser.add_argument("--hosts", default="300,1000", help="numbers of simulated hosts")
     parser.add_argument("--dask-hosts", type=int, default=cluster.HOSTS, help="number of simulated hosts for Dask")
-    parser.add_argument("--lab-hosts", type=int, default=len(NAMES), help="to try this program; needs --figures, --out")
+    parser.add_argument(
+        "--lab-hosts", type=int, default=len(NAMES), help="fewer hosts, to try the benchmarks; needs --figures, --out"
+    )
     parser.add_argument("--minutes", type=float, default=30, help="no part begins after this time")
     parser.add_argument("--quiet", type=float, default=90, help="seconds that a part may wait for the load to fall")
     parser.add_argument("--figures", type=Path, default=_FIGURES)
@@ -78,8 +82,8 @@ def main() -> None:
                             _PARTS[part](bench, stack)
                         except LabUnavailable:
                             raise
-                        except Exception:  # the figures of the other parts are worth having
-                            report(f"part {part} failed, its figures stay as they were:\n{traceback.format_exc()}")
+                        except Exception:  # the other parts are measured anyway
+                            report(f"part {part} failed, its figures are unchanged:\n{traceback.format_exc()}")
                             failed.append(part)
         except LabUnavailable as error:
             raise SystemExit(f"cannot measure without a lab: {error}") from error
@@ -99,7 +103,7 @@ class Bench:
         self._estate: Estate | None = None
 
     def estate(self, stack: ExitStack) -> Estate:
-        """Eight hosts with nothing to change, for the tools too."""
+        """Eight hosts on which neither `provision` nor the other tools have anything to change."""
         if self._estate is None:
             self._estate = made = stack.enter_context(estate(self.report, NAMES[: self.options.lab_hosts]))
             self.report("install the packages that ansible needs on the hosts")

@@ -1,4 +1,4 @@
-"""The longest chain of a run: how long it would take if every play started as soon as what it waits for had ended."""
+"""The longest chain of a run: its time if every play started as soon as the plays that it waits for had ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Step:
     """A play on its hosts.
 
-    name     for people
+    name     shown on the page
     seconds  how long it took on each of its hosts
     after    the places of the plays that must have ended on all hosts before it starts on any
     serial   it works on one host after the other
@@ -31,7 +31,7 @@ class Chain:
 
 
 def longest_chain(steps: Sequence[Step]) -> Chain:
-    """The chain that ends last. A host works on one play at a time, in the order in which they are given.
+    """The chain that ends last. A host works on one play at a time, in the order of `steps`.
 
     Raises ValueError for a play that waits for a later one.
     """

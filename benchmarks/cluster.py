@@ -1,8 +1,8 @@
-"""Runs on a Dask cluster of real processes on this machine: `--dask` with one worker, with two, and with one that is killed.
+"""Measures `--dask` on a cluster of real processes on this machine: with one worker, with two, and when one of two is killed.
 
-The simulated hosts work on the same processors as the workers, so on a small machine more workers are not faster. To
-measure what more workers bring where the controller is the limit, each worker may use only a part of a processor, by the
-kernel's quota. The hosts, the scheduler and the client have no quota.
+The simulated hosts use the same processors as the workers, so on a small machine more workers are not faster. Therefore each
+worker may use only a part of a processor, by the kernel's quota: then the workers are the bottleneck, as on machines of
+their own. The hosts, the scheduler and the client have no quota.
 """
 
 from __future__ import annotations

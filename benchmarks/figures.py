@@ -1,4 +1,4 @@
-"""The figures of all parts in one JSON file, so that a run of some parts keeps the others' figures with their dates."""
+"""The figures of all parts in one JSON file. A run of some parts keeps the figures of the others, with their dates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INTERVAL: Final = 2.0
 
 @dataclass(frozen=True)
 class Load:
-    """The load of the machine before a section.
+    """The load of the machine before a part.
 
     average  the load average of one minute
     idle     the share of the processors' time that was idle in the last second: 0 to 1
@@ -35,7 +35,7 @@ class Load:
 
     @property
     def is_busy(self) -> bool:
-        """Whether figures of this section are marked."""
+        """Whether the figures of this part are marked."""
         return self.average > BUSY
 
 
@@ -43,9 +43,8 @@ def wait_until_quiet(limit: float = _QUIET_SECONDS) -> Load:
     """Waits until the load average of one minute is at most 1.0, but no longer than `limit` seconds."""
     started = time.monotonic()
     while os.getloadavg()[0] > BUSY and time.monotonic() - started < limit:
-        time.sleep(
-            min(_INTERVAL, limit)
-        )  # the kernel computes the average every five seconds: there is no event for it
+        # The kernel computes the average every five seconds. It sends no event that could be awaited.
+        time.sleep(min(_INTERVAL, limit))
     waited = time.monotonic() - started
     return Load(round(os.getloadavg()[0], 2), idle_share(), round(waited, 1))
 
@@ -53,7 +52,7 @@ def wait_until_quiet(limit: float = _QUIET_SECONDS) -> Load:
 def idle_share() -> float:
     """The share of all processors' time that is idle in the coming second: 0 to 1."""
     before = _processor_time()
-    time.sleep(1)  # the interval that is looked at
+    time.sleep(1)  # the interval that is measured
     idle, total = (after - start for after, start in zip(_processor_time(), before, strict=True))
     return round(idle / total, 3) if total else 1.0
 
@@ -89,7 +88,7 @@ def save(path: Path, part: str, figures: Mapping[str, Any], before: Load, second
 
 
 def machine() -> str:
-    """This machine in words."""
+    """A description of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     model = next(
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""

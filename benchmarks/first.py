@@ -1,6 +1,6 @@
-"""First runs: bare hosts until they are done. Each run has new hosts, which start from the cached base image.
+"""Measures first runs on bare hosts. Each run has new hosts, which start from the cached base image.
 
-Two estates: the workload on eight hosts, and the estate of `make demo`.
+There are two estates: the workload on eight hosts, and the estate of `make demo`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from provision_lab.run import write_private
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "inventories" / "demo.toml"
 BY_HAND = Path(__file__).with_name("demo") / "by_hand.sh"
-IMAGES = ("docker:28.5.2-cli", "node:24-slim")  # that the demo's jobs and its Dockerfile pull
+IMAGES = ("docker:28.5.2-cli", "node:24-slim")  # the demo's jobs and its Dockerfile pull these
 Report = Callable[[str], None]
 Make = Callable[[Estate, Sequence[Place]], clock.Contender]
 
 
 @dataclass
 class Events:
-    """What a run with --json said: each event with the seconds since the start of the program."""
+    """The events of a run with --json, each with the seconds since the start of the program."""
 
     lines: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, at: float, line: str) -> None:
-        """Takes a line of output; lines that are no events are left out."""
+        """Adds a line of output, if it is an event."""
         if line.startswith("{"):
             self.lines.append((at, json.loads(line)))
 
     @property
     def round_trips(self) -> dict[str, int]:
-        """Of each host, from the summary."""
+        """The round trips of each host, from the summary."""
         return {name: one["round_trips"] for name, one in self._summary["hosts"].items()}
 
     @property
@@ -114,7 +114,9 @@ def workload(count: int, slow: int, report: Report, *, names: Sequence[str] = NA
     idle = []
     for number in range(max(count, slow)):
         turns = list(zip(makes, series, strict=True))
-        for (name, rounds, make), runs in reversed(turns) if number % 2 else turns:  # the first one finds cold caches
+        for (name, rounds, make), runs in (
+            reversed(turns) if number % 2 else turns
+        ):  # the first contender of a round has cold caches
             if number >= rounds:
                 continue
             with bare(names) as made:

@@ -1,4 +1,4 @@
-"""Many simulated hosts: what each costs the machine that `provision` runs on, also when some hosts fail or are silent."""
+"""Measures what many simulated hosts cost the machine that `provision` runs on, also when some hosts fail or are silent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case:
 
 
 class LastOk:
-    """Notes when the last host was done whose tasks are all ok. Takes the JSON lines as they come."""
+    """Records when the last task ended as ok, from the JSON lines as they arrive."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -32,7 +32,7 @@ class LastOk:
         self._rest = b""
 
     def add(self, data: bytes) -> None:
-        """Takes a piece of the output."""
+        """Adds a piece of the output."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b'{"type":"task"') and json.loads(line)["status"] == "ok":
@@ -40,7 +40,7 @@ class LastOk:
 
 
 def cases(counts: Sequence[int]) -> list[Case]:
-    """Each number of hosts with both kinds of output; the largest one also with hosts that fail and hosts that are silent."""
+    """Each number of hosts with both kinds of output; the largest number also with hosts that fail or are silent."""
     found = [Case(count, view) for count in counts for view in ("json", "terminal")]
     return [*found, Case(max(counts), failing=FAILING, silent=SILENT)]
 

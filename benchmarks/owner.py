@@ -1,7 +1,7 @@
-"""What a killed run of the benchmarks leaves is ended by the next one.
+"""Ends the processes of a killed run of the benchmarks, and removes its files. The next run does this.
 
-Every process that a run starts inherits a variable that identifies the run, and its temporary files are in one folder that
-is named after it. The lab's hosts are not part of this: they end with the process that owns their lab.
+Every process that a run starts inherits a variable that identifies the run. The temporary files of the run are in one folder
+that is named after it. The lab's hosts need none of this: they end with the process that owns their lab.
 """
 
 from __future__ import annotations

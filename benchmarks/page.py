@@ -1,6 +1,6 @@
-"""docs/performance.md, made of the figures in benchmarks/figures.json and of the template page.md.
+"""Makes docs/performance.md from the figures in benchmarks/figures.json and the template page.md.
 
-A part of the template begins with a line `%% NAME` and is left out while there are no figures of that part.
+A part of the template begins with a line `%% NAME`. It is left out while there are no figures of that part.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ Figures = Mapping[str, Part]
 
 @dataclass(frozen=True)
 class Claim:
-    """A target with what was measured.
+    """A target, and the figure that was measured.
 
-    what    is compared
-    value   the figure, or None while its part was not measured
-    limit   the target: at most this, or at least this
-    form    makes text of a figure
+    what    the name of the figure
+    part    of the benchmarks that measures it
+    value   the figure; None if its part was not measured
+    limit   the target: at most this, or with `least` at least this
+    form    formats a figure
     """
 
     what: str
@@ -50,13 +51,13 @@ class Claim:
 
     @property
     def is_met(self) -> bool:
-        """Whether the figure reaches the target."""
+        """Whether the figure meets the target."""
         if self.value is None:
             return False
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def row(self, figures: Figures) -> tuple[str, str, str, str]:
-        """The line of the table."""
+        """The row of the table."""
         limit = self.form(self.limit)
         limit = re.sub(r"\.?0+(?= |$)", "", limit) if "." in limit else limit
         target = f"at {'least' if self.least else 'most'} {limit}"
@@ -118,7 +119,7 @@ def claims(figures: Figures) -> list[Claim]:
     others = mixed.last_ok / ours.last_ok if mixed and ours and ours.last_ok else None
     found += [
         Claim(f"{hosts}: processor time with the terminal view, against `--json`", "many", terminal, 1.0),
-        Claim(f"{hosts}: end of the last good host when others fail or are silent", "many", others, 1.1),
+        Claim(f"{hosts}: end of the last good host when others fail or are silent, against none", "many", others, 1.1),
     ]
     if "dask" in figures:
         dask = figures["dask"]
@@ -135,7 +136,7 @@ def claims(figures: Figures) -> list[Claim]:
     return [
         *found,
         Claim("`provision all` with nothing to change, against `ssh host true`", "near", no_op, 1),
-        Claim("the same; 0.1.0 needed 1.1 to 1.5 times as long", "near", no_op, 1.5),
+        Claim("the same, against 0.1.0's 1.1 to 1.5 times as long", "near", no_op, 1.5),
         Claim(
             "pyinfra, against `provision all`", "near", ratio(pyinfra, whole) if pyinfra and whole else None, 8, True
         ),
@@ -154,7 +155,7 @@ def claims(figures: Figures) -> list[Claim]:
 
 @dataclass(frozen=True)
 class _Case:
-    """The medians of the runs of one case of many hosts; of memory and threads the maximum."""
+    """One case of many hosts: the medians of its runs, but the maximum of memory, threads and open files."""
 
     hosts: int
     processor: float
@@ -193,14 +194,14 @@ def _by_name(part: Part | None) -> dict[str, Series]:
 
 
 def _demo(figures: Figures, other: str) -> float | None:
-    """The median of the rounds: provision's seconds divided by those of `chain` or `by_hand`."""
+    """The median over the rounds of provision's seconds divided by those of `other`: `chain` or `by_hand`."""
     if "demo" not in figures:
         return None
     return median(one["provision"]["seconds"] / one[other]["seconds"] for one in figures["demo"]["rounds"])
 
 
 def _trips(figures: Figures, name: str) -> int | None:
-    """The round trips of the host that needs most."""
+    """The round trips of the host that needs most of them."""
     if name not in figures:
         return None
     part = figures[name]
@@ -267,7 +268,7 @@ def _near(part: Part) -> dict[str, str]:
         "ssh_machine": f"{machine[SSH]:.2f} s",
         "all_machine": f"{machine[ALL]:.2f} s",
         "all_seconds": f"{whole_run.seconds:.2f} s",
-        "above": f"{abs(longer):.2f} s {'longer' if longer > 0 else 'less'}{mark(part)}",
+        "above": f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'}{mark(part)}",
         "longest": ", ".join(f"{one['name']} {percent(one['seconds'] / all_phases)}" for one in longest),
         "ssh_seconds": f"{ssh.seconds:.2f} s",
     }
@@ -352,7 +353,7 @@ def _dask(part: Part) -> dict[str, str]:
             " + ".join(f"{one:.1f} s" for one in part[key]["processor"]),
             f"{part[key]['client']:.1f} s",
         )
-        for key, name in (("one", "1 worker"), ("two", "2 workers"), ("killed", "2 workers, one is killed on the way"))
+        for key, name in (("one", "1 worker"), ("two", "2 workers"), ("killed", "2 workers, one of them is killed"))
     ]
     return {
         "dask": table(("", "seconds", "times as fast", "processor of the workers", "of the client"), rows),

@@ -1,7 +1,7 @@
-"""Where the time of a run goes: when each phase ended, and the processor time that it took here and elsewhere.
+"""Records when each phase of a run ended, and the processor time of this process and of all others until then.
 
-`python phases.py OUT NAME… -i INVENTORY` runs the command line in this process, notes the time at each of these events,
-and writes the notes as JSON into OUT. `profiling.profile` starts it several times and takes the medians.
+`python phases.py OUT NAME… -i INVENTORY` runs the command line in this process, and writes the records as JSON into OUT.
+`profiling.profile` starts it several times and takes the medians.
 """
 
 from __future__ import annotations

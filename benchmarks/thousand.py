@@ -1,11 +1,11 @@
 """`python -m benchmarks.thousand`: what many hosts cost the machine that `provision` runs on. It needs root and Linux.
 
 The hosts are simulated: one real sshd answers at every address of 127.0.0.0/8. Each session has a mount namespace with
-an empty /var/lib/provision, so each host has its own lock and state. All share the ten files, which are as wanted.
+an empty /var/lib/provision, so each host has its own lock and state. All hosts share the ten files, which are as wanted.
 The hosts' own work runs on the same processors, so compare processor time and memory, and not seconds.
 
-Some hosts may fail (a file whose folder is a file), and some may be silent: half of them accept the connection
-and send nothing, and packets to the others are dropped (the queue of the listening socket is full).
+Some hosts can be made to fail: the folder of one of their files is a file. Some can be made silent: half of these accept the
+connection and send nothing, and packets to the other half are dropped, because the queue of the listening socket is full.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ OURS = (sys.executable, "-c", "from provision.cli import main; main()")
 View = Literal["json", "plain", "terminal"]
 _SSHD = "/usr/sbin/sshd"
 _FILES = 10
-_POLL = 0.05  # seconds between two looks at the measured process
-_DESCRIPTORS = 16384  # the sockets of the silent hosts' connections are few; sshd's limit covers its sessions
+_POLL = 0.05  # seconds between two readings of the measured process
+_DESCRIPTORS = 16384  # open files of sshd: enough for all sessions
 
 # sshd runs it for each session, with root's login shell. $SSH_ORIGINAL_COMMAND is what the client asked for.
 _SESSION = """\
@@ -72,7 +72,7 @@ for number in range({plays}):
 
 @dataclass(frozen=True)
 class Simulation:
-    """Hosts that answer: the folder with `inventory.toml` and the playbook `thousand`, and how many there are."""
+    """Simulated hosts: the folder with `inventory.toml` and the playbook `thousand`, and the number of hosts."""
 
     folder: Path
     hosts: int
@@ -80,7 +80,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Cost:
-    """One run, as it was measured.
+    """The measurements of one run.
 
     processor    seconds of the program and its children, user and system; not those of sshd and of what it starts
     memory       bytes: the maximum resident set
@@ -234,7 +234,7 @@ def _raise_limit(wanted: int) -> None:
 
 
 def _silent_port(stack: ExitStack, *, drops: bool) -> int:
-    """A port at all local addresses that sends nothing. With `drops`, the kernel drops every packet that asks for it."""
+    """A port at all local addresses that sends nothing. With `drops`, the kernel drops all requests to connect to it."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("0.0.0.0", 0))
     listener.listen(0 if drops else 4096)
@@ -313,7 +313,7 @@ def _read(end: int, output: Callable[[bytes], object]) -> None:
 
 
 class _Watch(threading.Thread):
-    """Notes the maximum number of threads and of open files of a process."""
+    """Records the maximum number of threads and of open files of a process."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -323,7 +323,7 @@ class _Watch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Look every _POLL seconds until `stop` is called or the process has ended."""
+        """Read the numbers every _POLL seconds until `stop` is called or the process has ended."""
         while not self._ended.wait(_POLL):
             try:
                 found = re.search(r"^Threads:\s+(\d+)", (self._place / "status").read_text(), re.MULTILINE)

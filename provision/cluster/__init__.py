@@ -6,8 +6,8 @@
     reports, summary        ◀─────── events, plays ────────   batches, in order
     plays of other workers  ──────── plays, Ctrl-C ───────▶   engine/play_graph.py
 
-`shipment` decides what leaves this machine; `scheduler` finds and prepares workers; `client` conducts the run; `worker` is
-what runs on the workers.
+`shipment` decides what leaves this machine. `scheduler` finds and prepares workers. `client` divides the hosts among them and
+collects the results. `worker` has the functions that run there.
 
 There is one Dask task for each worker process. More tasks would bring nothing, because all hosts of a run connect at its
 start. The hosts of one process share `--forks`, the connections to jump hosts and the API tokens. When a worker is lost,
