@@ -31,8 +31,8 @@ demo: env
 check: env
 	@sh scripts/check.sh "$(BIN)"
 
-# The packages are installed beside the environment: each needs one processor. Images are built while the checks run. If
-# that fails, the tests that need the image say why.
+# The packages and the Python environment are installed at the same time: each uses one processor. Images are built while the
+# checks run. If an image cannot be built, the tests that need it report why.
 test:
 	@$(SUDO) true  # it asks for the password here, not in the background
 	@$(SUDO) sh scripts/system.sh & system=$$!; $(MAKE) --no-print-directory env; code=$$?; wait $$system && exit $$code

@@ -19,8 +19,8 @@ from provision.tasks import (
     verify,
 )
 
-# Docker and gitlab-runner are installed while GitLab is. What follows needs GitLab: its API, and the token that `access`
-# makes. `accounts` makes the projects that runners are registered in, and that images are pushed to.
+# Docker and gitlab-runner are installed at the same time as GitLab. All later plays need GitLab's API and the token that
+# `access` makes. `accounts` makes the projects in which runners are registered, and to which images are pushed.
 server = play("gitlab", firewall, gitlab, certificates, registry, access)
 packages = play("runners", firewall, docker, runner, after=())
 projects = play("all", accounts, after=(server,))

@@ -18,7 +18,7 @@
         │   ├── DeadlineExceeded       it did not end in its time
         │   ├── ApiFailed              GitLab's API refused, or could not be reached
         │   └── ChangedMeanwhile       another program changed the same thing after it was observed
-        ├── WorkerLost                 `--dask`: the worker that ran the host was lost, and no other ran it to the end
+        ├── WorkerLost                 `--dask`: the worker that ran the host was lost, and no other worker finished it
         ├── NotConverged               changes were applied, and some are still pending
         └── Unexpected                 an exception that no code handles: a bug, or unexpected data from the host
 
@@ -137,7 +137,7 @@ class ChangedMeanwhile(ChangeFailed):
 
 
 class WorkerLost(HostFailed):
-    """The Dask worker that ran the host was lost, and no other one ran it to the end."""
+    """The Dask worker that ran the host was lost, and no other worker finished it."""
 
 
 class NotConverged(HostFailed):

@@ -122,7 +122,7 @@ def observe_on(
 
 
 class _InTurn:
-    """Steps for sessions without a connection: one command after the other, in one round trip."""
+    """Implements `run_steps` for sessions without a connection. It runs one command after the other."""
 
     traffic: Traffic
 
@@ -143,7 +143,7 @@ class _InTurn:
         report: Report,
         stopping: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Result], list[Result]]:
-        """Runs the steps with `run` until one fails, or `stopping`; then asks `then` with `ask`."""
+        """Runs the steps with `run` until one fails or `stopping` returns True. Then asks `then`. Counts one round trip."""
         results: list[Result] = []
         trips = self.traffic.round_trips
         try:

@@ -3,7 +3,7 @@
 # Run as root, beside `make check`. Argument: the environment's bin folder.
 set -eu
 bin=$1
-# pytest's compiled files of the tests on hosts. The workers would all make them at the same time.
+# Compile the test modules with pytest once. Otherwise all workers compile them at the same time.
 "$bin/pytest" -q --collect-only tests/lab tests/faults tests/standins tests/property >/dev/null
 "$bin/python" - <<'PYTHON'
 from provision_lab import preparing, repository

@@ -29,7 +29,7 @@ Service = Literal["apt", "s3"]
 SERVICES: tuple[Service, ...] = ("apt", "s3")
 _AUTHORITIES = "etc/ca-certificates.conf"  # source: update-ca-certificates(8)
 _FEW = 5
-_NEEDLESS = (
+_MASKED_UNITS = (
     *("modprobe@.service", "kmod-static-nodes.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
     *("dev-hugepages.mount", "systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service"),
 )
@@ -195,10 +195,10 @@ def _mask_generators(tree: Tree) -> None:
 
 
 def _mask_units(tree: Tree) -> None:
-    """Masks what finds nothing to do in a container, and takes a boot 0.1 s of processor time: modules, device nodes, debugging."""
+    """Masks units that have nothing to do in a container. They take 0.1 s of processor time at each boot."""
     units = tree.root / "etc/systemd/system"
-    for name in _NEEDLESS:
-        (units / name).unlink(missing_ok=True)  # a prepared host has it
+    for name in _MASKED_UNITS:
+        (units / name).unlink(missing_ok=True)  # a prepared host has the link already
         (units / name).symlink_to("/dev/null")
 
 

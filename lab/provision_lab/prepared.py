@@ -17,7 +17,7 @@ from provision_lab.machine import Machine
 from provision_lab.run import LabError, run
 
 _READY = 240  # seconds; a busy machine may start the services of many hosts at once
-_INTERVAL = 0.5  # seconds between two looks, each of which takes up to 40 ms of processor time
+_INTERVAL = 0.5  # seconds between two checks, each of which takes up to 40 ms of processor time
 _ASK = "[ \"$(curl -sk -o /dev/null -w '%{{http_code}}' https://gitlab.lab.test{})\" = {} ]"
 _IS_READY: dict[Preparation, str] = {
     "server": f"{_ASK.format('/users/sign_in', 200)} && {_ASK.format(':5555/v2/', 401)}",

@@ -192,7 +192,7 @@ class _Watch:
         return max(min(self._followers[one].interval for one in running), _SECONDS_EACH * len(running))
 
     def start(self, *, wait: bool) -> None:
-        """Finds the pipeline of each project, and asks for its state. `wait`: one that is just being made, too."""
+        """Finds the pipeline of each project, and asks for its state. `wait`: also for one that is not created yet."""
         from provision.gitlab.pipelines import follow_newest
 
         def begin(project: str) -> Follower | None:

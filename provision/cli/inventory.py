@@ -37,7 +37,7 @@ def list_(inventory: tuple[Path, ...], verbose: int) -> None:
 
 
 def _describe_plays(plays: Sequence[Play]) -> list[str]:
-    """A line for each play. They have numbers if one of them names what it waits for."""
+    """A line for each play. The lines have numbers if a play names the plays that it waits for."""
     lines = [f"on {one.on}: {', '.join(task.name for task in one.tasks)}" for one in plays]
     if all(one.after is None for one in plays):
         return lines

@@ -268,8 +268,8 @@ class Follower:
     commit    "": the newest pipeline of the project
     ref       of this branch; "": of any
     problem   why there is no pipeline, if there will be none
-    note      a message that comes with the next news
-    otherwise why the commit may never have a pipeline; after a while the project's newest one is then followed instead
+    note      a message that is reported with the next state
+    otherwise why the commit may never have a pipeline; after some seconds the project's newest one is followed instead
     """
 
     pipelines: Pipelines
@@ -391,8 +391,8 @@ class Follower:
 def follow_newest(api: Api, project: str, *, wait: bool = True) -> Follower:
     """Follows the pipeline of a project's newest commit on its default branch, or its newest one if that has none.
 
-    GitLab does not say when a commit was pushed, and an old commit may have been pushed just now: `wait` gives its
-    pipeline some seconds to appear. Raises ApiFailed.
+    GitLab does not record when a commit was pushed, so an old commit may have been pushed just now. With `wait`, its
+    pipeline has some seconds to appear. Raises ApiFailed.
     """
     pipelines = Pipelines(api, project)
     head = pipelines.head()

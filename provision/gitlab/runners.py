@@ -17,7 +17,7 @@ from provision.secret import Secret
 
 _MOST_SHOWN: Final = 5
 _LONGEST_LINE: Final = 400  # characters of a log's line that are shown
-# A line of a runner with FF_TIMESTAMPS: time, stream, `+` where it continues the line before.
+# The beginning of a line from a runner with FF_TIMESTAMPS: time, stream, and `+` if it continues the line before.
 # Source: gitlab-runner's common/buildlogger, GitLab's Gitlab::Ci::Ansi2json.
 _TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[0-9:.]{8,24}Z [0-9a-f]{2}[EO]([ +]?)")
 _SECTION: Final = re.compile(r"section_(start|end):\d+:([\w.-]+)(?:\[[^\]\r]*\])?\r")

@@ -250,7 +250,7 @@ def _names(key: str) -> list[str]:
 def _all_settings(
     hosts: list[_DeclaredHost], below: _Layers, above: _Layers, tables: Tables, problems: list[Problem]
 ) -> dict[str, Settings]:
-    """The settings by host. Hosts with the same layers share one object, and others the tables that are equal."""
+    """The settings by host. Hosts with the same layers share one object. Other hosts share the tables that are the same."""
     known: dict[Any, Settings] = {}
     known_tables: KnownTables = {}
     found = {}

@@ -34,7 +34,7 @@ from provision.secret import is_secret_name
 _READABLE_BY_OTHERS = 0o044
 
 here: ContextVar[Path | None] = ContextVar("here", default=None)
-"""The folder of the command line, if it is not the current folder of this process."""
+"""The folder in which the command line was given, if this is not the current folder of this process (on Dask workers)."""
 
 
 def current_folder() -> Path:

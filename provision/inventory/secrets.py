@@ -97,7 +97,7 @@ class SecretSource:
 
     @property
     def is_fetched(self) -> bool:
-        """Whether the secret is known: a task of this run needed it, or it was supplied."""
+        """Whether the secret was fetched because a task of this run needed it, or was supplied."""
         return self._secret is not None
 
     @property
@@ -222,7 +222,7 @@ _supplied: ContextVar[Supplied | None] = ContextVar("supplied", default=None)
 
 @contextmanager
 def supplied(supply: Supplied) -> Iterator[None]:
-    """Inside, secrets are taken from `supply` instead of their source, unless it returns None."""
+    """Inside this context, `supply` gives the secrets. If it returns None, the secret's own source is used."""
     token = _supplied.set(supply)
     try:
         yield

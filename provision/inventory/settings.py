@@ -24,7 +24,8 @@ from provision.inventory.tree import KeyPath, Tree
 T = TypeVar("T", bound=Table)
 Places = Callable[[KeyPath], tuple[KeyPath, ...]]
 KnownTables = dict[tuple[type[Table], int], tuple[Any, Any]]
-"""By table and identity of its value in the tree: the value, which stays alive so, and the validated table or tables."""
+"""By table and id of its value in the tree: the value, and the validated table or tables. The value is kept because its id
+is valid only while it exists."""
 
 HOST_KEYS = frozenset({"address", "groups", "host_key"})  # of [hosts.NAME], beside the tables
 STRUCTURE = frozenset({"hosts", "groups"})
@@ -124,7 +125,7 @@ class Tables:
         """The settings in a merged tree, and what is wrong with it. With a problem the settings are incomplete.
 
         `places(path)`: the key paths that may have brought a value into the tree, the strongest first.
-        `known`: the valid tables of earlier trees. A value that is in several trees is validated once.
+        `known`: the valid tables of earlier trees. A value that several trees contain is validated once.
         """
         at = places or (lambda path: (path,))
         known = {} if known is None else known

@@ -28,7 +28,7 @@ _Affixes = tuple[str, ...]  # the text before and after a number; for a name wit
 def fold_names(names: Iterable[str], *, limit: int = 0) -> str:
     """Names with consecutive numbers folded to the inventory's ranges, in order of first appearance.
 
-    With `limit` > 0, at most that many names and ranges are shown and the other names are counted: `a, b and 7 more`.
+    With `limit` > 0, at most that many names and ranges are named, and the other names are counted: `a, b and 7 more`.
     """
     names = list(dict.fromkeys(names))
     groups: dict[_Affixes, dict[str, str]] = {}
@@ -96,7 +96,7 @@ class ReportOptions(NamedTuple):
 
 @dataclass
 class Sharing:
-    """The hosts that have equal events, in order of arrival, and the seconds of the slowest of them."""
+    """The hosts that have an equal event, in order of arrival, and the most seconds that one of them took."""
 
     hosts: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -109,14 +109,15 @@ class Sharing:
 
 @dataclass
 class RunLog:
-    """What happened in a run so far. Events are folded as they come: one that many hosts have is kept once.
+    """What has happened in a run so far. An event that many hosts have is kept once, with the names of the hosts.
 
-    hosts      in inventory order
-    headlines  by task
-    changes    without host, seconds and id; so are messages and errors, in order of arrival. In an error's texts the name
-               of its own host is replaced
-    predicted  the number of predicted changes
-    keep_diffs whether changes with different diffs are different, and their diffs are kept
+    hosts       in inventory order
+    headlines   by task
+    changes     in order of arrival; the events have no host, seconds and id
+    messages    in order of arrival; the events have no host
+    errors      in order of arrival; the events have no host, and a placeholder stands for its name in their texts
+    predicted   the number of predicted changes
+    keep_diffs  whether diffs are kept; then changes with different diffs are different changes
     """
 
     names: tuple[str, ...] = ()
@@ -171,13 +172,13 @@ class RunLog:
         return hosts if len(hosts) < len(self.hosts) else []
 
     def in_order(self, hosts: Iterable[str]) -> list[str]:
-        """Each host once, in inventory order; names that are not in the inventory come last."""
+        """Each of these hosts once, in inventory order. Names that are not in the inventory come last."""
         last = len(self._position)
         return sorted(set(hosts), key=lambda name: (self._position.get(name, last), name))
 
 
 def describe_plays(log: RunLog, *, limit: int = 0) -> list[str]:
-    """A line for each play: its number, hosts, tasks, and the numbers of the plays it waits for. [] for a single play."""
+    """A line for each play: its number, its hosts and tasks, and the plays that it waits for. No lines for one play."""
     if len(log.plays) < 2:
         return []
     lines, width = [], len(str(len(log.plays)))
@@ -216,7 +217,7 @@ class CountsGroup(NamedTuple):
 
 
 def _common(change: ChangeEvent, *, diffs: bool) -> ChangeEvent:
-    """Changes are equal if they read the same; their ids may differ where scripts contain a name of the host."""
+    """The change without what may differ between hosts. Ids differ if scripts contain the name of the host."""
     return change._replace(host="", seconds=0.0, id="", diff=change.diff if diffs else "")
 
 

@@ -39,7 +39,7 @@ from provision.templating import render
 
 TEMPLATE: Final = "report.html.j2"
 SHOW_EACH_UP_TO: Final = 6  # errors; if there are more, those that differ only in numbers are joined
-FOLD_ROWS_ABOVE: Final = 100  # hosts; up to there, each has its own row in the table and in the timeline
+FOLD_ROWS_ABOVE: Final = 100  # hosts; up to this number, each has its own row in the table and in the timeline
 
 Values = dict[str, Any]
 _SIGNS: Final = {"ok": "✓", "changed": "~", "failed": "✗", "skipped": "–", "unreachable": "⌀"}
@@ -156,7 +156,7 @@ def page(log: RunLog, bars: Bars, started: datetime, elapsed: float, command: st
 
 
 def _equal_hosts(log: RunLog, bars: Bars) -> list[list[str]]:
-    """The hosts of each row: one, or in a large run those whose tasks ended in the same way."""
+    """The hosts of each row. In a large run, hosts whose tasks ended in the same way share a row."""
     if len(log.hosts) <= FOLD_ROWS_ABOVE:
         return [[host] for host in log.hosts]
     groups: dict[object, list[str]] = {}
@@ -213,7 +213,7 @@ def _row(log: RunLog, hosts: Sequence[str], bars: Bars, tasks: Sequence[str]) ->
 
 
 def _span(numbers: Iterable[Any], text: Callable[[Any], str]) -> str:
-    """The smallest and the largest number, or one where they read the same."""
+    """The smallest and the largest number as a range; one number if both have the same text."""
     lowest, highest = min(numbers), max(numbers)
     return text(lowest) if text(lowest) == text(highest) else f"{text(lowest)}–{text(highest)}"
 
@@ -239,7 +239,7 @@ def _changes(group: ChangeGroup, log: RunLog, rows: dict[str, int]) -> Values:
 
 
 def _lane(hosts: Sequence[str], bars: Bars, total: float) -> Values:
-    """The timeline of one host, or of several equal ones: a task's bar is from its first start to its last end."""
+    """The timeline of one host or of several equal ones. A bar goes from the first start of a task to its last end."""
     name = fold_names(hosts, limit=MAX_NAMES)
     tasks = zip(*(bars.get(host, ()) for host in hosts), strict=True)
     return {"host": name, "bars": [_bar(name, same, total) for same in tasks if same[0].status != "skipped"]}

@@ -21,7 +21,7 @@ class JsonLines:
 
     def on(self, event: Event) -> None:
         """Writes one line, or none for an event that is not part of the contract."""
-        if isinstance(event, Step | Output):  # most events: they are not masked either
+        if isinstance(event, Step | Output):  # most events: returning here saves masking them
             return
         fields = as_json(mask_event(event))
         if not self._has_begun:

@@ -31,8 +31,8 @@ _SIGNS: Final = {"waiting": ("·", "soft"), "idle": ("✓", "good"), "failed": (
 class LiveView:
     """Shows what every host is doing. Errors are printed above the view; with `verbose`, output as well.
 
-    A thread of its own draws at a limited rate, whatever the number of events: rich draws the whole view again for each
-    line that is printed above it. No event waits for the terminal.
+    A separate thread draws at a limited rate, whatever the number of events, because rich draws the whole view again for
+    each line that is printed above it. No event waits for the terminal.
     """
 
     def __init__(self, console: Console, *, verbose: int, clock: Callable[[], float]) -> None:
@@ -49,7 +49,7 @@ class LiveView:
         self.has_printed = False
 
     def on(self, event: Event) -> None:
-        """Handles an event. What is urgent is printed when the view is drawn next."""
+        """Handles an event. Urgent lines are printed when the view is drawn next."""
         with self._lock:
             self._activity.add(event, self._clock())
             self._lines += self._urgent(event)

@@ -146,7 +146,7 @@ class Observation(dict[str, Result]):
     def due(self) -> bool:
         """Whether a verification is due: the user named the task, or something was changed earlier in this run.
 
-        That is: on this host, or in a play that the host waited for.
+        A change counts on this host, and in a play that the host has waited for.
         """
         return self._known.due
 

@@ -187,7 +187,7 @@ class Play(NamedTuple):
     """Tasks, in order, on the hosts of a group.
 
     serial  one host after the other, in the inventory's order; after a failure the remaining hosts are skipped
-    after   the plays that it waits for, until they have ended on all their hosts; None: all plays before it in the list
+    after   the plays that must have ended on all their hosts before this one starts; None: all plays before it in the list
     """
 
     on: str
@@ -199,9 +199,9 @@ class Play(NamedTuple):
 def play(on: str, *tasks: Task, serial: bool = False, after: Iterable[Play] | None = None) -> Play:
     """Makes a play: `play("runners", docker, runner)`.
 
-    It starts when all plays before it in the list have ended on all their hosts. With `after=(server,)` it waits for
-    this play only, and with `after=()` for none. In each case a host works on its own plays in the order of the list.
-    Raises TypeError if `after` has something else than plays.
+    The play starts when all plays before it in the list have ended on all their hosts. With `after=(server,)` it waits for
+    the play `server` only, and with `after=()` for no play. In each case a host works on its own plays in the order of the
+    list. Raises TypeError if `after` contains anything but plays.
     """
     if after is None:
         return Play(on, tasks, serial)

@@ -12,8 +12,8 @@
 # The code is NOTHING_CHANGED where neither FIRST nor dpkg ran.
 . ./lib/files.sh
 . ./lib/apt.sh
-# uris_of PACKAGE…: what apt would download, one a line. apt prints no address for a package in its archive of downloads:
-# therefore it must not use that archive.
+# uris_of PACKAGE…: what apt would download, one per line. apt prints no address for a package that it has downloaded before.
+# Therefore it gets an empty archive of downloads.
 uris_of() {
   apt-get -qq install --print-uris --reinstall --allow-downgrades --allow-change-held-packages \
     -o Dir::Cache::archives=/nonexistent -y -- "$@"

@@ -124,8 +124,8 @@ check_health() {
   ready_code=$?
   end_storage_check && return "$ready_code"
 }
-# begin_storage_check: uses a new storage, in a process "$checker" that goes on while Rails boots. It writes what is wrong
-# into the file "$bad_storage".
+# begin_storage_check: tests a new storage in the background while Rails boots ("$checker" is the process). If the storage
+# cannot be used, it writes the reason into the file "$bad_storage".
 begin_storage_check() {
   [ -n "$url" ] && [ "$config_before" != "$(checksum)" ] || return 0
   # On the host's own disk: without it the registry does not start.
@@ -148,7 +148,8 @@ end_storage_check() {
   cause="the registry cannot use its storage: $(cat "$bad_storage")$(printf '\n'; storage_unreachable; logged)"
   return 1
 }
-# Whatever follows needs Rails: the API, and the tokens of every login to the registry. A storage that cannot be used ends this.
+# Everything that follows needs Rails: the API, and the tokens of every login to the registry. If the storage cannot be used,
+# the wait ends at once.
 check_readiness() {
   [ -n "$gitlab" ] || return 0
   wait_until_ready "$gitlab" "$ready" "$bad_storage"

@@ -1,7 +1,7 @@
 """The container registry on the GitLab host: its endpoint, and the images that a change of storage or version would lose.
 
-Which version of GitLab may follow the installed one: GitLab has required upgrade stops: x.2, x.5, x.8 and x.11 of each
-major version since 17.5. Its package refuses an upgrade that skips one, after it was downloaded (1.4 GB), and apt refuses
+`UpgradePath` decides whether a version of GitLab may follow the installed one. Since 17.5, GitLab has required upgrade stops:
+x.2, x.5, x.8 and x.11 of each major version. Its package refuses an upgrade that skips one, after it was downloaded (1.4 GB), and apt refuses
 an older version.
 
 From 19.0 on the registry prefers a database for the names of images. It keeps images from before where a file in its

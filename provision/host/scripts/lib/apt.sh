@@ -55,10 +55,10 @@ fetch_with_apt() {
     -o Acquire::Retries=3 "$@"
 }
 
-# refresh_lists STALL: fetches the package lists, each of them once in a run: first all, later those of sources that are new
-# or differ. So the tasks of a run share one `apt-get update`. All are fetched again when anything else of apt's
-# configuration differs, such as a proxy or a replaced key, and where no run holds the host's lock. The file that says what
-# was fetched is removed with the lock. "$lists" is "all" afterwards, or "some".
+# refresh_lists STALL: fetches each package list once in a run, so that the tasks of a run share one `apt-get update`. The
+# first call fetches all lists. A later call fetches only those of new or changed sources, but all lists if anything else of
+# apt's configuration has changed, such as a proxy or a key, and if no run holds the host's lock. The file that names what was
+# fetched is removed together with the lock. Afterwards "$lists" is "all" or "some".
 # Source: apt.conf(5), Dir::Etc and APT::Get::List-Cleanup; sources.list(5).
 refresh_lists() {
   fetched_by='' run='' lists=all known=/var/lib/provision/apt-lists

@@ -6,8 +6,9 @@ now() { date +%s; }
 # loopback_of URL: the loopback address to reach its host at. An IPv6 address in the URL is served on IPv6 only.
 loopback_of() { case $1 in *://\[*) echo '[::1]' ;; *) echo 127.0.0.1 ;; esac; }
 
-# wait_until_ready URL SECONDS [FILE]: waits until Rails answers at GitLab's URL; prints what is waited for, at once and every
-# 15 s. Returns 1 if it does not answer within SECONDS; "$status" is what answers instead. Returns 3 once FILE has content.
+# wait_until_ready URL SECONDS [FILE]: waits until Rails answers at GitLab's URL. It prints what it waits for, at once and
+# every 15 s. Returns 1 if Rails does not answer within SECONDS; then "$status" has the last answer. Returns 3 as soon as FILE
+# has content.
 #
 # The services run long before Rails has booted, and Workhorse answers 502 until then. Rails answers /-/readiness with 200,
 # with 404 where gitlab_rails['monitoring_whitelist'] leaves this host out, and with 503 while a part of it is missing.
