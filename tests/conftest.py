@@ -30,8 +30,8 @@ LONGEST = (
 )
 FOLDERS = ("faults", "lab", "standins", "unit", "property")  # the short files that need only a processor come last
 
-# Every run has the same examples, so that a failure is the fault of the last change; HYPOTHESIS_PROFILE=thorough searches
-# for new ones. How long an example takes on the clock says more about what else the machine does than about the code.
+# Every run has the same examples, so that a new failure comes from the last change. HYPOTHESIS_PROFILE=thorough searches for
+# new examples. There is no deadline, because the time of an example depends on what else runs on the machine.
 settings.register_profile(
     "repeatable",
     derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "thorough",

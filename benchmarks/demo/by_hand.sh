@@ -1,6 +1,6 @@
 #!/bin/sh
-# The estate of inventories/demo.toml by hand: a shell script over plain ssh, with both hosts at work at the same time.
-# It leaves out what `provision all` verifies: the bucket, a push and a pull, GitLab's answers about what was set.
+# The estate of inventories/demo.toml by hand: a shell script over plain ssh that works on both hosts at the same time.
+# It leaves out what `provision all` verifies: the bucket, a push and a pull, and what GitLab reports about its settings.
 # Arguments: LAB GITLAB RUNNER GATEWAY SOURCE. LAB: the lab's folder with keys and secrets; GITLAB, RUNNER, GATEWAY:
 # addresses; SOURCE: the project's files, with .gitlab-ci.yml.
 set -eu
@@ -11,18 +11,18 @@ umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-on() { # on ADDRESS: runs standard input as root there
+on() { # on ADDRESS: runs standard input as root on this host
   ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o ControlPath=none -o UserKnownHostsFile="$lab/known_hosts" \
     -i "$lab/id_ed25519" "ubuntu@$1" sudo sh
 }
 
-put() { # put PATH: what writes standard input to the path
+put() { # put PATH: prints a command that writes our standard input to the path
   printf 'mkdir -p "%s"\ncat > "%s" << "END OF FILE"\n' "${1%/*}" "$1"
   cat
   printf 'END OF FILE\n'
 }
 
-apt_source() { # apt_source NAME PATH KEY: what adds a repository of the lab
+apt_source() { # apt_source NAME PATH KEY: prints commands that add a repository of the lab
   put "/etc/apt/keyrings/$1.asc" < "$lab/$3"
   printf 'Types: deb\nURIs: http://%s:8080/%s\nSuites: trixie\nComponents: %s\nSigned-By: /etc/apt/keyrings/%s.asc\n' \
     "$gateway" "$2" "$4" "$1" | put "/etc/apt/sources.list.d/$1.sources"
@@ -124,7 +124,7 @@ api() { # api METHOD PATH [curl's arguments]
     "https://$name/api/v4/$path"
 }
 
-first() { # first NAME: its first value in standard input, which is JSON without spaces in keys
+first() { # first NAME: prints the first value of this key in standard input, which is JSON
   grep -o '"'"$1"'": *"\{0,1\}[^",}]*' | head -n 1 | sed 's/.*[: "]//'
 }
 

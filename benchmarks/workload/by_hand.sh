@@ -6,7 +6,7 @@ files=$(cd "$(dirname "$0")/files" && pwd)
 identity=$1 known_hosts=$2 user=$3
 shift 3
 
-# put PATH FILE: what writes the file's text to the path.
+# put PATH FILE: prints a command that writes the file's text to the path.
 put() {
   printf 'mkdir -p "%s"\ncat > "%s" << "END OF FILE"\n' "${1%/*}" "$1"
   cat "$2"

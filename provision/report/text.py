@@ -30,7 +30,10 @@ _FREE_TEXTS: dict[type, tuple[str, ...]] = {
 }
 
 
-_ROUTINE: Final[tuple[StepKind, ...]] = ("connecting", "observing")  # most events are of these kinds; their texts have no secrets
+_ROUTINE: Final[tuple[StepKind, ...]] = (
+    "connecting",
+    "observing",
+)  # most events are of these kinds; their texts have no secrets
 
 
 def mask_event(event: Event) -> Event:

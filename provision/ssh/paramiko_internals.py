@@ -76,10 +76,9 @@ class Stream(Protocol):
 class SessionTransport(paramiko.Transport):
     """The transport of one connection, without a thread of its own.
 
-    paramiko starts a thread for each connection, which reads and handles its messages. Here the thread that waits for a
-    message reads and handles all messages itself: it drives the transport (`drive`). A connection that no thread waits for
-    must be driven every few seconds too, because the host may request an answer or new keys: see `IdleConnections` in
-    wire.py. `serve` starts a thread for the connection to a gateway, because its users wait in several threads.
+    paramiko reads and handles messages in a thread for each connection. Here the thread that waits for a message does so:
+    it drives the transport (`drive`). `IdleConnections` in wire.py drives connections that no thread waits for. `serve`
+    starts a thread for the connection to a gateway, because its users wait in several threads.
 
     host_key_algorithms   what is offered to the host, best first
     handshake_timeout     seconds for the key exchange
@@ -239,10 +238,7 @@ class SessionTransport(paramiko.Transport):
         return super().open_session(window_size, max_packet_size, timeout)
 
     def _send_user_message(self, data: Message) -> None:
-        """Send a message. After a request to open a channel, wait for its answer.
-
-        `open_channel` calls this method, and then waits for an event of its own without driving the transport.
-        """
+        """Send a message. Wait for the answer to a request to open a channel: `open_channel` itself waits without driving."""
         super()._send_user_message(data)  # type: ignore[misc]
         if self._opening is None or self.served:
             return

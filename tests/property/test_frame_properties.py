@@ -48,7 +48,7 @@ class LocalShell:
         ]
 
     def ask(self, commands: Sequence[Command], *, gather: bool, deadline: float = 20) -> list[Result]:
-        """Send one batch while draining both outputs, as the pump does. `gather`: filled up with commands that do nothing."""
+        """Send one batch while draining both outputs, as the pump does. `gather`: add commands until outputs are gathered."""
         filled = [*commands, *[Command(":")] * (5 if gather else 0)]
         return self.send([Part(filled, deadline)])[: len(commands)]
 
@@ -220,7 +220,7 @@ def steps(*scripts: str, deadline: float = 20) -> list[Part]:
 
 
 def test_no_part_runs_after_one_that_failed(shell: LocalShell) -> None:
-    """Each has its own output and code, and a shell of its own; questions at the end run whatever their codes."""
+    """Each part has its own output, exit code and shell. Questions at the end all run, regardless of their exit codes."""
     asked = Part([sh("exit 2"), sh("echo asked"), *[sh(":")] * 4], 20)
     done = shell.send([*steps("x=1; echo one; exit 0", 'echo "${x-unset}" >&2'), asked])
     assert done == [Result(b"one\n"), Result(b"", b"unset\n"), Result(code=2), Result(b"asked\n"), *[Result()] * 4]
@@ -233,7 +233,7 @@ def test_no_part_runs_after_one_that_failed(shell: LocalShell) -> None:
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_byte_of_a_part_is_returned(shell: LocalShell, data: st.DataObject) -> None:
-    """As in a batch of one part, for any input and for commands that do unusual things."""
+    """This holds for any input, and for commands that do unusual things, as in a batch of one part."""
     tricks = [one for one in TRICKS if one[1].code == 0]
     chosen = data.draw(st.lists(st.sampled_from(tricks), min_size=1, max_size=4))
     text = data.draw(any_bytes(shell.nonce))
@@ -242,7 +242,7 @@ def test_every_byte_of_a_part_is_returned(shell: LocalShell, data: st.DataObject
 
 
 def test_each_part_has_its_own_deadline(shell: LocalShell) -> None:
-    """What exceeds it is stopped with its children, and nothing runs after it; the shell goes on."""
+    """A part that exceeds it is stopped with its children, and no part runs after it. The shell can still be used."""
     started = time.monotonic()
     done = shell.send([*steps("echo one"), *steps(f"sleep 62.{os.getpid()} | cat", deadline=0.3), *steps("echo three")])
     assert done == [Result(b"one\n")]
@@ -252,7 +252,7 @@ def test_each_part_has_its_own_deadline(shell: LocalShell) -> None:
 
 
 def test_no_part_starts_after_a_request_to_stop(shell: LocalShell) -> None:
-    """The running command ends, and its result arrives; a request that comes too late is no command."""
+    """The running command ends, and its result arrives. A stop request that comes too late is ignored."""
     done = shell.send(steps("sleep 0.5; echo one", "echo two", "echo three"), more=STOP_REQUEST)
     assert done == [Result(b"one\n")]
     assert shell.send(steps("echo one", "echo two")) == [Result(b"one\n"), Result(b"two\n")]
@@ -261,7 +261,7 @@ def test_no_part_starts_after_a_request_to_stop(shell: LocalShell) -> None:
 
 
 def test_no_part_starts_after_the_input_has_ended(shell: LocalShell, tmp_path: Path) -> None:
-    """The controller was killed, or the connection broke: what runs ends, and nothing else is changed."""
+    """The controller was killed, or the connection broke. The running command ends, and no other starts."""
     gone = LocalShell(shell.program)
     gate, passed = tmp_path / "gate", tmp_path / "passed"
     os.mkfifo(gate)
@@ -274,7 +274,7 @@ def test_no_part_starts_after_the_input_has_ended(shell: LocalShell, tmp_path: P
 
 
 def test_no_descriptor_of_the_shell_reaches_a_command(shell: LocalShell) -> None:
-    """Neither its input nor its lock, in a batch of one part and of several."""
+    """A command inherits neither the shell's input nor its lock, in a batch of one part and of several parts."""
     for count in (1, 2):
         done = shell.send(steps(*["ls /proc/self/fd"] * count))
         assert [one.text.split() for one in done] == [["0", "1", "2", "3"]] * count

@@ -14,8 +14,8 @@ import sys
 
 _PLACES = {"cmdline": "argv", "environ": "environment"}
 _PAUSE = 0.02  # seconds between two rounds
-# What a process had in this many rounds one after the other, it has until it executes another program. Services do not, and
-# are most of the processes: they are read in every tenth round only.
+# After this many equal rounds, a process is read only in every tenth round. Most processes are services: what they have does
+# not change until they execute another program.
 _SETTLED, _SELDOM = 5, 10
 
 

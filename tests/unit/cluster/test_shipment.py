@@ -1,4 +1,4 @@
-"""What is sent to workers: files, secrets, and what is refused. Nothing here needs a cluster."""
+"""What is sent to workers and what is refused, the functions of a worker, and lost workers. Nothing here needs a cluster."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import asyncio
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from provision.cluster import client, worker
 from provision.cluster import shipment as shipments
-from provision.cluster import worker
-from provision.cluster.client import split
+from provision.cluster.client import ClusterRun, split
 from provision.cluster.scheduler import scheduler_address
 from provision.cluster.shipment import Sealed, Shipment, Unpacked, pack
 from provision.cluster.worker import Outbox, WorkerRun
 from provision.engine.assemble import Options, assemble
 from provision.engine.desired_state import DesiredState
-from provision.engine.events import Message
+from provision.engine.events import Bus, ErrorEvent, HostSummary, Message
 from provision.engine.own_files import _FINDER
 from provision.engine.play_graph import PlayEnded
-from provision.errors import UsageError
+from provision.engine.run import Run
+from provision.errors import Locked, UsageError
 from provision.inventory.secrets import supplied
 from provision.resources import File
 from provision.secret import Secret
@@ -64,7 +67,7 @@ def code(host: Host, wanted: Code):
 
 
 class Folder:
-    """An estate's folder, and what is sent of it."""
+    """The folder of an inventory with its playbooks and files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,14 +81,18 @@ class Folder:
 
     def pack(self, *settings: str, encrypted: bool = True, password: str | None = None, **replaced: str) -> Shipment:
         """Assembles a run of the task `code`, as the client does, and packs it."""
+        run, options = self.run(*settings, password=password, **replaced)
+        DesiredState(run.hosts, run.plays, run.names, run.mistakes)
+        return pack(run, options, encrypted=encrypted, details=True)
+
+    def run(self, *settings: str, password: str | None = None, **replaced: str) -> tuple[Run, Options]:
+        """Assembles a run of the task `code`. `replaced`: new values for keys of the inventory."""
         text = INVENTORY
         for old, new in replaced.items():
             text = text.replace(f"{old} = ", f"{old} = {new} #")
         self.write("inventory.toml", text)
         options = Options(("code",), (self.path / "inventory.toml",), settings, become_password=password)
-        run, _ = assemble(options)
-        DesiredState(run.hosts, run.plays, run.names, run.mistakes)
-        return pack(run, options, encrypted=encrypted, details=True)
+        return assemble(options)[0], options
 
     def sent(self, shipment: Shipment) -> set[str]:
         """The names of the sent files."""
@@ -94,7 +101,7 @@ class Folder:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """An estate with playbooks, templates, a certificate's pair and an SSH key."""
+    """A folder with playbooks, templates, a certificate with its key, and an SSH key."""
     made = Folder(tmp_path / "estate")
     for name in ("ca.pem", "pair/fullchain.pem", "pair/privkey.pem", "id_ed25519", "notes.txt", "playbooks/size.txt"):
         made.write(name)
@@ -112,7 +119,7 @@ OWN = {"playbooks/code.py", "playbooks/size.txt", "templates/note.j2"}
 
 
 def test_the_files_of_a_run(folder: Folder) -> None:
-    """Inventory, playbooks, templates and what tables name; no SSH key, no .git, no other file."""
+    """The inventory, playbooks, templates and the files that tables name are sent; SSH keys, .git and other files are not."""
     shipment = folder.pack()
     assert folder.sent(shipment) == FILES | OWN
     assert shipment.links == (str(folder.path / "id_ed25519"),)
@@ -137,7 +144,7 @@ def test_private_keys_stay_here_without_tls(folder: Folder) -> None:
     ],
 )
 def test_secrets_are_refused_over_tcp(folder: Folder, word: str, named: str) -> None:
-    """Those of the client, and those in the inventory; the message names each. A secret that no task needs is none."""
+    """The message names each secret of the client and of the inventory that a task of this run needs."""
     with pytest.raises(UsageError, match="secrets are not sent over tcp://") as refused:
         folder.pack(encrypted=False, word=word)
     assert named in refused.value.text
@@ -158,14 +165,14 @@ def test_every_secret_is_named(folder: Folder) -> None:
 
 
 def test_a_playbook_that_others_can_change_is_not_sent(folder: Folder) -> None:
-    """It is not used here. On the worker it would belong to the worker's user, and be trusted."""
+    """It is not used here. On the worker it would belong to the worker's user, and would be trusted."""
     (folder.path / "playbooks" / "evil.py").write_text("raise SystemExit")
     (folder.path / "playbooks" / "evil.py").chmod(0o666)
     assert folder.sent(folder.pack()) == FILES | OWN
 
 
 def test_links_out_of_the_folder_are_refused(folder: Folder, tmp_path: Path) -> None:
-    """A link must not carry a file out of the user's home into the archive."""
+    """A link must not add a file of another folder to what is sent."""
     (tmp_path / "secret").write_text("text")
     (folder.path / "playbooks" / "link.txt").symlink_to(tmp_path / "secret")
     with pytest.raises(UsageError, match=r"link\.txt is a link to .*secret, outside"):
@@ -192,7 +199,7 @@ def test_a_git_repository_is_not_sent(folder: Folder) -> None:
 
 
 def test_unpacked_files(folder: Folder, tmp_path: Path) -> None:
-    """They are private, at their own paths below a folder, and nothing is left afterwards."""
+    """Only the worker's user can read them, their paths below the private folder are the client's, and nothing is left."""
     estate = Unpacked(Shipment.opened(folder.pack().sealed()), str(tmp_path))
     root = Path(estate.root)
     assert root.stat().st_mode & 0o777 == 0o700
@@ -206,7 +213,7 @@ def test_unpacked_files(folder: Folder, tmp_path: Path) -> None:
 
 
 def test_a_worker_has_the_same_run(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It assembles the run from the files, with the client's secrets, and forgets the playbooks at the end."""
+    """It assembles the run from the files, with the client's secrets, and removes the playbooks at the end."""
     shipment = folder.pack()
     monkeypatch.delenv("CODE_WORD")
     monkeypatch.chdir("/")
@@ -244,7 +251,7 @@ def test_a_missing_file_is_named_with_its_path_on_the_client(folder: Folder) -> 
 
 
 def test_a_run_ends_when_its_client_is_gone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request for a minute is what the first Ctrl-C is; at the end the files are removed."""
+    """After a minute without a request, the worker does what the first Ctrl-C does, and removes the files at the end."""
     monkeypatch.setattr(worker, "SILENCE_SECONDS", 0.1)
 
     async def abandoned() -> WorkerRun:
@@ -274,13 +281,13 @@ def test_addresses(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["scheduler", "tls://scheduler", "http://scheduler:8786", "tcp://:8786", ""])
 def test_wrong_addresses(text: str) -> None:
-    """They are refused before anything is loaded."""
+    """They are refused."""
     with pytest.raises(UsageError, match="not the address of a Dask scheduler"):
         scheduler_address(text)
 
 
 def test_messages_are_kept_until_they_have_arrived() -> None:
-    """An answer that is lost on its way is given again; nothing arrives twice."""
+    """Messages of an answer that was lost are sent again. Messages that have arrived are not."""
     outbox = Outbox()
     first, second = Message("a", "t", "1"), PlayEnded("a", 0)
     outbox.add(first)
@@ -289,6 +296,95 @@ def test_messages_are_kept_until_they_have_arrived() -> None:
     assert outbox.after(0) == (0, (first, second))
     assert outbox.after(1) == (1, (second,))
     assert outbox.after(2) == (2, ())
+
+
+class Events:
+    """A listener that keeps all events."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+
+    def on(self, event: Any) -> None:
+        """Keeps an event."""
+        self.all.append(event)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def test_a_host_that_three_workers_were_lost_with_is_reported(folder: Folder) -> None:
+    """After the first two losses, another worker is to run the host. After the third, the host has failed."""
+    made, events = ClusterRun(*folder.run(), "tcp://scheduler:8786", print), Events()
+    made._bus = Bus([events])
+
+    async def lose_workers() -> None:
+        for number in range(client.ATTEMPTS):
+            made._hosts["web1"].attempts += 1
+            made._tasks[number] = client._Task(number, f"tcp://{number}", {"web1": None})
+            await made._lose(client._Worker(f"tcp://{number}"), "it has left the cluster")
+        await asyncio.sleep(0)  # the jobs begin
+        for job in made._jobs:
+            job.cancel()
+
+    asyncio.run(lose_workers())
+    assert [one.text for one in events.all if isinstance(one, Message)] == [
+        f"the Dask worker tcp://{number} was lost (it has left the cluster): another worker runs the host again"
+        for number in (0, 1)
+    ]
+    (error,) = [one for one in events.all if isinstance(one, ErrorEvent)]
+    assert (error.host, error.error) == ("web1", "WorkerLost")
+    assert "tcp://2 was lost (it has left the cluster), and 2 workers before it" in error.text
+    assert made._hosts["web1"].summary == HostSummary(failed=1)
+
+
+def test_hosts_are_reported_when_no_worker_is_left(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New workers are awaited for WORKERS_SECONDS. Then every host without a result has failed."""
+    monkeypatch.setattr(client, "WORKERS_SECONDS", 0.0)
+    made, events = ClusterRun(*folder.run(), "tcp://scheduler:8786", print), Events()
+    made._bus = Bus([events])
+    asyncio.run(made._divide(["web1", "web2"], again=True))
+    errors = [one for one in events.all if isinstance(one, ErrorEvent)]
+    assert [one.host for one in errors] == ["web1", "web2"]
+    assert all("no other worker is left" in one.text for one in errors)
+
+
+class Lockable:
+    """A session on a host whose lock another worker holds until `ready` was called `refusals` times."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.closed = 0
+
+    def ready(self) -> None:
+        """Refuses, or holds the lock."""
+        if self.refusals:
+            self.refusals -= 1
+            raise Locked("web1: another run holds the host's lock", hint="wait for it to end")
+
+    def close(self) -> None:
+        """Counts."""
+        self.closed += 1
+
+
+def test_the_lock_of_a_lost_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait is reported once. Each refused session is closed."""
+    monkeypatch.setattr(worker, "_LOCK_PAUSE", 0.01)
+    session, outbox = Lockable(3), Outbox()
+    connect = worker._WaitForLock(lambda _: session, outbox, lambda: False)  # type: ignore[arg-type,return-value]
+    assert connect(SimpleNamespace(name="web1")) is session  # type: ignore[arg-type]
+    assert session.closed == 3
+    (message,) = outbox.after(0)[1]
+    assert isinstance(message, Message)
+    assert (message.host, message.kind) == ("web1", "waiting")
+
+
+def test_a_lock_that_does_not_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint names sshd's setting that decides how long it takes."""
+    monkeypatch.setattr(worker, "LOCK_SECONDS", -1.0)
+    connect = worker._WaitForLock(lambda _: Lockable(1), Outbox(), lambda: False)  # type: ignore[arg-type,return-value]
+    with pytest.raises(Locked, match="another run holds the host's lock; it was not free within") as caught:
+        connect(SimpleNamespace(name="web1"))  # type: ignore[arg-type]
+    assert "ClientAliveInterval" in caught.value.hint
 
 
 def test_sealed_bytes_are_not_shown() -> None:

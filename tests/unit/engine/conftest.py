@@ -128,7 +128,7 @@ class Pieces(FakeSession):
 
 
 class Steps:
-    """A Progress that keeps what it is told: the outputs in `heard`, the rest in `events`."""
+    """A Progress that keeps the outputs in `heard`, and everything else in `events`."""
 
     def __init__(self, heard: list[str] | None = None) -> None:
         self.heard = heard if heard is not None else []

@@ -423,7 +423,7 @@ class TestTogether:
     """Several changes and handlers, and the questions after them, in one round trip."""
 
     def change(self, name: str, code: int = 0, **more: Any) -> Change:
-        """Writes what is pending and recorded on the host while it runs to /etc/NAME."""
+        """A change that writes to /etc/NAME what is pending and recorded on the host while it runs."""
         script = "cat /var/lib/provision/pending /var/lib/provision/state.json > %s 2>/dev/null; exit %s"
         return Change(name, sh(script, f"/etc/{name}", code), **more)
 
@@ -440,8 +440,8 @@ class TestTogether:
         planned = [one if isinstance(one, Handler) else Planned(OWNED, one) for one in work]
         return applier.apply(planned, steps, then, **more), steps.events
 
-    def test_each_runs_as_if_it_had_come_alone(self, host: LocalSession, home: Path) -> None:
-        """Its handlers and records are written before it, its old records are removed after it, and then the next begins."""
+    def test_each_runs_as_if_it_were_sent_alone(self, host: LocalSession, home: Path) -> None:
+        """Handlers and records are written before a change. Old records are removed after it, before the next one."""
         home.mkdir()
         (home / "state.json").write_text(state_of({"keys": ["old"]}).text())
         applier = applier_of(host, {"keys": ["old"]})
@@ -463,7 +463,7 @@ class TestTogether:
         assert events == [*pairs, "observe"]
 
     def test_a_failure_in_the_middle(self, host: LocalSession, home: Path) -> None:
-        """What is recorded, here and there, is that after the change before it, and what it added; nothing later ran."""
+        """The state, here and on the host, has what the earlier changes and the failed change recorded. No later one ran."""
         applier, steps = applier_of(host), Steps()
         work = [
             self.change("one", records={"first": 1}),
@@ -482,7 +482,7 @@ class TestTogether:
         assert not (home.parent / "asked").exists()
 
     def test_a_refusal_in_the_middle_undoes_its_own_additions(self, host: LocalSession, home: Path) -> None:
-        """Those of the change before it stay."""
+        """The additions of the change before it stay."""
         applier = applier_of(host)
         refused = Change("two", sh("exit %s", NOTHING_CHANGED), notify=(RELOAD,), records={"second": 2})
         with pytest.raises(ChangeFailed) as caught:
@@ -502,7 +502,7 @@ class TestTogether:
         assert recorded(home) == applier.state.records("task") == {"keys": ["b"]}
 
     def test_an_api_action_is_called_after_what_is_before_it(self, host: LocalSession, home: Path) -> None:
-        """It begins a round trip of its own, in which others may follow."""
+        """It begins a new round trip. Other changes may follow in the same one."""
         called: list[list[str]] = []
 
         def make() -> Outcome:
@@ -518,7 +518,7 @@ class TestTogether:
         assert host.traffic.round_trips == 2
 
     def test_what_undoes_an_api_action_is_called_at_once(self, host: LocalSession, home: Path) -> None:
-        """Nothing else travels with its command."""
+        """Nothing else is sent together with its command."""
         undone: list[list[str]] = []
 
         def names() -> list[str]:
@@ -529,7 +529,7 @@ class TestTogether:
         assert (applied, undone) == (Applied(1), [["made"]])
 
     def test_a_guard_is_confirmed_before_anything_else_runs(self) -> None:
-        """It is the last of its round trip; the record of what it removed is dropped after the login."""
+        """It is the last one in its round trip. The record of what it removed is deleted after the login."""
         fresh, session = FakeSession(), FakeSession()
         applier = Applier(session, state_of({"keys": ["a"]}), lambda: fresh)
         guarded = Change("two", sh("two"), guard=Guard(sh("undo")), record=None)
@@ -541,7 +541,7 @@ class TestTogether:
         assert applier.state.records("task") == {}
 
     def test_ctrl_c_between_two_steps(self, host: LocalSession, home: Path) -> None:
-        """The running one ends; what has not started is reported as such, and left out of the state."""
+        """The running step ends. A step that has not started is reported as not started, and is not in the state."""
         pressed = [False, True]
         applier = applier_of(host)
         applied, events = self.together(

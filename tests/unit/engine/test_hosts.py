@@ -75,7 +75,7 @@ def test_forks_limit_how_many_work_at_once(engine: Any, toys: Any) -> None:
 def test_by_default_forks_follow_from_cores_and_open_files(
     cores: int, files: int, forks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At least 32 hosts at once, at most 52, and no more than there are files for. --forks replaces the number."""
+    """At least 32 hosts at once, at most 52, and fewer if the limit of open files is low. --forks replaces the number."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, resource.RLIM_INFINITY))
     inventory = tmp_path / "inventory.toml"
@@ -97,7 +97,7 @@ def test_by_default_forks_follow_from_cores_and_open_files(
 def test_the_limit_of_open_files_is_raised(
     soft: int, hard: int, stay: bool, raised: int | None, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To what the sessions of a run need, and what dialling can use; not beyond the hard limit."""
+    """It is raised to what the sessions of a run need and dialling can use, but not beyond the hard limit."""
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr("resource.getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr("resource.setrlimit", lambda _, both: limits.append(both))
@@ -106,7 +106,7 @@ def test_the_limit_of_open_files_is_raised(
 
 
 def test_a_run_that_needs_more_open_files_than_there_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before any host is contacted, and with what to do."""
+    """The run is refused before any host is contacted. The hint says what to do."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 512))
     with pytest.raises(
         UsageError, match="700 hosts need 892 open files, but this system allows a process 512"
@@ -315,7 +315,7 @@ def test_a_bug_in_the_engine_is_the_failure_of_its_host(
 def test_threads_that_cannot_be_started(
     engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
 ) -> None:
-    """A host without a thread of its own is worked on by another one. Without any thread every host has failed."""
+    """If a thread cannot be started, another one works on the host. If none can be started, every host has failed."""
     start, first = threading.Thread.start, threading.Event()
 
     def refuse(thread: threading.Thread) -> None:

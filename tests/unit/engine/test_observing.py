@@ -52,7 +52,7 @@ def test_after_a_change_its_task_and_later_ones_are_observed_in_one_batch(engine
 
 
 def test_changes_handlers_and_the_next_observation_take_one_round_trip(engine: Any, toys: Any) -> None:
-    """Whatever their number: one round trip observes the host, and one does all that a task needs."""
+    """One round trip observes the host. One more applies the changes of a task, whatever their number, and observes again."""
     reload = Handler("reload", "reload it", sh("toy-set reloaded yes"))
     host = toys.Host()
     report = engine(
@@ -65,7 +65,7 @@ def test_changes_handlers_and_the_next_observation_take_one_round_trip(engine: A
 
 
 def test_each_round_of_a_task_takes_one_round_trip(engine: Any, toys: Any) -> None:
-    """What requires the first changes is planned from what was observed with them."""
+    """A change that requires earlier ones is planned from the observation that was sent with these."""
     host = toys.Host()
     report = engine(
         {"web1": host}, [toys.task("a", toys.Toy("a1"), toys.Toy("a2"), toys.Toy("b1", after="a1"), toys.Check("c"))]
@@ -92,7 +92,7 @@ class Signed(Resource):
 def test_a_question_that_has_changed_meanwhile_is_asked_again(
     engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer to the old one is not taken for it."""
+    """The answer to the old question does not count as an answer to the new one."""
     monkeypatch.setattr("provision.engine.desired_state._PROBE_SECONDS", -1.0)
     now = [0]
 

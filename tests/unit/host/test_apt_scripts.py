@@ -231,7 +231,7 @@ class TestLists:
         return [one[1] if one else "all" for one in alone]
 
     def test_each_list_once(self, programs: Programs, host: LocalSession, etc: Path) -> None:
-        """Then only those of sources that are new, or differ, with their keys."""
+        """Later, only the lists of sources that are new or changed are fetched."""
         assert self.updates(programs, host) == ["all"]
         assert self.updates(programs, host) == []
         (etc / "sources.list.d/docker.sources").write_text("new")
@@ -258,7 +258,7 @@ class TestLists:
         assert self.updates(programs, host) == ["all"]
 
     def test_the_next_run_fetches_all(self, programs: Programs, host: LocalSession, lock: Path) -> None:
-        """Packages may have been published since; without a lock there is no run."""
+        """Packages may have been published since. Without the lock, no run is known, and all lists are fetched too."""
         assert self.updates(programs, host) == ["all"]
         lock.write_text("host-pid 7 since 2027 by anna\n")
         assert self.updates(programs, host) == ["all"]
@@ -267,7 +267,7 @@ class TestLists:
         assert self.updates(programs, host) == ["all"]
 
     def test_lists_that_another_program_removed(self, programs: Programs, host: LocalSession) -> None:
-        """Where apt finds no package, all lists are fetched before it is an error."""
+        """If apt does not find a package, all lists are fetched before this is an error."""
         assert self.updates(programs, host) == ["all"]
         (programs.folder / "unknown").touch()
         before = len(programs.calls())
@@ -275,7 +275,7 @@ class TestLists:
         assert [one for one in programs.calls()[before:] if one.endswith(" update")] != []
 
     def test_a_failure_is_tried_again(self, programs: Programs, host: LocalSession, etc: Path) -> None:
-        """What was not fetched does not count as fetched."""
+        """A list that could not be fetched is fetched again."""
         assert self.updates(programs, host) == ["all"]
         (etc / "sources.list.d/docker.sources").write_text("new")
         apt = (Path(programs.path.split(":")[0]) / "apt-get").read_text()

@@ -212,7 +212,7 @@ def test_user_known_hosts_file_of_ssh_config_is_used(sshd: Sshd, empty_home: Pat
 
 
 def test_connections_share_fabrics_configuration_and_write_nothing_into_it(sshd: Sshd) -> None:
-    """Hosts connect side by side: what is set for one connection has no effect on the others."""
+    """Hosts connect at the same time. What is set for one connection has no effect on the others."""
     first, second = (resolve(target) for target in (sshd.target(), sshd.target(user="nobody")))
     config = first._connection.config
     assert second._connection.config is config

@@ -290,5 +290,5 @@ def test_an_agent_is_contacted_by_its_socket(tmp_path: Path) -> None:
     ids=lambda one: getattr(one, "__name__", ""),
 )
 def test_what_the_driven_transport_repeats_or_relies_on_is_unchanged(function: Any, digest: str) -> None:
-    """The whole function counts, since a correction of it may be needed in `SessionTransport` and `Packets` too."""
+    """Each change of such a function may require the same change in `SessionTransport` or `Packets`."""
     assert hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16] == digest

@@ -122,8 +122,8 @@ def test_background_processes_do_not_delay_a_step(sshd: Sshd) -> None:
         os.kill(int(result.text), signal.SIGKILL)
 
 
-class Heard:
-    """A report that keeps what it is told, in order."""
+class Reported:
+    """A `Report` that keeps all outputs and exit codes, in order."""
 
     def __init__(self) -> None:
         self.events: list[bytes | int] = []
@@ -139,7 +139,7 @@ class Heard:
 
 def test_several_steps_take_one_round_trip(sshd: Sshd) -> None:
     """Each output arrives before its result, as it is printed, and the questions are asked after them."""
-    heard, early = Heard(), []
+    reported, times = Reported(), []
     with session(sshd) as opened:
         opened.ready()
         before, started = opened.traffic.round_trips, time.monotonic()
@@ -150,43 +150,43 @@ def test_several_steps_take_one_round_trip(sshd: Sshd) -> None:
         ]
         questions = [sh("exit 3"), *[sh("echo asked")] * 9]
 
-        class Early(Heard):
-            """When each came."""
+        class Timed(Reported):
+            """It also records when each result arrived."""
 
             def result(self, result: Result) -> None:
                 """Keep the time."""
-                early.append(time.monotonic() - started)
-                heard.result(result)
+                times.append(time.monotonic() - started)
+                reported.result(result)
 
-        report = Early()
-        report.output = heard.output  # type: ignore[method-assign]
+        report = Timed()
+        report.output = reported.output  # type: ignore[method-assign]
         results, answers = opened.run_steps(steps, questions, deadline=10, report=report)
         assert opened.traffic.round_trips == before + 1
     assert results == [Result(b"one", b"why\n"), Result(b"two\n"), Result()]
     assert answers == [Result(code=3), *[Result(b"asked\n")] * 9]
-    assert heard.events in ([b"one", b"why\n", 0, b"two\n", 0, 0], [b"why\n", b"one", 0, b"two\n", 0, 0])
-    assert early[0] < early[1] - 0.2
+    assert reported.events in ([b"one", b"why\n", 0, b"two\n", 0, 0], [b"why\n", b"one", 0, b"two\n", 0, 0])
+    assert times[0] < times[1] - 0.2
 
 
 def test_no_step_runs_after_one_that_failed(sshd: Sshd, tmp_path: Path) -> None:
-    """Nor are the questions asked; the session goes on."""
-    heard = Heard()
+    """The questions are not asked either. The session can still be used."""
+    reported = Reported()
     with session(sshd) as opened:
         steps = [
             Step(sh("echo one"), 10),
             Step(sh("echo why >&2; exit 4"), 10),
             Step(sh("touch %s", tmp_path / "x"), 10),
         ]
-        results, answers = opened.run_steps(steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=heard)
+        results, answers = opened.run_steps(steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=reported)
         assert (results, answers) == ([Result(b"one\n"), Result(b"", b"why\n", 4)], [])
-        assert heard.events == [b"one\n", 0, b"why\n", 4]
+        assert reported.events == [b"one\n", 0, b"why\n", 4]
         assert text(opened, "echo on") == "on\n"
     assert not (tmp_path / "x").exists()
 
 
 def test_each_step_has_its_own_deadline(sshd: Sshd, tmp_path: Path) -> None:
-    """The error names the step and its seconds; what came before it has been reported."""
-    heard = Heard()
+    """The error names the step and its seconds. Everything before it has been reported."""
+    reported = Reported()
     with session(sshd) as opened:
         steps = [
             Step(sh("sleep 0.6"), 10),
@@ -194,20 +194,20 @@ def test_each_step_has_its_own_deadline(sshd: Sshd, tmp_path: Path) -> None:
             Step(sh("touch %s", tmp_path / "x"), 10),
         ]
         with pytest.raises(DeadlineExceeded, match=r"stopped after 0.5 s: .*echo stuck.*; last output: stuck"):
-            opened.run_steps(steps, [], deadline=10, report=heard)
-        assert heard.events[:2] == [0, b"stuck\n"]
+            opened.run_steps(steps, [], deadline=10, report=reported)
+        assert reported.events[:2] == [0, b"stuck\n"]
         assert text(opened, "echo on") == "on\n"
     assert not (tmp_path / "x").exists()
 
 
-def test_a_request_to_stop_is_heard_between_two_steps(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_stop_request_ends_a_batch_between_two_steps(sshd: Sshd, tmp_path: Path) -> None:
     """The running step ends, and no other starts."""
-    heard, pressed = Heard(), threading.Event()
+    reported, pressed = Reported(), threading.Event()
     with session(sshd) as opened:
-        heard.output = lambda _: pressed.set()  # type: ignore[method-assign]
+        reported.output = lambda _: pressed.set()  # type: ignore[method-assign]
         steps = [Step(sh("echo on; sleep 2.5"), 10), Step(sh("touch %s", tmp_path / "x"), 10)]
         results, answers = opened.run_steps(
-            steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=heard, stopping=pressed.is_set
+            steps, [sh("touch %s", tmp_path / "x")], deadline=10, report=reported, stopping=pressed.is_set
         )
         assert (results, answers) == ([Result(b"on\n")], [])
         assert text(opened, "echo on") == "on\n"
@@ -215,14 +215,14 @@ def test_a_request_to_stop_is_heard_between_two_steps(sshd: Sshd, tmp_path: Path
 
 
 def test_no_step_starts_after_an_abort(sshd: Sshd, tmp_path: Path) -> None:
-    """The connection is closed during the first step, which ends; the host stays locked until then."""
+    """The connection is closed during the first step. This step ends, and the host stays locked until then."""
     gate, passed = tmp_path / "gate", tmp_path / "passed"
     os.mkfifo(gate)
     with session(sshd, lock=True) as opened:
         threading.Timer(1.0, opened.abort).start()
         first = sh("read -r word < %s; touch %s.1", gate, passed)
         with pytest.raises(ConnectionLost, match="closed by this run"):
-            opened.run_steps([Step(first, 20), Step(sh("touch %s.2", passed), 20)], [], deadline=10, report=Heard())
+            opened.run_steps([Step(first, 20), Step(sh("touch %s.2", passed), 20)], [], deadline=10, report=Reported())
     with pytest.raises(Locked), session(sshd, lock=True) as second:
         second.ready()
     gate.write_text("go\n")

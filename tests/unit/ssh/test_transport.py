@@ -1,4 +1,4 @@
-"""The transport without a thread: whoever waits reads, every cipher, new keys, idle connections, both directions at once."""
+"""The transport without a thread: ciphers, new keys, idle connections, data in both directions at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def opened(target: object) -> Iterator[ShellSession]:
 
 
 def test_open_connections_have_no_threads(sshd: Sshd) -> None:
-    """Whatever their number, one thread tends them, and it ends after them."""
+    """One thread drives all idle connections. It ends when no connection is left."""
     wait_for(lambda: threading.active_count() == len(threading.enumerate()), "threads that end have ended")
     before = {one for one in threading.enumerate() if one.name != "idle connections"}
     sessions = [connect(sshd.target(), lock=False, who="test") for _ in range(6)]
@@ -64,13 +64,13 @@ def test_open_connections_have_no_threads(sshd: Sshd) -> None:
     ],
 )
 def test_every_kind_of_cipher(sshd_factory: Callable[..., Sshd], cipher: str, mac: str) -> None:
-    """With the length of a packet in clear text, and encrypted with its first block; in both directions at once."""
+    """Data in both directions at once, with ciphers that leave the length of a packet plain, and with those that encrypt it."""
     with opened(sshd_factory(f"Ciphers {cipher}", f"MACs {mac}").target()) as session:
         transfers(session)
 
 
 def test_packets_arrive_in_pieces(sshd_factory: Callable[..., Sshd]) -> None:
-    """A few bytes at a time, so that most packets are cut, also within the first block."""
+    """A few bytes arrive at a time, so that most packets are cut, some of them within the first block."""
     sshd = sshd_factory("Ciphers aes128-ctr", "MACs hmac-sha2-256")
 
     def pass_on(source: socket.socket, sink: socket.socket, size: int) -> None:
@@ -100,14 +100,14 @@ def test_packets_arrive_in_pieces(sshd_factory: Callable[..., Sshd]) -> None:
 
 
 def test_the_host_asks_for_new_keys(sshd_factory: Callable[..., Sshd]) -> None:
-    """Every 300 KB, in the middle of a transfer in both directions."""
+    """The host requests them every 300 KB, during a transfer in both directions."""
     with opened(sshd_factory("RekeyLimit 300K").target()) as session:
         transfers(session)
         transfers(session)
 
 
-def test_new_keys_are_asked_for(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many bytes that this side has sent or received."""
+def test_we_request_new_keys(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This side requests them after it has sent or received a number of bytes."""
     monkeypatch.setattr(Packetizer, "REKEY_BYTES", 300_000)
     with opened(sshd.target()) as session:
         first = session._connection.transport.H  # type: ignore[attr-defined]
@@ -117,19 +117,19 @@ def test_new_keys_are_asked_for(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_idle_connection_answers_the_host(sshd_factory: Callable[..., Sshd]) -> None:
-    """sshd ends a connection that leaves two questions unanswered, here after 4 seconds, and wants new keys meanwhile."""
+    """sshd ends a connection that leaves two requests unanswered, here after 4 seconds. Meanwhile it requests new keys."""
     sshd = sshd_factory("ClientAliveInterval 2", "ClientAliveCountMax 1", "RekeyLimit default 3")
     with opened(sshd.target()) as session:
         session.ready()
         first = session._connection.transport.H  # type: ignore[attr-defined]
-        time.sleep(9)  # the subject: nobody waits for the connection
+        time.sleep(9)  # the subject: no thread waits for the connection
         assert session._connection.is_open
         assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
         assert first != session._connection.transport.H  # type: ignore[attr-defined]
 
 
 def test_the_end_of_an_idle_connection_is_noticed(sshd_factory: Callable[..., Sshd]) -> None:
-    """The connection is known to be closed without a question; the next one says so."""
+    """The end is noticed while no thread waits. The next question raises an error that reports it."""
     with opened(sshd_factory("ForceCommand sleep 0.5; kill $PPID").target()) as session:
         wait_for(lambda: not session._connection.is_open, "the end is noticed")
         with pytest.raises(ProvisionError, match="web1"):
@@ -151,7 +151,7 @@ def test_an_abort_ends_a_wait_at_once(sshd: Sshd) -> None:
 
 
 def test_a_host_that_accepts_nothing_until_its_output_is_read() -> None:
-    """What arrives is collected while sending is blocked, in its order and within a limit; nothing is lost."""
+    """While sending is blocked, what arrives is collected in order, up to a limit. Nothing is lost."""
     ours, theirs = socket.socketpair()
     size = 3_000_000
 

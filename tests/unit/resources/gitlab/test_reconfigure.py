@@ -605,7 +605,7 @@ def rails_and_storage(
 def test_the_storage_is_checked_while_rails_boots(
     gitlab: Gitlab, storage: Storage, serve: Callable[..., Any], reply: Any
 ) -> None:
-    """Neither waits for the other, and the reconfigure ends after both."""
+    """Both happen at the same time, and the reconfigure ends after both."""
     _, ready = rails_and_storage(gitlab, storage, serve, reply)
     plain = storage._reply
 
@@ -624,7 +624,7 @@ def test_the_storage_is_checked_while_rails_boots(
 def test_a_bad_storage_is_not_waited_with(
     gitlab: Gitlab, storage: Storage, serve: Callable[..., Any], reply: Any
 ) -> None:
-    """Rails does not get ready: the storage's error ends the waiting at once, and is the cause."""
+    """While Rails does not become ready, the storage's error ends the wait at once. The report names it as the cause."""
     gitlab.ready = 50
     storage.codes["POST"] = (503, "no role")
     asked, _ = rails_and_storage(gitlab, storage, serve, reply)
