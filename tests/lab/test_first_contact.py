@@ -1,4 +1,4 @@
-"""From bare hosts to an app that answers, with an inventory that holds no token: killed on the way, then changed.
+"""From bare hosts to an app that answers, with an inventory without a token. Runs are killed; later, settings change.
 
 GitLab is new. `provision all` makes the token, a user and her project, pushes the source, waits for the pipeline that
 builds, tests and releases the image in containers, and runs the image.
@@ -129,7 +129,7 @@ def killed_and_free(harness: Harness, news: str = "") -> None:
 
 
 def free(harness: Harness) -> None:
-    """Waits until no step of an earlier run goes on."""
+    """Waits until all steps of earlier runs have ended."""
     for host in ("gitlab", "runner-1"):
         wait_until_free(harness, host)
 

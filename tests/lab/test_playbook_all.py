@@ -66,7 +66,7 @@ def test_it_waited_until_rails_had_booted(first: Outcome, harness: Harness) -> N
 
 @converged
 def test_runners_are_prepared_while_gitlab_is_installed(first: Outcome) -> None:
-    """Docker was running before GitLab was, and the whole run took as long as its longest chain."""
+    """Docker was running before GitLab, and the whole run took as long as its longest chain of plays."""
     ended = [(one["host"], one["task"]) for one in first.of("task")]
     for host in RUNNERS:
         assert ended.index((host, "docker")) < ended.index(("gitlab", "registry")) < ended.index((host, "register"))

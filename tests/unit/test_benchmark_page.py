@@ -1,4 +1,4 @@
-"""The benchmarks' page and arithmetic. The measurements themselves are in `make bench`."""
+"""The page of the benchmarks, and how its figures are computed. `make bench` makes the measurements."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_profile_has_all_phases(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process and a folder of a run that was killed are removed by the next one; those of a running one stay."""
+    """The next run ends a process of a killed run, and removes its folder. Those of a run that goes on stay."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     text = (
@@ -290,7 +290,7 @@ def test_the_page_in_docs_is_that_of_the_kept_figures() -> None:
 
 
 def run_by_hand(script: Path, folder: Path, *arguments: str) -> list[str]:
-    """Runs a script whose ssh, curl and git are stand-ins; what it would run on each host, which must be valid shell."""
+    """Runs a script with stand-ins for ssh, curl and git. Returns what it would run on the hosts; this must be valid shell."""
     programs = folder / "bin"
     programs.mkdir()
     answer = '{"id": 7, "token": "glrt-x", "status": "success"}'

@@ -1,4 +1,4 @@
-"""What the benchmarks use: the workload, which only a benchmark on lab hosts runs, and the simulated hosts."""
+"""The workload of the benchmarks, and their simulated hosts."""
 
 import json
 import runpy
@@ -24,7 +24,7 @@ def test_the_workload_can_be_observed() -> None:
 
 @pytest.mark.root
 def test_simulated_hosts_are_as_they_are_described() -> None:
-    """Of eight hosts, two fail and one is silent; the others have nothing to change. All processes end afterwards."""
+    """Two of eight hosts fail, and one is silent. The others have nothing to change. All processes end afterwards."""
     printed: list[bytes] = []
     with thousand.simulation(8, failing=25, silent=13, timeout=0.5) as made:
         cost = thousand.measure(made, output=printed.append)
@@ -41,7 +41,7 @@ def test_simulated_hosts_are_as_they_are_described() -> None:
 
 @pytest.mark.root
 def test_more_hosts_than_threads_are_dialled_ahead() -> None:
-    """With two threads for sixteen hosts, of which four never answer, each host has its result."""
+    """There are two threads for sixteen hosts, four of which never answer. Each host has its result."""
     printed: list[bytes] = []
     with thousand.simulation(16, silent=25, timeout=0.5, plays=2) as made:
         cost = thousand.measure(made, output=printed.append, options=["--forks", "2"])

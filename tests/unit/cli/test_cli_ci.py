@@ -196,7 +196,7 @@ def test_a_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Project
 
 
 def test_an_old_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Projects) -> None:
-    """Its pipeline is waited for, too, since GitLab does not say when a commit was pushed."""
+    """Its pipeline is waited for too, because GitLab does not record when a commit was pushed."""
     projects.auto_devops = True
     projects.add("sammy/hello", GREEN, absent=3)
     ended = ci()
@@ -208,7 +208,7 @@ def test_an_old_commit_that_was_just_pushed(ci: Callable[..., Any], projects: Pr
 def test_an_old_commit_without_a_pipeline(
     ci: Callable[..., Any], projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a while, the project's newest pipeline is followed instead."""
+    """After some seconds, the project's newest pipeline is followed instead."""
     monkeypatch.setattr("provision.gitlab.pipelines._OLD_COMMIT_SECONDS", 0.05)
     projects.auto_devops = True
     projects.add("sammy/hello", GREEN, commit="5e6f7a8b" * 5)

@@ -69,7 +69,7 @@ class TestExitCodes:
         assert provision("staff", "-i", estate.inventory, "-C").code == 0
 
     def test_a_plan_of_several_plays_shows_them(self, estate: Any, provision: Any) -> None:
-        """Those of a later name wait for the earlier ones. A single play is not shown."""
+        """The plays of a later name wait for those of earlier names. A single play is not shown."""
         converged(estate)
         hosts = "web[1:2], db1"
         plan = f"plays\n  1  {hosts}: staff\n  2  {hosts}: again (after 1)\n\nNothing to change on 3 hosts"

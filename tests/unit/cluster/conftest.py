@@ -133,7 +133,7 @@ PLAYS = [play("all", first, second), play("even", third)]
 
 @dataclass
 class Estate:
-    """Hosts h0000, h0001, … that answer, and the playbook `steps`. Hosts with an even number are in the group even."""
+    """Simulated hosts h0000, h0001, … and the playbook `steps`. Hosts with an even number are in the group `even`."""
 
     folder: Path
     names: list[str]
@@ -144,18 +144,18 @@ class Estate:
         return self.folder / "inventory.toml"
 
     def log(self, host: str) -> list[str]:
-        """What the steps of a host recorded: `begin first`, `end first`."""
+        """The lines that the steps of a host have recorded, such as `begin first` and `end first`."""
         file = self.folder / "out" / f"{host}.log"
         return file.read_text().splitlines() if file.exists() else []
 
     def end_steps(self) -> None:
-        """Ends the steps that were abandoned: until then they keep the locks of their hosts."""
+        """Ends the abandoned steps. Until then they hold the locks of their hosts."""
         for file in (self.folder / "out").glob("*.end"):
-            file.write_text("")  # who reads it reads its end
+            file.write_text("")  # the step that reads it gets the end of the file
         wait_for(lambda: all(self.log(one)[-1].startswith("end") for one in self.names), "all steps have ended")
 
     def reset(self) -> None:
-        """Nothing has run on any host."""
+        """Removes everything that runs have left on the hosts."""
         for file in (self.folder / "out").iterdir():
             file.unlink()
 

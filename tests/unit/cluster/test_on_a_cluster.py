@@ -1,4 +1,4 @@
-"""Runs on real Dask processes and over real SSH sessions: workers, plays across them, lost ones, Ctrl-C, TLS."""
+"""Runs on real Dask processes, with real SSH sessions: plays across workers, lost workers, Ctrl-C, TLS."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _when_all_are_at_work(estate: Estate, act: Callable[[], object]) -> threadin
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_is_lost(provision: Provision, estate: Estate, tmp_path: Path, number: int) -> None:
-    """With SIGKILL or SIGTERM: its hosts are run again by another worker, when their locks are free, and count once.
+    """After SIGKILL or SIGTERM, another worker runs its hosts again when their locks are free. Each change counts once.
 
     No step runs twice at once.
     """
@@ -123,7 +123,7 @@ def test_a_worker_is_lost(provision: Provision, estate: Estate, tmp_path: Path, 
 def test_the_scheduler_is_lost(
     provision: Provision, estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every host is reported, and the workers end their hosts' running steps."""
+    """Every host is reported as failed. On the workers, the running steps end, and no other starts."""
     with started_cluster(tmp_path, 2) as cluster:
 
         def kill() -> None:
@@ -172,7 +172,7 @@ def test_ctrl_c(estate: Estate, cluster: Cluster) -> None:
 
 
 def test_a_second_ctrl_c(estate: Estate, cluster: Cluster) -> None:
-    """The running steps are abandoned: the run ends long before they would."""
+    """The running steps are abandoned, and the run ends long before these steps."""
     started = time.monotonic()
     process = _start(estate, cluster, "steps", "--json", "--set", "steps.first=100")
     wait_for(lambda: len(list((estate.folder / "out").glob("*.log"))) == 8, "all hosts are at work", 60)
@@ -215,7 +215,7 @@ def test_mistakes_before_any_host_is_contacted(
 
 
 def test_secrets_travel_over_tls_only(estate: Estate, cluster: Cluster, tmp_path: Path) -> None:
-    """Over TLS the workers are given a secret of the client's environment, and no process logs it. Over TCP: refused."""
+    """Over TLS, workers get a secret of the client's environment, and no process logs it. Over TCP the run is refused."""
     made = Security.temporary()  # both sides show a certificate
     for name, text in {
         "ca.pem": made.tls_ca_file,

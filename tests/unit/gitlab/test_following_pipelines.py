@@ -258,7 +258,7 @@ class TestNone:
         ],
     )
     def test_why(self, start: Callable[..., Wait], project: Any, file: Any, lint: Any, why: str) -> None:
-        """GitLab is asked why after some seconds; rules are the last guess, also of a token that may not lint."""
+        """After some seconds, GitLab is asked for the reason. Without one, or with a token that may not lint, rules are named."""
         ci = FakeCi([RUNNING], absent=1000)
         ci.other[PROJECT] = Reply(200, {"id": 2, **project})
         path = project.get("ci_config_path", ".gitlab-ci.yml").replace("/", "%2F")

@@ -287,7 +287,7 @@ class TestLists:
 
 @one_shell
 def test_apt_fetches_the_lists_of_one_source(local: Local, tmp_path: Path) -> None:
-    """A real apt-get: the packages of the new source are known, and the lists of the other sources stay as they were."""
+    """After a real apt-get, the packages of the new source are known. The lists of the other sources are unchanged."""
     etc, home = tmp_path / "etc", tmp_path / "home"
     for folder in (etc / "sources.list.d", home):
         folder.mkdir(parents=True)

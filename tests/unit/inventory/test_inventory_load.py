@@ -197,7 +197,7 @@ def test_equal_settings_are_one_object(estate: Estate) -> None:
 def test_a_table_that_several_hosts_have_is_validated_once(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the hosts differ in other tables: a port of its own on each host costs one table for each."""
+    """This also holds if the hosts differ in other tables. A different port on each host costs one table per host."""
     ports = "".join(f"[hosts.web{number}.ssh]\nport = {2000 + number}\n" for number in range(20))
     path = write(f'[docker]\nsource = "distro"\n[[runners]]\nname = "one"\nexecutor = "shell"\n{ports}')
     validated: Counter[str] = Counter()
@@ -220,7 +220,7 @@ def test_a_table_that_several_hosts_have_is_validated_once(
 
 
 def test_a_wrong_table_is_reported_for_each_place(write: Callable[..., Path]) -> None:
-    """It is not taken from a host that has another one, and each host's mistake is found."""
+    """A host never gets the table of a host with other values, and the mistakes of every host are found."""
     path = write(
         '[docker]\nsource = "distro"\n[hosts.a.docker]\nsource = "x"\n[hosts.b.docker]\nusers = ["me"]\n'
         '[hosts.c.docker]\nsource = "y"\n'

@@ -121,7 +121,7 @@ def test_changes_fold_by_what_is_shown() -> None:
 
 
 def test_events_are_folded_as_they_come() -> None:
-    """Of a thousand hosts with equal events, each event is kept once; the diffs only where they are shown."""
+    """If a thousand hosts have equal events, each event is kept once. Diffs are kept only if they are shown."""
     kept = {}
     for keep_diffs in (True, False):
         log = RunLog(keep_diffs=keep_diffs)

@@ -184,7 +184,7 @@ def test_impossible_path_is_refused_at_once(where: str, tmp_path: Path) -> None:
 
 
 class TestManyHosts:
-    """The page of a large run stays small: hosts whose tasks ended in the same way share a row and a lane."""
+    """The page of a large run is small, because hosts whose tasks ended in the same way share a row and a lane."""
 
     @staticmethod
     def events(hosts: int) -> list[Event]:
@@ -207,7 +207,7 @@ class TestManyHosts:
         return [*events, Summary(False, hosts // 10, 1, 0, 30.0, counts)]
 
     def test_equal_hosts_share_a_row(self, tmp_path: Path) -> None:
-        """Its figures are ranges, and each name can be filtered by. The host that failed has a row of its own."""
+        """The figures of a shared row are ranges, and each of its names can be searched. A failed host has its own row."""
         parsed = page(self.events(1000), tmp_path)
         rows = [attrs for tag, attrs in parsed.tags if tag == "tr" and "data-row" in attrs]
         assert [len((one["data-hosts"] or "").split()) for one in rows] == [100, 899, 1]
@@ -221,14 +221,14 @@ class TestManyHosts:
         assert [attrs["data-rows"] for _, attrs in parsed.tags if "data-rows" in attrs][:1] == [" 0 "]
 
     def test_up_to_a_hundred_hosts_each_has_a_row(self, tmp_path: Path) -> None:
-        """One host more, and they are joined."""
+        """100 hosts have a row each. With one more host, equal hosts share rows."""
         for hosts, rows in ((100, 100), (101, 3)):
             parsed = page(self.events(hosts), tmp_path)
             assert sum(tag == "tr" and "data-row" in attrs for tag, attrs in parsed.tags) == rows
             assert parsed.count("div", class_="lane") == rows
 
     def test_the_page_does_not_grow_with_equal_hosts(self, tmp_path: Path) -> None:
-        """Ten times as many hosts: only their names, and the diffs that differ, are added."""
+        """Ten times as many hosts add only their names, and diffs that differ."""
         sizes = []
         for hosts in (200, 2000):
             events = [one for one in self.events(hosts) if not isinstance(one, ChangeEvent)]

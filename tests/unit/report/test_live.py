@@ -145,7 +145,7 @@ class Drawn:
         return counted
 
     def wait_until_drawn(self, times: int = 1) -> None:
-        """Waits for so many further drawings."""
+        """Waits until the view was drawn this many more times."""
         with self._more:
             wanted = self.drawn + times
             assert self._more.wait_for(lambda: self.drawn >= wanted, 10)
@@ -162,7 +162,7 @@ def test_the_first_frame_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_are_printed_above_the_view_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the view is drawn next, each once and in their order."""
+    """They are printed when the view is drawn next, each once and in order."""
     drawn = Drawn(monkeypatch)
     drawn.view.on(Start(("all",), ("web1", "web2"), False))
     for name in ("web1", "web2"):
@@ -175,7 +175,7 @@ def test_errors_are_printed_above_the_view_while_the_run_goes_on(monkeypatch: py
 
 
 def test_the_number_of_events_does_not_change_how_often_the_view_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither steps nor errors are drawn one by one, and no event waits for the terminal."""
+    """The view is not drawn again for each step or error, and no event waits for the terminal."""
     drawn = Drawn(monkeypatch)
     names = tuple(f"web{number}" for number in range(1000))
     before = time.monotonic()
@@ -191,7 +191,7 @@ def test_the_number_of_events_does_not_change_how_often_the_view_is_drawn(monkey
 
 
 def test_a_view_of_many_hosts_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten times per second up to ten hosts, once per second from a hundred."""
+    """It is drawn ten times per second with up to ten hosts, and once per second with a hundred or more."""
     intervals = []
     for hosts in (3, 10, 50, 100, 1000):
         drawn = Drawn(monkeypatch)
