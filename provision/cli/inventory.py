@@ -43,12 +43,9 @@ def _describe_plays(plays: Sequence[Play]) -> list[str]:
         return lines
     described = []
     for index, (one, line) in enumerate(zip(plays, lines, strict=True)):
-        awaited = (
-            range(index)
-            if one.after is None
-            else [number for number, other in enumerate(plays) if any(other is each for each in one.after)]
-        )
-        after = f" (after {' and '.join(str(number + 1) for number in awaited)})" if awaited else ""
+        awaited = plays[:index] if one.after is None else one.after
+        numbers = [str(number) for number, other in enumerate(plays, 1) if any(other is each for each in awaited)]
+        after = f" (after {' and '.join(numbers)})" if numbers else ""
         described.append(f"{index + 1} {line}{after}")
     return described
 

@@ -230,9 +230,10 @@ class Observer:
         return {one: last_lines(self._answers[one].errors, 1) or "it is not ready" for one in starting}
 
     def _ask(self, questions: Questions) -> None:
-        if commands := questions.commands:
+        """Asks the host. Questions whose common answer cannot be split are asked once more, one by one."""
+        while commands := questions.commands:
             results = self._session.ask(commands, deadline=DEADLINE)
-            self._ask(Questions(self._keep(questions, results), []))
+            questions = Questions(self._keep(questions, results), [])
 
     def _keep(self, questions: Questions, results: Sequence[Result]) -> list[Command]:
         """Keeps the answers. Returns the questions whose common answer cannot be split: they must be asked one by one."""

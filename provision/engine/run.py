@@ -227,7 +227,10 @@ class Scheduler:
         run, graph, host = work.run, self._graph, work.host
         if not work.has_begun:
             work.has_begun = True
-            run.give_up() if self._stopping.is_set() else run.open()
+            if self._stopping.is_set():
+                run.give_up()
+            else:
+                run.open()
         while work.left:
             play = work.left[0]
             if not self._may_start(play) and self._waits(work, play):
