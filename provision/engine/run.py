@@ -138,18 +138,14 @@ class Workers:
             self._number += 1
             if self._threads >= self._limit:
                 return
+            try:
+                threading.Thread(target=self._run, name=f"worker for {one.host}").start()
+            except RuntimeError:  # the system has no more threads
+                if self._threads:
+                    return  # another one takes it
+                self._queue.clear()  # threads end when it is empty, so it has this host only
+                raise
             self._threads += 1
-        try:
-            threading.Thread(target=self._run, name=f"worker for {one.host}").start()
-        except RuntimeError:  # the system has no more threads
-            with self._lock:
-                self._threads -= 1
-                left = [entry for entry in self._queue if entry[2] is not one]
-                if self._threads or len(left) == len(self._queue):
-                    return  # another thread takes it, or has taken it
-                self._queue = left
-                heapq.heapify(self._queue)
-            raise
 
     def _run(self) -> None:
         while (one := self._next()) is not None:
@@ -196,6 +192,7 @@ class Scheduler:
         try:
             self._workers.add(work, self._graph.urgency(work.left))
         except RuntimeError as error:
+            self._release(work.host)
             self._end(work, error)
 
     def wake(self) -> None:

@@ -337,6 +337,13 @@ class Dialler:
             self._waker.send(b"!")
 
     def _run(self) -> None:
+        try:
+            self._dial()
+        finally:  # also after an error of this thread: the threads that work on these hosts dial them
+            while self._left:
+                self._ready(self._left.popleft())
+
+    def _dial(self) -> None:
         resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
@@ -357,9 +364,7 @@ class Dialler:
             finally:
                 resolvers.shutdown(wait=False, cancel_futures=True)
                 for host in list(self._dialled.values()):
-                    self._finish(host, None, selector)
-        while self._left:
-            self._ready(self._left.popleft())
+                    self._finish(host, None, None)  # the selector is closed with them
 
     def _begin_more(self, resolvers: ThreadPoolExecutor) -> None:
         while self._left and len(self._dialled) < self._limit:
@@ -368,8 +373,11 @@ class Dialler:
                     return
                 name = self._left.popleft()
                 self._active.add(name)
-            self._dialled[name] = _DialledHost(name)
-            resolvers.submit(self._resolve, name)
+            host = self._dialled[name] = _DialledHost(name)
+            try:
+                resolvers.submit(self._resolve, name)
+            except RuntimeError:  # the system has no more threads: the one that works on the host asks, and dials
+                self._finish(host, None, None)
 
     def _resolve(self, name: str) -> None:
         """Look up where to dial a host. This has threads of its own: DNS and commands of `Match exec` may be slow."""
@@ -390,7 +398,9 @@ class Dialler:
         return _Place(label, options.hostname, options.port, target.connect_timeout, addresses)
 
     def _name_resolved(self, name: str, place: _Place | Exception | None) -> None:
-        host = self._dialled[name]
+        host = self._dialled.get(name)
+        if host is None:  # left to the thread that works on the host
+            return
         if isinstance(place, _Place):
             host.place, host.attempts = place, _Attempts(place.addresses, place.timeout)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from provision.engine.assemble import Options, assemble, open_files
 from provision.engine.events import Output, Start, StartedPlay, Summary, TaskDone
-from provision.engine.run import HostPlay
+from provision.engine.run import HostPlay, Run
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
 from provision.resources.base import Resource
+from provision.ssh.dial import Dialler
+from provision.ssh.session import Session, Target
 from provision.tasks.base import Host, Task
 
 
@@ -333,6 +336,38 @@ def test_threads_that_cannot_be_started(
     assert report.statuses == []
     assert (report.summary.failed, report.summary.hosts["b"].failed) == (2, 1)
     assert all("can't start new thread" in one.text for one in report.errors)
+
+
+@pytest.mark.parametrize(("refused", "failed"), [("worker for", 5), ("resolver", 0)])
+def test_threads_that_cannot_be_started_for_hosts_that_are_dialled(
+    engine: Any, toys: Any, monkeypatch: pytest.MonkeyPatch, refused: str, failed: int
+) -> None:
+    """The run ends: all hosts have failed without a thread for them; without one for names they are dialled later."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(refused):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def dial(run: Run) -> None:
+        dialler = Dialler({name: Target(name, "127.0.0.1", port) for name in sessions}, workers=2)
+        connect, run.dialler = run.connect, dialler
+
+        def connect_dialled(host: Host) -> Session:
+            if (dialled := dialler.take(host.name)) is not None:
+                dialled.close()
+            return connect(host)
+
+        run.connect = connect_dialled
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    sessions = {f"web{number}": toys.Host() for number in range(5)}
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        report = engine(sessions, [toys.task("1", toys.Toy("1"))], forks=2, run=dial)
+    assert (report.summary.failed, report.summary.changed) == (failed, 5 - failed)
 
 
 def test_a_session_that_cannot_be_closed_is_reported(engine: Any, toys: Any) -> None:

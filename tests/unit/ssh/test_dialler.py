@@ -143,6 +143,22 @@ def test_cancelling_reports_every_host(dial: Callable[..., Dialled]) -> None:
         assert clients[0].recv(1) == b""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_dialler_leaves_the_hosts_to_their_threads(
+    dial: Callable[..., Dialled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every host is ready, without a connection: no run waits for a thread that has ended."""
+
+    def broken(*_: object) -> None:
+        raise OSError("bug")
+
+    monkeypatch.setattr(Dialler, "_socket_ready", broken)
+    with server() as (port, _):
+        dialled = dial([port] * 5, workers=2)
+        assert sorted(dialled.wait(5)) == dialled.names
+        assert all(dialled.dialler.take(name) is None for name in dialled.names)
+
+
 def test_an_unused_connection_is_closed(dial: Callable[..., Dialled], monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of the run, and when it has become too old for a login."""
     with server() as (port, clients):
