@@ -34,7 +34,7 @@ from paramiko.ssh_exception import MessageOrderError, SSHException
 _PACKET_LIMIT = 256 << 10  # bytes; OpenSSH's own limit. Source: packet.h, PACKET_MAX_SIZE
 _BANNER_SHOWN = 200  # characters
 _BUFFER_LIMIT = 4 << 20  # bytes; paramiko's window is 2 MiB for both outputs together
-_SERVING_WAIT = 1.0  # seconds; closing the connection ends the wait
+_WAIT = 1.0  # seconds; closing the connection ends the wait
 _IDLE_READS = 16  # of up to 64 KiB each, of one idle connection; then the next idle connection is read
 
 
@@ -126,7 +126,8 @@ class SessionTransport(paramiko.Transport):
     def drive(self, seconds: float) -> bool:
         """Handle the messages that have arrived, or wait up to `seconds` for data. Returns whether there were any.
 
-        Data may be a part of a message. An error ends the connection, and is kept for `get_exception`.
+        It waits for a second at most: before that, `tend` may have handled what the caller waits for. Data may be a part of
+        a message. An error ends the connection, and is kept for `get_exception`.
         """
         with self._driving:
             self.last_driven = time.monotonic()
@@ -135,7 +136,7 @@ class SessionTransport(paramiko.Transport):
                     return True
                 if not self.active:
                     return False
-                data = self._wire.receive(seconds)
+                data = self._wire.receive(min(seconds, _WAIT))
                 if data is None:
                     return False
                 if not data:
@@ -164,7 +165,7 @@ class SessionTransport(paramiko.Transport):
     def run(self) -> None:
         """Drive the connection until it ends. paramiko calls this in the thread that `start` creates."""
         while self.active:
-            self.drive(_SERVING_WAIT)
+            self.drive(_WAIT)
 
     def _handle_messages(self) -> bool:
         handled = False
@@ -361,7 +362,7 @@ class _DrivenEvent(threading.Event):
         """Wait until the event is set, the connection has ended, or `timeout` seconds have passed."""
         if self._transport.served:
             return super().wait(timeout)
-        deadline = time.monotonic() + (_SERVING_WAIT if timeout is None else timeout)
+        deadline = time.monotonic() + (_WAIT if timeout is None else timeout)
         while not self.is_set() and self._transport.active and (left := deadline - time.monotonic()) > 0:
             self._transport.drive(left)
         return self.is_set()

@@ -16,6 +16,7 @@ from provision.errors import ConnectionLost, ProvisionError
 from provision.shell import Command, sh
 from provision.ssh import connect
 from provision.ssh import wire as wire_module
+from provision.ssh.paramiko_internals import SessionTransport
 from provision.ssh.shell_session import ShellSession
 from tests.support.waiting import wait_for
 
@@ -134,6 +135,24 @@ def test_the_end_of_an_idle_connection_is_noticed(sshd_factory: Callable[..., Ss
         wait_for(lambda: not session._connection.is_open, "the end is noticed")
         with pytest.raises(ProvisionError, match="web1"):
             session.ask([sh("echo ok")], deadline=5)
+
+
+def test_an_answer_that_another_thread_handled_is_noticed(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of idle connections is faster than one that the machine is too busy to run: nobody waits in vain."""
+    drive, slow = SessionTransport.drive, threading.Event()
+
+    def late(self: SessionTransport, seconds: float) -> bool:
+        if threading.current_thread() is threading.main_thread() and self.channel_events and not slow.is_set():
+            slow.set()
+            wait_for(lambda: not self.channel_events, "the answer is handled")
+        return drive(self, seconds)
+
+    monkeypatch.setattr(SessionTransport, "drive", late)
+    started = time.monotonic()
+    with opened(sshd.target()) as session:
+        assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
+    assert slow.is_set()
+    assert time.monotonic() - started < 15
 
 
 def test_an_abort_ends_a_wait_at_once(sshd: Sshd) -> None:
