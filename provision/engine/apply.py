@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from provision.engine.observe import DEADLINE
+from provision.engine.observe import DEADLINE, named
 from provision.engine.plan import Planned
 from provision.errors import ChangedMeanwhile, ChangeFailed, HostFailed, ProvisionError
 from provision.host.pending import Handler, add_pending, clear_pending, detach, undo_pending
@@ -165,7 +165,10 @@ class Applier:
         return Applied(running.done, answers or None)
 
     def _prepare(self, one: Work, expected: _Expected, outcome: Outcome | None) -> _Prepared:
-        return self._handler(one, expected) if isinstance(one, Handler) else self._change(one, expected, outcome)
+        if isinstance(one, Handler):
+            return self._handler(one, expected)
+        with named(one.item):
+            return self._change(one, expected, outcome)
 
     def _change(self, planned: Planned, expected: _Expected, outcome: Outcome | None) -> _Prepared:
         change, owner, before = planned.change, planned.item.owner, expected.state

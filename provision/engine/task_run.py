@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from provision.engine.apply import Applier, Work, changed_nothing
@@ -148,10 +148,8 @@ class TaskRun:
         raced, answers = False, None
         while work and not raced:
             self._stop_point()
-            first = work[0]
-            place = named(first.item) if isinstance(first, Planned) else nullcontext()
             try:
-                with place, self.waiting.rate_limits(_summary(first)):
+                with steps.named(), self.waiting.rate_limits(_summary(work[0])):
                     count, answers = self.applier.apply(work, steps, commands, self.stopping)
                 work = work[count:]
             except HostFailed as error:
@@ -180,6 +178,15 @@ class _Steps:
         self._started = 0.0
         self._earlier: set[str] = set()  # the handlers that were pending before the current change or handler
         self._step = ""
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Names the resource of the running change in an exception that its code does not handle."""
+        try:
+            yield
+        except Exception:
+            with named(self._current.item) if isinstance(self._current, Planned) else nullcontext():
+                raise
 
     def begin(self, one: Work) -> None:
         run = self._run

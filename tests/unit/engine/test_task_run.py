@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from provision.errors import ChangedMeanwhile
 from provision.host.pending import Handler
 from provision.host.scripts import CHANGED_MEANWHILE
+from provision.resources.base import Change, Note, Observation
 from provision.shell import Result, sh
 
 
@@ -102,6 +105,21 @@ class TestVerifications:
         """With its output."""
         report = engine({"web1": toys.Host(on_set=lambda _: 1)}, [toys.task("t", toys.Check("p"))])
         assert report.errors[0].text == "verify p: toy broke"
+
+
+def test_an_exception_of_a_resource_names_it(engine: Any, toys: Any) -> None:
+    """Not the one whose change is the first in the same round trip."""
+
+    class Reading(toys.Toy):  # type: ignore[misc]
+        def plan(self, seen: Observation) -> Iterator[Change | Note]:
+            for one in super().plan(seen):
+                yield replace(one, record_from=lambda output: output.split(":")[1])
+
+    host = toys.Host()
+    report = engine({"web1": host}, [toys.task("t", toys.Toy("a"), Reading("b"))])
+    (error,) = report.errors
+    assert host.was_set == ["a", "b"]
+    assert (error.resource, error.error) == ("Toy b", "Unexpected")
 
 
 class TestRaces:
