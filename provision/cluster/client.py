@@ -36,6 +36,7 @@ from provision.report.jsonlines import JsonLines
 
 ATTEMPTS: Final = 3  # workers that may be lost with the same host: then the host may be the cause
 _LOST_SECONDS: Final = 20.0  # without an answer of the scheduler, after which it is lost
+_PREPARE_SECONDS: Final = 60.0  # for a new worker to unpack the estate; the others wait meanwhile
 _SEND_SECONDS: Final = 0.05  # between two requests to a worker; one request has all reports of this time
 _ABANDON_SECONDS: Final = 15.0  # for the workers to end after the second Ctrl-C
 
@@ -112,7 +113,7 @@ class ClusterRun:
         self._scheduler = Scheduler(address, report)
         self._sealed = Sealed(b"")
         self._graph = PlayGraph(run.plays)
-        self._log: list[tuple[str, PlayEnded]] = []  # all reports of hosts, each with the address of its worker
+        self._log: list[tuple[_Worker | None, PlayEnded]] = []  # all reports of hosts, each with its worker
         self._hosts = {one.name: _Host() for one in run.hosts}
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[int, _Task] = {}
@@ -237,17 +238,30 @@ class ClusterRun:
             return []
         for address in addresses:
             if address not in self._refused and (address not in self._workers or self._workers[address].is_lost):
-                if address not in self._prepared or address in self._workers:
-                    try:
-                        await self._scheduler.prepare([address], self._sealed, fingerprint(self._run))
-                    except UsageError as error:
-                        self._refused.add(address)
-                        self._scheduler.report(f"warning: not used: {error.text}")
-                        continue
+                again = address not in self._prepared or address in self._workers
+                if again and (reason := await self._prepare(address)):
+                    self._refused.add(address)
+                    self._scheduler.report(f"warning: not used: {reason}")
+                    continue
                 one = self._workers[address] = _Worker(address)
                 one.jobs.append(asyncio.create_task(self._guarded(self._fetch(one))))
                 one.jobs.append(asyncio.create_task(self._guarded(self._send(one))))
         return [one for address, one in self._workers.items() if not one.is_lost and address in addresses]
+
+    async def _prepare(self, address: str) -> str:
+        """Sends the estate to a new worker. Returns why the worker cannot be used, or "". Ctrl-C ends the wait for it."""
+        job = asyncio.ensure_future(self._scheduler.prepare([address], self._sealed, fingerprint(self._run)))
+        until = time.monotonic() + _PREPARE_SECONDS
+        while not job.done() and time.monotonic() < until and not self._interrupts:
+            await asyncio.wait([job], timeout=POLL_SECONDS)
+        if not job.done():
+            job.cancel()
+            return f"the worker {address} does not answer"
+        try:
+            await job
+        except UsageError as error:
+            return error.text
+        return ""
 
     async def _fetch(self, one: _Worker) -> None:
         """Receives the messages of a worker until it is lost."""
@@ -267,7 +281,7 @@ class ClusterRun:
                 await asyncio.sleep(_SEND_SECONDS)
                 continue
             until, interrupts = len(self._log), self._interrupts
-            reports = [ended for source, ended in self._log[one.sent : until] if source != one.address]
+            reports = [ended for source, ended in self._log[one.sent : until] if source is not one]
             if reports or interrupts != one.interrupts:
                 await self._ask(one, worker.update, reports, interrupts)
             one.sent, one.interrupts = until, interrupts
@@ -362,8 +376,8 @@ class ClusterRun:
                 skipped=sum(1 for one in done if one.status == "skipped"),
             )
             for play in self._graph.plays_of(name):
-                self._add("", PlayEnded(name, play, breaks=self._graph.plays[play].chain))
-            self._add("", PlayEnded(name, None))
+                self._add(None, PlayEnded(name, play, breaks=self._graph.plays[play].chain))
+            self._add(None, PlayEnded(name, None))
         self._changed.set()
 
     # -- messages --------------------------------------------------------------------------------
@@ -375,13 +389,13 @@ class ClusterRun:
         for content in parcel.messages[max(0, task.received - parcel.first) :]:
             task.received += 1
             if isinstance(content, PlayEnded):
-                self._add(one.address, content)
+                self._add(one, content)
             elif isinstance(content, TaskEnded):
                 self._end(task, content)
             else:
                 self._publish(content)
 
-    def _add(self, source: str, ended: PlayEnded) -> None:
+    def _add(self, source: _Worker | None, ended: PlayEnded) -> None:
         self._graph.add(ended)
         self._log.append((source, ended))
 

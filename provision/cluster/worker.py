@@ -351,8 +351,9 @@ async def update(run_id: str, reports: Sequence[PlayEnded], interrupts: int) -> 
     if current is None:
         return False
     current.requested = time.monotonic()
-    current.add(reports)
     current.interrupt(interrupts)
+    # In a thread: it waits while a token is read on a host, and the event loop must answer meanwhile.
+    await asyncio.get_running_loop().run_in_executor(None, current.add, reports)
     return True
 
 
