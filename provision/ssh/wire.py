@@ -197,8 +197,8 @@ def _end(helper: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGHUP, signal.SIGKILL):
         if helper.returncode is not None:
             return
-        # Not reaped yet, so the process group still has this number.
-        with contextlib.suppress(ProcessLookupError):
+        # Not reaped yet, so the process group still has this number. One of another user (sudo) ends with its input.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(helper.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             helper.wait(_HELPER_ENDS)

@@ -193,6 +193,19 @@ def children() -> set[int]:
     return {int(number) for number in found}
 
 
+def test_a_proxy_command_of_another_user_ends_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ProxyCommand sudo …` cannot be sent signals. Closing raises nothing: the thread of idle connections would end."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    wire = run_proxy_command("cat")
+    monkeypatch.setattr(os, "killpg", refuse)
+    wire.close()
+    assert wire._helper is not None
+    assert wire._helper.returncode == 0
+
+
 @pytest.mark.parametrize("command", ["cat", "trap '' HUP TERM; cat & wait; sleep 1000", "sleep 1000 & cat", "true"])
 def test_a_proxy_command_is_ended_and_reaped(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All its processes end, also those that ignore signals, and it is no zombie."""
