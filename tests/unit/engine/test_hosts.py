@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from provision.engine.assemble import Options, assemble, open_files
 from provision.engine.events import Output, Start, StartedPlay, Summary, TaskDone
-from provision.engine.run import HostPlay, Run
+from provision.engine.run import HostPlay, HostWork, Run, Workers
 from provision.errors import ConnectionLost, HostKeyError, Locked, ProbeFailed, Unreachable, UsageError
 from provision.resources.base import Resource
 from provision.ssh.dial import Dialler
@@ -336,6 +338,33 @@ def test_threads_that_cannot_be_started(
     assert report.statuses == []
     assert (report.summary.failed, report.summary.hosts["b"].failed) == (2, 1)
     assert all("can't start new thread" in one.text for one in report.errors)
+
+
+def test_two_threads_that_cannot_be_started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both hosts are reported: none is left to a thread that was about to start, and does not."""
+    start, both = threading.Thread.start, threading.Barrier(2)
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("worker for"):
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers, refused = Workers(2, lambda _: None), []
+
+    def add(name: str) -> None:
+        with pytest.raises(RuntimeError):
+            workers.add(HostWork(name, None, deque()), 0)  # type: ignore[arg-type]
+        refused.append(name)
+
+    adding = [threading.Thread(target=add, args=(name,)) for name in "ab"]
+    for one in adding:
+        one.start()
+    for one in adding:
+        one.join(10)
+    assert sorted(refused) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("refused", "failed"), [("worker for", 5), ("resolver", 0)])
