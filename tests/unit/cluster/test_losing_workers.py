@@ -14,7 +14,7 @@ import pytest
 from provision.cluster import client, worker
 from provision.cluster.client import ClusterRun
 from provision.engine.assemble import Options
-from provision.engine.play_graph import Passed, PlayGraph
+from provision.engine.play_graph import PlayEnded, PlayGraph
 from provision.engine.run import HostPlay
 from tests.support.report import RunReport
 from tests.unit.engine.conftest import Engine, toy_task
@@ -34,18 +34,18 @@ def test_a_restarted_worker_is_sent_what_its_earlier_process_reported(monkeypatc
     run, sent = cluster_run([]), []
     before, again = client._Worker(OLD), client._Worker(OLD)
 
-    async def ask(one: Any, function: Any, passed: Sequence[Passed], presses: int) -> bool:
-        del function, presses
-        sent.extend(passed)
+    async def ask(one: Any, function: Any, reports: Sequence[PlayEnded], interrupts: int) -> bool:
+        del function, interrupts
+        sent.extend(reports)
         one.is_lost = True  # ends the loop
         return True
 
     monkeypatch.setattr(run, "_ask", ask)
     for number, (one, host) in enumerate([(before, "a"), (again, "b")]):
         run._tasks[number] = client._Task(number, OLD, {})
-        run._receive(one, worker.Parcel(number, 0, (Passed(host, None),)))
+        run._receive(one, worker.Parcel(number, 0, (PlayEnded(host, None),)))
     asyncio.run(asyncio.wait_for(run._send(again), 5))
-    assert sent == [Passed("a", None)]
+    assert sent == [PlayEnded("a", None)]
 
 
 def test_ctrl_c_ends_the_wait_for_a_new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_the_wait_for_a_new_worker(monkeypatch: pytest.MonkeyPatch) 
         return [OLD, OTHER]
 
     async def ready() -> list[str]:
-        asyncio.get_running_loop().call_later(0.1, lambda: setattr(run, "_presses", 1))
+        asyncio.get_running_loop().call_later(0.1, lambda: setattr(run, "_interrupts", 1))
         found = await asyncio.wait_for(run._ready_workers(), 5)
         return [one.address for one in found]
 
@@ -80,12 +80,12 @@ def test_a_worker_answers_while_a_token_is_read(monkeypatch: pytest.MonkeyPatch)
     """What was read on a host is outdated by a change there. That waits for the reading, and the event loop does not."""
     reading = threading.Event()
     tokens = SimpleNamespace(forget=lambda _: reading.wait(10))
-    share = worker.Share(None, None, None, PlayGraph([]))  # type: ignore[arg-type]
+    share = worker.WorkerRun(None, None, None, PlayGraph([]))  # type: ignore[arg-type]
     share.active[0] = SimpleNamespace(tokens=tokens)  # type: ignore[assignment]
-    monkeypatch.setitem(worker._shares, "run", share)
+    monkeypatch.setitem(worker._runs, "run", share)
 
     async def both() -> float:
-        update = asyncio.create_task(worker.update("run", [Passed("a", None, changed=True)], 0))
+        update = asyncio.create_task(worker.update("run", [PlayEnded("a", None, changed=True)], 0))
         started = time.monotonic()
         await asyncio.sleep(0.1)
         answered = time.monotonic() - started
