@@ -126,7 +126,7 @@ class SessionTransport(paramiko.Transport):
     def drive(self, seconds: float) -> bool:
         """Handle the messages that have arrived, or wait up to `seconds` for data. Returns whether there were any.
 
-        It waits for a second at most: before that, `tend` may have handled what the caller waits for. Data may be a part of
+        It waits for a second at most: before that, `drive_idle` may have handled what the caller waits for. Data may be a part of
         a message. An error ends the connection, and is kept for `get_exception`.
         """
         with self._driving:
