@@ -380,7 +380,11 @@ class TestHostsShareWhatIsEqual:
         assert {one.round_trips for one in summary.hosts.values()} == {1}
 
     def test_a_further_host_needs_little_memory(self) -> None:
-        """With ten files on each; neither the session over SSH nor the report is included."""
+        """With ten files on each; neither the session over SSH nor the report is included.
+
+        It is 6 KB, and on a busy machine, where more hosts are at work at the same time, 10; 34 if each host had its own
+        resources.
+        """
 
         def ten(_: Host) -> Iterator[Resource]:
             for number in range(10):
@@ -397,4 +401,4 @@ class TestHostsShareWhatIsEqual:
                 tracemalloc.stop()
 
         peak(10)  # what is imported and cached
-        assert (peak(250) - peak(50)) / 200 < 9 * 1024
+        assert (peak(250) - peak(50)) / 200 < 20 * 1024
