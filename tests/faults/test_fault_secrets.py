@@ -1,7 +1,8 @@
 """No secret where it does not belong: planted secrets are searched in processes, files, logs and output, on hosts and here.
 
 Processes are read continuously, every few milliseconds, in this machine's /proc, which shows those of the hosts too. One
-secret comes from the environment on purpose. Only the program itself, as typed, may have it.
+secret comes from the environment on purpose. Only the program itself, as typed, may have it, and the programs that it
+starts on this machine, which inherit its environment.
 """
 
 from __future__ import annotations

@@ -45,9 +45,12 @@ def parent_of(pid: str) -> str:
     return status[1].decode() if len(status) > 1 else pid
 
 
-def owner(pid: str, parent: str, argv: bytes) -> int:
-    """The process, or its parent if both have the same argv: a process that was just forked is a copy of its parent."""
-    return int(parent if read(parent, "cmdline") == argv else pid)
+def owner(pid: str, parent: str, place: str, text: bytes) -> int:
+    """The process that the text is from: its parent if that one has the same.
+
+    A process that was just forked is a copy of its parent; the command of a secret inherits the user's environment.
+    """
+    return int(parent if read(parent, place) == text else pid)
 
 
 def space(pid: str) -> str:
@@ -89,7 +92,7 @@ def main() -> None:
                 if data[place] == last.get(place):
                     continue
                 seen |= {
-                    (name, owner(pid, parent, data["cmdline"]), what, space(pid))
+                    (name, owner(pid, parent, place, data[place]), what, space(pid))
                     for form, name in wanted.items()
                     if form in data[place]
                 }
