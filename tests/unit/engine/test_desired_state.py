@@ -379,6 +379,7 @@ class TestHostsShareWhatIsEqual:
         assert alive == [0]
         assert {one.round_trips for one in summary.hosts.values()} == {1}
 
+    @pytest.mark.slow
     def test_a_further_host_needs_little_memory(self) -> None:
         """With ten files on each; neither the session over SSH nor the report is included.
 

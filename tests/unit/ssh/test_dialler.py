@@ -79,6 +79,7 @@ def dial() -> Iterator[Callable[..., Dialled]]:
         one.dialler.close()
 
 
+@pytest.mark.slow
 def test_hosts_that_do_not_answer_do_not_delay_the_others(dial: Callable[..., Dialled]) -> None:
     """Of 44 hosts, the first 40 drop packets or send nothing. The other 4 are ready long before these 40 have failed."""
     with silent() as dropping, server(b"") as (quiet, _), server() as (port, _):

@@ -100,6 +100,7 @@ def test_packets_arrive_in_pieces(sshd_factory: Callable[..., Sshd]) -> None:
         thread.join(10)
 
 
+@pytest.mark.slow
 def test_the_host_asks_for_new_keys(sshd_factory: Callable[..., Sshd]) -> None:
     """The host requests them every 300 KB, during a transfer in both directions."""
     with opened(sshd_factory("RekeyLimit 300K").target()) as session:
@@ -117,6 +118,7 @@ def test_we_request_new_keys(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Non
         transfers(session)
 
 
+@pytest.mark.slow
 def test_an_idle_connection_answers_the_host(sshd_factory: Callable[..., Sshd]) -> None:
     """sshd ends a connection that leaves two requests unanswered, here after 4 seconds. Meanwhile it requests new keys."""
     sshd = sshd_factory("ClientAliveInterval 2", "ClientAliveCountMax 1", "RekeyLimit default 3")
