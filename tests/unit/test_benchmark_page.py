@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from benchmarks.clock import Contender, Sample, Series, once, rounds
 from provision import play
 from provision.cli.verbs import catalogue_of
 from provision_lab.processes import identify
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 COST = {"processor": 6.0, "memory": 100_000_000, "threads": 20, "descriptors": 500, "seconds": 30.0}
@@ -259,10 +259,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     owner.end_leftovers(told.append)
     assert not Path(folder).exists()
     assert own.exists()
-    until = time.monotonic() + 10
-    while identify(int(pid)) and time.monotonic() < until:  # it is the child of init: there is nothing to wait for
-        time.sleep(0.01)
-    assert identify(int(pid)) is None
+    wait_for(lambda: identify(int(pid)) is None, "the process has ended")
     assert len([one for one in told if pid in one or folder in one]) == 2
 
 

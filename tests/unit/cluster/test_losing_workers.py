@@ -78,16 +78,21 @@ def test_ctrl_c_ends_the_wait_for_a_new_worker(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_worker_answers_while_a_token_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read on a host is outdated by a change there. That waits for the reading, and the event loop does not."""
-    reading = threading.Event()
-    tokens = SimpleNamespace(forget=lambda _: reading.wait(10))
+    reading, begun = threading.Event(), asyncio.Event()
     share = worker.WorkerRun(None, None, None, PlayGraph([]))  # type: ignore[arg-type]
-    share.active[0] = SimpleNamespace(tokens=tokens)  # type: ignore[assignment]
     monkeypatch.setitem(worker._runs, "run", share)
 
     async def both() -> float:
-        update = asyncio.create_task(worker.update("run", [PlayEnded("a", None, changed=True)], 0))
+        loop = asyncio.get_running_loop()
+
+        def forget(_: object) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            reading.wait(10)
+
+        share.active[0] = SimpleNamespace(tokens=SimpleNamespace(forget=forget))  # type: ignore[assignment]
         started = time.monotonic()
-        await asyncio.sleep(0.1)
+        update = asyncio.create_task(worker.update("run", [PlayEnded("a", None, changed=True)], 0))
+        await begun.wait()
         answered = time.monotonic() - started
         reading.set()
         assert await update

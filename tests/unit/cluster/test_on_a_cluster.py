@@ -177,13 +177,18 @@ def test_a_second_ctrl_c(estate: Estate, cluster: Cluster) -> None:
     process = _start(estate, cluster, "steps", "--json", "--set", "steps.first=100")
     wait_for(lambda: len(list((estate.folder / "out").glob("*.log"))) == 8, "all hosts are at work", 60)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.stdout is not None
+    assert process.stderr is not None
+    kinds: dict[str, set[str]] = {"stopping": set(), "abandoned": set()}
+    for one in map(json.loads, process.stdout):
+        hosts = kinds.get(one.get("kind"))
+        if hosts is not None:
+            hosts.add(one["host"])
+            if one["kind"] == "stopping" and len(hosts) == len(estate.names):
+                process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, process.stderr.read()
     assert time.monotonic() - started < 90
-    abandoned = {one["host"] for one in map(json.loads, out.splitlines()) if one.get("kind") == "abandoned"}
-    assert abandoned == set(estate.names)
+    assert kinds["abandoned"] == set(estate.names)
     assert all(estate.log(host) == ["begin first"] for host in estate.names)
     estate.end_steps()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from provision.errors import Locked, UsageError
 from provision.inventory.secrets import supplied
 from provision.resources import File
 from provision.secret import Secret
+from tests.support.waiting import wait_for
 
 INVENTORY = """
 [hosts."web[1:5]"]
@@ -257,9 +257,7 @@ def test_a_run_ends_when_its_client_is_gone(folder: Folder, monkeypatch: pytest.
     async def abandoned() -> WorkerRun:
         assert (await worker.prepare("run", folder.pack().sealed())).error == ""
         current = worker._runs["run"]
-        until = time.monotonic() + 10
-        while worker._runs and time.monotonic() < until:
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_for, lambda: not worker._runs, "the run has ended")
         return current
 
     current = asyncio.run(abandoned())

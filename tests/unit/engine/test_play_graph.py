@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from operator import and_, or_, sub
@@ -20,6 +19,7 @@ from provision.engine.host_run import HostRun
 from provision.engine.play_graph import PlayEnded, PlayGraph, PlaySet
 from provision.engine.run import HostPlay
 from provision.tasks import play
+from tests.support.waiting import wait_for
 
 WAIT = 20  # seconds: far more than any test needs
 
@@ -101,17 +101,23 @@ class TestOrder:
 
     def test_a_play_without_hosts_still_orders_others(self, engine: Any, toys: Any) -> None:
         """--limit has removed the hosts of the second play: the third one waits for the first."""
-        order = Order()
+        order, waits = Order(), threading.Event()
+
+        def notice(event: Any) -> None:
+            if isinstance(event, Step) and (event.host, event.kind) == ("c", "waiting"):
+                waits.set()
+
         sessions = {
-            "a": toys.Host(on_set=lambda key: time.sleep(0.2) or order.after("a")(key)),
+            "a": toys.Host(on_set=lambda key: int(not waits.wait(WAIT)) or order.after("a")(key)),
             "c": toys.Host(on_set=order.after("c")),
         }
-        engine(
-            sessions,
+        plays = [
             on(["a"], named(toys, "first")),
             on([], named(toys, "second"), (0,)),
             on(["c"], named(toys, "third"), (1,)),
-        )
+        ]
+        report = engine(sessions, *plays, run=lambda run: run.listeners.append(Watch(notice)))
+        assert report.summary.failed == 0
         assert order.done == ["a first", "c third"]
 
     def test_a_host_that_others_wait_for_goes_first(self, engine: Any, toys: Any) -> None:
@@ -329,11 +335,8 @@ def test_hosts_that_wait_need_no_thread(engine: Any, toys: Any) -> None:
     def work(_: str) -> int:
         nonlocal while_waiting
         in_time = all_wait.wait(WAIT)
-        for _ in range(500):
-            while_waiting = threading.active_count()
-            if while_waiting <= before + 1:
-                break
-            time.sleep(0.01)
+        wait_for(lambda: threading.active_count() <= before + 1, "the other threads have ended")
+        while_waiting = threading.active_count()
         return int(not in_time)
 
     sessions = {"server": toys.Host(on_set=work)} | {name: toys.Host() for name in names}

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from paramiko.common import MSG_CHANNEL_REQUEST, MSG_GLOBAL_REQUEST
+from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from provision.errors import ConnectionLost, ProvisionError
@@ -44,7 +46,6 @@ def opened(target: object) -> Iterator[ShellSession]:
 
 def test_open_connections_have_no_threads(sshd: Sshd) -> None:
     """One thread drives all idle connections. It ends when no connection is left."""
-    wait_for(lambda: threading.active_count() == len(threading.enumerate()), "threads that end have ended")
     before = {one for one in threading.enumerate() if one.name != "idle connections"}
     sessions = [connect(sshd.target(), lock=False, who="test") for _ in range(6)]
     for one in sessions:
@@ -119,16 +120,29 @@ def test_we_request_new_keys(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_an_idle_connection_answers_the_host(sshd_factory: Callable[..., Sshd]) -> None:
-    """sshd ends a connection that leaves two requests unanswered, here after 4 seconds. Meanwhile it requests new keys."""
+def test_an_idle_connection_answers_the_host(
+    sshd_factory: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread waits for the connection. sshd sends a third request only after an answer to the first two.
+
+    Meanwhile it requests new keys.
+    """
+    handle, requests = SessionTransport._handle, []
+
+    def record(self: SessionTransport, kind: int, message: Message) -> None:
+        requests.extend([kind] if kind in (MSG_GLOBAL_REQUEST, MSG_CHANNEL_REQUEST) else [])
+        handle(self, kind, message)
+
+    monkeypatch.setattr(SessionTransport, "_handle", record)
     sshd = sshd_factory("ClientAliveInterval 2", "ClientAliveCountMax 1", "RekeyLimit default 3")
     with opened(sshd.target()) as session:
         session.ready()
         first = session._connection.transport.H  # type: ignore[attr-defined]
-        time.sleep(9)  # the subject: no thread waits for the connection
+        before = len(requests)
+        wait_for(lambda: len(requests) >= before + 3, "sshd has sent three requests", 30)
+        wait_for(lambda: first != session._connection.transport.H, "there are new keys")  # type: ignore[attr-defined]
         assert session._connection.is_open
         assert session.ask([sh("echo ok")], deadline=10)[0].text == "ok\n"
-        assert first != session._connection.transport.H  # type: ignore[attr-defined]
 
 
 def test_the_end_of_an_idle_connection_is_noticed(sshd_factory: Callable[..., Sshd]) -> None:
