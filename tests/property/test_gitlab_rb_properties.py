@@ -20,7 +20,7 @@ from provision.secret import Secret
 from tests.support import gitlab_rb_documents as documents
 from tests.support.omnibus_ruby import RUBY, RubyError, check_edit, leaves, typed
 
-EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 75
+EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 150
 many = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -74,7 +74,7 @@ from provision.url import Url
 
 # Without shrinking, which takes minutes: the first failing example is short enough.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
-FUZZ = settings(max_examples=30, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=60, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 NONCE = b"n" + b"0123456789abcdef" * 2
 API = Api(Url.parse("https://gitlab.example.com"), Secret("glpat-fuzz-0000000000"))
 IMAGE = image_name.parse("registry.example.com/app:1")

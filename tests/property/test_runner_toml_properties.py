@@ -190,7 +190,7 @@ def as_written(blocks: list[str], crlf: bool, ends: bool) -> list[str]:
     return blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     documents(),
     st.booleans(),
@@ -240,7 +240,7 @@ def test_deep_merge_is_exact_and_foreign_blocks_stay(
     assert bool(diff(text, done.text)) == done.changed
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(documents(), st.booleans(), settings_wants)
 def test_added_and_dropped_again_is_the_same_text(
     document: tuple[list[str], list[bool]], crlf: bool, want: dict[str, Any]
@@ -253,7 +253,7 @@ def test_added_and_dropped_again_is_the_same_text(
     assert back.text == text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(documents(), st.lists(st.sampled_from(OWNED), unique=True), st.integers(0, 2))
 def test_dropped_keys_go_and_nothing_else(
     document: tuple[list[str], list[bool]], owned: list[str], number: int
@@ -285,7 +285,7 @@ def test_dropped_keys_go_and_nothing_else(
     assert typed(parsed(done.text)) == typed(expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(documents(), st.integers(0, 2), st.booleans())
 def test_rotation_swaps_one_value(document: tuple[list[str], list[bool]], number: int, crlf: bool) -> None:
     """A new token for a runner whose old one is known: the old token's bytes are replaced, and no other."""
@@ -298,7 +298,7 @@ def test_rotation_swaps_one_value(document: tuple[list[str], list[bool]], number
     assert "token-fresh" not in diff(text, done.text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.text(alphabet="[]{}=\"'#\n\r,. \ttokenab\\é0", max_size=60), st.text(alphabet="[]{}=\"'#\n,. tok", max_size=60)
 )
@@ -323,7 +323,7 @@ SECRETS = [
 ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(documents(), st.lists(st.sampled_from(SECRETS), min_size=1, max_size=3), st.data())
 def test_the_diff_prints_no_secret(
     document: tuple[list[str], list[bool]], secrets: list[str], data: st.DataObject

@@ -14,9 +14,6 @@ import sys
 
 _PLACES = {"cmdline": "argv", "environ": "environment"}
 _PAUSE = 0.02  # seconds between two rounds
-# After this many equal rounds, a process is read only in every tenth round. Most processes are services: what they have does
-# not change until they execute another program.
-_SETTLED, _SELDOM = 5, 10
 
 
 def read(pid: str, place: str) -> bytes:
@@ -68,8 +65,9 @@ def main() -> None:
     }
     seen: set[tuple[str, int, str, str]] = set()
     lab = sys.argv[1].encode()
-    # By process: its parent, rounds with the same, and what was searched in the round before.
-    known: dict[str, tuple[str, int, dict[str, bytes]]] = {}
+    known: dict[
+        str, tuple[str, dict[str, bytes]]
+    ] = {}  # by process: its parent, and what was searched in the round before
     elsewhere: dict[str, bool] = {}  # of the processes that there were in the round before
     print("watching", flush=True)
     samples = 0
@@ -82,12 +80,9 @@ def main() -> None:
             if skipped:
                 continue
             # The parent is read first: a process that was just forked may have ended when something is found.
-            parent, rounds, last = before.get(pid) or (parent_of(pid), 0, {})
-            if rounds >= _SETTLED and (samples + int(pid)) % _SELDOM:
-                known[pid] = parent, rounds, last
-                continue
+            parent, last = before.get(pid) or (parent_of(pid), {})
             data = {place: read(pid, place) for place in _PLACES}
-            known[pid] = parent, rounds + 1 if data == last else 0, data
+            known[pid] = parent, data
             for place, what in _PLACES.items():
                 if data[place] == last.get(place):
                     continue
