@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -16,6 +16,7 @@ from benchmarks.clock import Series, ratio
 from benchmarks.contenders import ALL, ANSIBLE, BY_HAND, PYINFRA, SSH
 from benchmarks.figures import BUSY, PARTS, Load
 from benchmarks.phases import PHASES
+from benchmarks.thousand import Cost
 
 _TEMPLATE = Path(__file__).with_name("page.md")
 MARK: Final = " †"
@@ -111,11 +112,11 @@ def claims(figures: Figures) -> list[Claim]:
     ]
     for name, case in ((hosts, ours), (f"{hosts}, some fail or are silent", mixed)):
         found += [
-            Claim(f"{name}: processor time per host", "many", case and case.per_host, 7, form=milliseconds),
-            Claim(f"{name}: memory", "many", case and case.memory, 110e6, form=megabytes),
-            Claim(f"{name}: threads", "many", case and case.threads, 64, form=count),
+            Claim(f"{name}: processor time per host", "many", case and case.cost.per_host, 7, form=milliseconds),
+            Claim(f"{name}: memory", "many", case and case.cost.memory, 110e6, form=megabytes),
+            Claim(f"{name}: threads", "many", case and case.cost.threads, 64, form=count),
         ]
-    terminal = screen.processor / ours.processor if screen and ours else None
+    terminal = screen.cost.processor / ours.cost.processor if screen and ours else None
     others = mixed.last_ok / ours.last_ok if mixed and ours and ours.last_ok else None
     found += [
         Claim(f"{hosts}: processor time with the terminal view, against `--json`", "many", terminal, 1.0),
@@ -157,18 +158,9 @@ def claims(figures: Figures) -> list[Claim]:
 class _Case:
     """One case of many hosts: the medians of its runs, but the maximum of memory, threads and open files."""
 
-    hosts: int
-    processor: float
-    memory: int
-    threads: int
-    descriptors: int
-    seconds: float
+    cost: Cost
     last_ok: float
     rounds: int
-
-    @property
-    def per_host(self) -> float:
-        return self.processor / self.hosts * 1000
 
 
 def _case(many: Part | None, hosts: int, view: str, *, mixed: bool = False) -> _Case | None:
@@ -176,17 +168,16 @@ def _case(many: Part | None, hosts: int, view: str, *, mixed: bool = False) -> _
     runs = [run for run in (many or {"runs": []})["runs"] if (run["hosts"], run["view"], run["failing"] > 0) == wanted]
     if not runs:
         return None
-    costs = [run["cost"] for run in runs]
-    return _Case(
-        hosts,
-        median(one["processor"] for one in costs),
-        max(one["memory"] for one in costs),
-        max(one["threads"] for one in costs),
-        max(one["descriptors"] for one in costs),
-        median(one["seconds"] for one in costs),
-        median(run["last_ok"] for run in runs),
-        len(runs),
+    costs = [Cost(**run["cost"]) for run in runs]
+    cost = replace(
+        costs[0],
+        processor=median(one.processor for one in costs),
+        memory=max(one.memory for one in costs),
+        threads=max(one.threads for one in costs),
+        descriptors=max(one.descriptors for one in costs),
+        seconds=median(one.seconds for one in costs),
     )
+    return _Case(cost, median(run["last_ok"] for run in runs), len(runs))
 
 
 def _by_name(part: Part | None) -> dict[str, Series]:
@@ -336,8 +327,9 @@ def _many(part: Part) -> dict[str, str]:
         if one:
             name = f"{hosts:,}, {'`--json`' if view == 'json' else 'terminal'}"
             name += f", {failing} % fail and {silent} % are silent" if failing else ""
-            figures = [milliseconds(one.per_host), megabytes(one.memory), f"{one.threads}", f"{one.descriptors}"]
-            figures += [f"{one.seconds:.1f}", f"{one.last_ok:.1f}" if view == "json" else ""]
+            cost = one.cost
+            figures = [milliseconds(cost.per_host), megabytes(cost.memory), f"{cost.threads}", f"{cost.descriptors}"]
+            figures += [f"{cost.seconds:.1f}", f"{one.last_ok:.1f}" if view == "json" else ""]
             rows.append((name, *(f"{text}{mark(part)}" if text else "" for text in figures), f"{one.rounds}"))
     head = ("hosts", "processor per host", "memory", "threads", "open files", "seconds", "last good host after", "runs")
     published = ("1,000, `--json`: version 0.1.0, measured elsewhere", "12.9 ms", "179 MB", "2,000", "", "", "", "")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from provision_lab.processes import identify
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-COST = {"processor": 6.0, "memory": 100_000_000, "threads": 20, "descriptors": 500, "seconds": 30.0}
+COST = thousand.Cost("provision", "json", 1000, 6.0, 100_000_000, 20, 500, 30.0, 0, 0.4)
 PARTS = [pytest.param(part, id=part) for part in figures.PARTS]
 
 
@@ -40,7 +40,11 @@ def everything(load: float = 0.4) -> dict[str, dict[str, Any]]:
     no_op = [series(contenders.SSH, 1.0), series(contenders.ALL, 1.2), series(contenders.PYINFRA, 12.0)]
     profile = [asdict(profiling.Phase(name, 0.2, 0.1, 0.1)) for name, _ in phases.PHASES]
     runs = [
-        {**asdict(case), "cost": {**COST, "processor": case.hosts * 0.006}, "last_ok": 20.0}
+        {
+            **asdict(case),
+            "cost": asdict(replace(COST, view=case.view, hosts=case.hosts, processor=case.hosts * 0.006)),
+            "last_ok": 20.0,
+        }
         for case in many.cases([300, 1000])
     ]
     chain = {"seconds": 40.0, "steps": [["gitlab", "gitlab", 30.0], ["register", "runner-1", 10.0]]}
